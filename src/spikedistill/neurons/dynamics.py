@@ -1,0 +1,138 @@
+"""Leaky integrate-and-fire dynamics over a whole sequence and for one step.
+
+With the decay lambda, the threshold theta and the input current I:
+
+    u_t = lambda * v_{t-1} + I_t          membrane before the spike; v_0 = v_init
+    s_t = 1 if u_t >= theta else 0
+    v_t = u_t - theta * s_t               soft reset (v_reset=None)
+    v_t = (1 - s_t) * u_t + v_reset * s_t hard reset
+
+The membrane is kept in float32 or better, whatever the dtype of the current.
+"""
+
+import torch
+from torch import Tensor
+
+from .surrogate import Surrogate, resolve_surrogate, spike
+
+
+def lif(
+    current: Tensor,
+    *,
+    decay: float | Tensor = 0.5,
+    threshold: float = 1.0,
+    v_reset: float | None = None,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "sigmoid",
+    v_init: float | Tensor = 0.0,
+    detach_membrane: bool = False,
+) -> Tensor:
+    """Turn input currents into spikes with leaky integrate-and-fire neurons, one independent neuron per element.
+
+    Args:
+        current: input currents `[T, B, ...]`, floating point.
+        decay: share of the membrane that survives a timestep, in [0, 1]; 1 is a neuron without leak (IF). A tensor that
+            broadcasts over `[B, ...]` may be learned (PLIF, Fang et al., 2021).
+        threshold: a neuron fires where its membrane is at or above it.
+        v_reset: None subtracts the threshold after a spike (soft reset); a number puts the membrane there (hard reset).
+        detach_reset: leave the reset out of the gradient.
+        surrogate: name or callable, the derivative of a spike; see `spikedistill.neurons.surrogate`.
+        v_init: membrane before the first timestep, a number or a tensor that broadcasts over `[B, ...]`.
+        detach_membrane: cut the gradient's path through the previous timestep's membrane (SLTT, Meng et al., 2023). The
+            spikes stay the same, and so does the memory: it is a gradient rule only.
+
+    Returns:
+        Spikes `[T, B, ...]`, zeros and ones in the dtype of `current`.
+
+    Raises:
+        ValueError: for a current without a time axis or of integers, or an option out of its range.
+    """
+    check_options(decay, threshold)
+    if current.ndim == 0 or current.shape[0] == 0 or not current.is_floating_point():
+        raise ValueError(
+            f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
+        )
+    membrane: Tensor | None = None
+    spikes = []
+    # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
+    for current_t in membrane_precision(current).unbind(0):
+        spikes_t, membrane = lif_step(
+            current_t,
+            membrane,
+            decay=decay,
+            threshold=threshold,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+            v_init=v_init,
+        )
+        spikes.append(spikes_t)
+        if detach_membrane:
+            membrane = membrane.detach()
+    return torch.stack(spikes).to(current.dtype)
+
+
+def lif_step(
+    current: Tensor,
+    state: Tensor | None = None,
+    *,
+    decay: float | Tensor = 0.5,
+    threshold: float = 1.0,
+    v_reset: float | None = None,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "sigmoid",
+    v_init: float | Tensor = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Advance leaky integrate-and-fire neurons by one timestep.
+
+    Args:
+        current: input current `[B, ...]` of this timestep.
+        state: membrane `[B, ...]` that the previous step returned; None before the first, which starts at `v_init`.
+
+    The other arguments are those of `lif`.
+
+    Returns:
+        The spikes `[B, ...]` and the membrane `[B, ...]` after reset, to be passed to the next step.
+    """
+    incoming = membrane_precision(current)
+    previous = initial_membrane(incoming, v_init) if state is None else state
+    u = integrate(incoming, previous, decay)
+    spikes = spike(u - threshold, resolve_surrogate(surrogate))
+    membrane = reset(u, spikes.detach() if detach_reset else spikes, threshold, v_reset)
+    return spikes.to(current.dtype), membrane
+
+
+def integrate(current: Tensor, membrane: Tensor, decay: float | Tensor) -> Tensor:
+    """Leak and integrate: u = decay * v + I."""
+    return decay * membrane + current
+
+
+def reset(u: Tensor, spikes: Tensor, threshold: float, v_reset: float | None) -> Tensor:
+    """Membrane after the spike: soft where `v_reset` is None, hard otherwise."""
+    if v_reset is None:
+        return u - threshold * spikes
+    return (1 - spikes) * u + v_reset * spikes
+
+
+def membrane_precision(current: Tensor) -> Tensor:
+    """Currents in the precision of the membrane: float32 at least."""
+    return current.float() if current.dtype in (torch.float16, torch.bfloat16) else current
+
+
+def initial_membrane(like: Tensor, v_init: float | Tensor) -> Tensor:
+    """Membrane `[B, ...]` before the first timestep."""
+    if isinstance(v_init, Tensor):
+        return v_init.to(like.dtype).expand_as(like)
+    return torch.full_like(like, v_init)
+
+
+def check_options(decay: float | Tensor, threshold: float) -> None:
+    """Refuse dynamics that cannot be meant.
+
+    Raises:
+        ValueError: for a decay outside [0, 1] or a threshold that is not positive.
+    """
+    if not isinstance(decay, Tensor) and not 0 <= decay <= 1:
+        raise ValueError(f"decay is {decay}, expected 0 (no memory) to 1 (no leak)")
+    if not threshold > 0:
+        raise ValueError(f"threshold is {threshold}, expected a positive number")

@@ -1,0 +1,75 @@
+"""Surrogate gradients: the derivative that stands in for that of the spike's step function.
+
+Each function maps the distance of the membrane from its threshold, `x = u - threshold`, to ds/du at that point, elementwise.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Surrogate = Callable[[Tensor], Tensor]
+
+
+def sigmoid(x: Tensor, alpha: float = 4.0) -> Tensor:
+    """Derivative of a logistic function: ds/du = alpha * p * (1 - p), p = 1 / (1 + exp(-alpha x))."""
+    p = torch.sigmoid(alpha * x)
+    return alpha * p * (1 - p)
+
+
+def rectangular(x: Tensor, width: float = 1.0) -> Tensor:
+    """A box of unit area: ds/du = 1 / width where |x| < width / 2, else 0 (Wu et al., STBP, 2018)."""
+    return (x.abs() < width / 2).to(x.dtype) / width
+
+
+def triangular(x: Tensor, gamma: float = 1.0) -> Tensor:
+    """A triangle of unit area: ds/du = max(0, gamma - |x|) / gamma^2 (Esser et al., 2016; Deng et al., TET, 2022)."""
+    return (gamma - x.abs()).clamp(min=0) / gamma**2
+
+
+def arctan(x: Tensor, alpha: float = 2.0) -> Tensor:
+    """Derivative of an arc tangent: ds/du = (alpha / 2) / (1 + (pi alpha x / 2)^2) (Fang et al., PLIF, 2021)."""
+    return (alpha / 2) / (1 + (math.pi / 2 * alpha * x).square())
+
+
+SURROGATES: dict[str, Surrogate] = {
+    "sigmoid": sigmoid,
+    "rectangular": rectangular,
+    "triangular": triangular,
+    "arctan": arctan,
+}
+
+
+def resolve_surrogate(surrogate: str | Surrogate) -> Surrogate:
+    """Return the surrogate of that name, or the callable itself.
+
+    Raises:
+        ValueError: where no surrogate has that name.
+    """
+    if callable(surrogate):
+        return surrogate
+    if surrogate not in SURROGATES:
+        raise ValueError(
+            f"surrogate {surrogate!r} is unknown: choose one of {', '.join(SURROGATES)}, or pass a callable"
+        )
+    return SURROGATES[surrogate]
+
+
+class _Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(distance)
+        ctx.surrogate = surrogate
+        return (distance >= 0).to(distance.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (distance,) = ctx.saved_tensors
+        return grads[0] * ctx.surrogate(distance), None
+
+
+def spike(distance: Tensor, surrogate: Surrogate) -> Tensor:
+    """Fire where the membrane has reached its threshold: 1 where `distance >= 0`, else 0, with the surrogate's gradient."""
+    return _Spike.apply(distance, surrogate)

@@ -1,0 +1,104 @@
+"""Batch-norm over time: statistics over T and B jointly, one set of affine parameters, running statistics updated once a call."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .signal import fold_time
+
+
+class BatchNormCall(NamedTuple):
+    """The arguments of `torch.nn.functional.batch_norm` after its input."""
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+
+def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
+    """Normalise `[T or 1, B, C, ...]` as one batch of T*B samples.
+
+    A value that is constant in time is normalised once. Its mean and biased variance are those of the repeated one, but the
+    running variance is unbiased and must count T*B samples.
+    """
+    if value.shape[0] == timesteps or not call.training:
+        return fold_time(F.batch_norm, value, *call)
+    count = value.numel() // value.shape[2]
+    if count == 1:
+        return fold_time(F.batch_norm, value.expand(timesteps, *value.shape[1:]), *call)
+    if call.running_mean is None or call.running_var is None:
+        return fold_time(F.batch_norm, value, *call)
+    # the kernel gets copies, because autograd keeps what it was given and must not see it corrected
+    mean, var = call.running_mean.clone(), call.running_var.clone()
+    out = fold_time(F.batch_norm, value, *call._replace(running_mean=mean, running_var=var))
+    correction = (timesteps * (count - 1)) / (timesteps * count - 1)
+    with torch.no_grad():
+        call.running_mean.copy_(mean)
+        # var = (1 - momentum) * before + momentum * unbiased, of which only the second part is to be corrected
+        call.running_var.mul_((1 - call.momentum) * (1 - correction)).add_(var, alpha=correction)
+    return out
+
+
+class _NormaliseRates(torch.autograd.Function):
+    """y = weight * (x - mean) * inv_std + bias with given statistics, and the gradient of statistics taken over x itself.
+
+    `share[m]` is the part that one element of segment m has in the statistics: length / (T * B * H * W).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inv_std: Tensor, share: Tensor
+    ) -> Tensor:
+        shape = (1, 1, -1, *[1] * (x.ndim - 3))
+        normalised = (x - mean.view(shape)) * inv_std.view(shape)
+        ctx.save_for_backward(normalised, weight, inv_std, share)
+        out = normalised if weight is None else normalised * weight.view(shape)
+        return (out if bias is None else out + bias.view(shape)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        normalised, weight, inv_std, share = ctx.saved_tensors
+        grad = grads[0].to(normalised.dtype)
+        shape = (1, 1, -1, *[1] * (grad.ndim - 3))
+        others = [d for d in range(grad.ndim) if d != 2]
+        grad_bias, grad_weight = grad.sum(others), (grad * normalised).sum(others)
+        share = share.view(-1, *[1] * (grad.ndim - 1))
+        through = grad - share * (grad_bias.view(shape) + normalised * grad_weight.view(shape))
+        scale = inv_std if weight is None else inv_std * weight
+        grad_x = (through * scale.view(shape)).to(grads[0].dtype)
+        return grad_x, None if weight is None else grad_weight, grad_bias, None, None, None
+
+
+def batch_norm_rates(
+    spikes: Tensor, rates: Tensor, lengths: tuple[int, ...], call: BatchNormCall
+) -> tuple[Tensor, Tensor]:
+    """Batch-norm of a rate pair: statistics of all timesteps, gradient through the segment means.
+
+    Args:
+        spikes: values `[T, B, C, ...]`, without graph.
+        rates: segment means `[m, B, C, ...]`, with graph.
+        lengths: timesteps of each segment.
+
+    Returns:
+        Both normalised: the rates are exactly the segment means of the values.
+    """
+    if not call.training:
+        with torch.no_grad():
+            normalised = fold_time(F.batch_norm, spikes, *call)
+        return normalised, fold_time(F.batch_norm, rates, *call)
+    with torch.no_grad():
+        folded = spikes.flatten(0, 1)
+        # F.batch_norm does not hand out its statistics
+        out, mean, inv_std = torch.native_batch_norm(
+            folded, call.weight, call.bias, call.running_mean, call.running_var, True, call.momentum, call.eps
+        )
+        count = folded.numel() // folded.shape[1]
+        share = torch.tensor(lengths, dtype=mean.dtype, device=mean.device) / count
+    normalised_rates = _NormaliseRates.apply(rates, call.weight, call.bias, mean, inv_std, share)
+    return out.unflatten(0, spikes.shape[:2]), normalised_rates

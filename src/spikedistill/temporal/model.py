@@ -1,0 +1,156 @@
+"""A plain network given time: the module that users call."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .rate import Rate, segment_means
+from .signal import Signal, replace_signals, segment_lengths
+from .stream import Membranes, Stream
+from .unrolled import Unrolled
+
+Gradient = Literal["bptt", "sltt", "rate"]
+GRADIENTS: tuple[Gradient, ...] = ("bptt", "sltt", "rate")
+
+
+class Temporal(nn.Module):
+    """A plain network that runs over time; see `temporal`."""
+
+    def __init__(
+        self, module: nn.Module, gradient: Gradient, segments: int | Sequence[int], sample_axes: str | None
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.gradient = gradient
+        self.segments = segments
+        self.sample_axes = sample_axes
+
+    def forward(self, x: Tensor, timesteps: int | None = None) -> Any:
+        """Run the network for T timesteps.
+
+        Args:
+            x: a static input `[B, ...]`, shown at every timestep, or a sequence `[T, B, ...]`.
+            timesteps: T, for a static input alone.
+
+        Returns:
+            Logits `[T, B, C]`: whatever the network returns, with each signal as the tensor of all its timesteps.
+
+        Raises:
+            ValueError: for T below 1, or an input whose dimensions do not fit the network.
+        """
+        values, total = self._check(x, timesteps)
+        signal: Signal
+        # without gradients every rule computes the same values
+        if self.gradient != "rate" or not torch.is_grad_enabled():
+            signal = Unrolled(values, total, self.gradient)
+        else:
+            lengths = segment_lengths(self.segments, total)
+            signal = (
+                Rate(values.detach(), segment_means(values, lengths), lengths)
+                if timesteps is None
+                else Rate.constant(values, lengths)
+            )
+        return replace_signals(self.module(signal), lambda out: out.over_time())
+
+    def step(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:
+        """Advance the network by one timestep.
+
+        The mean of the first k steps' logits is what `forward` over k timesteps has as its mean.
+
+        Args:
+            x: the input `[B, ...]` of this timestep.
+            state: membranes by module path, as the previous step returned them; None at the first timestep. Rows of the tensors
+                are samples, so that finished ones can be dropped: `{k: v[keep] for k, v in state.items()}`.
+
+        Returns:
+            The logits `[B, C]` of this timestep and the state to pass on.
+
+        Raises:
+            RuntimeError: in training mode, where batch-norm needs all timesteps at once.
+            ValueError: for a state of another network or batch size.
+        """
+        if self.training:
+            raise RuntimeError(
+                "step() runs one timestep, and batch-norm in training needs them all: call model.eval() first"
+            )
+        membranes = Membranes({m: path for path, m in self.module.named_modules()}, state or {})
+        unfit = [path for path, v in membranes.before.items() if v.shape[0] != x.shape[0]]
+        if unfit:
+            raise ValueError(
+                f"the state holds {membranes.before[unfit[0]].shape[0]} samples ({unfit[0]}), the input {x.shape[0]}: "
+                "drop the same rows from both"
+            )
+        out = self.module(Stream(x, membranes))
+        if membranes.before and membranes.before.keys() != membranes.after.keys():
+            strangers = sorted(membranes.before.keys() ^ membranes.after.keys())
+            raise ValueError(f"the state is not one of this network: {', '.join(strangers)} fit no LIF layer in it")
+        return replace_signals(out, lambda signal: signal.sample), membranes.after
+
+    def _check(self, x: Tensor, timesteps: int | None) -> tuple[Tensor, int]:
+        """The input as `[T or 1, B, ...]`, and T."""
+        if timesteps is not None and timesteps < 1:
+            raise ValueError(f"timesteps is {timesteps}, expected 1 or more")
+        axes = self.sample_axes
+        if axes is not None:
+            static, sequence = f"[B, {axes}]", f"[T, B, {axes}]"
+            wanted = axes.count(",") + (2 if timesteps is not None else 3)
+            if x.ndim != wanted:
+                raise ValueError(
+                    f"got an input {list(x.shape)} with timesteps={timesteps}; expected {static} with timesteps=T, "
+                    f"or {sequence} without timesteps"
+                )
+        if timesteps is None and (x.ndim < 2 or x.shape[0] == 0):
+            raise ValueError(
+                f"got an input {list(x.shape)}; expected a sequence [T, B, ...] with T >= 1, or timesteps=T"
+            )
+        return (x, x.shape[0]) if timesteps is None else (x.unsqueeze(0), timesteps)
+
+
+def temporal(
+    module: nn.Module,
+    *,
+    gradient: Gradient = "bptt",
+    segments: int | Sequence[int] = 1,
+    sample_axes: str | None = None,
+) -> Temporal:
+    """Run a plain `torch.nn` network, written for `[B, ...]` with `LIF` between its layers, over time.
+
+    The parameters are shared with `module`, and nothing is kept between calls: there is no state to reset. Batch-norm takes its
+    statistics over all timesteps and samples and updates its running ones once per call; dropout draws one mask per sample for
+    all timesteps. The rules give the same values and differ in their gradients:
+
+    - "bptt": backpropagation through time, exact but for the surrogate.
+    - "sltt": the path through the previous membrane is cut (Meng et al., SLTT, ICCV 2023).
+    - "rate": gradients flow through the mean rates of `segments` stretches of time, at a cost that hardly grows with T (Yu et
+      al., RateBP, NeurIPS 2024, in one pass). One segment is RateBP, T segments are SLTT.
+
+    Args:
+        module: the network.
+        gradient: the gradient rule.
+        segments: under "rate", how many segments, or their lengths, such as `(1, 3)`.
+        sample_axes: the axes of one sample, such as "C, H, W", where inputs are to be checked against them.
+
+    Returns:
+        A module to be called with `x` `[B, ...]` and `timesteps=T`, or with `x` `[T, B, ...]`, that returns logits `[T, B, C]`; and
+        with a method `step` for one timestep at a time.
+
+    Raises:
+        ValueError: for an unknown rule, or segments without "rate".
+    """
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient is {gradient!r}, expected one of {', '.join(GRADIENTS)}")
+    if gradient != "rate" and segments != 1:
+        raise ValueError(
+            f"segments={segments} only means something under gradient='rate'; this is gradient={gradient!r}"
+        )
+    return Temporal(module, gradient, segments, sample_axes)
+
+
+def mean_rate(value: Any) -> Tensor:
+    """The mean over time of a signal inside a network, an ordinary tensor `[B, ...]` with its graph.
+
+    Branches, features and recording leave the flow of time here. A plain tensor, as in an ANN, is returned as it is.
+    """
+    return value.mean_over_time() if isinstance(value, Signal) else value
