@@ -1,0 +1,87 @@
+"""The border: what an objective accepts. Each check says what came, what was expected and what to do.
+
+Only types and shapes are read, never values: reading a value would make a GPU wait. A class index outside 0..C-1 is
+therefore reported by PyTorch's own cross-entropy.
+"""
+
+import math
+from collections.abc import Collection
+from typing import TypeGuard
+
+import torch
+from torch import Tensor
+
+
+def check_logits(logits: Tensor) -> Tensor:
+    """The logits in float32 or better; ValueError unless floating point [S, B, C] with none of the three empty."""
+    if not _is_floating(logits) or logits.ndim != 3 or 0 in logits.shape:
+        raise ValueError(
+            f"logits must be floating point [submodels, batch, classes], none of them 0; got {_describe(logits)}: "
+            "stack the timesteps' outputs with torch.stack(outputs), or add the axis of a single one with unsqueeze(0)"
+        )
+    return _at_least_float32(logits)
+
+
+def check_target(target: Tensor | None, logits: Tensor) -> Tensor:
+    """The target; ValueError unless int64 class indices [B] for logits [S, B, C]."""
+    batch = logits.shape[1]
+    if not isinstance(target, Tensor) or target.dtype != torch.int64 or target.shape != (batch,):
+        raise ValueError(
+            f"target must be int64 class indices of shape [{batch}]; got {_describe(target)}: "
+            "pass target.long(), or target.argmax(-1) for one-hot labels"
+        )
+    return target
+
+
+def check_teacher(teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
+    """The teacher's logits in float32 or better; ValueError unless floating point [B, C] or [S, B, C]."""
+    if not _is_floating(teacher_logits) or teacher_logits.shape not in (logits.shape, logits.shape[1:]):
+        raise ValueError(
+            f"teacher_logits must be floating point {list(logits.shape[1:])} or {list(logits.shape)} to teach logits "
+            f"{list(logits.shape)}; got {_describe(teacher_logits)}: use a teacher with the student's classes, "
+            "on the student's batch"
+        )
+    return _at_least_float32(teacher_logits)
+
+
+def check_scores(scores: Tensor, logits: Tensor) -> Tensor:
+    """The scores; ValueError unless one number per submodel, [S]."""
+    if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
+        raise ValueError(
+            f"scores must hold one strength per submodel, shape [{len(logits)}]; got {_describe(scores)}: "
+            "pass timestep_scores(...), averaged over processes if there are several"
+        )
+    return scores
+
+
+def check_temperature(temperature: float) -> float:
+    """The temperature; ValueError unless a finite number above 0."""
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be a finite number above 0; got {temperature!r}: 2 to 5 are usual")
+    return temperature
+
+
+def check_label_smoothing(label_smoothing: float) -> float:
+    """The label smoothing; ValueError unless a number from 0 to 1."""
+    if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie between 0 and 1; got {label_smoothing!r}: 0.1 is usual")
+    return label_smoothing
+
+
+def check_choice(option: str, value: str, choices: Collection[str]) -> str:
+    """The value; ValueError unless it is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
+    return value
+
+
+def _is_floating(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _describe(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

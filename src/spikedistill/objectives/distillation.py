@@ -1,0 +1,86 @@
+"""Distillation into the submodels, from a trained network or from the submodels themselves.
+
+Shapes: logits [S, B, C], teacher logits [B, C] or [S, B, C], target int64 [B]; every loss is a scalar, a mean over S
+and B. z_t = logits[t], A = teacher logits, KD(s <- q) = tau² · KL(softmax(q / tau) || softmax(s / tau)), and the teacher q is
+detached unless `teacher_grad`. All raise ValueError for inputs of another type or shape, and for tau <= 0.
+"""
+
+from torch import Tensor
+
+from .checks import check_choice, check_logits, check_target, check_teacher, check_temperature
+from .divergences import kd
+from .submodels import compares_submodels, mean_of_right, prefix_means
+
+
+def logit_kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:
+    """Standard logit distillation (SKL), of the mean logits: KD(mean_t z_t <- A); a teacher [S, B, C] is averaged."""
+    logits = check_logits(logits)
+    teacher = check_teacher(teacher_logits, logits)
+    teacher = teacher.mean(0) if teacher.ndim == 3 else teacher
+    return kd(logits.mean(0), teacher, temperature=check_temperature(temperature), teacher_grad=teacher_grad).mean()
+
+
+def twkl(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:
+    """Timestep-wise distillation: mean_t KD(z_t <- A); of a teacher [S, B, C], each timestep learns from its own A_t.
+
+    Yu et al.: Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range Timestep
+    Deployment (ICML 2025).
+    """
+    logits = check_logits(logits)
+    teacher = check_teacher(teacher_logits, logits)
+    return kd(logits, teacher, temperature=check_temperature(temperature), teacher_grad=teacher_grad).mean()
+
+
+def prefix_kd(
+    logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False
+) -> Tensor:
+    """Logit distillation of what deployment at k timesteps predicts, for every k: mean_k KD(mean(z_1..z_k) <- A).
+
+    Of a teacher [S, B, C], the first k timesteps learn from the mean of its first k.
+    """
+    logits = check_logits(logits)
+    teacher = check_teacher(teacher_logits, logits)
+    teacher = prefix_means(teacher) if teacher.ndim == 3 else teacher
+    temperature = check_temperature(temperature)
+    return kd(prefix_means(logits), teacher, temperature=temperature, teacher_grad=teacher_grad).mean()
+
+
+@compares_submodels
+def twsd(
+    logits: Tensor,
+    target: Tensor | None = None,
+    *,
+    teacher: str = "ensemble",
+    temperature: float = 3.0,
+    teacher_grad: bool = False,
+) -> Tensor:
+    """Timestep-wise self-distillation: mean_t KD(z_t <- q), where `teacher` names q.
+
+    "ensemble": the mean of all timesteps (the paper). "correct": the mean of the timesteps that are right; where none
+    is, the target is uniform (the released code). "correct_masked": the same, but samples with no right timestep are
+    left out, as in `reliable`. The last two need the target. For "ensemble" `teacher_grad` changes nothing: among all q
+    the mean logits minimise this very loss, so its gradient in q is 0.
+
+    Yu et al.: Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range Timestep
+    Deployment (ICML 2025).
+    """
+    logits = check_logits(logits)
+    check_choice("teacher", teacher, ("ensemble", "correct", "correct_masked"))
+    if teacher == "correct_masked":
+        return reliable(logits, target, temperature=temperature, teacher_grad=teacher_grad)
+    q = logits.mean(0) if teacher == "ensemble" else mean_of_right(logits, check_target(target, logits))[0]
+    return kd(logits, q, temperature=check_temperature(temperature), teacher_grad=teacher_grad).mean()
+
+
+def reliable(logits: Tensor, target: Tensor | None, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:
+    """Distillation from the reliable submodels, those that are right: mean over S and V of KD(z_s[b] <- q[b]).
+
+    q[b] is the mean logits of the submodels that classify sample b correctly, and V holds the samples where at least
+    one does; where V is empty the loss is 0 with zero gradient.
+
+    Zhao et al.: Enhanced Self-Distillation Framework for Efficient Spiking Neural Network Training (NeurIPS 2025).
+    """
+    logits = check_logits(logits)
+    teacher, kept = mean_of_right(logits, check_target(target, logits))
+    loss = kd(logits, teacher, temperature=check_temperature(temperature), teacher_grad=teacher_grad)
+    return (loss * kept).sum() / (len(logits) * kept.sum()).clamp(min=1)

@@ -1,0 +1,39 @@
+"""A spiking network is an ensemble of submodels that share weights: one per timestep, or one per head.
+
+Shapes: logits [S, B, C] (S submodels, B samples, C classes), target [B].
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def prefix_means(logits: Tensor) -> Tensor:
+    """The mean of the first k submodels for every k = 1..S, [S, B, C]: what deployment at k timesteps predicts with."""
+    lengths = torch.arange(1, len(logits) + 1, dtype=logits.dtype, device=logits.device)
+    return logits.cumsum(0) / lengths.view(-1, 1, 1)
+
+
+def right_submodels(logits: Tensor, target: Tensor) -> Tensor:
+    """Which submodel classifies which sample correctly, bool [S, B]; of equal logits the first class is the answer."""
+    return logits.argmax(-1) == target
+
+
+def mean_of_right(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean logits [B, C] of the submodels that are right, zeros where none is; and whether one is, bool [B]."""
+    right = right_submodels(logits, target)
+    total = torch.where(right.unsqueeze(-1), logits, 0.0).sum(0)
+    return total / right.sum(0).clamp(min=1).unsqueeze(-1), right.any(0)
+
+
+def compares_submodels(function: Function) -> Function:
+    """Mark a loss whose teacher and students are submodels with one and the same graph.
+
+    Where all submodels share their whole graph (rate-based gradients with one segment) such a loss carries no signal.
+    """
+    function.compares_submodels = True  # type: ignore[attr-defined]
+    return function

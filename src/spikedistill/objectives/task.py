@@ -1,0 +1,52 @@
+"""Losses of the submodels against the labels, and the entropy of their predictions.
+
+Shapes: logits [S, B, C], target int64 [B]; every loss is a scalar, a mean over S and B. z_t = logits[t].
+All raise ValueError for logits or a target of another type or shape, and for a label smoothing outside 0..1.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checks import check_label_smoothing, check_logits, check_target
+from .divergences import log_probabilities
+from .submodels import prefix_means
+
+
+def sce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Standard cross-entropy, that of the mean logits: CE(mean_t z_t, y)."""
+    logits = check_logits(logits)
+    return cross_entropies(logits.mean(0, keepdim=True), check_target(target, logits), label_smoothing).mean()
+
+
+def twce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Timestep-wise cross-entropy: mean_t CE(z_t, y). For heads, the mean of the heads' cross-entropies.
+
+    Deng et al.: Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting (ICLR 2022), without
+    its regulariser.
+    """
+    logits = check_logits(logits)
+    return cross_entropies(logits, check_target(target, logits), label_smoothing).mean()
+
+
+def prefix_ce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of what deployment at k timesteps scores, for every k: mean_k CE(mean(z_1..z_k), y)."""
+    logits = check_logits(logits)
+    return cross_entropies(prefix_means(logits), check_target(target, logits), label_smoothing).mean()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Mean entropy of the submodels' predictions in nats, to be rewarded: mean_t H(softmax(z_t)).
+
+    Pereyra et al.: Regularizing Neural Networks by Penalizing Confident Output Distributions (2017), there of a
+    network's one prediction.
+    """
+    log_p = log_probabilities(check_logits(logits))
+    return -(log_p.exp() * log_p).sum(-1).mean()
+
+
+def cross_entropies(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The cross-entropy of every submodel on every sample, [S, B]."""
+    S, B, _ = logits.shape
+    targets = target.expand(S, B).flatten()
+    smoothing = check_label_smoothing(label_smoothing)
+    return F.cross_entropy(logits.flatten(0, 1), targets, reduction="none", label_smoothing=smoothing).view(S, B)

@@ -1,0 +1,250 @@
+"""The catalogue: every entry runs, is the composition its paper says, and refuses what it does not know."""
+
+import inspect
+import pickle
+
+import numpy as np
+import objectives_reference as reference
+import pytest
+import torch
+
+from spikedistill.objectives import (
+    create_objective,
+    describe_objective,
+    list_objectives,
+    objective_options,
+    register_objective,
+)
+
+GENERATOR = np.random.default_rng(7)
+Z, A, Y = GENERATOR.standard_normal((4, 6, 3)), GENERATOR.standard_normal((6, 3)), GENERATOR.integers(0, 3, 6)
+STRENGTH = reference.scores(Z, Y, "confidence")
+S2W = reference.strong_weak(Z, STRENGTH, "s2w", "pair")
+W2S = reference.strong_weak(Z, STRENGTH, "w2s", "pair")
+
+# Each entry at its default options, as (weight, reference) of its terms.
+PUBLISHED = {
+    "sce": {"sce": (1, reference.sce(Z, Y))},
+    "twce": {"twce": (1, reference.twce(Z, Y))},
+    "prefix": {"prefix_ce": (1, reference.prefix_ce(Z, Y))},
+    "label-smoothing": {"sce": (1, reference.sce(Z, Y, 0.1))},
+    "entropy-regularisation": {"sce": (1, reference.sce(Z, Y)), "entropy": (-0.1, reference.entropy(Z))},
+    "skd": {"sce": (1, reference.sce(Z, Y)), "logit_kd": (0.2, reference.logit_kd(Z, A))},
+    "prefix-kd": {"prefix_ce": (1, reference.prefix_ce(Z, Y)), "prefix_kd": (0.2, reference.prefix_kd(Z, A))},
+    "twce-twkl": {"twce": (1, reference.twce(Z, Y)), "twkl": (0.2, reference.twkl(Z, A))},
+    "twce-twsd": {"twce": (1, reference.twce(Z, Y)), "twsd": (0.5, reference.twsd(Z, Y, "ensemble"))},
+    "twkd": {
+        "twce": (1, reference.twce(Z, Y)),
+        "twkl": (0.2, reference.twkl(Z, A)),
+        "twsd": (0.5, reference.twsd(Z, Y, "ensemble")),
+    },
+    "tser-unofficial": {
+        "twce": (0.5, reference.twce(Z, Y)),
+        "twkl": (0.5, reference.twkl(Z, A)),
+        "entropy": (-0.1, reference.entropy(Z)),
+    },
+    "s2w": {"sce": (1, reference.sce(Z, Y)), "strong2weak": (1, S2W)},
+    "w2s": {"sce": (1, reference.sce(Z, Y)), "weak2strong": (1, W2S)},
+    "s2w-w2s": {"sce": (1, reference.sce(Z, Y)), "strong2weak": (1, S2W), "weak2strong": (1, W2S)},
+    "esd-reliable": {"twce": (1, reference.twce(Z, Y)), "reliable": (0.3, reference.reliable(Z, Y))},
+}
+
+
+def run(objective):
+    logits = torch.tensor(Z, requires_grad=True)
+    teacher = torch.tensor(A) if objective.needs_teacher else None
+    value = objective(logits, torch.tensor(Y), teacher_logits=teacher)
+    (gradient,) = torch.autograd.grad(value.total, logits)
+    return value, gradient
+
+
+def test_every_entry_of_the_catalogue_is_specified_here():
+    assert list_objectives() == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_entry_is_the_weighted_sum_that_its_paper_says(name):
+    objective = create_objective(name)
+    value, gradient = run(objective)
+    terms = PUBLISHED[name]
+    assert objective.name == name
+    assert {term: v.item() for term, v in value.terms.items()} == pytest.approx(
+        {t: r[0] for t, (_, r) in terms.items()}
+    )
+    assert value.total.item() == pytest.approx(sum(weight * r[0] for weight, r in terms.values()), rel=1e-10)
+    np.testing.assert_allclose(gradient, sum(weight * r[1] for weight, r in terms.values()), rtol=1e-9, atol=1e-13)
+
+
+def test_no_entry_is_a_copy_of_another():
+    gradients = {name: run(create_objective(name))[1].flatten() for name in list_objectives()}
+    for one in gradients:
+        for other in gradients:
+            if one < other:
+                cosine = torch.cosine_similarity(gradients[one], gradients[other], dim=0)
+                assert cosine < 1 - 1e-4, (one, other)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_entry_runs_with_one_timestep_in_half_precision(name):
+    objective = create_objective(name)
+    logits = torch.randn(1, 2, 3).bfloat16().requires_grad_()
+    total, terms = objective(logits, torch.tensor([0, 2]), teacher_logits=torch.randn(2, 3))
+    total.backward()
+    assert logits.grad.isfinite().all()
+    assert all(value.isfinite() for value in terms.values())
+
+
+def test_the_entries_that_need_a_trained_network_and_those_that_compare_timesteps():
+    objectives = [create_objective(name) for name in list_objectives()]
+    assert {o.name for o in objectives if o.needs_teacher} == {
+        "skd",
+        "prefix-kd",
+        "twce-twkl",
+        "twkd",
+        "tser-unofficial",
+    }
+    assert {o.name for o in objectives if o.compares_submodels} == {"twce-twsd", "twkd", "s2w", "w2s", "s2w-w2s"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_options_are_plain_values_that_create_the_same_objective(name):
+    options = objective_options(name)
+    assert all(type(default) in (float, str, bool) for default in options.values())
+    assert create_objective(name, **options) == create_objective(name)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_entry_is_described_by_a_sentence_and_its_equation(name):
+    first_line = describe_objective(name).splitlines()[0]
+    assert first_line.endswith((".", ";", ":"))
+    assert len(first_line) > 40
+
+
+@pytest.mark.parametrize(
+    "name", ["skd", "prefix-kd", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd-reliable"]
+)
+def test_the_temperature_option_reaches_the_distillation(name):
+    assert run(create_objective(name, temperature=1.0))[0].total != run(create_objective(name))[0].total
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "weights"),
+    [
+        ("skd", {"alpha": 0.7}, [1, 0.7]),
+        ("twkd", {"alpha": 0.3, "beta": 0.9}, [1, 0.3, 0.9]),
+        ("tser-unofficial", {"alpha": 0.2, "gamma": 0.3}, [0.8, 0.2, -0.3]),
+        ("s2w", {"weight": 0.01}, [1, 0.01]),
+        ("s2w-w2s", {"s2w_weight": 2.0, "w2s_weight": 3}, [1, 2, 3]),
+        ("esd-reliable", {"beta": 0.1}, [1, 0.1]),
+        ("entropy-regularisation", {"gamma": 0.4}, [1, -0.4]),
+    ],
+)
+def test_weights_are_options(name, options, weights):
+    assert [term.weight for term in create_objective(name, **options).terms] == pytest.approx(weights)
+
+
+@pytest.mark.parametrize("teacher", ["ensemble", "correct", "correct_masked"])
+@pytest.mark.parametrize("name", ["twkd", "twce-twsd"])
+def test_the_teacher_of_self_distillation_is_an_option(name, teacher):
+    value, _ = run(create_objective(name, teacher=teacher))
+    assert value.terms["twsd"].item() == pytest.approx(reference.twsd(Z, Y, teacher)[0], rel=1e-10)
+
+
+@pytest.mark.parametrize("variant", ["pair", "ensemble_teacher", "ensemble_student", "cascade"])
+@pytest.mark.parametrize("direction", ["s2w", "w2s"])
+def test_variant_measure_and_divergence_of_strong_and_weak_are_options(direction, variant):
+    objective = create_objective(direction, variant=variant, measure="loss", divergence="mse")
+    expected = reference.strong_weak(Z, reference.scores(Z, Y, "loss"), direction, variant, divergence="mse")
+    value, _ = run(objective)
+    assert objective.measure == "loss"
+    assert list(value.terms.values())[1].item() == pytest.approx(expected[0], rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["s2w", "w2s", "s2w-w2s"])
+def test_the_gradient_of_the_teacher_is_an_option(name):
+    assert (run(create_objective(name, teacher_grad=True))[1] - run(create_objective(name))[1]).abs().max() > 1e-3
+
+
+def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions():
+    objective = create_objective("s2w-w2s")
+    scores = torch.tensor([1.0, 4.0, 2.0, 3.0])
+    terms = objective(torch.tensor(Z), torch.tensor(Y), scores=scores).terms
+    for term, direction in (("strong2weak", "s2w"), ("weak2strong", "w2s")):
+        expected = reference.strong_weak(Z, scores.tolist(), direction, "pair")[0]
+        assert terms[term].item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tkwd", {}, "unknown objective 'tkwd': did you mean twkd"),
+        ("zzz", {}, "unknown objective 'zzz': did you mean entropy-regularisation, esd-reliable"),
+        ("s2w", {"lam": 1.0}, "objective 's2w' has no option 'lam': its options are weight=1.0, temperature=2.0"),
+        ("sce", {"weight": 1.0}, "objective 'sce' has no option 'weight': its options are none"),
+        ("s2w", {"weight": "1"}, "option 'weight' of objective 's2w' must be a float; got '1'"),
+        ("s2w", {"teacher_grad": 1}, "option 'teacher_grad' of objective 's2w' must be a bool; got 1"),
+        ("s2w", {"weight": float("nan")}, "weight of term 'strong2weak' must be a finite number"),
+        ("twkd", {"temperature": -1.0}, "temperature must be a finite number above 0"),
+        ("twkd", {"teacher": "best"}, "unknown teacher 'best': choose one of ensemble, correct, correct_masked"),
+        ("s2w", {"variant": "all"}, "unknown variant 'all'"),
+        ("s2w", {"measure": "luck"}, "unknown measure 'luck'"),
+        ("s2w", {"divergence": "js"}, "unknown divergence 'js'"),
+        ("w2s", {"measure": "last_to_first"}, "use strong2weak"),
+        ("label-smoothing", {"epsilon": 2.0}, "label_smoothing must lie between 0 and 1"),
+    ],
+)
+def test_a_mistake_is_found_when_the_objective_is_created(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_objective(name, **options)
+
+
+def test_creating_an_objective_leaves_the_random_generator_alone():
+    torch.manual_seed(3)
+    create_objective("s2w", measure="random")
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))
+
+
+def test_a_taken_name_cannot_be_registered_again():
+    def sce():
+        return create_objective("twce")
+
+    with pytest.raises(ValueError, match="objective 'sce' is registered already"):
+        register_objective(sce)
+
+
+def test_objectives_can_be_pickled():
+    objective = create_objective("twkd", alpha=0.4)
+    assert pickle.loads(pickle.dumps(objective)) == objective
+
+
+@pytest.mark.parametrize("name", ["twkd", "s2w-w2s", "esd-reliable", "prefix-kd"])
+def test_an_objective_compiles_to_one_graph(name):
+    torch._dynamo.reset()
+    objective = create_objective(name)
+    value, gradient = run(objective)
+    compiled, compiled_gradient = run(_Compiled(objective))
+    torch.testing.assert_close(compiled.total, value.total)
+    torch.testing.assert_close(compiled_gradient, gradient)
+
+
+def test_a_cascade_by_random_order_compiles_to_one_graph():
+    torch._dynamo.reset()
+    run(_Compiled(create_objective("s2w", variant="cascade", measure="random", divergence="standardized")))
+
+
+def test_the_public_names_are_exported_once_and_documented():
+    import spikedistill.objectives as room
+
+    assert sorted(room.__all__) == list(dict.fromkeys(sorted(room.__all__)))
+    assert all(inspect.getdoc(getattr(room, name)) for name in room.__all__)
+
+
+class _Compiled:
+    def __init__(self, objective):
+        self.needs_teacher = objective.needs_teacher
+        self.call = torch.compile(objective, fullgraph=True, backend="aot_eager")
+
+    def __call__(self, *args, **kwargs):
+        return self.call(*args, **kwargs)

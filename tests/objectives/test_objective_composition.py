@@ -1,0 +1,117 @@
+"""Terms and objectives: the weighted sum, who receives what, what an objective needs."""
+
+import math
+
+import pytest
+import torch
+
+from spikedistill.objectives import (
+    Objective,
+    Term,
+    compares_submodels,
+    logit_kd,
+    reliable,
+    sce,
+    strong2weak,
+    twce,
+    twsd,
+    weak2strong,
+)
+
+LOGITS = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+TARGET = torch.tensor([0, 1, 2, 3])
+TEACHER = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_total_is_the_weighted_sum_and_each_term_is_reported_unweighted():
+    objective = Objective("mine", [Term("hard", 0.5, sce), Term("soft", 3.0, logit_kd, {"temperature": 2.0})])
+    total, terms = objective(LOGITS, TARGET, teacher_logits=TEACHER)
+    hard, soft = sce(LOGITS, TARGET), logit_kd(LOGITS, TEACHER, temperature=2.0)
+    assert terms == {"hard": hard, "soft": soft}
+    assert total.item() == pytest.approx(0.5 * hard.item() + 3 * soft.item(), rel=1e-6)
+
+
+def test_terms_are_detached_and_the_total_is_not():
+    logits = LOGITS.clone().requires_grad_()
+    value = Objective("mine", [Term("hard", 2.0, twce)])(logits, TARGET)
+    assert not value.terms["hard"].requires_grad
+    (gradient,) = torch.autograd.grad(value.total, logits)
+    (expected,) = torch.autograd.grad(twce(logits, TARGET), logits)
+    torch.testing.assert_close(gradient, 2 * expected)
+
+
+def test_a_function_receives_the_inputs_that_its_signature_names():
+    def labels_only(logits, target):
+        return logits.mean() + target.sum()
+
+    def logits_only(logits, *, power=1.0):
+        return logits.mean() ** power
+
+    objective = Objective("mine", [Term("a", 1.0, labels_only), Term("b", 1.0, logits_only, {"power": 2.0})])
+    terms = objective(LOGITS, TARGET, teacher_logits=TEACHER, scores=torch.zeros(3)).terms
+    assert terms["a"].item() == pytest.approx(LOGITS.mean().item() + 6)
+    assert terms["b"].item() == pytest.approx(LOGITS.mean().item() ** 2)
+
+
+def test_scores_reach_the_terms_that_rank_timesteps():
+    objective = Objective("mine", [Term("s2w", 1.0, strong2weak)])
+    for scores in (torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 2.0, 3.0])):
+        assert objective(LOGITS, TARGET, scores=scores).total == strong2weak(LOGITS, scores=scores)
+
+
+def test_an_objective_knows_whether_it_needs_a_trained_network():
+    assert Objective("mine", [Term("a", 1.0, sce), Term("b", 1.0, logit_kd)]).needs_teacher
+    assert not Objective("mine", [Term("a", 1.0, sce), Term("b", 1.0, twsd)]).needs_teacher
+
+
+def test_a_missing_teacher_is_reported_with_the_objectives_name():
+    objective = Objective("mine", [Term("soft", 1.0, logit_kd)])
+    with pytest.raises(ValueError, match="objective 'mine' learns from a trained network; got no teacher_logits"):
+        objective(LOGITS, TARGET)
+
+
+@pytest.mark.parametrize("function", [strong2weak, weak2strong, twsd])
+def test_terms_that_compare_timesteps_are_known(function):
+    assert Objective("mine", [Term("a", 1.0, sce), Term("b", 1.0, function)]).compares_submodels
+
+
+@pytest.mark.parametrize("function", [sce, twce, logit_kd, reliable])
+def test_terms_with_a_signal_of_their_own_are_not_taken_for_comparing(function):
+    assert not Objective("mine", [Term("a", 1.0, function)]).compares_submodels
+
+
+def test_a_users_own_loss_can_be_marked_as_comparing():
+    @compares_submodels
+    def spread(logits):
+        return logits.var(0).mean()
+
+    assert Objective("mine", [Term("spread", 1.0, spread)]).compares_submodels
+
+
+def test_the_measure_is_that_of_the_terms_which_rank_timesteps():
+    assert Objective("mine", [Term("a", 1.0, sce)]).measure is None
+    assert Objective("mine", [Term("a", 1.0, strong2weak)]).measure == "confidence"
+    assert Objective("mine", [Term("a", 1.0, sce), Term("b", 1.0, strong2weak, {"measure": "loss"})]).measure == "loss"
+
+
+def test_two_measures_in_one_objective_cannot_share_scores():
+    objective = Objective("mine", [Term("a", 1.0, strong2weak), Term("b", 1.0, weak2strong, {"measure": "entropy"})])
+    with pytest.raises(ValueError, match="objective 'mine' rank timesteps by confidence, entropy"):
+        _ = objective.measure
+
+
+@pytest.mark.parametrize("terms", [[], [Term("a", 1.0, sce), Term("a", 1.0, twce)]])
+def test_an_objective_needs_terms_with_different_names(terms):
+    with pytest.raises(ValueError, match="objective 'mine' needs one or more terms with different names"):
+        Objective("mine", terms)
+
+
+def test_an_unknown_option_of_a_term_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="term 'soft' has no option tau: it takes temperature, teacher_grad"):
+        Term("soft", 1.0, logit_kd, {"tau": 3.0})
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf, "1"])
+def test_a_weight_must_be_a_finite_number(weight):
+    with pytest.raises(ValueError, match="weight of term 'hard' must be a finite number"):
+        Term("hard", weight, sce)
