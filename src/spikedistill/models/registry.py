@@ -1,6 +1,7 @@
 """Networks by name."""
 
 import difflib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -86,7 +87,7 @@ def create_model(
     layers = Layers(neuron=_lif(lif_options) if neuron == "lif" else lambda channels: nn.ReLU(), width=width)
     network = _MODELS[name](layers, num_classes, in_channels, image_size)
     if mean is not None and std is not None:
-        network = nn.Sequential(Normalize(mean, std), network)
+        network = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
     return temporal(network, gradient=gradient, segments=segments, sample_axes="C, H, W")
 
 

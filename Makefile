@@ -1,0 +1,40 @@
+# `make demo` and `make test` need nothing but Python and make: both create the environment they run in.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test test-peers lint format clean
+
+demo: $(INSTALLED)  ## train on the embedded digits, print accuracy over timesteps, write a report
+	$(BIN)/spikedistill train digits-twsd --out runs/demo --overwrite
+
+test: $(INSTALLED) lint  ## everything, under 15 minutes on two cores
+	$(BIN)/pytest -n 2
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"spikedistill needs Python 3.11 or newer; this is {v.major}.{v.minor}: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# SpikingJelly asks for torchvision, beside which Lightning does not import: peers get an environment of their own.
+test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snnTorch networks
+	.venv-peers/bin/pytest tests/peers
+
+.venv-peers/installed: constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy scipy tqdm loguru matplotlib pytest
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0 --editable .
+	touch $@
+
+clean:
+	rm -rf .venv runs/demo

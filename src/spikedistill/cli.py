@@ -1,0 +1,217 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 done, 2 the user's mistake (a message of one line), 1 anything else (a traceback, which is a bug of ours).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Config
+
+# of the validation library, whose errors would otherwise end in a link; read when it is imported
+os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+
+_TRAIN_HELP = """usage: spikedistill train RECIPE [--key value ...]
+
+Trains one run, scores it at every number of timesteps and writes a report.
+
+  spikedistill train digits-twsd                        seconds, no download
+  spikedistill train fashion_mnist-s2w --epochs 3       needs --data.root or SPIKEDISTILL_DATA
+  spikedistill train fashion_mnist-s2w --resume auto    goes on where it was stopped
+  spikedistill train digits-twsd --help                 every setting of that recipe, with its default
+
+A recipe is <dataset>-<method>.
+  datasets: {datasets}
+  methods:  {methods}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="spikedistill",
+        description="Train deep spiking neural networks by distillation across time, and deploy them at any number of timesteps.",
+        epilog="spikedistill COMMAND --help explains a command.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (run, summary) in _COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False).set_defaults(run=run)
+    known, rest = parser.parse_known_args(arguments[:1])
+    try:
+        known.run([*rest, *arguments[1:]])
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+        print(f"spikedistill {known.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(arguments: list[str]) -> None:
+    from .recipes import list_methods, recipe
+    from .recipes.catalogue import DATASETS
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_TRAIN_HELP.format(datasets=", ".join(DATASETS), methods=", ".join(list_methods())))
+        if not arguments:
+            raise ValueError("no recipe was named: say which, such as spikedistill train digits-twsd")
+        return
+    if arguments[0].startswith("-"):
+        raise ValueError(
+            f"expected a recipe before {arguments[0]}, such as spikedistill train digits-twsd {arguments[0]}"
+        )
+    config = parse_config(recipe(arguments[0]), arguments[1:])
+
+    from .run_folder import RunFolder
+    from .training import train
+
+    folder = train(config)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        import json
+
+        _print_results(json.loads(RunFolder(folder).results.read_text()), folder)
+
+
+def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
+    """The configuration with `--key value` overrides applied.
+
+    Another `--objective.name` brings its own options, so that they can be set in the same call.
+    """
+    import tyro
+
+    from .config import Config
+    from .recipes import with_objective
+
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--objective.name", dest="name")
+    name = chosen.parse_known_args(arguments)[0].name
+    if name is not None:
+        default = with_objective(default, name)
+    return tyro.cli(
+        Config,
+        default=default,
+        args=arguments,
+        prog=f"spikedistill train {default.recipe}",
+        description=f"Train the recipe {default.recipe}.",
+    )
+
+
+def _evaluate(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "spikedistill evaluate", description="Score a trained run at every k = 1..T again."
+    )
+    parser.add_argument("run", type=Path, help="a run folder, such as runs/digits-twsd/seed0")
+    parser.add_argument("--data.root", dest="root", type=Path, help="folder of the data sets, where it has moved")
+    options = parser.parse_args(arguments)
+
+    from .evaluation import evaluate
+    from .report import write_report
+
+    results = evaluate(options.run, root=options.root)
+    write_report(options.run)
+    _print_results(results, options.run)
+
+
+def _report(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser("spikedistill report", description="Write report.html of an evaluated run anew.")
+    parser.add_argument("run", type=Path, help="a run folder, such as runs/digits-twsd/seed0")
+    options = parser.parse_args(arguments)
+
+    from .report import write_report
+
+    print(write_report(options.run))
+
+
+def _list(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser("spikedistill list", description="Name what there is to choose from.")
+    parser.add_argument(
+        "what", nargs="?", choices=["recipes", "models", "objectives", "data"], help="all where left out"
+    )
+    options = parser.parse_args(arguments)
+
+    from .data import list_datasets
+    from .models import list_models
+    from .objectives import describe_objective, list_objectives
+    from .recipes import list_recipes
+
+    def summaries() -> list[str]:
+        names = list_objectives()
+        width = max(len(name) for name in names)
+        return [f"{name:{width}}  {describe_objective(name).splitlines()[0]}" for name in names]
+
+    lists: dict[str, Callable[[], list[str]]] = {
+        "recipes": list_recipes,
+        "models": list_models,
+        "objectives": summaries,
+        "data": list_datasets,
+    }
+    if options.what:
+        print("\n".join(lists[options.what]()))
+        return
+    for what, names in lists.items():
+        print(f"{what}:", *names(), sep="\n  ")
+
+
+def _data(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "spikedistill data", description="Say what a data set consists of and where its files belong, and check them."
+    )
+    parser.add_argument("name", nargs="?", help="a data set; all of them where left out")
+    parser.add_argument(
+        "--data.root", dest="root", type=Path, help="folder of the data sets; SPIKEDISTILL_DATA where left out"
+    )
+    options = parser.parse_args(arguments)
+
+    from .data import expected_files, list_datasets, load_dataset
+
+    if options.name is None:
+        for name in list_datasets():
+            print(f"{name}: {expected_files(name)}")
+        return
+    dataset = load_dataset(options.name, options.root)
+    print(
+        f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test samples of {len(dataset.classes)} classes, "
+        f"{dataset.channels} x {dataset.size[0]} x {dataset.size[1]}; the files are as they should be"
+    )
+
+
+def _print_results(results: dict[str, Any], folder: Path) -> None:
+    """The table over timesteps."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{results['recipe']}: {results['samples']} test samples at every number of timesteps k")
+    table.add_column("k", justify="right")
+    for column in ("accuracy %", "NLL", "calibration error %", "confidence %", "accuracy of step k alone %"):
+        table.add_column(column, justify="right")
+    last = results["last"]
+    for together, alone in zip(last["ensemble"], last["single"], strict=True):
+        table.add_row(
+            str(together["k"]),
+            f"{100 * together['accuracy']:.2f}",
+            f"{together['nll']:.4f}",
+            f"{100 * together['ece']:.2f}",
+            f"{100 * together['confidence']:.2f}",
+            f"{100 * alone['accuracy']:.2f}",
+        )
+    Console().print(table)
+    cost = results["cost"]
+    if cost:
+        print(f"trained at {cost['images_per_s']:.0f} images/s, peak memory {cost['peak_mib']:.0f} MiB")
+    print(f"report: {folder / 'report.html'}")
+
+
+_COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "train": (_train, "train, evaluate and report one run"),
+    "evaluate": (_evaluate, "score a trained run at every number of timesteps"),
+    "report": (_report, "write the report of an evaluated run anew"),
+    "list": (_list, "name the recipes, models, objectives and data sets"),
+    "data": (_data, "say where a data set's files belong, and check them"),
+}

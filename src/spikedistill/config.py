@@ -1,0 +1,166 @@
+"""The typed, validated configuration of a run. A recipe is a function that returns one; the command line overrides its fields."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+OptionValue = bool | int | float | str
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    """Unknown keys are refused; docstrings below a field are its help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class NeuronConfig(_Section):
+    """Spiking neurons."""
+
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the membrane that survives a timestep; 1 is a neuron without leak."""
+    threshold: Positive = 1.0
+    """A neuron fires where its membrane is at or above it."""
+    v_reset: float | None = None
+    """None subtracts the threshold after a spike (soft reset), a number puts the membrane there (hard reset)."""
+    detach_reset: bool = False
+    """Leave the reset out of the gradient."""
+    surrogate: Literal["sigmoid", "rectangular", "triangular", "arctan"] = "sigmoid"
+    """Derivative that stands in for that of the spike."""
+    v_init: float | Literal["half", "learned"] = 0.0
+    """Membrane before the first timestep: a number, half the threshold, or learned per channel."""
+    learn_decay: bool = False
+    """Learn one decay per layer (PLIF)."""
+
+
+class ModelConfig(_Section):
+    """The network."""
+
+    name: str = "convnet"
+    """One of `spikedistill list models`."""
+    width: Positive = 1.0
+    """Factor on every hidden channel count."""
+    neuron: Literal["lif", "relu"] = "lif"
+    """Spiking neurons, or ReLU for the ANN twin of the same layout."""
+    lif: NeuronConfig = NeuronConfig()
+
+
+class DataConfig(_Section):
+    """The data set and its batches."""
+
+    name: str = "digits"
+    """One of `spikedistill list data`."""
+    root: Path | None = None
+    """Folder of the data sets; the environment variable SPIKEDISTILL_DATA where left out."""
+    batch_size: AtLeastOne = 128
+    """Images per step, over all devices together."""
+    train_samples: AtLeastOne | None = None
+    """Train on the first so many images of a fixed, class-balanced order; all of them where left out."""
+
+
+class ObjectiveConfig(_Section):
+    """What is learned."""
+
+    name: str = "sce"
+    """One of `spikedistill list objectives`."""
+    options: dict[str, OptionValue] = {}
+    """Weights, temperatures and variants of that objective."""
+
+
+class OptimizerConfig(_Section):
+    """Optimiser and learning rate."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    lr: Positive = 0.1
+    """Highest learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    weight_decay: NotNegative = 5e-4
+    """On the weights of convolutions and linear layers alone."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """Cosine to zero, a factor every so many epochs, or none."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs of linear rise before the schedule."""
+    step_epochs: AtLeastOne = 30
+    """Epochs between two steps of the step schedule."""
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """What a step multiplies the learning rate by."""
+
+
+class TrainerConfig(_Section):
+    """The machine."""
+
+    accelerator: str = "auto"
+    """cpu, gpu or auto."""
+    devices: AtLeastOne = 1
+    """Devices, or processes on a CPU."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    """Arithmetic of convolutions; membranes and batch-norm statistics stay in float32 or better."""
+    progress: bool = True
+    """Show the progress bar."""
+
+
+class Config(_Section):
+    """One training run."""
+
+    recipe: str
+    """The recipe that this configuration began as."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Every random draw is a function of it, the epoch, the step and the device."""
+    epochs: AtLeastOne = 10
+    """Passes over the training set."""
+    timesteps: AtLeastOne = 4
+    """T, the timesteps of training."""
+    gradient: Literal["bptt", "sltt", "rate"] = "bptt"
+    """How gradients flow back through time."""
+    segments: int | tuple[int, ...] = 1
+    """Under rate: how many segments of time carry a gradient of their own, or their lengths."""
+    out: Path | None = None
+    """Run folder; runs/<recipe>/seed<k> where left out."""
+    resume: Literal["never", "auto"] = "never"
+    """auto continues the run in the folder, or returns at once where it is complete."""
+    overwrite: bool = False
+    """Delete what is in the run folder first."""
+    teacher: Path | None = None
+    """Run folder of a trained network that teaches, such as runs/cifar10-ann/seed0; for objectives that need one."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    trainer: TrainerConfig = TrainerConfig()
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the run is written."""
+        return self.out or Path("runs") / self.recipe / f"seed{self.seed}"
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str, origin: str = "the text") -> Self:
+        """Read what `to_yaml` wrote.
+
+        Raises:
+            ValueError: naming `origin`, where it is no such configuration.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(text))
+        except (yaml.YAMLError, ValidationError) as error:
+            raise ValueError(f"{origin} is no configuration of a run: {explain(error)}") from None
+
+
+def explain(error: Exception) -> str:
+    """What was wrong with a configuration, in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error).splitlines()[0]
+    found = [
+        f"{'.'.join(str(part) for part in item['loc'])}: got {item['input']!r}, {item['msg'][0].lower()}{item['msg'][1:]}"
+        for item in error.errors()
+    ]
+    return "; ".join(found)

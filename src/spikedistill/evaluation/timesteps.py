@@ -1,0 +1,103 @@
+"""How good one network is after every number of timesteps, from the logits of one forward pass.
+
+Shapes: T timesteps, N samples, C classes; z_k are the logits of timestep k. "ensemble" scores the first k timesteps
+together, softmax(mean(z_1..z_k)), which is the answer of a device that stops after k steps; "single" scores timestep k
+alone, softmax(z_k).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..objectives.submodels import prefix_means
+from .calibration import (
+    Array,
+    as_arrays,
+    best_temperature,
+    calibration_error,
+    log_softmax,
+    reliability_bins,
+    top_label,
+)
+
+
+def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str, float]]]:
+    """Accuracy, NLL, calibration error, confidence and Brier score at every k = 1..T.
+
+    Args:
+        logits: `[T, N, C]`, any floating dtype.
+        target: `[N]`, class indices.
+
+    Returns:
+        `{"ensemble": [...], "single": [...]}`, each T entries `{k, accuracy, nll, ece, confidence, brier}`. accuracy:
+        the fraction of samples whose largest logit is the label's, a tie going to the first class. nll: the mean
+        cross-entropy, in nats. ece: the top-label calibration error over 15 equal-width bins. confidence: the mean
+        largest softmax. brier: mean_n sum_c (p_c - 1[c = y])², from 0 to 2.
+
+    Raises:
+        ValueError: shapes, dtypes or classes that do not fit, or logits that are not finite.
+    """
+    single, labels = as_arrays(logits, target, "[T, N, C]")
+    return {
+        "ensemble": [{"k": k, **metrics(z, labels)} for k, z in enumerate(_ensembles(single), 1)],
+        "single": [{"k": k, **metrics(z, labels)} for k, z in enumerate(single, 1)],
+    }
+
+
+def calibrated_metrics(
+    logits: Tensor, target: Tensor, heldout_logits: Tensor, heldout_target: Tensor
+) -> list[dict[str, float]]:
+    """The ensembles' figures after one temperature per k, fitted on held-out samples.
+
+    Args:
+        logits: `[T, N, C]`, the samples to score. A temperature leaves predictions, hence accuracy, as they are.
+        target: `[N]`, class indices.
+        heldout_logits: `[T, M, C]`, of samples neither trained on nor scored.
+        heldout_target: `[M]`, class indices.
+
+    Returns:
+        T entries `{k, temperature, nll, ece, confidence, brier}`.
+
+    Raises:
+        ValueError: as `timestep_metrics`, or held-out logits of other timesteps or classes.
+    """
+    steps, labels = as_arrays(logits, target, "[T, N, C]")
+    heldout, heldout_labels = as_arrays(heldout_logits, heldout_target, "[T, N, C]")
+    if heldout.shape[::2] != steps.shape[::2]:
+        raise ValueError(
+            f"expected held-out logits of the same timesteps and classes as {list(steps.shape)}, "
+            f"got {list(heldout.shape)}"
+        )
+    entries = []
+    for k, (z, held) in enumerate(zip(_ensembles(steps), _ensembles(heldout), strict=True), 1):
+        temperature = best_temperature(held, heldout_labels)
+        scores = metrics(z / temperature, labels)
+        del scores["accuracy"]
+        entries.append({"k": k, "temperature": temperature, **scores})
+    return entries
+
+
+def timestep_reliability(logits: Tensor, target: Tensor) -> dict[str, list[dict[str, float]]]:
+    """The 15 bins of `calibration.reliability` for the ensemble at every k, keyed "1" to "T" as JSON wants it."""
+    steps, labels = as_arrays(logits, target, "[T, N, C]")
+    return {str(k): reliability_bins(*top_label(z, labels)) for k, z in enumerate(_ensembles(steps), 1)}
+
+
+def metrics(scores: Array, labels: Array) -> dict[str, float]:
+    """The figures of `timestep_metrics` for one set of logits `[N, C]` in float64."""
+    rows = np.arange(len(labels))
+    log_p = log_softmax(scores)
+    error = np.exp(log_p)
+    error[rows, labels] -= 1.0
+    confidence, right = top_label(scores, labels)
+    return {
+        "accuracy": float(right.mean()),
+        "nll": 0.0 - float(log_p[rows, labels].mean()),  # 0 where a unary minus would give -0
+        "ece": calibration_error(reliability_bins(confidence, right)),
+        "confidence": float(confidence.mean()),
+        "brier": float((error**2).sum(axis=1).mean()),
+    }
+
+
+def _ensembles(steps: Array) -> Array:
+    return prefix_means(torch.from_numpy(steps)).numpy()

@@ -1,0 +1,102 @@
+"""Named experiments, `<dataset>-<method>`: a data set's usual network and schedule, with the method's objective put in."""
+
+import difflib
+from collections.abc import Callable
+
+from ..config import Config, DataConfig, ModelConfig, ObjectiveConfig, OptimizerConfig
+from ..objectives import list_objectives, objective_options
+
+
+def _digits() -> Config:
+    return Config(
+        recipe="digits",
+        epochs=30,
+        data=DataConfig(name="digits", batch_size=64),
+        optimizer=OptimizerConfig(lr=0.1),
+    )
+
+
+def _mnist() -> Config:
+    return Config(recipe="mnist", epochs=5, data=DataConfig(name="mnist"), optimizer=OptimizerConfig(lr=0.05))
+
+
+def _fashion_mnist() -> Config:
+    return Config(
+        recipe="fashion_mnist", epochs=5, data=DataConfig(name="fashion_mnist"), optimizer=OptimizerConfig(lr=0.05)
+    )
+
+
+def _cifar10() -> Config:
+    return Config(recipe="cifar10", epochs=300, model=ModelConfig(name="resnet18"), data=DataConfig(name="cifar10"))
+
+
+def _cifar100() -> Config:
+    return Config(recipe="cifar100", epochs=300, model=ModelConfig(name="resnet18"), data=DataConfig(name="cifar100"))
+
+
+DATASETS: dict[str, Callable[[], Config]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+}
+
+
+def with_objective(config: Config, name: str) -> Config:
+    """The configuration with that objective, at its own default options."""
+    return config.model_copy(update={"objective": ObjectiveConfig(name=name, options=objective_options(name))})
+
+
+def _ann(config: Config) -> Config:
+    """The ReLU twin of the network: an ordinary ANN, to teach from."""
+    model = config.model.model_copy(update={"neuron": "relu"})
+    return with_objective(config, "sce").model_copy(update={"model": model, "timesteps": 1})
+
+
+def _rate(config: Config) -> Config:
+    """SCE on rate-based gradients (RateBP)."""
+    return with_objective(config, "sce").model_copy(update={"gradient": "rate"})
+
+
+def _sltt(config: Config) -> Config:
+    """SCE with the gradient's path through the membrane cut (SLTT)."""
+    return with_objective(config, "sce").model_copy(update={"gradient": "sltt"})
+
+
+def _twsd(config: Config) -> Config:
+    """Every timestep learns the labels, and from the ensemble of all."""
+    return with_objective(config, "twce-twsd")
+
+
+# What is more than an objective; every objective is a method too, under its own name.
+_OTHER_METHODS: dict[str, Callable[[Config], Config]] = {"ann": _ann, "rate": _rate, "sltt": _sltt, "twsd": _twsd}
+
+
+def list_methods() -> list[str]:
+    """Methods that any data set can be combined with."""
+    return sorted({*_OTHER_METHODS, *list_objectives()})
+
+
+def list_recipes() -> list[str]:
+    """Names that `recipe` takes."""
+    return [f"{dataset}-{method}" for dataset in DATASETS for method in list_methods()]
+
+
+def recipe(name: str) -> Config:
+    """The configuration of a named experiment.
+
+    Args:
+        name: `<dataset>-<method>`, such as "digits-twsd"; see `list_recipes()`.
+
+    Raises:
+        ValueError: where there is no such recipe.
+    """
+    dataset, _, method = name.partition("-")
+    if dataset not in DATASETS or method not in list_methods():
+        close = difflib.get_close_matches(name, list_recipes(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "spikedistill list recipes names them all"
+        raise ValueError(f"no recipe is called {name!r}: {hint}")
+    config = DATASETS[dataset]()
+    config = _OTHER_METHODS[method](config) if method in _OTHER_METHODS else with_objective(config, method)
+    return config.model_copy(update={"recipe": name})

@@ -1,0 +1,81 @@
+"""A run folder: what a run leaves behind, and where."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .config import Config
+from .models import load_model, read_model_file
+from .temporal import Temporal
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.csv"
+        self.checkpoint = self.path / "checkpoints" / "last.ckpt"
+        self.model = self.path / "model.safetensors"
+        self.cost = self.path / "cost.json"
+        self.results = self.path / "results.json"
+        self.logits = self.path / "logits.safetensors"
+        self.samples = self.path / "samples.safetensors"
+        self.report = self.path / "report.html"
+
+    @classmethod
+    def trained(cls, path: Path | str) -> "RunFolder":
+        """The folder of a run that has been trained to its end.
+
+        Raises:
+            FileNotFoundError: where the folder, its configuration or its trained model is missing.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise FileNotFoundError(f"{run.path} is no folder: expected a run folder such as runs/digits-twsd/seed0")
+        for file in (run.config_file, run.model):
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"{run.path} holds no {file.name}: it is no run folder, or its training has not finished; "
+                    "spikedistill train RECIPE --resume auto goes on with it"
+                )
+        return run
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether training and evaluation have written everything."""
+        return self.model.is_file() and self.report.is_file()
+
+    def config(self) -> Config:
+        """The configuration that the run was trained with.
+
+        Raises:
+            ValueError: where config.yaml is damaged.
+        """
+        return Config.from_yaml(self.config_file.read_text(), origin=str(self.config_file))
+
+    def model_spec(self) -> dict[str, Any]:
+        """The arguments of `create_model` for the trained network."""
+        return read_model_file(self.model)[0]
+
+    def read_cost(self) -> dict[str, Any]:
+        """Training speed and memory, `{images_per_s, peak_mib}`; empty where training measured none."""
+        return json.loads(self.cost.read_text()) if self.cost.is_file() else {}
+
+
+def load(run: Path | str) -> Temporal:
+    """The trained network of a run, in eval mode, taking images in [0, 1] (or event frames) as `model(x, timesteps=T)`.
+
+    Args:
+        run: a run folder.
+
+    Raises:
+        FileNotFoundError: where there is no trained run.
+        ValueError: where the model file is damaged.
+    """
+    return load_model(RunFolder.trained(run).model)

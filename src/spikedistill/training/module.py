@@ -1,0 +1,128 @@
+"""One training step, for Lightning's Trainer."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import OptimizerConfig
+from ..data import as_network_input
+from ..objectives.submodels import prefix_means
+from ..seeds import derive_seed
+from .plan import Plan
+
+
+class DistillationModule(L.LightningModule):
+    """Trains a network with an objective over its timesteps.
+
+    Args:
+        plan: the run.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.network = plan.build_network()
+        # in a list, so that it is no submodule: never wrapped by DDP, never in a checkpoint
+        self.teacher = [plan.teacher] if plan.teacher is not None else []
+        self.sums: dict[str, Tensor] = {}
+        self.seen = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits `[T, B, C]` of images `[B, C, H, W]` in [0, 1] or event frames `[T, B, C, H, W]`."""
+        events = self.plan.dataset.kind == "events"
+        return self.network(inputs) if events else self.network(inputs, timesteps=self.plan.config.timesteps)
+
+    def teacher_logits(self, inputs: Tensor) -> Tensor | None:
+        """Logits `[B, C]` of the frozen teacher on the student's own batch; of the mean frame where it is one of events."""
+        for teacher in self.teacher:
+            image = inputs.mean(0) if self.plan.dataset.kind == "events" else inputs
+            with torch.no_grad():
+                return teacher(image, timesteps=self.plan.config.timesteps).mean(0)
+        return None
+
+    def on_fit_start(self) -> None:
+        for teacher in self.teacher:
+            teacher.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        if self.trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
+            self.sums, self.seen = {}, 0
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        # every draw of this step depends on its place alone, so that a resumed run repeats it
+        torch.manual_seed(derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank))
+        inputs, target = as_network_input(batch[0], self.plan.dataset.kind), batch[1]
+        logits = self(inputs)
+        value = self.plan.objective(logits, target, teacher_logits=self.teacher_logits(inputs))
+        self._collect(logits.detach(), target, value.total.detach(), value.terms)
+        return value.total
+
+    @torch.no_grad()
+    def _collect(self, logits: Tensor, target: Tensor, total: Tensor, terms: dict[str, Tensor]) -> None:
+        """Add this step to the means of the epoch, and show it on the progress bar."""
+        prefixes = prefix_means(logits.float())
+        right = (prefixes.argmax(-1) == target).float().mean(1)
+        step = {"train_loss": total, "train_accuracy": right[-1], "train_accuracy_1": right[0]}
+        step |= {f"loss/{name}": value for name, value in terms.items()}
+        for kind, submodels in (("single", logits.float()), ("prefix", prefixes)):
+            for k, z in enumerate(submodels, 1):
+                step[f"ce_{kind}_{k}"] = F.cross_entropy(z, target)
+        count = len(target)
+        self.seen += count
+        for name, value in step.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.float() * count
+        bar = {"loss": total, "acc": right[-1], "acc@1": right[0]}
+        self.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False)
+
+    def epoch_means(self) -> dict[str, float]:
+        """Means over the samples of the epoch so far, on this process."""
+        return {name: float(value) / self.seen for name, value in self.sums.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_means"] = {"sums": self.sums, "seen": self.seen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.sums, self.seen = checkpoint["epoch_means"]["sums"], checkpoint["epoch_means"]["seen"]
+
+    def configure_optimizers(self) -> Any:
+        options = self.plan.config.optimizer
+        optimizer = make_optimizer(self.network, options)
+        steps_per_epoch = int(self.trainer.estimated_stepping_batches) / self.plan.config.epochs
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, self.plan.config.epochs, options)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def make_optimizer(network: torch.nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimiser, with weight decay on the weights of convolutions and linear layers alone.
+
+    Biases, batch-norm and what neurons learn have one dimension or none, and no decay.
+    """
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if options.name == "adamw":
+        return torch.optim.AdamW(groups, lr=options.lr)
+    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+
+
+def learning_rate_factor(epoch: float, epochs: int, options: OptimizerConfig) -> float:
+    """What the highest learning rate is multiplied by after so many (fractional) epochs.
+
+    A linear rise over the warm-up, then 0.5 (1 + cos(pi p)) with p the share of the remaining epochs done, or
+    `step_factor ** floor(epoch / step_epochs)`, or 1.
+    """
+    if epoch < options.warmup_epochs:
+        # the first step must not be wasted on a learning rate of zero
+        return max(epoch, 1e-3) / options.warmup_epochs
+    if options.schedule == "step":
+        return options.step_factor ** (int(epoch) // options.step_epochs)
+    if options.schedule == "constant":
+        return 1.0
+    progress = (epoch - options.warmup_epochs) / max(epochs - options.warmup_epochs, 1e-9)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

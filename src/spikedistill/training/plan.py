@@ -1,0 +1,137 @@
+"""A configuration made concrete: its data, network and objective, with everything checked that needs more than one of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..config import Config, ModelConfig
+from ..data import Dataset, Samples, balanced_order, load_dataset
+from ..models import create_model
+from ..objectives import Objective, create_objective
+from ..run_folder import RunFolder, load
+from ..seeds import derive_seed
+from ..temporal import Temporal
+from ..temporal.signal import segment_lengths
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run trains.
+
+    Attributes:
+        config: the configuration.
+        dataset: the data set.
+        train: the training samples of the run.
+        spec: the arguments of `create_model`.
+        objective: what is learned.
+        teacher: the trained network that teaches, frozen; None where the objective needs none.
+    """
+
+    config: Config
+    dataset: Dataset
+    train: Samples
+    spec: dict[str, Any]
+    objective: Objective
+    teacher: Temporal | None
+
+    def build_network(self) -> Temporal:
+        """The untrained network, the same for the same seed."""
+        torch.manual_seed(derive_seed(self.config.seed))
+        return create_model(**self.spec)
+
+
+def make_plan(config: Config) -> Plan:
+    """Load and check what a configuration names.
+
+    Raises:
+        ValueError: for parts that do not fit each other or are unknown.
+        FileNotFoundError: where the data set is missing.
+    """
+    objective = create_objective(config.objective.name, **config.objective.options)
+    check_gradient(config, objective)
+    dataset = load_dataset(config.data.name, config.data.root, timesteps=config.timesteps)
+    spec = model_spec(config, dataset)
+    create_model(**spec)
+    teacher = load_teacher(config, objective, len(dataset.classes))
+    return Plan(config, dataset, training_samples(config, dataset), spec, objective, teacher)
+
+
+def check_gradient(config: Config, objective: Objective) -> None:
+    """Refuse segments without rate, and objectives that a single segment would silence.
+
+    Raises:
+        ValueError: saying what to use instead.
+    """
+    if config.gradient != "rate":
+        if config.segments != 1:
+            raise ValueError(
+                f"segments={config.segments} needs --gradient rate; this run has --gradient {config.gradient}"
+            )
+        return
+    lengths = segment_lengths(config.segments, config.timesteps)
+    if objective.compares_submodels and len(lengths) == 1 and config.timesteps > 1:
+        raise ValueError(
+            f"objective {objective.name!r} lets timesteps teach each other, but under --gradient rate with one segment all "
+            "timesteps share one gradient path and nothing would be learned from it: use --segments 2 or more, or --gradient bptt"
+        )
+
+
+def load_teacher(config: Config, objective: Objective, num_classes: int) -> Temporal | None:
+    """The frozen network of the run that `config.teacher` names.
+
+    Raises:
+        ValueError: for a teacher without use, one that is missing, or one of other classes.
+        FileNotFoundError: where that run has no trained network.
+    """
+    if not objective.needs_teacher:
+        if config.teacher is not None:
+            raise ValueError(
+                f"objective {objective.name!r} learns from no teacher: leave --teacher {config.teacher} out"
+            )
+        return None
+    if config.teacher is None:
+        ann = f"{config.data.name}-ann"
+        raise ValueError(
+            f"objective {objective.name!r} learns from a trained network: train one, spikedistill train {ann}, and pass it, "
+            f"--teacher runs/{ann}/seed0"
+        )
+    teacher = load(config.teacher).requires_grad_(False)
+    known = RunFolder(config.teacher).model_spec()["num_classes"]
+    if known != num_classes:
+        raise ValueError(f"the teacher {config.teacher} knows {known} classes, the data set has {num_classes}")
+    return teacher
+
+
+def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """The arguments of `create_model` for this run."""
+    model: ModelConfig = config.model
+    spec: dict[str, Any] = {
+        "name": model.name,
+        "num_classes": len(dataset.classes),
+        "in_channels": dataset.channels,
+        "image_size": dataset.size[0],
+        "gradient": config.gradient,
+        "segments": config.segments,
+        "neuron": model.neuron,
+        "width": model.width,
+    }
+    if dataset.kind == "image":
+        spec |= {"mean": dataset.mean, "std": dataset.std}
+    if model.neuron == "lif":
+        spec |= model.lif.model_dump()
+    return spec
+
+
+def training_samples(config: Config, dataset: Dataset) -> Samples:
+    """The training set, or the first samples of a fixed class-balanced order of it.
+
+    Raises:
+        ValueError: where more samples are asked for than there are.
+    """
+    count = config.data.train_samples
+    if count is None:
+        return dataset.train
+    if count > len(dataset.train):
+        raise ValueError(f"data.train_samples is {count}, but {dataset.name} has {len(dataset.train)} training samples")
+    return dataset.train.subset(balanced_order(dataset.train.targets)[:count])

@@ -1,0 +1,167 @@
+"""From a configuration to a run folder."""
+
+import json
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import Config
+from ..evaluation import evaluate
+from ..files import write_atomically
+from ..models import save_model
+from ..report import write_report
+from ..run_folder import RunFolder
+from .plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    import lightning as L
+
+
+def train(config: Config) -> Path:
+    """Train, evaluate and report one run.
+
+    Args:
+        config: what to train; `spikedistill.recipes.recipe(name)` returns one to start from.
+
+    Returns:
+        The run folder, which holds config.yaml, metrics.csv, checkpoints/, model.safetensors, results.json,
+        logits.safetensors and report.html.
+
+    Raises:
+        ValueError: for a configuration that does not fit together.
+        FileNotFoundError: where the data set is missing.
+        FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do.
+    """
+    run = RunFolder(config.run_folder)
+    resuming = config.resume == "auto" and run.config_file.is_file()
+    if resuming:
+        check_same_run(config, run)
+    if resuming and run.is_complete:
+        return run.path
+    plan = make_plan(config)
+    if not resuming:
+        _claim(run, overwrite=config.overwrite)
+    write_atomically(run.config_file, config.to_yaml())
+    if not run.model.is_file():
+        _fit(plan, run)
+    evaluate(run.path)
+    return write_report(run.path).parent
+
+
+def check_same_run(config: Config, run: RunFolder) -> None:
+    """Refuse to go on with a run under another configuration.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
+    before, now = _settings(run.config()), _settings(config)
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if differing:
+        changes = ", ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in differing[:3])
+        raise ValueError(f"{run.path} was begun with other settings ({changes}): use those, or another --out")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What decides the outcome of a run, flat."""
+    ignored = {"out", "resume", "overwrite", "trainer.progress", "data.root"}
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}" if prefix else key, inner)
+        elif prefix not in ignored:
+            flat[prefix] = value
+
+    visit("", config.model_dump(mode="json"))
+    return flat
+
+
+def _claim(run: RunFolder, *, overwrite: bool) -> None:
+    """Make the run folder ours, losing nothing that was not given up.
+
+    Raises:
+        FileExistsError: where something is in it.
+    """
+    if run.path.exists() and any(run.path.iterdir()):
+        if not overwrite:
+            raise FileExistsError(
+                f"{run.path} is not empty: --resume auto goes on with the run in it, --overwrite deletes it, "
+                "--out writes elsewhere"
+            )
+        if not run.config_file.is_file():
+            raise FileExistsError(
+                f"{run.path} is no run folder, so --overwrite will not delete it: choose another --out"
+            )
+        shutil.rmtree(run.path)
+    run.path.mkdir(parents=True, exist_ok=True)
+
+
+def _fit(plan: Plan, run: RunFolder) -> None:
+    """Train to the last epoch and leave the model in the run folder."""
+    from .callbacks import Speedometer
+    from .module import DistillationModule
+
+    module = DistillationModule(plan)
+    speed = Speedometer()
+    trainer = make_trainer(plan.config, run, speed)
+    resume_from = run.checkpoint if run.checkpoint.is_file() else None
+    with warnings.catch_warnings():
+        # Lightning 2.6 calls what PyTorch 2.13 deprecates
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        trainer.fit(module, _batches(plan, trainer), ckpt_path=resume_from, weights_only=False)
+    if trainer.is_global_zero:
+        write_atomically(run.cost, json.dumps(speed.cost(), indent=2))
+        save_model(module.network, plan.spec, run.model)
+    trainer.strategy.barrier()
+
+
+def _batches(plan: Plan, trainer: "L.Trainer") -> Any:
+    from ..data import Batches
+
+    def position() -> tuple[int, int]:
+        return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    return Batches(
+        plan.train,
+        plan.config.data.batch_size,
+        plan.config.seed,
+        position,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+
+
+def make_trainer(config: Config, run: RunFolder, *callbacks: "L.Callback") -> "L.Trainer":
+    """Lightning's Trainer for this run."""
+    import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    # its notices about accelerators and products; errors still show
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    from .callbacks import MetricsFile, ProgressBar
+    from .checkpoints import AtomicCheckpoints
+
+    own: list[L.Callback] = [
+        MetricsFile(run),
+        ModelCheckpoint(dirpath=run.checkpoint.parent, filename="last", enable_version_counter=False),
+        *callbacks,
+    ]
+    if config.trainer.progress:
+        own.append(ProgressBar(refresh_rate=10))
+    return L.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        precision=config.trainer.precision,
+        max_epochs=config.epochs,
+        callbacks=own,
+        plugins=[AtomicCheckpoints()],
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=config.trainer.progress,
+        use_distributed_sampler=False,
+        default_root_dir=run.path,
+    )

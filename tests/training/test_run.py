@@ -1,0 +1,197 @@
+"""A run from its configuration to its folder."""
+
+import csv
+import json
+import math
+
+import lightning as L
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spikedistill import load, train
+from spikedistill.config import Config, DataConfig, OptimizerConfig, TrainerConfig
+from spikedistill.data import load_dataset
+from spikedistill.evaluation import evaluate, timestep_metrics
+from spikedistill.recipes import recipe
+from spikedistill.run_folder import RunFolder
+from spikedistill.training.module import DistillationModule, learning_rate_factor, make_optimizer
+from spikedistill.training.plan import make_plan
+from spikedistill.training.run import _batches, make_trainer
+
+
+def quick(name: str, **changes) -> Config:
+    """A recipe made small: 240 digits, one epoch of 4 steps, 3 timesteps, a network of 4, 8 and 16 channels."""
+    config = recipe(name)
+    small = {
+        "epochs": 1,
+        "timesteps": 3,
+        "data": DataConfig(name="digits", batch_size=60, train_samples=240),
+        "model": config.model.model_copy(update={"width": 0.25}),
+        "trainer": TrainerConfig(accelerator="cpu", progress=False),
+    }
+    return config.model_copy(update=small | changes)
+
+
+def rows_of(run: RunFolder) -> list[dict[str, str]]:
+    return list(csv.DictReader(run.metrics.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunFolder:
+    return RunFolder(train(quick("digits-twsd", epochs=2, out=tmp_path_factory.mktemp("runs") / "twsd")))
+
+
+def test_a_run_folder_holds_what_the_contract_names(run):
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {
+        "config.yaml", "metrics.csv", "checkpoints", "model.safetensors", "results.json", "logits.safetensors", "report.html"
+    }  # fmt: skip
+    assert not list(run.path.rglob("*.partial"))
+    assert run.config() == quick("digits-twsd", epochs=2, out=run.path)
+
+
+def test_results_are_the_metrics_of_the_saved_logits_at_every_k(run):
+    results = json.loads(run.results.read_text())
+    saved = load_file(run.logits)
+    dataset = load_dataset("digits")
+    assert saved["logits"].shape == (3, len(dataset.test), 10)
+    assert torch.equal(saved["targets"], dataset.test.targets)
+    assert results["schema"] == 1
+    assert results["timesteps"] == 3
+    assert [entry["k"] for entry in results["last"]["ensemble"]] == [1, 2, 3]
+    expected = timestep_metrics(saved["logits"], saved["targets"])
+    for kind in ("ensemble", "single"):
+        assert results["last"][kind] == expected[kind]
+    right = (saved["logits"][:2].double().mean(0).argmax(-1) == saved["targets"]).double().mean().item()
+    assert results["last"]["ensemble"][1]["accuracy"] == pytest.approx(right, abs=1e-12)
+    assert results["cost"]["images_per_s"] > 0
+    assert results["cost"]["peak_mib"] > 0
+
+
+def test_the_loaded_model_computes_the_saved_logits_from_images(run):
+    model, dataset = load(run.path), load_dataset("digits")
+    assert not model.training
+    images = dataset.test.inputs(torch.arange(5)).float() / 255
+    with torch.no_grad():
+        assert torch.allclose(model(images, timesteps=3), load_file(run.logits)["logits"][:, :5], atol=1e-5)
+
+
+def test_evaluating_again_writes_the_same_bytes(run):
+    before = run.results.read_bytes(), run.logits.read_bytes()
+    evaluate(run.path)
+    assert (run.results.read_bytes(), run.logits.read_bytes()) == before
+
+
+def test_metrics_have_a_row_per_epoch_with_each_term_and_timestep(run):
+    rows = rows_of(run)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    last = {key: float(value) for key, value in rows[-1].items()}
+    assert last["train_loss"] == pytest.approx(last["loss/twce"] + 0.5 * last["loss/twsd"], rel=1e-5)
+    singles = [last[f"ce_single_{k}"] for k in (1, 2, 3)]
+    assert last["loss/twce"] == pytest.approx(sum(singles) / 3, rel=1e-5)
+    assert last["ce_prefix_1"] == pytest.approx(last["ce_single_1"], rel=1e-6)
+    assert 0 <= last["train_accuracy_1"] <= 1
+
+
+def test_the_same_seed_repeats_bit_for_bit_and_another_does_not(tmp_path):
+    def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
+        return load_file(RunFolder(train(quick("digits-s2w", seed=seed, out=tmp_path / name))).model)
+
+    first, again, other = weights("a", 1), weights("b", 1), weights("c", 2)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["network.head.weight"], other["network.head.weight"])
+    assert (tmp_path / "a" / "metrics.csv").read_bytes() == (tmp_path / "b" / "metrics.csv").read_bytes()
+
+
+# Losses of the 20 steps below, in float64 so that no rounding decides about a spike. A change that moves them changes training.
+STORED_LOSSES = [2.415310140972, 2.269595797356, 2.272456257323, 2.164631119763, 2.084375313811, 2.015522087494, 1.921369794401, 1.884465031244, 1.78555202742, 1.67710988803, 1.646244582554, 1.571570107694, 1.467734475093, 1.418145951004, 1.429328772386, 1.477596929231, 1.355732321563, 1.381290885432, 1.299804035036, 1.364014085033]  # fmt: skip
+
+
+class _Losses(L.Callback):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.values.append(float(outputs["loss"]))
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_twenty_steps_reproduce_the_stored_losses(tmp_path):
+    config = quick(
+        "digits-twsd", epochs=5, trainer=TrainerConfig(accelerator="cpu", progress=False, precision="64-true"), out=tmp_path
+    )
+    plan, losses = make_plan(config), _Losses()
+    trainer = make_trainer(config, RunFolder(tmp_path), losses)
+    trainer.fit(DistillationModule(plan), _batches(plan, trainer))
+    assert losses.values == pytest.approx(STORED_LOSSES, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["digits-ann", "digits-rate", "digits-sltt", "digits-s2w", "digits-prefix", "digits-w2s"])
+def test_recipes_train_to_a_finite_result_better_than_chance(name, tmp_path):
+    config = quick(name, out=tmp_path / "run", epochs=4)
+    results = json.loads(RunFolder(train(config)).results.read_text())
+    final = results["last"]["ensemble"][-1]
+    assert final["accuracy"] > 0.2, "chance is 0.1"
+    assert math.isfinite(final["nll"])
+
+
+def test_a_trained_ann_teaches_and_stays_as_it_was(tmp_path):
+    ann = RunFolder(train(quick("digits-ann", out=tmp_path / "ann", epochs=4)))
+    before = ann.model.read_bytes()
+    student = RunFolder(train(quick("digits-twkd", out=tmp_path / "student", teacher=ann.path)))
+    rows = rows_of(student)
+    assert float(rows[0]["loss/twkl"]) > 0
+    assert ann.model.read_bytes() == before
+    checkpoint = torch.load(student.checkpoint, weights_only=False)
+    assert all(key.startswith("network.module.") for key in checkpoint["state_dict"])
+    # the teacher sees the student's own batch: its term is the divergence from the ANN's logits on it
+    plan = make_plan(quick("digits-twkd", out=tmp_path / "x", teacher=ann.path))
+    module, images = DistillationModule(plan), torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(module.teacher_logits(images), load(ann.path)(images, timesteps=1)[0], atol=1e-5)
+    assert not any(p.requires_grad for p in plan.teacher.parameters())
+
+
+def test_nothing_is_lost_where_a_run_stands_already(run, tmp_path):
+    config = quick("digits-twsd", epochs=2, out=run.path)
+    before = run.model.stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match=r"--resume auto .* --overwrite"):
+        train(config)
+    assert train(config.model_copy(update={"resume": "auto"})) == run.path
+    assert run.model.stat().st_mtime_ns == before, "a complete run is not trained again"
+    with pytest.raises(ValueError, match=r"epochs was 2 and is now 3"):
+        train(config.model_copy(update={"resume": "auto", "epochs": 3}))
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="no run folder"):
+        train(quick("digits-twsd", out=tmp_path, overwrite=True))
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_weight_decay_is_on_weights_of_convolutions_and_linear_layers_alone():
+    plan = make_plan(quick("digits-sce"))
+    network = plan.build_network()
+    decayed, others = make_optimizer(network, OptimizerConfig(weight_decay=0.1)).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert others["weight_decay"] == 0.0
+    names = {id(p): name for name, p in network.named_parameters()}
+    assert len(decayed["params"]) == 4, "three convolutions and the head"
+    assert all(names[id(p)].endswith("weight") for p in decayed["params"])
+    assert len(others["params"]) == 2 * 3 + 1, "gain and bias of three batch-norms, the head's bias"
+
+
+@pytest.mark.parametrize(
+    ("options", "epoch", "factor"),
+    [
+        ({"schedule": "cosine"}, 0, 1.0),
+        ({"schedule": "cosine"}, 5, 0.5),  # half of 10 epochs: 0.5 (1 + cos(pi / 2))
+        ({"schedule": "cosine"}, 10, 0.0),
+        ({"schedule": "cosine", "warmup_epochs": 2}, 1, 0.5),  # half-way up
+        ({"schedule": "cosine", "warmup_epochs": 2}, 6, 0.5),  # half of the remaining 8
+        ({"schedule": "step", "step_epochs": 3}, 2.9, 1.0),
+        ({"schedule": "step", "step_epochs": 3}, 7, 0.01),  # two steps of a tenth
+        ({"schedule": "constant"}, 9, 1.0),
+    ],
+)
+def test_learning_rate_schedules(options, epoch, factor):
+    assert learning_rate_factor(epoch, 10, OptimizerConfig(**options)) == pytest.approx(factor, abs=1e-12)
