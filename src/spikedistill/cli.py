@@ -50,7 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return 1
+    except Exception as error:
+        from .run_folder import RunStopped
+
+        if not isinstance(error, RunStopped):
+            raise
+        print(f"spikedistill {known.command}: {error}; the same command with --resume auto goes on", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -60,6 +60,10 @@ class DataConfig(_Section):
     """Images per step, over all devices together."""
     train_samples: AtLeastOne | None = None
     """Train on the first so many images of a fixed, class-balanced order; all of them where left out."""
+    augment: tuple[str, ...] | None = None
+    """Augmentations of the training batches, in their order; those published for the data set where left out."""
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training set kept aside: it selects an epoch and fits temperatures, and is never trained on."""
 
 
 class ObjectiveConfig(_Section):
@@ -99,8 +103,22 @@ class TrainerConfig(_Section):
     """cpu, gpu or auto."""
     devices: AtLeastOne = 1
     """Devices, or processes on a CPU."""
+    nodes: AtLeastOne = 1
+    """Machines."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     """Arithmetic of convolutions; membranes and batch-norm statistics stay in float32 or better."""
+    accumulate: AtLeastOne = 1
+    """Batches whose gradients are added up before a step of the optimiser."""
+    clip: Positive | None = None
+    """Largest norm of the gradient; not clipped where left out."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of an exponential moving average of the weights, which is then what is evaluated and kept."""
+    logger: str = "none"
+    """none, or a logger of Lightning's beside metrics.csv: tensorboard, csv, wandb, mlflow, ..."""
+    track_test: bool = False
+    """Score the test set after every epoch too. It still selects nothing: the best epoch on it is only shown, as optimistic."""
+    checkpoint_seconds: NotNegative = 300.0
+    """Seconds between checkpoints within an epoch; there is one after every epoch besides."""
     progress: bool = True
     """Show the progress bar."""
 

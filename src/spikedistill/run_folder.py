@@ -9,6 +9,10 @@ from .models import load_model, read_model_file
 from .temporal import Temporal
 
 
+class RunStopped(Exception):
+    """A run was asked to stop, and has saved where it is."""
+
+
 class RunFolder:
     """The files of one run.
 
@@ -22,6 +26,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self.checkpoint = self.path / "checkpoints" / "last.ckpt"
         self.model = self.path / "model.safetensors"
+        self.selected_model = self.path / "selected.safetensors"
         self.cost = self.path / "cost.json"
         self.results = self.path / "results.json"
         self.logits = self.path / "logits.safetensors"

@@ -10,7 +10,18 @@ import pytest
 
 from spikedistill.cli import main
 
-QUICK = ["--epochs", "1", "--timesteps", "2", "--model.width", "0.25", "--data.train-samples", "120", "--trainer.accelerator", "cpu"]
+QUICK = [
+    "--epochs",
+    "1",
+    "--timesteps",
+    "2",
+    "--model.width",
+    "0.25",
+    "--data.train-samples",
+    "120",
+    "--trainer.accelerator",
+    "cpu",
+]
 
 
 def spikedistill(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -62,7 +73,9 @@ def test_list_and_data_name_what_there_is(capsys):
     assert "cifar-10-batches-py" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["train", "digits-twsd"], ["evaluate"], ["report"], ["list"], ["data"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["train", "digits-twsd"], ["evaluate"], ["report"], ["list"], ["data"]]
+)
 def test_every_command_has_help(command, capsys):
     try:
         code = main([*command, "--help"])

@@ -3,47 +3,138 @@
 import csv
 import io
 import resource
+import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from ..data import Samples
+from ..evaluation import collect_logits, timestep_metrics
 from ..files import write_atomically
-from ..run_folder import RunFolder
+from ..models import save_model
+from ..run_folder import RunFolder, RunStopped
+from ..temporal import Temporal
 from .module import DistillationModule
+from .plan import Plan
 
 
-class MetricsFile(L.Callback):
-    """Writes metrics.csv, one row per epoch.
+class EpochRecord(L.Callback):
+    """Scores the network after every epoch, writes metrics.csv with a row per epoch, and keeps the epoch that the hold-out selects.
 
     The rows travel in the checkpoint and the file is written anew from them, so that a resumed run leaves the file of an
     uninterrupted one; Lightning's CSVLogger appends to what it finds.
+
+    Args:
+        run: where to write.
+        scored: samples to score by name, "holdout" and "test". The test set selects nothing.
+        plan: the run.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, plan: Plan, scored: dict[str, Samples]) -> None:
         self.run = run
+        self.plan = plan
+        self.scored = scored
         self.rows: list[dict[str, Any]] = []
+        self.best = -1.0
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DistillationModule)
-        means = trainer.strategy.reduce(torch.tensor(list(pl_module.epoch_means().values()), device=pl_module.device))
-        means_by_name = dict(zip(pl_module.epoch_means(), means.tolist(), strict=True))
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append({"epoch": trainer.current_epoch + 1, "lr": rate, **means_by_name})
+        means = pl_module.epoch_means()
+        reduced = trainer.strategy.reduce(torch.tensor(list(means.values()), device=pl_module.device))
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        row |= dict(zip(means, reduced.tolist(), strict=True))
         if trainer.is_global_zero:
+            for name, samples in self.scored.items():
+                row |= self._score(name, samples, pl_module.network)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=row["epoch"])
+            self._keep_selected(row, pl_module.network)
             text = io.StringIO()
             writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
             write_atomically(self.run.metrics, text.getvalue())
 
+    def _score(self, name: str, samples: Samples, network: Temporal) -> dict[str, float]:
+        """Accuracy and cross-entropy of every prefix and of every single timestep."""
+        logits = collect_logits(network, samples, self.plan.dataset.kind, self.plan.config.timesteps)
+        network.train()
+        scores = timestep_metrics(logits, samples.targets)
+        row = {f"{name}_accuracy_{entry['k']}": entry["accuracy"] for entry in scores["ensemble"]}
+        row |= {f"{name}_ce_prefix_{entry['k']}": entry["nll"] for entry in scores["ensemble"]}
+        return row | {f"{name}_ce_single_{entry['k']}": entry["nll"] for entry in scores["single"]}
+
+    def _keep_selected(self, row: dict[str, Any], network: Temporal) -> None:
+        accuracy = row.get(f"holdout_accuracy_{self.plan.config.timesteps}", self.best)
+        if accuracy > self.best:  # of equals the first
+            self.best = accuracy
+            save_model(network, self.plan.spec, self.run.selected_model)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
+        self.rows, self.best = state_dict["rows"], state_dict["best"]
+
+
+class Checkpoints(L.Callback):
+    """Keeps the last checkpoint: after every epoch, every so many seconds within one, and when the process is asked to stop.
+
+    After the last epoch there is none, because the finished model follows at once.
+
+    Args:
+        path: the file.
+        seconds: between two checkpoints within an epoch.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.last = time.monotonic()
+        self.asked_to_stop = False
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        def ask(number: int, frame: Any) -> None:
+            self.asked_to_stop = True
+
+        if threading.current_thread() is threading.main_thread():
+            self.handlers = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch:
+            return  # the epoch's own checkpoint follows at once
+        stop = trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False)
+        due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self.last >= self.seconds, all=False)
+        if stop or due:
+            self._save(trainer)
+        if stop:
+            raise RunStopped(f"stopped in epoch {trainer.current_epoch + 1} after {batch_idx + 1} batches")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            return
+        self._save(trainer)
+        if trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False):
+            raise RunStopped(f"stopped after epoch {trainer.current_epoch + 1}")
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self.last = time.monotonic()
 
 
 class Speedometer(L.Callback):

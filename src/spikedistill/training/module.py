@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import OptimizerConfig
-from ..data import as_network_input
+from ..data import as_network_input, augment
 from ..objectives.submodels import prefix_means
 from ..seeds import derive_seed
 from .plan import Plan
@@ -56,6 +56,8 @@ class DistillationModule(L.LightningModule):
         # every draw of this step depends on its place alone, so that a resumed run repeats it
         torch.manual_seed(derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank))
         inputs, target = as_network_input(batch[0], self.plan.dataset.kind), batch[1]
+        if self.plan.augmentations:
+            inputs = augment(inputs, self.plan.augmentations)
         logits = self(inputs)
         value = self.plan.objective(logits, target, teacher_logits=self.teacher_logits(inputs))
         self._collect(logits.detach(), target, value.total.detach(), value.terms)

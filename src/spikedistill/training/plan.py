@@ -6,7 +6,15 @@ from typing import Any
 import torch
 
 from ..config import Config, ModelConfig
-from ..data import Dataset, Samples, balanced_order, load_dataset
+from ..data import (
+    Dataset,
+    Samples,
+    as_network_input,
+    augment,
+    balanced_order,
+    load_dataset,
+    split_holdout,
+)
 from ..models import create_model
 from ..objectives import Objective, create_objective
 from ..run_folder import RunFolder, load
@@ -23,6 +31,8 @@ class Plan:
         config: the configuration.
         dataset: the data set.
         train: the training samples of the run.
+        holdout: training samples kept aside; None where there are none.
+        augmentations: names for `spikedistill.data.augment`.
         spec: the arguments of `create_model`.
         objective: what is learned.
         teacher: the trained network that teaches, frozen; None where the objective needs none.
@@ -31,9 +41,15 @@ class Plan:
     config: Config
     dataset: Dataset
     train: Samples
+    holdout: Samples | None
+    augmentations: tuple[str, ...]
     spec: dict[str, Any]
     objective: Objective
     teacher: Temporal | None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
+        """Itself: nothing in a plan changes, and averaging weights copies the module that holds it."""
+        return self
 
     def build_network(self) -> Temporal:
         """The untrained network, the same for the same seed."""
@@ -54,7 +70,8 @@ def make_plan(config: Config) -> Plan:
     spec = model_spec(config, dataset)
     create_model(**spec)
     teacher = load_teacher(config, objective, len(dataset.classes))
-    return Plan(config, dataset, training_samples(config, dataset), spec, objective, teacher)
+    train, holdout = training_samples(config, dataset)
+    return Plan(config, dataset, train, holdout, check_augmentations(config, dataset), spec, objective, teacher)
 
 
 def check_gradient(config: Config, objective: Objective) -> None:
@@ -123,15 +140,34 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
     return spec
 
 
-def training_samples(config: Config, dataset: Dataset) -> Samples:
-    """The training set, or the first samples of a fixed class-balanced order of it.
+def training_samples(config: Config, dataset: Dataset) -> tuple[Samples, Samples | None]:
+    """The samples to train on, and those held out.
+
+    The hold-out is split off first and is the same for every seed and every size of training set.
 
     Raises:
-        ValueError: where more samples are asked for than there are.
+        ValueError: where more samples are asked for than there are, or the hold-out leaves too few.
     """
+    train, holdout = dataset.train, None
+    if config.data.holdout:
+        kept, aside = split_holdout(train.targets, config.data.holdout)
+        train, holdout = train.subset(kept), train.subset(aside)
     count = config.data.train_samples
     if count is None:
-        return dataset.train
-    if count > len(dataset.train):
-        raise ValueError(f"data.train_samples is {count}, but {dataset.name} has {len(dataset.train)} training samples")
-    return dataset.train.subset(balanced_order(dataset.train.targets)[:count])
+        return train, holdout
+    if count > len(train):
+        raise ValueError(f"data.train_samples is {count}, but {dataset.name} has {len(train)} training samples")
+    return train.subset(balanced_order(train.targets)[:count]), holdout
+
+
+def check_augmentations(config: Config, dataset: Dataset) -> tuple[str, ...]:
+    """The augmentations of the training batches, tried on one sample.
+
+    Raises:
+        ValueError: for an unknown one, or one that does not suit the data.
+    """
+    names = dataset.augmentations if config.data.augment is None else config.data.augment
+    if names:
+        with torch.random.fork_rng(devices=[]):
+            augment(as_network_input(dataset.train.inputs(torch.zeros(1, dtype=torch.int64)), dataset.kind), names)
+    return names

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Config
+from ..data import Batches
 from ..evaluation import evaluate
 from ..files import write_atomically
 from ..models import save_model
@@ -33,6 +34,7 @@ def train(config: Config) -> Path:
         ValueError: for a configuration that does not fit together.
         FileNotFoundError: where the data set is missing.
         FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do.
+        RunStopped: where SIGTERM or SIGINT asked the process to stop; a checkpoint is saved, and `resume="auto"` goes on.
     """
     run = RunFolder(config.run_folder)
     resuming = config.resume == "auto" and run.config_file.is_file()
@@ -85,7 +87,8 @@ def _claim(run: RunFolder, *, overwrite: bool) -> None:
     Raises:
         FileExistsError: where something is in it.
     """
-    if run.path.exists() and any(run.path.iterdir()):
+    # what a killed process had only begun to write is no loss
+    if run.path.exists() and any(path.suffix != ".partial" for path in run.path.iterdir()):
         if not overwrite:
             raise FileExistsError(
                 f"{run.path} is not empty: --resume auto goes on with the run in it, --overwrite deletes it, "
@@ -100,26 +103,31 @@ def _claim(run: RunFolder, *, overwrite: bool) -> None:
 
 
 def _fit(plan: Plan, run: RunFolder) -> None:
-    """Train to the last epoch and leave the model in the run folder."""
+    """Train to the last epoch and leave the model in the run folder.
+
+    Raises:
+        RunStopped: where the process was asked to stop; a checkpoint is saved.
+    """
     from .callbacks import Speedometer
     from .module import DistillationModule
 
     module = DistillationModule(plan)
     speed = Speedometer()
-    trainer = make_trainer(plan.config, run, speed)
+    trainer = make_trainer(plan, run, speed)
     resume_from = run.checkpoint if run.checkpoint.is_file() else None
     with warnings.catch_warnings():
-        # Lightning 2.6 calls what PyTorch 2.13 deprecates
+        # Lightning 2.6 calls what PyTorch 2.13 deprecates, and does not know that our batches need no state to be resumed
         warnings.filterwarnings("ignore", category=FutureWarning)
-        trainer.fit(module, _batches(plan, trainer), ckpt_path=resume_from, weights_only=False)
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
+        trainer.fit(module, make_batches(plan, trainer), ckpt_path=resume_from, weights_only=False)
     if trainer.is_global_zero:
         write_atomically(run.cost, json.dumps(speed.cost(), indent=2))
         save_model(module.network, plan.spec, run.model)
-    trainer.strategy.barrier()
+    trainer.save_checkpoint(run.checkpoint)
 
 
-def _batches(plan: Plan, trainer: "L.Trainer") -> Any:
-    from ..data import Batches
+def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
+    """The training batches of this process, from wherever the Trainer stands."""
 
     def position() -> tuple[int, int]:
         return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -134,34 +142,71 @@ def _batches(plan: Plan, trainer: "L.Trainer") -> Any:
     )
 
 
-def make_trainer(config: Config, run: RunFolder, *callbacks: "L.Callback") -> "L.Trainer":
+def make_trainer(plan: Plan, run: RunFolder, *callbacks: "L.Callback") -> "L.Trainer":
     """Lightning's Trainer for this run."""
     import lightning as L
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    from .callbacks import Checkpoints, EpochRecord, ProgressBar
+    from .checkpoints import AtomicCheckpoints
 
     # its notices about accelerators and products; errors still show
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-    from .callbacks import MetricsFile, ProgressBar
-    from .checkpoints import AtomicCheckpoints
-
+    options = plan.config.trainer
+    scored = {"holdout": plan.holdout, "test": plan.dataset.test if options.track_test else None}
     own: list[L.Callback] = [
-        MetricsFile(run),
-        ModelCheckpoint(dirpath=run.checkpoint.parent, filename="last", enable_version_counter=False),
+        EpochRecord(run, plan, {name: samples for name, samples in scored.items() if samples is not None}),
         *callbacks,
+        # last, so that what the others keep is in the checkpoint
+        Checkpoints(run.checkpoint, options.checkpoint_seconds),
     ]
-    if config.trainer.progress:
-        own.append(ProgressBar(refresh_rate=10))
+    if options.ema is not None:
+        own.insert(0, EMAWeightAveraging(decay=options.ema))
+    if options.progress:
+        own.insert(0, ProgressBar(refresh_rate=10))
     return L.Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,
-        max_epochs=config.epochs,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        precision=options.precision,
+        accumulate_grad_batches=options.accumulate,
+        gradient_clip_val=options.clip,
+        max_epochs=plan.config.epochs,
         callbacks=own,
         plugins=[AtomicCheckpoints()],
-        logger=False,
+        logger=make_logger(options.logger, run),
+        enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=config.trainer.progress,
+        enable_progress_bar=options.progress,
         use_distributed_sampler=False,
         default_root_dir=run.path,
     )
+
+
+_LOGGERS = {
+    "tensorboard": "TensorBoardLogger",
+    "csv": "CSVLogger",
+    "wandb": "WandbLogger",
+    "mlflow": "MLFlowLogger",
+    "comet": "CometLogger",
+}
+
+
+def make_logger(name: str, run: RunFolder) -> Any:
+    """A logger of Lightning's that writes below the run folder; False for "none".
+
+    Raises:
+        ValueError: for an unknown logger, or one whose package is missing.
+    """
+    if name == "none":
+        return False
+    if name not in _LOGGERS:
+        raise ValueError(f"trainer.logger is {name!r}, expected none, {', '.join(_LOGGERS)}")
+    from lightning.pytorch import loggers
+
+    try:
+        return getattr(loggers, _LOGGERS[name])(save_dir=run.path)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the logger {name!r} needs a package that is not installed: pip install {error.name or name}"
+        ) from None

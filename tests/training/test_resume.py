@@ -1,0 +1,138 @@
+"""Runs that are killed, stopped or interrupted anywhere end as if nothing had happened."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from spikedistill import train
+from spikedistill.config import Config, DataConfig, TrainerConfig
+from spikedistill.recipes import recipe
+from spikedistill.run_folder import RunFolder
+
+# A process that has everything imported forks the ones that are killed.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["lightning", "sklearn.datasets", "spikedistill.training.callbacks", "plotly.graph_objects"]
+)
+
+
+def config(out: Path, **trainer) -> Config:
+    """Three epochs of 12 steps on 240 digits; a checkpoint after every step."""
+    base = recipe("digits-s2w")
+    options = {"accelerator": "cpu", "progress": False, "checkpoint_seconds": 0.0} | trainer
+    return base.model_copy(
+        update={
+            "epochs": 3,
+            "timesteps": 2,
+            "out": out,
+            "resume": "auto",
+            "data": DataConfig(name="digits", batch_size=20, train_samples=240, augment=("crop",), holdout=0.1),
+            "model": base.model.model_copy(update={"width": 0.25}),
+            "trainer": TrainerConfig(**options),
+        }
+    )
+
+
+def begin(settings: Config) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    train(settings)
+
+
+def outcome(folder: Path) -> dict[str, bytes]:
+    """Everything that a run leaves, byte for byte; its cost is a measurement, and checkpoints hold paths and counters."""
+    run = RunFolder(folder)
+    files = (run.model, run.selected_model, run.metrics, run.logits)
+    return {file.name: file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    process = PROCESSES.Process(target=begin, args=(config(folder),))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return outcome(folder)
+
+
+def kill_after(seconds: float, settings: Config) -> bool:
+    """Start the run and kill it after so long; whether it was still running."""
+    process = PROCESSES.Process(target=begin, args=(settings,))
+    process.start()
+    process.join(seconds)
+    alive = process.is_alive()
+    if alive:
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return alive
+
+
+def test_twenty_kills_at_random_moments_change_nothing(uninterrupted, tmp_path):
+    start = time.monotonic()
+    assert not kill_after(600, config(tmp_path / "timed"))
+    duration = time.monotonic() - start
+    moments, kills, attempt = random.Random(7), 0, 0
+    while kills < 20:
+        attempt += 1
+        settings = config(tmp_path / f"run{attempt}")
+        if not kill_after(moments.uniform(0, duration), settings):
+            continue  # it was faster
+        kills += 1
+        assert not kill_after(600, settings), "the resumed run ends by itself"
+        assert outcome(settings.out) == uninterrupted
+
+
+def test_a_run_killed_again_and_again_still_arrives(uninterrupted, tmp_path):
+    settings, moments = config(tmp_path / "run"), random.Random(8)
+    for _ in range(6):
+        kill_after(moments.uniform(0.2, 1.2), settings)
+    assert not kill_after(600, settings)
+    assert outcome(settings.out) == uninterrupted
+
+
+def test_averaged_weights_survive_a_kill_too(tmp_path):
+    for folder, seconds in ((tmp_path / "whole", 600.0), (tmp_path / "killed", 0.9)):
+        kill_after(seconds, config(folder, ema=0.9))
+    assert not kill_after(600, config(tmp_path / "killed", ema=0.9))
+    whole, killed = (load_file(RunFolder(tmp_path / name).model) for name in ("whole", "killed"))
+    assert all((whole[key] == killed[key]).all() for key in whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops_within_seconds(number, tmp_path):
+    arguments = [
+        "train",
+        "digits-sce",
+        "--epochs",
+        "100000",
+        "--out",
+        str(tmp_path / "run"),
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    command = [sys.executable, "-m", "spikedistill", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoint = RunFolder(tmp_path / "run").checkpoint
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    before = checkpoint.stat().st_mtime_ns
+    process.send_signal(number)
+    asked = time.monotonic()
+    _, message = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == 1
+    assert "--resume auto goes on" in message
+    assert "Traceback" not in message
+    assert checkpoint.stat().st_mtime_ns > before
