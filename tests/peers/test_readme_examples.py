@@ -36,7 +36,10 @@ def test_objectives_on_a_spikingjelly_network():
     )
     functional.set_step_mode(net, "m")
     images, labels = torch.rand(6, 1, 8, 8), torch.randint(10, (6,))
-    exec(block_after("<!-- test: spikingjelly -->"), {"functional": functional, "net": net, "images": images, "labels": labels})
+    exec(
+        block_after("<!-- test: spikingjelly -->"),
+        {"functional": functional, "net": net, "images": images, "labels": labels},
+    )
     check_gradients(net)
 
 

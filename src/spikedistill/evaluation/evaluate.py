@@ -1,6 +1,8 @@
 """A trained run, scored on its test set at every number of timesteps."""
 
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..data import Samples, as_network_input, in_order, load_dataset
+from ..config import Config
+from ..data import Dataset, Samples, as_network_input, in_order, load_dataset, split_holdout
 from ..files import write_atomically
-from ..run_folder import RunFolder, load
+from ..models import load_model
+from ..objectives.submodels import prefix_means
+from ..run_folder import RunFolder
 from ..temporal import Temporal
-from .timesteps import timestep_metrics
+from .recorder import Recording, record
+from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
 SCHEMA = 1
 
@@ -27,8 +33,8 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
 
     Returns:
         What results.json holds: `{schema, timesteps, last: {ensemble: [{k, accuracy, nll, ece, confidence, ...}],
-        single: [...]}, cost: {images_per_s, peak_mib}, ...}`; `ensemble` scores the mean logits of the first k timesteps,
-        `single` those of timestep k alone.
+        single: [...], ...}, cost: {images_per_s, peak_mib}, ...}`; `ensemble` scores the mean logits of the first k timesteps,
+        `single` those of timestep k alone. `selected` holds the same for the epoch that a hold-out selected, where there was one.
 
     Raises:
         FileNotFoundError: where the run or its data set is missing.
@@ -36,25 +42,125 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
     folder = RunFolder.trained(run)
     config = folder.config()
     dataset = load_dataset(config.data.name, root or config.data.root, timesteps=config.timesteps)
-    logits = collect_logits(load(run), dataset.test, dataset.kind, config.timesteps, batch_size)
-    targets = dataset.test.targets
-    results = {
+    heldout = held_out(config, dataset)
+    results: dict[str, Any] = {
         "schema": SCHEMA,
         "recipe": config.recipe,
         "dataset": dataset.name,
         "classes": list(dataset.classes),
-        "samples": len(targets),
+        "samples": len(dataset.test),
         "timesteps": config.timesteps,
-        "last": timestep_metrics(logits, targets),
-        "cost": folder.read_cost(),
     }
-    write_atomically(folder.logits, save({"logits": logits.contiguous(), "targets": targets}))
+    tensors: dict[str, Tensor] = {}
+    for name, file in (("selected", folder.selected_model), ("last", folder.model)):
+        if file.is_file():
+            results[name], tensors = score(load_model(file), config, dataset, heldout, batch_size)
+    best = best_test_epoch(folder, config.timesteps)
+    if best is not None:
+        results["best_test"] = best
+    results["cost"] = folder.read_cost()
+    write_atomically(folder.samples, save(example_images(dataset, tensors["logits"])))
+    write_atomically(folder.logits, save(tensors))
     write_atomically(folder.results, json.dumps(results, indent=1))
     return results
 
 
+def score(
+    model: Temporal, config: Config, dataset: Dataset, heldout: Samples | None, batch_size: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Every figure of one network on the test set, and the logits that they come from.
+
+    Temperatures are fitted on the held-out samples, where there are any. A static image can be shown longer than in training: those
+    figures, up to twice T, are kept apart as "beyond".
+    """
+    T = config.timesteps
+    longer = 2 * T if dataset.kind == "image" and config.model.neuron == "lif" else T
+    with record(model) as recording:
+        rates = FiringRates(recording)
+        logits = collect_logits(model, dataset.test, dataset.kind, longer, batch_size, after_batch=rates.add)
+    targets = dataset.test.targets
+    tensors = {"logits": logits[:T].contiguous(), "targets": targets}
+    figures: dict[str, Any] = timestep_metrics(tensors["logits"], targets)
+    figures["reliability"] = timestep_reliability(tensors["logits"], targets)
+    figures["firing_rates"] = rates.means(T)
+    if longer > T:
+        figures["beyond"] = timestep_metrics(logits, targets)["ensemble"][T:]
+    if heldout is not None:
+        tensors["holdout_logits"] = collect_logits(model, heldout, dataset.kind, T, batch_size)
+        tensors["holdout_targets"] = heldout.targets
+        figures["calibrated"] = calibrated_metrics(
+            tensors["logits"], targets, tensors["holdout_logits"], tensors["holdout_targets"]
+        )
+    return figures, tensors
+
+
+class FiringRates:
+    """Mean firing rate of every layer at every timestep over many batches.
+
+    Args:
+        recording: of the network that runs.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, batch_size: int) -> None:
+        """Take in the batch that was just recorded."""
+        self.count += batch_size
+        for path, rate in self.recording.rates.items():
+            self.sums[path] = self.sums.get(path, torch.zeros_like(rate)) + batch_size * rate
+
+    def means(self, timesteps: int) -> list[dict[str, Any]]:
+        """`[{layer, rates}]`: spikes per neuron at each of the first timesteps, in the order of the network."""
+        return [
+            {"layer": path.removeprefix("network."), "rates": (total[:timesteps] / self.count).tolist()}
+            for path, total in self.sums.items()
+        ]
+
+
+def held_out(config: Config, dataset: Dataset) -> Samples | None:
+    """The training samples that the run kept aside."""
+    if not config.data.holdout:
+        return None
+    return dataset.train.subset(split_holdout(dataset.train.targets, config.data.holdout)[1])
+
+
+def best_test_epoch(folder: RunFolder, timesteps: int) -> dict[str, Any] | None:
+    """The epoch that the test set would have chosen, which is what the papers report, where the run tracked it."""
+    rows = list(csv.DictReader(folder.metrics.read_text().splitlines())) if folder.metrics.is_file() else []
+    column = f"test_accuracy_{timesteps}"
+    if not rows or column not in rows[0]:
+        return None
+    best = max(rows, key=lambda row: float(row[column]))
+    return {"epoch": int(best["epoch"]), "accuracy": float(best[column])}
+
+
+def example_images(dataset: Dataset, logits: Tensor, count: int = 12) -> dict[str, Tensor]:
+    """Test images to look at: first those on which the network changes its mind over time, then the first ones.
+
+    Event recordings are shown as the sum of their frames.
+    """
+    answers = prefix_means(logits).argmax(-1)
+    changes = (answers != answers[0]).any(0)
+    indices = torch.cat([changes.nonzero().flatten(), (~changes).nonzero().flatten()])[:count].sort().values
+    images = dataset.test.inputs(indices)
+    if dataset.kind == "events":
+        frames = images.sum(1)
+        images = (255 * frames / frames.amax((1, 2, 3), keepdim=True).clamp(min=1)).to(torch.uint8)
+    return {"images": images.contiguous(), "indices": indices}
+
+
 @torch.no_grad()
-def collect_logits(model: Temporal, samples: Samples, kind: str, timesteps: int, batch_size: int = 250) -> Tensor:
+def collect_logits(
+    model: Temporal,
+    samples: Samples,
+    kind: str,
+    timesteps: int,
+    batch_size: int = 250,
+    after_batch: Callable[[int], None] | None = None,
+) -> Tensor:
     """Logits `[T, N, C]` in float32 of a network in eval mode on all samples, in their order.
 
     Args:
@@ -63,6 +169,7 @@ def collect_logits(model: Temporal, samples: Samples, kind: str, timesteps: int,
         kind: "image" or "events".
         timesteps: T.
         batch_size: samples per forward pass.
+        after_batch: called with the size of each batch once it has run.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -71,4 +178,6 @@ def collect_logits(model: Temporal, samples: Samples, kind: str, timesteps: int,
         x = as_network_input(inputs.to(device), kind)
         logits = model(x) if kind == "events" else model(x, timesteps=timesteps)
         parts.append(logits.float().cpu())
+        if after_batch is not None:
+            after_batch(len(inputs))
     return torch.cat(parts, 1)

@@ -1,0 +1,31 @@
+"""Handwritten digits, 8x8, embedded in scikit-learn: the default data set, which needs no files."""
+
+import torch
+
+from .dataset import Dataset, TensorSamples
+from .split import position_in_class
+
+
+def load_digits() -> Dataset:
+    """The 1,797 digits of scikit-learn (UCI "Optical Recognition of Handwritten Digits", its test part), 8x8, grey.
+
+    Grey levels 0..16 become round(255/16 * level). The split is fixed and stratified: every fifth sample of its class, in
+    scikit-learn's order, is a test sample, which gives 1,442 training and 355 test samples.
+    """
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    bunch = sklearn_digits()
+    images = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)[:, None]
+    targets = torch.from_numpy(bunch.target).long()
+    test = position_in_class(targets) % 5 == 4
+    return Dataset(
+        name="digits",
+        train=TensorSamples(images[~test], targets[~test]),
+        test=TensorSamples(images[test], targets[test]),
+        classes=tuple("0123456789"),
+        mean=(0.3052,),
+        std=(0.3760,),
+        kind="image",
+        channels=1,
+        size=(8, 8),
+    )

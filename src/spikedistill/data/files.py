@@ -1,0 +1,105 @@
+"""Reading files that people brought: what is missing, damaged or in the wrong place is named, with what to do about it."""
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .dataset import FileSamples
+
+
+def data_error(path: Path, found: str, remedy: str) -> ValueError:
+    """The one-line error for a file that is there but wrong: `path`, what was found (and expected), what to do."""
+    return ValueError(" ".join(f"{path}: {found}; {remedy}".split()))
+
+
+def read_bytes(path: Path, page: str) -> bytes:
+    """The bytes of `path`, decompressed where its name ends in .gz.
+
+    Args:
+        path: the file.
+        page: the official page that offers it, for the error.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it cannot be read or decompressed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: download it from {page}, or point --data.root or $SPIKEDISTILL_DATA at the folder "
+            f"that holds {path.parent.name}/"
+        )
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise data_error(path, f"cannot be read ({error})", f"download it again from {page}") from error
+
+
+def verify_md5(path: Path, content: bytes, expected: str, page: str) -> None:
+    """Check that `content`, read from `path`, is the official one.
+
+    Raises:
+        ValueError: its md5 is not `expected`.
+    """
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise data_error(path, f"has md5 {found}, the official file has {expected}", f"download it again from {page}")
+
+
+def labelled_files(
+    train: Path, test: Path, suffixes: tuple[str, ...], read: Callable[[Path], Tensor]
+) -> tuple[FileSamples, FileSamples, tuple[str, ...]]:
+    """Samples from `train/<class>/<file>` and `test/<class>/<file>`, and the classes' names, those of the training folders.
+
+    Classes and files are taken in the order of their names. Hidden files and files with other suffixes are left out.
+
+    Raises:
+        FileNotFoundError: a folder is missing or holds no folder per class.
+        ValueError: a class has no file, or the test folder has a class that the training folder lacks.
+    """
+    train_files, test_files = (_files_by_class(folder, suffixes) for folder in (train, test))
+    classes = tuple(train_files)
+    for name in test_files:
+        if name not in train_files:
+            known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+            raise data_error(
+                test / name,
+                f"class {name!r} is not among the {len(classes)} classes of {train} ({known})",
+                "give both folders the same classes",
+            )
+    label = {name: k for k, name in enumerate(classes)}
+
+    def samples(files: dict[str, list[Path]]) -> FileSamples:
+        paths = [path for paths in files.values() for path in paths]
+        return FileSamples(paths, torch.tensor([label[path.parent.name] for path in paths]), read)
+
+    return samples(train_files), samples(test_files), classes
+
+
+def _files_by_class(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    kinds = "*" + " or *".join(suffixes)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is missing: expected one folder per class in it ({folder}/<class>/{kinds}); make it, or point "
+            "--data.root or $SPIKEDISTILL_DATA elsewhere"
+        )
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise FileNotFoundError(f"{folder} holds no folders: expected one per class ({folder}/<class>/{kinds})")
+    files = {}
+    for name in names:
+        entries = sorted(entry.name for entry in os.scandir(folder / name) if not entry.name.startswith("."))
+        files[name] = [folder / name / entry for entry in entries if entry.lower().endswith(suffixes)]
+        if not files[name]:
+            raise data_error(
+                folder / name,
+                f"no {kinds} file among its {len(entries)} entries",
+                "put the class's samples there or remove the folder",
+            )
+    return files

@@ -1,0 +1,108 @@
+"""N-MNIST: digits seen by an event camera, from the official 40-bit event files (Orchard et al., 2015)."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dataset import Dataset
+from .files import data_error, labelled_files, read_bytes
+
+PAGE = "https://www.garrickorchard.com/datasets/n-mnist"
+SIDE = 34
+OVERFLOW_ROW, OVERFLOW_MICROSECONDS = 240, 2**13  # an entry at this row is no event: it says that the clock went round
+SLICINGS = ("number", "time")
+
+
+class Events(NamedTuple):
+    """Events in the order of a file, each field `[N]` int64."""
+
+    x: np.ndarray  # column, 0 to 33 from the left
+    y: np.ndarray  # row, 0 to 33 from the top
+    polarity: np.ndarray  # 1 where the pixel became brighter, else 0
+    time: np.ndarray  # microseconds
+
+
+def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dataset:
+    """N-MNIST as frames `[T, 2, 34, 34]` of event counts, from `root/N-MNIST/{Train,Test}/<digit>/<id>.bin`, read when used.
+
+    Any number of recordings is accepted: the whole set has 60,000 + 10,000.
+
+    Args:
+        root: the data root.
+        timesteps: T, frames per recording.
+        slicing: "number", every frame holds as many events as the others; "time", every frame lasts as long as the others.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        ValueError: `timesteps` or `slicing` is none of these, a folder is empty or no digit; later, a file is damaged.
+    """
+    if timesteps < 1:
+        raise ValueError(f"timesteps is the number of frames per recording, at least 1; got {timesteps}")
+    if slicing not in SLICINGS:
+        raise ValueError(f"slicing is one of {', '.join(SLICINGS)}; got {slicing!r}")
+    folder = root / "N-MNIST"
+    read = partial(read_recording, timesteps=timesteps, slicing=slicing)
+    train, test, classes = labelled_files(folder / "Train", folder / "Test", (".bin",), read)
+    if classes != tuple("0123456789"):
+        raise data_error(
+            folder / "Train", f"holds the folders {', '.join(classes[:12])}, expected 0 to 9", f"unpack {PAGE} there"
+        )
+    return Dataset("nmnist", train, test, classes, (0.0, 0.0), (1.0, 1.0), "events", 2, (SIDE, SIDE))
+
+
+def read_recording(path: Path, timesteps: int, slicing: str) -> Tensor:
+    """The recording of a file as frames `[timesteps, 2, 34, 34]` float32: events counted per frame, polarity and pixel.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it is damaged.
+    """
+    return frames_from_events(read_events(path), timesteps, slicing)
+
+
+def read_events(path: Path) -> Events:
+    """The events of a file of five bytes each: x, y, then one bit of polarity and 23 bits of microseconds, big-endian.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it is empty, cut inside an event, or has an event outside 34x34 pixels.
+    """
+    content, again = read_bytes(path, PAGE), f"unpack it again from {PAGE}"
+    if not content or len(content) % 5:
+        raise data_error(path, f"holds {len(content)} bytes, expected five for each event", again)
+    x, y, high, middle, low = np.frombuffer(content, np.uint8).reshape(-1, 5).T.astype(np.int64)
+    overflow = y == OVERFLOW_ROW
+    time = ((high & 0x7F) << 16 | middle << 8 | low) + OVERFLOW_MICROSECONDS * np.cumsum(overflow)
+    x, y, polarity, time = (field[~overflow] for field in (x, y, high >> 7, time))
+    if not len(x):
+        raise data_error(path, "holds no events, only marks of clock overflow", again)
+    outside = np.flatnonzero((x >= SIDE) | (y >= SIDE))
+    if len(outside):
+        k = outside[0]
+        raise data_error(
+            path,
+            f"{len(outside)} of {len(x)} events lie outside {SIDE}x{SIDE} pixels (one at x={x[k]}, y={y[k]})",
+            again,
+        )
+    return Events(x, y, polarity, time)
+
+
+def frames_from_events(events: Events, timesteps: int, slicing: str) -> Tensor:
+    """Events counted into `[timesteps, 2, 34, 34]` float32; channel 1 holds the pixels that became brighter.
+
+    Of N events number n falls into frame floor(n T / N) with slicing "number"; with "time" one at t falls into frame
+    floor((t - t_first) T / (t_last - t_first + 1)).
+    """
+    if slicing == "number":
+        position, length = np.arange(len(events.time)), len(events.time)
+    else:
+        position = events.time - events.time.min()
+        length = int(position.max()) + 1
+    frame = position * timesteps // length
+    cell = ((frame * 2 + events.polarity) * SIDE + events.y) * SIDE + events.x
+    counts = np.bincount(cell, minlength=timesteps * 2 * SIDE * SIDE)
+    return torch.from_numpy(counts.astype(np.float32)).view(timesteps, 2, SIDE, SIDE)

@@ -1,0 +1,118 @@
+"""Data sets by name."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from . import cifar, idx, nmnist
+from .cifar import load_cifar10, load_cifar100
+from .dataset import Dataset
+from .digits import load_digits
+from .folders import load_event_frames, load_image_folder
+from .idx import load_idx
+from .nmnist import load_nmnist
+
+ROOT_VARIABLE = "SPIKEDISTILL_DATA"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    load: Callable[..., Dataset]
+    files: str | None = None  # below the data root; None where the data come with a library
+    page: str = "your own files"
+    options: tuple[str, ...] = ()
+
+
+def _idx_entry(name: str) -> _Entry:
+    files = f"{name}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz"
+    return _Entry(partial(load_idx, name=name), files, idx.SOURCES[name].page)
+
+
+_ENTRIES = {
+    "digits": _Entry(load_digits),
+    "fashion_mnist": _idx_entry("fashion_mnist"),
+    "mnist": _idx_entry("mnist"),
+    "cifar10": _Entry(load_cifar10, "cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}", cifar.PAGE),
+    "cifar100": _Entry(load_cifar100, "cifar-100-python/{train,test,meta}", cifar.PAGE),
+    "image_folder": _Entry(load_image_folder, "{train,test}/<class>/*.jpg", options=("size",)),
+    "event_frames": _Entry(load_event_frames, "{train,test}/<class>/*.npz", options=("timesteps",)),
+    "nmnist": _Entry(
+        load_nmnist, "N-MNIST/{Train,Test}/<digit>/<id>.bin", nmnist.PAGE, options=("timesteps", "slicing")
+    ),
+}
+
+
+def list_datasets() -> list[str]:
+    """The names that `load_dataset` knows."""
+    return list(_ENTRIES)
+
+
+def expected_files(name: str) -> str:
+    """Which files a data set is made of and where they come from, in words.
+
+    Raises:
+        ValueError: no data set has this name.
+    """
+    entry = _entry(name)
+    if entry.files is None:
+        return "none: it comes with scikit-learn"
+    return f"ROOT/{entry.files} (from {entry.page})"
+
+
+def load_dataset(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    timesteps: int | None = None,
+    size: int | None = None,
+    slicing: str | None = None,
+) -> Dataset:
+    """Load a data set, its files checked.
+
+    Args:
+        name: one of `list_datasets()`.
+        root: the folder that holds the files named by `expected_files(name)`; by default `$SPIKEDISTILL_DATA`. Unused by
+            "digits".
+        timesteps: T of event data: frames per recording of "nmnist" (default 10), the T that "event_frames" must have.
+            Images have no time of their own: they take part in any number of timesteps.
+        size: side in pixels of the images of "image_folder" (default 32).
+        slicing: how "nmnist" fills its frames: "number" (default), each with as many events, or "time", each as long.
+
+    Raises:
+        FileNotFoundError: no root is known, or files are missing in it.
+        ValueError: no data set has this name, an option does not belong to it, or a file is damaged or not the official one.
+    """
+    entry = _entry(name)
+    given = {"timesteps": timesteps, "size": size, "slicing": slicing}
+    options = {key: value for key, value in given.items() if value is not None and key in entry.options}
+    for key in ("size", "slicing"):
+        if given[key] is not None and key not in options:
+            owners = " or ".join(owner for owner, other in _ENTRIES.items() if key in other.options)
+            raise ValueError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")
+    if entry.files is None:
+        return entry.load(**options)
+    return entry.load(_find_root(name, root), **options)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _ENTRIES:
+        raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(_ENTRIES)}")
+    return _ENTRIES[name]
+
+
+def _find_root(name: str, root: str | Path | None) -> Path:
+    chosen = root or os.environ.get(ROOT_VARIABLE)
+    if not chosen:
+        raise FileNotFoundError(
+            f"{name} is read from {expected_files(name)}: set --data.root or ${ROOT_VARIABLE} to the folder ROOT"
+        )
+    folder = Path(chosen).expanduser()
+    if not folder.is_dir():
+        given_by = "--data.root" if root else f"${ROOT_VARIABLE}"
+        raise FileNotFoundError(
+            f"{folder}, given by {given_by}, is no folder: {name} is read from {expected_files(name)}, with that folder "
+            "as ROOT"
+        )
+    return folder

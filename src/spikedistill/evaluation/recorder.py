@@ -1,0 +1,93 @@
+"""Seeing inside: the spikes, membranes and rates of every layer of neurons during a forward pass."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..neurons import LIF, lif_step
+from ..neurons.dynamics import initial_membrane, integrate, membrane_precision
+from ..temporal import Temporal
+
+
+class Recording:
+    """What the layers of neurons did in the last forward pass, by module path.
+
+    A layer that was called again in the same pass has a further entry, `path#1`.
+
+    Attributes:
+        currents: input currents of each layer, `[T, B, ...]`.
+        spikes: spikes of each layer, `[T, B, ...]`, zeros and ones.
+    """
+
+    def __init__(self) -> None:
+        self.currents: dict[str, Tensor] = {}
+        self.spikes: dict[str, Tensor] = {}
+        self._dynamics: dict[str, dict[str, Any]] = {}
+
+    @property
+    def rates(self) -> dict[str, Tensor]:
+        """Firing rate of each layer at each timestep, `[T]`: spikes per neuron and timestep, averaged over the batch."""
+        return {path: spikes.flatten(1).double().mean(1) for path, spikes in self.spikes.items()}
+
+    def membranes(self, path: str) -> Tensor:
+        """Membranes of a layer after each timestep's leak and input and before its reset, `[T, B, ...]`.
+
+        A neuron fires at the timesteps at which this reaches its threshold.
+
+        Raises:
+            KeyError: where no layer of that path was recorded.
+        """
+        dynamics, before = self._dynamics[path], []
+        currents = membrane_precision(self.currents[path])
+        membrane = initial_membrane(currents[0], dynamics["v_init"])
+        for current in currents.unbind(0):
+            before.append(integrate(current, membrane, dynamics["decay"]))
+            membrane = lif_step(current, membrane, **dynamics)[1]
+        return torch.stack(before)
+
+    def clear(self) -> None:
+        """Forget what was recorded."""
+        self.currents.clear()
+        self.spikes.clear()
+        self._dynamics.clear()
+
+    def take(self, path: str, neuron: LIF, currents: Tensor, spikes: Tensor) -> None:
+        """Keep one layer's pass."""
+        calls = sum(key == path or key.startswith(f"{path}#") for key in self.spikes)
+        key = path if calls == 0 else f"{path}#{calls}"
+        self.currents[key], self.spikes[key] = currents.detach(), spikes.detach()
+        self._dynamics[key] = {
+            name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in neuron.dynamics(currents.ndim - 1).items()
+        }
+
+
+@contextmanager
+def record(model: Temporal) -> Iterator[Recording]:
+    """Record every layer of neurons while the block runs: `with record(model) as recording: model(x, timesteps=4)`.
+
+    The network computes what it always does. Memory grows with all activations of one pass, so record small batches.
+
+    Args:
+        model: a network from `create_model`, `temporal` or `load`.
+    """
+    recording = Recording()
+
+    def watch(path: str) -> Any:
+        def after(neuron: LIF, inputs: tuple[Any, ...], output: Any) -> None:
+            recording.take(path, neuron, inputs[0].over_time(), output.over_time())
+
+        return after
+
+    handles = [model.register_forward_pre_hook(lambda *_: recording.clear())]
+    for path, module in model.module.named_modules():
+        if isinstance(module, LIF):
+            handles.append(module.register_forward_hook(watch(path)))
+    try:
+        yield recording
+    finally:
+        for handle in handles:
+            handle.remove()
