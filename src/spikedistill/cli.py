@@ -77,10 +77,10 @@ def _train(arguments: list[str]) -> None:
     config = parse_config(recipe(arguments[0]), arguments[1:])
 
     from .run_folder import RunFolder
-    from .training import train
+    from .training import is_main_process, train
 
     folder = train(config)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_main_process():
         import json
 
         _print_results(json.loads(RunFolder(folder).results.read_text()), folder)

@@ -113,8 +113,8 @@ class TrainerConfig(_Section):
     """Largest norm of the gradient; not clipped where left out."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay per step of an exponential moving average of the weights, which is then what is evaluated and kept."""
-    logger: str = "none"
-    """none, or a logger of Lightning's beside metrics.csv: tensorboard, csv, wandb, mlflow, ..."""
+    logger: Literal["none", "tensorboard", "csv", "wandb", "mlflow", "comet"] = "none"
+    """A logger of Lightning's beside metrics.csv; its package has to be installed."""
     track_test: bool = False
     """Score the test set after every epoch too. It still selects nothing: the best epoch on it is only shown, as optimistic."""
     checkpoint_seconds: NotNegative = 300.0

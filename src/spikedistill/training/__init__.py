@@ -1,5 +1,5 @@
 """Training runs: one LightningModule and the Trainer around it."""
 
-from .run import train
+from .run import is_main_process, train
 
-__all__ = ["train"]
+__all__ = ["is_main_process", "train"]

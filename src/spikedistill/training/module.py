@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..config import OptimizerConfig
 from ..data import as_network_input, augment
+from ..objectives import timestep_scores
 from ..objectives.submodels import prefix_means
 from ..seeds import derive_seed
 from .plan import Plan
@@ -44,6 +45,14 @@ class DistillationModule(L.LightningModule):
                 return teacher(image, timesteps=self.plan.config.timesteps).mean(0)
         return None
 
+    def shared_scores(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """Scores `[T]` of the timesteps, averaged over processes, so that all rank alike; None for a single process."""
+        measure = self.plan.objective.measure
+        if measure is None or self.trainer.world_size == 1:
+            return None
+        scores = timestep_scores(logits.detach(), target, measure=measure)
+        return self.trainer.strategy.reduce(scores, reduce_op="mean")
+
     def on_fit_start(self) -> None:
         for teacher in self.teacher:
             teacher.to(self.device)
@@ -59,7 +68,9 @@ class DistillationModule(L.LightningModule):
         if self.plan.augmentations:
             inputs = augment(inputs, self.plan.augmentations)
         logits = self(inputs)
-        value = self.plan.objective(logits, target, teacher_logits=self.teacher_logits(inputs))
+        value = self.plan.objective(
+            logits, target, teacher_logits=self.teacher_logits(inputs), scores=self.shared_scores(logits, target)
+        )
         self._collect(logits.detach(), target, value.total.detach(), value.terms)
         return value.total
 

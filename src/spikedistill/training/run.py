@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -43,13 +44,22 @@ def train(config: Config) -> Path:
     if resuming and run.is_complete:
         return run.path
     plan = make_plan(config)
-    if not resuming:
-        _claim(run, overwrite=config.overwrite)
-    write_atomically(run.config_file, config.to_yaml())
-    if not run.model.is_file():
+    trained = resuming and run.model.is_file()
+    if is_main_process():
+        if not resuming:
+            _claim(run, overwrite=config.overwrite)
+        write_atomically(run.config_file, config.to_yaml())
+    if not trained:
         _fit(plan, run)
-    evaluate(run.path)
-    return write_report(run.path).parent
+    if is_main_process():
+        evaluate(run.path)
+        write_report(run.path)
+    return run.path
+
+
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that train together, or the only one."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 def check_same_run(config: Config, run: RunFolder) -> None:
@@ -179,6 +189,7 @@ def make_trainer(plan: Plan, run: RunFolder, *callbacks: "L.Callback") -> "L.Tra
         enable_model_summary=False,
         enable_progress_bar=options.progress,
         use_distributed_sampler=False,
+        log_every_n_steps=1,
         default_root_dir=run.path,
     )
 
@@ -196,12 +207,10 @@ def make_logger(name: str, run: RunFolder) -> Any:
     """A logger of Lightning's that writes below the run folder; False for "none".
 
     Raises:
-        ValueError: for an unknown logger, or one whose package is missing.
+        ValueError: where its package is missing.
     """
     if name == "none":
         return False
-    if name not in _LOGGERS:
-        raise ValueError(f"trainer.logger is {name!r}, expected none, {', '.join(_LOGGERS)}")
     from lightning.pytorch import loggers
 
     try:
