@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .models import create_model, list_models
     from .run_folder import load
-    from .training import train
+    from .training import compare, train
 
 __all__ = [
     "LIF",
     "Config",
+    "compare",
     "create_model",
     "evaluate",
     "lif",
@@ -32,6 +33,7 @@ __all__ = [
 # Imported when they are first asked for: neurons, time and objectives need torch alone, these need more.
 _ROOMS = {
     "Config": "config",
+    "compare": "training",
     "create_model": "models",
     "evaluate": "evaluation",
     "list_models": "models",

@@ -81,9 +81,7 @@ def _train(arguments: list[str]) -> None:
 
     folder = train(config)
     if is_main_process():
-        import json
-
-        _print_results(json.loads(RunFolder(folder).results.read_text()), folder)
+        _print_results(RunFolder(folder).read_results(), folder)
 
 
 def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
@@ -124,6 +122,51 @@ def _evaluate(arguments: list[str]) -> None:
     results = evaluate(options.run, root=options.root)
     write_report(options.run)
     _print_results(results, options.run)
+
+
+def _compare(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "spikedistill compare",
+        description="Train recipes with several seeds, skip what is finished, go on with what was stopped, and compare.",
+        epilog="Every setting of `spikedistill train` may follow, for all runs: --epochs 5 --timesteps 4 --model.width 0.5",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--recipes", nargs="+", required=True, help="two or more of one data set; the first is the baseline"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="0 1 2 where left out")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the comparison; runs go to <recipe>/seed<k> in it"
+    )
+    options, settings = parser.parse_known_args(arguments)
+
+    from .recipes import recipe
+    from .training import compare
+
+    configs = [parse_config(recipe(name), settings) for name in options.recipes]
+    rows = compare(configs, options.seeds, options.out)
+    _print_leaderboard(rows, options.out)
+
+
+def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    T = max(int(key.removeprefix("accuracy_")) for key in rows[0] if key.removeprefix("accuracy_").isdigit())
+    table = Table(title=f"accuracy in percent, mean ± standard deviation over {rows[0]['seeds']} seeds")
+    table.add_column("method")
+    for column in (*(f"k={k}" for k in range(1, T + 1)), "mean over k", "against the first [95 %], p"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        shown = [f"{row[f'accuracy_{k}']:.2f} ± {row[f'accuracy_{k}_std']:.2f}" for k in range(1, T + 1)]
+        against = "-"
+        if "area_difference" in row:
+            against = (
+                f"{row['area_difference']:+.2f} [{row['area_low']:+.2f}, {row['area_high']:+.2f}], {row['area_p']:.3f}"
+            )
+        table.add_row(row["method"], *shown, f"{row['area']:.2f} ± {row['area_std']:.2f}", against)
+    Console().print(table)
+    print(f"leaderboard: {folder / 'leaderboard.csv'}")
 
 
 def _report(arguments: list[str]) -> None:
@@ -218,6 +261,7 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
 _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "train": (_train, "train, evaluate and report one run"),
     "evaluate": (_evaluate, "score a trained run at every number of timesteps"),
+    "compare": (_compare, "train several recipes and seeds and compare them at every number of timesteps"),
     "report": (_report, "write the report of an evaluated run anew"),
     "list": (_list, "name the recipes, models, objectives and data sets"),
     "data": (_data, "say where a data set's files belong, and check them"),

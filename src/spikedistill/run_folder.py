@@ -68,6 +68,16 @@ class RunFolder:
         """The arguments of `create_model` for the trained network."""
         return read_model_file(self.model)[0]
 
+    def read_results(self) -> dict[str, Any]:
+        """What evaluation wrote.
+
+        Raises:
+            FileNotFoundError: where the run has not been evaluated.
+        """
+        if not self.results.is_file():
+            raise FileNotFoundError(f"{self.path} holds no results.json: spikedistill evaluate {self.path} writes it")
+        return json.loads(self.results.read_text())
+
     def read_cost(self) -> dict[str, Any]:
         """Training speed and memory, `{images_per_s, peak_mib}`; empty where training measured none."""
         return json.loads(self.cost.read_text()) if self.cost.is_file() else {}

@@ -1,0 +1,110 @@
+"""Runs of several methods side by side: the same test samples, the same seeds, and what can be told apart.
+
+Legend: S seeds, N test samples, K numbers of timesteps.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.torch import load_file
+
+from ..objectives.submodels import prefix_means
+from ..run_folder import RunFolder
+
+Array = npt.NDArray[np.float64]
+
+
+def paired_difference(ours: Array, theirs: Array, *, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
+    """Mean of `ours - theirs`, with the uncertainty that seeds and test samples leave.
+
+    Seeds are resampled in pairs and test samples for all seeds at once, both with replacement (a hierarchical bootstrap).
+
+    Args:
+        ours: score of each test sample in each run, `[S, N]`, such as 1 where it is right and 0 where it is wrong.
+        theirs: the same of the baseline, run for run with the same seed.
+
+    Returns:
+        `{difference, low, high, p}`: the mean, its 95 percent interval, and the two-sided bootstrap p-value of no difference.
+
+    Raises:
+        ValueError: where the two are not of the same seeds and samples.
+    """
+    if ours.shape != theirs.shape or ours.ndim != 2:
+        raise ValueError(
+            f"expected scores [S, N] of the same runs and samples, got {list(ours.shape)} and {list(theirs.shape)}"
+        )
+    generator = np.random.default_rng(seed)
+    difference = ours - theirs
+    S, N = difference.shape
+    means = np.empty(resamples)
+    for r in range(resamples):
+        seeds = generator.multinomial(S, np.full(S, 1 / S)) / S
+        counts = np.bincount(generator.integers(N, size=N), minlength=N) / N
+        means[r] = seeds @ (difference @ counts)
+    low, high = np.quantile(means, [0.025, 0.975])
+    p = 2 * min((means <= 0).mean(), (means >= 0).mean())
+    return {"difference": float(difference.mean()), "low": float(low), "high": float(high), "p": float(min(1.0, p))}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction: p-values that hold for all comparisons together."""
+    order = np.argsort(p_values, kind="stable")
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def correctness(run: Path) -> Array:
+    """Whether the first k timesteps together are right on each test sample, `[K, N]`, zeros and ones."""
+    saved = load_file(RunFolder(run).logits)
+    answers = prefix_means(saved["logits"].double()).argmax(-1)
+    return (answers == saved["targets"]).double().numpy()
+
+
+def leaderboard(runs: dict[str, list[Path]], baseline: str) -> list[dict[str, Any]]:
+    """One row per method, over its seeds.
+
+    Args:
+        runs: finished run folders of each method, one per seed, in the same order of seeds for all.
+        baseline: the method that the others are compared with.
+
+    Returns:
+        Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, images_per_s, peak_mib, firing_rate}` for k = 1..K;
+        accuracies and area (their mean over k) in percent. All but the baseline also have `area_` and `accuracy_K_` with
+        `difference`, `low`, `high` (in points) and the Holm-corrected `p`.
+
+    Raises:
+        ValueError: where the methods have not the same number of seeds, timesteps or test samples.
+    """
+    right = {method: np.stack([correctness(run) for run in folders]) for method, folders in runs.items()}
+    shapes = {method: array.shape for method, array in right.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}")
+    rows = [_row(method, right[method], runs[method]) for method in runs]
+    compared = [row for row in rows if row["method"] != baseline]
+    last = next(iter(shapes.values()))[1]
+    for name, pick in (("area", lambda a: a.mean(1)), (f"accuracy_{last}", lambda a: a[:, -1])):
+        found = [paired_difference(pick(right[row["method"]]), pick(right[baseline])) for row in compared]
+        for row, entry, p in zip(compared, found, holm([entry["p"] for entry in found]), strict=True):
+            row |= {f"{name}_{key}": 100 * entry[key] for key in ("difference", "low", "high")} | {f"{name}_p": p}
+    return rows
+
+
+def _row(method: str, right: Array, folders: list[Path]) -> dict[str, Any]:
+    accuracy = 100 * right.mean(-1)  # [S, K]
+    spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else np.zeros(accuracy.shape[1])
+    area = accuracy.mean(1)
+    row: dict[str, Any] = {"method": method, "seeds": len(folders)}
+    for k in range(accuracy.shape[1]):
+        row |= {f"accuracy_{k + 1}": float(accuracy[:, k].mean()), f"accuracy_{k + 1}_std": float(spread[k])}
+    row |= {"area": float(area.mean()), "area_std": float(area.std(ddof=1)) if len(area) > 1 else 0.0}
+    results = [RunFolder(folder).read_results() for folder in folders]
+    for key in ("images_per_s", "peak_mib"):
+        row[key] = float(np.median([result["cost"].get(key, np.nan) for result in results]))
+    layers = [np.mean(layer["rates"]) for result in results for layer in result["last"].get("firing_rates", [])]
+    return row | {"firing_rate": float(np.mean(layers)) if layers else float("nan")}

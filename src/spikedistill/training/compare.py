@@ -1,0 +1,102 @@
+"""Several methods and seeds on equal footing."""
+
+import csv
+import io
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, ObjectiveConfig
+from ..evaluation.comparison import leaderboard
+from ..files import write_atomically
+from ..objectives import create_objective
+from ..run_folder import RunFolder
+from .run import check_same_run, train
+
+
+def compare(configs: Sequence[Config], seeds: Sequence[int], out: Path) -> list[dict[str, Any]]:
+    """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
+
+    Each run has a process of its own, so that its peak memory is its own. Objectives that learn from a trained network get the ReLU
+    twin of theirs, trained with the first seed, unless `teacher` names another.
+
+    Args:
+        configs: one per method; the first is the baseline.
+        seeds: the seeds that every method is trained with.
+        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and leaderboard.csv beside them.
+
+    Returns:
+        The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
+
+    Raises:
+        ValueError: for fewer than two methods, a recipe named twice, or a run there that was begun with other settings.
+        RuntimeError: where a run failed; what is finished stays.
+    """
+    names = [config.recipe for config in configs]
+    if len(names) < 2 or len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
+        raise ValueError(
+            f"a comparison takes two or more different recipes and different seeds; got {names} and {list(seeds)}"
+        )
+    planned = [config for seed in seeds for config in _with_teachers(configs, seed, seeds[0], out)]
+    for config in planned:
+        if RunFolder(config.run_folder).config_file.is_file():
+            check_same_run(config, RunFolder(config.run_folder))
+    for number, config in enumerate(planned, 1):
+        if not RunFolder(config.run_folder).is_complete:
+            print(f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}", flush=True)
+            _in_own_process(config)
+    rows = leaderboard({name: [out / name / f"seed{seed}" for seed in seeds] for name in names}, baseline=names[0])
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(out / "leaderboard.csv", text.getvalue())
+    return rows
+
+
+def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: Path) -> list[Config]:
+    """The runs of one seed in the order in which they must happen."""
+    runs: list[Config] = []
+    for config in configs:
+        changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
+        objective = create_objective(config.objective.name, **config.objective.options)
+        if objective.needs_teacher and config.teacher is None:
+            teacher = relu_twin(config, teacher_seed, out)
+            changes["teacher"] = teacher.out
+            runs.append(teacher)
+        runs.append(config.model_copy(update=changes))
+    return list({run.run_folder: run for run in runs}.values())
+
+
+def relu_twin(config: Config, seed: int, out: Path) -> Config:
+    """The run that trains the ReLU twin of a run's network, on the same data and schedule."""
+    name = f"{config.data.name}-ann"
+    changes: dict[str, Any] = {
+        "recipe": name,
+        "seed": seed,
+        "out": out / name / f"seed{seed}",
+        "resume": "auto",
+        "timesteps": 1,
+        "gradient": "bptt",
+        "segments": 1,
+        "objective": ObjectiveConfig(),
+        "model": config.model.model_copy(update={"neuron": "relu"}),
+    }
+    return config.model_copy(update=changes)
+
+
+def _in_own_process(config: Config) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["spikedistill.training.callbacks"])  # what takes seconds to import
+    process = processes.Process(target=train, args=(config,))
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        process.join()  # the run got the signal too, and saves
+        raise
+    if process.exitcode != 0:
+        raise RuntimeError(f"the run in {config.run_folder} failed; the same command goes on from there")
