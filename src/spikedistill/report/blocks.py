@@ -1,0 +1,146 @@
+"""What a page is made of: sections of blocks. A block knows its content; the template of the same `kind` draws it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+Row = dict[str, Any]
+
+
+def decimals(count: int) -> Callable[[float], str]:
+    """A format with so many decimals."""
+    return lambda value: f"{value:.{count}f}"
+
+
+def percent(key: str, title: str, unit: str = "%") -> "Column":
+    """A column of fractions, written in percent."""
+    return Column(key, title, unit, lambda fraction: f"{100 * fraction:.2f}")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: the key of its values, its title and unit, and how a value is written."""
+
+    key: str
+    title: str
+    unit: str = ""
+    write: Callable[[Any], str] = str
+
+    def text(self, row: Row) -> str:
+        """The cell as a reader sees it."""
+        value = row.get(self.key)
+        return "–" if value is None else self.write(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures in rows; the first column names the row. A table with a summary is folded behind it."""
+
+    kind: ClassVar[str] = "table"
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plotly figure as plain data, in words for those who cannot see it, and as a table for those who want the numbers."""
+
+    name: str
+    title: str
+    note: str
+    alt: str
+    figure: dict[str, Any]
+    table: Table
+    height: int = 320
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Plots side by side where the screen is wide enough."""
+
+    kind: ClassVar[str] = "plots"
+    plots: Sequence[Plot]
+
+
+@dataclass(frozen=True)
+class Text:
+    """One paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms and what they mean, for a reader who does not know the field."""
+
+    kind: ClassVar[str] = "terms"
+    terms: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Number:
+    """One large number with its label and what it says."""
+
+    name: str
+    value: float
+    text: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A few large numbers side by side."""
+
+    kind: ClassVar[str] = "numbers"
+    numbers: Sequence[Number]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy as it is."""
+
+    kind: ClassVar[str] = "code"
+    caption: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the first k timesteps together say about a sample."""
+
+    k: int
+    label: str
+    confidence: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its class and the prediction at every k."""
+
+    index: int
+    source: str
+    truth: str
+    predictions: Sequence[Prediction]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images side by side."""
+
+    kind: ClassVar[str] = "samples"
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under its own heading."""
+
+    id: str
+    title: str
+    blocks: Sequence[Any]

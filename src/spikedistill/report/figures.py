@@ -1,0 +1,197 @@
+"""The plots of a run as plotly figures in plain data: `{"data": [...], "layout": {...}}`.
+
+Colours are the page's CSS variables, `var(--accent)`, which its script fills in: one palette serves text and plots, light
+and dark. Series differ by marker and dash as well as by colour.
+"""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from .results import Accuracy, Bin, Layer, Score
+from .run import Epochs
+
+Figure = dict[str, Any]
+Points = Sequence[tuple[float | None, float | None]]
+
+ACCENT, MUTED, INK, LINE, PANEL = (f"var(--{name})" for name in ("accent", "muted", "ink", "line", "panel"))
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def accuracy(ensemble: Sequence[Score], single: Sequence[Score], beyond: Sequence[Accuracy]) -> Figure:
+    """Accuracy in percent at every k: together, alone, and dashed beyond the trained timesteps."""
+
+    def points(entries: Sequence[Score | Accuracy]) -> Points:
+        return [(entry.k, 100 * entry.accuracy) for entry in entries]
+
+    traces = [
+        _line("together", points(ensemble), ACCENT, size=9, width=3),
+        _line("alone", points(single), MUTED, symbol="square-open", dash="dot"),
+    ]
+    if beyond:
+        longer = points([ensemble[-1], *beyond])
+        traces.append(_line("beyond training", longer, ACCENT, symbol="circle-open", dash="dash", size=9))
+    for trace in traces:
+        trace["hovertemplate"] = "k = %{x}: %{y:.2f} %<extra>%{fullData.name}</extra>"
+    figure = _figure(traces, "k, timesteps", "test accuracy, %")
+    largest = (beyond or ensemble)[-1].k
+    figure["layout"]["xaxis"] |= _whole_ticks(largest) | {"range": [0.8, largest + 0.2]}
+    return figure
+
+
+def over_epochs(epochs: Epochs, columns: dict[str, str], y_title: str) -> Figure:
+    """One line for each of the columns of metrics.csv, `{column: name}`, from faint to full in their order."""
+    traces = []
+    for place, (column, name) in enumerate(columns.items()):
+        points = list(zip(epochs["epoch"], epochs[column], strict=True))
+        symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
+        trace = _line(name, points, ACCENT, symbol=symbol, dash=dash)
+        trace["marker"]["maxdisplayed"] = 12
+        trace["opacity"] = 0.45 + 0.55 * (place + 1) / len(columns)
+        trace["hovertemplate"] = "epoch %{x}: %{y:.4f}<extra>%{fullData.name}</extra>"
+        traces.append(trace)
+    figure = _figure(traces, "epoch", y_title)
+    figure["layout"]["xaxis"] |= _whole_ticks(int(max(epoch or 0 for epoch in epochs["epoch"])))
+    return figure
+
+
+def reliability(raw: Sequence[Bin], calibrated: Sequence[Bin]) -> Figure:
+    """Accuracy against confidence in every bin that holds samples; on the diagonal confidence is deserved."""
+
+    def bins(name: str, entries: Sequence[Bin], color: str, symbol: str, dash: str) -> Figure:
+        filled = [entry for entry in entries if entry.count]
+        points = [(100 * (entry.confidence or 0.0), 100 * (entry.accuracy or 0.0)) for entry in filled]
+        hover = "sure to %{x:.1f} %, right in %{y:.1f} %<br>%{customdata} samples<extra>%{fullData.name}</extra>"
+        trace = _line(name, points, color, symbol=symbol, dash=dash, width=1)
+        counts = [entry.count for entry in filled]
+        trace["marker"]["size"] = [round(5 + 9 * (count / max(counts)) ** 0.5, 1) for count in counts]
+        return trace | {"customdata": counts, "hovertemplate": hover}
+
+    diagonal = _line("deserved", [(0, 0), (100, 100)], MUTED, dash="dot") | {
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    traces = [diagonal, bins("as trained", raw, ACCENT, "circle", "solid")]
+    if calibrated:
+        traces.append(bins("after temperature", calibrated, INK, "diamond-open", "dash"))
+    figure = _figure(traces, "confidence, %", "accuracy, %")
+    for axis in ("xaxis", "yaxis"):
+        figure["layout"][axis] |= {"range": [-4, 104], "dtick": 25}
+    return figure
+
+
+def firing_rates(layers: Sequence[Layer]) -> Figure:
+    """Mean spikes per neuron, layers from top to bottom, timesteps from left to right."""
+    rates = [layer.rates for layer in layers]
+    names = _labels([layer.layer for layer in layers])
+    timesteps = [str(k) for k in range(1, len(rates[0]) + 1)]
+    return _heatmap(
+        rates,
+        timesteps,
+        names,
+        "timestep",
+        "",
+        text=[[f"{rate:.2f}" for rate in row] for row in rates] if len(timesteps) <= 8 else None,
+        hovertemplate="%{y}, timestep %{x}: %{z:.4f}<extra></extra>",
+    )
+
+
+def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """True classes from top to bottom, predicted ones from left to right; shade is the root of the row's share."""
+    names = _labels(classes)
+    shade = [[(count / max(sum(row), 1)) ** 0.5 for count in row] for row in counts]
+    return _heatmap(
+        shade,
+        names,
+        names,
+        "predicted class",
+        "true class",
+        text=[[str(count or "") for count in row] for row in counts] if len(classes) <= 12 else None,
+        customdata=[list(row) for row in counts],
+        hovertemplate="%{y} called %{x}: %{customdata}<extra></extra>",
+    )
+
+
+def _line(
+    name: str, points: Points, color: str, *, symbol: str = "circle", dash: str = "solid", size: int = 8, width: int = 2
+) -> Figure:
+    outline = {"color": color, "width": 2 if symbol.endswith("open") else 0}
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": _label(name),
+        "x": [x for x, _ in points],
+        "y": [y for _, y in points],
+        "line": {"color": color, "dash": dash, "width": width},
+        "marker": {"color": color, "symbol": symbol, "size": size, "line": outline},
+    }
+
+
+def _heatmap(
+    z: Sequence[Sequence[float]], x: Sequence[str], y: Sequence[str], x_title: str, y_title: str, **options: Any
+) -> Figure:
+    gap = 2 if len(x) <= 20 else 0
+    trace = {
+        "type": "heatmap",
+        "z": z,
+        "x": x,
+        "y": y,
+        "zmin": 0,
+        "zmax": max(max(row) for row in z) or 1,
+        "colorscale": [[0, PANEL], [1, ACCENT]],
+        "showscale": False,
+        "xgap": gap,
+        "ygap": gap,
+        "texttemplate": "%{text}",
+        "textfont": {"size": 10},
+    }
+    figure = _figure([trace | {name: value for name, value in options.items() if value is not None}], x_title, y_title)
+    figure["layout"]["xaxis"] |= {"type": "category"}
+    figure["layout"]["yaxis"] |= {"type": "category", "showgrid": False, "autorange": "reversed"}
+    return figure
+
+
+def _figure(traces: list[Figure], x_title: str, y_title: str) -> Figure:
+    axis = {
+        "gridcolor": LINE,
+        "linecolor": LINE,
+        "zeroline": False,
+        "automargin": True,
+        "fixedrange": True,
+        "tickcolor": LINE,
+    }
+    return {
+        "data": traces,
+        "layout": {
+            "autosize": True,
+            "dragmode": False,
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 12, "color": MUTED},
+            "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+            "xaxis": axis | {"showgrid": False, "title": {"text": x_title, "standoff": 8}},
+            "yaxis": axis | {"title": {"text": y_title, "standoff": 8}},
+            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+            "showlegend": len(traces) > 1,
+            "hoverlabel": {"bgcolor": PANEL, "bordercolor": LINE, "font": {"color": INK}},
+            "hovermode": "closest",
+        },
+    }
+
+
+def _whole_ticks(largest: int) -> Figure:
+    """Ticks of an axis that counts: few numbers would get ticks between them."""
+    return {"dtick": 1} if largest <= 10 else {}
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Labels of categories, which plotly tells apart by their text alone."""
+    labels = [_label(name) for name in names]
+    return labels if len(set(labels)) == len(labels) else [f"{i}: {label}" for i, label in enumerate(labels)]
+
+
+def _label(name: str) -> str:
+    """A name as plotly shall show it, which reads HTML; a long one shortened."""
+    return html.escape(name if len(name) <= 24 else name[:12] + "…" + name[-11:])

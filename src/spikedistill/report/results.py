@@ -1,0 +1,89 @@
+"""The schema of `results.json`: what a report reads of it. Fractions lie in [0, 1]; keys that are not named here are let pass."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Timestep = Annotated[int, Field(ge=1)]
+
+
+class Score(BaseModel):
+    """The figures of one k."""
+
+    k: Timestep
+    accuracy: Fraction
+    nll: float
+    ece: Fraction
+    confidence: Fraction
+    brier: float | None = None
+
+
+class Calibrated(BaseModel):
+    """The figures of one k after one temperature."""
+
+    k: Timestep
+    temperature: float
+    nll: float
+    ece: Fraction
+
+
+class Accuracy(BaseModel):
+    """The accuracy at a k beyond the trained timesteps."""
+
+    k: Timestep
+    accuracy: Fraction
+
+
+class Bin(BaseModel):
+    """One bin of a reliability diagram; accuracy and confidence mean nothing where the count is 0."""
+
+    count: int
+    accuracy: float | None
+    confidence: float | None
+
+
+class Layer(BaseModel):
+    """Mean spikes per neuron at every timestep of one layer."""
+
+    layer: str
+    rates: list[float]
+
+
+class View(BaseModel):
+    """One set of weights, seen at every k."""
+
+    ensemble: list[Score]
+    single: list[Score]
+    calibrated: list[Calibrated] = []
+    beyond: list[Accuracy] = []
+    reliability: dict[int, list[Bin]] = {}
+    firing_rates: list[Layer] = []
+
+
+class BestTest(BaseModel):
+    """The epoch that the test set would choose."""
+
+    epoch: int
+    accuracy: Fraction
+
+
+class Cost(BaseModel):
+    """What training took."""
+
+    images_per_s: float | None = None
+    peak_mib: float | None = None
+
+
+class Results(BaseModel):
+    """`results.json`, schema 1."""
+
+    version: Annotated[int, Field(alias="schema", ge=1, le=1)]
+    timesteps: Timestep
+    recipe: str = "run"
+    dataset: str = ""
+    classes: list[str] | None = None
+    last: View
+    selected: View | None = None
+    best_test: BestTest | None = None
+    cost: Cost = Cost()

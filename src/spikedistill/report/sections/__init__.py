@@ -1,0 +1,26 @@
+"""What a report says, section by section: functions of a run that return a section, or None where it holds no such data.
+
+A further section is a file here and a line in `SECTIONS`; a further kind of content is a dataclass in `blocks` and the
+macro of its name in the template.
+"""
+
+from .accuracy import accuracy_section
+from .calibration import calibration_section
+from .configuration import configuration_section, cost_section
+from .confusion import confusion_section
+from .firing import firing_section
+from .samples import samples_section
+from .training import training_section
+
+SECTIONS = (
+    accuracy_section,
+    training_section,
+    calibration_section,
+    firing_section,
+    confusion_section,
+    samples_section,
+    cost_section,
+    configuration_section,
+)
+
+__all__ = ["SECTIONS"]

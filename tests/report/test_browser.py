@@ -1,0 +1,285 @@
+"""The page in a real browser: its figures, its looks on a phone and in the dark, its keyboard."""
+
+import json
+import shutil
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and chromedriver"),
+]
+
+RELATIVE_LUMINANCE = """
+const linear = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+const luminance = text => {
+  const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(v => linear(v / 255));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const contrast = (a, b) => {
+  const [x, y] = [luminance(a), luminance(b)];
+  return (Math.max(x, y) + 0.05) / (Math.min(x, y) + 0.05);
+};
+const page = getComputedStyle(document.body).backgroundColor;
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def colour_scheme(driver, name):
+    features = [{"name": "prefers-color-scheme", "value": name}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+@pytest.fixture
+def opened(browser, full_run):
+    """`opened(width, scheme)` opens the report of a full run."""
+
+    def open_page(width=1200, scheme="light"):
+        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        colour_scheme(browser, scheme)
+        browser.get((full_run / "report.html").as_uri())
+        return browser
+
+    return open_page
+
+
+@pytest.fixture
+def results(full_run):
+    return json.loads((full_run / "results.json").read_text())
+
+
+def values(driver, table):
+    """A table as the browser holds it: {row: {column: number}}."""
+    return driver.execute_script(
+        """
+        const rows = {};
+        for (const row of document.querySelectorAll(`table[data-table="${arguments[0]}"] tr[data-row]`)) {
+          rows[row.dataset.row] = {};
+          for (const cell of row.querySelectorAll("[data-metric]"))
+            rows[row.dataset.row][cell.dataset.metric] = cell.dataset.value === undefined ? null : Number(cell.dataset.value);
+        }
+        return rows;
+        """,
+        table,
+    )
+
+
+def plotted(driver, name):
+    """The traces that plotly has drawn."""
+    return driver.execute_script(
+        "return document.getElementById('plot-' + arguments[0]).data.map(t => ({x: t.x, y: t.y, z: t.z, name: t.name}))",
+        name,
+    )
+
+
+def test_the_figures_in_the_browser_are_those_of_the_results(opened, results):
+    driver = opened()
+    last = results["last"]
+    record = values(driver, "record")
+    for entry in last["ensemble"]:
+        row = record[str(entry["k"])]
+        assert {name: row[name] for name in entry if name != "k"} == {
+            name: v for name, v in entry.items() if name != "k"
+        }
+    together, alone, beyond = plotted(driver, "accuracy")
+    assert together["y"] == [100 * entry["accuracy"] for entry in last["ensemble"]]
+    assert alone["y"] == [100 * entry["accuracy"] for entry in last["single"]]
+    assert beyond["y"][1:] == [100 * entry["accuracy"] for entry in last["beyond"]]
+    assert plotted(driver, "firing")[0]["z"] == [layer["rates"] for layer in last["firing_rates"]]
+    for k in (1, 2, 4):
+        filled = [entry for entry in last["reliability"][str(k)] if entry["count"]]
+        assert plotted(driver, f"reliability_{k}")[1]["y"] == pytest.approx(
+            [100 * entry["accuracy"] for entry in filled]
+        )
+    # what a reader sees, rounded
+    cell = driver.find_element("css selector", "table[data-table=record] tr[data-row='4'] [data-metric=accuracy]")
+    assert cell.text == f"{100 * last['ensemble'][-1]['accuracy']:.2f}"
+
+
+def test_every_plot_is_drawn_and_nothing_is_complained_about_or_fetched(opened, browser, full_run):
+    browser.get_log("browser")
+    browser.get_log("performance")
+    driver = opened()
+    drawn = driver.execute_script(
+        "return [...document.querySelectorAll('.plot')].map(p => p.querySelectorAll('svg.main-svg').length)"
+    )
+    assert len(drawn) == 9
+    assert min(drawn) > 0
+    assert driver.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    requested = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in requested if not url.startswith("data:")] == [(full_run / "report.html").as_uri()]
+
+
+@pytest.mark.parametrize("width", [360, 768, 1200])
+def test_the_page_never_scrolls_sideways(opened, width):
+    driver = opened(width)
+    for details in driver.find_elements("tag name", "details"):
+        driver.execute_script("arguments[0].open = true", details)
+    assert driver.execute_script("return document.documentElement.scrollWidth") == width
+    beyond = driver.execute_script(
+        """
+        return [...document.querySelectorAll("body *")]
+          .filter(e => !e.parentElement.closest(".scroll, pre, .plot") && !e.closest(".skip"))
+          .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 120));
+        """
+    )
+    assert beyond == []
+    widths = driver.execute_script("return [...document.querySelectorAll('.plot')].map(p => p._fullLayout.width)")
+    assert max(widths) <= width - 32
+
+
+def test_on_a_phone_the_text_is_large_enough_and_a_wide_table_scrolls_within_itself(opened):
+    driver = opened(360)
+    smallest = driver.execute_script(
+        """
+        const found = [...document.querySelectorAll("p, dd, dt, td, a, summary")];
+        return Math.min(...found.map(e => parseFloat(getComputedStyle(e).fontSize)));
+        """
+    )
+    assert smallest >= 12
+    record = driver.find_element("css selector", ".scroll:has(table[data-table=record])")
+    assert driver.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", record)
+    driver.execute_script("arguments[0].focus()", record)
+    record.send_keys(Keys.ARROW_RIGHT * 3)
+    assert (
+        driver.execute_script(
+            "return new Promise(done => setTimeout(() => done(arguments[0].scrollLeft), 300))", record
+        )
+        > 0
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_lines_stand_out_in_both_colour_schemes(opened, scheme):
+    driver = opened(scheme=scheme)
+    background = driver.execute_script(RELATIVE_LUMINANCE + "return luminance(page)")
+    assert background < 0.05 if scheme == "dark" else background > 0.8
+    text = driver.execute_script(
+        RELATIVE_LUMINANCE
+        + """
+        const found = [...document.querySelectorAll("h1, h2, p, dd, dt, td, th, a, summary, caption, .note, .unit, code")];
+        return Math.min(...found.map(e => contrast(getComputedStyle(e).color, page)));
+        """
+    )
+    assert text >= 4.5
+    labels = driver.execute_script(
+        RELATIVE_LUMINANCE
+        + """
+        const found = [...document.querySelectorAll(".plot .xtick text, .plot .ytick text, .plot .legendtext, .plot .xtitle")];
+        return Math.min(...found.map(e => contrast(getComputedStyle(e).fill, page)));
+        """
+    )
+    assert labels >= 4.5
+    lines = driver.execute_script(
+        RELATIVE_LUMINANCE
+        + """
+        const found = [...document.querySelectorAll("#plot-accuracy .scatterlayer .js-line")];
+        return found.map(e => contrast(getComputedStyle(e).stroke, page));
+        """
+    )
+    assert len(lines) == 3
+    assert min(lines) >= 3
+
+
+def test_plots_follow_a_change_of_the_colour_scheme(opened):
+    driver = opened(scheme="light")
+    soon = WebDriverWait(driver, 10, poll_frequency=0.05)
+
+    def colours(driver):
+        return driver.execute_script(
+            """
+            const line = document.querySelector("#plot-accuracy .js-line");
+            const label = document.querySelector("#plot-firing .xtick text");
+            return [getComputedStyle(line).stroke, getComputedStyle(label).fill];
+            """
+        )
+
+    light = colours(driver)
+    colour_scheme(driver, "dark")
+    soon.until(lambda driver: all(now != then for now, then in zip(colours(driver), light, strict=True)))
+    colour_scheme(driver, "light")
+    soon.until(lambda driver: colours(driver) == light)
+
+
+def test_the_keyboard_walks_the_page_in_its_order(opened):
+    driver = opened()
+    expected = driver.execute_script(
+        """
+        const found = [...document.querySelectorAll("a, summary, section > .scroll, pre")];
+        return found.map(e => e.outerHTML.slice(0, 90));
+        """
+    )
+    walked = []
+    for _ in expected:
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        walked.append(driver.execute_script("return document.activeElement.outerHTML.slice(0, 90)"))
+        outline = driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid", walked[-1]
+    assert walked == expected
+    assert 'class="skip"' in walked[0]
+
+
+def test_the_skip_link_and_the_numbers_work_by_keyboard(opened):
+    driver = opened()
+    driver.switch_to.active_element.send_keys(Keys.TAB)
+    skip = driver.switch_to.active_element
+    assert driver.execute_script("return arguments[0].getBoundingClientRect().top >= 0", skip)
+    skip.send_keys(Keys.ENTER)
+    assert driver.switch_to.active_element.get_attribute("id") == "main"
+    driver.switch_to.active_element.send_keys(Keys.TAB)
+    summary = driver.switch_to.active_element
+    assert summary.tag_name == "summary"
+    table = driver.find_element("css selector", "table[data-table=accuracy]")
+    assert not table.is_displayed()
+    summary.send_keys(Keys.ENTER)
+    assert table.is_displayed()
+
+
+def test_assistive_technology_finds_names_and_headings(opened):
+    driver = opened()
+    nodes = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    found = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in nodes
+        if not node.get("ignored") and "role" in node
+    ]
+    assert [name for role, name in found if role == "heading"] == [
+        "tiny-twsd",
+        "Accuracy over timesteps",
+        "Loss over epochs",
+        "Calibration",
+        "Firing rates",
+        "Which classes are confused",
+        "Samples and their predictions",
+        "Cost of training",
+        "Configuration",
+    ]
+    images = [name for role, name in found if role == "image"]
+    assert len(images) == 9 + 12
+    assert all(images)
+    tables = [name for role, name in found if role == "table"]
+    assert len(tables) == 2 + 12  # the folded ones are not there until they are opened
+    assert all(tables)
+    assert ("navigation", "Sections") in found
+    assert any(role == "main" for role, _ in found)
