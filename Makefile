@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-peers lint format clean
+.PHONY: demo test test-browser test-peers lint format clean
 
 demo: $(INSTALLED)  ## train on the embedded digits, print accuracy over timesteps, write a report
 	$(BIN)/spikedistill train digits-twsd --out runs/demo --overwrite
 
 test: $(INSTALLED) lint  ## everything, under 15 minutes on two cores
 	$(BIN)/pytest -n 2
+
+test-browser: $(INSTALLED)  ## the report as headless Chromium shows it; needs the packages chromium and chromium-driver
+	$(BIN)/pytest -m browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests

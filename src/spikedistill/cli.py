@@ -24,6 +24,7 @@ Trains one run, scores it at every number of timesteps and writes a report.
   spikedistill train fashion_mnist-s2w --epochs 3       needs --data.root or SPIKEDISTILL_DATA
   spikedistill train fashion_mnist-s2w --resume auto    goes on where it was stopped
   spikedistill train digits-twsd --help                 every setting of that recipe, with its default
+  spikedistill train runs/demo/config.yaml --out again  repeats an earlier run
 
 A recipe is <dataset>-<method>.
   datasets: {datasets}
@@ -74,7 +75,8 @@ def _train(arguments: list[str]) -> None:
         raise ValueError(
             f"expected a recipe before {arguments[0]}, such as spikedistill train digits-twsd {arguments[0]}"
         )
-    config = parse_config(recipe(arguments[0]), arguments[1:])
+    default = from_file(Path(arguments[0])) if arguments[0].endswith(".yaml") else recipe(arguments[0])
+    config = parse_config(default, arguments[1:])
 
     from .run_folder import RunFolder
     from .training import is_main_process, train
@@ -82,6 +84,21 @@ def _train(arguments: list[str]) -> None:
     folder = train(config)
     if is_main_process():
         _print_results(RunFolder(folder).read_results(), folder)
+
+
+def from_file(path: Path) -> "Config":
+    """The configuration of an earlier run, to be run anew in a folder of its own.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is no configuration.
+    """
+    from .config import Config
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: expected the config.yaml of a run, or a recipe")
+    config = Config.from_yaml(path.read_text(), origin=str(path))
+    return config.model_copy(update={"out": None, "resume": "never", "overwrite": False})
 
 
 def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":

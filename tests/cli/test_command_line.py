@@ -92,7 +92,14 @@ def test_another_objective_brings_its_own_options(tmp_path, capsys):
     assert "temperature: 4.0" in (folder / "config.yaml").read_text()
 
 
+def test_a_run_is_repeated_from_its_own_configuration(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run)
+    assert main(["train", "config.yaml", "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
 MISTAKES = {
+    "no such configuration": (["train", "runs/x/config.yaml"], "does not exist"),
     "unknown command": (["tarin"], "invalid choice"),
     "no recipe": (["train"], "no recipe was named"),
     "unknown recipe": (["train", "digits-twds"], "did you mean digits-twsd"),

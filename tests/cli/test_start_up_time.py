@@ -6,9 +6,9 @@ import sys
 
 
 def seconds(*command: str) -> float:
-    """Processor seconds of the fastest of four runs of a Python process."""
+    """Processor seconds of the fastest of three runs of a Python process."""
     times = []
-    for _ in range(4):
+    for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *command], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

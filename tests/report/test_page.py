@@ -267,16 +267,9 @@ def test_the_headline_says_what_was_trained(page):
     assert expected in page.text
 
 
-def test_the_command_is_the_recorded_one_or_made_of_the_common_settings(make_run, read_page):
-    recorded = {"recipe": "tiny", "command": "spikedistill train tiny --data.root '/a b'"}
-    assert "spikedistill train tiny --data.root '/a b'" in read_page(write_report(make_run(config=recorded))).text
-    assert "unless the settings below differ" not in read_page(write_report(make_run(config=recorded))).text
-    made = read_page(write_report(make_run())).text
-    assert (
-        "unless the settings below differ from the recipe's own spikedistill train tiny-twsd --seed 3 --epochs 5 --timesteps 4 "
-        in made
-    )
-    assert "temperature: 3.0" in made
+def test_the_page_says_how_to_repeat_the_run(make_run, read_page):
+    page = read_page(write_report(make_run()))
+    assert "spikedistill train config.yaml --out another/folder" in page.text
 
 
 def test_a_rounding_flip_of_one_sample_is_no_mismatch(make_run):

@@ -1,7 +1,5 @@
 """What the run took, and how to do it again."""
 
-import shlex
-
 from ..blocks import Code, Number, Numbers, Section
 from ..run import Run
 
@@ -21,21 +19,12 @@ def cost_section(run: Run) -> Section | None:
 
 def configuration_section(run: Run) -> Section:
     """How to do it again."""
-    recorded, text = run.config.get("command"), command(run)
-    unless = "" if recorded else ", unless the settings below differ from the recipe's own"
+    command = "spikedistill train config.yaml --out another/folder"
     return Section(
         "configuration",
         "Configuration",
-        [Code(f"Command to repeat the run{unless}", text), Code("All settings (config.yaml)", run.config_text.strip())],
+        [
+            Code("Command to repeat the run, in this folder", command),
+            Code("All settings (config.yaml)", run.config_text.strip()),
+        ],
     )
-
-
-def command(run: Run) -> str:
-    """The command line that repeats the run: what the configuration recorded, or its recipe with the common settings."""
-    if run.config.get("command"):
-        return str(run.config["command"])
-    words = ["spikedistill", "train", str(run.config.get("recipe", run.results.recipe))]
-    for name in ("seed", "epochs", "timesteps"):
-        if name in run.config:
-            words += [f"--{name}", str(run.config[name])]
-    return shlex.join(words)
