@@ -13,6 +13,7 @@ The membrane is kept in float32 or better, whatever the dtype of the current.
 import torch
 from torch import Tensor
 
+from .fused import applies, fused_lif
 from .surrogate import Surrogate, resolve_surrogate, spike
 
 
@@ -52,20 +53,15 @@ def lif(
         raise ValueError(
             f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
         )
-    membrane: Tensor | None = None
-    spikes = []
+    derivative = resolve_surrogate(surrogate)
+    if not isinstance(decay, Tensor) and not isinstance(v_init, Tensor) and applies(current):
+        return fused_lif(current, decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
     # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
-    for current_t in membrane_precision(current).unbind(0):
-        spikes_t, membrane = lif_step(
-            current_t,
-            membrane,
-            decay=decay,
-            threshold=threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-            v_init=v_init,
-        )
+    steps = membrane_precision(current).unbind(0)
+    membrane = initial_membrane(steps[0], v_init)
+    spikes = []
+    for current_t in steps:
+        spikes_t, membrane = _advance(current_t, membrane, decay, threshold, v_reset, detach_reset, derivative)
         spikes.append(spikes_t)
         if detach_membrane:
             membrane = membrane.detach()
@@ -93,13 +89,38 @@ def lif_step(
 
     Returns:
         The spikes `[B, ...]` and the membrane `[B, ...]` after reset, to be passed to the next step.
+
+    Raises:
+        ValueError: for a current of integers, a state of another shape, or an option out of its range.
     """
+    check_options(decay, threshold)
+    if not current.is_floating_point():
+        raise ValueError(f"lif_step takes a floating-point current [B, ...]; got {current.dtype} {list(current.shape)}")
+    if state is not None and state.shape != current.shape:
+        raise ValueError(
+            f"the state is {list(state.shape)}, the current {list(current.shape)}: they must be of the same samples and neurons"
+        )
     incoming = membrane_precision(current)
-    previous = initial_membrane(incoming, v_init) if state is None else state
-    u = integrate(incoming, previous, decay)
-    spikes = spike(u - threshold, resolve_surrogate(surrogate))
-    membrane = reset(u, spikes.detach() if detach_reset else spikes, threshold, v_reset)
+    membrane = initial_membrane(incoming, v_init) if state is None else state
+    spikes, membrane = _advance(
+        incoming, membrane, decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate)
+    )
     return spikes.to(current.dtype), membrane
+
+
+def _advance(
+    current: Tensor,
+    membrane: Tensor,
+    decay: float | Tensor,
+    threshold: float,
+    v_reset: float | None,
+    detach_reset: bool,
+    derivative: Surrogate,
+) -> tuple[Tensor, Tensor]:
+    """One timestep in the precision of the membrane: spikes, and the membrane after reset."""
+    u = integrate(current, membrane, decay)
+    spikes = spike(u - threshold, derivative)
+    return spikes, reset(u, spikes.detach() if detach_reset else spikes, threshold, v_reset)
 
 
 def integrate(current: Tensor, membrane: Tensor, decay: float | Tensor) -> Tensor:

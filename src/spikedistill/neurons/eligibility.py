@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .dynamics import initial_membrane, integrate, membrane_precision, reset
+from .fused import applies, compiled
 from .surrogate import Surrogate, resolve_surrogate
 
 
@@ -35,7 +36,6 @@ class Response(NamedTuple):
     to_v_init: Tensor | None
 
 
-@torch.no_grad()
 def lif_response(
     current: Tensor,
     lengths: Sequence[int],
@@ -59,20 +59,48 @@ def lif_response(
 
     The other arguments are those of `lif`.
     """
-    derivative = resolve_surrogate(surrogate)
-    steps = iter(membrane_precision(current).unbind(0))
-    membrane: Tensor | None = None
+    plain = not isinstance(decay, Tensor) and not isinstance(v_init, Tensor)
+    run = compiled(_response) if plain and applies(current) else _response
+    with torch.no_grad():
+        return run(
+            current,
+            tuple(lengths),
+            decay,
+            threshold,
+            v_reset,
+            detach_reset,
+            resolve_surrogate(surrogate),
+            v_init,
+            with_decay,
+            with_v_init,
+        )
+
+
+def _response(
+    current: Tensor,
+    lengths: tuple[int, ...],
+    decay: float | Tensor,
+    threshold: float,
+    v_reset: float | None,
+    detach_reset: bool,
+    derivative: Surrogate,
+    v_init: float | Tensor,
+    with_decay: bool,
+    with_v_init: bool,
+) -> Response:
+    currents = membrane_precision(current).unbind(0)
+    steps = iter(currents)
+    membrane = initial_membrane(currents[0], v_init)
     spikes, to_current, to_decay, to_v_init = [], [], [], []
     for segment, length in enumerate(lengths):
         # dv/d(source) at the segment's start; a plain number wherever the reset is soft and detached
         from_current, from_decay, from_v_init = Trace(), Trace(), Trace(1.0 if segment == 0 else 0.0)
         for _ in range(length):
             current_t = next(steps)
-            if membrane is None:
-                membrane = initial_membrane(current_t, v_init)
             u = integrate(current_t, membrane, decay)
-            slope = derivative(u - threshold)
-            spikes_t = (u >= threshold).to(u.dtype)
+            distance = u - threshold
+            slope = derivative(distance)
+            spikes_t = (distance >= 0).to(u.dtype)
             survives = _survival(u, spikes_t, slope, threshold, v_reset, detach_reset)
             from_current.advance(1.0, decay, survives, slope)
             if with_decay:

@@ -1,0 +1,87 @@
+"""The response of mean rates to a lasting change, against autograd on the perturbed plain loop."""
+
+import itertools
+
+import pytest
+import torch
+from plain_lif import PRIMITIVES, cubic_bump, cubic_bump_primitive, plain_eligibility
+
+from spikedistill.neurons import lif, lif_response
+
+f64 = torch.float64
+T = 6
+SEGMENTS = [(6,), (3, 3), (1, 5), (4, 1, 1), (1,) * 6]
+
+
+def currents(dtype=f64):
+    return torch.randn(T, 3, 4, generator=torch.Generator().manual_seed(1), dtype=f64).mul(0.9).add(0.4).to(dtype)
+
+
+@pytest.mark.parametrize("lengths", SEGMENTS)
+@pytest.mark.parametrize(("v_reset", "detach"), [*itertools.product((None, 0.0, -0.4), (False, True))])
+@pytest.mark.parametrize("surrogate", [*PRIMITIVES, "callable"])
+def test_eligibility_is_the_derivative_of_the_segment_mean(surrogate, v_reset, detach, lengths):
+    ours, primitive = (
+        (cubic_bump, cubic_bump_primitive) if surrogate == "callable" else (surrogate, PRIMITIVES[surrogate])
+    )
+    common = {"threshold": 0.8, "v_reset": v_reset, "detach_reset": detach}
+    decay = torch.tensor(0.6, dtype=f64)
+    v_init = torch.tensor([0.3, -0.2, 0.0, 0.7], dtype=f64)
+    response = lif_response(
+        currents(), lengths, decay=decay, v_init=v_init, surrogate=ours, with_decay=True, with_v_init=True, **common
+    )
+    spikes, *slopes = plain_eligibility(currents(), lengths, decay=decay, v_init=v_init, primitive=primitive, **common)
+    assert torch.equal(response.spikes, spikes)
+    for mine, plain in zip(response[1:], slopes, strict=True):
+        assert plain.norm() > 1e-3
+        torch.testing.assert_close(mine, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, 0.5])
+def test_fixed_decays_and_a_plain_initial_membrane_agree_too(decay):
+    response = lif_response(currents(), (2, 4), decay=decay, v_init=0.5)
+    spikes, to_current, _, _ = plain_eligibility(currents(), (2, 4), decay=decay, v_init=0.5)
+    assert torch.equal(response.spikes, spikes)
+    torch.testing.assert_close(response.to_current, to_current, rtol=0, atol=1e-12)
+    assert response.to_decay is None
+    assert response.to_v_init is None
+
+
+def test_two_steps_by_hand():
+    # decay 1/2, soft detached reset, triangle: currents 0.5, 1.0 -> u = 0.5, 1.25; g = 0.5, 0.75
+    # du1/dI = 1, du2/dI = 1 + 1/2; dr/dI = (0.5 * 1 + 0.75 * 1.5) / 2
+    # dr/d(decay) = 0.75 * v_1 / 2 with v_1 = 0.5;  dr/d(v_init) = (0.5 * 1/2 + 0.75 * 1/4) / 2
+    response = lif_response(
+        torch.tensor([[0.5], [1.0]], dtype=f64),
+        (2,),
+        detach_reset=True,
+        surrogate="triangular",
+        with_decay=True,
+        with_v_init=True,
+    )
+    assert response.spikes.flatten().tolist() == [0, 1]
+    assert response.to_current.item() == pytest.approx((0.5 + 1.125) / 2)
+    assert response.to_decay.item() == pytest.approx(0.75 * 0.5 / 2)
+    assert response.to_v_init.item() == pytest.approx((0.25 + 0.1875) / 2)
+
+
+def test_the_initial_membrane_reaches_only_the_first_segment():
+    response = lif_response(currents(), (2, 3, 1), with_v_init=True)
+    assert response.to_v_init[0].abs().min() > 0
+    assert response.to_v_init[1:].eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_spikes_are_those_of_lif_in_every_precision_and_slopes_are_float32(dtype):
+    x = currents(dtype)
+    for threshold in (0.3, 1.0):
+        response = lif_response(x, (2, 4), threshold=threshold)
+        assert torch.equal(response.spikes, lif(x, threshold=threshold))
+        assert response.to_current.dtype == torch.float32
+
+
+def test_nothing_of_the_response_carries_a_graph():
+    response = lif_response(
+        currents().requires_grad_(), (3, 3), decay=torch.tensor(0.5, requires_grad=True), with_decay=True
+    )
+    assert not any(part.requires_grad for part in response if part is not None)

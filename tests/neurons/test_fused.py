@@ -1,0 +1,72 @@
+"""The compiled dynamics against the eager ones, on the same currents."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from spikedistill.neurons import fused, lif, lif_response
+
+needs_compiler = pytest.mark.skipif(not fused.compiler_works(), reason="torch.compile needs a C++ compiler")
+OPTIONS = {
+    "soft": {"decay": 0.5},
+    "hard": {"decay": 0.8, "v_reset": 0.1, "surrogate": "triangular", "v_init": 0.4, "threshold": 0.7},
+    "hard, detached": {"v_reset": 0.0, "detach_reset": True, "surrogate": "rectangular"},
+    "soft, detached, cut": {"detach_reset": True, "detach_membrane": True, "surrogate": "arctan", "decay": 1.0},
+}
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_spikes_are_equal_and_gradients_too(options, dtype, monkeypatch):
+    for T, shape in ((3, (4, 5)), (3, (2, 3, 7, 7))):
+        torch.manual_seed(T)
+        current = torch.randn(T, *shape).to(dtype).requires_grad_()
+        grad = torch.randn(T, *shape).to(dtype)
+        outcomes = []
+        for smallest in (2**60, 0):
+            monkeypatch.setattr(fused, "MIN_ELEMENTS", smallest)
+            spikes = lif(current, **options)
+            outcomes.append((spikes.detach(), torch.autograd.grad(spikes, current, grad)[0]))
+        (eager, eager_grad), (fast, fast_grad) = outcomes
+        assert fast.dtype == dtype
+        assert 0 < eager.float().mean() < 1
+        assert torch.equal(eager, fast)
+        # in bfloat16 the eager path rounds at each timestep what the compiled one adds up in float32
+        tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+        assert (fast_grad - eager_grad).norm() <= tolerance * eager_grad.norm()
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")
+def test_the_response_of_mean_rates_is_equal(monkeypatch):
+    torch.manual_seed(0)
+    current = torch.randn(5, 3, 4)
+    for lengths, options in (((5,), {}), ((2, 3), {"v_reset": 0.0, "decay": 0.7})):
+        outcomes = []
+        for smallest in (2**60, 0):
+            monkeypatch.setattr(fused, "MIN_ELEMENTS", smallest)
+            outcomes.append(lif_response(current, lengths, **options))
+        assert torch.equal(outcomes[0].spikes, outcomes[1].spikes)
+        assert torch.allclose(outcomes[0].to_current, outcomes[1].to_current, rtol=1e-6)
+
+
+def test_without_a_compiler_it_says_so_once_and_goes_on(tmp_path):
+    script = (
+        "import logging, torch; logging.basicConfig(level='WARNING')\n"
+        "from spikedistill import lif\n"
+        "for _ in range(2):\n"
+        "    x = torch.ones(2, 2**20, requires_grad=True); lif(x).sum().backward()\n"
+        "assert x.grad.abs().sum() > 0\n"
+    )
+    nowhere = str(tmp_path)
+    environment = {**os.environ, "CXX": f"{nowhere}/no-compiler", "PATH": nowhere, "TORCHINDUCTOR_CACHE_DIR": nowhere}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("torch.compile does not work here") == 1
