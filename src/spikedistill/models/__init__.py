@@ -3,5 +3,16 @@
 from .files import load_model, read_model_file, save_model
 from .layers import Normalize
 from .registry import create_model, list_models
+from .spikingjelly import load_spikingjelly
+from .timestep_batch_norm import TimestepBatchNorm
 
-__all__ = ["Normalize", "create_model", "list_models", "load_model", "read_model_file", "save_model"]
+__all__ = [
+    "Normalize",
+    "TimestepBatchNorm",
+    "create_model",
+    "list_models",
+    "load_model",
+    "load_spikingjelly",
+    "read_model_file",
+    "save_model",
+]

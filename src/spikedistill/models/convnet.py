@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .layers import Layers
+from .layers import Layers, Sizes
 
 
 class ConvNet(nn.Module):
@@ -11,15 +11,19 @@ class ConvNet(nn.Module):
     Flattening rather than pooling: the mean over so few spikes would cost 13 points on Fashion-MNIST.
     """
 
-    def __init__(self, layers: Layers, num_classes: int, in_channels: int, image_size: int) -> None:
+    def __init__(self, layers: Layers, sizes: Sizes) -> None:
         super().__init__()
         widths = [layers.channels(count) for count in (16, 32, 64)]
         blocks: list[nn.Module] = []
-        for inputs, outputs, stride in zip([in_channels, *widths], widths, (1, 2, 2), strict=False):
+        for inputs, outputs, stride in zip([sizes.in_channels, *widths], widths, (1, 2, 2), strict=False):
             blocks += [layers.conv_norm(inputs, outputs, stride=stride), layers.neuron(outputs)]
         self.features = nn.Sequential(*blocks)
-        side = -(-image_size // 4)
-        self.head = nn.Linear(widths[-1] * side * side, num_classes)
+        side = -(-sizes.image_size // 4)
+        self.head = nn.Linear(widths[-1] * side * side, sizes.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x).flatten(1))
+
+
+def convnet(layers: Layers, sizes: Sizes) -> nn.Module:
+    return ConvNet(layers, sizes)

@@ -2,9 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Sizes(NamedTuple):
+    """What the data fixes of a network.
+
+    Attributes:
+        in_channels: channels of the input.
+        image_size: height and width of the input.
+        num_classes: C, the size of the logits.
+    """
+
+    in_channels: int
+    image_size: int
+    num_classes: int
 
 
 @dataclass(frozen=True)
@@ -13,20 +28,32 @@ class Layers:
 
     Attributes:
         neuron: makes the activation for a number of channels: LIF, or ReLU for the ANN twin.
+        norm: makes the batch-norm for a number of channels.
         width: factor on every hidden channel count.
+        conv_bias: whether convolutions have a bias, as in some published layouts (before batch-norm it changes nothing).
     """
 
     neuron: Callable[[int], nn.Module]
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d
     width: float = 1.0
+    conv_bias: bool = False
 
     def channels(self, count: int) -> int:
         """A hidden layer's channels at this width, at least one."""
         return max(1, round(count * self.width))
 
     def conv_norm(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-        """Convolution without bias and batch-norm: the input current of a layer of neurons."""
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+        """Convolution and batch-norm: the input current of a layer of neurons."""
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=self.conv_bias)
+        return nn.Sequential(conv, self.norm(outputs))
+
+
+def kaiming_fan_out(network: nn.Module) -> nn.Module:
+    """Draw the weights of all convolutions from N(0, 2 / fan_out) (He et al., 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
 
 
 class Normalize(nn.Module):

@@ -1,6 +1,7 @@
 """Networks by name."""
 
 import difflib
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -9,25 +10,32 @@ from torch import nn
 
 from ..neurons import LIF
 from ..temporal import Gradient, Temporal, temporal
-from .convnet import ConvNet
-from .layers import Layers, Normalize
-from .resnet import ResNet
+from .convnet import convnet
+from .layers import Layers, Normalize, Sizes
+from .preactivation import ms_resnet18, resnet34
+from .resnet import resnet18, resnet19, spiking_resnet18, spiking_resnet34
+from .sew import sew_resnet18, sew_resnet34
+from .timestep_batch_norm import TimestepBatchNorm
+from .vgg import vgg9, vgg11, vgg13, vggsnn
 
-Builder = Callable[[Layers, int, int, int], nn.Module]
-
-
-def _convnet(layers: Layers, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    return ConvNet(layers, num_classes, in_channels, image_size)
-
-
-def _resnet18(layers: Layers, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    return ResNet(layers, num_classes, in_channels, depths=(2, 2, 2, 2), widths=(64, 128, 256, 512))
-
-
-_MODELS: dict[str, Builder] = {
-    "convnet": _convnet,
-    "resnet18": _resnet18,
-}
+_BUILDERS: list[Callable[[Layers, Sizes], nn.Module]] = [
+    convnet,
+    ms_resnet18,
+    resnet18,
+    resnet19,
+    resnet34,
+    sew_resnet18,
+    sew_resnet34,
+    spiking_resnet18,
+    spiking_resnet34,
+    vgg9,
+    vgg11,
+    vgg13,
+    vggsnn,
+]
+_MODELS = {build.__name__: build for build in _BUILDERS}
+# Layouts whose head fixes the size of the image.
+_FLATTENING = {"convnet", "vgg9", "vggsnn"}
 
 
 def list_models() -> list[str]:
@@ -44,6 +52,8 @@ def create_model(
     gradient: Gradient = "bptt",
     segments: int | Sequence[int] = 1,
     neuron: Literal["lif", "relu"] = "lif",
+    norm: Literal["batch", "timestep_batch"] = "batch",
+    norm_timesteps: int | None = None,
     width: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -59,6 +69,9 @@ def create_model(
         gradient: how gradients flow back through time; see `spikedistill.temporal`.
         segments: under `gradient="rate"`, the segments of time.
         neuron: "lif", or "relu" for the ANN twin: the same layout, nothing in it spikes.
+        norm: "batch", whose statistics are those of all timesteps, or "timestep_batch", whose statistics are each timestep's own
+            (see `TimestepBatchNorm`).
+        norm_timesteps: for "timestep_batch", how many timesteps the network is trained with.
         width: factor on every hidden channel count.
         mean, std: statistics of the channels of images in [0, 1], which the network then normalises itself.
         lif_options: arguments of `spikedistill.LIF`.
@@ -84,17 +97,41 @@ def create_model(
         raise ValueError(f"neuron is {neuron!r}, expected 'lif' or 'relu'")
     if neuron == "relu" and lif_options:
         raise ValueError(f"the ReLU twin has no spiking neurons to take {', '.join(lif_options)}")
-    layers = Layers(neuron=_lif(lif_options) if neuron == "lif" else lambda channels: nn.ReLU(), width=width)
-    network = _MODELS[name](layers, num_classes, in_channels, image_size)
+    if (mean, std) != (None, None) and (mean is None or std is None or not len(mean) == len(std) == in_channels):
+        raise ValueError(
+            f"mean={mean} and std={std}: give both, a number for each of the {in_channels} channels, or neither"
+        )
+    layers = Layers(
+        neuron=_lif(lif_options) if neuron == "lif" else lambda channels: nn.ReLU(),
+        norm=_norm(norm, norm_timesteps),
+        width=width,
+    )
+    network = _MODELS[name](layers, Sizes(in_channels, image_size, num_classes))
     if mean is not None and std is not None:
         network = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
-    return temporal(network, gradient=gradient, segments=segments, sample_axes="C, H, W")
+    size = f"{image_size}, {image_size}" if name in _FLATTENING else "H, W"
+    return temporal(network, gradient=gradient, segments=segments, sample_axes=f"{in_channels}, {size}")
 
 
 def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:
-    try:
-        LIF(**options, channels=1)
-    except TypeError:
-        known = "decay, threshold, v_reset, detach_reset, surrogate, v_init, learn_decay"
-        raise ValueError(f"LIF has no option among {', '.join(options)} beyond its own: {known}") from None
+    known = [name for name in inspect.signature(LIF).parameters if name != "channels"]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise ValueError(f"neither create_model nor LIF takes {', '.join(unknown)}; LIF takes {', '.join(known)}")
+    LIF(**options, channels=1)  # a wrong value is reported here, before anything is built
     return lambda channels: LIF(**options, channels=channels)
+
+
+def _norm(norm: str, timesteps: int | None) -> Callable[[int], nn.Module]:
+    if norm not in ("batch", "timestep_batch"):
+        raise ValueError(f"norm is {norm!r}, expected 'batch' or 'timestep_batch'")
+    if norm == "batch":
+        if timesteps is not None:
+            raise ValueError(f"norm_timesteps={timesteps} only means something under norm='timestep_batch'")
+        return nn.BatchNorm2d
+    if timesteps is None or timesteps < 1:
+        raise ValueError(
+            f"norm='timestep_batch' keeps statistics for each timestep: norm_timesteps is {timesteps}, expected the number of "
+            "timesteps to train with"
+        )
+    return lambda channels: TimestepBatchNorm(channels, timesteps)

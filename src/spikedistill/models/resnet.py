@@ -1,10 +1,56 @@
-"""Residual networks for small images: currents and skip spikes are added, and the sum fires."""
+"""Residual networks; in those built here, currents and skip spikes are added, and the sum fires."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from .layers import Layers
+from .layers import Layers, Sizes, kaiming_fan_out
+
+
+class ResNet(nn.Module):
+    """A stem, stages of residual blocks, global average pooling and a head.
+
+    Args:
+        layers: the kinds of layer and the width.
+        sizes: what the data fixes.
+        stem: makes the layers before the first stage, of `(layers, inputs, outputs)`.
+        block: makes a residual block, of `(layers, inputs, outputs, stride)`.
+        depths: blocks per stage; each stage but the first halves the resolution.
+        widths: channels per stage at width 1.
+        final_neuron: put a neuron between the last block and the pooling.
+        head: makes the classifier, of `(layers, features, classes)`.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        sizes: Sizes,
+        *,
+        stem: Callable[[Layers, int, int], nn.Module],
+        block: Callable[[Layers, int, int, int], nn.Module],
+        depths: Sequence[int],
+        widths: Sequence[int] = (64, 128, 256, 512),
+        final_neuron: bool = False,
+        head: Callable[[Layers, int, int], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        channels = layers.channels(widths[0])
+        self.stem = stem(layers, sizes.in_channels, channels)
+        stages: list[nn.Module] = []
+        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            blocks: list[nn.Module] = []
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(block(layers, channels, layers.channels(width), stride))
+                channels = layers.channels(width)
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.final = layers.neuron(channels) if final_neuron else nn.Identity()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = (head or linear_head)(layers, channels, sizes.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.final(self.stages(self.stem(x)))).flatten(1))
 
 
 class BasicBlock(nn.Module):
@@ -17,40 +63,65 @@ class BasicBlock(nn.Module):
             layers.neuron(outputs),
             layers.conv_norm(outputs, outputs),
         )
-        same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else layers.conv_norm(inputs, outputs, kernel=1, stride=stride)
+        self.shortcut = shortcut(layers, inputs, outputs, stride)
         self.neuron = layers.neuron(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.neuron(self.body(x) + self.shortcut(x))
 
 
-class ResNet(nn.Module):
-    """Stem conv3x3-BN-neuron without max-pool, stages of basic blocks, global average pooling and a linear head.
+def shortcut(layers: Layers, inputs: int, outputs: int, stride: int) -> nn.Module:
+    """The identity, or conv1x1-BN where a block changes the shape of its input."""
+    same = stride == 1 and inputs == outputs
+    return nn.Identity() if same else layers.conv_norm(inputs, outputs, kernel=1, stride=stride)
 
-    Args:
-        layers: the kinds of layer and the width.
-        depths: blocks per stage; each stage but the first halves the resolution.
-        widths: channels per stage at width 1.
-    """
 
-    def __init__(
-        self, layers: Layers, num_classes: int, in_channels: int, depths: Sequence[int], widths: Sequence[int]
-    ) -> None:
-        super().__init__()
-        channels = layers.channels(widths[0])
-        self.stem = nn.Sequential(layers.conv_norm(in_channels, channels), layers.neuron(channels))
-        stages: list[nn.Module] = []
-        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            blocks: list[nn.Module] = []
-            for block in range(depth):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(BasicBlock(layers, channels, layers.channels(width), stride))
-                channels = layers.channels(width)
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(channels, num_classes)
+def small_stem(layers: Layers, inputs: int, outputs: int) -> nn.Module:
+    """For small images: conv3x3-BN-neuron, no max-pool."""
+    return nn.Sequential(layers.conv_norm(inputs, outputs), layers.neuron(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pool(self.stages(self.stem(x))).flatten(1))
+
+def imagenet_stem(layers: Layers, inputs: int, outputs: int) -> nn.Module:
+    """For large images: conv7x7-BN-neuron-maxpool, a quarter of the resolution."""
+    return nn.Sequential(
+        layers.conv_norm(inputs, outputs, kernel=7, stride=2), layers.neuron(outputs), nn.MaxPool2d(3, 2, padding=1)
+    )
+
+
+def linear_head(layers: Layers, features: int, classes: int) -> nn.Module:
+    """One linear layer."""
+    return nn.Linear(features, classes)
+
+
+def hidden_head(layers: Layers, features: int, classes: int) -> nn.Module:
+    """A hidden layer of 256 neurons without batch-norm between two linear ones."""
+    hidden = layers.channels(256)
+    return nn.Sequential(nn.Linear(features, hidden), layers.neuron(hidden), nn.Linear(hidden, classes))
+
+
+def resnet18(layers: Layers, sizes: Sizes) -> nn.Module:
+    """ResNet-18 for small images, PyTorch's initialisation."""
+    return ResNet(layers, sizes, stem=small_stem, block=BasicBlock, depths=(2, 2, 2, 2))
+
+
+def resnet19(layers: Layers, sizes: Sizes) -> nn.Module:
+    """ResNet-19 (Zheng et al., STBP-tdBN, AAAI 2021): three wide stages and a hidden layer; PyTorch's initialisation."""
+    return ResNet(
+        layers,
+        sizes,
+        stem=small_stem,
+        block=BasicBlock,
+        depths=(3, 3, 2),
+        widths=(128, 256, 512),
+        head=hidden_head,
+    )
+
+
+def spiking_resnet18(layers: Layers, sizes: Sizes) -> nn.Module:
+    """ResNet-18 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
+    return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(2, 2, 2, 2)))
+
+
+def spiking_resnet34(layers: Layers, sizes: Sizes) -> nn.Module:
+    """ResNet-34 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
+    return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(3, 4, 6, 3)))

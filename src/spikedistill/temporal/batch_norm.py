@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .signal import fold_time
 
@@ -31,7 +32,7 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
         return fold_time(F.batch_norm, value, *call)
     count = value.numel() // value.shape[2]
     if count == 1:
-        return fold_time(F.batch_norm, value.expand(timesteps, *value.shape[1:]), *call)
+        return fold_time(F.batch_norm, value.expand(timesteps, *value.shape[1:]), *call)[:1]
     if call.running_mean is None or call.running_var is None:
         return fold_time(F.batch_norm, value, *call)
     # the kernel gets copies, because autograd keeps what it was given and must not see it corrected
@@ -58,10 +59,12 @@ class _NormaliseRates(torch.autograd.Function):
         shape = (1, 1, -1, *[1] * (x.ndim - 3))
         normalised = (x - mean.view(shape)) * inv_std.view(shape)
         ctx.save_for_backward(normalised, weight, inv_std, share)
+        ctx.affine = (weight is not None, bias is not None)
         out = normalised if weight is None else normalised * weight.view(shape)
         return (out if bias is None else out + bias.view(shape)).to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         normalised, weight, inv_std, share = ctx.saved_tensors
         grad = grads[0].to(normalised.dtype)
@@ -72,7 +75,8 @@ class _NormaliseRates(torch.autograd.Function):
         through = grad - share * (grad_bias.view(shape) + normalised * grad_weight.view(shape))
         scale = inv_std if weight is None else inv_std * weight
         grad_x = (through * scale.view(shape)).to(grads[0].dtype)
-        return grad_x, None if weight is None else grad_weight, grad_bias, None, None, None
+        with_weight, with_bias = ctx.affine
+        return grad_x, grad_weight if with_weight else None, grad_bias if with_bias else None, None, None, None
 
 
 def batch_norm_rates(

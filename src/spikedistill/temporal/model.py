@@ -23,6 +23,7 @@ class Temporal(nn.Module):
     ) -> None:
         super().__init__()
         self.module = module
+        self.training = module.training
         self.gradient = gradient
         self.segments = segments
         self.sample_axes = sample_axes
@@ -42,16 +43,15 @@ class Temporal(nn.Module):
         """
         values, total = self._check(x, timesteps)
         signal: Signal
-        # without gradients every rule computes the same values
-        if self.gradient != "rate" or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            # without gradients every rule computes the same values, and T may be another than the segments make up
+            signal = Unrolled(values.detach(), total, self.gradient)
+        elif self.gradient != "rate":
             signal = Unrolled(values, total, self.gradient)
         else:
             lengths = segment_lengths(self.segments, total)
-            signal = (
-                Rate(values.detach(), segment_means(values, lengths), lengths)
-                if timesteps is None
-                else Rate.constant(values, lengths)
-            )
+            means = segment_means(values, lengths) if timesteps is None else values
+            signal = Rate(values.detach(), means, lengths)
         return replace_signals(self.module(signal), lambda out: out.over_time())
 
     def step(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:
@@ -76,13 +76,7 @@ class Temporal(nn.Module):
                 "step() runs one timestep, and batch-norm in training needs them all: call model.eval() first"
             )
         membranes = Membranes({m: path for path, m in self.module.named_modules()}, state or {})
-        unfit = [path for path, v in membranes.before.items() if v.shape[0] != x.shape[0]]
-        if unfit:
-            raise ValueError(
-                f"the state holds {membranes.before[unfit[0]].shape[0]} samples ({unfit[0]}), the input {x.shape[0]}: "
-                "drop the same rows from both"
-            )
-        out = self.module(Stream(x, membranes))
+        out = self.module(Stream(x if torch.is_grad_enabled() else x.detach(), membranes))
         if membranes.before and membranes.before.keys() != membranes.after.keys():
             strangers = sorted(membranes.before.keys() ^ membranes.after.keys())
             raise ValueError(f"the state is not one of this network: {', '.join(strangers)} fit no LIF layer in it")
@@ -90,22 +84,31 @@ class Temporal(nn.Module):
 
     def _check(self, x: Tensor, timesteps: int | None) -> tuple[Tensor, int]:
         """The input as `[T or 1, B, ...]`, and T."""
+        if isinstance(x, Signal):
+            raise ValueError(
+                "a network under temporal() is used inside another: give time to the outer one alone, and put the inner "
+                "one's plain network, its attribute `module`, in its place"
+            )
         if timesteps is not None and timesteps < 1:
             raise ValueError(f"timesteps is {timesteps}, expected 1 or more")
-        axes = self.sample_axes
-        if axes is not None:
-            static, sequence = f"[B, {axes}]", f"[T, B, {axes}]"
-            wanted = axes.count(",") + (2 if timesteps is not None else 3)
-            if x.ndim != wanted:
-                raise ValueError(
-                    f"got an input {list(x.shape)} with timesteps={timesteps}; expected {static} with timesteps=T, "
-                    f"or {sequence} without timesteps"
-                )
+        if not self._fits(x.shape[2:] if timesteps is None else x.shape[1:]):
+            raise ValueError(
+                f"got an input {list(x.shape)} with timesteps={timesteps}; expected [B, {self.sample_axes}] with timesteps=T, "
+                f"or [T, B, {self.sample_axes}] without timesteps"
+            )
         if timesteps is None and (x.ndim < 2 or x.shape[0] == 0):
             raise ValueError(
-                f"got an input {list(x.shape)}; expected a sequence [T, B, ...] with T >= 1, or timesteps=T"
+                f"got an input {list(x.shape)} without timesteps; expected a sequence [T, B, ...] with T >= 1, or timesteps=T"
             )
         return (x, x.shape[0]) if timesteps is None else (x.unsqueeze(0), timesteps)
+
+    def _fits(self, sample: torch.Size) -> bool:
+        if self.sample_axes is None:
+            return True
+        axes = self.sample_axes.split(", ")
+        return len(axes) == len(sample) and all(
+            int(axis) == size for axis, size in zip(axes, sample, strict=True) if axis.isdigit()
+        )
 
 
 def temporal(
@@ -130,7 +133,7 @@ def temporal(
         module: the network.
         gradient: the gradient rule.
         segments: under "rate", how many segments, or their lengths, such as `(1, 3)`.
-        sample_axes: the axes of one sample, such as "C, H, W", where inputs are to be checked against them.
+        sample_axes: the axes of one sample, such as "3, H, W", where inputs are to be checked against them; numbers must match.
 
     Returns:
         A module to be called with `x` `[B, ...]` and `timesteps=T`, or with `x` `[T, B, ...]`, that returns logits `[T, B, C]`; and

@@ -5,7 +5,7 @@ pass and nothing is evaluated twice; only the backward rule runs on the means, a
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,26 +13,21 @@ from torch.utils import _pytree as pytree
 
 from ..neurons import lif_response
 from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates
-from .signal import (
+from .dropout import dropout_arguments, dropout_scale_shift
+from .given import given_linear
+from .operations import (
     DROPOUTS,
+    LAYERS,
     LINEAR,
     MAX_POOLS,
-    MEAN_POOLS,
-    NONLINEAR,
-    NORMS,
+    NONLINEAR_LAYERS,
+    PER_TIMESTEP,
     PRODUCTS,
     QUOTIENTS,
     SHAPES,
     SUMS,
-    TRANSPOSED,
-    Signal,
-    check_sample,
-    dropout_scale_shift,
-    fold_time,
-    map_over_time,
-    signals_in,
 )
-from .unrolled import dropout_arguments
+from .signal import Signal, check_layer, fold_time, map_over_time, signals_in
 
 _NOT_LINEAR = (
     "it is not linear in time, so the mean of its outputs is not its output at the mean rate; "
@@ -67,6 +62,10 @@ class Rate(Signal):
     @property
     def sample(self) -> Tensor:
         return self._rates[0]
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._rates.requires_grad
 
     @property
     def is_constant(self) -> bool:
@@ -104,43 +103,54 @@ class Rate(Signal):
             rates = rates + _answer(v_init, response.to_v_init)
         return type(self)(response.spikes, rates.to(response.spikes.dtype), self._lengths)
 
+    def normalise(self, norm: Any) -> Self:
+        if norm.training and not self.is_constant:
+            spikes, rates = norm.over_segments(self._spikes, self._rates, self._lengths)
+            return type(self)(spikes, rates, self._lengths)
+        values = norm.over_time(self._rates if self.is_constant else self.over_time(), self.timesteps)
+        if values.shape[0] == 1:
+            return self.constant(values, self._lengths)
+        return type(self)(values.detach(), segment_means(values, self._lengths), self._lengths)
+
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.is_constant and (name in LINEAR or name in NORMS or name in MEAN_POOLS or name in MAX_POOLS):
-            check_sample(self, name)
-            return self._constant(fold_time(func, self._rates, *args[1:], **kwargs))
-        if name in LINEAR:
-            check_sample(self, name)
-            return self._linear(name, func, *args[1:], **kwargs)
-        if name in MEAN_POOLS:
-            check_sample(self, name)
-            return self._pair(lambda value: fold_time(func, value, *args[1:], **kwargs))
-        if name in MAX_POOLS:
-            check_sample(self, name)
-            return self._max_pool(func, *args[1:], **kwargs)
+        if name not in LAYERS:
+            return self._per_timestep(name, func, args, kwargs)
+        check_layer(self, name, args, kwargs)
         if name == "batch_norm":
             return self._batch_norm(BatchNormCall(*args[1:], **kwargs))
         if name in DROPOUTS:
             scale, shift = dropout_scale_shift(name, func, self.sample, *dropout_arguments(*args[1:], **kwargs))
             return self._pair(lambda value: value * scale + shift)
-        return self._per_timestep(name, func, args, kwargs)
+        if self.is_constant:
+            return self._constant(fold_time(func, self._rates, *args[1:], **kwargs))
+        if name in LINEAR:
+            return self._linear(name, func, *args[1:], **kwargs)
+        if name in MAX_POOLS:
+            return self._max_pool(func, *args[1:], **kwargs)
+        if name in NONLINEAR_LAYERS:
+            self.refuse(name, _NOT_LINEAR)
+        return self._pair(lambda value: fold_time(func, value, *args[1:], **kwargs))
 
     def _per_timestep(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Whatever is linear in the signals that vary: the same call on the spikes and on the segment means."""
+        if name not in PER_TIMESTEP:
+            self.refuse(name)
         varying = _varying(args, kwargs)
+        if not varying:
+            return self._constant(map_over_time(func, args, kwargs, lambda signal: signal._rates))
         if not (
             name in SHAPES
             or name in SUMS
-            or (name in PRODUCTS and len(varying) <= 1)
-            or (name in QUOTIENTS and not _varying(args[1:], kwargs))
-            or (name in NONLINEAR and not varying)
+            or (name in PRODUCTS and len(varying) == 1)
+            or (name in QUOTIENTS and not _varying(args[1:], kwargs) and kwargs.get("rounding_mode") is None)
         ):
-            nonlinear = name in NONLINEAR or name in NORMS or name in PRODUCTS or name in QUOTIENTS
-            self.refuse(name, _NOT_LINEAR if nonlinear else "")
-        if not varying:
-            return self._constant(map_over_time(func, args, kwargs, lambda signal: signal._rates))
+            self.refuse(name, _NOT_LINEAR)
         with torch.no_grad():
             spikes = map_over_time(func, args, kwargs, lambda signal: signal._spikes)
-        return self._zip(spikes, map_over_time(func, args, kwargs, lambda signal: signal._segments()))
+        rates = map_over_time(func, args, kwargs, lambda signal: signal._segments())
+        if not all(part.is_floating_point() for part in pytree.tree_leaves(rates)):
+            self.refuse(name, "the mean over time of integers is no integer; " + _NOT_LINEAR)
+        return self._zip(spikes, rates)
 
     def _segments(self) -> Tensor:
         """Segment means `[m, B, ...]`, also of a value that is constant in time."""
@@ -157,12 +167,7 @@ class Rate(Signal):
             means = segment_means(spikes, self._lengths)
         rates, weight = self._rates.to(means.dtype), weight.to(means.dtype)
         bias = None if bias is None else bias.to(means.dtype)
-        if name == "linear":
-            return type(self)(spikes, _GivenLinear.apply(means, rates, weight, bias), self._lengths)
-        geometry_of = _transposed_convolution if name in TRANSPOSED else _convolution
-        geometry, before = geometry_of(weight.shape[2:], *args, **kwargs)
-        x = torch.nn.functional.pad(rates.flatten(0, 1), before) if before else rates.flatten(0, 1)
-        folded = _GivenConvolution.apply(means.flatten(0, 1), x, weight, bias, geometry)
+        folded = given_linear(name, means.flatten(0, 1), rates.flatten(0, 1), weight, bias, *args, **kwargs)
         return type(self)(spikes, folded.unflatten(0, means.shape[:2]), self._lengths)
 
     def _max_pool(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
@@ -209,91 +214,3 @@ def _answer(source: Tensor, slope: Tensor | float) -> Tensor:
 
 def _learns(option: float | Tensor) -> bool:
     return isinstance(option, Tensor) and option.requires_grad
-
-
-class _GivenLinear(torch.autograd.Function):
-    """The given value of `x @ weight.T + bias`, with the gradient of that expression."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        grad = grads[0]
-        flat = grad.flatten(0, -2)
-        _, to_x, to_weight, to_bias = ctx.needs_input_grad
-        return (
-            None,
-            grad @ weight if to_x else None,
-            flat.mT @ x.flatten(0, -2) if to_weight else None,
-            flat.sum(0) if to_bias else None,
-        )
-
-
-class _Geometry(NamedTuple):
-    """How a convolution lies over its input, as its backward takes it."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    transposed: bool
-    output_padding: tuple[int, ...]
-    groups: int
-
-
-def _convolution(
-    kernel: torch.Size, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> tuple[_Geometry, list[int]]:
-    """Geometry of a convolution with the arguments of `torch.nn.functional.conv2d`, and what to pad before it."""
-    n = len(kernel)
-    dilation = _tuple(dilation, n)
-    before: list[int] = []
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
-        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        padding = tuple(t // 2 for t in total)
-        if any(t % 2 for t in total):  # an even kernel: torch puts the odd one behind
-            before = [side for t in reversed(total) for side in (0, t % 2)]
-    return _Geometry(_tuple(stride, n), _tuple(padding, n), dilation, False, (0,) * n, groups), before
-
-
-def _transposed_convolution(
-    kernel: torch.Size, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
-) -> tuple[_Geometry, list[int]]:
-    """The same for the arguments of `torch.nn.functional.conv_transpose2d`."""
-    n = len(kernel)
-    padding, output_padding = _tuple(padding, n), _tuple(output_padding, n)
-    return _Geometry(_tuple(stride, n), padding, _tuple(dilation, n), True, output_padding, groups), []
-
-
-def _tuple(value: Any, n: int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * n if len(values) == 1 else values
-
-
-class _GivenConvolution(torch.autograd.Function):
-    """The given value of a convolution of x, with the gradient of that convolution."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.geometry = geometry
-        ctx.bias_sizes = None if bias is None else list(bias.shape)
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
-            grads[0],
-            x,
-            weight,
-            ctx.bias_sizes,
-            *ctx.geometry,
-            list(ctx.needs_input_grad[1:4]),
-        )
-        return None, to_x, to_weight, to_bias, None

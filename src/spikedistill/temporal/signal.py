@@ -1,8 +1,8 @@
 """What flows through a network in place of a tensor: it looks like `[B, ...]` to every module and holds time inside.
 
 A signal is not a `Tensor` subclass. It answers the calls that `torch.nn` modules make through `__torch_function__`, and each kind
-of signal (`Unrolled`, `Rate`, `Stream`) says what such a call means across time. The tables below are an allow-list: a function
-without a rule is refused by name, because a silently wrong gradient is the worst defect a training library can have.
+of signal (`Unrolled`, `Rate`, `Stream`) says what such a call means across time, for the functions of `operations.py`; any other is
+refused by name, because a silently wrong gradient is the worst defect a training library can have.
 """
 
 from abc import ABC, abstractmethod
@@ -13,46 +13,25 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
-LINEAR = TRANSPOSED | {"conv1d", "conv2d", "conv3d", "linear"}
-NORMS = frozenset({"group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"})
-MEAN_POOLS = frozenset(
-    {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"}
-)
-MAX_POOLS = frozenset(
-    {"adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "max_pool1d", "max_pool2d", "max_pool3d"}
-)
-DROPOUTS = frozenset({"alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"})
-# Linear in the signal, one timestep at a time, whatever else they do to its shape.
-SHAPES = frozenset(
-    {
-        "__getitem__", "cat", "channel_shuffle", "chunk", "clone", "concat", "concatenate", "contiguous", "expand", "flatten",
-        "flip", "interpolate", "mean", "movedim", "narrow", "neg", "__neg__", "pad", "permute", "pixel_shuffle",
-        "pixel_unshuffle", "repeat", "reshape", "roll", "select", "split", "squeeze", "stack", "sum", "swapaxes", "transpose",
-        "unflatten", "unsqueeze", "view",
-    }
-)  # fmt: skip
-SUMS = frozenset({"__add__", "__radd__", "__rsub__", "__sub__", "add", "sub"})
-# Linear in each signal as long as only one of them varies in time.
-PRODUCTS = frozenset({"__matmul__", "__mul__", "__rmul__", "bmm", "matmul", "mul"})
-QUOTIENTS = frozenset({"__truediv__", "div"})
-NONLINEAR = frozenset(
-    {
-        "__pow__", "__rtruediv__", "abs", "celu", "clamp", "elu", "exp", "gelu", "hardsigmoid", "hardswish", "hardtanh",
-        "leaky_relu", "log_softmax", "mish", "pow", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus",
-        "sqrt", "square", "tanh",
-    }
-)  # fmt: skip
+from .operations import LAYERS, PER_TIMESTEP
 
 # How many axes follow the channels in the samples of convolutions and pooling: conv2d has 2.
-_SPATIAL_AXES = {name: int(name[-2]) for name in LINEAR | MEAN_POOLS | MAX_POOLS if name != "linear"}
+_SPATIAL_AXES = {name: int(name[-2]) for name in LAYERS if name.endswith("d") and name[-2].isdigit()}
 # Modules ask for these with the tensor's own methods; each goes the way of the function of that name.
-_METHODS = sorted(
-    name for name in SHAPES | SUMS | PRODUCTS | QUOTIENTS | NONLINEAR if callable(getattr(Tensor, name, None))
-)
+_METHODS = sorted(name for name in PER_TIMESTEP - {"__getitem__"} if callable(getattr(Tensor, name, None)))
 # `x += y` rebinds the contents, so that every name of the signal sees the sum, as with a tensor.
 _IN_PLACE = {"__iadd__": "__add__", "__isub__": "__sub__", "__imul__": "__mul__", "__itruediv__": "__truediv__"}
-_REFUSED = ("__bool__", "__eq__", "__ge__", "__gt__", "__iter__", "__le__", "__len__", "__lt__", "__ne__")
+_REFUSED = (
+    "__array__", "__bool__", "__eq__", "__float__", "__ge__", "__gt__", "__int__", "__iter__", "__le__", "__len__", "__lt__",
+    "__ne__", "__setitem__",
+)  # fmt: skip
+_GENERAL_ADVICE = "use layers and operations that have one, or take mean_rate(signal), an ordinary tensor [B, ...]"
+# What torch's own layers ask for first, where they cannot run over time at all.
+_ADVICE = {
+    "is_contiguous": "asked for by torch.nn.SyncBatchNorm, which takes no signal; keep torch.nn.BatchNorm",
+    "is_nested": "asked for by torch.nn.MultiheadAttention and transformer layers, which take no signal; write attention with "
+    "torch.nn.Linear, @ and softmax",
+}
 
 
 class UnsupportedOperationError(AttributeError, TypeError):
@@ -65,10 +44,18 @@ class Signal(ABC):
     timesteps: int
     gradient: str
 
+    # numpy's scalars step back, so that 2.0 * signal is the signal's own product whatever the type of 2.0
+    __array_ufunc__ = None
+
     @property
     @abstractmethod
     def sample(self) -> Tensor:
         """A tensor `[B, ...]` with the shape, dtype and device that the signal shows."""
+
+    @property
+    @abstractmethod
+    def requires_grad(self) -> bool:
+        """Whether the values carry a graph."""
 
     @abstractmethod
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -77,6 +64,10 @@ class Signal(ABC):
     @abstractmethod
     def fire(self, neuron: Any) -> Self:
         """Send the signal, as currents, through a layer of neurons."""
+
+    @abstractmethod
+    def normalise(self, norm: Any) -> Self:
+        """Send the signal through a batch-norm whose statistics are each timestep's own."""
 
     @abstractmethod
     def over_time(self) -> Tensor:
@@ -94,25 +85,37 @@ class Signal(ABC):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        first = signals_in(args, kwargs)[0]
+        return cls._call(func.__name__, func, args, dict(kwargs or {}))
+
+    @staticmethod
+    def _call(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Apply `func`, of that name in the tables, to arguments with a signal among them."""
+        if not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
+        signals = signals_in(args, kwargs)
+        first = signals[0]
+        if kwargs.get("out") is not None:
+            first.refuse(name, "it writes to a tensor, out=..., that has no time axis")
+        if not torch.is_grad_enabled() and name != "detach" and any(signal.requires_grad for signal in signals):
+            first.refuse(
+                name,
+                "gradients are switched off around it, and its result would lose the graph unnoticed. To stop a gradient take "
+                "signal.detach(); checkpoint with use_reentrant=False; a torch.autograd.Function cannot take a signal",
+            )
         in_place = kwargs.pop("inplace", False)
-        result = first.apply(func.__name__, func, args, kwargs)
+        result = first.apply(name, func, args, kwargs)
         if in_place:
             first.become(result)
             return first
         return result
 
-    def refuse(self, name: str, advice: str = "") -> NoReturn:
+    def refuse(self, name: str, advice: str = _GENERAL_ADVICE) -> NoReturn:
         """Raise the error that names what has no rule.
 
         Raises:
             UnsupportedOperationError: always.
         """
-        raise UnsupportedOperationError(
-            f"{name!r} has no rule across time under gradient={self.gradient!r}: "
-            + (advice or "use a torch.nn layer in its place, or take mean_rate(signal), an ordinary tensor [B, ...]")
-        )
+        raise UnsupportedOperationError(f"{name!r} has no rule across time under gradient={self.gradient!r}: {advice}")
 
     @property
     def shape(self) -> torch.Size:
@@ -134,6 +137,12 @@ class Signal(ABC):
     def is_cuda(self) -> bool:
         return self.sample.is_cuda
 
+    def __getitem__(self, index: Any) -> Any:
+        masks = (torch.bool, torch.uint8)
+        if any(isinstance(part, Tensor) and part.dtype in masks for part in pytree.tree_leaves(index)):
+            self.refuse("boolean-mask indexing", "multiply by the mask, or index with the positions of its ones")
+        return self._call("__getitem__", Tensor.__getitem__, (self, index), {})
+
     def size(self, dim: int | None = None) -> Any:
         return self.shape if dim is None else self.shape[dim]
 
@@ -149,7 +158,7 @@ class Signal(ABC):
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__") or not hasattr(Tensor, name):
             raise AttributeError(f"a signal has no attribute {name!r}")
-        self.refuse(name)
+        self.refuse(name, _ADVICE.get(name, _GENERAL_ADVICE))
 
     __hash__ = object.__hash__
 
@@ -158,7 +167,7 @@ def _method(name: str) -> Callable[..., Any]:
     func = getattr(Tensor, name)
 
     def call(self: Signal, *args: Any, **kwargs: Any) -> Any:
-        return self.apply(name, func, (self, *args), kwargs)
+        return self._call(name, func, (self, *args), kwargs)
 
     return call
 
@@ -172,8 +181,8 @@ def _in_place_method(name: str) -> Callable[..., Any]:
 
 
 def _refused_method(name: str) -> Callable[..., Any]:
-    def call(self: Signal, *args: Any) -> NoReturn:
-        self.refuse(name, "control flow and comparisons cannot look inside time; take mean_rate(signal), a tensor")
+    def call(self: Signal, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse(name, "no single value stands for all timesteps; take mean_rate(signal), a tensor")
 
     return call
 
@@ -234,40 +243,21 @@ def fold_time(func: Callable[..., Any], value: Tensor, *args: Any, **kwargs: Any
     return pytree.tree_map(lambda tensor: tensor.unflatten(0, value.shape[:2]), out)
 
 
-def check_sample(signal: Signal, name: str) -> None:
-    """Refuse a call whose layer reads the signal's axes otherwise than they are, where folding time would be wrong.
+def check_layer(signal: Signal, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse the call of a layer on what it would misread once time is folded into the batch.
 
     Raises:
+        UnsupportedOperationError: where its weights, or anything but its input, vary in time too.
         ValueError: for a convolution or pooling over n dimensions and a signal that is not `[B, C, ...]` with n of them.
     """
-    axes = _SPATIAL_AXES.get(name, signal.ndim - 2)
+    if not args or args[0] is not signal or signals_in(args[1:], kwargs):
+        signal.refuse(name, "only its input can be a signal; products of signals are written with *, @ or einsum")
+    axes = _SPATIAL_AXES.get(name, max(signal.ndim - 2, 0))
     if signal.ndim != axes + 2:
         raise ValueError(
             f"{name} takes samples [B, C, ...] of {axes + 2} dimensions; this signal shows {list(signal.shape)}. "
             "Static inputs are passed as [B, ...] with timesteps=T, sequences as [T, B, ...] without it"
         )
-
-
-def dropout_scale_shift(
-    name: str, func: Callable[..., Any], sample: Tensor, p: float, training: bool
-) -> tuple[Tensor | float, Tensor | float]:
-    """The mask of a dropout, drawn once per sample for all its timesteps, as `y = scale * x + shift`."""
-    if not training or p == 0:
-        return 1.0, 0.0
-    ones = torch.ones_like(sample, requires_grad=False)
-    if "alpha" not in name:
-        return func(ones, p, True), 0.0
-    masks = torch.nn.functional.dropout if name == "alpha_dropout" else _feature_dropout
-    kept = (masks(ones, p, True) > 0).to(sample.dtype)
-    # Klambauer et al. (2017): dropped elements take SELU's lower limit, and mean and variance of N(0, 1) are kept.
-    low = -1.7580993408473766
-    scale = ((1 - p) * (1 + p * low**2)) ** -0.5 if p < 1 else 0.0
-    return scale * kept, scale * (low * (1 - kept) - p * low)
-
-
-def _feature_dropout(ones: Tensor, p: float, training: bool) -> Tensor:
-    per_channel = ones.flatten(2)[:, :, :1].view(*ones.shape[:2], *[1] * (ones.ndim - 2))
-    return torch.nn.functional.dropout(per_channel, p, training).expand_as(ones)
 
 
 def segment_lengths(segments: int | Sequence[int], timesteps: int) -> tuple[int, ...]:

@@ -3,28 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..neurons import lif_step
-from .signal import (
-    DROPOUTS,
-    LINEAR,
-    MAX_POOLS,
-    MEAN_POOLS,
-    NONLINEAR,
-    NORMS,
-    PRODUCTS,
-    QUOTIENTS,
-    SHAPES,
-    SUMS,
-    Signal,
-    check_sample,
-    replace_signals,
-)
-
-_PER_SAMPLE = LINEAR | NORMS | MEAN_POOLS | MAX_POOLS
-_ALLOWED = _PER_SAMPLE | SHAPES | SUMS | PRODUCTS | QUOTIENTS | NONLINEAR | DROPOUTS | {"batch_norm"}
+from .batch_norm import BatchNormCall
+from .dropout import dropout_arguments
+from .operations import DROPOUTS, LAYERS, PER_TIMESTEP
+from .signal import Signal, check_layer, replace_signals
 
 
 class Membranes:
@@ -41,8 +28,15 @@ class Membranes:
         self.after: dict[str, Tensor] = {}
 
     def key_of(self, neuron: Any) -> str:
-        """The neuron's path; a module that is called again in the same step has a further membrane, `path#1`."""
-        path, key, calls = self.paths[neuron], self.paths[neuron], 0
+        """The neuron's path; a module that is called again in the same step has a further membrane, `path#1`.
+
+        Raises:
+            ValueError: for a neuron that is no submodule of the network, and so has no path.
+        """
+        if neuron not in self.paths:
+            raise ValueError("a LIF layer is no submodule of the network: keep it as an attribute or in a ModuleList")
+        path = key = self.paths[neuron]
+        calls = 0
         while key in self.after:
             calls += 1
             key = f"{path}#{calls}"
@@ -63,6 +57,10 @@ class Stream(Signal):
     def sample(self) -> Tensor:
         return self._value
 
+    @property
+    def requires_grad(self) -> bool:
+        return self._value.requires_grad
+
     def over_time(self) -> Tensor:
         return self._value.unsqueeze(0)
 
@@ -79,11 +77,29 @@ class Stream(Signal):
         self._membranes.after[key] = membrane
         return self._with(spikes)
 
+    def normalise(self, norm: Any) -> Self:
+        if norm.training:
+            self.refuse(
+                "timestep batch-norm", "in training mode it needs the whole batch's timesteps; call model.eval() first"
+            )
+        key = self._membranes.key_of(norm)
+        timestep = self._membranes.before.get(key)
+        if timestep is None:
+            timestep = torch.zeros(self.shape[0], dtype=torch.int64, device=self.device)
+        self._membranes.after[key] = timestep + 1
+        return self._with(norm.at(self._value, timestep))
+
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if name not in _ALLOWED:
+        if name not in LAYERS and name not in PER_TIMESTEP:
             self.refuse(name)
-        if name in _PER_SAMPLE:
-            check_sample(self, name)
+        if name in LAYERS:
+            check_layer(self, name, args, kwargs)
+        if name == "batch_norm" and BatchNormCall(*args[1:], **kwargs).training:
+            self.refuse(
+                name, "without running statistics it needs all timesteps at once; call the model on the sequence"
+            )
+        if name in DROPOUTS and dropout_arguments(*args[1:], **kwargs)[1]:
+            self.refuse(name, "in training mode its mask belongs to all timesteps; call the model on the sequence")
         out = func(*replace_signals(args, lambda s: s._value), **replace_signals(kwargs, lambda s: s._value))
         return pytree.tree_map(self._with, out)
 

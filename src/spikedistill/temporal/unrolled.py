@@ -8,26 +8,9 @@ from torch.utils import _pytree as pytree
 
 from ..neurons import lif
 from .batch_norm import BatchNormCall, batch_norm
-from .signal import (
-    DROPOUTS,
-    LINEAR,
-    MAX_POOLS,
-    MEAN_POOLS,
-    NONLINEAR,
-    NORMS,
-    PRODUCTS,
-    QUOTIENTS,
-    SHAPES,
-    SUMS,
-    Signal,
-    check_sample,
-    dropout_scale_shift,
-    fold_time,
-    map_over_time,
-)
-
-_PER_SAMPLE = LINEAR | NORMS | MEAN_POOLS | MAX_POOLS
-_PER_TIMESTEP = SHAPES | SUMS | PRODUCTS | QUOTIENTS | NONLINEAR
+from .dropout import dropout_arguments, dropout_scale_shift
+from .operations import DROPOUTS, LAYERS, PER_TIMESTEP
+from .signal import Signal, check_layer, fold_time, map_over_time
 
 
 class Unrolled(Signal):
@@ -48,6 +31,10 @@ class Unrolled(Signal):
     def sample(self) -> Tensor:
         return self._values[0]
 
+    @property
+    def requires_grad(self) -> bool:
+        return self._values.requires_grad
+
     def over_time(self) -> Tensor:
         return self._values.expand(self.timesteps, *self._values.shape[1:])
 
@@ -61,26 +48,24 @@ class Unrolled(Signal):
         dynamics = neuron.dynamics(self.ndim)
         return self._with(lif(self.over_time(), detach_membrane=self.gradient == "sltt", **dynamics))
 
+    def normalise(self, norm: Any) -> Self:
+        return self._with(norm.over_time(self._values, self.timesteps))
+
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if name in _PER_SAMPLE:
-            check_sample(self, name)
-            return self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
-        if name in _PER_TIMESTEP:
+        if name in PER_TIMESTEP:
             return self._wrap(map_over_time(func, args, kwargs, lambda signal: signal._values))
+        if name not in LAYERS:
+            self.refuse(name)
+        check_layer(self, name, args, kwargs)
         if name == "batch_norm":
             return self._with(batch_norm(self._values, self.timesteps, BatchNormCall(*args[1:], **kwargs)))
         if name in DROPOUTS:
             scale, shift = dropout_scale_shift(name, func, self.sample, *dropout_arguments(*args[1:], **kwargs))
             return self._with(self._values * scale + shift)
-        self.refuse(name)
+        return self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
 
     def _with(self, values: Tensor) -> Self:
         return type(self)(values, self.timesteps, self.gradient)
 
     def _wrap(self, out: Any) -> Any:
         return pytree.tree_map(self._with, out)
-
-
-def dropout_arguments(p: float = 0.5, training: bool = True) -> tuple[float, bool]:
-    """The arguments of a dropout function after its input."""
-    return p, training

@@ -1,0 +1,28 @@
+"""SEW-ResNet (Fang et al., Deep Residual Learning in Spiking Neural Networks, NeurIPS 2021), with addition."""
+
+from torch import Tensor, nn
+
+from .layers import Layers, Sizes, kaiming_fan_out
+from .resnet import BasicBlock, ResNet, imagenet_stem
+
+
+class SEWBlock(BasicBlock):
+    """conv-BN-neuron-conv-BN-neuron, plus the shortcut: spikes are added to spikes, so blocks pass on counts 0, 1, 2, ..."""
+
+    def __init__(self, layers: Layers, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(layers, inputs, outputs, stride)
+        if isinstance(self.shortcut, nn.Sequential):
+            self.shortcut.append(layers.neuron(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron(self.body(x)) + self.shortcut(x)
+
+
+def sew_resnet18(layers: Layers, sizes: Sizes) -> nn.Module:
+    """SEW-ResNet-18 with the ImageNet stem; an image of 32x32 is a single pixel in the last stage."""
+    return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=SEWBlock, depths=(2, 2, 2, 2)))
+
+
+def sew_resnet34(layers: Layers, sizes: Sizes) -> nn.Module:
+    """SEW-ResNet-34 with the ImageNet stem; an image of 32x32 is a single pixel in the last stage."""
+    return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=SEWBlock, depths=(3, 4, 6, 3)))

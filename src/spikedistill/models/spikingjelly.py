@@ -1,0 +1,74 @@
+"""Weights of SpikingJelly's residual networks, read into ours."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from .resnet import BasicBlock, ResNet
+
+# Ours and SpikingJelly's names of the same layer; both are torchvision's layout.
+_RENAMED = [
+    (r"^stem\.0\.0\b", "conv1"),
+    (r"^stem\.0\.1\b", "bn1"),
+    (r"\bbody\.0\.0\b", "conv1"),
+    (r"\bbody\.0\.1\b", "bn1"),
+    (r"\bbody\.2\.0\b", "conv2"),
+    (r"\bbody\.2\.1\b", "bn2"),
+    (r"\bshortcut\b", "downsample"),
+    (r"^stages\.0\b", "layer1"),
+    (r"^stages\.1\b", "layer2"),
+    (r"^stages\.2\b", "layer3"),
+    (r"^stages\.3\b", "layer4"),
+    (r"^head\b", "fc"),
+]
+
+
+def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Copy the weights of a SpikingJelly `sew_resnet*` or `spiking_resnet*` into the network of that name here.
+
+    Weights alone are copied, so the neurons are for `create_model` to match. `LIFNode(tau, v_threshold=theta, v_reset=v)` divides
+    its input by tau and is `LIF(decay=1 - 1/tau, threshold=tau * theta, v_reset=tau * v)`, with surrogates taken at a membrane
+    tau times as large; with `decay_input=False` only the decay is to be converted; `IFNode` is `LIF(decay=1)`. A state dict does
+    not say how a SEW network combines spikes either: ours adds (`cnf="ADD"`). torchvision's ResNet-18 and 34 load alike, into
+    `spiking_resnet18` and `spiking_resnet34` with `neuron="relu"`.
+
+    Args:
+        model: the network, as `create_model` makes it.
+        state_dict: what `state_dict()` of SpikingJelly's network returned.
+
+    Raises:
+        ValueError: for a network of another family, or a state dict with missing, unknown or differently shaped entries; nothing is
+            copied then.
+    """
+    network = next((module for module in model.modules() if isinstance(module, ResNet)), None)
+    if network is None or not any(isinstance(module, BasicBlock) for module in network.modules()):
+        raise ValueError(
+            "SpikingJelly's residual networks fit into sew_resnet18, sew_resnet34 and the like; this is none"
+        )
+    ours = {_spikingjelly_name(name): name for name in network.state_dict()}
+    shapes = {theirs: network.state_dict()[name].shape for theirs, name in ours.items()}
+    differing = [
+        f"{name} {list(state_dict[name].shape)} for {list(shape)}"
+        for name, shape in shapes.items()
+        if name in state_dict and state_dict[name].shape != shape
+    ]
+    mismatches = [
+        _count("missing", [name for name in shapes if name not in state_dict]),
+        _count("unknown to this network", [name for name in state_dict if name not in shapes]),
+        _count("of another shape", differing),
+    ]
+    if any(mismatches):
+        raise ValueError(f"the state dict is not one of this network: {'; '.join(filter(None, mismatches))}")
+    network.load_state_dict({ours[name]: tensor for name, tensor in state_dict.items()})
+
+
+def _spikingjelly_name(name: str) -> str:
+    for pattern, theirs in _RENAMED:
+        name = re.sub(pattern, theirs, name)
+    return name
+
+
+def _count(what: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(names)} {what} ({', '.join(names[:3])}{more})" if names else ""

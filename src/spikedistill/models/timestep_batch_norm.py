@@ -1,0 +1,124 @@
+"""Batch-norm whose statistics are each timestep's own."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..temporal.rate import segment_means
+
+
+class TimestepBatchNorm(nn.Module):
+    """Batch-norm with one set of affine parameters for all timesteps and statistics for each.
+
+        y_t = weight * (x_t - mean_t) / sqrt(var_t + eps) + bias
+
+    In training, mean_t and var_t are the statistics of timestep t over the batch and space alone, and row t of the running ones
+    follows them (unbiased variance); evaluation uses row t. So both normalise alike, as in BNTT (Kim and Panda, 2021), where the
+    affine parameters are each timestep's own too. Joint statistics in training with running ones per timestep would not do:
+    evaluation would take away differences between timesteps that the network was trained with.
+
+    Timesteps beyond the last row are evaluated with the last row and cannot be trained on. A value that is constant in time is
+    normalised once in training. Under rate-based gradients, the gradient through var_t takes a timestep's deviations from its mean
+    to be those of its segment's mean rate, as RateBP (Yu et al., NeurIPS 2024) does for joint statistics: exact for segments of
+    length one and for values constant in time, and the memory does not grow with T.
+
+    Args:
+        channels: C.
+        timesteps: rows of running statistics, the number of timesteps of training.
+        momentum: weight of a batch in the running statistics.
+        eps: added to the variance.
+
+    Shape:
+        A signal `[B, C, ...]`, or a tensor `[T, B, C, ...]`; the output is alike.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, timesteps: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(timesteps, channels))
+        self.register_buffer("running_var", torch.ones(timesteps, channels))
+
+    def forward(self, x: Any) -> Any:
+        """The signal normalised, or the tensor `[T, B, C, ...]`."""
+        return self.over_time(x, x.shape[0]) if isinstance(x, Tensor) else x.normalise(self)
+
+    def over_time(self, values: Tensor, timesteps: int) -> Tensor:
+        """Normalise `[T, B, C, ...]`, or `[1, B, C, ...]` that is constant over T timesteps.
+
+        Raises:
+            ValueError: in training, for more timesteps than there are rows.
+        """
+        if not self.training:
+            return self.at(values, torch.arange(timesteps, device=values.device).unsqueeze(1))
+        return self._by_batch(values, timesteps, self.weight, self.bias)[0]
+
+    def at(self, values: Tensor, timestep: Tensor) -> Tensor:
+        """Normalise by the running statistics of given timesteps.
+
+        Args:
+            values: `[..., C, *space]`.
+            timestep: integers, one dimension for each one of `values` before C, of its size or 1.
+        """
+        row = timestep.clamp(max=len(self.running_mean) - 1)
+        scale = self.weight * (self.running_var[row] + self.eps).rsqrt()
+        shift = self.bias - self.running_mean[row] * scale
+        space = [1] * (values.ndim - scale.ndim)
+        return (values * scale.view(*scale.shape, *space) + shift.view(*shift.shape, *space)).to(values.dtype)
+
+    def over_segments(self, spikes: Tensor, rates: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Normalise a rate pair in training: spikes `[T, B, C, ...]` without graph, segment means `[m, B, C, ...]` with one.
+
+        Returns:
+            Both normalised: the rates are the segment means of the spikes. With c the rates less their mean over the batch, their
+            gradient is that of c * mean_t (var_t + var(c) - sg(var(c)) + eps)^(-1/2).
+        """
+        space = [1] * (rates.ndim - 3)
+        with torch.no_grad():
+            normalised, var = self._by_batch(spikes, sum(lengths))
+            inverse = (var + self.eps).rsqrt()
+            slope, cubed = (
+                segment_means(power, lengths).unflatten(1, (1, -1, *space)) for power in (inverse, inverse**3)
+            )
+            values = segment_means(normalised, lengths)
+        over_batch = [d for d in range(rates.ndim) if d not in (0, 2)]
+        precise = rates.to(slope.dtype)
+        centred = precise - precise.mean(over_batch, keepdim=True)
+        answer = centred * slope - centred.detach() * centred.square().mean(over_batch, keepdim=True) * cubed / 2
+        weight, bias = self.weight.view(-1, *space), self.bias.view(-1, *space)
+        out = (values + (answer - answer.detach())) * weight + bias
+        return (normalised * weight + bias).detach().to(spikes.dtype), out.to(rates.dtype)
+
+    def _by_batch(
+        self, values: Tensor, timesteps: int, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Each timestep normalised by its own batch, whose biased variance `[T, C]` is returned too."""
+        if timesteps > len(self.running_mean):
+            raise ValueError(
+                f"training on {timesteps} timesteps, but this batch-norm has statistics for {len(self.running_mean)}: make it with "
+                f"{timesteps} timesteps"
+            )
+        normalised, means, variances = [], [], []
+        for value in values.unbind(0):
+            # momentum 1 leaves the batch's own statistics in the place of the running ones
+            mean, var = torch.zeros_like(self.running_mean[0]), torch.zeros_like(self.running_var[0])
+            normalised.append(F.batch_norm(value, mean, var, weight, bias, True, 1.0, self.eps))
+            means.append(mean)
+            variances.append(var)
+        unbiased = torch.stack(variances)
+        with torch.no_grad():
+            self.running_mean[:timesteps].lerp_(torch.stack(means), self.momentum)
+            self.running_var[:timesteps].lerp_(unbiased, self.momentum)
+        count = values[0].numel() // values.shape[2]
+        return torch.stack(normalised), unbiased * ((count - 1) / count)
+
+    def extra_repr(self) -> str:
+        timesteps, channels = self.running_mean.shape
+        return f"channels={channels}, timesteps={timesteps}, momentum={self.momentum}, eps={self.eps}"

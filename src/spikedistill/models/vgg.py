@@ -1,0 +1,84 @@
+"""Plain stacks of convolutions with average pooling between them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from .layers import Layers, Sizes, kaiming_fan_out
+
+POOL = 0
+
+
+class VGG(nn.Module):
+    """conv3x3-BN-neuron blocks and 2x2 average pooling, then one linear layer; convolutions have a bias.
+
+    A convolution behind a pooling takes means of four spikes, the others spikes.
+
+    Args:
+        layers: the kinds of layer and the width.
+        sizes: what the data fixes.
+        plan: the channels of each block at width 1, and `POOL` between them.
+        flatten: give all positions to the linear layer, which fixes the size of the image; otherwise their mean.
+
+    Raises:
+        ValueError: for an image that the pooling leaves nothing of.
+    """
+
+    def __init__(self, layers: Layers, sizes: Sizes, plan: Sequence[int], *, flatten: bool) -> None:
+        super().__init__()
+        layers = replace(layers, conv_bias=True)
+        self.smallest = 2 ** plan.count(POOL)
+        self._check(sizes.image_size)
+        features: list[nn.Module] = []
+        channels = sizes.in_channels
+        for count in plan:
+            if count == POOL:
+                features.append(nn.AvgPool2d(2))
+                continue
+            inputs, channels = channels, layers.channels(count)
+            features += [layers.conv_norm(inputs, channels), layers.neuron(channels)]
+        self.features = nn.Sequential(*features)
+        self.pool = nn.Identity() if flatten else nn.AdaptiveAvgPool2d(1)
+        side = sizes.image_size // self.smallest if flatten else 1
+        self.head = nn.Linear(channels * side * side, sizes.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(min(x.shape[-2:]))
+        return self.head(self.pool(self.features(x)).flatten(1))
+
+    def _check(self, image_size: int) -> None:
+        if image_size < self.smallest:
+            raise ValueError(
+                f"nothing is left of images of size {image_size} after the poolings of this layout: expected "
+                f"{self.smallest} or more"
+            )
+
+
+def vgg9(layers: Layers, sizes: Sizes) -> nn.Module:
+    """Eight convolutions and a linear layer over all positions (Deng et al., TET, ICLR 2022, call it VGGSNN).
+
+    That the VGG-9 of other papers is this network is inferred.
+    """
+    plan = (64, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL)
+    return kaiming_fan_out(VGG(layers, sizes, plan, flatten=True))
+
+
+def vggsnn(layers: Layers, sizes: Sizes) -> nn.Module:
+    """The name under which `vgg9` is known for event frames of 48x48."""
+    return vgg9(layers, sizes)
+
+
+def vgg11(layers: Layers, sizes: Sizes) -> nn.Module:
+    """Eight convolutions as Yu et al. (RateBP, NeurIPS 2024) order them, global pooling and one linear layer."""
+    plan = (64, POOL, 128, 256, POOL, 512, 512, POOL, 512, POOL, 512, 512)
+    return kaiming_fan_out(VGG(layers, sizes, plan, flatten=False))
+
+
+def vgg13(layers: Layers, sizes: Sizes) -> nn.Module:
+    """Ten convolutions, two before each pooling (Simonyan and Zisserman, 2015).
+
+    Inferred: global pooling and one linear layer as in `vgg11`, in place of the original's three linear layers.
+    """
+    plan = (64, 64, POOL, 128, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL)
+    return kaiming_fan_out(VGG(layers, sizes, plan, flatten=False))

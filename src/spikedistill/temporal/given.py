@@ -1,0 +1,114 @@
+"""Linear layers whose value is known already: only their gradient is computed."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .operations import TRANSPOSED
+
+
+def given_linear(
+    name: str, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any
+) -> Tensor:
+    """The value, as if the layer of that name had computed it from x: with that layer's gradient to x, weight and bias.
+
+    Args:
+        name: "linear", "conv2d", "conv_transpose2d" and so on.
+        value: `[N, ...]`.
+        x: `[N, ...]`.
+        args, kwargs: what the function of that name takes after its bias.
+    """
+    if name == "linear":
+        return _GivenLinear.apply(value, x, weight, bias)
+    geometry_of = _transposed_convolution if name in TRANSPOSED else _convolution
+    geometry, before = geometry_of(weight.shape[2:], *args, **kwargs)
+    return _GivenConvolution.apply(value, torch.nn.functional.pad(x, before) if before else x, weight, bias, geometry)
+
+
+class _GivenLinear(torch.autograd.Function):
+    """The given value of `x @ weight.T + bias`, with the gradient of that expression."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0]
+        flat = grad.flatten(0, -2)
+        _, to_x, to_weight, to_bias = ctx.needs_input_grad
+        return (
+            None,
+            grad @ weight if to_x else None,
+            flat.mT @ x.flatten(0, -2) if to_weight else None,
+            flat.sum(0) if to_bias else None,
+        )
+
+
+class _Geometry(NamedTuple):
+    """How a convolution lies over its input, as its backward takes it."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+
+
+def _convolution(
+    kernel: torch.Size, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> tuple[_Geometry, list[int]]:
+    """Geometry of a convolution with the arguments of `torch.nn.functional.conv2d`, and what to pad before it."""
+    n = len(kernel)
+    dilation = _tuple(dilation, n)
+    before: list[int] = []
+    if padding == "valid":
+        padding = 0
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        padding = tuple(t // 2 for t in total)
+        if any(t % 2 for t in total):  # an even kernel: torch puts the odd one behind
+            before = [side for t in reversed(total) for side in (0, t % 2)]
+    return _Geometry(_tuple(stride, n), _tuple(padding, n), dilation, False, (0,) * n, groups), before
+
+
+def _transposed_convolution(
+    kernel: torch.Size, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
+) -> tuple[_Geometry, list[int]]:
+    """The same for the arguments of `torch.nn.functional.conv_transpose2d`."""
+    n = len(kernel)
+    padding, output_padding = _tuple(padding, n), _tuple(output_padding, n)
+    return _Geometry(_tuple(stride, n), padding, _tuple(dilation, n), True, output_padding, groups), []
+
+
+def _tuple(value: Any, n: int) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * n if len(values) == 1 else values
+
+
+class _GivenConvolution(torch.autograd.Function):
+    """The given value of a convolution of x, with the gradient of that convolution."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        ctx.bias_sizes = None if bias is None else list(bias.shape)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
+            grads[0],
+            x,
+            weight,
+            ctx.bias_sizes,
+            *ctx.geometry,
+            list(ctx.needs_input_grad[1:4]),
+        )
+        return None, to_x, to_weight, to_bias, None
