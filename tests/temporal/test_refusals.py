@@ -107,6 +107,7 @@ ALWAYS = {
     ),
     "autograd.Function": (lambda x: ReversedGradient.apply(x), "view_as.*detach"),
     "no_grad": (without_gradients, "__mul__.*detach"),
+    "reentrant checkpoint of neurons": (lambda x: checkpoint(LIF(), x, use_reentrant=True), "LIF.*use_reentrant=False"),
     "reentrant checkpoint": (
         lambda x: checkpoint(nn.Conv2d(4, 4, 3), x, use_reentrant=True),
         "conv2d.*use_reentrant=False",

@@ -90,6 +90,7 @@ class Rate(Signal):
         self._spikes, self._rates = other._spikes, other._rates
 
     def fire(self, neuron: Any) -> Self:
+        self.keep_graph("LIF")
         dynamics = neuron.dynamics(self.ndim)
         decay, v_init = dynamics["decay"], dynamics["v_init"]
         with_decay, with_v_init = _learns(decay), _learns(v_init)

@@ -96,12 +96,9 @@ class Signal(ABC):
         first = signals[0]
         if kwargs.get("out") is not None:
             first.refuse(name, "it writes to a tensor, out=..., that has no time axis")
-        if not torch.is_grad_enabled() and name != "detach" and any(signal.requires_grad for signal in signals):
-            first.refuse(
-                name,
-                "gradients are switched off around it, and its result would lose the graph unnoticed. To stop a gradient take "
-                "signal.detach(); checkpoint with use_reentrant=False; a torch.autograd.Function cannot take a signal",
-            )
+        if name != "detach":
+            for signal in signals:
+                signal.keep_graph(name)
         in_place = kwargs.pop("inplace", False)
         result = first.apply(name, func, args, kwargs)
         if in_place:
@@ -116,6 +113,21 @@ class Signal(ABC):
             UnsupportedOperationError: always.
         """
         raise UnsupportedOperationError(f"{name!r} has no rule across time under gradient={self.gradient!r}: {advice}")
+
+    def keep_graph(self, name: str) -> None:
+        """Refuse to compute with a signal that carries a graph where gradients are switched off.
+
+        An `autograd.Function` and a reentrant checkpoint run so and see no tensor in a signal: its graph would end there unnoticed.
+
+        Raises:
+            UnsupportedOperationError: in that case.
+        """
+        if self.requires_grad and not torch.is_grad_enabled():
+            self.refuse(
+                name,
+                "gradients are switched off around it, and its result would lose the graph. To stop a gradient take "
+                "signal.detach(); checkpoint with use_reentrant=False; a torch.autograd.Function cannot take a signal",
+            )
 
     @property
     def shape(self) -> torch.Size:

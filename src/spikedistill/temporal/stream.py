@@ -71,6 +71,7 @@ class Stream(Signal):
         self._value = other._value
 
     def fire(self, neuron: Any) -> Self:
+        self.keep_graph("LIF")
         key = self._membranes.key_of(neuron)
         dynamics = neuron.dynamics(self.ndim)
         spikes, membrane = lif_step(self._value, self._membranes.before.get(key), **dynamics)

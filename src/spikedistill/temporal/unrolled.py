@@ -45,6 +45,7 @@ class Unrolled(Signal):
         self._values = other._values
 
     def fire(self, neuron: Any) -> Self:
+        self.keep_graph("LIF")
         dynamics = neuron.dynamics(self.ndim)
         return self._with(lif(self.over_time(), detach_membrane=self.gradient == "sltt", **dynamics))
 
