@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-browser test-peers lint format clean
+.PHONY: demo test test-browser test-peers docs notebooks lint format clean
 
 demo: $(INSTALLED)  ## train on the embedded digits, print accuracy over timesteps, write a report
 	$(BIN)/spikedistill train digits-twsd --out runs/demo --overwrite
@@ -39,5 +39,16 @@ test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snn
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0 --editable .
 	touch $@
 
+docs: .venv/docs  ## the documentation, into site/; to search in it: $(BIN)/python -m http.server -d site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/pytest tests/docs/test_site.py
+
+notebooks: .venv/docs  ## run the notebooks anew and keep their outputs
+	$(BIN)/python docs/execute.py
+
+.venv/docs: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv runs/demo site

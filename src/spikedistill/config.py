@@ -46,6 +46,8 @@ class ModelConfig(_Section):
     """Factor on every hidden channel count."""
     neuron: Literal["lif", "relu"] = "lif"
     """Spiking neurons, or ReLU for the ANN twin of the same layout."""
+    norm: Literal["batch", "timestep_batch"] = "batch"
+    """Batch-norm with statistics of all timesteps together, or of each timestep."""
     lif: NeuronConfig = NeuronConfig()
 
 
@@ -56,6 +58,10 @@ class DataConfig(_Section):
     """One of `spikedistill list data`."""
     root: Path | None = None
     """Folder of the data sets; the environment variable SPIKEDISTILL_DATA where left out."""
+    size: AtLeastOne | None = None
+    """Side in pixels of the images of image_folder; 32 where left out."""
+    slicing: Literal["number", "time"] | None = None
+    """Frames of nmnist by equal number of events (where left out) or by equal time."""
     batch_size: AtLeastOne = 128
     """Images per step, over all devices together."""
     train_samples: AtLeastOne | None = None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Config
+from .data import Dataset, load_dataset
 from .models import load_model, read_model_file
 from .temporal import Temporal
 
@@ -81,6 +82,21 @@ class RunFolder:
     def read_cost(self) -> dict[str, Any]:
         """Training speed and memory, `{images_per_s, peak_mib}`; empty where training measured none."""
         return json.loads(self.cost.read_text()) if self.cost.is_file() else {}
+
+
+def dataset_of(config: Config, root: Path | None = None) -> Dataset:
+    """The data set of a run.
+
+    Args:
+        config: of the run.
+        root: folder of the data sets, where it is another one now.
+
+    Raises:
+        FileNotFoundError: where files are missing.
+        ValueError: for an unknown data set, an option that is not its own, or a damaged file.
+    """
+    data = config.data
+    return load_dataset(data.name, root or data.root, timesteps=config.timesteps, size=data.size, slicing=data.slicing)
 
 
 def load(run: Path | str) -> Temporal:

@@ -11,11 +11,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..config import Config
-from ..data import Dataset, Samples, as_network_input, in_order, load_dataset, split_holdout
+from ..data import Dataset, Samples, as_network_input, in_order, split_holdout
 from ..files import write_atomically
 from ..models import load_model
 from ..objectives.submodels import prefix_means
-from ..run_folder import RunFolder
+from ..run_folder import RunFolder, dataset_of
 from ..temporal import Temporal
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -41,7 +41,7 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
     """
     folder = RunFolder.trained(run)
     config = folder.config()
-    dataset = load_dataset(config.data.name, root or config.data.root, timesteps=config.timesteps)
+    dataset = dataset_of(config, root)
     heldout = held_out(config, dataset)
     results: dict[str, Any] = {
         "schema": SCHEMA,

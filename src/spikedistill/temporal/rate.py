@@ -105,6 +105,7 @@ class Rate(Signal):
         return type(self)(response.spikes, rates.to(response.spikes.dtype), self._lengths)
 
     def normalise(self, norm: Any) -> Self:
+        self.keep_graph("timestep batch-norm")
         if norm.training and not self.is_constant:
             spikes, rates = norm.over_segments(self._spikes, self._rates, self._lengths)
             return type(self)(spikes, rates, self._lengths)

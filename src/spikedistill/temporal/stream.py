@@ -79,6 +79,7 @@ class Stream(Signal):
         return self._with(spikes)
 
     def normalise(self, norm: Any) -> Self:
+        self.keep_graph("timestep batch-norm")
         if norm.training:
             self.refuse(
                 "timestep batch-norm", "in training mode it needs the whole batch's timesteps; call model.eval() first"

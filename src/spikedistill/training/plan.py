@@ -12,12 +12,11 @@ from ..data import (
     as_network_input,
     augment,
     balanced_order,
-    load_dataset,
     split_holdout,
 )
 from ..models import create_model
 from ..objectives import Objective, create_objective
-from ..run_folder import RunFolder, load
+from ..run_folder import RunFolder, dataset_of, load
 from ..seeds import derive_seed
 from ..temporal import Temporal
 from ..temporal.signal import segment_lengths
@@ -66,7 +65,7 @@ def make_plan(config: Config) -> Plan:
     """
     objective = create_objective(config.objective.name, **config.objective.options)
     check_gradient(config, objective)
-    dataset = load_dataset(config.data.name, config.data.root, timesteps=config.timesteps)
+    dataset = dataset_of(config)
     spec = model_spec(config, dataset)
     create_model(**spec)
     teacher = load_teacher(config, objective, len(dataset.classes))
@@ -133,6 +132,8 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
         "neuron": model.neuron,
         "width": model.width,
     }
+    if model.norm == "timestep_batch":
+        spec |= {"norm": model.norm, "norm_timesteps": config.timesteps}
     if dataset.kind == "image":
         spec |= {"mean": dataset.mean, "std": dataset.std}
     if model.neuron == "lif":

@@ -1,0 +1,96 @@
+"""Every command in the documentation, given to the command line up to the moment where the work would begin."""
+
+import re
+import shlex
+
+import pytest
+from pages import PAGES, ROOT, fences, name_of, prose
+
+from spikedistill import cli
+from spikedistill.data import list_datasets
+from spikedistill.models import list_models
+from spikedistill.objectives import create_objective
+from spikedistill.recipes import recipe
+from spikedistill.training.plan import check_gradient
+
+PLACEHOLDERS = re.compile(r"\b(RECIPE|RUN|COMMAND)\b|\.\.\.")
+
+
+def commands(page):
+    """The arguments of every `spikedistill ...` on a page, in fenced code and within a sentence."""
+    lines = [line for fence in fences(page, "sh") for line in fence.code.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`(spikedistill [^`\n]+)`", prose(page))
+    for line in lines:
+        words = shlex.split(line.removeprefix(".venv/bin/"), comments=True)
+        if words[:1] == ["spikedistill"] and not PLACEHOLDERS.search(line):
+            yield words[1:]
+
+
+COMMANDS = [pytest.param(words, id=" ".join(words)) for page in PAGES for words in commands(page)]
+
+
+class WorkBegins(BaseException):
+    """Raised in place of the work, so that the command line cannot take it for a user's mistake."""
+
+
+@pytest.fixture
+def begun(monkeypatch, tmp_path):
+    """The arguments that each command would begin its work with; runs that they name exist."""
+
+    def begin(*arguments, **options):
+        raise WorkBegins(*arguments)
+
+    for place in ("training.train", "training.compare", "evaluation.evaluate", "report.write_report"):
+        monkeypatch.setattr(f"spikedistill.{place}", begin)
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/digits-twsd/seed0", "runs/demo"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text(recipe("digits-twsd").to_yaml())
+
+
+def check(config):
+    """What a run checks before it reads data."""
+    assert config.model.name in list_models()
+    assert config.data.name in list_datasets()
+    objective = create_objective(config.objective.name, **config.objective.options)
+    check_gradient(config, objective)
+    return objective
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_documented_command_is_understood(words, begun, capsys, monkeypatch):
+    if "--data.root" not in words:
+        monkeypatch.delenv("SPIKEDISTILL_DATA", raising=False)
+    if len(words) == 1 and words not in (["data"], ["list"]):
+        assert words[0] in cli._COMMANDS, "a command spoken of by its name"
+    elif "--help" in words:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(words)
+    elif words[0] == "list" or words in (["data"], ["data", "digits"]):
+        assert cli.main(words) == 0
+    elif words[0] == "data":
+        assert cli.main(words) == 2, "the files are not here"
+        assert "SPIKEDISTILL_DATA" in capsys.readouterr().err
+    else:
+        with pytest.raises(WorkBegins) as begins:
+            cli.main(words)
+        if words[0] == "train":
+            (config,) = begins.value.args
+            assert check(config).needs_teacher == (config.teacher is not None)
+        if words[0] == "compare":
+            for config in begins.value.args[0]:
+                check(config)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_documented_make_targets_exist(page):
+    makefile = (ROOT / "Makefile").read_text()
+    for fence in fences(page, "sh"):
+        for target in re.findall(r"^make ([\w-]+)", fence.code, re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_a_command_with_an_unknown_setting_would_be_noticed(begun):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", "digits-twsd", "--objective.options.gama", "1"])
+    assert cli.main(["train", "digits-twsc"]) == 2

@@ -1,0 +1,46 @@
+"""What the pages say of the objectives, held against the catalogue."""
+
+import inspect
+import re
+
+import pytest
+from pages import DOCS, table_after
+
+from spikedistill import LIF
+from spikedistill.objectives import create_objective, list_objectives, objective_options
+
+METHOD_PAGES = {page.name: page.read_text() for page in sorted((DOCS / "methods").glob("*.md"))}
+
+
+@pytest.mark.parametrize("objective", list_objectives())
+def test_the_options_of_an_objective_stand_on_one_page_with_their_defaults(objective):
+    heading = f"### `{objective}`\n"
+    (text,) = [text for text in METHOD_PAGES.values() if heading in text]
+    described = {row[0]: row[1] for row in table_after(heading, text)}
+    assert described == {name: str(default) for name, default in objective_options(objective).items()}
+
+
+def test_the_overview_knows_every_objective_its_teacher_and_whether_one_rate_segment_is_enough():
+    rows = {row[0]: row for row in table_after("# Methods\n", METHOD_PAGES["index.md"])}
+    assert rows.keys() == set(list_objectives())
+    for name, (_, _, _, teacher, segment, link) in rows.items():
+        objective = create_objective(name)
+        assert teacher == ("yes" if objective.needs_teacher else "no"), name
+        assert (segment == "no") == objective.compares_submodels, name
+        page = re.search(r"\((\w+\.md)\)", link)[1]
+        assert f"### `{name}`\n" in METHOD_PAGES[page], name
+
+
+def test_the_page_on_gradients_names_the_objectives_that_one_segment_silences():
+    section = METHOD_PAGES["gradients.md"].split("### Objectives that one segment silences")[1].split("\n#")[0]
+    silenced, fine = re.split(r"are therefore\s+refused", section)
+    named = [set(re.findall(r"`([\w-]+)`", part)) & set(list_objectives()) for part in (silenced, fine)]
+    compares = {name for name in list_objectives() if create_objective(name).compares_submodels}
+    assert named[0] == compares
+    assert not named[1] & compares
+
+
+def test_the_neurons_options_stand_on_the_page_about_networks_with_their_defaults():
+    text = (DOCS / "tour" / "layers.md").read_text()
+    described = {row[0]: row[1].strip('"') for row in table_after("## The neuron", text)}
+    assert described == {name: str(p.default) for name, p in inspect.signature(LIF).parameters.items()}
