@@ -151,7 +151,9 @@ class Config(_Section):
     overwrite: bool = False
     """Delete what is in the run folder first."""
     teacher: Path | None = None
-    """Run folder of a trained network that teaches, such as runs/cifar10-ann/seed0; for objectives that need one."""
+    """Run folder (such as runs/cifar10-ann/seed0) or safetensors file of a trained network; for objectives that need one."""
+    teacher_model: str | None = None
+    """Name of the ANN whose weights the teacher's file holds, where it is a safetensors file from elsewhere."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

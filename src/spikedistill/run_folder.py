@@ -6,7 +6,7 @@ from typing import Any
 
 from .config import Config
 from .data import Dataset, load_dataset
-from .models import load_model, read_model_file
+from .models import load_model
 from .temporal import Temporal
 
 
@@ -64,10 +64,6 @@ class RunFolder:
             ValueError: where config.yaml is damaged.
         """
         return Config.from_yaml(self.config_file.read_text(), origin=str(self.config_file))
-
-    def model_spec(self) -> dict[str, Any]:
-        """The arguments of `create_model` for the trained network."""
-        return read_model_file(self.model)[0]
 
     def read_results(self) -> dict[str, Any]:
         """What evaluation wrote.

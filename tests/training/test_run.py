@@ -7,7 +7,7 @@ import math
 import lightning as L
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from spikedistill import load, train
 from spikedistill.config import Config, DataConfig, OptimizerConfig, TrainerConfig
@@ -176,7 +176,30 @@ def test_a_trained_ann_teaches_and_stays_as_it_was(tmp_path):
     module, images = DistillationModule(plan), torch.rand(4, 1, 8, 8)
     with torch.no_grad():
         assert torch.allclose(module.teacher_logits(images), load(ann.path)(images, timesteps=1)[0], atol=1e-5)
-    assert not any(p.requires_grad for p in plan.teacher.parameters())
+    assert not any(p.requires_grad for p in plan.teacher.function.parameters())
+
+
+def test_weights_from_elsewhere_and_any_function_can_teach(tmp_path):
+    ann = RunFolder(train(quick("digits-ann", out=tmp_path / "ann")))
+    weights = {k.removeprefix("network."): v for k, v in load_file(ann.model).items() if not k.startswith("normalize")}
+    save_file(weights, tmp_path / "weights.safetensors")
+    outcomes = []
+    teacher = {"teacher": tmp_path / "weights.safetensors", "teacher_model": "convnet"}
+    model = load(ann.path)
+    for changes, function in (({"teacher": ann.path}, None), ({}, lambda images: model(images, timesteps=3).mean(0))):
+        config = quick("digits-twkd", out=tmp_path / f"student{len(outcomes)}", **changes)
+        outcomes.append(load_file(RunFolder(train(config, teacher=function)).model))
+    assert all(torch.equal(outcomes[0][key], outcomes[1][key]) for key in outcomes[0])
+    wide = quick("digits-ann", out=tmp_path / "wide").model.model_copy(update={"width": 1.0})
+    wide_ann = RunFolder(train(quick("digits-ann", out=tmp_path / "wide", model=wide)))
+    weights = {
+        k.removeprefix("network."): v for k, v in load_file(wide_ann.model).items() if not k.startswith("normalize")
+    }
+    save_file(weights, tmp_path / "weights.safetensors")
+    assert make_plan(quick("digits-twkd", **teacher)).teacher is not None
+    save_file({"w": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="holds the weights of another network"):
+        make_plan(quick("digits-twkd", **teacher))
 
 
 def test_nothing_is_lost_where_a_run_stands_already(run, tmp_path):

@@ -1,6 +1,6 @@
 """Networks by name, and their ANN twins."""
 
-from .files import load_model, read_model_file, save_model
+from .files import load_model, load_weights, save_model
 from .layers import Normalize
 from .registry import create_model, list_models
 from .spikingjelly import load_spikingjelly
@@ -13,6 +13,6 @@ __all__ = [
     "list_models",
     "load_model",
     "load_spikingjelly",
-    "read_model_file",
+    "load_weights",
     "save_model",
 ]

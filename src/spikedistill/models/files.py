@@ -27,26 +27,6 @@ def save_model(model: Temporal, spec: dict[str, Any], path: Path) -> None:
     write_atomically(path, save(tensors, metadata={_KEY: json.dumps(spec)}))
 
 
-def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The spec and the tensors that `save_model` wrote.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is damaged or not written by `save_model`.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: train a model first, or check the path")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no complete safetensors file ({error}): copy or train it again") from None
-    if _KEY not in metadata:
-        raise ValueError(f"{path} does not say which network it holds: expected a model.safetensors of a run folder")
-    return json.loads(metadata[_KEY]), tensors
-
-
 def load_model(path: Path) -> Temporal:
     """Read a network that `save_model` wrote, in eval mode.
 
@@ -54,10 +34,44 @@ def load_model(path: Path) -> Temporal:
         FileNotFoundError: where there is no such file.
         ValueError: where it is damaged or not written by `save_model`.
     """
-    spec, tensors = read_model_file(path)
-    model = create_model(**spec)
+    metadata, tensors = _read(path)
+    if _KEY not in metadata:
+        raise ValueError(
+            f"{path} does not say which network it holds: expected a model.safetensors of a run folder, or a model's name with it"
+        )
+    model = create_model(**json.loads(metadata[_KEY]))
+    _fill(model, tensors, path)
+    return model.eval()
+
+
+def load_weights(model: Temporal, path: Path) -> None:
+    """Fill a network with the weights of any safetensors file; statistics of the images that it lacks stay as they are.
+
+    Args:
+        model: the network, as `create_model` makes it.
+        path: a file with the tensors of that layout under our names.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is damaged, or holds the weights of another network.
+    """
+    own = model.module.state_dict()
+    tensors = {name if name in own else f"network.{name}": tensor for name, tensor in _read(path)[1].items()}
+    _fill(model, {name: tensor for name, tensor in own.items() if name.startswith("normalize.")} | tensors, path)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: train a model first, or check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no complete safetensors file ({error}): copy or train it again") from None
+
+
+def _fill(model: Temporal, tensors: dict[str, Tensor], path: Path) -> None:
     try:
         model.module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the network it names: {str(error).splitlines()[1].strip()}") from None
-    return model.eval()
+        raise ValueError(f"{path} holds the weights of another network: {str(error).splitlines()[1].strip()}") from None

@@ -27,10 +27,11 @@ _RENAMED = [
 def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Copy the weights of a SpikingJelly `sew_resnet*` or `spiking_resnet*` into the network of that name here.
 
-    Weights alone are copied, so the neurons are for `create_model` to match. `LIFNode(tau, v_threshold=theta, v_reset=v)` divides
-    its input by tau and is `LIF(decay=1 - 1/tau, threshold=tau * theta, v_reset=tau * v)`, with surrogates taken at a membrane
-    tau times as large; with `decay_input=False` only the decay is to be converted; `IFNode` is `LIF(decay=1)`. A state dict does
-    not say how a SEW network combines spikes either: ours adds (`cnf="ADD"`). torchvision's ResNet-18 and 34 load alike, into
+    Weights alone are copied, so the neurons are for `create_model` to match. SpikingJelly's reset is hard by default, to 0.0; it
+    measures membranes from there, so that any other `v_reset` is subtracted from the threshold. `IFNode` is `LIF(decay=1.0)`.
+    `LIFNode(tau, v_threshold=theta)` divides its input by tau and is `LIF(decay=1 - 1/tau, threshold=tau * theta)`, with
+    surrogates taken at a membrane tau times as large; with `decay_input=False` only the decay is to be converted. Nor does a
+    state dict say how a SEW network combines spikes: ours adds (`cnf="ADD"`). torchvision's ResNet-18 and 34 load alike, into
     `spiking_resnet18` and `spiking_resnet34` with `neuron="relu"`.
 
     Args:

@@ -81,20 +81,18 @@ class TimestepBatchNorm(nn.Module):
             gradient is that of c * mean_t (var_t + var(c) - sg(var(c)) + eps)^(-1/2).
         """
         space = [1] * (rates.ndim - 3)
+        weight, bias = self.weight.view(-1, *space), self.bias.view(-1, *space)
         with torch.no_grad():
             normalised, var = self._by_batch(spikes, sum(lengths))
-            inverse = (var + self.eps).rsqrt()
-            slope, cubed = (
-                segment_means(power, lengths).unflatten(1, (1, -1, *space)) for power in (inverse, inverse**3)
-            )
-            values = segment_means(normalised, lengths)
+            means = segment_means(normalised, lengths)
+            normalised = (normalised * weight + bias).to(spikes.dtype)
+            inverse = (var + self.eps).rsqrt().unflatten(1, (1, -1, *space))
+            slope, cubed = segment_means(inverse, lengths), segment_means(inverse**3, lengths)
         over_batch = [d for d in range(rates.ndim) if d not in (0, 2)]
         precise = rates.to(slope.dtype)
         centred = precise - precise.mean(over_batch, keepdim=True)
         answer = centred * slope - centred.detach() * centred.square().mean(over_batch, keepdim=True) * cubed / 2
-        weight, bias = self.weight.view(-1, *space), self.bias.view(-1, *space)
-        out = (values + (answer - answer.detach())) * weight + bias
-        return (normalised * weight + bias).detach().to(spikes.dtype), out.to(rates.dtype)
+        return normalised, ((means + (answer - answer.detach())) * weight + bias).to(rates.dtype)
 
     def _by_batch(
         self, values: Tensor, timesteps: int, weight: Tensor | None = None, bias: Tensor | None = None

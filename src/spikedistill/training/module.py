@@ -27,8 +27,6 @@ class DistillationModule(L.LightningModule):
         super().__init__()
         self.plan = plan
         self.network = plan.build_network()
-        # in a list, so that it is no submodule: never wrapped by DDP, never in a checkpoint
-        self.teacher = [plan.teacher] if plan.teacher is not None else []
         self.sums: dict[str, Tensor] = {}
         self.seen = 0
 
@@ -38,12 +36,8 @@ class DistillationModule(L.LightningModule):
         return self.network(inputs) if events else self.network(inputs, timesteps=self.plan.config.timesteps)
 
     def teacher_logits(self, inputs: Tensor) -> Tensor | None:
-        """Logits `[B, C]` of the frozen teacher on the student's own batch; of the mean frame where it is one of events."""
-        for teacher in self.teacher:
-            image = inputs.mean(0) if self.plan.dataset.kind == "events" else inputs
-            with torch.no_grad():
-                return teacher(image, timesteps=self.plan.config.timesteps).mean(0)
-        return None
+        """Logits `[B, C]` of the teacher on the student's own batch, where there is one."""
+        return None if self.plan.teacher is None else self.plan.teacher.logits(inputs, self.plan.dataset.kind)
 
     def shared_scores(self, logits: Tensor, target: Tensor) -> Tensor | None:
         """Scores `[T]` of the timesteps, averaged over processes, so that all rank alike; None for a single process."""
@@ -54,8 +48,9 @@ class DistillationModule(L.LightningModule):
         return self.trainer.strategy.reduce(scores, reduce_op="mean")
 
     def on_fit_start(self) -> None:
-        for teacher in self.teacher:
-            teacher.to(self.device)
+        # no submodule, so that DDP does not wrap it and no checkpoint holds it
+        if self.plan.teacher is not None:
+            self.plan.teacher.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         if self.trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:

@@ -1,9 +1,11 @@
 """A configuration made concrete: its data, network and objective, with everything checked that needs more than one of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config import Config, ModelConfig
 from ..data import (
@@ -16,10 +18,11 @@ from ..data import (
 )
 from ..models import create_model
 from ..objectives import Objective, create_objective
-from ..run_folder import RunFolder, dataset_of, load
+from ..run_folder import dataset_of
 from ..seeds import derive_seed
 from ..temporal import Temporal
 from ..temporal.signal import segment_lengths
+from .teacher import Teacher, load_teacher
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Plan:
     augmentations: tuple[str, ...]
     spec: dict[str, Any]
     objective: Objective
-    teacher: Temporal | None
+    teacher: Teacher | None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
         """Itself: nothing in a plan changes, and averaging weights copies the module that holds it."""
@@ -56,7 +59,7 @@ class Plan:
         return create_model(**self.spec)
 
 
-def make_plan(config: Config) -> Plan:
+def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None) -> Plan:
     """Load and check what a configuration names.
 
     Raises:
@@ -68,9 +71,9 @@ def make_plan(config: Config) -> Plan:
     dataset = dataset_of(config)
     spec = model_spec(config, dataset)
     create_model(**spec)
-    teacher = load_teacher(config, objective, len(dataset.classes))
+    taught_by = load_teacher(config, objective, dataset, teacher)
     train, holdout = training_samples(config, dataset)
-    return Plan(config, dataset, train, holdout, check_augmentations(config, dataset), spec, objective, teacher)
+    return Plan(config, dataset, train, holdout, check_augmentations(config, dataset), spec, objective, taught_by)
 
 
 def check_gradient(config: Config, objective: Objective) -> None:
@@ -91,32 +94,6 @@ def check_gradient(config: Config, objective: Objective) -> None:
             f"objective {objective.name!r} lets timesteps teach each other, but under --gradient rate with one segment all "
             "timesteps share one gradient path and nothing would be learned from it: use --segments 2 or more, or --gradient bptt"
         )
-
-
-def load_teacher(config: Config, objective: Objective, num_classes: int) -> Temporal | None:
-    """The frozen network of the run that `config.teacher` names.
-
-    Raises:
-        ValueError: for a teacher without use, one that is missing, or one of other classes.
-        FileNotFoundError: where that run has no trained network.
-    """
-    if not objective.needs_teacher:
-        if config.teacher is not None:
-            raise ValueError(
-                f"objective {objective.name!r} learns from no teacher: leave --teacher {config.teacher} out"
-            )
-        return None
-    if config.teacher is None:
-        ann = f"{config.data.name}-ann"
-        raise ValueError(
-            f"objective {objective.name!r} learns from a trained network: train one, spikedistill train {ann}, and pass it, "
-            f"--teacher runs/{ann}/seed0"
-        )
-    teacher = load(config.teacher).requires_grad_(False)
-    known = RunFolder(config.teacher).model_spec()["num_classes"]
-    if known != num_classes:
-        raise ValueError(f"the teacher {config.teacher} knows {known} classes, the data set has {num_classes}")
-    return teacher
 
 
 def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:

@@ -5,8 +5,11 @@ import logging
 import os
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ..config import Config
 from ..data import Batches
@@ -21,11 +24,13 @@ if TYPE_CHECKING:
     import lightning as L
 
 
-def train(config: Config) -> Path:
+def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) -> Path:
     """Train, evaluate and report one run.
 
     Args:
         config: what to train; `spikedistill.recipes.recipe(name)` returns one to start from.
+        teacher: for objectives that learn from a trained network, any function from images `[B, C, H, W]` in [0, 1] to logits
+            `[B, classes]`, in place of `config.teacher`.
 
     Returns:
         The run folder, which holds config.yaml, metrics.csv, checkpoints/, model.safetensors, results.json,
@@ -43,7 +48,7 @@ def train(config: Config) -> Path:
         check_same_run(config, run)
     if resuming and run.is_complete:
         return run.path
-    plan = make_plan(config)
+    plan = make_plan(config, teacher)
     trained = resuming and run.model.is_file()
     if is_main_process():
         if not resuming:

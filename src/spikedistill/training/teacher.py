@@ -1,0 +1,110 @@
+"""The trained network that a run learns from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config
+from ..data import Dataset, as_network_input
+from ..models import create_model, load_model, load_weights
+from ..objectives import Objective
+from ..run_folder import RunFolder
+from ..temporal import Temporal
+
+
+class Teacher:
+    """A frozen function from the student's own batch to logits `[B, C]`.
+
+    Args:
+        function: takes images `[B, C, H, W]` in [0, 1], augmented as the student sees them (for events, the mean of the frames),
+            and normalises them itself.
+        num_classes: C, which its logits must have.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], num_classes: int) -> None:
+        self.function = function
+        self.num_classes = num_classes
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor, kind: str) -> Tensor:
+        """Logits `[B, C]` on a batch of images, or of event frames `[T, B, C, H, W]`.
+
+        Raises:
+            ValueError: where the function returns anything else.
+        """
+        images = inputs.mean(0) if kind == "events" else inputs
+        logits = self.function(images)
+        if logits.shape != (len(images), self.num_classes):
+            raise ValueError(
+                f"the teacher returned {list(logits.shape)} for {len(images)} inputs; expected logits "
+                f"[{len(images)}, {self.num_classes}]"
+            )
+        return logits
+
+    def to(self, device: torch.device) -> None:
+        """Move it, where it is a module."""
+        if isinstance(self.function, nn.Module):
+            self.function.to(device)
+
+
+class MeanLogits(nn.Module):
+    """A network over time as a function to logits `[B, C]`, the mean over its timesteps; frozen, in eval mode."""
+
+    def __init__(self, network: Temporal, timesteps: int) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.timesteps = timesteps
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images, timesteps=self.timesteps).mean(0)
+
+
+def load_teacher(
+    config: Config, objective: Objective, dataset: Dataset, given: Callable[[Tensor], Tensor] | None = None
+) -> Teacher | None:
+    """The teacher that a run names or is given.
+
+    Raises:
+        ValueError: for a teacher without use, one that is missing, or one of other classes.
+        FileNotFoundError: where that run or file is not there.
+    """
+    num_classes = len(dataset.classes)
+    if not objective.needs_teacher:
+        if config.teacher is not None or given is not None:
+            raise ValueError(
+                f"objective {objective.name!r} learns from no teacher: leave it out ({config.teacher or given})"
+            )
+        return None
+    if given is not None:
+        teacher = Teacher(given.eval().requires_grad_(False) if isinstance(given, nn.Module) else given, num_classes)
+    elif config.teacher is not None:
+        network = read_network(config.teacher, config.teacher_model, dataset)
+        teacher = Teacher(MeanLogits(network, config.timesteps), num_classes)
+    else:
+        ann = f"{config.data.name}-ann"
+        raise ValueError(
+            f"objective {objective.name!r} learns from a trained network: train one, spikedistill train {ann}, and pass it, "
+            f"--teacher runs/{ann}/seed0"
+        )
+    first = dataset.train.inputs(torch.zeros(1, dtype=torch.int64))
+    teacher.logits(as_network_input(first, dataset.kind), dataset.kind)
+    return teacher
+
+
+def read_network(path: Path, model: str | None, dataset: Dataset) -> Temporal:
+    """The network of a run folder, of a model file, or of a safetensors file with the weights of the ReLU twin of a named model."""
+    if model is None:
+        return load_model(path if path.suffix == ".safetensors" else RunFolder.trained(path).model)
+    network = create_model(
+        model,
+        num_classes=len(dataset.classes),
+        in_channels=dataset.channels,
+        image_size=dataset.size[0],
+        neuron="relu",
+        mean=dataset.mean,
+        std=dataset.std,
+    )
+    load_weights(network, path)
+    return network.eval()
