@@ -35,7 +35,7 @@ test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snn
 
 .venv-peers/installed: constraints.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy scipy tqdm loguru matplotlib pytest
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy scipy tqdm loguru matplotlib h5py safetensors pytest
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0 --editable .
 	touch $@
 

@@ -159,7 +159,9 @@ def test_the_state_of_other_samples_or_another_network_is_refused():
     _, state = model.step(x)
     with pytest.raises(ValueError, match=r"the state is \[2, 3, 6, 6\], the current \[1, 3, 6, 6\]"):
         model.step(x[:1], state)
-    with pytest.raises(ValueError, match=r"the state is not one of this network: 0\.2, other fit no LIF layer in it"):
+    with pytest.raises(
+        ValueError, match=r"the state is not one of this network: 0\.2, other fit no layer with state in it"
+    ):
         model.step(x, {"other": state["0.2"], "1.2": state["1.2"]})
 
 

@@ -61,7 +61,7 @@ class Temporal(nn.Module):
 
         Args:
             x: the input `[B, ...]` of this timestep.
-            state: membranes by module path, as the previous step returned them; None at the first timestep. Rows of the tensors
+            state: membranes (and counted timesteps) by module path, as the previous step returned them; None at first. Rows of the tensors
                 are samples, so that finished ones can be dropped: `{k: v[keep] for k, v in state.items()}`.
 
         Returns:
@@ -79,7 +79,9 @@ class Temporal(nn.Module):
         out = self.module(Stream(x if torch.is_grad_enabled() else x.detach(), membranes))
         if membranes.before and membranes.before.keys() != membranes.after.keys():
             strangers = sorted(membranes.before.keys() ^ membranes.after.keys())
-            raise ValueError(f"the state is not one of this network: {', '.join(strangers)} fit no LIF layer in it")
+            raise ValueError(
+                f"the state is not one of this network: {', '.join(strangers)} fit no layer with state in it"
+            )
         return replace_signals(out, lambda signal: signal.sample), membranes.after
 
     def _check(self, x: Tensor, timesteps: int | None) -> tuple[Tensor, int]:
