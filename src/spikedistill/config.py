@@ -125,6 +125,8 @@ class TrainerConfig(_Section):
     """Score the test set after every epoch too. It still selects nothing: the best epoch on it is only shown, as optimistic."""
     checkpoint_seconds: NotNegative = 300.0
     """Seconds between checkpoints within an epoch; there is one after every epoch besides."""
+    keep_memory: bool = True
+    """Keep freed memory in the process, which makes CPU training faster (glibc alone; see spikedistill.training.allocator)."""
     progress: bool = True
     """Show the progress bar."""
 

@@ -61,8 +61,8 @@ class Temporal(nn.Module):
 
         Args:
             x: the input `[B, ...]` of this timestep.
-            state: membranes (and counted timesteps) by module path, as the previous step returned them; None at first. Rows of the tensors
-                are samples, so that finished ones can be dropped: `{k: v[keep] for k, v in state.items()}`.
+            state: membranes (and counted timesteps) by module path, as the previous step returned them; None at first. Rows of
+                the tensors are samples, so that finished ones can be dropped: `{k: v[keep] for k, v in state.items()}`.
 
         Returns:
             The logits `[B, C]` of this timestep and the state to pass on.

@@ -123,9 +123,12 @@ def _fit(plan: Plan, run: RunFolder) -> None:
     Raises:
         RunStopped: where the process was asked to stop; a checkpoint is saved.
     """
+    from .allocator import keep_freed_memory
     from .callbacks import Speedometer
     from .module import DistillationModule
 
+    if plan.config.trainer.keep_memory:
+        keep_freed_memory()
     module = DistillationModule(plan)
     speed = Speedometer()
     trainer = make_trainer(plan, run, speed)
