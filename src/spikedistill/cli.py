@@ -170,18 +170,22 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.table import Table
 
     T = max(int(key.removeprefix("accuracy_")) for key in rows[0] if key.removeprefix("accuracy_").isdigit())
-    table = Table(title=f"accuracy in percent, mean ± standard deviation over {rows[0]['seeds']} seeds")
+    dataset = rows[0]["method"].partition("-")[0]
+    seeds = rows[0]["seeds"]
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    table = Table(title=f"{dataset}: accuracy in percent, {over}")
     table.add_column("method")
-    for column in (*(f"k={k}" for k in range(1, T + 1)), "mean over k", "against the first [95 %], p"):
+    for column in (*(f"k={k}" for k in range(1, T + 1)), "mean over k", "mean over k against the first [95 %], p"):
         table.add_column(column, justify="right")
     for row in rows:
-        shown = [f"{row[f'accuracy_{k}']:.2f} ± {row[f'accuracy_{k}_std']:.2f}" for k in range(1, T + 1)]
+        columns = [*(f"accuracy_{k}" for k in range(1, T + 1)), "area"]
+        shown = [f"{row[name]:.2f}" + (f" ± {row[f'{name}_std']:.2f}" if seeds > 1 else "") for name in columns]
         against = "-"
         if "area_difference" in row:
             against = (
                 f"{row['area_difference']:+.2f} [{row['area_low']:+.2f}, {row['area_high']:+.2f}], {row['area_p']:.3f}"
             )
-        table.add_row(row["method"], *shown, f"{row['area']:.2f} ± {row['area_std']:.2f}", against)
+        table.add_row(row["method"].partition("-")[2], *shown, against)
     Console().print(table)
     print(f"leaderboard: {folder / 'leaderboard.csv'}")
 
