@@ -264,5 +264,5 @@ def test_files_that_hold_no_model_are_refused(tmp_path):
         load_model(path)
     spec = {"name": "convnet", "num_classes": 3, "in_channels": 2, "image_size": 8, "width": 0.1}
     save_file({"weight": torch.zeros(2)}, path, metadata={"spikedistill": json.dumps(spec)})
-    with pytest.raises(ValueError, match="does not fit the network it names: Missing key"):
+    with pytest.raises(ValueError, match="holds the weights of another network: Missing key"):
         load_model(path)

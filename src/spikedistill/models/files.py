@@ -74,4 +74,6 @@ def _fill(model: Temporal, tensors: dict[str, Tensor], path: Path) -> None:
     try:
         model.module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{path} holds the weights of another network: {str(error).splitlines()[1].strip()}") from None
+        detail = str(error).splitlines()[1].strip()
+        shown = detail if len(detail) < 160 else detail[:160] + " ..."
+        raise ValueError(f"{path} holds the weights of another network: {shown}") from None
