@@ -1,7 +1,7 @@
 """The typed, validated configuration of a run. A recipe is a function that returns one; the command line overrides its fields."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +16,12 @@ class _Section(BaseModel):
     """Unknown keys are refused; docstrings below a field are its help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
 
 
 class NeuronConfig(_Section):
@@ -187,8 +193,10 @@ def explain(error: Exception) -> str:
     """What was wrong with a configuration, in one line."""
     if not isinstance(error, ValidationError):
         return str(error).splitlines()[0]
-    found = [
-        f"{'.'.join(str(part) for part in item['loc'])}: got {item['input']!r}, {item['msg'][0].lower()}{item['msg'][1:]}"
-        for item in error.errors()
-    ]
+    found = []
+    for item in error.errors():
+        message = item["msg"].removeprefix("Value error, ")  # of a section, which said what it got
+        if item["type"] != "value_error":
+            message = f"got {item['input']!r}, {message[0].lower()}{message[1:]}"
+        found.append(": ".join([*(str(part) for part in item["loc"]), message]))
     return "; ".join(found)
