@@ -75,7 +75,8 @@ def _train(arguments: list[str]) -> None:
         raise ValueError(
             f"expected a recipe before {arguments[0]}, such as spikedistill train digits-twsd {arguments[0]}"
         )
-    default = from_file(Path(arguments[0])) if arguments[0].endswith(".yaml") else recipe(arguments[0])
+    named = Path(arguments[0])
+    default = from_file(named) if named.suffix in (".yaml", ".yml") else recipe(arguments[0])
     config = parse_config(default, arguments[1:])
 
     from .run_folder import RunFolder

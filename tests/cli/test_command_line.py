@@ -100,6 +100,7 @@ def test_a_run_is_repeated_from_its_own_configuration(run, tmp_path, monkeypatch
 
 MISTAKES = {
     "no such configuration": (["train", "runs/x/config.yaml"], "does not exist"),
+    "a configuration misspelt": (["train", "runs/x/config.yml"], "does not exist"),
     "unknown command": (["tarin"], "invalid choice"),
     "no recipe": (["train"], "no recipe was named"),
     "unknown recipe": (["train", "digits-twds"], "did you mean digits-twsd"),
