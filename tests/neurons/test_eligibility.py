@@ -6,7 +6,7 @@ import pytest
 import torch
 from plain_lif import PRIMITIVES, cubic_bump, cubic_bump_primitive, plain_eligibility
 
-from spikedistill.neurons import lif, lif_response
+from spikedistill.neurons import lif, lif_response, lif_response_in_chunks
 
 f64 = torch.float64
 T = 6
@@ -85,3 +85,26 @@ def test_nothing_of_the_response_carries_a_graph():
         currents().requires_grad_(), (3, 3), decay=torch.tensor(0.5, requires_grad=True), with_decay=True
     )
     assert not any(part.requires_grad for part in response if part is not None)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 9])
+@pytest.mark.parametrize("lengths", SEGMENTS)
+@pytest.mark.parametrize("options", [{"detach_reset": True}, {}, {"v_reset": 0.1}])
+def test_in_chunks_it_is_equal(options, lengths, chunk):
+    options = options | {"decay": torch.tensor(0.6, dtype=f64), "v_init": torch.full((4,), 0.2, dtype=f64)}
+    options |= {"with_decay": True, "with_v_init": True}
+    reads = []
+
+    def read(start, stop):
+        reads.append((start, stop))
+        return currents()[start:stop]
+
+    response = lif_response_in_chunks(read, lengths, chunk, **options)
+    whole = lif_response(currents(), lengths, **options)
+    assert torch.equal(response.spikes.read(0, T, f64), whole.spikes)
+    for mine, expected in zip(response[1:], whole[1:], strict=True):
+        assert torch.equal(mine, expected)
+    assert [t for start, stop in reads for t in range(start, stop)] == list(range(T)), (
+        "each timestep is read once, in order"
+    )
+    assert max(stop - start for start, stop in reads) <= chunk

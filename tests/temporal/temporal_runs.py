@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from zoo import PATTERNS
 
-f64 = torch.float64
+f64, aten = torch.float64, torch.ops.aten
 T, B = 4, 2
 # name -> (gradient, lengths of the segments)
 RULES = {
@@ -77,3 +78,18 @@ def cases(names=tuple(PATTERNS), rules=tuple(RULES)):
         for kind in ("static", "events")
         if can_run(name, RULES[rule][0], kind)
     ]
+
+
+class Convolutions(TorchDispatchMode):
+    """The batch sizes of all convolutions and of all their backward passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.forward, self.backward = [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (aten.convolution.default, aten.mkldnn_convolution.default):
+            self.forward.append(args[0].shape[0])
+        if func is aten.convolution_backward.default:
+            self.backward.append(args[1].shape[0])
+        return func(*args, **(kwargs or {}))

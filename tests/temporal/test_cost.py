@@ -2,30 +2,14 @@
 
 import pytest
 import torch
+from temporal_runs import Convolutions
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from zoo import block, conv_bn
 
 from spikedistill import LIF, create_model, temporal
 
-aten = torch.ops.aten
 T, B = 4, 2
-
-
-class Convolutions(TorchDispatchMode):
-    """The batch sizes of all convolutions and of all their backward passes."""
-
-    def __init__(self):
-        super().__init__()
-        self.forward, self.backward = [], []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func in (aten.convolution.default, aten.mkldnn_convolution.default):
-            self.forward.append(args[0].shape[0])
-        if func is aten.convolution_backward.default:
-            self.backward.append(args[1].shape[0])
-        return func(*args, **(kwargs or {}))
 
 
 class Residual(nn.Module):

@@ -103,7 +103,7 @@ ALWAYS = {
     "scaled_dot_product_attention": (lambda x: F.scaled_dot_product_attention(x, x, x), "scaled_dot_product_attention"),
     "SyncBatchNorm among processes": (
         lambda x: SyncBatchNormFunction.apply(x, torch.ones(4), None, None, None, 1e-5, 0.1, None, 2),
-        "is_contiguous.*SyncBatchNorm",
+        "is_contiguous.*SyncBatchNorm.*synchronise_batch_norm",
     ),
     "autograd.Function": (lambda x: ReversedGradient.apply(x), "view_as.*detach"),
     "no_grad": (without_gradients, "__mul__.*detach"),

@@ -9,7 +9,7 @@ and alike for the decay (source v_{t-1} instead of 1) and for the initial membra
 segment is rate-based backpropagation (Yu et al., RateBP, NeurIPS 2024), segments of length one are SLTT (Meng et al., 2023).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .dynamics import initial_membrane, integrate, membrane_precision, reset
 from .fused import applies, compiled
+from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate
 
 
@@ -24,16 +25,16 @@ class Response(NamedTuple):
     """Spikes of a sequence and what the mean rate of each of its m segments owes to its inputs.
 
     Attributes:
-        spikes: `[T, B, ...]`, zeros and ones in the dtype of the current.
+        spikes: `[T, B, ...]`, zeros and ones in the dtype of the current; packed where they were computed in chunks.
         to_current: dr/dI of each segment, `[m, B, ...]`.
         to_decay: dr/d(decay) of each segment, `[m, B, ...]`; None unless asked for.
         to_v_init: dr/d(v_init), `[m, B, ...]`, zero after the first segment; None unless asked for.
     """
 
-    spikes: Tensor
+    spikes: Any
     to_current: Tensor
-    to_decay: Tensor | None
-    to_v_init: Tensor | None
+    to_decay: Tensor | None = None
+    to_v_init: Tensor | None = None
 
 
 def lif_response(
@@ -59,79 +60,124 @@ def lif_response(
 
     The other arguments are those of `lif`.
     """
-    plain = not isinstance(decay, Tensor) and not isinstance(v_init, Tensor)
-    run = compiled(_response) if plain and applies(current) else _response
+    dynamics = (decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate))
+    run = compiled(_respond) if _are_numbers(decay, v_init) and applies(current) else _respond
     with torch.no_grad():
-        return run(
-            current,
-            tuple(lengths),
-            decay,
-            threshold,
-            v_reset,
-            detach_reset,
-            resolve_surrogate(surrogate),
-            v_init,
-            with_decay,
-            with_v_init,
-        )
+        return run(current, tuple(lengths), v_init, _sources(with_decay, with_v_init), dynamics)
 
 
-def _response(
-    current: Tensor,
-    lengths: tuple[int, ...],
-    decay: float | Tensor,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    derivative: Surrogate,
-    v_init: float | Tensor,
-    with_decay: bool,
-    with_v_init: bool,
+def lif_response_in_chunks(
+    currents: Callable[[int, int], Tensor],
+    lengths: Sequence[int],
+    chunk: int,
+    *,
+    decay: float | Tensor = 0.5,
+    threshold: float = 1.0,
+    v_reset: float | None = None,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "sigmoid",
+    v_init: float | Tensor = 0.0,
+    with_decay: bool = False,
+    with_v_init: bool = False,
 ) -> Response:
-    currents = membrane_precision(current).unbind(0)
-    steps = iter(currents)
-    membrane = initial_membrane(currents[0], v_init)
-    spikes, to_current, to_decay, to_v_init = [], [], [], []
-    for segment, length in enumerate(lengths):
-        # dv/d(source) at the segment's start; a plain number wherever the reset is soft and detached
-        from_current, from_decay, from_v_init = Trace(), Trace(), Trace(1.0 if segment == 0 else 0.0)
-        for _ in range(length):
-            current_t = next(steps)
-            u = integrate(current_t, membrane, decay)
-            distance = u - threshold
-            slope = derivative(distance)
-            spikes_t = (distance >= 0).to(u.dtype)
-            survives = _survival(u, spikes_t, slope, threshold, v_reset, detach_reset)
-            from_current.advance(1.0, decay, survives, slope)
-            if with_decay:
-                from_decay.advance(membrane, decay, survives, slope)
-            if with_v_init:
-                from_v_init.advance(0.0, decay, survives, slope)
-            membrane = reset(u, spikes_t, threshold, v_reset)
-            spikes.append(spikes_t)
-        to_current.append(from_current.total / length)
-        to_decay.append(from_decay.total / length)
-        to_v_init.append(from_v_init.total / length)
-    return Response(
-        spikes=torch.stack(spikes).to(current.dtype),
-        to_current=torch.stack(to_current),
-        to_decay=torch.stack(to_decay) if with_decay else None,
-        to_v_init=torch.stack(to_v_init) if with_v_init else None,
-    )
+    """`lif_response` of currents that are read a few timesteps at a time, so that they need never all be there.
+
+    Args:
+        currents: called as `currents(start, stop)`, returns those of timesteps start to stop - 1, `[stop - start, B, ...]`.
+        lengths: timesteps of each segment; they sum to T.
+        chunk: the most timesteps to read at a time; no chunk spans two segments.
+
+    The other arguments are those of `lif_response`.
+
+    Returns:
+        What `lif_response` does, with the spikes packed.
+    """
+    dynamics = (decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate))
+    membrane: Tensor | None = None
+    spikes: PackedSpikes | None = None
+    answers, start = [], 0
+    with torch.no_grad():
+        for segment, length in enumerate(lengths):
+            traces = _fresh_traces(segment, _sources(with_decay, with_v_init))
+            for first in range(start, start + length, chunk):
+                part = currents(first, min(first + chunk, start + length))
+                if membrane is None or spikes is None:
+                    membrane = initial_membrane(membrane_precision(part[0]), v_init)
+                    spikes = PackedSpikes(sum(lengths), membrane)
+                run = compiled(_advance) if _are_numbers(decay, v_init) and applies(part) else _advance
+                fired, membrane, traces = run(part, membrane, traces, dynamics)
+                spikes.write(first, fired)
+            answers.append({source: trace.total / length for source, trace in traces.items()})
+            start += length
+        assert spikes is not None
+        return _response(spikes, answers)
 
 
-class Trace:
+def _are_numbers(*options: float | Tensor) -> bool:
+    return not any(isinstance(option, Tensor) for option in options)
+
+
+class Trace(NamedTuple):
     """The running derivative of the membrane with respect to one source, and its sum weighted by the surrogate."""
 
-    def __init__(self, membrane: float = 0.0) -> None:
-        self.membrane: Any = membrane
-        self.total: Any = 0.0
+    membrane: float | Tensor
+    total: float | Tensor = 0.0
 
-    def advance(self, source: float | Tensor, decay: float | Tensor, survives: float | Tensor, slope: Tensor) -> None:
-        """One timestep: du = source + decay * dv, weighted by ds/du, then through the reset."""
+    def after(self, source: float | Tensor, decay: float | Tensor, survives: float | Tensor, slope: Tensor) -> "Trace":
+        """One timestep on: du = source + decay * dv, weighted by ds/du, then through the reset."""
         u = source + decay * self.membrane
-        self.total = self.total + slope * u
-        self.membrane = survives * u
+        return Trace(survives * u, self.total + slope * u)
+
+
+def _fresh_traces(segment: int, sources: tuple[str, ...]) -> dict[str, Trace]:
+    """Derivatives at a segment's start: the membrane there is held fixed, but the first one is the initial membrane itself."""
+    return {source: Trace(1.0 if source == "v_init" and segment == 0 else 0.0) for source in sources}
+
+
+def _sources(with_decay: bool, with_v_init: bool) -> tuple[str, ...]:
+    return ("current", *["decay"] * with_decay, *["v_init"] * with_v_init)
+
+
+def _response(spikes: Any, answers: list[dict[str, Any]]) -> Response:
+    """The answers of the segments, by source, stacked."""
+    return Response(spikes, **{f"to_{source}": torch.stack([a[source] for a in answers]) for source in answers[0]})
+
+
+def _respond(
+    current: Tensor,
+    lengths: tuple[int, ...],
+    v_init: float | Tensor,
+    sources: tuple[str, ...],
+    dynamics: tuple[Any, ...],
+) -> Response:
+    membrane = initial_membrane(membrane_precision(current[0]), v_init)
+    spikes, answers, start = [], [], 0
+    for segment, length in enumerate(lengths):
+        traces = _fresh_traces(segment, sources)
+        fired, membrane, traces = _advance(current[start : start + length], membrane, traces, dynamics)
+        spikes.append(fired)
+        answers.append({source: trace.total / length for source, trace in traces.items()})
+        start += length
+    return _response(torch.cat(spikes), answers)
+
+
+def _advance(
+    current: Tensor, membrane: Tensor, traces: dict[str, Trace], dynamics: tuple[Any, ...]
+) -> tuple[Tensor, Tensor, dict[str, Trace]]:
+    """Some timesteps `[n, B, ...]` within a segment: spikes, and the membrane and the traces after them."""
+    decay, threshold, v_reset, detach_reset, derivative = dynamics
+    spikes = []
+    for current_t in membrane_precision(current).unbind(0):
+        u = integrate(current_t, membrane, decay)
+        distance = u - threshold
+        slope = derivative(distance)
+        spikes_t = (distance >= 0).to(u.dtype)
+        survives = _survival(u, spikes_t, slope, threshold, v_reset, detach_reset)
+        sources: dict[str, float | Tensor] = {"current": 1.0, "decay": membrane, "v_init": 0.0}
+        traces = {name: trace.after(sources[name], decay, survives, slope) for name, trace in traces.items()}
+        membrane = reset(u, spikes_t, threshold, v_reset)
+        spikes.append(spikes_t)
+    return torch.stack(spikes).to(current.dtype), membrane, traces
 
 
 def _survival(

@@ -8,7 +8,9 @@ without a C++ compiler and networks that are compiled as a whole use it.
 import functools
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -19,13 +21,26 @@ from .surrogate import Surrogate
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**20
+_pays_off = ContextVar("_pays_off", default=True)
 
 logger = logging.getLogger("spikedistill")
 
 
 def applies(current: Tensor) -> bool:
     """Whether currents `[T, B, ...]` are worth the compiled path, and there is one."""
-    return current.numel() >= MIN_ELEMENTS and not torch.compiler.is_compiling() and compiler_works()
+    if current.numel() < MIN_ELEMENTS or torch.compiler.is_compiling():
+        return False
+    return _pays_off.get() and compiler_works()
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Keep to the eager path inside: for work of a few passes, where compiling would take longer than they do."""
+    token = _pays_off.set(False)
+    try:
+        yield
+    finally:
+        _pays_off.reset(token)
 
 
 @functools.cache

@@ -2,5 +2,16 @@
 
 from .model import GRADIENTS, Gradient, Temporal, mean_rate, temporal
 from .signal import Signal, UnsupportedOperationError
+from .sync_batch_norm import SyncBatchNorm, synchronise_batch_norm
 
-__all__ = ["GRADIENTS", "Gradient", "Signal", "Temporal", "UnsupportedOperationError", "mean_rate", "temporal"]
+__all__ = [
+    "GRADIENTS",
+    "Gradient",
+    "Signal",
+    "SyncBatchNorm",
+    "Temporal",
+    "UnsupportedOperationError",
+    "mean_rate",
+    "synchronise_batch_norm",
+    "temporal",
+]

@@ -1,5 +1,6 @@
 """Batch-norm over time: statistics over T and B jointly, one set of affine parameters, running statistics updated once a call."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -46,20 +47,30 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
     return out
 
 
-class _NormaliseRates(torch.autograd.Function):
+class Normalise(torch.autograd.Function):
     """y = weight * (x - mean) * inv_std + bias with given statistics, and the gradient of statistics taken over x itself.
 
-    `share[m]` is the part that one element of segment m has in the statistics: length / (T * B * H * W).
+    `x` is `[m, B, C, ...]`, and `share[m]` the part that one element of segment m has in the statistics: length / (T * B * H * W),
+    with the sum of these counts below where processes share their statistics. `total` then sums a tensor over the processes. The
+    gradients of weight and bias are of this process alone, as those of all other parameters.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inv_std: Tensor, share: Tensor
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        inv_std: Tensor,
+        share: Tensor,
+        total: Callable[[Tensor], Tensor],
     ) -> Tensor:
         shape = (1, 1, -1, *[1] * (x.ndim - 3))
-        normalised = (x - mean.view(shape)) * inv_std.view(shape)
+        normalised = (x - mean.view(shape)).mul_(inv_std.view(shape))
         ctx.save_for_backward(normalised, weight, inv_std, share)
         ctx.affine = (weight is not None, bias is not None)
+        ctx.total = total
         out = normalised if weight is None else normalised * weight.view(shape)
         return (out if bias is None else out + bias.view(shape)).to(x.dtype)
 
@@ -68,15 +79,15 @@ class _NormaliseRates(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         normalised, weight, inv_std, share = ctx.saved_tensors
         grad = grads[0].to(normalised.dtype)
-        shape = (1, 1, -1, *[1] * (grad.ndim - 3))
         others = [d for d in range(grad.ndim) if d != 2]
-        grad_bias, grad_weight = grad.sum(others), (grad * normalised).sum(others)
-        share = share.view(-1, *[1] * (grad.ndim - 1))
-        through = grad - share * (grad_bias.view(shape) + normalised * grad_weight.view(shape))
+        sums = torch.stack((grad.sum(others), (grad * normalised).sum(others)))
         scale = inv_std if weight is None else inv_std * weight
-        grad_x = (through * scale.view(shape)).to(grads[0].dtype)
+        shape, share = (1, 1, -1, *[1] * (grad.ndim - 3)), share.view(-1, *[1] * (grad.ndim - 1))
+        by_mean, by_std = (share * part.view(shape) for part in ctx.total(sums) * scale)
+        grad_x = (grad * scale.view(shape)).sub_(by_mean).addcmul_(normalised, by_std, value=-1).to(grads[0].dtype)
         with_weight, with_bias = ctx.affine
-        return grad_x, grad_weight if with_weight else None, grad_bias if with_bias else None, None, None, None
+        grad_bias, grad_weight = sums
+        return grad_x, grad_weight if with_weight else None, grad_bias if with_bias else None, None, None, None, None
 
 
 def batch_norm_rates(
@@ -104,5 +115,5 @@ def batch_norm_rates(
         )
         count = folded.numel() // folded.shape[1]
         share = torch.tensor(lengths, dtype=mean.dtype, device=mean.device) / count
-    normalised_rates = _NormaliseRates.apply(rates, call.weight, call.bias, mean, inv_std, share)
+    normalised_rates = Normalise.apply(rates, call.weight, call.bias, mean, inv_std, share, lambda sums: sums)
     return out.unflatten(0, spikes.shape[:2]), normalised_rates

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .chunked import ChunkedRate
 from .rate import Rate, segment_means
 from .signal import Signal, replace_signals, segment_lengths
 from .stream import Membranes, Stream
@@ -19,7 +20,13 @@ class Temporal(nn.Module):
     """A plain network that runs over time; see `temporal`."""
 
     def __init__(
-        self, module: nn.Module, gradient: Gradient, segments: int | Sequence[int], sample_axes: str | None
+        self,
+        module: nn.Module,
+        gradient: Gradient,
+        segments: int | Sequence[int],
+        sample_axes: str | None,
+        chunk: int | None,
+        recompute: bool,
     ) -> None:
         super().__init__()
         self.module = module
@@ -27,6 +34,8 @@ class Temporal(nn.Module):
         self.gradient = gradient
         self.segments = segments
         self.sample_axes = sample_axes
+        self.chunk = chunk
+        self.recompute = recompute
 
     def forward(self, x: Tensor, timesteps: int | None = None) -> Any:
         """Run the network for T timesteps.
@@ -51,7 +60,10 @@ class Temporal(nn.Module):
         else:
             lengths = segment_lengths(self.segments, total)
             means = segment_means(values, lengths) if timesteps is None else values
-            signal = Rate(values.detach(), means, lengths)
+            if self.chunk is None:
+                signal = Rate(values.detach(), means, lengths)
+            else:
+                signal = ChunkedRate(values.detach(), means, lengths, self.chunk, self.recompute)
         return replace_signals(self.module(signal), lambda out: out.over_time())
 
     def step(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:
@@ -119,6 +131,8 @@ def temporal(
     gradient: Gradient = "bptt",
     segments: int | Sequence[int] = 1,
     sample_axes: str | None = None,
+    chunk: int | None = None,
+    recompute: bool = True,
 ) -> Temporal:
     """Run a plain `torch.nn` network, written for `[B, ...]` with `LIF` between its layers, over time.
 
@@ -135,6 +149,10 @@ def temporal(
         module: the network.
         gradient: the gradient rule.
         segments: under "rate", how many segments, or their lengths, such as `(1, 3)`.
+        chunk: under "rate", how many timesteps of a layer to compute at a time. Between the layers spikes are then stored in one
+            bit each, and training memory hardly grows with T. None computes all at once, which is faster.
+        recompute: with `chunk`, run every convolution twice, once for the statistics of the batch-norm behind it and once for the
+            neurons; False keeps the outputs of one layer at a time instead.
         sample_axes: the axes of one sample, such as "3, H, W", where inputs are to be checked against them; numbers must match.
 
     Returns:
@@ -142,7 +160,7 @@ def temporal(
         with a method `step` for one timestep at a time.
 
     Raises:
-        ValueError: for an unknown rule, or segments without "rate".
+        ValueError: for an unknown rule, or segments or chunks without "rate".
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient is {gradient!r}, expected one of {', '.join(GRADIENTS)}")
@@ -150,7 +168,16 @@ def temporal(
         raise ValueError(
             f"segments={segments} only means something under gradient='rate'; this is gradient={gradient!r}"
         )
-    return Temporal(module, gradient, segments, sample_axes)
+    if chunk is not None and (gradient != "rate" or chunk < 1):
+        raise ValueError(
+            f"chunk={chunk} with gradient={gradient!r}: expected the timesteps to compute at a time, 1 or more, under "
+            "gradient='rate'; the other rules keep every timestep for their gradients"
+        )
+    if chunk is None and not recompute:
+        raise ValueError(
+            "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk"
+        )
+    return Temporal(module, gradient, segments, sample_axes, chunk, recompute)
 
 
 def mean_rate(value: Any) -> Tensor:

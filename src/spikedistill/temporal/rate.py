@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import lif_response
+from ..neurons import Response, lif_response
 from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates
 from .dropout import dropout_arguments, dropout_scale_shift
 from .given import given_linear
@@ -94,25 +94,36 @@ class Rate(Signal):
         dynamics = neuron.dynamics(self.ndim)
         decay, v_init = dynamics["decay"], dynamics["v_init"]
         with_decay, with_v_init = _learns(decay), _learns(v_init)
-        currents = self._spikes.expand(self.timesteps, *self._spikes.shape[1:])
-        response = lif_response(currents, self._lengths, with_decay=with_decay, with_v_init=with_v_init, **dynamics)
-        rates = segment_means(response.spikes, self._lengths)
+        response = self._respond(with_decay=with_decay, with_v_init=with_v_init, **dynamics)
+        rates = self._means(response.spikes)
         rates = rates + _answer(self._rates, response.to_current)
         if response.to_decay is not None:
             rates = rates + _answer(decay, response.to_decay)
         if response.to_v_init is not None:
             rates = rates + _answer(v_init, response.to_v_init)
-        return type(self)(response.spikes, rates.to(response.spikes.dtype), self._lengths)
+        return self.like(response.spikes, rates.to(self.dtype))
+
+    def like(self, spikes: Any, rates: Tensor) -> Self:
+        """A signal over the same segments of time."""
+        return type(self)(spikes, rates, self._lengths)
+
+    def _respond(self, **options: Any) -> Response:
+        """Neurons with these dynamics, on the signal as their currents."""
+        currents = self._spikes.expand(self.timesteps, *self._spikes.shape[1:])
+        return lif_response(currents, self._lengths, **options)
+
+    def _means(self, spikes: Tensor) -> Tensor:
+        return segment_means(spikes, self._lengths)
 
     def normalise(self, norm: Any) -> Self:
-        self.keep_graph("timestep batch-norm")
+        self.keep_graph(type(norm).__name__)
         if norm.training and not self.is_constant:
             spikes, rates = norm.over_segments(self._spikes, self._rates, self._lengths)
-            return type(self)(spikes, rates, self._lengths)
+            return self.like(spikes, rates)
         values = norm.over_time(self._rates if self.is_constant else self.over_time(), self.timesteps)
         if values.shape[0] == 1:
-            return self.constant(values, self._lengths)
-        return type(self)(values.detach(), segment_means(values, self._lengths), self._lengths)
+            return self.like(values.detach(), values)
+        return self.like(values.detach(), segment_means(values, self._lengths))
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name not in LAYERS:
@@ -147,12 +158,17 @@ class Rate(Signal):
             or (name in QUOTIENTS and not _varying(args[1:], kwargs) and kwargs.get("rounding_mode") is None)
         ):
             self.refuse(name, _NOT_LINEAR)
-        with torch.no_grad():
-            spikes = map_over_time(func, args, kwargs, lambda signal: signal._spikes)
         rates = map_over_time(func, args, kwargs, lambda signal: signal._segments())
         if not all(part.is_floating_point() for part in pytree.tree_leaves(rates)):
             self.refuse(name, "the mean over time of integers is no integer; " + _NOT_LINEAR)
-        return self._zip(spikes, rates)
+        return self._zip(self._over_steps(name, func, args, kwargs, rates), rates)
+
+    def _over_steps(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rates: Any
+    ) -> Any:
+        """The exact values of what is known to have these segment means."""
+        with torch.no_grad():
+            return map_over_time(func, args, kwargs, lambda signal: signal._spikes)
 
     def _segments(self) -> Tensor:
         """Segment means `[m, B, ...]`, also of a value that is constant in time."""
@@ -162,27 +178,28 @@ class Rate(Signal):
         self, name: str, func: Callable[..., Any], weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Self:
         # detached rather than only under no_grad: autocast would keep a weight cast there, without its graph
-        with torch.no_grad():
-            spikes = fold_time(
-                func, self._spikes, weight.detach(), None if bias is None else bias.detach(), *args, **kwargs
-            )
-            means = segment_means(spikes, self._lengths)
+        frozen = weight.detach(), None if bias is None else bias.detach()
+        spikes, means = self._each_step(lambda value: fold_time(func, value, *frozen, *args, **kwargs))
         rates, weight = self._rates.to(means.dtype), weight.to(means.dtype)
         bias = None if bias is None else bias.to(means.dtype)
         folded = given_linear(name, means.flatten(0, 1), rates.flatten(0, 1), weight, bias, *args, **kwargs)
-        return type(self)(spikes, folded.unflatten(0, means.shape[:2]), self._lengths)
+        return self.like(spikes, folded.unflatten(0, means.shape[:2]))
 
     def _max_pool(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
         """Value: mean of the pooled timesteps; gradient: that of pooling the mean rate."""
+        spikes, means = self._each_step(lambda value: fold_time(func, value, *args, **kwargs))
+        return self.like(spikes, means + _answer(fold_time(func, self._rates, *args, **kwargs), 1.0))
+
+    def _each_step(self, call: Callable[[Tensor], Tensor]) -> tuple[Any, Tensor]:
+        """Exact values of a layer, and their segment means."""
         with torch.no_grad():
-            spikes = fold_time(func, self._spikes, *args, **kwargs)
-            means = segment_means(spikes, self._lengths)
-        return type(self)(spikes, means + _answer(fold_time(func, self._rates, *args, **kwargs), 1.0), self._lengths)
+            spikes = call(self._spikes)
+            return spikes, self._means(spikes)
 
     def _batch_norm(self, call: BatchNormCall) -> Self:
         if self.is_constant:
             return self._constant(batch_norm(self._rates, self.timesteps, call))
-        return type(self)(*batch_norm_rates(self._spikes, self._rates, self._lengths, call), self._lengths)
+        return self.like(*batch_norm_rates(self._spikes, self._rates, self._lengths, call))
 
     def _pair(self, call: Callable[[Tensor], Tensor]) -> Any:
         if self.is_constant:
@@ -192,10 +209,10 @@ class Rate(Signal):
         return self._zip(spikes, call(self._rates))
 
     def _zip(self, spikes: Any, rates: Any) -> Any:
-        return pytree.tree_map(lambda s, r: type(self)(s, r, self._lengths), spikes, rates)
+        return pytree.tree_map(self.like, spikes, rates)
 
     def _constant(self, value: Any) -> Any:
-        return pytree.tree_map(lambda v: self.constant(v, self._lengths), value)
+        return pytree.tree_map(lambda v: self.like(v.detach(), v), value)
 
 
 def _varying(*values: Any) -> list[Signal]:

@@ -28,7 +28,8 @@ _REFUSED = (
 _GENERAL_ADVICE = "use layers and operations that have one, or take mean_rate(signal), an ordinary tensor [B, ...]"
 # What torch's own layers ask for first, where they cannot run over time at all.
 _ADVICE = {
-    "is_contiguous": "asked for by torch.nn.SyncBatchNorm, which takes no signal; keep torch.nn.BatchNorm",
+    "is_contiguous": "asked for by torch.nn.SyncBatchNorm, which takes no signal; keep torch.nn.BatchNorm and call "
+    "spikedistill.temporal.synchronise_batch_norm(network)",
     "is_nested": "asked for by torch.nn.MultiheadAttention and transformer layers, which take no signal; write attention with "
     "torch.nn.Linear, @ and softmax",
 }
@@ -67,7 +68,7 @@ class Signal(ABC):
 
     @abstractmethod
     def normalise(self, norm: Any) -> Self:
-        """Send the signal through a batch-norm whose statistics are each timestep's own."""
+        """Send the signal through a batch-norm with statistics of its own kind: each timestep's, or those of several processes."""
 
     @abstractmethod
     def over_time(self) -> Tensor:

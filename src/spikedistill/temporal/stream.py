@@ -79,10 +79,10 @@ class Stream(Signal):
         return self._with(spikes)
 
     def normalise(self, norm: Any) -> Self:
-        self.keep_graph("timestep batch-norm")
+        self.keep_graph(type(norm).__name__)
         if norm.training:
             self.refuse(
-                "timestep batch-norm", "in training mode it needs the whole batch's timesteps; call model.eval() first"
+                type(norm).__name__, "in training mode it needs the whole batch's timesteps; call model.eval() first"
             )
         key = self._membranes.key_of(norm)
         timestep = self._membranes.before.get(key)

@@ -50,7 +50,7 @@ class Unrolled(Signal):
         return self._with(lif(self.over_time(), detach_membrane=self.gradient == "sltt", **dynamics))
 
     def normalise(self, norm: Any) -> Self:
-        self.keep_graph("timestep batch-norm")
+        self.keep_graph(type(norm).__name__)
         return self._with(norm.over_time(self._values, self.timesteps))
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

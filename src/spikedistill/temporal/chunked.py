@@ -1,0 +1,230 @@
+"""Rate-based gradients with memory that hardly grows with T: what varies in time is read a few timesteps at a time.
+
+Between two layers of neurons nothing but spikes is stored, in one bit each. What lies between (convolution, batch-norm, sums) is
+computed chunk by chunk when the next neurons ask for it. Batch-norm needs the statistics of all timesteps before any is
+normalised: so a convolution runs once to collect them and once more for the neurons, or its outputs are kept until those fire.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..neurons import PackedSpikes, Response, lif_response_in_chunks
+from .batch_norm import BatchNormCall, Normalise
+from .operations import SUMS
+from .rate import Rate
+from .signal import fold_time, map_over_time, replace_signals, signals_in
+
+
+class Moments(NamedTuple):
+    """Number of values, mean and sum of squared deviations of each channel, in float64."""
+
+    number: int
+    mean: Tensor
+    deviations: Tensor
+
+    @classmethod
+    def of(cls, value: Tensor) -> Self:
+        """Of `[n, B, C, ...]`."""
+        others = [d for d in range(value.ndim) if d != 2]
+        var, mean = torch.var_mean(value.float() if value.dtype.itemsize < 4 else value, others, correction=0)
+        count = value.numel() // value.shape[2]
+        return cls(count, mean.double(), count * var.double())
+
+    def merge(self, other: "Moments | None") -> "Moments":
+        """Of both (Chan et al., 1979)."""
+        if other is None:
+            return self
+        number = self.number + other.number
+        shift = other.mean - self.mean
+        mean = self.mean + shift * (other.number / number)
+        deviations = self.deviations + other.deviations + shift.square() * (self.number * other.number / number)
+        return Moments(number, mean, deviations)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a signal is at each timestep.
+
+    Attributes:
+        read: `read(start, stop)` returns the values of those timesteps, `[stop - start, B, ...]`; of constant ones `[1, B, ...]`.
+        constant: whether they are constant in time.
+        moments: of all timesteps, where they are known already.
+        is_sum: whether reading computes a sum of signals anew.
+    """
+
+    read: Callable[[int, int], Tensor]
+    constant: bool = False
+    moments: Moments | None = None
+    is_sum: bool = False
+
+    @classmethod
+    def stored(cls, value: Tensor | PackedSpikes, dtype: torch.dtype, moments: Moments | None = None) -> Self:
+        """Of spikes, or of a tensor `[T or 1, B, ...]`, read in that dtype."""
+        if isinstance(value, PackedSpikes):
+            return cls(lambda start, stop: value.read(start, stop, dtype))
+        if value.shape[0] == 1:
+            return cls(lambda start, stop: value, True, moments)
+        return cls(lambda start, stop: value[start:stop], False, moments)
+
+
+class ChunkedRate(Rate):
+    """A `Rate` whose values are read `chunk` timesteps at a time.
+
+    Args:
+        spikes: exact values, stored or to be read.
+        rates: their segment means.
+        lengths: timesteps of each segment.
+        chunk: the most timesteps to compute at a time.
+        recompute: convolve twice, rather than keep a convolution's outputs until the neurons behind it have fired.
+    """
+
+    def __init__(
+        self,
+        spikes: Tensor | PackedSpikes | Values,
+        rates: Tensor,
+        lengths: tuple[int, ...],
+        chunk: int,
+        recompute: bool,
+    ) -> None:
+        self.timesteps = sum(lengths)
+        self._chunk = chunk
+        self._recompute = recompute
+        self._rates = rates
+        self._lengths = lengths
+        self._values = spikes if isinstance(spikes, Values) else Values.stored(spikes, rates.dtype)
+
+    @property
+    def _spikes(self) -> Tensor:  # type: ignore[override]
+        """All values at once, for whatever has no rule in chunks; they stay."""
+        with torch.no_grad():
+            parts = [(0, 1)] if self.is_constant else self._chunks()
+            value = torch.cat([self._values.read(start, stop) for start, stop in parts])
+        self._values = Values.stored(value, value.dtype, self._values.moments)
+        return value
+
+    @property
+    def is_constant(self) -> bool:
+        return self._values.constant
+
+    def become(self, other: Any) -> None:
+        self._values, self._rates = other._values, other._rates
+
+    def like(self, spikes: Any, rates: Tensor) -> Self:
+        return type(self)(spikes, rates, self._lengths, self._chunk, self._recompute)
+
+    def _chunks(self) -> Iterator[tuple[int, int]]:
+        """Start and stop of each chunk; none spans two segments."""
+        start = 0
+        for length in self._lengths:
+            for first in range(start, start + length, self._chunk):
+                yield first, min(first + self._chunk, start + length)
+            start += length
+
+    def _respond(self, **options: Any) -> Response:
+        values = self._values
+
+        def currents(start: int, stop: int) -> Tensor:
+            part = values.read(start, stop)
+            return part.expand(stop - start, *part.shape[1:])
+
+        return lif_response_in_chunks(currents, self._lengths, self._chunk, **options)
+
+    def _means(self, spikes: Any) -> Tensor:
+        values, means = Values.stored(spikes, self.dtype), _Means(self._lengths)
+        for start, stop in self._chunks():
+            means.add(values.read(start, stop))
+        return means.result()
+
+    def _each_step(self, call: Callable[[Tensor], Tensor]) -> tuple[Any, Tensor]:
+        source, means, moments, kept = self._values, _Means(self._lengths), None, []
+
+        def read(start: int, stop: int) -> Tensor:
+            return call(source.read(start, stop))
+
+        with torch.no_grad():
+            for start, stop in self._chunks():
+                part = read(start, stop)
+                means.add(part)
+                # batch-norm is likely to ask for them
+                moments = Moments.of(part).merge(moments)
+                if not self._recompute:
+                    kept.append(part)
+            if self._recompute:
+                return Values(read, moments=moments), means.result()
+            value = torch.cat(kept)
+        return Values.stored(value, value.dtype, moments), means.result()
+
+    def _pair(self, call: Callable[[Tensor], Tensor]) -> Any:
+        if self.is_constant:
+            return super()._pair(call)
+        source = self._values
+        return self._zip(Values(lambda start, stop: call(source.read(start, stop))), call(self._rates))
+
+    def _over_steps(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rates: Any
+    ) -> Any:
+        if not isinstance(rates, Tensor):
+            return super()._over_steps(name, func, args, kwargs, rates)
+        sources = signals_in(args, kwargs)
+        for source in sources:
+            if isinstance(source, ChunkedRate) and source._values.is_sum:
+                _ = source._spikes  # read twice or more from here on: sums of sums would be computed again and again
+        # as they are now: x += y lets x become the sum, which must not read itself
+        args, kwargs = replace_signals(
+            (args, kwargs), lambda signal: signal.like(signal._values, signal._rates.detach())
+        )
+        return Values(
+            lambda start, stop: map_over_time(func, args, kwargs, lambda signal: signal._values.read(start, stop)),
+            is_sum=name in SUMS and len(sources) > 1,
+        )
+
+    def _batch_norm(self, call: BatchNormCall) -> Any:
+        if self.is_constant or not call.training:
+            return super()._batch_norm(call)
+        source = self._values
+        moments = source.moments
+        if moments is None:
+            for start, stop in self._chunks():
+                moments = Moments.of(source.read(start, stop)).merge(moments)
+        assert moments is not None
+        count = moments.number
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        mean, var = moments.mean.to(dtype), (moments.deviations / count).to(dtype)
+        with torch.no_grad():
+            if call.running_mean is not None and call.running_var is not None:
+                call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
+                unbiased = (moments.deviations / max(count - 1, 1)).to(call.running_var.dtype)
+                call.running_var.lerp_(unbiased, call.momentum)
+        weight, bias = (p if p is None else p.detach() for p in (call.weight, call.bias))
+        frozen = BatchNormCall(mean, var, weight, bias, False, 0.0, call.eps)
+        share = torch.tensor(self._lengths, dtype=dtype, device=mean.device) / count
+        inv_std = (var + call.eps).rsqrt()
+        rates = Normalise.apply(self._rates, call.weight, call.bias, mean, inv_std, share, lambda sums: sums)
+        return self.like(Values(lambda start, stop: fold_time(F.batch_norm, source.read(start, stop), *frozen)), rates)
+
+
+class _Means:
+    """Segment means of values that come a few timesteps at a time."""
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self.lengths = lengths
+        self.sums: list[Tensor] = []
+        self.left = 0
+
+    def add(self, part: Tensor) -> None:
+        """Take in the next timesteps, `[n, B, ...]`, all of one segment."""
+        if self.left == 0:
+            self.left = self.lengths[len(self.sums)]
+            self.sums.append(part.sum(0))
+        else:
+            self.sums[-1] += part.sum(0)
+        self.left -= len(part)
+
+    def result(self) -> Tensor:
+        """`[m, B, ...]`."""
+        return torch.stack([total / length for total, length in zip(self.sums, self.lengths, strict=True)])
