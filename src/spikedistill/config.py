@@ -54,6 +54,8 @@ class ModelConfig(_Section):
     """Spiking neurons, or ReLU for the ANN twin of the same layout."""
     norm: Literal["batch", "timestep_batch"] = "batch"
     """Batch-norm with statistics of all timesteps together, or of each timestep."""
+    branches: bool = False
+    """Auxiliary heads on the early stages, in training alone; for objectives over heads (esd)."""
     lif: NeuronConfig = NeuronConfig()
 
 
@@ -119,6 +121,8 @@ class TrainerConfig(_Section):
     """Machines."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     """Arithmetic of convolutions; membranes and batch-norm statistics stay in float32 or better."""
+    sync_batch_norm: bool = False
+    """Batch-norm statistics over the batches of all devices together, rather than each device's own."""
     accumulate: AtLeastOne = 1
     """Batches whose gradients are added up before a step of the optimiser."""
     clip: Positive | None = None
@@ -152,6 +156,12 @@ class Config(_Section):
     """How gradients flow back through time."""
     segments: int | tuple[int, ...] = 1
     """Under rate: how many segments of time carry a gradient of their own, or their lengths."""
+    chunk: AtLeastOne | None = None
+    """Under rate: timesteps of a layer to compute at a time, so that memory hardly grows with T; all where left out."""
+    recompute: bool = True
+    """With chunk: run every convolution twice, rather than keep the outputs of one layer at a time."""
+    gradient_scale: Literal["1", "1/T"] = "1"
+    """What gradients are multiplied by: 1/T as in the released code of RateBP and ESD, or nothing."""
     out: Path | None = None
     """Run folder; runs/<recipe>/seed<k> where left out."""
     resume: Literal["never", "auto"] = "never"

@@ -262,7 +262,7 @@ def test_steps_are_refused_while_it_trains():
     model = temporal(make_network())
     model.eval()
     model.module[1].train()
-    with pytest.raises(TypeError, match="'timestep batch-norm' has no rule across time under gradient='step'"):
+    with pytest.raises(TypeError, match="'TimestepBatchNorm' has no rule across time under gradient='step'"):
         model.step(normal(B, 2, 3, 3))
 
 

@@ -121,12 +121,18 @@ def twsd(Z, y, teacher, tau=3.0):
     return average(Z, lambda s, b: kd_row(Z[s, b], targets[b], tau))
 
 
-def reliable(Z, y, tau=3.0):
+def reliable(Z, y, tau=3.0, teachers="reliable"):
     S, B, _ = Z.shape
-    kept = [b for b in range(B) if right_rows(Z, y, b)]
+
+    def rows(b):
+        right = [np.argmax(Z[s, b]) == y[b] for s in range(S)]
+        chosen = {"reliable": right, "unreliable": [not r for r in right], "all": [True] * S}[teachers]
+        return [Z[s, b] for s in range(S) if chosen[s]]
+
+    kept = [b for b in range(B) if rows(b)]
     value, gradient = 0.0, np.zeros_like(Z)
     for b in kept:
-        target = np.mean(right_rows(Z, y, b), axis=0)
+        target = np.mean(rows(b), axis=0)
         for s in range(S):
             v, g = kd_row(Z[s, b], target, tau)
             value += v / (S * len(kept))

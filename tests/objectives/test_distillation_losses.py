@@ -95,6 +95,28 @@ def test_where_no_timestep_is_right_the_correct_teacher_is_uniform():
     check_against(lambda z: twsd(z, torch.tensor([1]), teacher="correct"), expected, Z)
 
 
+@pytest.mark.parametrize("teachers", ["reliable", "unreliable", "all"])
+def test_who_teaches_agrees_with_the_reference(teachers):
+    for seed in range(5):
+        Z, y, _ = batch(seed=seed)
+        expected = reference.reliable(Z, y, teachers=teachers)
+        check_against(lambda z, y=y: reliable(z, torch.tensor(y), teachers=teachers), expected, Z)
+
+
+@pytest.mark.parametrize("loss", [reliable, lambda z, y, **more: twsd(z, y, teacher="correct_masked", **more)])
+def test_the_mean_over_processes_is_the_loss_of_the_whole_batch(loss):
+    """One process holds two samples of which one has a right submodel, the other two with one each; a third holds none."""
+    Z, _, _ = batch(B=6, seed=2)
+    y = Z[0].argmax(-1)
+    y[[1, 4, 5]] = 3 - y[[1, 4, 5]] - Z[-1, [1, 4, 5]].argmax(-1) if Z.shape[-1] > 3 else y[[1, 4, 5]]
+    taught = lambda z, t: (z.argmax(-1) == t).any(0).sum().double()  # noqa: E731
+    logits, target = torch.tensor(Z, requires_grad=True), torch.tensor(y)
+    whole = torch.autograd.grad(loss(logits, target), logits)[0]
+    average = lambda own: taught(logits, target) / 3  # noqa: E731
+    shares = [loss(logits[:, i : i + 2], target[i : i + 2], average=average) for i in (0, 2, 4)]
+    torch.testing.assert_close(torch.autograd.grad(sum(shares) / 3, logits)[0], whole, rtol=1e-12, atol=1e-14)
+
+
 def test_samples_without_a_right_submodel_do_not_dilute_the_others():
     Z, y, _ = batch(B=1, seed=3)
     y[:] = Z[0].argmax(-1)  # the first timestep is right

@@ -46,7 +46,7 @@ PUBLISHED = {
     "s2w": {"sce": (1, reference.sce(Z, Y)), "strong2weak": (1, S2W)},
     "w2s": {"sce": (1, reference.sce(Z, Y)), "weak2strong": (1, W2S)},
     "s2w-w2s": {"sce": (1, reference.sce(Z, Y)), "strong2weak": (1, S2W), "weak2strong": (1, W2S)},
-    "esd-reliable": {"twce": (1, reference.twce(Z, Y)), "reliable": (0.3, reference.reliable(Z, Y))},
+    "esd": {"heads_ce": (1, reference.twce(Z, Y)), "reliable": (0.3, reference.reliable(Z, Y))},
 }
 
 
@@ -120,9 +120,7 @@ def test_an_entry_is_described_by_a_sentence_and_its_equation(name):
     assert len(first_line) > 40
 
 
-@pytest.mark.parametrize(
-    "name", ["skd", "prefix-kd", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd-reliable"]
-)
+@pytest.mark.parametrize("name", ["skd", "prefix-kd", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"])
 def test_the_temperature_option_reaches_the_distillation(name):
     assert run(create_objective(name, temperature=1.0))[0].total != run(create_objective(name))[0].total
 
@@ -135,7 +133,8 @@ def test_the_temperature_option_reaches_the_distillation(name):
         ("tser-unofficial", {"alpha": 0.2, "gamma": 0.3}, [0.8, 0.2, -0.3]),
         ("s2w", {"weight": 0.01}, [1, 0.01]),
         ("s2w-w2s", {"s2w_weight": 2.0, "w2s_weight": 3}, [1, 2, 3]),
-        ("esd-reliable", {"beta": 0.1}, [1, 0.1]),
+        ("esd", {"beta": 0.1}, [1, 0.1]),
+        ("esd", {"beta": 0.1, "factor": 4.0}, [4, 0.4]),
         ("entropy-regularisation", {"gamma": 0.4}, [1, -0.4]),
     ],
 )
@@ -156,8 +155,21 @@ def test_variant_measure_and_divergence_of_strong_and_weak_are_options(direction
     objective = create_objective(direction, variant=variant, measure="loss", divergence="mse")
     expected = reference.strong_weak(Z, reference.scores(Z, Y, "loss"), direction, variant, divergence="mse")
     value, _ = run(objective)
-    assert objective.measure == "loss"
     assert list(value.terms.values())[1].item() == pytest.approx(expected[0], rel=1e-10)
+
+
+@pytest.mark.parametrize("teachers", ["reliable", "unreliable", "all"])
+def test_which_heads_teach_is_an_option(teachers):
+    objective = create_objective("esd", teachers=teachers)
+    assert objective.submodels == "heads"
+    value, _ = run(objective)
+    assert value.terms["reliable"].item() == pytest.approx(reference.reliable(Z, Y, teachers=teachers)[0], rel=1e-10)
+
+
+def test_branches_can_weigh_less_than_the_networks_own_head():
+    value, _ = run(create_objective("esd", alpha=0.7))
+    heads = [reference.twce(Z[s : s + 1], Y)[0] for s in range(len(Z))]
+    assert value.terms["heads_ce"].item() == pytest.approx((0.7 * sum(heads[:-1]) + heads[-1]) / len(Z), rel=1e-10)
 
 
 @pytest.mark.parametrize("name", ["s2w", "w2s", "s2w-w2s"])
@@ -178,7 +190,7 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
     ("name", "options", "message"),
     [
         ("tkwd", {}, "unknown objective 'tkwd': did you mean twkd"),
-        ("zzz", {}, "unknown objective 'zzz': did you mean entropy-regularisation, esd-reliable"),
+        ("zzz", {}, "unknown objective 'zzz': did you mean entropy-regularisation, esd"),
         ("s2w", {"lam": 1.0}, "objective 's2w' has no option 'lam': its options are weight=1.0, temperature=2.0"),
         ("sce", {"weight": 1.0}, "objective 'sce' has no option 'weight': its options are none"),
         ("s2w", {"weight": "1"}, "option 'weight' of objective 's2w' must be a float; got '1'"),
@@ -219,7 +231,7 @@ def test_objectives_can_be_pickled():
     assert pickle.loads(pickle.dumps(objective)) == objective
 
 
-@pytest.mark.parametrize("name", ["twkd", "s2w-w2s", "esd-reliable", "prefix-kd"])
+@pytest.mark.parametrize("name", ["twkd", "s2w-w2s", "esd", "prefix-kd"])
 def test_an_objective_compiles_to_one_graph(name):
     torch._dynamo.reset()
     objective = create_objective(name)

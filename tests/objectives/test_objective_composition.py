@@ -70,12 +70,12 @@ def test_a_missing_teacher_is_reported_with_the_objectives_name():
         objective(LOGITS, TARGET)
 
 
-@pytest.mark.parametrize("function", [strong2weak, weak2strong, twsd])
+@pytest.mark.parametrize("function", [strong2weak, weak2strong, twsd, reliable])
 def test_terms_that_compare_timesteps_are_known(function):
     assert Objective("mine", [Term("a", 1.0, sce), Term("b", 1.0, function)]).compares_submodels
 
 
-@pytest.mark.parametrize("function", [sce, twce, logit_kd, reliable])
+@pytest.mark.parametrize("function", [sce, twce, logit_kd])
 def test_terms_with_a_signal_of_their_own_are_not_taken_for_comparing(function):
     assert not Objective("mine", [Term("a", 1.0, function)]).compares_submodels
 
@@ -88,16 +88,27 @@ def test_a_users_own_loss_can_be_marked_as_comparing():
     assert Objective("mine", [Term("spread", 1.0, spread)]).compares_submodels
 
 
-def test_the_measure_is_that_of_the_terms_which_rank_timesteps():
-    assert Objective("mine", [Term("a", 1.0, sce)]).measure is None
-    assert Objective("mine", [Term("a", 1.0, strong2weak)]).measure == "confidence"
-    assert Objective("mine", [Term("a", 1.0, sce), Term("b", 1.0, strong2weak, {"measure": "loss"})]).measure == "loss"
+def test_heads_have_graphs_of_their_own_so_that_comparing_them_carries_a_signal():
+    assert not Objective("mine", [Term("a", 1.0, reliable)], submodels="heads").compares_submodels
 
 
-def test_two_measures_in_one_objective_cannot_share_scores():
-    objective = Objective("mine", [Term("a", 1.0, strong2weak), Term("b", 1.0, weak2strong, {"measure": "entropy"})])
-    with pytest.raises(ValueError, match="objective 'mine' rank timesteps by confidence, entropy"):
-        _ = objective.measure
+def test_timesteps_are_ranked_by_their_scores_averaged_over_processes():
+    """Alone this process ranks timestep 2 the weakest; with the others' scores added it is timestep 0."""
+    objective = Objective("mine", [Term("s2w", 1.0, strong2weak, {"measure": "loss"})])
+    logits = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]], [[0.0, 0.5]]])
+    others = torch.tensor([-9.0, 0.0, 0.0])
+    alone, shared = (
+        objective(logits, torch.tensor([0]), average=average).total
+        for average in (None, lambda own: (own + others) / 2)
+    )
+    assert alone == strong2weak(logits, scores=torch.tensor([1.0, 2.0, 0.0]))
+    assert shared == strong2weak(logits, scores=torch.tensor([0.0, 2.0, 1.0]))
+    assert alone != shared
+
+
+def test_an_objective_is_written_as_a_formula():
+    objective = Objective("mine", [Term("a", 1.0, sce), Term("b", -0.5, twce), Term("c", 0.25, twsd)])
+    assert str(objective) == "1 a - 0.5 b + 0.25 c, over timesteps"
 
 
 @pytest.mark.parametrize("terms", [[], [Term("a", 1.0, sce), Term("a", 1.0, twce)]])

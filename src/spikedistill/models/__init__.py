@@ -1,5 +1,6 @@
 """Networks by name, and their ANN twins."""
 
+from .branches import Branched
 from .files import load_model, load_weights, save_model
 from .layers import Normalize
 from .registry import create_model, list_models
@@ -7,6 +8,7 @@ from .spikingjelly import load_spikingjelly
 from .timestep_batch_norm import TimestepBatchNorm
 
 __all__ = [
+    "Branched",
     "Normalize",
     "TimestepBatchNorm",
     "create_model",

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from .layers import Layers, Sizes
+from .layers import Layers, Layout, Sizes
 
 
-class ConvNet(nn.Module):
+class ConvNet(Layout):
     """Three 3x3 conv-BN-neuron blocks, the last two with stride 2, then flatten and linear.
 
     Flattening rather than pooling: the mean over so few spikes would cost 13 points on Fashion-MNIST.
@@ -18,6 +18,7 @@ class ConvNet(nn.Module):
         for inputs, outputs, stride in zip([sizes.in_channels, *widths], widths, (1, 2, 2), strict=False):
             blocks += [layers.conv_norm(inputs, outputs, stride=stride), layers.neuron(outputs)]
         self.features = nn.Sequential(*blocks)
+        self.stage_channels = {f"features.{2 * block + 1}": width for block, width in enumerate(widths)}
         side = -(-sizes.image_size // 4)
         self.head = nn.Linear(widths[-1] * side * side, sizes.num_classes)
 
@@ -25,5 +26,5 @@ class ConvNet(nn.Module):
         return self.head(self.features(x).flatten(1))
 
 
-def convnet(layers: Layers, sizes: Sizes) -> nn.Module:
+def convnet(layers: Layers, sizes: Sizes) -> Layout:
     return ConvNet(layers, sizes)

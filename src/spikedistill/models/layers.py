@@ -22,6 +22,16 @@ class Sizes(NamedTuple):
     num_classes: int
 
 
+class Layout(nn.Module):
+    """A network of a published layout, in stages.
+
+    Attributes:
+        stage_channels: channels at the end of each stage, by the name of the layer that ends it, from input to output.
+    """
+
+    stage_channels: dict[str, int]
+
+
 @dataclass(frozen=True)
 class Layers:
     """The kinds of layer that a layout is filled with, and its scale.
@@ -48,7 +58,7 @@ class Layers:
         return nn.Sequential(conv, self.norm(outputs))
 
 
-def kaiming_fan_out(network: nn.Module) -> nn.Module:
+def kaiming_fan_out(network: Layout) -> Layout:
     """Draw the weights of all convolutions from N(0, 2 / fan_out) (He et al., 2015)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

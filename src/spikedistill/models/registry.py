@@ -10,15 +10,16 @@ from torch import nn
 
 from ..neurons import LIF
 from ..temporal import Gradient, Temporal, temporal
+from .branches import Branched, branch
 from .convnet import convnet
-from .layers import Layers, Normalize, Sizes
+from .layers import Layers, Layout, Normalize, Sizes
 from .preactivation import ms_resnet18, resnet34
 from .resnet import resnet18, resnet19, spiking_resnet18, spiking_resnet34
 from .sew import sew_resnet18, sew_resnet34
 from .timestep_batch_norm import TimestepBatchNorm
 from .vgg import vgg9, vgg11, vgg13, vggsnn
 
-_BUILDERS: list[Callable[[Layers, Sizes], nn.Module]] = [
+_BUILDERS: list[Callable[[Layers, Sizes], Layout]] = [
     convnet,
     ms_resnet18,
     resnet18,
@@ -36,6 +37,8 @@ _BUILDERS: list[Callable[[Layers, Sizes], nn.Module]] = [
 _MODELS = {build.__name__: build for build in _BUILDERS}
 # Layouts whose head fixes the size of the image.
 _FLATTENING = {"convnet", "vgg9", "vggsnn"}
+# Layouts whose auxiliary heads are of the form for ImageNet.
+_RESIDUAL_BRANCHES = {"resnet34"}
 
 
 def list_models() -> list[str]:
@@ -51,10 +54,13 @@ def create_model(
     image_size: int = 32,
     gradient: Gradient = "bptt",
     segments: int | Sequence[int] = 1,
+    chunk: int | None = None,
+    recompute: bool = True,
     neuron: Literal["lif", "relu"] = "lif",
     norm: Literal["batch", "timestep_batch"] = "batch",
     norm_timesteps: int | None = None,
     width: float = 1.0,
+    branches: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     **lif_options: Any,
@@ -68,11 +74,14 @@ def create_model(
         image_size: height and width of the input, needed by layouts that flatten.
         gradient: how gradients flow back through time; see `spikedistill.temporal`.
         segments: under `gradient="rate"`, the segments of time.
+        chunk, recompute: under `gradient="rate"`, compute each layer so many timesteps at a time; see `spikedistill.temporal`.
         neuron: "lif", or "relu" for the ANN twin: the same layout, nothing in it spikes.
         norm: "batch", whose statistics are those of all timesteps, or "timestep_batch", whose statistics are each timestep's own
             (see `TimestepBatchNorm`).
         norm_timesteps: for "timestep_batch", how many timesteps the network is trained with.
         width: factor on every hidden channel count.
+        branches: give every stage but the last an auxiliary head for training (ESD, Zhao et al., NeurIPS 2025); see
+            `spikedistill.models.Branched`, whose method `heads` returns the logits of all of them.
         mean, std: statistics of the channels of images in [0, 1], which the network then normalises itself.
         lif_options: arguments of `spikedistill.LIF`.
 
@@ -106,11 +115,28 @@ def create_model(
         norm=_norm(norm, norm_timesteps),
         width=width,
     )
-    network = _MODELS[name](layers, Sizes(in_channels, image_size, num_classes))
+    layout = _MODELS[name](layers, Sizes(in_channels, image_size, num_classes))
+    network: nn.Module = layout
+    prefix = ""
     if mean is not None and std is not None:
-        network = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+        network, prefix = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=layout)), "network."
     size = f"{image_size}, {image_size}" if name in _FLATTENING else "H, W"
-    return temporal(network, gradient=gradient, segments=segments, sample_axes=f"{in_channels}, {size}")
+    model = temporal(
+        network,
+        gradient=gradient,
+        segments=segments,
+        sample_axes=f"{in_channels}, {size}",
+        chunk=chunk,
+        recompute=recompute,
+    )
+    if not branches:
+        return model
+    # a head after every stage but the last, whose blocks take on the channels of the stages that follow
+    names, counts = [prefix + layer for layer in layout.stage_channels], list(layout.stage_channels.values())
+    heads = [
+        branch(counts[stage:], num_classes, residual=name in _RESIDUAL_BRANCHES) for stage in range(len(counts) - 1)
+    ]
+    return Branched(model, dict(zip(names, heads, strict=False)))
 
 
 def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from .layers import Layers, Sizes, kaiming_fan_out
+from .layers import Layers, Layout, Sizes, kaiming_fan_out
 
 
-class ResNet(nn.Module):
+class ResNet(Layout):
     """A stem, stages of residual blocks, global average pooling and a head.
 
     Args:
@@ -36,6 +36,7 @@ class ResNet(nn.Module):
         super().__init__()
         channels = layers.channels(widths[0])
         self.stem = stem(layers, sizes.in_channels, channels)
+        self.stage_channels = {}
         stages: list[nn.Module] = []
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             blocks: list[nn.Module] = []
@@ -44,6 +45,7 @@ class ResNet(nn.Module):
                 blocks.append(block(layers, channels, layers.channels(width), stride))
                 channels = layers.channels(width)
             stages.append(nn.Sequential(*blocks))
+            self.stage_channels[f"stages.{stage}"] = channels
         self.stages = nn.Sequential(*stages)
         self.final = layers.neuron(channels) if final_neuron else nn.Identity()
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -99,12 +101,12 @@ def hidden_head(layers: Layers, features: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(features, hidden), layers.neuron(hidden), nn.Linear(hidden, classes))
 
 
-def resnet18(layers: Layers, sizes: Sizes) -> nn.Module:
+def resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-18 for small images, PyTorch's initialisation."""
     return ResNet(layers, sizes, stem=small_stem, block=BasicBlock, depths=(2, 2, 2, 2))
 
 
-def resnet19(layers: Layers, sizes: Sizes) -> nn.Module:
+def resnet19(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-19 (Zheng et al., STBP-tdBN, AAAI 2021): three wide stages and a hidden layer; PyTorch's initialisation."""
     return ResNet(
         layers,
@@ -117,11 +119,11 @@ def resnet19(layers: Layers, sizes: Sizes) -> nn.Module:
     )
 
 
-def spiking_resnet18(layers: Layers, sizes: Sizes) -> nn.Module:
+def spiking_resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-18 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(2, 2, 2, 2)))
 
 
-def spiking_resnet34(layers: Layers, sizes: Sizes) -> nn.Module:
+def spiking_resnet34(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-34 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(3, 4, 6, 3)))

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from .layers import Layers, Sizes, kaiming_fan_out
+from .layers import Layers, Layout, Sizes, kaiming_fan_out
 
 POOL = 0
 
 
-class VGG(nn.Module):
+class VGG(Layout):
     """conv3x3-BN-neuron blocks and 2x2 average pooling, then one linear layer; convolutions have a bias.
 
     A convolution behind a pooling takes means of four spikes, the others spikes.
@@ -20,6 +20,8 @@ class VGG(nn.Module):
         sizes: what the data fixes.
         plan: the channels of each block at width 1, and `POOL` between them.
         flatten: give all positions to the linear layer, which fixes the size of the image; otherwise their mean.
+
+    A stage ends before each pooling and at the last neuron.
 
     Raises:
         ValueError: for an image that the pooling leaves nothing of.
@@ -32,12 +34,15 @@ class VGG(nn.Module):
         self._check(sizes.image_size)
         features: list[nn.Module] = []
         channels = sizes.in_channels
-        for count in plan:
+        self.stage_channels = {}
+        for place, count in enumerate(plan):
             if count == POOL:
                 features.append(nn.AvgPool2d(2))
                 continue
             inputs, channels = channels, layers.channels(count)
             features += [layers.conv_norm(inputs, channels), layers.neuron(channels)]
+            if place + 1 == len(plan) or plan[place + 1] == POOL:
+                self.stage_channels[f"features.{len(features) - 1}"] = channels
         self.features = nn.Sequential(*features)
         self.pool = nn.Identity() if flatten else nn.AdaptiveAvgPool2d(1)
         side = sizes.image_size // self.smallest if flatten else 1
@@ -55,7 +60,7 @@ class VGG(nn.Module):
             )
 
 
-def vgg9(layers: Layers, sizes: Sizes) -> nn.Module:
+def vgg9(layers: Layers, sizes: Sizes) -> Layout:
     """Eight convolutions and a linear layer over all positions (Deng et al., TET, ICLR 2022, call it VGGSNN).
 
     That the VGG-9 of other papers is this network is inferred.
@@ -64,18 +69,18 @@ def vgg9(layers: Layers, sizes: Sizes) -> nn.Module:
     return kaiming_fan_out(VGG(layers, sizes, plan, flatten=True))
 
 
-def vggsnn(layers: Layers, sizes: Sizes) -> nn.Module:
+def vggsnn(layers: Layers, sizes: Sizes) -> Layout:
     """The name under which `vgg9` is known for event frames of 48x48."""
     return vgg9(layers, sizes)
 
 
-def vgg11(layers: Layers, sizes: Sizes) -> nn.Module:
+def vgg11(layers: Layers, sizes: Sizes) -> Layout:
     """Eight convolutions as Yu et al. (RateBP, NeurIPS 2024) order them, global pooling and one linear layer."""
     plan = (64, POOL, 128, 256, POOL, 512, 512, POOL, 512, POOL, 512, 512)
     return kaiming_fan_out(VGG(layers, sizes, plan, flatten=False))
 
 
-def vgg13(layers: Layers, sizes: Sizes) -> nn.Module:
+def vgg13(layers: Layers, sizes: Sizes) -> Layout:
     """Ten convolutions, two before each pooling (Simonyan and Zisserman, 2015).
 
     Inferred: global pooling and one linear layer as in `vgg11`, in place of the original's three linear layers.

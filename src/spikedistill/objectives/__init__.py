@@ -16,7 +16,7 @@ from .registry import (
 )
 from .strong_weak import strong2weak, timestep_scores, weak2strong
 from .submodels import compares_submodels
-from .task import entropy, prefix_ce, sce, twce
+from .task import entropy, heads_ce, prefix_ce, sce, twce
 
 __all__ = [
     "Objective",
@@ -26,6 +26,7 @@ __all__ = [
     "create_objective",
     "describe_objective",
     "entropy",
+    "heads_ce",
     "list_objectives",
     "logit_kd",
     "objective_options",

@@ -49,7 +49,7 @@ def check_scores(scores: Tensor, logits: Tensor) -> Tensor:
     if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
         raise ValueError(
             f"scores must hold one strength per submodel, shape [{len(logits)}]; got {_describe(scores)}: "
-            "pass timestep_scores(...), averaged over processes if there are several"
+            "pass timestep_scores(...)"
         )
     return scores
 

@@ -7,19 +7,21 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-INPUTS = ("target", "teacher_logits", "scores")
+from .submodels import Average
+
+INPUTS = ("target", "teacher_logits", "scores", "average")
 
 
 @dataclass(frozen=True)
 class Term:
     """One named, weighted loss: `weight * function(logits, ..., **options)`.
 
-    The function takes logits [S, B, C] and returns a scalar. Of `target`, `teacher_logits` and `scores` it is given
-    those that its signature names. Raises ValueError for an option that the function does not have.
+    The function takes logits [S, B, C] and returns a scalar. Of `target`, `teacher_logits`, `scores` and `average` it is
+    given those that its signature names. Raises ValueError for an option that the function does not have.
     """
 
     name: str
@@ -39,14 +41,6 @@ class Term:
         if not isinstance(self.weight, int | float) or not math.isfinite(self.weight):
             raise ValueError(f"the weight of term {self.name!r} must be a finite number; got {self.weight!r}")
 
-    @property
-    def measure(self) -> str | None:
-        """How this term ranks the timesteps, or None if it takes no scores."""
-        if "scores" not in self.inputs:
-            return None
-        parameter = inspect.signature(self.function).parameters.get("measure")
-        return self.options.get("measure", parameter and parameter.default)
-
 
 class ObjectiveValue(NamedTuple):
     """The loss to minimise, and the unweighted, detached value of each term by its name, for logging."""
@@ -59,11 +53,13 @@ class ObjectiveValue(NamedTuple):
 class Objective:
     """A named sum of terms: called with logits and labels it returns the total and every term's value.
 
-    Raises ValueError for no terms, or two of one name.
+    `submodels` says whose logits it is meant for: the timesteps', or those of heads (auxiliary ones first, the network's own,
+    the mean over time, last). Raises ValueError for no terms, or two of one name.
     """
 
     name: str
     terms: Sequence[Term]
+    submodels: Literal["timesteps", "heads"] = "timesteps"
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -77,24 +73,31 @@ class Objective:
         *,
         teacher_logits: Tensor | None = None,
         scores: Tensor | None = None,
+        average: Average | None = None,
     ) -> ObjectiveValue:
         """Σ weight · value over the terms, for logits [S, B, C] and target int64 [B].
 
-        teacher_logits [B, C] or [S, B, C] are needed where `needs_teacher`; scores [S] replace the ranking of terms
-        with a `measure`. Raises ValueError for missing or wrong inputs.
+        teacher_logits [B, C] or [S, B, C] are needed where `needs_teacher`; scores [S] replace the ranking of timesteps.
+        Where several processes share a batch, `average` returns the mean of a tensor over them: rankings and counts of
+        samples are then those of the whole batch. Raises ValueError for missing or wrong inputs.
         """
         if self.needs_teacher and teacher_logits is None:
             raise ValueError(
                 f"objective {self.name!r} learns from a trained network; got no teacher_logits: "
                 "pass its logits on this batch, [B, C] or [S, B, C]"
             )
-        given = {"target": target, "teacher_logits": teacher_logits, "scores": scores}
+        given = {"target": target, "teacher_logits": teacher_logits, "scores": scores, "average": average}
         values = {
             term.name: term.function(logits, **{name: given[name] for name in term.inputs}, **term.options)
             for term in self.terms
         }
         total = sum((term.weight * values[term.name] for term in self.terms), logits.new_zeros(()))
         return ObjectiveValue(total, {name: value.detach() for name, value in values.items()})
+
+    def __str__(self) -> str:
+        """The loss as a formula of its terms' names."""
+        formula = " + ".join(f"{term.weight:g} {term.name}" for term in self.terms).replace("+ -", "- ")
+        return f"{formula}, over {self.submodels}"
 
     @property
     def needs_teacher(self) -> bool:
@@ -103,22 +106,9 @@ class Objective:
 
     @property
     def compares_submodels(self) -> bool:
-        """Whether a term's teacher and students share all of their graph if all submodels do.
+        """Whether a term's teacher and students are timesteps, which share all of their graph under a single rate segment.
 
-        Such a term carries no signal under rate-based gradients with a single segment.
+        Such a term carries no signal there. Heads have graphs of their own.
         """
-        return any(getattr(term.function, "compares_submodels", False) for term in self.terms)
-
-    @property
-    def measure(self) -> str | None:
-        """How the timesteps are ranked, None if they are not: the `measure` for `timestep_scores`.
-
-        Raises ValueError if two terms rank differently, as then no one set of scores serves both.
-        """
-        measures = {term.measure for term in self.terms if term.measure is not None}
-        if len(measures) > 1:
-            raise ValueError(
-                f"the terms of objective {self.name!r} rank timesteps by {', '.join(sorted(measures))}: "
-                "scores shared between processes need one measure for all"
-            )
-        return measures.pop() if measures else None
+        marked = any(getattr(term.function, "compares_submodels", False) for term in self.terms)
+        return marked and self.submodels == "timesteps"

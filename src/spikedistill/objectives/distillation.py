@@ -5,11 +5,14 @@ and B. z_t = logits[t], A = teacher logits, KD(s <- q) = tau² · KL(softmax(q /
 detached unless `teacher_grad`. All raise ValueError for inputs of another type or shape, and for tau <= 0.
 """
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from .checks import check_choice, check_logits, check_target, check_teacher, check_temperature
 from .divergences import kd
-from .submodels import compares_submodels, mean_of_right, prefix_means
+from .submodels import Average, compares_submodels, mean_of, prefix_means, right_submodels
 
 
 def logit_kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:
@@ -52,6 +55,7 @@ def twsd(
     *,
     teacher: str = "ensemble",
     temperature: float = 3.0,
+    average: Average | None = None,
     teacher_grad: bool = False,
 ) -> Tensor:
     """Timestep-wise self-distillation: mean_t KD(z_t <- q), where `teacher` names q.
@@ -67,20 +71,44 @@ def twsd(
     logits = check_logits(logits)
     check_choice("teacher", teacher, ("ensemble", "correct", "correct_masked"))
     if teacher == "correct_masked":
-        return reliable(logits, target, temperature=temperature, teacher_grad=teacher_grad)
-    q = logits.mean(0) if teacher == "ensemble" else mean_of_right(logits, check_target(target, logits))[0]
+        return reliable(logits, target, temperature=temperature, average=average, teacher_grad=teacher_grad)
+    q = logits.mean(0)
+    if teacher == "correct":
+        q = mean_of(logits, right_submodels(logits, check_target(target, logits)))[0]
     return kd(logits, q, temperature=check_temperature(temperature), teacher_grad=teacher_grad).mean()
 
 
-def reliable(logits: Tensor, target: Tensor | None, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:
+@compares_submodels
+def reliable(
+    logits: Tensor,
+    target: Tensor | None,
+    *,
+    teachers: str = "reliable",
+    temperature: float = 3.0,
+    average: Average | None = None,
+    teacher_grad: bool = False,
+) -> Tensor:
     """Distillation from the reliable submodels, those that are right: mean over S and V of KD(z_s[b] <- q[b]).
 
     q[b] is the mean logits of the submodels that classify sample b correctly, and V holds the samples where at least
-    one does; where V is empty the loss is 0 with zero gradient.
+    one does; where V is empty the loss is 0 with zero gradient. `average`, the mean of a tensor over the processes that share
+    the batch, lets V be that of the whole batch: then the mean of the processes' gradients is the gradient of one process.
+
+    teachers: "reliable" as above, or the paper's controls: "unreliable", those that are wrong, and "all".
 
     Zhao et al.: Enhanced Self-Distillation Framework for Efficient Spiking Neural Network Training (NeurIPS 2025).
     """
     logits = check_logits(logits)
-    teacher, kept = mean_of_right(logits, check_target(target, logits))
+    check_choice("teachers", teachers, TEACHERS)
+    teacher, taught = mean_of(logits, TEACHERS[teachers](right_submodels(logits, check_target(target, logits))))
     loss = kd(logits, teacher, temperature=check_temperature(temperature), teacher_grad=teacher_grad)
-    return (loss * kept).sum() / (len(logits) * kept.sum()).clamp(min=1)
+    count = taught.sum().to(loss.dtype)
+    count = count.clamp(min=1) if average is None else average(count).clamp(min=1e-6)
+    return (loss * taught).sum() / (len(logits) * count)
+
+
+TEACHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "reliable": lambda right: right,
+    "unreliable": lambda right: ~right,
+    "all": torch.ones_like,
+}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checks import check_choice, check_logits, check_scores, check_target, check_temperature
 from .divergences import DIVERGENCES, log_probabilities
-from .submodels import compares_submodels, right_submodels
+from .submodels import Average, compares_submodels, right_submodels
 from .task import cross_entropies
 
 VARIANTS = ("pair", "ensemble_teacher", "ensemble_student", "cascade")
@@ -28,13 +28,15 @@ def strong2weak(
     measure: str = "confidence",
     temperature: float = 2.0,
     scores: Tensor | None = None,
+    average: Average | None = None,
     divergence: str = "kl",
     teacher_grad: bool = False,
 ) -> Tensor:
     """The strongest timestep teaches the weakest: KL(softmax(z_strong / tau) || softmax(z_weak / tau)), no tau² factor.
 
     The whole batch has one ranking, by `timestep_scores` with this `measure` (which may need the target) or by the
-    given `scores`, higher is stronger. With one timestep the loss is 0.
+    given `scores`, higher is stronger; `average`, the mean of a tensor over the processes that share the batch, makes them
+    all rank alike. With one timestep the loss is 0.
 
     variant: "pair" as above; "ensemble_teacher": the mean of all others teaches the weakest; "ensemble_student": the
     strongest teaches each of the others; "cascade": each rank teaches the next weaker, mean over the S-1 pairs.
@@ -45,7 +47,7 @@ def strong2weak(
     Raises ValueError for inputs of another type or shape, unknown names and tau <= 0.
     """
     logits = check_logits(logits)
-    scores = _scores(logits, target, measure, scores)
+    scores = _scores(logits, target, measure, scores, average)
     stronger, weaker = _teacher_and_student(logits, scores, variant, strong_teaches=True)
     return _divergence(divergence, weaker, stronger, temperature, teacher_grad)
 
@@ -59,6 +61,7 @@ def weak2strong(
     measure: str = "confidence",
     temperature: float = 2.0,
     scores: Tensor | None = None,
+    average: Average | None = None,
     divergence: str = "kl",
     teacher_grad: bool = False,
 ) -> Tensor:
@@ -71,7 +74,7 @@ def weak2strong(
         raise ValueError(
             f"measure {measure!r} says itself which timestep teaches; got it in weak2strong: use strong2weak (s2w)"
         )
-    scores = _scores(logits, target, measure, scores)
+    scores = _scores(logits, target, measure, scores, average)
     weaker, stronger = _teacher_and_student(logits, scores, variant, strong_teaches=False)
     return _divergence(divergence, stronger, weaker, temperature, teacher_grad)
 
@@ -82,8 +85,7 @@ def timestep_scores(logits: Tensor, target: Tensor | None = None, *, measure: st
     "confidence": mean over the batch of the largest probability. "entropy": minus the mean entropy. "margin": mean
     difference of the two largest probabilities. The paper's controls: "accuracy" and minus the cross-entropy "loss"
     (both need the target), "random" (drawn from torch's global generator), "first_to_last" and "last_to_first" (the
-    first, or the last, is the strongest). Under several processes, average these over the processes and pass them as
-    `scores`: then all rank alike.
+    first, or the last, is the strongest).
     """
     logits = check_logits(logits)
     check_choice("measure", measure, _MEASURES)
@@ -137,9 +139,18 @@ _MEASURES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
 }
 
 
-def _scores(logits: Tensor, target: Tensor | None, measure: str, scores: Tensor | None) -> Tensor:
+def _scores(
+    logits: Tensor,
+    target: Tensor | None,
+    measure: str,
+    scores: Tensor | None,
+    average: Average | None,
+) -> Tensor:
     check_choice("measure", measure, _MEASURES)
-    return timestep_scores(logits, target, measure=measure) if scores is None else check_scores(scores, logits)
+    if scores is not None:
+        return check_scores(scores, logits)
+    own = timestep_scores(logits, target, measure=measure)
+    return own if average is None else average(own)
 
 
 def _teacher_and_student(

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
+# The mean of a tensor over the processes that share a batch.
+Average = Callable[[Tensor], Tensor]
 
 
 def prefix_means(logits: Tensor) -> Tensor:
@@ -23,11 +25,10 @@ def right_submodels(logits: Tensor, target: Tensor) -> Tensor:
     return logits.argmax(-1) == target
 
 
-def mean_of_right(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean logits [B, C] of the submodels that are right, zeros where none is; and whether one is, bool [B]."""
-    right = right_submodels(logits, target)
-    total = torch.where(right.unsqueeze(-1), logits, 0.0).sum(0)
-    return total / right.sum(0).clamp(min=1).unsqueeze(-1), right.any(0)
+def mean_of(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean logits [B, C] of the submodels chosen (bool [S, B]), zeros where none is; and whether one is, bool [B]."""
+    total = torch.where(chosen.unsqueeze(-1), logits, 0.0).sum(0)
+    return total / chosen.sum(0).clamp(min=1).unsqueeze(-1), chosen.any(0)
 
 
 def compares_submodels(function: Function) -> Function:

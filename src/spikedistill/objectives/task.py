@@ -28,6 +28,16 @@ def twce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Ten
     return cross_entropies(logits, check_target(target, logits), label_smoothing).mean()
 
 
+def heads_ce(logits: Tensor, target: Tensor, *, branch_weight: float = 1.0, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of every head, of which the last is the network's own: (w Σ_{s<S} CE(z_s, y) + CE(z_S, y)) / S.
+
+    Zhao et al.: Enhanced Self-Distillation Framework for Efficient SNN Training (NeurIPS 2025), there a sum over the heads.
+    """
+    logits = check_logits(logits)
+    each = cross_entropies(logits, check_target(target, logits), label_smoothing).mean(1)
+    return (branch_weight * each[:-1].sum() + each[-1]) / len(logits)
+
+
 def prefix_ce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of what deployment at k timesteps scores, for every k: mean_k CE(mean(z_1..z_k), y)."""
     logits = check_logits(logits)

@@ -6,6 +6,7 @@ import resource
 import signal
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from ..data import Samples
 from ..evaluation import collect_logits, timestep_metrics
 from ..files import write_atomically
-from ..models import save_model
+from ..models import Branched, save_model
 from ..run_folder import RunFolder, RunStopped
 from ..temporal import Temporal
 from .module import DistillationModule
@@ -63,13 +64,19 @@ class EpochRecord(L.Callback):
             write_atomically(self.run.metrics, text.getvalue())
 
     def _score(self, name: str, samples: Samples, network: Temporal) -> dict[str, float]:
-        """Accuracy and cross-entropy of every prefix and of every single timestep."""
-        logits = collect_logits(network, samples, self.plan.dataset.kind, self.plan.config.timesteps)
+        """Accuracy and cross-entropy of every prefix and of every single timestep, and the accuracy of every head."""
+        kind, T = self.plan.dataset.kind, self.plan.config.timesteps
+        logits = collect_logits(network, samples, kind, T)
+        heads: Iterable[torch.Tensor] = ()
+        if isinstance(network, Branched):
+            heads = collect_logits(network, samples, kind, T, heads=True)
         network.train()
         scores = timestep_metrics(logits, samples.targets)
         row = {f"{name}_accuracy_{entry['k']}": entry["accuracy"] for entry in scores["ensemble"]}
         row |= {f"{name}_ce_prefix_{entry['k']}": entry["nll"] for entry in scores["ensemble"]}
-        return row | {f"{name}_ce_single_{entry['k']}": entry["nll"] for entry in scores["single"]}
+        row |= {f"{name}_ce_single_{entry['k']}": entry["nll"] for entry in scores["single"]}
+        right = [(head.argmax(-1) == samples.targets).double().mean().item() for head in heads]
+        return row | {f"{name}_head_accuracy_{s}": share for s, share in enumerate(right, 1)}
 
     def _keep_selected(self, row: dict[str, Any], network: Temporal) -> None:
         accuracy = row.get(f"holdout_accuracy_{self.plan.config.timesteps}", self.best)
@@ -87,7 +94,8 @@ class EpochRecord(L.Callback):
 class Checkpoints(L.Callback):
     """Keeps the last checkpoint: after every epoch, every so many seconds within one, and when the process is asked to stop.
 
-    After the last epoch there is none, because the finished model follows at once.
+    After the last epoch there is none, because the finished model follows at once. Training does not begin where one process
+    found the checkpoint and another did not.
 
     Args:
         path: the file.
@@ -102,6 +110,12 @@ class Checkpoints(L.Callback):
         self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        first = trainer.strategy.broadcast(trainer.fit_loop.total_batch_idx)
+        if not trainer.strategy.reduce_boolean_decision(trainer.fit_loop.total_batch_idx == first):
+            raise ValueError(
+                f"not every process finds the checkpoint in {self.path.parent}: the run folder must be one that all machines share"
+            )
+
         def ask(number: int, frame: Any) -> None:
             self.asked_to_stop = True
 

@@ -82,8 +82,9 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
         "timesteps": 1,
         "gradient": "bptt",
         "segments": 1,
+        "gradient_scale": "1",
         "objective": ObjectiveConfig(),
-        "model": config.model.model_copy(update={"neuron": "relu"}),
+        "model": config.model.model_copy(update={"neuron": "relu", "branches": False}),
     }
     return config.model_copy(update=changes)
 

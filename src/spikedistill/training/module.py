@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..config import OptimizerConfig
 from ..data import as_network_input, augment
-from ..objectives import timestep_scores
-from ..objectives.submodels import prefix_means
+from ..models import Branched
+from ..objectives.submodels import prefix_means, right_submodels
 from ..seeds import derive_seed
 from .plan import Plan
 
@@ -39,13 +39,18 @@ class DistillationModule(L.LightningModule):
         """Logits `[B, C]` of the teacher on the student's own batch, where there is one."""
         return None if self.plan.teacher is None else self.plan.teacher.logits(inputs, self.plan.dataset.kind)
 
-    def shared_scores(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        """Scores `[T]` of the timesteps, averaged over processes, so that all rank alike; None for a single process."""
-        measure = self.plan.objective.measure
-        if measure is None or self.trainer.world_size == 1:
-            return None
-        scores = timestep_scores(logits.detach(), target, measure=measure)
-        return self.trainer.strategy.reduce(scores, reduce_op="mean")
+    def submodels(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[T, B, C]` of the timesteps, and those `[S, B, C]` that the objective is over: the timesteps' or the heads'."""
+        if isinstance(self.network, Branched):
+            return self.network.heads(
+                inputs, None if self.plan.dataset.kind == "events" else self.plan.config.timesteps
+            )
+        logits = self(inputs)
+        return logits, logits
+
+    def average(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes that share a batch."""
+        return self.trainer.strategy.reduce(value, reduce_op="mean")
 
     def on_fit_start(self) -> None:
         # no submodule, so that DDP does not wrap it and no checkpoint holds it
@@ -62,23 +67,33 @@ class DistillationModule(L.LightningModule):
         inputs, target = as_network_input(batch[0], self.plan.dataset.kind), batch[1]
         if self.plan.augmentations:
             inputs = augment(inputs, self.plan.augmentations)
-        logits = self(inputs)
+        logits, submodels = self.submodels(inputs)
         value = self.plan.objective(
-            logits, target, teacher_logits=self.teacher_logits(inputs), scores=self.shared_scores(logits, target)
+            submodels,
+            target,
+            teacher_logits=self.teacher_logits(inputs),
+            average=self.average if self.trainer.world_size > 1 else None,
         )
-        self._collect(logits.detach(), target, value.total.detach(), value.terms)
-        return value.total
+        self._collect(logits.detach(), submodels.detach(), target, value.total.detach(), value.terms)
+        scaled = self.plan.config.gradient_scale == "1/T"
+        return value.total / self.plan.config.timesteps if scaled else value.total
 
     @torch.no_grad()
-    def _collect(self, logits: Tensor, target: Tensor, total: Tensor, terms: dict[str, Tensor]) -> None:
+    def _collect(
+        self, logits: Tensor, submodels: Tensor, target: Tensor, total: Tensor, terms: dict[str, Tensor]
+    ) -> None:
         """Add this step to the means of the epoch, and show it on the progress bar."""
         prefixes = prefix_means(logits.float())
         right = (prefixes.argmax(-1) == target).float().mean(1)
         step = {"train_loss": total, "train_accuracy": right[-1], "train_accuracy_1": right[0]}
         step |= {f"loss/{name}": value for name, value in terms.items()}
-        for kind, submodels in (("single", logits.float()), ("prefix", prefixes)):
-            for k, z in enumerate(submodels, 1):
+        for kind, answers in (("single", logits.float()), ("prefix", prefixes)):
+            for k, z in enumerate(answers, 1):
                 step[f"ce_{kind}_{k}"] = F.cross_entropy(z, target)
+        if self.plan.objective.submodels == "heads":
+            right_heads = right_submodels(submodels, target)
+            step |= {f"head_accuracy_{s}": share for s, share in enumerate(right_heads.float().mean(1), 1)}
+            step["no_head_right"] = 1 - right_heads.any(0).float().mean()
         count = len(target)
         self.seen += count
         for name, value in step.items():
@@ -91,10 +106,17 @@ class DistillationModule(L.LightningModule):
         return {name: float(value) / self.seen for name, value in self.sums.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epoch_means"] = {"sums": self.sums, "seen": self.seen}
+        own = {"sums": {name: float(value) for name, value in self.sums.items()}, "seen": self.seen}
+        # each process has sums of its own, and the checkpoint of the first one is kept
+        of_all: list[Any] = [own] * self.trainer.world_size
+        if len(of_all) > 1:
+            torch.distributed.all_gather_object(of_all, own)
+        checkpoint["epoch_means"] = of_all
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.sums, self.seen = checkpoint["epoch_means"]["sums"], checkpoint["epoch_means"]["seen"]
+        own = checkpoint["epoch_means"][self.global_rank]
+        self.sums = {name: torch.tensor(value, dtype=torch.float32) for name, value in own["sums"].items()}
+        self.seen = own["seen"]
 
     def configure_optimizers(self) -> Any:
         options = self.plan.config.optimizer

@@ -20,7 +20,7 @@ from ..models import create_model
 from ..objectives import Objective, create_objective
 from ..run_folder import dataset_of
 from ..seeds import derive_seed
-from ..temporal import Temporal
+from ..temporal import Temporal, synchronise_batch_norm
 from ..temporal.signal import segment_lengths
 from .teacher import Teacher, load_teacher
 
@@ -35,7 +35,7 @@ class Plan:
         train: the training samples of the run.
         holdout: training samples kept aside; None where there are none.
         augmentations: names for `spikedistill.data.augment`.
-        spec: the arguments of `create_model`.
+        spec: the arguments of `create_model` for the network that is left after training.
         objective: what is learned.
         teacher: the trained network that teaches, frozen; None where the objective needs none.
     """
@@ -54,9 +54,10 @@ class Plan:
         return self
 
     def build_network(self) -> Temporal:
-        """The untrained network, the same for the same seed."""
+        """The untrained network, the same for the same seed; with its auxiliary heads, which `spec` leaves out."""
         torch.manual_seed(derive_seed(self.config.seed))
-        return create_model(**self.spec)
+        network = create_model(**self.spec, branches=self.config.model.branches)
+        return synchronise_batch_norm(network) if self.config.trainer.sync_batch_norm else network
 
 
 def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None) -> Plan:
@@ -68,6 +69,7 @@ def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None)
     """
     objective = create_objective(config.objective.name, **config.objective.options)
     check_gradient(config, objective)
+    check_heads(config, objective)
     dataset = dataset_of(config)
     spec = model_spec(config, dataset)
     create_model(**spec)
@@ -96,6 +98,21 @@ def check_gradient(config: Config, objective: Objective) -> None:
         )
 
 
+def check_heads(config: Config, objective: Objective) -> None:
+    """Refuse an objective over heads without auxiliary ones, and auxiliary heads that nothing is learned from.
+
+    Raises:
+        ValueError: saying what to add or leave out.
+    """
+    if objective.submodels == "heads" and not config.model.branches:
+        raise ValueError(f"objective {objective.name!r} is over the heads of a network: add --model.branches")
+    if objective.submodels == "timesteps" and config.model.branches:
+        raise ValueError(
+            f"objective {objective.name!r} is over timesteps, so auxiliary heads would learn nothing: leave --model.branches "
+            "out, or use --objective.name esd"
+        )
+
+
 def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
     """The arguments of `create_model` for this run."""
     model: ModelConfig = config.model
@@ -106,6 +123,8 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
         "image_size": dataset.size[0],
         "gradient": config.gradient,
         "segments": config.segments,
+        "chunk": config.chunk,
+        "recompute": config.recompute,
         "neuron": model.neuron,
         "width": model.width,
     }

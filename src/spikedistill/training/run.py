@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..config import Config
+from ..config import Config, TrainerConfig
 from ..data import Batches
 from ..evaluation import evaluate
 from ..files import write_atomically
@@ -37,11 +37,12 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         logits.safetensors and report.html.
 
     Raises:
-        ValueError: for a configuration that does not fit together.
+        ValueError: for a configuration that does not fit together, or that asks for other processes than torchrun started.
         FileNotFoundError: where the data set is missing.
         FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do.
         RunStopped: where SIGTERM or SIGINT asked the process to stop; a checkpoint is saved, and `resume="auto"` goes on.
     """
+    check_processes(config.trainer)
     run = RunFolder(config.run_folder)
     resuming = config.resume == "auto" and run.config_file.is_file()
     if resuming:
@@ -50,21 +51,41 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         return run.path
     plan = make_plan(config, teacher)
     trained = resuming and run.model.is_file()
-    if is_main_process():
+    if is_main_process(config.trainer):
         if not resuming:
             _claim(run, overwrite=config.overwrite)
         write_atomically(run.config_file, config.to_yaml())
     if not trained:
-        _fit(plan, run)
-    if is_main_process():
+        _fit(plan, run, resuming)
+    if is_main_process(config.trainer):
         evaluate(run.path)
         write_report(run.path)
     return run.path
 
 
-def is_main_process() -> bool:
+def check_processes(options: TrainerConfig) -> None:
+    """Refuse another number of processes than torchrun has started: each would train alone, in one folder.
+
+    Raises:
+        ValueError: saying both numbers.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    started, expected = int(os.environ["WORLD_SIZE"]), options.devices * options.nodes
+    if started != expected:
+        raise ValueError(
+            f"torchrun started {started} processes, but --trainer.devices {options.devices} on --trainer.nodes {options.nodes} "
+            f"means {expected}: set them to its --nproc-per-node and --nnodes"
+        )
+
+
+def is_main_process(options: TrainerConfig) -> bool:
     """Whether this is the first of the processes that train together, or the only one."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+    if options.devices * options.nodes == 1:
+        return True
+    if "RANK" in os.environ:  # of torchrun, which may number machines in another order than whoever started it
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def check_same_run(config: Config, run: RunFolder) -> None:
@@ -117,10 +138,11 @@ def _claim(run: RunFolder, *, overwrite: bool) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
 
 
-def _fit(plan: Plan, run: RunFolder) -> None:
+def _fit(plan: Plan, run: RunFolder, resuming: bool) -> None:
     """Train to the last epoch and leave the model in the run folder.
 
     Raises:
+        ValueError: where not all processes begin at the same step.
         RunStopped: where the process was asked to stop; a checkpoint is saved.
     """
     from .allocator import keep_freed_memory
@@ -132,7 +154,8 @@ def _fit(plan: Plan, run: RunFolder) -> None:
     module = DistillationModule(plan)
     speed = Speedometer()
     trainer = make_trainer(plan, run, speed)
-    resume_from = run.checkpoint if run.checkpoint.is_file() else None
+    # not resuming, a checkpoint there is one that the main process is about to delete
+    resume_from = run.checkpoint if resuming and run.checkpoint.is_file() else None
     with warnings.catch_warnings():
         # Lightning 2.6 calls what PyTorch 2.13 deprecates, and does not know that our batches need no state to be resumed
         warnings.filterwarnings("ignore", category=FutureWarning)
