@@ -79,11 +79,16 @@ def _train(arguments: list[str]) -> None:
     default = from_file(named) if named.suffix in (".yaml", ".yml") else recipe(arguments[0])
     config = parse_config(default, arguments[1:])
 
+    from .objectives import create_objective
     from .run_folder import RunFolder
     from .training import is_main_process, train
 
+    if is_main_process(config.trainer):
+        print(
+            f"{config.recipe}: loss = {create_objective(config.objective.name, **config.objective.options)}", flush=True
+        )
     folder = train(config)
-    if is_main_process():
+    if is_main_process(config.trainer):
         _print_results(RunFolder(folder).read_results(), folder)
 
 
@@ -191,6 +196,96 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
     print(f"leaderboard: {folder / 'leaderboard.csv'}")
 
 
+_GRADIENTS_HELP = """\
+How far each rule's gradient is from that of backpropagation through time (BPTT), layer by layer, on a trained run.
+
+cosine      of the angle between the two: 1 is the same direction, 0 is unrelated, below 0 points the other way
+norm ratio  how long the rule's gradient is for each unit of BPTT's: under SGD, 2 acts like twice the learning rate
+
+Compared are sltt, rate with m segments (one is RateBP, T are SLTT), and BPTT with the other surrogates. BPTT has the surrogate
+that the run was trained with. The loss is the cross-entropy of the mean output on training images, with batch statistics as in
+training. Nothing is trained: the network stays as it is.
+"""
+
+
+def _gradients(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "spikedistill gradients",
+        description=_GRADIENTS_HELP,
+        epilog="The numbers of every layer go to gradients.csv in the run folder, and to its report.html.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="a run folder, such as runs/digits-twsd/seed0")
+    parser.add_argument(
+        "--timesteps", nargs="+", type=int, metavar="T", help="2 4 8 where left out; event data have their own T alone"
+    )
+    parser.add_argument(
+        "--segments",
+        nargs="+",
+        type=int,
+        metavar="m",
+        default=[1, 2, 4, 8],
+        help="1 2 4 8 where left out; at each T those above it are skipped",
+    )
+    parser.add_argument("--batches", type=int, default=4, help="batches to average over, 4 where left out")
+    parser.add_argument(
+        "--batch-size", type=int, default=128, help="images in each, 128 where left out; fewer take less memory"
+    )
+    parser.add_argument("--data.root", dest="root", type=Path, help="folder of the data sets, where it has moved")
+    options = parser.parse_args(arguments)
+
+    from functools import partial
+
+    from rich.progress import track
+
+    from .evaluation import gradient_microscope
+    from .report import write_report
+
+    rows = gradient_microscope(
+        options.run,
+        timesteps=options.timesteps,
+        segments=options.segments,
+        batches=options.batches,
+        batch_size=options.batch_size,
+        root=options.root,
+        track=partial(track, description="comparing gradients"),
+    )
+    _print_gradients(rows)
+    print(f"every layer: {options.run / 'gradients.csv'}")
+    print(f"report: {write_report(options.run)}")
+
+
+def _print_gradients(rows: list[dict[str, Any]]) -> None:
+    """Two tables, rules over timesteps: all parameters together, and the layer that is furthest from BPTT."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .evaluation.gradients import ALL, furthest_layer
+
+    timesteps = list(dict.fromkeys(row["timesteps"] for row in rows))
+    rules = list(dict.fromkeys(row["rule"] for row in rows if row["timesteps"] == timesteps[-1]))
+    together = Table(title="All parameters together: cosine to BPTT's gradient (norm ratio)")
+    furthest = Table(title="The layer furthest from BPTT: its cosine (its name)")
+    for table in (together, furthest):
+        table.add_column("rule")
+        for T in timesteps:
+            table.add_column(f"T={T}", justify="right")
+    for rule in rules:
+        cells: list[tuple[str, str]] = []
+        for T in timesteps:
+            layers = {row["layer"]: row for row in rows if (row["timesteps"], row["rule"]) == (T, rule)}
+            if not layers:  # more segments than timesteps
+                cells.append(("-", "-"))
+                continue
+            joined, least = layers.pop(ALL), furthest_layer(layers.values())
+            cells.append(
+                (f"{joined['cosine']:.4f} ({joined['ratio']:.3f})", f"{least['cosine']:.4f} ({least['layer']})")
+            )
+        together.add_row(rule, *(cell for cell, _ in cells))
+        furthest.add_row(rule, *(cell for _, cell in cells))
+    Console().print(together, furthest)
+
+
 def _report(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("spikedistill report", description="Write report.html of an evaluated run anew.")
     parser.add_argument("run", type=Path, help="a run folder, such as runs/digits-twsd/seed0")
@@ -284,6 +379,7 @@ _COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "train": (_train, "train, evaluate and report one run"),
     "evaluate": (_evaluate, "score a trained run at every number of timesteps"),
     "compare": (_compare, "train several recipes and seeds and compare them at every number of timesteps"),
+    "gradients": (_gradients, "compare a run's gradient rules with backpropagation through time, layer by layer"),
     "report": (_report, "write the report of an evaluated run anew"),
     "list": (_list, "name the recipes, models, objectives and data sets"),
     "data": (_data, "say where a data set's files belong, and check them"),

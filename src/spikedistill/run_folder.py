@@ -32,6 +32,7 @@ class RunFolder:
         self.results = self.path / "results.json"
         self.logits = self.path / "logits.safetensors"
         self.samples = self.path / "samples.safetensors"
+        self.gradients = self.path / "gradients.csv"
         self.report = self.path / "report.html"
 
     @classmethod

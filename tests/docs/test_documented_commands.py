@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 from pages import PAGES, ROOT, fences, name_of, prose
+from torch.distributed.run import get_args_parser
 
 from spikedistill import cli
 from spikedistill.data import list_datasets
@@ -16,12 +17,17 @@ from spikedistill.training.plan import check_gradient
 PLACEHOLDERS = re.compile(r"\b(RECIPE|RUN|COMMAND)\b|\.\.\.")
 
 
+def fenced(page):
+    """The lines of a page's fenced code."""
+    return [line for fence in fences(page, "sh") for line in fence.code.replace("\\\n", " ").splitlines()]
+
+
 def commands(page):
     """The arguments of every `spikedistill ...` on a page, in fenced code and within a sentence."""
-    lines = [line for fence in fences(page, "sh") for line in fence.code.replace("\\\n", " ").splitlines()]
-    lines += re.findall(r"`(spikedistill [^`\n]+)`", prose(page))
-    for line in lines:
+    for line in fenced(page) + re.findall(r"`(spikedistill [^`\n]+)`", prose(page)):
         words = shlex.split(line.removeprefix(".venv/bin/"), comments=True)
+        if words[:1] == ["torchrun"]:
+            words = words[words.index("-m") + 1 :]
         if words[:1] == ["spikedistill"] and not PLACEHOLDERS.search(line):
             yield words[1:]
 
@@ -40,7 +46,14 @@ def begun(monkeypatch, tmp_path):
     def begin(*arguments, **options):
         raise WorkBegins(*arguments)
 
-    for place in ("training.train", "training.compare", "evaluation.evaluate", "report.write_report"):
+    works = (
+        "training.train",
+        "training.compare",
+        "evaluation.evaluate",
+        "evaluation.gradient_microscope",
+        "report.write_report",
+    )
+    for place in works:
         monkeypatch.setattr(f"spikedistill.{place}", begin)
     monkeypatch.chdir(tmp_path)
     for name in ("runs/digits-twsd/seed0", "runs/demo"):
@@ -80,6 +93,18 @@ def test_a_documented_command_is_understood(words, begun, capsys, monkeypatch):
         if words[0] == "compare":
             for config in begins.value.args[0]:
                 check(config)
+
+
+@pytest.mark.parametrize("line", [line for page in PAGES for line in fenced(page) if line.startswith("torchrun ")])
+def test_torchrun_starts_as_many_processes_as_the_documented_run_has(line, begun):
+    launcher = get_args_parser().parse_args(shlex.split(line)[1:])
+    with pytest.raises(WorkBegins) as begins:
+        cli.main(launcher.training_script_args)
+    (config,) = begins.value.args
+    assert launcher.module
+    assert launcher.training_script == "spikedistill"
+    nodes = launcher.nnodes.split(":")[-1]  # the largest number of a range
+    assert (launcher.nproc_per_node, nodes) == (str(config.trainer.devices), str(config.trainer.nodes))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

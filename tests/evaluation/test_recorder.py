@@ -25,7 +25,8 @@ def test_a_neuron_fires_exactly_where_its_recorded_membrane_reaches_the_threshol
     model = temporal(nn.Sequential(nn.Linear(5, 7), LIF(**options), nn.Linear(7, 3)))
     with record(model) as recording:
         model(torch.randn(4, 6, 5), None)
-    threshold = options.get("threshold", 1.0)
+    threshold = recording.thresholds["1"]
+    assert threshold == options.get("threshold", 1.0)
     assert 0 < recording.spikes["1"].mean() < 1
     assert torch.equal(recording.spikes["1"] == 1, recording.membranes("1") >= threshold)
 

@@ -4,6 +4,12 @@ import json
 import shutil
 
 import pytest
+import torch
+from torch import nn
+
+from spikedistill import LIF, temporal
+from spikedistill.evaluation import record
+from spikedistill.report import write_recording
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -129,6 +135,29 @@ def test_every_plot_is_drawn_and_nothing_is_complained_about_or_fetched(opened, 
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     requested = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
     assert [url for url in requested if not url.startswith("data:")] == [(full_run / "report.html").as_uri()]
+
+
+def test_the_page_of_a_recording_is_drawn_and_nothing_is_complained_about(browser, tmp_path):
+    network = nn.Sequential(LIF(), nn.Flatten(), nn.Linear(64, 12), LIF(threshold=0.3))
+    with record(model := temporal(network)) as recording:
+        model(2 * torch.rand(3, 1, 8, 8), timesteps=5)
+    page = write_recording(recording, tmp_path / "recording.html", sample=2)
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    assert browser.get_log("browser") == []
+    fired = recording.spikes["3"][:, 2]
+    (dots,) = plotted(browser, "raster_2")
+    assert sorted(zip(dots["x"], map(int, dots["y"]), strict=True)) == [(t + 1, i) for t, i in fired.nonzero().tolist()]
+    level, *traces = plotted(browser, "membranes_2")
+    assert level["y"] == [0.3, 0.3]
+    assert len(traces) == 4
+    drawn = browser.execute_script(
+        """
+        const count = (plot, of) => document.querySelectorAll(`#plot-${plot} .scatterlayer ${of}`).length;
+        return [count("raster_2", ".point"), count("membranes_2", ".js-line"), count("membranes_2", ".point")];
+        """
+    )
+    assert drawn == [int(fired.sum()), 1 + 4, 4 * 5]
 
 
 @pytest.mark.parametrize("width", [360, 768, 1200])

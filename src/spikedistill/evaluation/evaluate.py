@@ -13,7 +13,7 @@ from torch import Tensor
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order, split_holdout
 from ..files import write_atomically
-from ..models import load_model
+from ..models import Branched, load_model
 from ..objectives.submodels import prefix_means
 from ..run_folder import RunFolder, dataset_of
 from ..temporal import Temporal
@@ -160,6 +160,7 @@ def collect_logits(
     timesteps: int,
     batch_size: int = 250,
     after_batch: Callable[[int], None] | None = None,
+    heads: bool = False,
 ) -> Tensor:
     """Logits `[T, N, C]` in float32 of a network in eval mode on all samples, in their order.
 
@@ -170,13 +171,15 @@ def collect_logits(
         timesteps: T.
         batch_size: samples per forward pass.
         after_batch: called with the size of each batch once it has run.
+        heads: of a network with auxiliary heads, return the heads' logits `[S, N, C]` instead.
     """
     model.eval()
     device = next(model.parameters()).device
     parts = []
     for inputs, _ in in_order(samples, batch_size):
         x = as_network_input(inputs.to(device), kind)
-        logits = model(x) if kind == "events" else model(x, timesteps=timesteps)
+        T = None if kind == "events" else timesteps
+        logits = model.heads(x, T)[1] if heads and isinstance(model, Branched) else model(x, T)
         parts.append(logits.float().cpu())
         if after_batch is not None:
             after_batch(len(inputs))

@@ -32,6 +32,11 @@ class Recording:
         """Firing rate of each layer at each timestep, `[T]`: spikes per neuron and timestep, averaged over the batch."""
         return {path: spikes.flatten(1).double().mean(1) for path, spikes in self.spikes.items()}
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Threshold of each layer: its neurons fire where their membrane is at or above it."""
+        return {path: dynamics["threshold"] for path, dynamics in self._dynamics.items()}
+
     def membranes(self, path: str) -> Tensor:
         """Membranes of a layer after each timestep's leak and input and before its reset, `[T, B, ...]`.
 

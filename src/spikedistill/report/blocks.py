@@ -144,3 +144,15 @@ class Section:
     id: str
     title: str
     blocks: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: what kind it is, its title, what it is about, what it shows in words and numbers, and everything else."""
+
+    kind: str
+    title: str
+    subject: str
+    verdict: str
+    numbers: Numbers
+    sections: Sequence[Section]

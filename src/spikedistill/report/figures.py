@@ -5,14 +5,14 @@ and dark. Series differ by marker and dash as well as by colour.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .results import Accuracy, Bin, Layer, Score
 from .run import Epochs
 
 Figure = dict[str, Any]
-Points = Sequence[tuple[float | None, float | None]]
+Points = Sequence[tuple[float | str | None, float | str | None]]
 
 ACCENT, MUTED, INK, LINE, PANEL = (f"var(--{name})" for name in ("accent", "muted", "ink", "line", "panel"))
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
@@ -98,6 +98,24 @@ def firing_rates(layers: Sequence[Layer]) -> Figure:
     )
 
 
+def cosines(lines: Mapping[str, Sequence[float | None]], places: Sequence[str], x_title: str) -> Figure:
+    """One line for each gradient rule, from place to place; those with segments from faint to full, in their order."""
+    names, labels = list(lines), _labels(places)
+    segmented = [name for name in names if name.startswith("rate")]
+    traces = []
+    for place, name in enumerate(names):
+        color = ACCENT if name in segmented else INK if name == "sltt" else MUTED
+        symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
+        trace = _line(name, list(zip(labels, lines[name], strict=True)), color, symbol=symbol, dash=dash)
+        if name in segmented:
+            trace["opacity"] = 0.45 + 0.55 * (segmented.index(name) + 1) / len(segmented)
+        trace["hovertemplate"] = "%{x}: %{y:.4f}<extra>%{fullData.name}</extra>"
+        traces.append(trace)
+    figure = _figure(traces, x_title, "cosine to BPTT")
+    figure["layout"]["xaxis"] |= {"type": "category"}
+    return figure
+
+
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     """True classes from top to bottom, predicted ones from left to right; shade is the root of the row's share."""
     names = _labels(classes)
@@ -112,6 +130,40 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
         customdata=[list(row) for row in counts],
         hovertemplate="%{y} called %{x}: %{customdata}<extra></extra>",
     )
+
+
+def raster(fired: Mapping[str, Collection[int]], timesteps: int) -> Figure:
+    """A dot for every spike: `{neuron: timesteps it fires at}`, neurons from bottom to top, timesteps from left to right."""
+    trace = _line("spikes", [(t, neuron) for neuron, times in fired.items() for t in times], ACCENT, size=5)
+    trace |= {"mode": "markers", "hovertemplate": "neuron %{y} fires at timestep %{x}<extra></extra>"}
+    figure = _figure([trace], "timestep", "neuron")
+    figure["layout"]["xaxis"] |= _whole_ticks(timesteps) | {"range": [0.5, timesteps + 0.5]}
+    # neurons that never fire have their row as well
+    rows: Figure = {"type": "category", "categoryarray": list(fired), "range": [-0.5, len(fired) - 0.5]}
+    figure["layout"]["yaxis"] |= rows | {"showgrid": False}
+    return figure
+
+
+def membranes(
+    potentials: Mapping[str, Sequence[float | None]], fired: Mapping[str, Collection[int]], threshold: float
+) -> Figure:
+    """One line for each neuron, `{neuron: potential at each timestep}`, filled where it fires, and the threshold."""
+    timesteps = len(next(iter(potentials.values())))
+    ends = (0.5, timesteps + 0.5)
+    level = _line("threshold", [(x, threshold) for x in ends], MUTED, dash="dot", width=1)
+    traces = [level | {"mode": "lines", "hoverinfo": "skip"}]
+    for place, (neuron, values) in enumerate(potentials.items()):
+        symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
+        trace = _line(f"neuron {neuron}", list(enumerate(values, 1)), ACCENT, symbol=f"{symbol}-open", dash=dash)
+        if timesteps > 16:
+            trace["marker"] |= {"size": 5, "line": {"color": ACCENT, "width": 1}}
+        trace["marker"]["symbol"] = [symbol + ("" if t in fired[neuron] else "-open") for t in range(1, timesteps + 1)]
+        trace["opacity"] = 0.45 + 0.55 * (place + 1) / len(potentials)
+        trace["hovertemplate"] = "timestep %{x}: %{y:.4f}<extra>%{fullData.name}</extra>"
+        traces.append(trace)
+    figure = _figure(traces, "timestep", "membrane")
+    figure["layout"]["xaxis"] |= _whole_ticks(timesteps) | {"range": ends}
+    return figure
 
 
 def _line(

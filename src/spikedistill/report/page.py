@@ -1,11 +1,10 @@
-"""From a run folder to one web page that needs nothing else."""
+"""From sections, those of a run folder or others, to one web page that needs nothing else."""
 
 from pathlib import Path
-from typing import Any
 
 from ..files import write_atomically
 from ..run_folder import RunFolder
-from .blocks import Plots
+from .blocks import Page, Plots
 from .headline import headline, trained
 from .run import Run, read_run
 from .sections import SECTIONS
@@ -27,13 +26,20 @@ def write_report(run: Path | str) -> Path:
         FileNotFoundError: the folder or one of these files is missing.
         ValueError: a file is broken, or does not belong to the others.
     """
-    page = render(read_run(run))
+    page = render(page_of_run(read_run(run)))
     path = RunFolder(run).report
     write_atomically(path, page)
     return path
 
 
-def render(run: Run) -> str:
+def page_of_run(run: Run) -> Page:
+    """The run as a page."""
+    verdict, numbers = headline(run)
+    sections = [section for make in SECTIONS if (section := make(run))]
+    return Page("report of one run", run.results.recipe, trained(run), verdict, numbers, sections)
+
+
+def render(page: Page) -> str:
     """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -45,19 +51,7 @@ def render(run: Run) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(context(run), plotly_js=get_plotlyjs())
-
-
-def context(run: Run) -> dict[str, Any]:
-    """What the template draws."""
-    sections = [section for make in SECTIONS if (section := make(run))]
-    blocks = [block for section in sections for block in section.blocks]
-    verdict, numbers = headline(run)
-    return {
-        "title": run.results.recipe,
-        "trained": trained(run),
-        "verdict": verdict,
-        "numbers": numbers,
-        "sections": sections,
-        "figures": {plot.name: plot.figure for block in blocks if isinstance(block, Plots) for plot in block.plots},
-    }
+    blocks = [block for section in page.sections for block in section.blocks]
+    figures = {plot.name: plot.figure for block in blocks if isinstance(block, Plots) for plot in block.plots}
+    template = environment.get_template("report.html.j2")
+    return template.render(page=page, figures=figures, plotly_js=get_plotlyjs())

@@ -1,11 +1,16 @@
-"""The schema of `results.json`: what a report reads of it. Fractions lie in [0, 1]; keys that are not named here are let pass."""
+"""The schema of `results.json`, and of the rows of `gradients.csv`: what a report reads of them.
 
+Fractions lie in [0, 1]; keys that are not named here are let pass.
+"""
+
+import math
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Timestep = Annotated[int, Field(ge=1)]
+Defined = Annotated[float | None, AfterValidator(lambda number: number if math.isfinite(number or 0.0) else None)]
 
 
 class Score(BaseModel):
@@ -73,6 +78,19 @@ class Cost(BaseModel):
 
     images_per_s: float | None = None
     peak_mib: float | None = None
+
+
+class GradientRow(BaseModel):
+    """A row of gradients.csv: one rule's gradient of one layer against BPTT's, at T timesteps; None where it is undefined."""
+
+    timesteps: Timestep
+    rule: str
+    layer: str
+    cosine: Defined
+    cosine_std: Defined
+    ratio: Defined
+    ratio_std: Defined
+    batches: int
 
 
 class Results(BaseModel):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..evaluation.calibration import BINS, as_arrays
 from ..run_folder import RunFolder
-from .results import Results
+from .results import GradientRow, Results
 
 Epochs = dict[str, list[float | None]]  # columns of metrics.csv; None where a cell is empty or not finite
 
@@ -29,6 +29,7 @@ class Run:
     config_text: str
     results: Results
     epochs: Epochs
+    gradients: list[GradientRow]  # empty where no gradients were compared
     logits: Tensor | None  # float32 [T, N, C]
     targets: Tensor | None  # int64 [N]
     images: Tensor | None  # uint8 [n, channels, H, W]
@@ -59,6 +60,7 @@ def read_run(path: Path | str) -> Run:
         *_read_config(folder.config_file),
         _read_results(folder.results),
         _read_epochs(folder.metrics),
+        _read_gradients(folder.gradients),
         *_read_tensors(folder.logits, "logits", "targets"),
         *_read_tensors(folder.samples, "images", "indices"),
     )
@@ -87,10 +89,14 @@ def _read_results(path: Path) -> Results:
     try:
         return Results.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        message = f"{place + ': ' if place else ''}{first['msg']}"
-        raise ValueError(f"{path} is broken ({message}): {_again(path)}") from None
+        raise ValueError(f"{path} is broken ({_first(error)}): {_again(path)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """Where the first thing is wrong, and what."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    return f"{place + ': ' if place else ''}{first['msg']}"
 
 
 def _read_epochs(path: Path) -> Epochs:
@@ -108,6 +114,20 @@ def _read_epochs(path: Path) -> Epochs:
             for name, value in cells.items():
                 columns.setdefault(name, []).append(value if math.isfinite(value) else None)
     return columns
+
+
+def _read_gradients(path: Path) -> list[GradientRow]:
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            try:
+                rows.append(GradientRow.model_validate(row))
+            except ValidationError as error:
+                again = f"write it anew with `spikedistill gradients {path.parent}`"
+                raise ValueError(f"{path} is broken (line {number}, {_first(error)}): {again}") from None
+    return rows
 
 
 def _read_tensors(path: Path, *names: str) -> list[Tensor] | list[None]:

@@ -9,6 +9,7 @@ from .calibration import calibration_section
 from .configuration import configuration_section, cost_section
 from .confusion import confusion_section
 from .firing import firing_section
+from .gradients import gradients_section
 from .samples import samples_section
 from .training import training_section
 
@@ -19,6 +20,7 @@ SECTIONS = (
     firing_section,
     confusion_section,
     samples_section,
+    gradients_section,
     cost_section,
     configuration_section,
 )

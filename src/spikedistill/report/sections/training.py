@@ -17,6 +17,11 @@ def training_section(run: Run) -> Section | None:
         ("loss_prefix", "Loss of the first k together", "cross-entropy, nats", _by_k(run.epochs, "ce_prefix_")),
         ("loss_terms", "Terms of the objective", "loss", terms),
     ]
+    heads = _by_k(run.epochs, "head_accuracy_", "head")
+    if heads:
+        groups.append(
+            ("heads", "Accuracy of every head", "share that is right", heads | {"no_head_right": "none is right"})
+        )
     height = 280 + 10 * max(len(columns) for *_, columns in groups)  # room for the legend
     plots = [_plot(run.epochs, *group, height) for group in groups if group[-1]]
     words = (
@@ -44,6 +49,6 @@ def _plot(epochs: Epochs, name: str, title: str, unit: str, columns: dict[str, s
     )
 
 
-def _by_k(epochs: Epochs, prefix: str) -> dict[str, str]:
+def _by_k(epochs: Epochs, prefix: str, label: str = "k =") -> dict[str, str]:
     found = {int(match[1]): name for name in epochs if (match := re.fullmatch(re.escape(prefix) + r"(\d+)", name))}
-    return {found[k]: f"k = {k}" for k in sorted(found)}
+    return {found[k]: f"{label} {k}" for k in sorted(found)}

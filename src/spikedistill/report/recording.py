@@ -1,0 +1,233 @@
+"""The spikes and membranes of a recording as plots."""
+
+import html
+import json
+import math
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ..evaluation import Recording
+from ..files import write_atomically
+from . import figures
+from .blocks import Column, Number, Numbers, Page, Plot, Plots, Section, Table, Text, decimals
+from .page import render
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def raster(recording: Recording, layer: str, *, sample: int = 0, neurons: int | Sequence[int] = 64) -> "Figure":
+    """Draw the spikes of a layer on one sample: a row for each neuron, timesteps from left to right, a dot for each spike.
+
+    Args:
+        recording: from `spikedistill.evaluation.record`.
+        layer: one of `recording.spikes`.
+        sample: which of the batch.
+        neurons: how many, spread evenly over the layer, the same ones every time; or the indices of those to draw, into the
+            layer `[...]` flattened.
+
+    Returns:
+        A plotly figure: a notebook displays it, `.show()` opens it in a browser, `.write_html(path)` keeps it. A neuron of a
+        convolutional layer is named by channel, row and column.
+
+    Raises:
+        ValueError: for a layer, a sample or neurons that the recording does not have.
+    """
+    shown = _Neurons(recording, layer, sample, neurons)
+    return _standing_alone(figures.raster(shown.fired, shown.timesteps), f"Spikes of {shown.title}")
+
+
+def membranes(recording: Recording, layer: str, *, sample: int = 0, neurons: int | Sequence[int] = 4) -> "Figure":
+    """Draw the membranes of a few neurons on one sample, after each timestep's leak and input and before its reset.
+
+    A dotted line is the threshold; the marks at which a neuron fires are filled. The arguments, the figure and the errors are
+    those of `raster`.
+    """
+    shown = _Neurons(recording, layer, sample, neurons)
+    figure = figures.membranes(shown.potentials, shown.fired, recording.thresholds[layer])
+    return _standing_alone(figure, f"Membranes of {shown.title}")
+
+
+def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) -> Path:
+    """Write one web page with the spikes and membranes of every layer on one sample, readable offline.
+
+    Args:
+        recording: from `spikedistill.evaluation.record`.
+        path: the file to write, such as `recording.html`.
+        sample: which of the batch.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for an empty recording, or a sample that it does not have.
+    """
+    layers = {layer: _spikes(recording, layer, sample) for layer in recording.spikes}
+    if not layers:
+        raise ValueError(_EMPTY)
+    rates = {layer: float(spikes.double().mean()) for layer, spikes in layers.items()}
+    busiest = max(rates, key=rates.__getitem__)
+    timesteps, batch = recording.spikes[busiest].shape[:2]
+    neurons = sum(spikes.shape[1] for spikes in layers.values())
+    fired = sum(int(spikes.sum()) for spikes in layers.values())
+    rate = fired / neurons / timesteps
+    page = Page(
+        kind="recording of one sample",
+        title=f"Spikes on sample {sample}",
+        subject=f"Sample {sample} of a batch of {batch}: timesteps 1 to {timesteps}, layers of neurons from input to output.",
+        verdict=f"The busiest layer is {busiest}, with {rates[busiest]:.3f} spikes per neuron and timestep.",
+        numbers=Numbers(
+            [
+                Number("layers", len(layers), str(len(layers)), "layers"),
+                Number("neurons", neurons, f"{neurons:,}", "neurons"),
+                Number("spikes", fired, f"{fired:,}", "spikes"),
+                Number("rate", rate, f"{rate:.3f}", "spikes per neuron and timestep"),
+            ]
+        ),
+        sections=[_section(recording, layer, sample, number, rates[layer]) for number, layer in enumerate(layers, 1)],
+    )
+    write_atomically(Path(path), render(page))
+    return Path(path)
+
+
+def _section(recording: Recording, layer: str, sample: int, number: int, rate: float) -> Section:
+    """What the page says of one layer."""
+    many, few = _Neurons(recording, layer, sample, 64), _Neurons(recording, layer, sample, 4)
+    potentials, threshold = few.potentials, recording.thresholds[layer]
+    spikes = Plot(
+        name=f"raster_{number}",
+        title="Spikes",
+        note=f"{many.choice}.",
+        alt=f"Raster of neurons over timesteps, {sum(map(len, many.fired.values()))} spikes.",
+        figure=figures.raster(many.fired, many.timesteps),
+        height=420,
+        table=Table(
+            f"raster_{number}",
+            f"When neurons of {layer} fire",
+            [Column("neuron", "Neuron"), Column("timesteps", "Timesteps")],
+            [{"neuron": name, "timesteps": ", ".join(map(str, times)) or None} for name, times in many.fired.items()],
+        ),
+    )
+    traces = Plot(
+        name=f"membranes_{number}",
+        title="Membranes",
+        note=f"{few.choice}. After leak and input, before the reset; filled where a neuron fires.",
+        alt=f"Membranes of neurons over timesteps, and their threshold {threshold:g}.",
+        figure=figures.membranes(potentials, few.fired, threshold),
+        height=420,
+        table=Table(
+            f"membranes_{number}",
+            f"Membranes of neurons of {layer}",
+            [Column("t", "Timestep"), *(Column(name, f"Neuron {name}", write=decimals(4)) for name in potentials)],
+            [{"t": t + 1} | {name: u[t] for name, u in potentials.items()} for t in range(few.timesteps)],
+        ),
+    )
+    shape = " x ".join(map(str, _shape(recording, layer)))
+    words = f"{shape} neurons of threshold {threshold:g}: {rate:.3f} spikes per neuron and timestep on this sample."
+    return Section(f"layer-{number}", layer, [Text(words), Plots([spikes, traces])])
+
+
+class _Neurons:
+    """Some neurons of a layer on one sample.
+
+    Attributes:
+        timesteps: how many were recorded.
+        choice: which neurons they are, in words.
+        title: the same, with the layer and the sample.
+        fired: the timesteps, from 1, at which each fires, by its place in the layer, such as channel, row and column.
+    """
+
+    def __init__(self, recording: Recording, layer: str, sample: int, neurons: int | Sequence[int]) -> None:
+        spikes = _spikes(recording, layer, sample)
+        self.timesteps, count = spikes.shape
+        self._recording, self._layer, self._sample = recording, layer, sample
+        self._indices = _chosen(neurons, count, layer)
+        self.choice = (
+            f"{len(self._indices)} of {count} neurons" if len(self._indices) < count else f"all {count} neurons"
+        )
+        if len(self._indices) < count and isinstance(neurons, int):
+            self.choice += ", spread evenly"
+        self.title = f"{layer}, sample {sample}: {self.choice}"
+        places = [np.unravel_index(index, _shape(recording, layer)) for index in self._indices]
+        self._names = [", ".join(str(int(axis)) for axis in place) for place in places]
+        rows = spikes[:, self._indices].T.tolist()
+        fired = [[t for t, spike in enumerate(row, 1) if spike] for row in rows]
+        self.fired = dict(zip(self._names, fired, strict=True))
+
+    @property
+    def potentials(self) -> dict[str, list[float | None]]:
+        """The membrane of each at every timestep; None where it is not finite."""
+        rows = _of_sample(self._recording.membranes(self._layer), self._sample)[:, self._indices].T.tolist()
+        finite = [[u if math.isfinite(u) else None for u in row] for row in rows]
+        return dict(zip(self._names, finite, strict=True))
+
+
+_EMPTY = "the recording is empty: call the network inside the block of record(network), and let it have LIF neurons"
+
+
+def _spikes(recording: Recording, layer: str, sample: int) -> Tensor:
+    """Spikes `[T, neurons]` of a layer on one sample.
+
+    Raises:
+        ValueError: where there is no such layer or sample.
+    """
+    if not recording.spikes:
+        raise ValueError(_EMPTY)
+    if layer not in recording.spikes:
+        raise ValueError(f"the recording has no layer {layer!r}: it has {', '.join(recording.spikes)}")
+    batch = recording.spikes[layer].shape[1]
+    if not 0 <= sample < batch:
+        raise ValueError(f"sample is {sample}, but the samples of the recording are 0 to {batch - 1}")
+    return _of_sample(recording.spikes[layer], sample)
+
+
+def _of_sample(values: Tensor, sample: int) -> Tensor:
+    """`[T, B, ...]` to `[T, neurons]`."""
+    return values[:, sample].reshape(len(values), -1)
+
+
+def _shape(recording: Recording, layer: str) -> tuple[int, ...]:
+    """Of the layer's neurons."""
+    return tuple(recording.spikes[layer].shape[2:]) or (1,)
+
+
+def _chosen(neurons: int | Sequence[int], count: int, layer: str) -> list[int]:
+    """Indices of the neurons to show.
+
+    Raises:
+        ValueError: for none, or one that there is not.
+    """
+    if isinstance(neurons, int):
+        if neurons < 1:
+            raise ValueError(f"neurons is {neurons}, expected 1 or more of the {count} of {layer!r}")
+        # steps near the golden ratio of the layer, around it: equal ones would meet the same row and column in every channel
+        step = next(step for step in range(round(0.618 * count), 0, -1) if math.gcd(step, count) == 1)
+        return sorted(place * step % count for place in range(min(neurons, count)))
+    if len(neurons) == 0 or not all(0 <= neuron < count for neuron in neurons):
+        raise ValueError(f"neurons is {list(neurons)}, expected indices from 0 to {count - 1}, as {layer!r} has them")
+    return list(dict.fromkeys(int(neuron) for neuron in neurons))
+
+
+def _standing_alone(figure: figures.Figure, title: str) -> "Figure":
+    """A figure of a page with a title, with colours in place of the page's variables, and free to be zoomed."""
+    from plotly.graph_objects import Figure
+
+    style = (resources.files(__package__) / "templates" / "style.css").read_text(encoding="utf-8")
+    palette = dict(re.findall(r"--([a-z]+): (#\w+);", style.split("@media")[0]))
+    coloured = re.sub(r"var\(--([a-z]+)\)", lambda variable: palette[variable[1]], json.dumps(figure))
+    shown = Figure(json.loads(coloured))
+    shown.update_layout(
+        title={"text": html.escape(title), "font": {"color": palette["ink"], "size": 15}},
+        paper_bgcolor=palette["panel"],
+        dragmode="zoom",
+        margin={"t": 80},
+    )
+    shown.update_xaxes(fixedrange=False)
+    shown.update_yaxes(fixedrange=False)
+    return shown
