@@ -131,6 +131,18 @@ def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
     )
 
 
+def variant(text: str, settings: Sequence[str]) -> "Config":
+    """The configuration of `RECIPE,key=value,flag,...`, which keeps that text as its name."""
+    from .recipes import recipe
+
+    name, *changes = text.split(",")
+    own = []
+    for change in changes:
+        key, given, value = change.partition("=")
+        own += [f"--{key}", value] if given else [f"--{key}"]
+    return parse_config(recipe(name), [*settings, *own]).model_copy(update={"recipe": text})
+
+
 def _evaluate(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "spikedistill evaluate", description="Score a trained run at every k = 1..T again."
@@ -155,18 +167,29 @@ def _compare(arguments: list[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--recipes", nargs="+", required=True, help="two or more of one data set; the first is the baseline"
+        "--recipes",
+        nargs="+",
+        required=True,
+        help="two or more of one data set, the first is the baseline; settings of one recipe alone follow it after commas: "
+        "fashion_mnist-rate,segments=2",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="0 1 2 where left out")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the comparison; runs go to <recipe>/seed<k> in it"
     )
+    parser.add_argument(
+        "--equal-time",
+        type=Path,
+        metavar="FOLDER",
+        help="give every method the training time of the first, at the speeds of this finished comparison of the same recipes",
+    )
     options, settings = parser.parse_known_args(arguments)
 
-    from .recipes import recipe
-    from .training import compare
+    from .training import compare, in_equal_time
 
-    configs = [parse_config(recipe(name), settings) for name in options.recipes]
+    configs = [variant(text, settings) for text in options.recipes]
+    if options.equal_time is not None:
+        configs = in_equal_time(configs, options.seeds, options.equal_time)
     rows = compare(configs, options.seeds, options.out)
     _print_leaderboard(rows, options.out)
 

@@ -1,12 +1,18 @@
 """Several methods and seeds, trained once and compared as often as one likes."""
 
 import csv
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from spikedistill.cli import main
+from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
+from spikedistill.training import in_equal_time
 
 SMALL = [
     "--epochs",
@@ -64,3 +70,38 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
 def test_a_comparison_of_one_is_refused(tmp_path, capsys):
     assert compare(tmp_path / "out", "digits-sce") == 2
     assert "two or more different recipes" in capsys.readouterr().err
+
+
+def test_a_recipe_can_take_part_in_variants(tmp_path, capfd):
+    assert compare(tmp_path, "digits-rate", "digits-rate,segments=2,objective.name=twce") == 0
+    run = RunFolder(tmp_path / "digits-rate,segments=2,objective.name=twce" / "seed1").config()
+    assert (run.segments, run.objective.name, run.seed) == (2, "twce", 1)
+    assert "rate,segments=2" in capfd.readouterr().out.replace("\n", "")
+
+
+def test_in_equal_time_a_faster_method_gets_more_epochs(tmp_path):
+    recipes = [recipe("digits-sce"), recipe("digits-rate"), recipe("digits-esd")]
+    configs = [config.model_copy(update={"epochs": 10}) for config in recipes]
+    for config, speeds in zip(configs, ((90, 110), (250, 250), (4, 4)), strict=True):
+        for seed, speed in enumerate(speeds):
+            run = RunFolder(tmp_path / config.recipe / f"seed{seed}")
+            run.path.mkdir(parents=True)
+            run.cost.write_text(json.dumps({"images_per_s": speed, "peak_mib": 1.0}))
+            run.config_file.write_text(config.to_yaml())
+            run.model.touch()
+    # 10 epochs at 100 images/s: 25 at 250, and at 4 not less than one
+    assert [config.epochs for config in in_equal_time(configs, [0, 1], tmp_path)] == [10, 25, 1]
+    with pytest.raises(FileNotFoundError, match="seed2"):
+        in_equal_time(configs, [0, 2], tmp_path)
+
+
+def test_several_devices_take_part_in_a_comparison(tmp_path):
+    """Lightning starts the second process by repeating the command line: it must be the run's, not the comparison's."""
+    command = [sys.executable, "-m", "spikedistill", "compare", "--recipes", "digits-sce", "digits-twce"]
+    command += ["--seeds", "0", "--out", str(tmp_path), "--trainer.devices", "2", "--trainer.no-progress", *SMALL]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("run ") == 2
+    assert (tmp_path / "leaderboard.csv").is_file()

@@ -74,7 +74,7 @@ def leaderboard(runs: dict[str, list[Path]], baseline: str) -> list[dict[str, An
         baseline: the method that the others are compared with.
 
     Returns:
-        Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, images_per_s, peak_mib, firing_rate}` for k = 1..K;
+        Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, epochs, images_per_s, peak_mib, firing_rate}`, k = 1..K;
         accuracies and area (their mean over k) in percent. All but the baseline also have `area_` and `accuracy_K_` with
         `difference`, `low`, `high` (in points) and the Holm-corrected `p`.
 
@@ -104,6 +104,7 @@ def _row(method: str, right: Array, folders: list[Path]) -> dict[str, Any]:
         row |= {f"accuracy_{k + 1}": float(accuracy[:, k].mean()), f"accuracy_{k + 1}_std": float(spread[k])}
     row |= {"area": float(area.mean()), "area_std": float(area.std(ddof=1)) if len(area) > 1 else 0.0}
     results = [RunFolder(folder).read_results() for folder in folders]
+    row["epochs"] = RunFolder(folders[0]).config().epochs
     for key in ("images_per_s", "peak_mib"):
         row[key] = float(np.median([result["cost"].get(key, np.nan) for result in results]))
     layers = [np.mean(layer["rates"]) for result in results for layer in result["last"].get("firing_rates", [])]

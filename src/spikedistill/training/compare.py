@@ -3,6 +3,8 @@
 import csv
 import io
 import multiprocessing
+import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,10 +91,36 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
     return config.model_copy(update=changes)
 
 
+def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Path) -> list[Config]:
+    """The configurations with as many epochs each as fit into the training time of the first.
+
+    Args:
+        configs: one per method; the first keeps its epochs.
+        seeds: the seeds whose speeds are averaged.
+        finished: folder of a comparison of the same methods, whose speeds in images per second are taken.
+
+    Raises:
+        FileNotFoundError: where a method or seed was not trained there.
+    """
+    speeds = []
+    for config in configs:
+        runs = [RunFolder.trained(finished / config.recipe / f"seed{seed}") for seed in seeds]
+        speeds.append(statistics.mean(run.read_cost()["images_per_s"] for run in runs))
+    epochs = [max(1, round(configs[0].epochs * speed / speeds[0])) for speed in speeds]
+    return [config.model_copy(update={"epochs": count}) for config, count in zip(configs, epochs, strict=True)]
+
+
+def _train(config: Config) -> None:
+    """Train in this process, from where Lightning starts further ones for further devices by repeating the command line."""
+    command = ["train", str(RunFolder(config.run_folder).config_file), "--out", str(config.run_folder)]
+    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *command, "--resume", "auto"]
+    train(config)
+
+
 def _in_own_process(config: Config) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["spikedistill.training.callbacks"])  # what takes seconds to import
-    process = processes.Process(target=train, args=(config,))
+    process = processes.Process(target=_train, args=(config,))
     process.start()
     try:
         process.join()
