@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-browser test-peers docs notebooks lint format clean
+.PHONY: demo test test-browser test-peers bench docs notebooks lint format clean
 
 demo: $(INSTALLED)  ## train on the embedded digits, print accuracy over timesteps, write a report
 	$(BIN)/spikedistill train digits-twsd --out runs/demo --overwrite
@@ -15,13 +15,13 @@ test-browser: $(INSTALLED)  ## the report as headless Chromium shows it; needs t
 	$(BIN)/pytest -m browser
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
-	$(BIN)/mypy
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy src benchmarks
 
 format: $(INSTALLED)
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"spikedistill needs Python 3.11 or newer; this is {v.major}.{v.minor}: make PYTHON=python3.11 ...")'
@@ -31,12 +31,25 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # SpikingJelly asks for torchvision, beside which Lightning does not import: peers get an environment of their own.
 test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snnTorch networks
-	.venv-peers/bin/pytest tests/peers
+	.venv-peers/bin/pytest tests/peers tests/benchmarks/test_peer_neurons.py
 
 .venv-peers/installed: constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy scipy tqdm loguru matplotlib h5py safetensors pytest
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0 --editable .
+	touch $@
+
+bench: .venv-peers/bench  ## a training step, inference and neurons beside other libraries; goes on where it was stopped
+	for command in step inference neurons; do \
+	  .venv-peers/bin/python -m benchmarks $$command && \
+	  .venv-peers/bin/python -m benchmarks table runs/bench/$$command.jsonl && \
+	  .venv-peers/bin/python -m benchmarks plot runs/bench/$$command.jsonl --out runs/bench/$$command.svg || exit; \
+	done
+
+# Norse asks for torchvision too, for its examples alone.
+.venv-peers/bench: .venv-peers/installed
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt rich tyro pyyaml pydantic
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps norse==1.1.0 nir==1.0.8 nirtorch==2.6
 	touch $@
 
 docs: .venv/docs  ## the documentation, into site/; to search in it: $(BIN)/python -m http.server -d site

@@ -185,12 +185,10 @@ def _compare(arguments: list[str]) -> None:
     )
     options, settings = parser.parse_known_args(arguments)
 
-    from .training import compare, in_equal_time
+    from .training import compare
 
     configs = [variant(text, settings) for text in options.recipes]
-    if options.equal_time is not None:
-        configs = in_equal_time(configs, options.seeds, options.equal_time)
-    rows = compare(configs, options.seeds, options.out)
+    rows = compare(configs, options.seeds, options.out, equal_time=options.equal_time)
     _print_leaderboard(rows, options.out)
 
 

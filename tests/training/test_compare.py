@@ -12,7 +12,7 @@ import pytest
 from spikedistill.cli import main
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
-from spikedistill.training import in_equal_time
+from spikedistill.training.compare import in_equal_time
 
 SMALL = [
     "--epochs",

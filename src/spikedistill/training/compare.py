@@ -17,7 +17,9 @@ from ..run_folder import RunFolder
 from .run import check_same_run, train
 
 
-def compare(configs: Sequence[Config], seeds: Sequence[int], out: Path) -> list[dict[str, Any]]:
+def compare(
+    configs: Sequence[Config], seeds: Sequence[int], out: Path, *, equal_time: Path | None = None
+) -> list[dict[str, Any]]:
     """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
 
     Each run has a process of its own, so that its peak memory is its own. Objectives that learn from a trained network get the ReLU
@@ -27,14 +29,19 @@ def compare(configs: Sequence[Config], seeds: Sequence[int], out: Path) -> list[
         configs: one per method; the first is the baseline.
         seeds: the seeds that every method is trained with.
         out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and leaderboard.csv beside them.
+        equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
+            of the first, at the speeds measured there.
 
     Returns:
         The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
 
     Raises:
         ValueError: for fewer than two methods, a recipe named twice, or a run there that was begun with other settings.
+        FileNotFoundError: where a method was not trained in `equal_time`.
         RuntimeError: where a run failed; what is finished stays.
     """
+    if equal_time is not None:
+        configs = in_equal_time(configs, seeds, equal_time)
     names = [config.recipe for config in configs]
     if len(names) < 2 or len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
         raise ValueError(

@@ -1,0 +1,139 @@
+"""The command line: `python -m benchmarks COMMAND`, from the root of the repository."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .contenders import SUITES
+from .harness import measure
+from .results import Results
+from .table import describe, print_table, rows_of, to_markdown, write_csv
+from .workloads import Workload
+
+_HELP = """usage: python -m benchmarks COMMAND ...
+
+  step        one training step of a network: an ordinary ANN, the gradient rules, other libraries, the convolutions alone
+  neurons     one layer of neurons, forward and backward: a ReLU, ours, other libraries, the memory traffic alone
+  inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
+  table       print the figures in a file, and write them as CSV
+  plot        draw time and memory over T
+
+  python -m benchmarks step --timesteps 1 2 4 --out step.jsonl   goes on where it was stopped; skips what is in the file
+  python -m benchmarks table step.jsonl --to convolutions        ratios to another contender, taken within rounds
+  python -m benchmarks COMMAND --help                            every option
+
+Other libraries take part where they are installed: `make bench` runs everything in an environment that has them.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How it is measured."""
+
+    timesteps: tuple[int, ...]
+    """The T to measure."""
+    rounds: int = 15
+    """Rounds of one step each at every T; 0 measures first step and memory alone."""
+    contenders: tuple[str, ...] = ()
+    """Only these, and the reference; all where left out."""
+    out: Path | None = None
+    """File of the raw figures, one JSON line each; runs/bench/COMMAND.jsonl where left out."""
+
+
+def _measure(name: str, arguments: Sequence[str]) -> None:
+    suite = SUITES[name]
+    kind = type(suite.workload)
+
+    def parse(work: Workload, plan: Plan) -> tuple[Workload, Plan]:
+        return work, plan
+
+    parse.__annotations__ = {
+        "work": Annotated[kind, tyro.conf.OmitArgPrefixes],
+        "plan": Annotated[Plan, tyro.conf.OmitArgPrefixes],
+    }
+    parse.__defaults__ = (suite.workload, Plan(suite.timesteps))
+    parse.__doc__ = f"Contenders: {', '.join(suite.contenders)}. Ratios are taken to {suite.reference}."
+    workload, plan = tyro.cli(parse, args=arguments, prog=f"python -m benchmarks {name}")
+    results = Results(plan.out or Path("runs/bench") / f"{name}.jsonl")
+    measure(
+        name,
+        suite,
+        workload,
+        results,
+        timesteps=plan.timesteps,
+        rounds=plan.rounds,
+        contenders=plan.contenders,
+        command=shlex.join(["python", "-m", "benchmarks", name, *arguments]),
+    )
+    print(f"python -m benchmarks table {results.path}")
+
+
+def _table(
+    file: Annotated[Path, tyro.conf.Positional], to: str | None = None, csv: Path | None = None, markdown: bool = False
+) -> None:
+    """Print the figures in a file: medians over rounds, with quartiles of the ratios.
+
+    Args:
+        file: raw figures, as `step`, `neurons` or `inference` wrote them.
+        to: the contender that ratios are taken to, within each round; the benchmark's reference where left out.
+        csv: where the table is written as CSV; beside the file where left out.
+        markdown: print tables for a document, contenders down and T across.
+    """
+    results = _read(file)
+    rows = rows_of(results, to)
+    write_csv(rows, csv or file.with_suffix(".csv"))
+    if markdown:
+        print(to_markdown(rows))
+    else:
+        print_table(rows, describe(results))
+
+
+def _plot(file: Annotated[Path, tyro.conf.Positional], out: Path, to: str | None = None) -> None:
+    """Draw time and peak memory over T.
+
+    Args:
+        file: raw figures, as `step`, `neurons` or `inference` wrote them.
+        out: the SVG file.
+        to: the contender that ratios are taken to; the benchmark's reference where left out.
+    """
+    from .plot import plot
+
+    results = _read(file)
+    rows = rows_of(results, to)
+    plot(rows, to or SUITES[results.sessions[0]["suite"]].reference, out)
+    print(out)
+
+
+def _read(file: Path) -> Results:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: expected the raw figures of a benchmark, such as step.jsonl")
+    return Results(file)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; exit code 2 is the user's mistake."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP, end="")
+        return 0 if arguments else 2
+    command, rest = arguments[0], arguments[1:]
+    readers: dict[str, Callable[..., None]] = {"table": _table, "plot": _plot}
+    try:
+        if command in SUITES:
+            _measure(command, rest)
+        elif command in readers:
+            tyro.cli(readers[command], args=rest, prog=f"python -m benchmarks {command}")
+        else:
+            raise ValueError(f"no command is called {command!r}: choose one of {', '.join((*SUITES, *readers))}")
+    except (ValueError, FileNotFoundError) as error:
+        print(f"python -m benchmarks: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

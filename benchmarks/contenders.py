@@ -1,0 +1,186 @@
+"""Who takes part: a name and a small function each; the first of a table is what the others are divided by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikedistill import lif, temporal
+
+from .floors import bandwidth, convolutions
+from .peers import NEURONS, PeerNetwork
+from .two_pass import TwoPass
+from .workloads import Contender, LeftOut, NetworkWorkload, NeuronWorkload, Step, Workload
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark: its workload, its contenders, and the timesteps at which it is of interest.
+
+    Attributes:
+        workload: the defaults.
+        contenders: by name; the first is the reference of the ratios.
+        timesteps: the T that are measured where nothing else is asked for.
+    """
+
+    workload: Workload
+    contenders: dict[str, Contender]
+    timesteps: tuple[int, ...]
+
+    @property
+    def reference(self) -> str:
+        return next(iter(self.contenders))
+
+
+def training_step(work: NetworkWorkload, network: nn.Module, forward: Callable[[Tensor], Tensor]) -> Step:
+    """Forward, cross-entropy of the mean logits `[B, C]` that `forward(images)` returns, and backward; no optimiser."""
+    images, labels = work.images(), work.labels()
+    network.train()
+
+    def run() -> None:
+        with work.autocast():
+            loss = F.cross_entropy(forward(images), labels)
+        loss.backward()
+
+    return Step(run, list(network.parameters()))
+
+
+def ann(work: NetworkWorkload, timesteps: int) -> Step:
+    """An ordinary ReLU network; it knows no time, so T changes nothing."""
+    network = work.network("relu")
+    return training_step(work, network, network)
+
+
+def ours(**rule: Any) -> Contender:
+    """The library under a gradient rule, with the arguments of `spikedistill.temporal`."""
+
+    def make(work: NetworkWorkload, timesteps: int) -> Step:
+        if rule.get("segments", 1) > timesteps:
+            raise LeftOut(f"{rule['segments']} segments need as many timesteps, T is {timesteps}")
+        model = temporal(work.network(), **rule)
+        return training_step(work, model, lambda images: model(images, timesteps=timesteps).mean(0))
+
+    return make
+
+
+def two_pass(work: NetworkWorkload, timesteps: int, *, fused: bool) -> Step:
+    """Rate-based gradients in the form of the papers."""
+    network = TwoPass(work.network(), fused=fused)
+    return training_step(work, network, lambda images: network(images, timesteps))
+
+
+def peer(work: NetworkWorkload, timesteps: int, *, neuron: Callable[[], nn.Module]) -> Step:
+    """BPTT with another library's neurons."""
+    network = PeerNetwork(work.network(), neuron, timesteps)
+    return training_step(work, network, lambda images: network(images).mean(0))
+
+
+STEP = Suite(
+    NetworkWorkload(),
+    {
+        "ann": ann,
+        "convolutions": convolutions,
+        "bptt": ours(gradient="bptt"),
+        "sltt": ours(gradient="sltt"),
+        "rate-m1": ours(gradient="rate", segments=1),
+        "rate-m2": ours(gradient="rate", segments=2),
+        "rate-chunk1": ours(gradient="rate", chunk=1),
+        "rate-chunk1-kept": ours(gradient="rate", chunk=1, recompute=False),
+        "rate-two-pass": partial(two_pass, fused=False),
+        "rate-two-pass-fused": partial(two_pass, fused=True),
+        **{name: partial(peer, neuron=neuron) for name, neuron in NEURONS.items()},
+    },
+    timesteps=(1, 2, 4, 6, 8, 16),
+)
+
+
+def evaluation(work: NetworkWorkload, network: nn.Module, forward: Callable[[Tensor], Any]) -> Step:
+    """The logits of a batch in evaluation mode, without gradients."""
+    images = work.images()
+    network.eval()
+
+    def run() -> None:
+        with torch.no_grad(), work.autocast():
+            forward(images)
+
+    return Step(run)
+
+
+def ann_inference(work: NetworkWorkload, timesteps: int) -> Step:
+    """An ordinary ReLU network."""
+    network = work.network("relu")
+    return evaluation(work, network, network)
+
+
+def our_inference(work: NetworkWorkload, timesteps: int) -> Step:
+    """All T logits of the library's network, hence those of every number of timesteps up to T, in one call."""
+    model = temporal(work.network())
+    return evaluation(work, model, lambda images: model(images, timesteps=timesteps))
+
+
+def streaming(work: NetworkWorkload, timesteps: int) -> Step:
+    """The same, one timestep at a time, as early exit uses it."""
+    model = temporal(work.network())
+
+    def forward(images: Tensor) -> None:
+        state = None
+        for _ in range(timesteps):
+            _, state = model.step(images, state)
+
+    return evaluation(work, model, forward)
+
+
+def peer_inference(work: NetworkWorkload, timesteps: int, *, neuron: Callable[[], nn.Module]) -> Step:
+    """All T logits with another library's neurons."""
+    network = PeerNetwork(work.network(), neuron, timesteps)
+    return evaluation(work, network, network)
+
+
+INFERENCE = Suite(
+    NetworkWorkload(),
+    {
+        "ann": ann_inference,
+        "convolutions": partial(convolutions, backward=False),
+        "ours": our_inference,
+        "ours-streaming": streaming,
+        **{name: partial(peer_inference, neuron=neuron) for name, neuron in NEURONS.items()},
+    },
+    timesteps=(1, 2, 4, 8, 16),
+)
+
+
+def layer(work: NeuronWorkload, timesteps: int, *, make: Callable[[], Callable[[Tensor], Tensor]]) -> Step:
+    """Forward and backward of a layer without parameters."""
+    currents = work.values(timesteps).requires_grad_()
+    function = make()
+    gradient = torch.ones_like(currents)
+
+    def run() -> None:
+        out = function(currents)
+        torch.autograd.grad(out, currents, gradient.to(out.dtype))
+
+    return Step(run)
+
+
+def eager_lif(currents: Tensor) -> Tensor:
+    """The library's reference path: a decay that is a tensor is not compiled."""
+    return lif(currents, decay=torch.tensor(0.5, device=currents.device))
+
+
+NEURON = Suite(
+    NeuronWorkload(),
+    {
+        "relu": partial(layer, make=lambda: torch.relu),
+        "bandwidth": bandwidth,
+        "ours": partial(layer, make=lambda: lif),
+        "ours-eager": partial(layer, make=lambda: eager_lif),
+        **{name: partial(layer, make=neuron) for name, neuron in NEURONS.items()},
+    },
+    timesteps=(1, 2, 4, 8, 16, 32),
+)
+
+SUITES = {"step": STEP, "neurons": NEURON, "inference": INFERENCE}
