@@ -199,3 +199,122 @@ def strong_weak(Z, strength, direction, variant, tau=2.0, divergence="kl"):
             value += v / (B * len(pairs))
             gradient[student, b] += g / (B * len(pairs))
     return value, gradient
+
+
+def logit_mse(Z, level=1.0):
+    return ((Z - level) ** 2).mean(), 2 * (Z - level) / Z.size
+
+
+def tet_of_some(Z, y, drawn, mse_weight=0.05):
+    """(1-l) CE + l MSE over the drawn timesteps alone."""
+    some = Z[drawn]
+    (hard, hard_gradient), (level, level_gradient) = twce(some, y), logit_mse(some)
+    gradient = np.zeros_like(Z)
+    gradient[drawn] = (1 - mse_weight) * hard_gradient + mse_weight * level_gradient
+    return (1 - mse_weight) * hard + mse_weight * level, gradient
+
+
+def of_pairs(Z, pairs, tau):
+    """Mean over (student, teacher) pairs of timesteps and over the batch of KD."""
+    value, gradient = 0.0, np.zeros_like(Z)
+    for student, teacher in pairs:
+        for b in range(Z.shape[1]):
+            v, g = kd_row(Z[student, b], Z[teacher, b], tau)
+            value += v / (len(pairs) * Z.shape[1])
+            gradient[student, b] += g / (len(pairs) * Z.shape[1])
+    return value, gradient
+
+
+def all_pairs(Z, tau=4.0):
+    return of_pairs(Z, [(i, j) for i in range(len(Z)) for j in range(len(Z)) if i != j], tau)
+
+
+def adjacent(Z, tau=1.0):
+    return of_pairs(Z, [(t, t - 1) for t in range(1, len(Z))], tau)
+
+
+def right_sum(Z, y, tau=3.0):
+    """tau² mean of -Σ_c p_c log softmax(z_t)_c, p = softmax(q / tau), q the sum of the right rows; also through q.
+
+    In z_t the gradient is softmax(z_t) - p; in q, with L_c = Σ_t log softmax(z_t)_c, it is -p_c (L_c - Σ_k p_k L_k) / tau.
+    """
+    S, B, C = Z.shape
+    value, gradient = 0.0, np.zeros_like(Z)
+    for b in range(B):
+        right = [t for t in range(S) if int(np.argmax(Z[t, b])) == y[b]]
+        q = sum((Z[t, b] for t in right), np.zeros(C))
+        p = softmax(q, tau)
+        logs = [log_softmax(Z[t, b]) for t in range(S)]
+        for t in range(S):
+            value -= tau * tau * (p * logs[t]).sum() / (S * B)
+            gradient[t, b] += tau * tau * (softmax(Z[t, b]) - p) / (S * B)
+        total = sum(logs)
+        for t in right:
+            gradient[t, b] -= tau * tau * p * (total - (p * total).sum()) / tau / (S * B)
+    return value, gradient
+
+
+def equalised(row, label, answer):
+    """The row with the logits of the label and of the answer replaced by their mean, and the Jacobian of that."""
+    out, jacobian = row.copy(), np.eye(len(row))
+    if answer != label:
+        out[label] = out[answer] = (row[label] + row[answer]) / 2
+        for c in (label, answer):
+            jacobian[c] = 0
+            jacobian[c, [label, answer]] = 0.5
+    return out, jacobian
+
+
+def aligned_kd(Z, y, A, tau=3.0):
+    def row_loss(s, b):
+        answer = int(np.argmax(Z[s, b]))
+        student, jacobian = equalised(Z[s, b], y[b], answer)
+        teacher, _ = equalised(A[b] if A.ndim == 2 else A[s, b], y[b], answer)
+        value, gradient = kd_row(student, teacher, tau)
+        return value, jacobian.T @ gradient
+
+    return average(Z, row_loss)
+
+
+def selective(Z, tau=3.0):
+    def teacher(t, b):
+        others = [s for s in range(len(Z)) if s != t]
+        weights = []
+        for s in others:
+            confidence = 1 - entropy_row(Z[s, b])[0] / np.log(Z.shape[2])
+            cosine = Z[s, b] @ Z[t, b] / np.sqrt((Z[s, b] @ Z[s, b]) * (Z[t, b] @ Z[t, b]))
+            weights.append(np.exp(confidence * cosine))
+        return sum(w * Z[s, b] for w, s in zip(weights, others, strict=True)) / sum(weights)
+
+    return average(Z, lambda t, b: kd_row(Z[t, b], teacher(t, b), tau))
+
+
+def feature_distance(features, teacher_features):
+    """Value, and the gradient in each layer's features."""
+    batch = len(features[0])
+    gaps = [f - a for f, a in zip(features, teacher_features, strict=True)]
+    return sum((gap**2).sum() for gap in gaps) / batch, [2 * gap / batch for gap in gaps]
+
+
+def feature_mse(features, teacher_features):
+    gaps = [f - a for f, a in zip(features, teacher_features, strict=True)]
+    return sum((gap**2).mean() for gap in gaps), [2 * gap / gap.size for gap in gaps]
+
+
+def similarity(features, teacher_features):
+    """Σ ||G - H||² / B², where row i of G is m_i / |m_i| and M = F Fᵀ.
+
+    In m_i the gradient is (g_i - G_i (G_i · g_i)) / |m_i| with g = 2 (G - H) / B²; in F it is (M' + M'ᵀ) F.
+    """
+    value, gradients = 0.0, []
+    for student, teacher in zip(features, teacher_features, strict=True):
+        batch = len(student)
+        F, A = student.reshape(batch, -1), teacher.reshape(batch, -1)
+        M, N = F @ F.T, A @ A.T
+        G = np.array([row / np.sqrt((row**2).sum()) for row in M])
+        H = np.array([row / np.sqrt((row**2).sum()) for row in N])
+        value += ((G - H) ** 2).sum() / batch**2
+        g = 2 * (G - H) / batch**2
+        dM = np.array([(g[i] - G[i] * (G[i] @ g[i])) / np.sqrt((M[i] ** 2).sum()) for i in range(batch)])
+        gradients.append(((dM + dM.T) @ F).reshape(student.shape))
+    return value, gradients

@@ -2,6 +2,8 @@
 
 import inspect
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import objectives_reference as reference
@@ -21,8 +23,23 @@ Z, A, Y = GENERATOR.standard_normal((4, 6, 3)), GENERATOR.standard_normal((6, 3)
 STRENGTH = reference.scores(Z, Y, "confidence")
 S2W = reference.strong_weak(Z, STRENGTH, "s2w", "pair")
 W2S = reference.strong_weak(Z, STRENGTH, "w2s", "pair")
+# What two layers of student and teacher return; half of training is done.
+SHAPES = [(6, 16, 12, 12), (6, 32, 6, 6)]
+F, G = ([GENERATOR.standard_normal(shape) for shape in SHAPES] for _ in range(2))
+PROGRESS = 0.5
+DRAW = 11
+torch.manual_seed(DRAW)
+DRAWN = torch.randperm(4)[:2].tolist()
+FEATURES = {"lasnn-unofficial", "kdsnn", "sakd", "supersnn-similarity"}
 
-# Each entry at its default options, as (weight, reference) of its terms.
+
+def of_features(value_and_gradients):
+    """A loss of the features alone, which has no gradient in the logits."""
+    return value_and_gradients[0], np.zeros_like(Z), value_and_gradients[1]
+
+
+# Each entry at its default options, as (weight, reference) of its terms; a reference is the value, the gradient in the logits
+# and, where features are compared, those in the features.
 PUBLISHED = {
     "sce": {"sce": (1, reference.sce(Z, Y))},
     "twce": {"twce": (1, reference.twce(Z, Y))},
@@ -47,14 +64,46 @@ PUBLISHED = {
     "w2s": {"sce": (1, reference.sce(Z, Y)), "weak2strong": (1, W2S)},
     "s2w-w2s": {"sce": (1, reference.sce(Z, Y)), "strong2weak": (1, S2W), "weak2strong": (1, W2S)},
     "esd": {"heads_ce": (1, reference.twce(Z, Y)), "reliable": (0.3, reference.reliable(Z, Y))},
+    "tet": {"twce": (0.95, reference.twce(Z, Y)), "logit_mse": (0.05, reference.logit_mse(Z))},
+    "sltt-k": {"tet_of_some": (1, reference.tet_of_some(Z, Y, DRAWN))},
+    "etc": {"sce": (1, reference.sce(Z, Y)), "all_pairs": (1, reference.all_pairs(Z))},
+    # halfway from (1, 0) to (0.3, 0.7)
+    "tks": {"sce": (0.65, reference.sce(Z, Y)), "right_sum": (0.35, reference.right_sum(Z, Y))},
+    "mps-guidance": {"sce": (1, reference.sce(Z, Y)), "adjacent": (1, reference.adjacent(Z))},
+    "seal-unofficial": {
+        "twce": (1, reference.twce(Z, Y)),
+        "aligned_kd": (0.6, reference.aligned_kd(Z, Y, A)),
+        "selective": (0.15, reference.selective(Z)),
+    },
+    "lasnn-unofficial": {
+        "sce": (1, reference.sce(Z, Y)),
+        "feature_distance": (7e-5, of_features(reference.feature_distance(F, G))),
+    },
+    "kdsnn": {
+        "sce": (1, reference.sce(Z, Y)),
+        "logit_kd": (0.2, reference.logit_kd(Z, A)),
+        "feature_distance": (7e-5, of_features(reference.feature_distance(F, G))),
+    },
+    "sakd": {"sce": (1, reference.sce(Z, Y)), "feature_mse": (100, of_features(reference.feature_mse(F, G)))},
+    "supersnn-similarity": {
+        "sce": (1, reference.sce(Z, Y)),
+        "similarity": (3000, of_features(reference.similarity(F, G))),
+    },
 }
 
 
+def evaluate(objective, timesteps=4, progress=PROGRESS):
+    """The value, and its gradients in the logits and in the student's features."""
+    torch.manual_seed(DRAW)
+    logits, features = torch.tensor(Z[:timesteps], requires_grad=True), [torch.tensor(f, requires_grad=True) for f in F]
+    teacher = {"teacher_logits": torch.tensor(A), "teacher_features": [torch.tensor(g) for g in G]}
+    value = objective(logits, torch.tensor(Y), **teacher, features=features, progress=progress)
+    gradients = torch.autograd.grad(value.total, [logits, *features], allow_unused=True, materialize_grads=True)
+    return value, gradients
+
+
 def run(objective):
-    logits = torch.tensor(Z, requires_grad=True)
-    teacher = torch.tensor(A) if objective.needs_teacher else None
-    value = objective(logits, torch.tensor(Y), teacher_logits=teacher)
-    (gradient,) = torch.autograd.grad(value.total, logits)
+    value, (gradient, *_) = evaluate(objective)
     return value, gradient
 
 
@@ -65,7 +114,7 @@ def test_every_entry_of_the_catalogue_is_specified_here():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_an_entry_is_the_weighted_sum_that_its_paper_says(name):
     objective = create_objective(name)
-    value, gradient = run(objective)
+    value, (gradient, *of_layers) = evaluate(objective)
     terms = PUBLISHED[name]
     assert objective.name == name
     assert {term: v.item() for term, v in value.terms.items()} == pytest.approx(
@@ -73,10 +122,19 @@ def test_an_entry_is_the_weighted_sum_that_its_paper_says(name):
     )
     assert value.total.item() == pytest.approx(sum(weight * r[0] for weight, r in terms.values()), rel=1e-10)
     np.testing.assert_allclose(gradient, sum(weight * r[1] for weight, r in terms.values()), rtol=1e-9, atol=1e-13)
+    compared = [(weight, r[2]) for weight, r in terms.values() if len(r) == 3]
+    for layer, found in enumerate(of_layers):
+        expected = sum((weight * gradients[layer] for weight, gradients in compared), np.zeros(SHAPES[layer]))
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
 
 
 def test_no_entry_is_a_copy_of_another():
-    gradients = {name: run(create_objective(name))[1].flatten() for name in list_objectives()}
+    """As the gradients in logits and features say, with timesteps that are right and wrong on one and the same sample."""
+    right = (Z.argmax(-1) == Y).mean(0)
+    assert ((right > 0) & (right < 1)).sum() >= 3
+    gradients = {
+        name: torch.cat([g.flatten() for g in evaluate(create_objective(name))[1]]) for name in list_objectives()
+    }
     for one in gradients:
         for other in gradients:
             if one < other:
@@ -84,12 +142,46 @@ def test_no_entry_is_a_copy_of_another():
                 assert cosine < 1 - 1e-4, (one, other)
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "methods" / "baselines.md"
+IDENTITIES = re.findall(
+    r"^\| `([\w-]+)`([^|]*)\| `([\w-]+)`([^|]*)\|$",
+    PAGE.read_text().split("## Which are one")[1].split("\n## ")[0],
+    re.MULTILINE,
+)
+
+
+def _settings(cell):
+    numbers = {key: float(value) for key, value in re.findall(r"`(\w+)=([\d.e-]+)`", cell)}
+    return {key: int(value) if key in ("k", "T") else value for key, value in numbers.items()}
+
+
+def test_the_page_declares_identities():
+    assert len(IDENTITIES) >= 12
+
+
+@pytest.mark.parametrize(("one", "its", "other", "others"), IDENTITIES)
+def test_what_the_page_declares_identical_is(one, its, other, others):
+    options = _settings(its)
+    timesteps, progress = options.pop("T", 4), options.pop("progress", PROGRESS)
+    first, second = (
+        evaluate(create_objective(name, **given), timesteps, progress)
+        for name, given in ((one, options), (other, _settings(others)))
+    )
+    torch.testing.assert_close(first[0].total, second[0].total, rtol=1e-9, atol=1e-12)
+    for gradient, same in zip(first[1], second[1], strict=True):
+        torch.testing.assert_close(gradient, same, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_an_entry_runs_with_one_timestep_in_half_precision(name):
     objective = create_objective(name)
     logits = torch.randn(1, 2, 3).bfloat16().requires_grad_()
-    total, terms = objective(logits, torch.tensor([0, 2]), teacher_logits=torch.randn(2, 3))
+    features, teacher_features = ([torch.randn(2, 5, 3, 3).bfloat16()] for _ in range(2))
+    features[0].requires_grad_()
+    teacher = {"teacher_logits": torch.randn(2, 3), "teacher_features": teacher_features}
+    total, terms = objective(logits, torch.tensor([0, 2]), **teacher, features=features, progress=0.5)
     total.backward()
+    assert features[0].grad is None or features[0].grad.isfinite().all()
     assert logits.grad.isfinite().all()
     assert all(value.isfinite() for value in terms.values())
 
@@ -102,14 +194,38 @@ def test_the_entries_that_need_a_trained_network_and_those_that_compare_timestep
         "twce-twkl",
         "twkd",
         "tser-unofficial",
+        "seal-unofficial",
+        *FEATURES,
     }
-    assert {o.name for o in objectives if o.compares_submodels} == {"twce-twsd", "twkd", "s2w", "w2s", "s2w-w2s"}
+    assert {o.name for o in objectives if o.compares_submodels} == {
+        "twce-twsd",
+        "twkd",
+        "s2w",
+        "w2s",
+        "s2w-w2s",
+        "etc",
+        "tks",
+        "mps-guidance",
+        "seal-unofficial",
+    }
+
+
+def test_the_entries_that_compare_features_and_those_that_change_over_training():
+    objectives = [create_objective(name) for name in list_objectives()]
+    assert {o.name for o in objectives if o.needs_features} == FEATURES
+    assert {o.name for o in objectives if o.transformed} == {"sakd"}
+    assert {o.name for o in objectives if o.needs_progress} == {"tks"}
+
+
+def test_layers_are_named_with_commas_and_are_those_that_end_stages_otherwise():
+    assert create_objective("kdsnn").layers == ()
+    assert create_objective("kdsnn", layers="stages.2, stages.3").layers == ("stages.2", "stages.3")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_options_are_plain_values_that_create_the_same_objective(name):
     options = objective_options(name)
-    assert all(type(default) in (float, str, bool) for default in options.values())
+    assert all(type(default) in (float, int, str, bool) for default in options.values())
     assert create_objective(name, **options) == create_objective(name)
 
 
@@ -120,7 +236,11 @@ def test_an_entry_is_described_by_a_sentence_and_its_equation(name):
     assert len(first_line) > 40
 
 
-@pytest.mark.parametrize("name", ["skd", "prefix-kd", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"])
+SOFTENED = ["skd", "prefix-kd", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"]
+SOFTENED += ["etc", "tks", "seal-unofficial", "kdsnn"]
+
+
+@pytest.mark.parametrize("name", SOFTENED)
 def test_the_temperature_option_reaches_the_distillation(name):
     assert run(create_objective(name, temperature=1.0))[0].total != run(create_objective(name))[0].total
 
@@ -136,10 +256,23 @@ def test_the_temperature_option_reaches_the_distillation(name):
         ("esd", {"beta": 0.1}, [1, 0.1]),
         ("esd", {"beta": 0.1, "factor": 4.0}, [4, 0.4]),
         ("entropy-regularisation", {"gamma": 0.4}, [1, -0.4]),
+        ("tet", {"mse_weight": 0.001}, [0.999, 0.001]),
+        ("etc", {"weight": 0.5}, [1, 0.5]),
+        ("mps-guidance", {"weight": 0.5}, [1, 0.5]),
+        ("seal-unofficial", {"alpha": 0.2, "beta": 0.3}, [1, 0.2, 0.3]),
+        ("lasnn-unofficial", {"alpha": 0.1}, [1, 0.1]),
+        ("kdsnn", {"alpha": 0.1, "beta": 0.3}, [1, 0.1, 0.3]),
+        ("sakd", {"alpha": 10.0}, [1, 10]),
+        ("supersnn-similarity", {"weight": 1}, [1, 1]),
     ],
 )
 def test_weights_are_options(name, options, weights):
     assert [term.weight for term in create_objective(name, **options).terms] == pytest.approx(weights)
+
+
+def test_the_share_of_the_soft_loss_at_the_end_of_training_is_an_option():
+    hard, soft = create_objective("tks", alpha=0.4).terms
+    assert [(hard.weight_at(p), soft.weight_at(p)) for p in (0.0, 0.5, 1.0)] == [(1.0, 0.0), (0.8, 0.2), (0.6, 0.4)]
 
 
 @pytest.mark.parametrize("teacher", ["ensemble", "correct", "correct_masked"])
@@ -203,6 +336,13 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
         ("s2w", {"divergence": "js"}, "unknown divergence 'js'"),
         ("w2s", {"measure": "last_to_first"}, "use strong2weak"),
         ("label-smoothing", {"epsilon": 2.0}, "label_smoothing must lie between 0 and 1"),
+        ("tet", {"mse_weight": 1.5}, "mse_weight must lie between 0 and 1; got 1.5"),
+        ("tks", {"alpha": -0.5}, "alpha must lie between 0 and 1; got -0.5"),
+        ("sltt-k", {"k": 0}, "k must be a whole number of 1 or more; got 0"),
+        ("sltt-k", {"k": 2.0}, "option 'k' of objective 'sltt-k' must be an int; got 2.0"),
+        ("sltt-k", {"k": True}, "option 'k' of objective 'sltt-k' must be an int; got True"),
+        ("sltt-k", {"mse_weight": 2.0}, "mse_weight must lie between 0 and 1"),
+        ("etc", {"temperature": 0.0}, "temperature must be a finite number above 0"),
     ],
 )
 def test_a_mistake_is_found_when_the_objective_is_created(name, options, message):
@@ -210,9 +350,10 @@ def test_a_mistake_is_found_when_the_objective_is_created(name, options, message
         create_objective(name, **options)
 
 
-def test_creating_an_objective_leaves_the_random_generator_alone():
+@pytest.mark.parametrize(("name", "options"), [("s2w", {"measure": "random"}), ("sltt-k", {})])
+def test_creating_an_objective_leaves_the_random_generator_alone(name, options):
     torch.manual_seed(3)
-    create_objective("s2w", measure="random")
+    create_objective(name, **options)
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1))
@@ -231,7 +372,7 @@ def test_objectives_can_be_pickled():
     assert pickle.loads(pickle.dumps(objective)) == objective
 
 
-@pytest.mark.parametrize("name", ["twkd", "s2w-w2s", "esd", "prefix-kd"])
+@pytest.mark.parametrize("name", ["twkd", "s2w-w2s", "esd", "prefix-kd", "etc", "tks", "seal-unofficial"])
 def test_an_objective_compiles_to_one_graph(name):
     torch._dynamo.reset()
     objective = create_objective(name)
@@ -255,7 +396,6 @@ def test_the_public_names_are_exported_once_and_documented():
 
 class _Compiled:
     def __init__(self, objective):
-        self.needs_teacher = objective.needs_teacher
         self.call = torch.compile(objective, fullgraph=True, backend="aot_eager")
 
     def __call__(self, *args, **kwargs):

@@ -9,6 +9,7 @@ from spikedistill.objectives import (
     Objective,
     Term,
     compares_submodels,
+    feature_mse,
     logit_kd,
     reliable,
     sce,
@@ -29,6 +30,49 @@ def test_the_total_is_the_weighted_sum_and_each_term_is_reported_unweighted():
     hard, soft = sce(LOGITS, TARGET), logit_kd(LOGITS, TEACHER, temperature=2.0)
     assert terms == {"hard": hard, "soft": soft}
     assert total.item() == pytest.approx(0.5 * hard.item() + 3 * soft.item(), rel=1e-6)
+
+
+def test_a_weight_that_moves_goes_in_a_straight_line_from_the_begin_to_the_end_of_training():
+    objective = Objective("mine", [Term("hard", 1.0, sce, end_weight=0.5), Term("soft", 0.0, twce, end_weight=2.0)])
+    hard, soft = sce(LOGITS, TARGET).item(), twce(LOGITS, TARGET).item()
+    for progress, weights in ((0.0, (1.0, 0.0)), (0.25, (0.875, 0.5)), (1.0, (0.5, 2.0))):
+        total = objective(LOGITS, TARGET, progress=progress).total
+        assert total.item() == pytest.approx(weights[0] * hard + weights[1] * soft, rel=1e-6)
+    assert str(objective) == "1..0.5 hard + 0..2 soft, over timesteps"
+
+
+def test_where_no_weight_moves_progress_is_not_needed_and_changes_nothing():
+    objective = Objective("mine", [Term("hard", 1.0, sce)])
+    assert not objective.needs_progress
+    assert objective(LOGITS, TARGET).total == objective(LOGITS, TARGET, progress=0.7).total
+
+
+def test_a_missing_or_impossible_progress_is_reported():
+    objective = Objective("mine", [Term("hard", 1.0, sce, end_weight=0.0)])
+    with pytest.raises(ValueError, match="objective 'mine' changes its weights over training; got no progress: pass"):
+        objective(LOGITS, TARGET)
+    with pytest.raises(ValueError, match="progress must lie between 0 and 1; got 3"):
+        objective(LOGITS, TARGET, progress=3)
+
+
+def test_a_terms_function_receives_the_features_that_its_signature_names():
+    def first_layer(logits, features):
+        return features[0].mean()
+
+    mine = [torch.full((4, 2), 3.0)]
+    objective = Objective("mine", [Term("a", 1.0, first_layer)])
+    assert objective.needs_features
+    assert not objective.needs_teacher
+    assert objective(LOGITS, TARGET, features=mine).total == 3
+    assert Objective("mine", [Term("a", 1.0, feature_mse)]).needs_teacher
+    assert not Objective("mine", [Term("a", 1.0, sce)]).needs_features
+
+
+@pytest.mark.parametrize("missing", ["features", "teacher_features"])
+def test_missing_features_are_reported_with_the_objectives_name(missing):
+    given = {"features": [torch.zeros(4, 2)], "teacher_features": [torch.zeros(4, 2)]}
+    with pytest.raises(ValueError, match=rf"objective 'mine' learns from .*features.*; got no {missing}: pass"):
+        Objective("mine", [Term("a", 1.0, feature_mse)])(LOGITS, TARGET, **(given | {missing: None}))
 
 
 def test_terms_are_detached_and_the_total_is_not():
@@ -124,5 +168,6 @@ def test_an_unknown_option_of_a_term_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf, "1"])
 def test_a_weight_must_be_a_finite_number(weight):
-    with pytest.raises(ValueError, match="weight of term 'hard' must be a finite number"):
-        Term("hard", weight, sce)
+    for weights in ({"weight": weight}, {"weight": 1.0, "end_weight": weight}):
+        with pytest.raises(ValueError, match="weight of term 'hard' must be a finite number"):
+            Term("hard", function=sce, **weights)

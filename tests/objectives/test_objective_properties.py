@@ -6,13 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikedistill.objectives import (
+    adjacent,
+    aligned_kd,
+    all_pairs,
     entropy,
     logit_kd,
+    logit_mse,
     prefix_ce,
     prefix_kd,
     reliable,
+    right_sum,
     sce,
+    selective,
     strong2weak,
+    tet_of_some,
     twce,
     twkl,
     twsd,
@@ -39,9 +46,18 @@ EVERY_LOSS = {
     **{f"s2w by {m}": lambda z, y, a, m=m: strong2weak(z, target=y, measure=m) for m in MEASURES},
     "s2w standardized": lambda z, y, a: strong2weak(z, divergence="standardized"),
     "s2w mse": lambda z, y, a: strong2weak(z, divergence="mse"),
+    "tet_of_some": lambda z, y, a: tet_of_some(z, y),
+    "logit_mse": lambda z, y, a: logit_mse(z),
+    "all_pairs": lambda z, y, a: all_pairs(z, teacher_grad=True),
+    "adjacent": lambda z, y, a: adjacent(z, teacher_grad=True),
+    "right_sum": lambda z, y, a: right_sum(z, y),
+    "aligned_kd": lambda z, y, a: aligned_kd(z, y, a),
+    "selective": lambda z, y, a: selective(z),
 }
 # adding to logits may make or break exact ties between them, which these would see
-RANKED = ("s2w", "w2s", "twsd correct", "reliable")
+RANKED = ("s2w", "w2s", "twsd correct", "reliable", "right_sum", "aligned_kd")
+# and these are about the logits themselves
+ABSOLUTE = ("tet_of_some", "logit_mse", "selective")
 
 
 @st.composite
@@ -109,7 +125,7 @@ def test_under_autocast_the_loss_is_computed_in_single_precision(name):
     torch.testing.assert_close(under_autocast, plain)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_LOSS if not name.startswith(("s2w", "w2s"))])
+@pytest.mark.parametrize("name", [name for name in EVERY_LOSS if not name.startswith(("s2w", "w2s", "tet_of"))])
 @settings(max_examples=15, deadline=None)
 @given(batch=batches(dtypes=(torch.float64,)))
 def test_losses_are_means_so_repeating_the_batch_changes_nothing(name, batch):
@@ -129,7 +145,7 @@ def test_a_mean_over_timesteps_does_not_grow_with_their_number(name, batch):
     assert twice.item() == pytest.approx(once.item(), rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY_LOSS if not name.startswith(RANKED)])
+@pytest.mark.parametrize("name", [name for name in EVERY_LOSS if not name.startswith((*RANKED, *ABSOLUTE))])
 @settings(max_examples=15, deadline=None)
 @given(batch=batches(dtypes=(torch.float64,)), shift=st.floats(-50, 50))
 def test_a_shift_of_all_logits_changes_nothing(name, batch, shift):

@@ -175,7 +175,9 @@ def test_a_trained_ann_teaches_and_stays_as_it_was(tmp_path):
     plan = make_plan(quick("digits-twkd", out=tmp_path / "x", teacher=ann.path))
     module, images = DistillationModule(plan), torch.rand(4, 1, 8, 8)
     with torch.no_grad():
-        assert torch.allclose(module.teacher_logits(images), load(ann.path)(images, timesteps=1)[0], atol=1e-5)
+        assert torch.allclose(
+            module.teaching(images)["teacher_logits"], load(ann.path)(images, timesteps=1)[0], atol=1e-5
+        )
     assert not any(p.requires_grad for p in plan.teacher.function.parameters())
 
 

@@ -1,18 +1,39 @@
 """One trained network seen from every number of timesteps."""
 
+from .anytime import AnytimeClassifier, AnytimeOutput
 from .calibration import fit_temperature
+from .costs import ENERGY_COSTS, EnergyCosts, EnergyEstimate, LayerEnergy, energy
 from .evaluate import collect_logits, evaluate
+from .exits import POLICIES, ExitCurve, ExitPoint, calibrate_threshold, exit_curve, exit_times
 from .gradients import GradientRule, compare_gradients, gradient_microscope, gradient_rules
+from .operations import LayerOperations, NeuronOperations, OperationCounts, count_operations
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
 __all__ = [
+    "ENERGY_COSTS",
+    "POLICIES",
+    "AnytimeClassifier",
+    "AnytimeOutput",
+    "EnergyCosts",
+    "EnergyEstimate",
+    "ExitCurve",
+    "ExitPoint",
     "GradientRule",
+    "LayerEnergy",
+    "LayerOperations",
+    "NeuronOperations",
+    "OperationCounts",
     "Recording",
+    "calibrate_threshold",
     "calibrated_metrics",
     "collect_logits",
     "compare_gradients",
+    "count_operations",
+    "energy",
     "evaluate",
+    "exit_curve",
+    "exit_times",
     "fit_temperature",
     "gradient_microscope",
     "gradient_rules",

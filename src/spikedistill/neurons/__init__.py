@@ -1,7 +1,8 @@
 """Currents to spikes: leaky integrate-and-fire dynamics over a sequence, one step of them, and their surrogate gradients."""
 
-from .dynamics import lif, lif_step
-from .eligibility import Response, lif_response, lif_response_in_chunks
+from .dynamics import are_numbers, lif, lif_step, norm_lif
+from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
+from .fused_norm import NormalisedCurrent, can_wait
 from .modules import LIF
 from .packed import PackedSpikes
 from .surrogate import SURROGATES, Surrogate
@@ -9,11 +10,16 @@ from .surrogate import SURROGATES, Surrogate
 __all__ = [
     "LIF",
     "SURROGATES",
+    "NormalisedCurrent",
     "PackedSpikes",
     "Response",
     "Surrogate",
+    "are_numbers",
+    "can_wait",
     "lif",
     "lif_response",
     "lif_response_in_chunks",
     "lif_step",
+    "norm_lif",
+    "norm_lif_response",
 ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .fused import applies, fused_lif
+from .fused_norm import NormalisedCurrent, fused_norm_lif
 from .surrogate import Surrogate, resolve_surrogate, spike
 
 
@@ -66,6 +67,27 @@ def lif(
         if detach_membrane:
             membrane = membrane.detach()
     return torch.stack(spikes).to(current.dtype)
+
+
+def norm_lif(
+    current: NormalisedCurrent,
+    *,
+    decay: float = 0.5,
+    threshold: float = 1.0,
+    v_reset: float | None = None,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "sigmoid",
+    v_init: float = 0.0,
+    detach_membrane: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`lif` of currents whose batch-norm has waited: the spikes `[T, B, ...]`, and the same in 8 bits without a graph."""
+    derivative = resolve_surrogate(surrogate)
+    return fused_norm_lif(current, decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
+
+
+def are_numbers(*options: float | Tensor) -> bool:
+    """Whether none of the options is learned: the compiled paths take numbers."""
+    return not any(isinstance(option, Tensor) for option in options)
 
 
 def lif_step(

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .dynamics import initial_membrane, integrate, membrane_precision, reset
-from .fused import applies, compiled
+from .dynamics import are_numbers, initial_membrane, integrate, membrane_precision, reset
+from .fused import applies, compiled, currents_of
+from .fused_norm import NormalisedCurrent
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate
 
@@ -61,9 +62,47 @@ def lif_response(
     The other arguments are those of `lif`.
     """
     dynamics = (decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate))
-    run = compiled(_respond) if _are_numbers(decay, v_init) and applies(current) else _respond
+    run = compiled(_respond) if are_numbers(decay, v_init) and applies(current) else _respond
     with torch.no_grad():
         return run(current, tuple(lengths), v_init, _sources(with_decay, with_v_init), dynamics)
+
+
+def norm_lif_response(
+    current: NormalisedCurrent,
+    lengths: Sequence[int],
+    *,
+    decay: float = 0.5,
+    threshold: float = 1.0,
+    v_reset: float | None = None,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "sigmoid",
+    v_init: float = 0.0,
+    with_decay: bool = False,
+    with_v_init: bool = False,
+) -> Response:
+    """`lif_response` of currents whose batch-norm has waited."""
+    dynamics = (decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate))
+    scale, shift = current.scale_and_shift()
+    residual = None if current.residual is None else current.residual.flatten(3)
+    with torch.no_grad():
+        response = compiled(_respond_normalised)(
+            current.x.flatten(3), scale, shift, residual, tuple(lengths), v_init, _sources(with_decay, with_v_init), dynamics
+        )  # fmt: skip
+        return Response(*(part if part is None else part.unflatten(3, current.x.shape[3:]) for part in response))  # type: ignore[arg-type]
+
+
+def _respond_normalised(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    lengths: tuple[int, ...],
+    v_init: float | Tensor,
+    sources: tuple[str, ...],
+    dynamics: tuple[Any, ...],
+) -> Response:
+    response = _respond(currents_of(x, scale, shift, residual), lengths, v_init, sources, dynamics)
+    return response._replace(spikes=response.spikes.to(x.dtype))
 
 
 def lif_response_in_chunks(
@@ -104,17 +143,13 @@ def lif_response_in_chunks(
                 if membrane is None or spikes is None:
                     membrane = initial_membrane(membrane_precision(part[0]), v_init)
                     spikes = PackedSpikes(sum(lengths), membrane)
-                run = compiled(_advance) if _are_numbers(decay, v_init) and applies(part) else _advance
+                run = compiled(_advance) if are_numbers(decay, v_init) and applies(part) else _advance
                 fired, membrane, traces = run(part, membrane, traces, dynamics)
                 spikes.write(first, fired)
             answers.append({source: trace.total / length for source, trace in traces.items()})
             start += length
         assert spikes is not None
         return _response(spikes, answers)
-
-
-def _are_numbers(*options: float | Tensor) -> bool:
-    return not any(isinstance(option, Tensor) for option in options)
 
 
 class Trace(NamedTuple):
@@ -144,7 +179,7 @@ def _response(spikes: Any, answers: list[dict[str, Any]]) -> Response:
 
 
 def _respond(
-    current: Tensor,
+    current: Tensor | list[Tensor],
     lengths: tuple[int, ...],
     v_init: float | Tensor,
     sources: tuple[str, ...],
@@ -162,13 +197,13 @@ def _respond(
 
 
 def _advance(
-    current: Tensor, membrane: Tensor, traces: dict[str, Trace], dynamics: tuple[Any, ...]
+    current: Tensor | list[Tensor], membrane: Tensor, traces: dict[str, Trace], dynamics: tuple[Any, ...]
 ) -> tuple[Tensor, Tensor, dict[str, Trace]]:
     """Some timesteps `[n, B, ...]` within a segment: spikes, and the membrane and the traces after them."""
     decay, threshold, v_reset, detach_reset, derivative = dynamics
     spikes = []
-    for current_t in membrane_precision(current).unbind(0):
-        u = integrate(current_t, membrane, decay)
+    for current_t in current:
+        u = integrate(membrane_precision(current_t), membrane, decay)
         distance = u - threshold
         slope = derivative(distance)
         spikes_t = (distance >= 0).to(u.dtype)
@@ -177,7 +212,7 @@ def _advance(
         traces = {name: trace.after(sources[name], decay, survives, slope) for name, trace in traces.items()}
         membrane = reset(u, spikes_t, threshold, v_reset)
         spikes.append(spikes_t)
-    return torch.stack(spikes).to(current.dtype), membrane, traces
+    return torch.stack(spikes).to(current[0].dtype), membrane, traces
 
 
 def _survival(

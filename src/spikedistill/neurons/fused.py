@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from .surrogate import Surrogate
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
-MIN_ELEMENTS = 2**20
+MIN_ELEMENTS = 2**19
 _pays_off = ContextVar("_pays_off", default=True)
 
 logger = logging.getLogger("spikedistill")
@@ -74,69 +74,117 @@ class _FusedLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, current: Tensor, *options: Any) -> Tensor:
         decay, threshold, v_reset, _, _, v_init, _ = options
-        flat = current.reshape(len(current), -1)
-        spikes, u = compiled(_forward)(flat, decay, threshold, v_reset, v_init)
-        ctx.save_for_backward(u)
-        ctx.options, ctx.shape = options, current.shape
+        flat = _with_channels(current.contiguous())
+        spikes, _ = compiled(fire)(flat, *_unit(flat), None, decay, threshold, v_reset, v_init)
+        ctx.save_for_backward(flat)
+        ctx.options = options
         return spikes.view(current.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (u,) = ctx.saved_tensors
-        decay, threshold, v_reset, detach_reset, derivative, _, detach_membrane = ctx.options
-        grad = grads[0].reshape(u.shape)
-        to_current = compiled(_backward)(grad, u, decay, threshold, v_reset, detach_reset, derivative, detach_membrane)
-        return to_current.view(ctx.shape), *[None] * len(ctx.options)
+        (flat,) = ctx.saved_tensors
+        grad = grads[0].reshape(flat.shape)
+        to_current = compiled(gradient_to_currents)(grad, flat, *_unit(flat), None, *ctx.options)
+        return to_current.view(grads[0].shape), *[None] * len(ctx.options)
 
 
-def _forward(
-    current: Tensor, decay: float, threshold: float, v_reset: float | None, v_init: float
+def _with_channels(current: Tensor) -> Tensor:
+    """Currents as `[T, B, C, N]`, the form of the compiled loops."""
+    return current.flatten(3) if current.ndim > 3 else current.reshape(len(current), 1, 1, -1)
+
+
+def _unit(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale and shift of currents that are what they are: one compiled loop serves them and those of a batch-norm."""
+    precision = torch.promote_types(flat.dtype, torch.float32)
+    ones = torch.ones(flat.shape[2], 1, dtype=precision, device=flat.device)
+    return ones, torch.zeros_like(ones)
+
+
+def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
+    """The currents x * scale + shift + residual, `[B, C, N]` of every timestep, in the precision of the scale.
+
+    Args:
+        x: `[T, B, C, N]`.
+        scale, shift: `[C, 1]`.
+        residual: like x, or None.
+    """
+    scaled = [x_t.to(scale.dtype) * scale + shift for x_t in x.unbind(0)]
+    if residual is None:
+        return scaled
+    return [one + more.to(scale.dtype) for one, more in zip(scaled, residual.unbind(0), strict=True)]
+
+
+def fire(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    decay: float,
+    threshold: float,
+    v_reset: float | None,
+    v_init: float,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes and membranes before reset, `[T, N]`."""
-    membrane = torch.full_like(current[0], v_init, dtype=torch.promote_types(current.dtype, torch.float32))
-    spikes, before = [], []
-    for current_t in current.unbind(0):
-        u = decay * membrane + current_t.to(membrane.dtype)
+    """Spikes `[T, B, C, N]` in the dtype of x, and in bytes."""
+    spikes = []
+    currents = currents_of(x, scale, shift, residual)
+    membrane = torch.full_like(currents[0], v_init)
+    for current in currents:
+        u = decay * membrane + current
         fired = (u - threshold >= 0).to(u.dtype)
         membrane = u - threshold * fired if v_reset is None else (1 - fired) * u + v_reset * fired
-        spikes.append(fired.to(current.dtype))
-        before.append(u)
-    return torch.stack(spikes), torch.stack(before)
+        spikes.append(fired)
+    return torch.stack([s.to(x.dtype) for s in spikes]), torch.stack([s.to(torch.uint8) for s in spikes])
 
 
-def _backward(
+def gradient_to_currents(
     grad: Tensor,
-    u: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
     decay: float,
     threshold: float,
     v_reset: float | None,
     detach_reset: bool,
     derivative: Surrogate,
+    v_init: float,
     detach_membrane: bool,
 ) -> Tensor:
-    """Gradient to the currents, `[T, N]`: the dynamics' chain rule from the last timestep to the first."""
-    to_membrane = torch.zeros_like(u[0])
+    """Gradient to the currents, `[T, B, C, N]`: the membranes once more, then the chain rule backwards through time."""
+    before = []
+    currents = currents_of(x, scale, shift, residual)
+    membrane = torch.full_like(currents[0], v_init)
+    for current in currents:
+        u = decay * membrane + current
+        fired = (u - threshold >= 0).to(u.dtype)
+        membrane = u - threshold * fired if v_reset is None else (1 - fired) * u + v_reset * fired
+        before.append(u)
+    to_membrane = torch.zeros_like(membrane)
     to_current = []
-    for grad_t, u_t in zip(grad.unbind(0)[::-1], u.unbind(0)[::-1], strict=True):
-        to_spikes = grad_t.to(u.dtype)
+    for grad_t, u_t in zip(grad.unbind(0)[::-1], before[::-1], strict=True):
+        to_spikes = grad_t.to(u_t.dtype)
         if not detach_reset:
             to_spikes = to_spikes + to_membrane * (-threshold if v_reset is None else v_reset - u_t)
-        survives = to_membrane if v_reset is None else to_membrane * (1 - (u_t - threshold >= 0).to(u.dtype))
+        survives = to_membrane if v_reset is None else to_membrane * (1 - (u_t - threshold >= 0).to(u_t.dtype))
         to_u = survives + to_spikes * derivative(u_t - threshold)
-        to_current.append(to_u.to(grad.dtype))
+        to_current.append(to_u.to(grad_t.dtype))
         to_membrane = torch.zeros_like(to_u) if detach_membrane else decay * to_u
     return torch.stack(to_current[::-1])
 
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, compiled once for each T and set of options and for every size of the rest."""
+    """The function, which takes no part in a graph, compiled once for each T and set of options and for every size of the rest."""
+    from torch.fx.experimental import _config as shapes
+
     fused = torch.compile(function, dynamic=True, fullgraph=True)
 
     def call(*arguments: Any) -> Any:
+        # without a past and a base, which would be compiled for anew; so would sizes that happen to be equal
+        plain = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
         # every T is a loop of its own: more of them than PyTorch expects of one function
-        with torch._dynamo.config.patch(recompile_limit=256):
-            return fused(*arguments)
+        with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=256), shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            return fused(*plain)
 
     return call

@@ -3,10 +3,11 @@
 Pure functions that need torch alone: the logits may come from any spiking network, of whichever library.
 """
 
-from spikedistill.objectives import catalogue  # noqa: F401  (fills the registry)
+from spikedistill.objectives import baselines, catalogue  # noqa: F401  (they fill the registry)
 
 from .composition import Objective, ObjectiveValue, Term
 from .distillation import logit_kd, prefix_kd, reliable, twkl, twsd
+from .features import feature_distance, feature_mse, similarity
 from .registry import (
     create_objective,
     describe_objective,
@@ -14,28 +15,40 @@ from .registry import (
     objective_options,
     register_objective,
 )
+from .selective import aligned_kd, selective
 from .strong_weak import strong2weak, timestep_scores, weak2strong
 from .submodels import compares_submodels
-from .task import entropy, heads_ce, prefix_ce, sce, twce
+from .task import entropy, heads_ce, logit_mse, prefix_ce, sce, tet_of_some, twce
+from .timesteps import adjacent, all_pairs, right_sum
 
 __all__ = [
     "Objective",
     "ObjectiveValue",
     "Term",
+    "adjacent",
+    "aligned_kd",
+    "all_pairs",
     "compares_submodels",
     "create_objective",
     "describe_objective",
     "entropy",
+    "feature_distance",
+    "feature_mse",
     "heads_ce",
     "list_objectives",
     "logit_kd",
+    "logit_mse",
     "objective_options",
     "prefix_ce",
     "prefix_kd",
     "register_objective",
     "reliable",
+    "right_sum",
     "sce",
+    "selective",
+    "similarity",
     "strong2weak",
+    "tet_of_some",
     "timestep_scores",
     "twce",
     "twkl",

@@ -5,7 +5,7 @@ therefore reported by PyTorch's own cross-entropy.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TypeGuard
 
 import torch
@@ -66,6 +66,54 @@ def check_label_smoothing(label_smoothing: float) -> float:
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie between 0 and 1; got {label_smoothing!r}: 0.1 is usual")
     return label_smoothing
+
+
+def check_share(name: str, value: float) -> float:
+    """The value; ValueError unless a number from 0 to 1."""
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie between 0 and 1; got {value!r}")
+    return value
+
+
+def check_progress(progress: float) -> float:
+    """The share of training that is done; ValueError unless a number from 0 to 1."""
+    return check_share("progress", progress)
+
+
+def check_count(name: str, value: int) -> int:
+    """The value; ValueError unless a whole number of 1 or more."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more; got {value!r}")
+    return value
+
+
+def check_features(
+    features: Sequence[Tensor], teacher_features: Sequence[Tensor], logits: Tensor, *, same_shape: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Student's and teacher's features of each layer, in float32 or better.
+
+    ValueError unless both have the same number of layers, one or more, each of floating point [B, ...], and of one shape if
+    that is asked for.
+    """
+    if len(features) != len(teacher_features) or not features:
+        raise ValueError(
+            f"features and teacher_features must come from as many layers, 1 or more; got {len(features)} and "
+            f"{len(teacher_features)}: name layers that both networks have"
+        )
+    batch = logits.shape[1]
+    for layer, pair in enumerate(zip(features, teacher_features, strict=True)):
+        for tensor in pair:
+            if not _is_floating(tensor) or tensor.ndim < 2 or len(tensor) != batch:
+                raise ValueError(
+                    f"features must be floating point [{batch}, ...], a mean over time for every sample; got "
+                    f"{_describe(tensor)} for layer {layer}"
+                )
+        if same_shape and pair[0].shape != pair[1].shape:
+            raise ValueError(
+                f"features of layer {layer} are {list(pair[0].shape)} in the student and {list(pair[1].shape)} in the teacher, "
+                "and must have one shape: use a teacher of the student's network and width"
+            )
+    return [(_at_least_float32(s), _at_least_float32(t)) for s, t in zip(features, teacher_features, strict=True)]
 
 
 def check_choice(option: str, value: str, choices: Collection[str]) -> str:

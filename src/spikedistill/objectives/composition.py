@@ -11,23 +11,36 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from .checks import check_progress
 from .submodels import Average
 
-INPUTS = ("target", "teacher_logits", "scores", "average")
+INPUTS = ("target", "teacher_logits", "scores", "average", "features", "teacher_features")
+# What an objective that takes one of these inputs is, and what to pass where it is missing.
+_NEEDED = {
+    "teacher_logits": ("learns from a trained network", "its logits on this batch, [B, C] or [S, B, C]"),
+    "features": ("learns from features", "the student's mean rates as a list of tensors [B, ...], one per layer"),
+    "teacher_features": (
+        "learns from the features of a trained network",
+        "what its layers return on this batch, tensors [B, ...] in the order of the student's features",
+    ),
+    "progress": ("changes its weights over training", "the share of training that is done, 0 to 1"),
+}
 
 
 @dataclass(frozen=True)
 class Term:
     """One named, weighted loss: `weight * function(logits, ..., **options)`.
 
-    The function takes logits [S, B, C] and returns a scalar. Of `target`, `teacher_logits`, `scores` and `average` it is
-    given those that its signature names. Raises ValueError for an option that the function does not have.
+    The function takes logits [S, B, C] and returns a scalar. Of `target`, `teacher_logits`, `scores`, `average`, `features` and
+    `teacher_features` it is given those that its signature names. With an `end_weight` the weight moves in a straight line
+    from `weight`, where training begins, to that. Raises ValueError for an option that the function does not have.
     """
 
     name: str
     weight: float
     function: Callable[..., Tensor]
     options: Mapping[str, Any] = field(default_factory=dict)
+    end_weight: float | None = None
     inputs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,8 +51,19 @@ class Term:
             raise ValueError(
                 f"term {self.name!r} has no option {', '.join(unknown)}: it takes {', '.join(allowed) or 'none'}"
             )
-        if not isinstance(self.weight, int | float) or not math.isfinite(self.weight):
-            raise ValueError(f"the weight of term {self.name!r} must be a finite number; got {self.weight!r}")
+        for weight in (self.weight, self.weight if self.end_weight is None else self.end_weight):
+            if not isinstance(weight, int | float) or not math.isfinite(weight):
+                raise ValueError(f"the weight of term {self.name!r} must be a finite number; got {weight!r}")
+
+    def weight_at(self, progress: float | None) -> float:
+        """The weight where this share of training is done; a constant one needs no progress."""
+        if self.end_weight is None or progress is None:
+            return self.weight
+        return self.weight + (self.end_weight - self.weight) * progress
+
+    def __str__(self) -> str:
+        moving = "" if self.end_weight is None else f"..{self.end_weight:g}"
+        return f"{self.weight:g}{moving} {self.name}"
 
 
 class ObjectiveValue(NamedTuple):
@@ -54,12 +78,16 @@ class Objective:
     """A named sum of terms: called with logits and labels it returns the total and every term's value.
 
     `submodels` says whose logits it is meant for: the timesteps', or those of heads (auxiliary ones first, the network's own,
-    the mean over time, last). Raises ValueError for no terms, or two of one name.
+    the mean over time, last). `layers` names the layers whose features are compared, if any are; none named means those that
+    end the network's stages. With `transformed` the student's features are meant to pass a trained layer before they are compared,
+    one per layer, which is no part of the network. Raises ValueError for no terms, or two of one name.
     """
 
     name: str
     terms: Sequence[Term]
     submodels: Literal["timesteps", "heads"] = "timesteps"
+    layers: tuple[str, ...] = ()
+    transformed: bool = False
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -74,35 +102,64 @@ class Objective:
         teacher_logits: Tensor | None = None,
         scores: Tensor | None = None,
         average: Average | None = None,
+        features: Sequence[Tensor] | None = None,
+        teacher_features: Sequence[Tensor] | None = None,
+        progress: float | None = None,
     ) -> ObjectiveValue:
         """Σ weight · value over the terms, for logits [S, B, C] and target int64 [B].
 
-        teacher_logits [B, C] or [S, B, C] are needed where `needs_teacher`; scores [S] replace the ranking of timesteps.
-        Where several processes share a batch, `average` returns the mean of a tensor over them: rankings and counts of
-        samples are then those of the whole batch. Raises ValueError for missing or wrong inputs.
+        Args:
+            logits: of the submodels, [S, B, C].
+            target: class indices [B].
+            teacher_logits: [B, C] or [S, B, C], where `needs_teacher`.
+            scores: [S], to replace the ranking of timesteps.
+            average: where several processes share a batch, the mean of a tensor over them: rankings and counts of samples are
+                then those of the whole batch.
+            features: mean rates [B, ...] of the student's layers, where `needs_features`.
+            teacher_features: what the teacher's layers return, [B, ...] each, in the same order.
+            progress: the share of training that is done, 0 to 1, where `needs_progress`.
+
+        Raises:
+            ValueError: for missing or wrong inputs.
         """
-        if self.needs_teacher and teacher_logits is None:
-            raise ValueError(
-                f"objective {self.name!r} learns from a trained network; got no teacher_logits: "
-                "pass its logits on this batch, [B, C] or [S, B, C]"
-            )
-        given = {"target": target, "teacher_logits": teacher_logits, "scores": scores, "average": average}
+        given = {
+            "target": target,
+            "teacher_logits": teacher_logits,
+            "scores": scores,
+            "average": average,
+            "features": features,
+            "teacher_features": teacher_features,
+            "progress": None if progress is None else check_progress(progress),
+        }
+        for name, (what, wanted) in _NEEDED.items():
+            if given[name] is None and self._takes(name):
+                raise ValueError(f"objective {self.name!r} {what}; got no {name}: pass {wanted}")
         values = {
             term.name: term.function(logits, **{name: given[name] for name in term.inputs}, **term.options)
             for term in self.terms
         }
-        total = sum((term.weight * values[term.name] for term in self.terms), logits.new_zeros(()))
+        total = sum((term.weight_at(progress) * values[term.name] for term in self.terms), logits.new_zeros(()))
         return ObjectiveValue(total, {name: value.detach() for name, value in values.items()})
 
     def __str__(self) -> str:
         """The loss as a formula of its terms' names."""
-        formula = " + ".join(f"{term.weight:g} {term.name}" for term in self.terms).replace("+ -", "- ")
+        formula = " + ".join(map(str, self.terms)).replace("+ -", "- ")
         return f"{formula}, over {self.submodels}"
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a term learns from the logits of a trained network."""
-        return any("teacher_logits" in term.inputs for term in self.terms)
+        """Whether a term learns from the logits or the features of a trained network."""
+        return self._takes("teacher_logits") or self._takes("teacher_features")
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a term compares what layers inside the networks return."""
+        return self._takes("features") or self._takes("teacher_features")
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether a weight changes over training."""
+        return self._takes("progress")
 
     @property
     def compares_submodels(self) -> bool:
@@ -112,3 +169,8 @@ class Objective:
         """
         marked = any(getattr(term.function, "compares_submodels", False) for term in self.terms)
         return marked and self.submodels == "timesteps"
+
+    def _takes(self, name: str) -> bool:
+        if name == "progress":
+            return any(term.end_weight is not None for term in self.terms)
+        return any(name in term.inputs for term in self.terms)

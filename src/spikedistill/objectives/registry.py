@@ -17,7 +17,7 @@ _FACTORIES: dict[str, Factory] = {}
 def register_objective(factory: Factory) -> Factory:
     """Enter a function that returns an Objective into the catalogue, under its name with hyphens for underscores.
 
-    Its parameters, each with a default that is a float, str or bool, are the objective's options. Raises ValueError for
+    Its parameters, each with a default that is a float, int, str or bool, are the objective's options. Raises ValueError for
     a name that is taken.
     """
     name = factory.__name__.replace("_", "-")
@@ -32,7 +32,7 @@ def list_objectives() -> list[str]:
     return sorted(_FACTORIES)
 
 
-def objective_options(name: str) -> dict[str, float | str | bool]:
+def objective_options(name: str) -> dict[str, float | int | str | bool]:
     """The options of an objective and their defaults; ValueError for an unknown name."""
     return {option: parameter.default for option, parameter in inspect.signature(_factory(name)).parameters.items()}
 
@@ -54,8 +54,10 @@ def create_objective(name: str, **options: Any) -> Objective:
             known = ", ".join(f"{key}={default!r}" for key, default in defaults.items())
             raise ValueError(f"objective {name!r} has no option {option!r}: its options are {known or 'none'}")
         kind = type(defaults[option])
-        if not isinstance(value, kind) and not (kind is float and type(value) is int):
-            raise ValueError(f"option {option!r} of objective {name!r} must be a {kind.__name__}; got {value!r}")
+        fits = isinstance(value, kind) or (kind is float and type(value) is int)
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            expected = "an int" if kind is int else f"a {kind.__name__}"
+            raise ValueError(f"option {option!r} of objective {name!r} must be {expected}; got {value!r}")
     objective = _factory(name)(**options)
     _try(objective)
     return objective
@@ -71,5 +73,6 @@ def _factory(name: str) -> Factory:
 def _try(objective: Objective) -> None:
     """Call the objective once on a batch of one, so that the losses' own checks see their options."""
     logits, target = torch.zeros(2, 1, 2, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
-    with torch.random.fork_rng(devices=[]):  # a teacher drawn at random must not move the caller's generator
-        objective(logits, target, teacher_logits=logits[0])
+    features = [torch.zeros(1, 1, 1, 1, device="cpu")]
+    with torch.random.fork_rng(devices=[]):  # what is drawn at random must not move the caller's generator
+        objective(logits, target, teacher_logits=logits[0], features=features, teacher_features=features, progress=0.0)

@@ -4,10 +4,11 @@ Shapes: logits [S, B, C], target int64 [B]; every loss is a scalar, a mean over 
 All raise ValueError for logits or a target of another type or shape, and for a label smoothing outside 0..1.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_label_smoothing, check_logits, check_target
+from .checks import check_count, check_label_smoothing, check_logits, check_share, check_target
 from .divergences import log_probabilities
 from .submodels import prefix_means
 
@@ -42,6 +43,29 @@ def prefix_ce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -
     """Cross-entropy of what deployment at k timesteps scores, for every k: mean_k CE(mean(z_1..z_k), y)."""
     logits = check_logits(logits)
     return cross_entropies(prefix_means(logits), check_target(target, logits), label_smoothing).mean()
+
+
+def logit_mse(logits: Tensor, *, level: float = 1.0) -> Tensor:
+    """Mean squared distance of all logits from one level: mean over t, samples and classes of (z_t - level)².
+
+    Deng et al.: Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting (ICLR 2022), its regulariser.
+    """
+    return (check_logits(logits) - level).square().mean()
+
+
+def tet_of_some(logits: Tensor, target: Tensor, *, k: int = 2, mse_weight: float = 0.05) -> Tensor:
+    """The loss of TET over k timesteps drawn for this batch: mean over them of (1-l) CE(z_t, y) + l MSE(z_t, 1).
+
+    Drawn without replacement from torch's global generator; all where there are no more than k.
+
+    Meng et al.: Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks (ICCV 2023), SLTT-K,
+    whose other half is the gradient rule "sltt".
+    """
+    logits = check_logits(logits)
+    drawn = torch.randperm(len(logits), device=logits.device)[: check_count("k", k)]
+    weight = check_share("mse_weight", mse_weight)
+    some = logits.index_select(0, drawn)
+    return (1 - weight) * twce(some, target) + weight * logit_mse(some)
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -83,6 +83,11 @@ def _sltt(config: Config) -> Config:
     return with_objective(config, "sce").model_copy(update={"gradient": "sltt"})
 
 
+def _sltt_k(config: Config) -> Config:
+    """Some timesteps at random, on gradients without the membrane's path (SLTT-K)."""
+    return with_objective(config, "sltt-k").model_copy(update={"gradient": "sltt"})
+
+
 def _twsd(config: Config) -> Config:
     """Every timestep learns the labels, and from the ensemble of all."""
     return with_objective(config, "twce-twsd")
@@ -113,6 +118,7 @@ _OTHER_METHODS: dict[str, Callable[[Config], Config]] = {
     "esd": _esd,
     "rate": _rate,
     "sltt": _sltt,
+    "sltt-k": _sltt_k,
     "twsd": _twsd,
 }
 

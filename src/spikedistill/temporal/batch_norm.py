@@ -47,6 +47,47 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
     return out
 
 
+@torch.no_grad()
+def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow."""
+    folded = value.flatten(0, 1)
+    plain = folded.device.type == "cpu" and folded.is_contiguous() and not torch.compiler.is_compiling()
+    found = _fast_moments(folded) if plain else None
+    if found is None:
+        mean, var = torch.batch_norm_update_stats(folded, call.running_mean, call.running_var, call.momentum)
+        return mean, (var + call.eps).rsqrt()
+    mean, var = found
+    if call.running_mean is not None and call.running_var is not None:
+        count = folded.numel() // folded.shape[1]
+        call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
+        call.running_var.lerp_((var * (count / max(count - 1, 1))).to(call.running_var.dtype), call.momentum)
+    precision = torch.promote_types(value.dtype, torch.float32)
+    return mean.to(precision), (var + call.eps).rsqrt().to(precision)
+
+
+def _fast_moments(folded: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and biased variance `[C]` of `[N, C, ...]` in float64, ten times faster than torch's own on a CPU.
+
+    From sums and sums of squares of each sample's channel; None where the mean is so much larger than the deviations that the
+    difference of squares would lose more than four of float32's seven digits.
+    """
+    rows = folded.unsqueeze(2) if folded.ndim == 2 else folded.flatten(2)
+    precision = torch.promote_types(folded.dtype, torch.float32)
+    count = rows.shape[0] * rows.shape[2]
+    mean = rows.sum(2, dtype=precision).double().sum(0) / count
+    square = torch.linalg.vector_norm(rows, dim=2, dtype=precision).double().square().sum(0) / count
+    var = square - mean.square()
+    return (mean, var) if bool((var * 1e3 >= square).all()) else None
+
+
+@torch.no_grad()
+def running_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
+    """The running mean and 1 / std `[C]`, which evaluation normalises by."""
+    assert call.running_mean is not None
+    assert call.running_var is not None
+    return call.running_mean, (call.running_var + call.eps).rsqrt()
+
+
 class Normalise(torch.autograd.Function):
     """y = weight * (x - mean) * inv_std + bias with given statistics, and the gradient of statistics taken over x itself.
 
@@ -107,13 +148,48 @@ def batch_norm_rates(
         with torch.no_grad():
             normalised = fold_time(F.batch_norm, spikes, *call)
         return normalised, fold_time(F.batch_norm, rates, *call)
+    mean, inv_std = batch_statistics(spikes, call)
     with torch.no_grad():
-        folded = spikes.flatten(0, 1)
-        # F.batch_norm does not hand out its statistics
-        out, mean, inv_std = torch.native_batch_norm(
-            folded, call.weight, call.bias, call.running_mean, call.running_var, True, call.momentum, call.eps
+        var = inv_std.square().reciprocal() - call.eps
+        affine = in_precision_of(mean, call.weight, call.bias)
+        normalised = fold_time(F.batch_norm, spikes, mean, var, *affine, False, 0.0, call.eps)
+    return normalised, normalise_rates(rates, lengths, mean, inv_std, spikes.numel() // spikes.shape[2], call)
+
+
+def normalise_rates(
+    rates: Tensor, lengths: tuple[int, ...], mean: Tensor, inv_std: Tensor, count: int, call: BatchNormCall
+) -> Tensor:
+    """Segment means `[m, B, C, ...]` normalised by statistics of `count` values a channel, their gradient through the means."""
+    if len(set(lengths)) == 1:
+        # each mean has the same share in the statistics, as each value of an ordinary batch: torch's kernels do it
+        return _NormaliseAlike.apply(rates, call.weight, call.bias, mean, inv_std, call.eps)
+    share = torch.tensor(lengths, dtype=mean.dtype, device=mean.device) / count
+    return Normalise.apply(rates, call.weight, call.bias, mean, inv_std, share, lambda sums: sums)
+
+
+def in_precision_of(mean: Tensor, *parts: Tensor | None) -> list[Tensor | None]:
+    """Parameters in the dtype of the statistics, as the kernels want them where a whole network is in half precision."""
+    return [None if part is None else part.to(mean.dtype) for part in parts]
+
+
+class _NormaliseAlike(torch.autograd.Function):
+    """`Normalise` within one process where all segments are equally long."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inv_std: Tensor, eps: float
+    ) -> Tensor:
+        ctx.eps, ctx.affine = eps, (weight is not None, bias is not None)
+        weight, bias = in_precision_of(mean, weight, bias)
+        ctx.save_for_backward(x, weight, mean, inv_std)
+        return fold_time(F.batch_norm, x, mean, inv_std.square().reciprocal() - eps, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inv_std = ctx.saved_tensors
+        mask = [ctx.needs_input_grad[0], *ctx.affine]
+        to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+            grads[0].flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, ctx.eps, mask
         )
-        count = folded.numel() // folded.shape[1]
-        share = torch.tensor(lengths, dtype=mean.dtype, device=mean.device) / count
-    normalised_rates = Normalise.apply(rates, call.weight, call.bias, mean, inv_std, share, lambda sums: sums)
-    return out.unflatten(0, spikes.shape[:2]), normalised_rates
+        return None if to_x is None else to_x.view(x.shape), to_weight, to_bias, None, None, None

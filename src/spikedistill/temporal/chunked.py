@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..neurons import PackedSpikes, Response, lif_response_in_chunks
-from .batch_norm import BatchNormCall, Normalise
+from .batch_norm import BatchNormCall, in_precision_of, normalise_rates
 from .operations import SUMS
 from .rate import Rate
 from .signal import fold_time, map_over_time, replace_signals, signals_in
@@ -99,7 +99,7 @@ class ChunkedRate(Rate):
         self._values = spikes if isinstance(spikes, Values) else Values.stored(spikes, rates.dtype)
 
     @property
-    def _spikes(self) -> Tensor:  # type: ignore[override]
+    def _spikes(self) -> Tensor:
         """All values at once, for whatever has no rule in chunks; they stay."""
         with torch.no_grad():
             parts = [(0, 1)] if self.is_constant else self._chunks()
@@ -200,11 +200,9 @@ class ChunkedRate(Rate):
                 call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
                 unbiased = (moments.deviations / max(count - 1, 1)).to(call.running_var.dtype)
                 call.running_var.lerp_(unbiased, call.momentum)
-        weight, bias = (p if p is None else p.detach() for p in (call.weight, call.bias))
+        weight, bias = (p if p is None else p.detach() for p in in_precision_of(mean, call.weight, call.bias))
         frozen = BatchNormCall(mean, var, weight, bias, False, 0.0, call.eps)
-        share = torch.tensor(self._lengths, dtype=dtype, device=mean.device) / count
-        inv_std = (var + call.eps).rsqrt()
-        rates = Normalise.apply(self._rates, call.weight, call.bias, mean, inv_std, share, lambda sums: sums)
+        rates = normalise_rates(self._rates, self._lengths, mean, (var + call.eps).rsqrt(), count, call)
         return self.like(Values(lambda start, stop: fold_time(F.batch_norm, source.read(start, stop), *frozen)), rates)
 
 

@@ -1,4 +1,4 @@
-"""Linear layers whose value is known already: only their gradient is computed."""
+"""Layers whose value is known already: only their gradient is computed."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,14 @@ from .operations import TRANSPOSED
 
 
 def given_linear(
-    name: str, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any, **kwargs: Any
+    name: str,
+    value: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *args: Any,
+    kept: Tensor | None = None,
+    **kwargs: Any,
 ) -> Tensor:
     """The value, as if the layer of that name had computed it from x: with that layer's gradient to x, weight and bias.
 
@@ -17,21 +24,43 @@ def given_linear(
         name: "linear", "conv2d", "conv_transpose2d" and so on.
         value: `[N, ...]`.
         x: `[N, ...]`.
+        kept: the same in a smaller dtype, to be kept for the gradient in its place.
         args, kwargs: what the function of that name takes after its bias.
     """
     if name == "linear":
-        return _GivenLinear.apply(value, x, weight, bias)
+        return _GivenLinear.apply(value, x, weight, bias, kept)
     geometry_of = _transposed_convolution if name in TRANSPOSED else _convolution
     geometry, before = geometry_of(weight.shape[2:], *args, **kwargs)
-    return _GivenConvolution.apply(value, torch.nn.functional.pad(x, before) if before else x, weight, bias, geometry)
+    if before:
+        x, kept = torch.nn.functional.pad(x, before), None if kept is None else torch.nn.functional.pad(kept, before)
+    return _GivenConvolution.apply(value, x, weight, bias, geometry, kept)
+
+
+def given(value: Tensor, source: Tensor, slope: Tensor | None = None) -> Tensor:
+    """The value, with the gradient `slope`, or 1, to the source; all three of one shape."""
+    return _Given.apply(value, source, slope)
+
+
+class _Given(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, source: Tensor, slope: Tensor | None) -> Tensor:
+        ctx.save_for_backward(slope)
+        ctx.dtype = source.dtype
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        grad = grads[0] if slope is None else grads[0] * slope
+        return None, grad.to(ctx.dtype), None
 
 
 class _GivenLinear(torch.autograd.Function):
     """The given value of `x @ weight.T + bias`, with the gradient of that expression."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, kept: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x if kept is None else kept, weight)
         return value.view_as(value)
 
     @staticmethod
@@ -39,12 +68,13 @@ class _GivenLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grads[0]
         flat = grad.flatten(0, -2)
-        _, to_x, to_weight, to_bias = ctx.needs_input_grad
+        _, to_x, to_weight, to_bias, _ = ctx.needs_input_grad
         return (
             None,
             grad @ weight if to_x else None,
-            flat.mT @ x.flatten(0, -2) if to_weight else None,
+            flat.mT @ x.flatten(0, -2).to(flat.dtype) if to_weight else None,
             flat.sum(0) if to_bias else None,
+            None,
         )
 
 
@@ -94,8 +124,16 @@ class _GivenConvolution(torch.autograd.Function):
     """The given value of a convolution of x, with the gradient of that convolution."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: _Geometry,
+        kept: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x if kept is None else kept, weight)
         ctx.geometry = geometry
         ctx.bias_sizes = None if bias is None else list(bias.shape)
         return value.view_as(value)
@@ -105,10 +143,10 @@ class _GivenConvolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
             grads[0],
-            x,
+            x.to(weight.dtype),
             weight,
             ctx.bias_sizes,
             *ctx.geometry,
             list(ctx.needs_input_grad[1:4]),
         )
-        return None, to_x, to_weight, to_bias, None
+        return None, to_x, to_weight, to_bias, None, None

@@ -27,6 +27,7 @@ SHAPES = frozenset(
         "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
     }
 )  # fmt: skip
+ADDITIONS = frozenset({"__add__", "__radd__", "add"})
 SUMS = frozenset({"__add__", "__radd__", "__rsub__", "__sub__", "add", "sub"})
 # Linear in each signal as long as only one of them varies in time.
 PRODUCTS = frozenset({"__matmul__", "__mul__", "__rmul__", "bmm", "einsum", "matmul", "mul"})

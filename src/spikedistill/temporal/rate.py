@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import Response, lif_response
-from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates
+from ..neurons import NormalisedCurrent, Response, are_numbers, can_wait, lif_response, norm_lif_response
+from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates, batch_statistics, normalise_rates
 from .dropout import dropout_arguments, dropout_scale_shift
-from .given import given_linear
+from .given import given, given_linear
 from .operations import (
+    ADDITIONS,
     DROPOUTS,
     LAYERS,
     LINEAR,
@@ -28,6 +29,7 @@ from .operations import (
     SUMS,
 )
 from .signal import Signal, check_layer, fold_time, map_over_time, signals_in
+from .waiting import sum_in_waiting
 
 _NOT_LINEAR = (
     "it is not linear in time, so the mean of its outputs is not its output at the mean rate; "
@@ -48,8 +50,8 @@ class Rate(Signal):
 
     gradient = "rate"
 
-    def __init__(self, spikes: Tensor, rates: Tensor, lengths: tuple[int, ...]) -> None:
-        self._spikes = spikes
+    def __init__(self, spikes: Tensor | NormalisedCurrent, rates: Tensor, lengths: tuple[int, ...]) -> None:
+        self._held = spikes
         self._rates = rates
         self._lengths = lengths
         self.timesteps = sum(lengths)
@@ -58,6 +60,13 @@ class Rate(Signal):
     def constant(cls, value: Tensor, lengths: tuple[int, ...]) -> Self:
         """A signal that is `[1, B, ...]` at every timestep."""
         return cls(value.detach(), value, lengths)
+
+    @property
+    def _spikes(self) -> Tensor:
+        if isinstance(self._held, NormalisedCurrent):
+            with torch.no_grad():
+                self._held = self._held.value()
+        return self._held
 
     @property
     def sample(self) -> Tensor:
@@ -69,7 +78,7 @@ class Rate(Signal):
 
     @property
     def is_constant(self) -> bool:
-        return self._spikes.shape[0] == 1
+        return not isinstance(self._held, NormalisedCurrent) and self._held.shape[0] == 1
 
     def over_time(self) -> Tensor:
         """Exact values `[T, B, ...]`; the graph behind each timestep is that of its segment's mean."""
@@ -87,7 +96,7 @@ class Rate(Signal):
         return torch.tensordot(weights, self._rates, dims=1)
 
     def become(self, other: Any) -> None:
-        self._spikes, self._rates = other._spikes, other._rates
+        self._held, self._rates = other._held, other._rates
 
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
@@ -96,7 +105,7 @@ class Rate(Signal):
         with_decay, with_v_init = _learns(decay), _learns(v_init)
         response = self._respond(with_decay=with_decay, with_v_init=with_v_init, **dynamics)
         rates = self._means(response.spikes)
-        rates = rates + _answer(self._rates, response.to_current)
+        rates = given(rates, self._rates, response.to_current)
         if response.to_decay is not None:
             rates = rates + _answer(decay, response.to_decay)
         if response.to_v_init is not None:
@@ -109,6 +118,8 @@ class Rate(Signal):
 
     def _respond(self, **options: Any) -> Response:
         """Neurons with these dynamics, on the signal as their currents."""
+        if isinstance(self._held, NormalisedCurrent) and are_numbers(options["decay"], options["v_init"]):
+            return norm_lif_response(self._held, self._lengths, **options)
         currents = self._spikes.expand(self.timesteps, *self._spikes.shape[1:])
         return lif_response(currents, self._lengths, **options)
 
@@ -167,6 +178,10 @@ class Rate(Signal):
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rates: Any
     ) -> Any:
         """The exact values of what is known to have these segment means."""
+        if name in ADDITIONS and len(args) == 2 and not kwargs:
+            waiting = sum_in_waiting(*args, lambda signal: signal._spikes)
+            if waiting is not None:
+                return waiting
         with torch.no_grad():
             return map_over_time(func, args, kwargs, lambda signal: signal._spikes)
 
@@ -188,7 +203,7 @@ class Rate(Signal):
     def _max_pool(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
         """Value: mean of the pooled timesteps; gradient: that of pooling the mean rate."""
         spikes, means = self._each_step(lambda value: fold_time(func, value, *args, **kwargs))
-        return self.like(spikes, means + _answer(fold_time(func, self._rates, *args, **kwargs), 1.0))
+        return self.like(spikes, given(means, fold_time(func, self._rates, *args, **kwargs)))
 
     def _each_step(self, call: Callable[[Tensor], Tensor]) -> tuple[Any, Tensor]:
         """Exact values of a layer, and their segment means."""
@@ -199,7 +214,13 @@ class Rate(Signal):
     def _batch_norm(self, call: BatchNormCall) -> Self:
         if self.is_constant:
             return self._constant(batch_norm(self._rates, self.timesteps, call))
-        return self.like(*batch_norm_rates(self._spikes, self._rates, self._lengths, call))
+        x = self._spikes
+        if not call.training or not can_wait(x):
+            return self.like(*batch_norm_rates(x, self._rates, self._lengths, call))
+        mean, inv_std = batch_statistics(x, call)
+        rates = normalise_rates(self._rates, self._lengths, mean, inv_std, x.numel() // x.shape[2], call)
+        waiting = NormalisedCurrent(x, call.weight, call.bias, mean, inv_std, call.eps, batch=False)
+        return self.like(waiting.detached(), rates)
 
     def _pair(self, call: Callable[[Tensor], Tensor]) -> Any:
         if self.is_constant:
@@ -226,7 +247,7 @@ def segment_means(value: Tensor, lengths: tuple[int, ...]) -> Tensor:
     return torch.stack([part.mean(0) for part in value.split(lengths)])
 
 
-def _answer(source: Tensor, slope: Tensor | float) -> Tensor:
+def _answer(source: Tensor, slope: Tensor) -> Tensor:
     """Exactly zero, with the gradient `slope` to its source."""
     return (source - source.detach()) * slope
 

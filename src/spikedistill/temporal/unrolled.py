@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import lif
-from .batch_norm import BatchNormCall, batch_norm
+from ..neurons import NormalisedCurrent, are_numbers, can_wait, lif, norm_lif
+from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics
 from .dropout import dropout_arguments, dropout_scale_shift
-from .operations import DROPOUTS, LAYERS, PER_TIMESTEP
+from .given import given_linear
+from .operations import ADDITIONS, DROPOUTS, LAYERS, LINEAR, PER_TIMESTEP
 from .signal import Signal, check_layer, fold_time, map_over_time
+from .waiting import sum_in_waiting
 
 
 class Unrolled(Signal):
@@ -22,18 +25,32 @@ class Unrolled(Signal):
         gradient: "bptt", or "sltt", which cuts the gradient's path through the previous membrane.
     """
 
-    def __init__(self, values: Tensor, timesteps: int, gradient: str = "bptt") -> None:
-        self._values = values
+    def __init__(
+        self,
+        values: Tensor | NormalisedCurrent,
+        timesteps: int,
+        gradient: str = "bptt",
+        in_bytes: Tensor | None = None,
+    ) -> None:
+        self._held = values
+        self._bytes = in_bytes
         self.timesteps = timesteps
         self.gradient = gradient
 
     @property
+    def _values(self) -> Tensor:
+        if isinstance(self._held, NormalisedCurrent):
+            self._held = self._held.value()
+        return self._held
+
+    @property
     def sample(self) -> Tensor:
-        return self._values[0]
+        # of a current that waits, x has the shape, dtype and device
+        return self._held.x[0] if isinstance(self._held, NormalisedCurrent) else self._held[0]
 
     @property
     def requires_grad(self) -> bool:
-        return self._values.requires_grad
+        return self._held.requires_grad
 
     def over_time(self) -> Tensor:
         return self._values.expand(self.timesteps, *self._values.shape[1:])
@@ -42,31 +59,62 @@ class Unrolled(Signal):
         return self._values.mean(0)
 
     def become(self, other: Any) -> None:
-        self._values = other._values
+        self._held, self._bytes = other._held, other._bytes
 
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
-        dynamics = neuron.dynamics(self.ndim)
-        return self._with(lif(self.over_time(), detach_membrane=self.gradient == "sltt", **dynamics))
+        dynamics = neuron.dynamics(self.ndim) | {"detach_membrane": self.gradient == "sltt"}
+        if isinstance(self._held, NormalisedCurrent) and are_numbers(dynamics["decay"], dynamics["v_init"]):
+            spikes, in_bytes = norm_lif(self._held, **dynamics)
+            return type(self)(spikes, self.timesteps, self.gradient, in_bytes)
+        return self._with(lif(self.over_time(), **dynamics))
 
     def normalise(self, norm: Any) -> Self:
         self.keep_graph(type(norm).__name__)
         return self._with(norm.over_time(self._values, self.timesteps))
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name in ADDITIONS and len(args) == 2 and not kwargs:
+            waiting = sum_in_waiting(*args, lambda signal: signal._values)
+            if waiting is not None:
+                return self._with(waiting)
         if name in PER_TIMESTEP:
             return self._wrap(map_over_time(func, args, kwargs, lambda signal: signal._values))
         if name not in LAYERS:
             self.refuse(name)
         check_layer(self, name, args, kwargs)
         if name == "batch_norm":
-            return self._with(batch_norm(self._values, self.timesteps, BatchNormCall(*args[1:], **kwargs)))
+            return self._batch_norm(BatchNormCall(*args[1:], **kwargs))
         if name in DROPOUTS:
             scale, shift = dropout_scale_shift(name, func, self.sample, *dropout_arguments(*args[1:], **kwargs))
             return self._with(self._values * scale + shift)
+        if name in LINEAR and self._bytes is not None and torch.is_grad_enabled():
+            return self._with(self._linear(name, func, *args[1:], **kwargs))
         return self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
 
-    def _with(self, values: Tensor) -> Self:
+    def _batch_norm(self, call: BatchNormCall) -> Self:
+        """Put off where neurons may follow that can do it along the way."""
+        x = self._values
+        if len(x) != self.timesteps or not can_wait(x) or (torch.is_grad_enabled() and not call.training):
+            return self._with(batch_norm(x, self.timesteps, call))
+        mean, inv_std = batch_statistics(x, call) if call.training else running_statistics(x, call)
+        waiting = NormalisedCurrent(x, call.weight, call.bias, mean, inv_std, call.eps, call.training)
+        return self._with(waiting if torch.is_grad_enabled() else waiting.detached())
+
+    def _linear(
+        self, name: str, func: Callable[..., Any], weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """A layer on spikes, which keeps them in 8 bits for its gradient."""
+        assert self._bytes is not None
+        frozen = weight.detach(), None if bias is None else bias.detach()
+        with torch.no_grad():
+            value = fold_time(func, self._values.detach(), *frozen, *args, **kwargs)
+        weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
+        x, kept = self._values.flatten(0, 1).to(value.dtype), self._bytes.flatten(0, 1)
+        folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=kept, **kwargs)
+        return folded.unflatten(0, value.shape[:2])
+
+    def _with(self, values: Tensor | NormalisedCurrent) -> Self:
         return type(self)(values, self.timesteps, self.gradient)
 
     def _wrap(self, out: Any) -> Any:

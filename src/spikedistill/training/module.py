@@ -13,6 +13,9 @@ from ..data import as_network_input, augment
 from ..models import Branched
 from ..objectives.submodels import prefix_means, right_submodels
 from ..seeds import derive_seed
+from ..temporal import mean_rate
+from ..temporal.features import outputs_of
+from .features import transform
 from .plan import Plan
 
 
@@ -27,17 +30,32 @@ class DistillationModule(L.LightningModule):
         super().__init__()
         self.plan = plan
         self.network = plan.build_network()
+        transformed = plan.layers.values() if plan.objective.transformed else ()
+        self.transforms = torch.nn.ModuleList(transform(channels) for channels in transformed)
         self.sums: dict[str, Tensor] = {}
         self.seen = 0
+        self.summed_epoch = 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `[T, B, C]` of images `[B, C, H, W]` in [0, 1] or event frames `[T, B, C, H, W]`."""
         events = self.plan.dataset.kind == "events"
         return self.network(inputs) if events else self.network(inputs, timesteps=self.plan.config.timesteps)
 
-    def teacher_logits(self, inputs: Tensor) -> Tensor | None:
-        """Logits `[B, C]` of the teacher on the student's own batch, where there is one."""
-        return None if self.plan.teacher is None else self.plan.teacher.logits(inputs, self.plan.dataset.kind)
+    def teaching(self, inputs: Tensor) -> dict[str, Any]:
+        """What the teacher, where there is one, has for the objective on the student's own batch: logits `[B, C]`, features."""
+        if self.plan.teacher is None:
+            return {}
+        logits, features = self.plan.teacher.look(inputs, self.plan.dataset.kind)
+        return {"teacher_logits": logits, "teacher_features": features}
+
+    def look(self, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """What `submodels` returns, and the features `[B, ...]` of the layers that are compared, mean rates or transformed ones."""
+        with outputs_of(self.network.module, tuple(self.plan.layers)) as outputs:
+            logits, submodels = self.submodels(inputs)
+        features = [mean_rate(outputs[layer]) for layer in self.plan.layers]
+        if self.transforms:
+            features = [layer(rate) for layer, rate in zip(self.transforms, features, strict=True)]
+        return logits, submodels, features
 
     def submodels(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[T, B, C]` of the timesteps, and those `[S, B, C]` that the objective is over: the timesteps' or the heads'."""
@@ -58,8 +76,9 @@ class DistillationModule(L.LightningModule):
             self.plan.teacher.to(self.device)
 
     def on_train_epoch_start(self) -> None:
-        if self.trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
-            self.sums, self.seen = {}, 0
+        # an epoch that is resumed goes on with the sums that it has
+        if self.current_epoch != self.summed_epoch:
+            self.sums, self.seen, self.summed_epoch = {}, 0, self.current_epoch
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         # every draw of this step depends on its place alone, so that a resumed run repeats it
@@ -67,12 +86,14 @@ class DistillationModule(L.LightningModule):
         inputs, target = as_network_input(batch[0], self.plan.dataset.kind), batch[1]
         if self.plan.augmentations:
             inputs = augment(inputs, self.plan.augmentations)
-        logits, submodels = self.submodels(inputs)
+        logits, submodels, features = self.look(inputs)
         value = self.plan.objective(
             submodels,
             target,
-            teacher_logits=self.teacher_logits(inputs),
+            **self.teaching(inputs),
+            features=features,
             average=self.average if self.trainer.world_size > 1 else None,
+            progress=self.current_epoch / self.plan.config.epochs,
         )
         self._collect(logits.detach(), submodels.detach(), target, value.total.detach(), value.terms)
         scaled = self.plan.config.gradient_scale == "1/T"
@@ -106,7 +127,8 @@ class DistillationModule(L.LightningModule):
         return {name: float(value) / self.seen for name, value in self.sums.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own = {"sums": {name: float(value) for name, value in self.sums.items()}, "seen": self.seen}
+        sums = {name: float(value) for name, value in self.sums.items()}
+        own = {"sums": sums, "seen": self.seen, "epoch": self.summed_epoch}
         # each process has sums of its own, and the checkpoint of the first one is kept
         of_all: list[Any] = [own] * self.trainer.world_size
         if len(of_all) > 1:
@@ -116,11 +138,11 @@ class DistillationModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = checkpoint["epoch_means"][self.global_rank]
         self.sums = {name: torch.tensor(value, dtype=torch.float32) for name, value in own["sums"].items()}
-        self.seen = own["seen"]
+        self.seen, self.summed_epoch = own["seen"], own["epoch"]
 
     def configure_optimizers(self) -> Any:
         options = self.plan.config.optimizer
-        optimizer = make_optimizer(self.network, options)
+        optimizer = make_optimizer(self, options)
         steps_per_epoch = int(self.trainer.estimated_stepping_batches) / self.plan.config.epochs
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, self.plan.config.epochs, options)

@@ -20,8 +20,10 @@ from ..models import create_model
 from ..objectives import Objective, create_objective
 from ..run_folder import dataset_of
 from ..seeds import derive_seed
-from ..temporal import Temporal, synchronise_batch_norm
+from ..temporal import Temporal, mean_rate, synchronise_batch_norm
+from ..temporal.features import outputs_of
 from ..temporal.signal import segment_lengths
+from .features import layer_names
 from .teacher import Teacher, load_teacher
 
 
@@ -38,6 +40,8 @@ class Plan:
         spec: the arguments of `create_model` for the network that is left after training.
         objective: what is learned.
         teacher: the trained network that teaches, frozen; None where the objective needs none.
+        layers: channels of the features that are compared with the teacher's, by the name of their layer within the plain module
+            of the network.
     """
 
     config: Config
@@ -48,6 +52,7 @@ class Plan:
     spec: dict[str, Any]
     objective: Objective
     teacher: Teacher | None
+    layers: dict[str, int]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
         """Itself: nothing in a plan changes, and averaging weights copies the module that holds it."""
@@ -72,10 +77,34 @@ def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None)
     check_heads(config, objective)
     dataset = dataset_of(config)
     spec = model_spec(config, dataset)
-    create_model(**spec)
+    network = create_model(**spec)
     taught_by = load_teacher(config, objective, dataset, teacher)
+    layers = {}
+    if taught_by is not None and objective.needs_features:
+        layers = feature_channels(config, objective, dataset, network, taught_by)
     train, holdout = training_samples(config, dataset)
-    return Plan(config, dataset, train, holdout, check_augmentations(config, dataset), spec, objective, taught_by)
+    augmentations = check_augmentations(config, dataset)
+    return Plan(config, dataset, train, holdout, augmentations, spec, objective, taught_by, layers)
+
+
+@torch.no_grad()
+def feature_channels(
+    config: Config, objective: Objective, dataset: Dataset, network: Temporal, teacher: Teacher
+) -> dict[str, int]:
+    """Channels of the features that the objective compares, by layer; found, and held against the teacher's, on one sample.
+
+    Raises:
+        ValueError: for layers that there are not, or features of other shapes than the teacher's.
+    """
+    layers = layer_names(network, objective.layers)
+    first = torch.zeros(1, dtype=torch.int64)
+    inputs = as_network_input(dataset.train.inputs(first), dataset.kind)
+    with outputs_of(network.module, layers) as outputs:
+        logits = network.eval()(inputs, timesteps=None if dataset.kind == "events" else config.timesteps)
+    features = [mean_rate(outputs[layer]) for layer in layers]
+    answers, wanted = teacher.look(inputs, dataset.kind)
+    objective(logits, first, teacher_logits=answers, features=features, teacher_features=wanted, progress=0.0)
+    return {layer: feature.shape[1] for layer, feature in zip(layers, features, strict=True)}
 
 
 def check_gradient(config: Config, objective: Objective) -> None:

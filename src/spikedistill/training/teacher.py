@@ -1,6 +1,6 @@
 """The trained network that a run learns from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,9 @@ from ..data import Dataset, as_network_input
 from ..models import create_model, load_model, load_weights
 from ..objectives import Objective
 from ..run_folder import RunFolder
-from ..temporal import Temporal
+from ..temporal import Temporal, mean_rate
+from ..temporal.features import outputs_of
+from .features import layer_names
 
 
 class Teacher:
@@ -27,21 +29,33 @@ class Teacher:
         self.function = function
         self.num_classes = num_classes
 
-    @torch.no_grad()
     def logits(self, inputs: Tensor, kind: str) -> Tensor:
         """Logits `[B, C]` on a batch of images, or of event frames `[T, B, C, H, W]`.
 
         Raises:
             ValueError: where the function returns anything else.
         """
+        return self.look(inputs, kind)[0]
+
+    @torch.no_grad()
+    def look(self, inputs: Tensor, kind: str) -> tuple[Tensor, list[Tensor]]:
+        """Logits `[B, C]` as `logits` returns them, and the features `[B, ...]` of a network's named layers, in one pass.
+
+        Raises:
+            ValueError: where the function returns anything but logits `[B, C]`.
+        """
         images = inputs.mean(0) if kind == "events" else inputs
-        logits = self.function(images)
+        features: list[Tensor] = []
+        if isinstance(self.function, MeanLogits):
+            logits, features = self.function.look(images)
+        else:
+            logits = self.function(images)
         if logits.shape != (len(images), self.num_classes):
             raise ValueError(
                 f"the teacher returned {list(logits.shape)} for {len(images)} inputs; expected logits "
                 f"[{len(images)}, {self.num_classes}]"
             )
-        return logits
+        return logits, features
 
     def to(self, device: torch.device) -> None:
         """Move it, where it is a module."""
@@ -50,15 +64,31 @@ class Teacher:
 
 
 class MeanLogits(nn.Module):
-    """A network over time as a function to logits `[B, C]`, the mean over its timesteps; frozen, in eval mode."""
+    """A network over time as a function to logits `[B, C]`, the mean over its timesteps; frozen, in eval mode.
 
-    def __init__(self, network: Temporal, timesteps: int) -> None:
+    Args:
+        network: the network.
+        timesteps: T.
+        layers: names, within `network.module`, of layers whose features `look` returns.
+
+    Raises:
+        ValueError: for a layer that there is not.
+    """
+
+    def __init__(self, network: Temporal, timesteps: int, layers: Sequence[str] = ()) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.timesteps = timesteps
+        self.layers = tuple(layers)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images, timesteps=self.timesteps).mean(0)
+
+    def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits `[B, C]`, and what each layer returns, `[B, ...]`, the mean over the timesteps."""
+        with outputs_of(self.network.module, self.layers) as outputs:
+            logits = self(images)
+        return logits, [mean_rate(outputs[layer]) for layer in self.layers]
 
 
 def load_teacher(
@@ -78,10 +108,16 @@ def load_teacher(
             )
         return None
     if given is not None:
+        if objective.needs_features:
+            raise ValueError(
+                f"objective {objective.name!r} learns from features inside the teacher, and a function shows its logits alone: "
+                "pass a run or a file, --teacher RUN"
+            )
         teacher = Teacher(given.eval().requires_grad_(False) if isinstance(given, nn.Module) else given, num_classes)
     elif config.teacher is not None:
         network = read_network(config.teacher, config.teacher_model, dataset)
-        teacher = Teacher(MeanLogits(network, config.timesteps), num_classes)
+        layers = layer_names(network, objective.layers) if objective.needs_features else ()
+        teacher = Teacher(MeanLogits(network, config.timesteps, layers), num_classes)
     else:
         ann = f"{config.data.name}-ann"
         raise ValueError(

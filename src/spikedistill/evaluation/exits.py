@@ -1,0 +1,247 @@
+"""When to stop: exit policies over the timesteps of one network, replayed from its logits.
+
+Shapes: T timesteps, N samples, C classes; z_1 .. z_T are a sample's logits, and after t timesteps it is judged by the mean
+m_t = (z_1 + ... + z_t) / t and p = softmax(m_t). A policy gives a score; a sample exits at the first timestep at which its score is
+at or above the threshold, and at T otherwise. So a higher threshold is always the stricter one:
+
+    confidence    max p                                         0 to 1
+    entropy       1 - H(p) / log C                              0 to 1, 1 where the entropy H is zero
+    margin        largest p - second largest p                  0 to 1
+    stability     latest timesteps in a row with one answer     1, 2, ..., the answer being argmax m_t
+
+"confidence" is the rule of most papers. Everything is computed in float64.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from .calibration import as_arrays
+
+Policy = Literal["confidence", "entropy", "margin", "stability"]
+POLICIES: tuple[Policy, ...] = ("confidence", "entropy", "margin", "stability")
+
+
+class Progress(NamedTuple):
+    """What the policies know of each sample after some timesteps; rows are samples, so that finished ones can leave.
+
+    Attributes:
+        timesteps: t.
+        total: sum of the logits so far, `[B, C]`.
+        answer: the class with the largest mean logit, `[B]`; of equal ones the first.
+        unchanged: how many of the latest timesteps gave that answer, `[B]`.
+    """
+
+    timesteps: int
+    total: Tensor
+    answer: Tensor
+    unchanged: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the logits so far, `[B, C]`."""
+        return self.total / self.timesteps
+
+    def keep(self, rows: Tensor) -> Self:
+        """The same of some samples alone."""
+        return type(self)(self.timesteps, self.total[rows], self.answer[rows], self.unchanged[rows])
+
+
+def advance(progress: Progress | None, logits: Tensor) -> Progress:
+    """Take in the logits `[B, C]` of the next timestep; `progress` is None before the first."""
+    if progress is None:
+        total = logits.double()
+        answer = total.argmax(-1)
+        return Progress(1, total, answer, torch.ones_like(answer))
+    total, timesteps = progress.total + logits.double(), progress.timesteps + 1
+    answer = (total / timesteps).argmax(-1)
+    unchanged = torch.where(answer == progress.answer, progress.unchanged + 1, 1)
+    return Progress(timesteps, total, answer, unchanged)
+
+
+def exit_score(progress: Progress, policy: Policy) -> Tensor:
+    """The score `[B]` of a policy, in float64."""
+    if policy == "stability":
+        return progress.unchanged.double()
+    p = progress.mean.softmax(-1)
+    if policy == "confidence":
+        return p.amax(-1)
+    if policy == "margin":
+        first, second = p.topk(2, dim=-1).values.unbind(-1)
+        return first - second
+    return (1 - torch.special.entr(p).sum(-1) / math.log(p.shape[-1])).clamp(0, 1)
+
+
+def exit_times(logits: Tensor, policy: Policy, threshold: float) -> Tensor:
+    """The timestep, 1 to T, at which each sample exits: what `AnytimeClassifier` would do, from stored logits.
+
+    Args:
+        logits: `[T, N, C]`, any floating dtype, such as those of a run's logits.safetensors.
+        policy: "confidence", "entropy", "margin" or "stability".
+        threshold: a sample exits where its score is at or above it; `math.inf` lets all run to T.
+
+    Returns:
+        `[N]` int64.
+
+    Raises:
+        ValueError: for an unknown policy, a threshold outside the policy's scores, or logits that are no finite `[T, N, C]`.
+    """
+    check_policy(policy, threshold)
+    met = _replay(_checked(logits), policy)[0] >= threshold
+    met[-1] = True
+    return met.int().argmax(0) + 1
+
+
+@dataclass(frozen=True)
+class ExitCurve:
+    """What one policy offers on N samples, from the mildest threshold to the strictest; K thresholds.
+
+    Attributes:
+        policy: the policy.
+        thresholds: `[K]` float64, ascending: every one at which some decision changes, and last `inf`, all T timesteps. A
+            threshold between two of them decides as the larger one.
+        accuracy: `[K]` float64, fraction of samples that are right when they exit.
+        mean_exit: `[K]` float64, mean exit time in timesteps.
+        active: `[K, T]` float64, fraction of samples that run timestep t; their sum over t is `mean_exit`, and a cost per
+            timestep, such as an energy, is multiplied by it.
+    """
+
+    policy: Policy
+    thresholds: Tensor
+    accuracy: Tensor
+    mean_exit: Tensor
+    active: Tensor
+
+    def point(self, index: int) -> "ExitPoint":
+        """One threshold with its figures."""
+        return ExitPoint(
+            self.policy,
+            float(self.thresholds[index]),
+            float(self.accuracy[index]),
+            float(self.mean_exit[index]),
+            100 * float(self.accuracy[-1] - self.accuracy[index]),
+        )
+
+
+class ExitPoint(NamedTuple):
+    """A threshold, and what it gives on the samples it was chosen on.
+
+    Attributes:
+        policy: the policy.
+        threshold: the threshold.
+        accuracy: fraction of samples that are right when they exit.
+        mean_exit: mean exit time in timesteps.
+        drop: accuracy lost against all T timesteps, in percentage points.
+    """
+
+    policy: Policy
+    threshold: float
+    accuracy: float
+    mean_exit: float
+    drop: float
+
+
+def exit_curve(logits: Tensor, targets: Tensor, policy: Policy) -> ExitCurve:
+    """Accuracy and mean exit time of a policy at every threshold that makes a difference, in O(TN log TN).
+
+    With M_t the largest score of a sample up to timestep t, it runs timestep t+1 under a threshold θ exactly where M_t < θ. So
+    counts are positions in sorted lists of M, and accuracy is that at t=1 plus all changes from t to t+1 whose M_t < θ.
+
+    Args:
+        logits: `[T, N, C]`, any floating dtype.
+        targets: `[N]`, class indices.
+        policy: "confidence", "entropy", "margin" or "stability".
+
+    Raises:
+        ValueError: for an unknown policy, or logits and targets that do not fit.
+    """
+    check_policy(policy)
+    scores, answers = _replay(_checked(logits, targets), policy)
+    right = (answers == targets.to(answers.device)).long()
+    reached = scores[:-1].cummax(0).values
+    thresholds = torch.cat([reached.flatten().unique(), scores.new_tensor([math.inf])])
+    N = right.shape[1]
+    running = torch.stack(
+        [torch.full_like(thresholds, N, dtype=torch.int64)]
+        + [torch.searchsorted(best.sort().values, thresholds) for best in reached],
+        dim=1,
+    )
+    order = reached.flatten().argsort()
+    gains = torch.cat([order.new_zeros(1), right.diff(dim=0).flatten()[order].cumsum(0)])
+    hits = right[0].sum() + gains[torch.searchsorted(reached.flatten()[order], thresholds)]
+    return ExitCurve(policy, thresholds, hits.double() / N, running.sum(1).double() / N, running.double() / N)
+
+
+def calibrate_threshold(
+    logits: Tensor,
+    targets: Tensor,
+    policy: Policy = "confidence",
+    *,
+    max_drop: float | None = None,
+    max_latency: float | None = None,
+) -> ExitPoint:
+    """The threshold that meets a target on held-out samples.
+
+    Args:
+        logits: `[T, N, C]`, of samples neither trained on nor to be reported.
+        targets: `[N]`, class indices.
+        policy: "confidence", "entropy", "margin" or "stability".
+        max_drop: accuracy that may be lost against all T timesteps, in percentage points: the lowest threshold that loses no more.
+        max_latency: mean exit time that may be reached, in timesteps: the highest threshold that takes no longer.
+
+    Returns:
+        The threshold with its accuracy and mean exit time on these samples, which are an optimistic estimate for others.
+
+    Raises:
+        ValueError: for no target or two, a target that nothing can meet, or as `exit_curve`.
+    """
+    if (max_drop is None) == (max_latency is None):
+        raise ValueError(f"max_drop={max_drop} and max_latency={max_latency}: expected exactly one of the two targets")
+    if max_drop is not None and not max_drop >= 0:
+        raise ValueError(f"max_drop is {max_drop}, expected percentage points of accuracy, 0 or more, such as 0.5")
+    if max_latency is not None and not max_latency >= 1:
+        raise ValueError(f"max_latency is {max_latency}, expected a mean number of timesteps, 1 or more, such as 2.0")
+    curve = exit_curve(logits, targets, policy)
+    if max_drop is None:
+        return curve.point(int((curve.mean_exit <= (max_latency or 1)).nonzero()[-1]))
+    # 1e-9 points are below any count of samples: they only forgive the rounding of fractions
+    met = 100 * (curve.accuracy[-1] - curve.accuracy) <= max_drop + 1e-9
+    return curve.point(int(met.nonzero()[0]))
+
+
+def check_policy(policy: str, threshold: float = math.inf) -> None:
+    """Refuse an unknown policy, or a threshold that is no score of it.
+
+    Raises:
+        ValueError: in that case.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
+    low, high = (1, math.inf) if policy == "stability" else (0, 1)
+    if not (low <= threshold <= high or threshold == math.inf):
+        scores = "numbers of timesteps, 1 or more" if policy == "stability" else "between 0 and 1"
+        raise ValueError(
+            f"threshold is {threshold} under policy {policy!r}, whose scores are {scores}: expected one of these, or inf for all "
+            "timesteps"
+        )
+
+
+def _checked(logits: Tensor, targets: Tensor | None = None) -> Tensor:
+    """The logits, once they and the targets are known to fit."""
+    as_arrays(logits, torch.zeros(logits.shape[1:2], dtype=torch.int64) if targets is None else targets, "[T, N, C]")
+    if logits.shape[-1] < 2:
+        raise ValueError(f"expected logits of 2 classes or more, got {list(logits.shape)}")
+    return logits.detach()
+
+
+def _replay(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
+    """Scores and answers after every timestep, both `[T, N]`."""
+    progress, scores, answers = None, [], []
+    for step in logits.unbind(0):
+        progress = advance(progress, step)
+        scores.append(exit_score(progress, policy))
+        answers.append(progress.answer)
+    return torch.stack(scores), torch.stack(answers)

@@ -1,0 +1,280 @@
+"""What a network computes per layer and timestep, counted from its own spikes.
+
+The words are those of NeuroBench (Yik et al., Nature Communications 2025): a *synaptic operation* is one weight that meets one
+input. It is *effective* where the input is not zero, and *dense* counts all of them. It is an accumulate (AC) where the inputs of
+the layer are spikes, and a multiply-accumulate (MAC) otherwise. Zero weights are not looked for.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..neurons import LIF
+from ..temporal import Signal, Temporal
+from .synapses import Synapses, fan_out, positions
+
+
+@dataclass(frozen=True)
+class LayerOperations:
+    """A convolution or linear layer: counts per sample, a list entry for each timestep.
+
+    Attributes:
+        layer: its path; a layer that is called again in the same pass has a further row, `path#1`.
+        two_valued: whether its measured inputs held nothing but 0 and one other value, over all samples and timesteps. Only then
+            does it accumulate: that value is a factor of its weights.
+        constant: its input does not change over time, as in the stem of a static image, so it is computed once: all operations
+            stand at the first timestep and none at the others.
+        effective_acs: accumulates for non-zero inputs; zero where the layer is not `two_valued`.
+        effective_macs: multiply-accumulates for non-zero inputs; zero where it is.
+        dense_macs: all multiply-accumulates, with zero inputs and the zeros of the padding, as `torch.utils.flop_counter` counts.
+        activation_sparsity: fraction of zeros among its inputs.
+        weights: numbers that the layer keeps.
+        inputs: numbers that the layer takes for a sample and timestep.
+    """
+
+    layer: str
+    two_valued: bool
+    constant: bool
+    effective_acs: list[float]
+    effective_macs: list[float]
+    dense_macs: list[int]
+    activation_sparsity: list[float]
+    weights: int
+    inputs: int
+
+
+@dataclass(frozen=True)
+class NeuronOperations:
+    """A layer of LIF neurons.
+
+    Attributes:
+        layer: its path, as in `LayerOperations`.
+        neurons: how many there are for a sample, each updated at every timestep.
+        spikes: how many fire, per sample, for each timestep.
+    """
+
+    layer: str
+    neurons: int
+    spikes: list[float]
+
+
+@dataclass(frozen=True)
+class OperationCounts:
+    """What a network computes for a sample, mean over samples.
+
+    Attributes:
+        samples: how many were counted.
+        timesteps: T.
+        layers: convolutions and linear layers, in the order of the pass.
+        neurons: layers of LIF neurons.
+        uncounted_macs: dense multiply-accumulates of all T timesteps outside of these layers, such as the products of attention.
+            No other figure includes them.
+    """
+
+    samples: int
+    timesteps: int
+    layers: list[LayerOperations]
+    neurons: list[NeuronOperations]
+    uncounted_macs: int
+
+    @property
+    def effective_acs(self) -> float:
+        """Accumulates of all layers and timesteps."""
+        return sum(sum(row.effective_acs) for row in self.layers)
+
+    @property
+    def effective_macs(self) -> float:
+        """Multiply-accumulates of all layers and timesteps for non-zero inputs."""
+        return sum(sum(row.effective_macs) for row in self.layers)
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiply-accumulates of all layers and timesteps, with zero inputs."""
+        return sum(sum(row.dense_macs) for row in self.layers)
+
+    @property
+    def ann_macs(self) -> int:
+        """Dense multiply-accumulates of the same network as an ANN, which computes every layer once."""
+        return sum(row.dense_macs[0] for row in self.layers)
+
+    @property
+    def activation_sparsity(self) -> float | None:
+        """Fraction of neurons and timesteps without a spike; None without neurons."""
+        updates = self.timesteps * sum(row.neurons for row in self.neurons)
+        return 1 - sum(sum(row.spikes) for row in self.neurons) / updates if updates else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Rows and totals as JSON takes them."""
+        totals = ("effective_acs", "effective_macs", "dense_macs", "ann_macs", "activation_sparsity")
+        return asdict(self) | {name: getattr(self, name) for name in totals}
+
+
+@torch.no_grad()
+def count_operations(
+    model: Temporal, batches: Iterable[Tensor | tuple[Tensor, Tensor]], timesteps: int | None = None
+) -> OperationCounts:
+    """Count what a network computes for each sample, layer by layer and timestep by timestep, from its real spikes.
+
+    Counted are the weights of convolutions and linear layers, and neurons. Batch-norm is taken to be folded into the layer before
+    it; biases, poolings and the additions of shortcuts are not counted. The effective counts are exact: an input at the border
+    meets fewer weights than one inside, whatever the padding, stride, dilation or groups.
+
+    Args:
+        model: a network from `load`, `create_model` or `temporal`; it is put in eval mode and otherwise left as it is.
+        batches: inputs as the network takes them, or pairs of inputs and targets, as of a loader.
+        timesteps: T, for static inputs alone.
+
+    Raises:
+        ValueError: for no batch, inputs that do not fit the network, or batches of differently shaped samples.
+    """
+    if isinstance(batches, Tensor):
+        raise ValueError(f"batches is one tensor {list(batches.shape)}, expected several of them: put it in a list")
+    model.eval()
+    batch_axis = 1 if timesteps is None else 0
+    tally, samples, uncounted, expected = _Tally(), 0, 0, None
+    for batch in batches:
+        x = batch if isinstance(batch, Tensor) else batch[0]
+        x = x.to(next(model.parameters(), x).device)
+        shape = [size for axis, size in enumerate(x.shape) if axis != batch_axis]
+        if 0 in x.shape:
+            raise ValueError(f"a batch is empty: {list(x.shape)}")
+        if expected is not None and shape != expected:
+            raise ValueError(f"the batches hold samples {expected} and {shape}, expected one shape")
+        with tally.watching(model.module, timesteps or x.shape[0]):
+            model(x, timesteps)
+        if expected is None:
+            counted = sum(sum(layer.dense) for layer in tally.layers.values())
+            uncounted = _macs(model, x.narrow(batch_axis, 0, 1), timesteps) - counted
+        samples, expected = samples + x.shape[batch_axis], shape
+    if expected is None:
+        raise ValueError("there was nothing to count, expected at least one batch")
+    return OperationCounts(
+        samples,
+        timesteps or expected[0],
+        [layer.row(path, samples) for path, layer in tally.layers.items()],
+        [
+            NeuronOperations(path, neurons, (spikes.double() / samples).tolist())
+            for path, (neurons, spikes) in tally.neurons.items()
+        ],
+        uncounted,
+    )
+
+
+def _macs(model: Temporal, x: Tensor, timesteps: int | None) -> int:
+    """Every multiply-accumulate of a pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model(x, timesteps)
+    return counter.get_total_flops() // 2
+
+
+class _Tally:
+    """What is summed up over batches, by layer."""
+
+    def __init__(self) -> None:
+        self.layers: dict[str, _LayerTally] = {}
+        self.neurons: dict[str, tuple[int, Tensor]] = {}
+
+    @contextmanager
+    def watching(self, network: nn.Module, timesteps: int) -> Iterator[None]:
+        """Count the pass over so many timesteps that runs in the block."""
+        calls: Counter[str] = Counter()
+
+        def watch(path: str, take: Any) -> Any:
+            def after(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+                take(path if calls[path] == 0 else f"{path}#{calls[path]}", module, inputs[0], output)
+                calls[path] += 1
+
+            return after
+
+        kinds: list[tuple[Any, Any]] = [(Synapses, partial(self._synapses, timesteps)), (LIF, self._neurons)]
+        handles = [
+            module.register_forward_hook(watch(path, take))
+            for path, module in network.named_modules()
+            for kind, take in kinds
+            if isinstance(module, kind)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _synapses(self, timesteps: int, path: str, layer: Synapses, before: Any, after: Any) -> None:
+        values, output = _over_time(before), _over_time(after)
+        if path not in self.layers:
+            self.layers[path] = _LayerTally(layer, values, output, timesteps)
+        self.layers[path].add(values)
+
+    def _neurons(self, path: str, layer: LIF, before: Any, after: Any) -> None:
+        spikes = after.over_time()
+        count = spikes.count_nonzero(dim=list(range(1, spikes.ndim))).cpu()
+        self.neurons[path] = (spikes[0, 0].numel(), count + (self.neurons[path][1] if path in self.neurons else 0))
+
+
+class _LayerTally:
+    """One layer, over all samples.
+
+    Args:
+        layer: the layer.
+        values: its inputs in a pass, `[T or 1, B, ...]`.
+        output: its outputs in that pass.
+        timesteps: T.
+    """
+
+    def __init__(self, layer: Synapses, values: Tensor, output: Tensor, timesteps: int) -> None:
+        # a signal shows what is constant in time as a view that repeats one timestep
+        self.constant = len(values) == 1 or values.stride(0) == 0
+        self.passes = 1 if self.constant else timesteps
+        self.timesteps = timesteps
+        self.weights = layer.weight.numel()
+        self.inputs = values[0, 0].numel()
+        dense = positions(layer, values.shape[3:], output.shape[2:]) * self.weights
+        self.dense = [dense] * self.passes + [0] * (timesteps - self.passes)
+        self.fan_out = fan_out(layer, values.shape[3:]).to(values.device)
+        self.effective = torch.zeros(timesteps, dtype=torch.int64)
+        self.active = torch.zeros(timesteps, dtype=torch.int64)
+        self.range = (math.inf, -math.inf)
+
+    def add(self, values: Tensor) -> None:
+        """Take in the inputs of a further batch, `[T, B, ...]`."""
+        values = values[: self.passes]
+        nonzero = values != 0
+        touched = nonzero.sum(1)
+        self.active[: self.passes] += touched.flatten(1).sum(1).cpu()
+        self.effective[: self.passes] += (touched * self.fan_out).flatten(1).sum(1).cpu()
+        low, high = self.range
+        if low >= high and nonzero.any():
+            seen = values[nonzero]
+            self.range = (min(low, float(seen.min())), max(high, float(seen.max())))
+
+    def row(self, path: str, samples: int) -> LayerOperations:
+        """The counts per sample."""
+        effective, none = (self.effective.double() / samples).tolist(), [0.0] * self.timesteps
+        two_valued = self.range[0] >= self.range[1]
+        # a constant input is there at every timestep, though it is computed with once
+        active = self.active[:1].expand(self.timesteps) if self.constant else self.active
+        return LayerOperations(
+            path,
+            two_valued,
+            self.constant,
+            effective if two_valued else none,
+            none if two_valued else effective,
+            self.dense,
+            (1 - active.double() / (samples * self.inputs)).tolist(),
+            self.weights,
+            self.inputs,
+        )
+
+
+def _over_time(value: Any) -> Tensor:
+    """The values `[T, B, ...]` of a signal; an ordinary tensor, as behind `mean_rate`, is computed with once."""
+    return value.over_time() if isinstance(value, Signal) else value.unsqueeze(0)

@@ -1,0 +1,125 @@
+"""Batch-norm and neurons in one compiled loop: neither the normalised currents nor the membranes are written to memory.
+
+The backward loop computes the membranes again from the input of the batch-norm, which is all that it keeps beside the residual.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .fused import applies, compiled, fire, gradient_to_currents
+from .surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class NormalisedCurrent:
+    """Currents `[T, B, C, ...]` that are not computed yet: weight * (x - mean) * inv_std + bias + residual.
+
+    Attributes:
+        x: `[T, B, C, ...]`.
+        weight, bias: `[C]`, or None.
+        mean, inv_std: `[C]` in float32 or better, without graph.
+        batch: whether they are the statistics of x itself, whose gradient then counts.
+        residual: of the shape of x; None where there is none.
+        residual_bytes: the residual's spikes in 8 bits, to keep in its place; None where it is something else.
+    """
+
+    x: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor
+    inv_std: Tensor
+    eps: float
+    batch: bool
+    residual: Tensor | None = None
+    residual_bytes: Tensor | None = None
+
+    @property
+    def requires_grad(self) -> bool:
+        return any(part is not None and part.requires_grad for part in (self.x, self.weight, self.bias, self.residual))
+
+    def detached(self) -> "NormalisedCurrent":
+        """The same with parameters that take no part in a graph."""
+        weight, bias = (None if part is None else part.detach() for part in (self.weight, self.bias))
+        return replace(self, weight=weight, bias=bias)
+
+    def plus(self, residual: Tensor, residual_bytes: Tensor | None) -> "NormalisedCurrent":
+        return replace(self, residual=residual, residual_bytes=residual_bytes)
+
+    def value(self) -> Tensor:
+        """The currents, for whatever is not a layer of neurons."""
+        mean, var = (None, None) if self.batch else (self.mean, self.inv_std.square().reciprocal() - self.eps)
+        weight, bias = self.weight, self.bias
+        if mean is not None:  # the kernel wants its parameters in the dtype of the statistics
+            weight, bias = (None if part is None else part.to(mean.dtype) for part in (weight, bias))
+        folded = F.batch_norm(self.x.flatten(0, 1), mean, var, weight, bias, self.batch, 0.0, self.eps)
+        out = folded.unflatten(0, self.x.shape[:2])
+        return out if self.residual is None else out + self.residual
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """`[C, 1]` each, in the precision of the statistics."""
+        scale = self.inv_std if self.weight is None else self.inv_std * self.weight.detach()
+        shift = -self.mean * scale if self.bias is None else self.bias.detach() - self.mean * scale
+        return scale.unsqueeze(1), shift.unsqueeze(1)
+
+
+def can_wait(x: Tensor) -> bool:
+    """Whether the normalisation of `[T, B, C, ...]` is worth putting off until neurons ask for it."""
+    return x.ndim > 3 and x.is_contiguous() and applies(x)
+
+
+def fused_norm_lif(
+    current: NormalisedCurrent,
+    decay: float,
+    threshold: float,
+    v_reset: float | None,
+    detach_reset: bool,
+    derivative: Surrogate,
+    v_init: float,
+    detach_membrane: bool,
+) -> tuple[Tensor, Tensor]:
+    """`lif` of currents that are not computed yet: the spikes, and the same in 8 bits without a graph."""
+    options = (decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
+    return _NormLIF.apply(current.x, current.weight, current.bias, current.residual, current, options)
+
+
+class _NormLIF(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        current: NormalisedCurrent,
+        options: tuple[Any, ...],
+    ) -> tuple[Tensor, Tensor]:
+        scale, shift = current.scale_and_shift()
+        decay, threshold, v_reset, _, _, v_init, _ = options
+        flat = None if residual is None else residual.flatten(3)
+        spikes, in_bytes = compiled(fire)(x.flatten(3), scale, shift, flat, decay, threshold, v_reset, v_init)
+        kept = current.residual_bytes if current.residual_bytes is not None else residual
+        precise = None if weight is None else weight.to(scale.dtype)
+        ctx.save_for_backward(x, precise, current.mean, current.inv_std, scale, shift, kept)
+        ctx.options, ctx.eps, ctx.batch, ctx.affine = options, current.eps, current.batch, bias is not None
+        in_bytes = in_bytes.view(x.shape)
+        ctx.mark_non_differentiable(in_bytes)
+        return spikes.view(x.shape), in_bytes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inv_std, scale, shift, residual = ctx.saved_tensors
+        flat = None if residual is None else residual.flatten(3)
+        arguments = (grads[0].flatten(3), x.flatten(3), scale, shift, flat, *ctx.options)
+        to_current = compiled(gradient_to_currents)(*arguments).view(x.shape)
+        to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+            to_current.flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, ctx.eps,
+            [ctx.needs_input_grad[0], weight is not None, ctx.affine],
+        )  # fmt: skip
+        to_residual = to_current if ctx.needs_input_grad[3] else None
+        return None if to_x is None else to_x.view(x.shape), to_weight, to_bias, to_residual, None, None

@@ -1,0 +1,140 @@
+"""What the papers compare themselves with, as data, as far as it is an objective; docs/methods/baselines.md says what is not.
+
+The symbols are those of `catalogue`; F_l is the student's mean rate at layer l, A_l the teacher's activation there.
+"""
+
+from . import distillation, features, selective, task, timesteps
+from .checks import check_share
+from .composition import Objective, Term
+from .registry import register_objective
+
+# Task losses
+
+
+@register_objective
+def tet(mse_weight: float = 0.05) -> Objective:
+    """Cross-entropy of every timestep with all logits held near 1: mean_t [(1-l) CE(z_t, y) + l MSE(z_t, 1)].
+
+    Deng et al.: Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting (ICLR 2022). With l=0 this is
+    `twce`. l is 0.05, as SLTT's code has it too; TET's script for event frames has 0.001.
+    """
+    check_share("mse_weight", mse_weight)
+    return Objective("tet", [Term("twce", 1 - mse_weight, task.twce), Term("logit_mse", mse_weight, task.logit_mse)])
+
+
+@register_objective
+def sltt_k(k: int = 2, mse_weight: float = 0.05) -> Objective:
+    """The loss of `tet` over k timesteps drawn for each batch, all others unheard: SLTT-K's half beside its gradient rule.
+
+    The other half is `--gradient sltt`. A mean over the k timesteps; the code divides their sum by T. k is inferred.
+    Meng et al.: Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks (ICCV 2023).
+    """
+    return Objective("sltt-k", [Term("tet_of_some", 1.0, task.tet_of_some, {"k": k, "mse_weight": mse_weight})])
+
+
+# The timesteps teach each other
+
+
+@register_objective
+def etc(weight: float = 1.0, temperature: float = 4.0) -> Objective:
+    """Every timestep learns from every other: CE(mean_t z_t, y) + weight · mean over ordered pairs i≠j of KD(z_i <- z_j).
+
+    Zhao et al.: Improving Stability and Performance of Spiking Neural Networks through Enhancing Temporal Consistency (2023).
+    """
+    pairs = Term("all_pairs", weight, timesteps.all_pairs, {"temperature": temperature})
+    return Objective("etc", [Term("sce", 1.0, task.sce), pairs])
+
+
+@register_objective
+def tks(alpha: float = 0.7, temperature: float = 3.0) -> Objective:
+    """Timesteps learn more and more from the sum of those that are right: a CE(mean_t z_t, y) + (1-a) mean_t tau² CE(z_t, q).
+
+    q = softmax(Σ z_s / tau) over the timesteps s that are right, not detached, and z_t is not softened. a falls in a straight
+    line from 1 in the first epoch towards 1 - alpha: a = 1 - alpha e/E in epoch e = 0, 1, ... of E (the count from 0 is inferred).
+    Dong et al.: Temporal Knowledge Sharing Enable Spiking Neural Network Learning from Past and Future (TKS, 2023).
+    """
+    check_share("alpha", alpha)
+    soft = Term("right_sum", 0.0, timesteps.right_sum, {"temperature": temperature}, end_weight=alpha)
+    return Objective("tks", [Term("sce", 1.0, task.sce, end_weight=1 - alpha), soft])
+
+
+@register_objective
+def mps_guidance(weight: float = 1.0, temperature: float = 1.0) -> Objective:
+    """Every timestep learns from the one before, which is one half of MPS: CE(mean_t z_t, y) + weight mean_t KD(z_t <- z_{t-1}).
+
+    The other half, smoothing membrane potentials over time, changes the neuron and is not here: this is not MPS. Weight,
+    temperature and the mean over the S-1 pairs are inferred.
+    Ding et al.: Rethinking Spiking Neural Networks from an Ensemble Learning Perspective (ICLR 2025).
+    """
+    pairs = Term("adjacent", weight, timesteps.adjacent, {"temperature": temperature})
+    return Objective("mps-guidance", [Term("sce", 1.0, task.sce), pairs])
+
+
+# A trained network teaches
+
+
+@register_objective
+def seal_unofficial(alpha: float = 0.6, beta: float = 0.15, temperature: float = 3.0) -> Objective:
+    """Wrong timesteps are taught with their two competing logits made equal, and all by a mixture of the other timesteps.
+
+    mean_t [CE(z_t, y) + alpha KD(z'_t <- A'_t) + beta KD(z_t <- Σ_{s≠t} w_ts z_s)]; `aligned_kd` and `selective` explain z', A' and
+    w, and what is inferred of them. The weights are those of the released code.
+    Sun et al.: Not All Timesteps Matter Equally: Selective Alignment Knowledge Distillation for SNNs (2026).
+    """
+    aligned = Term("aligned_kd", alpha, selective.aligned_kd, {"temperature": temperature})
+    mixture = Term("selective", beta, selective.selective, {"temperature": temperature})
+    return Objective("seal-unofficial", [Term("twce", 1.0, task.twce), aligned, mixture])
+
+
+@register_objective
+def lasnn_unofficial(alpha: float = 7e-5, layers: str = "stages") -> Objective:
+    """Mean rates learn from an ANN's activations, layer by layer: CE(mean_t z_t, y) + alpha Σ_l ||F_l - A_l||² / B.
+
+    The form and the weight with which BKDSNN's code compares itself with LaSNN; that LaSNN's own paper compares attention maps
+    instead is all that we know of it. Inferred: that this code's N is B. It has four layers, the ends of the stages.
+    Hong et al.: LaSNN: Layer-wise ANN-to-SNN Distillation for Effective and Efficient Training in Deep SNNs (2023).
+    """
+    near = Term("feature_distance", alpha, features.feature_distance)
+    return Objective("lasnn-unofficial", [Term("sce", 1.0, task.sce), near], layers=_names(layers))
+
+
+@register_objective
+def kdsnn(alpha: float = 0.2, beta: float = 7e-5, temperature: float = 3.0, layers: str = "stages") -> Objective:
+    """An ANN teaches logits and mean rates: CE(mean_t z_t, y) + alpha KD(mean_t z_t <- A) + beta Σ_l ||F_l - A_l||² / B.
+
+    Xu et al.: Constructing Deep Spiking Neural Networks from Artificial Neural Networks with Knowledge Distillation (CVPR 2023).
+    beta is that of BKDSNN's code, which repeats it, where 1x1 convolutions align layers of different widths; here the widths
+    must be the same. Inferred: alpha and temperature, those of `skd`.
+    """
+    soft = Term("logit_kd", alpha, distillation.logit_kd, {"temperature": temperature})
+    near = Term("feature_distance", beta, features.feature_distance)
+    return Objective("kdsnn", [Term("sce", 1.0, task.sce), soft, near], layers=_names(layers))
+
+
+@register_objective
+def sakd(alpha: float = 100.0, layers: str = "stages") -> Objective:
+    """Transformed mean rates learn from an ANN's activations: CE(mean_t z_t, y) + alpha Σ_l MSE(h_l(F_l), A_l).
+
+    h_l is a 3x3 convolution without bias and a batch-norm, trained along and dropped afterwards. From the released code, whose
+    default has no distillation of the logits, four layers (the ends of the stages) and an ANN of the student's layout.
+    Qiu et al.: Self-Architectural Knowledge Distillation for Spiking Neural Networks (Neural Networks, 2024).
+    """
+    near = Term("feature_mse", alpha, features.feature_mse)
+    return Objective("sakd", [Term("sce", 1.0, task.sce), near], layers=_names(layers), transformed=True)
+
+
+@register_objective
+def supersnn_similarity(weight: float = 3000.0, layers: str = "stages") -> Objective:
+    """Mean rates find those samples alike that an ANN's features do: CE(mean_t z_t, y) + weight Σ_l ||G(F_l) - G(A_l)||² / B².
+
+    G holds the inner products of all pairs of samples of the batch, each row divided by its length. SuperSNN is known to us by one
+    sentence, that it matches such matrices; their form is that of Tung and Mori: Similarity-Preserving Knowledge Distillation
+    (ICCV 2019). Inferred: this form, the layers, and a weight of the size that this form is used with.
+    """
+    alike = Term("similarity", weight, features.similarity)
+    return Objective("supersnn-similarity", [Term("sce", 1.0, task.sce), alike], layers=_names(layers))
+
+
+def _names(layers: str) -> tuple[str, ...]:
+    """Names of layers separated by commas; none for "stages", the ends of all stages."""
+    return () if layers == "stages" else tuple(name.strip() for name in layers.split(","))

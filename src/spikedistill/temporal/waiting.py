@@ -1,0 +1,28 @@
+"""Batch-norm that waits, with a residual on top, for the neurons that compute it along the way."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..neurons import NormalisedCurrent
+
+
+def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor]) -> NormalisedCurrent | None:
+    """A signal whose batch-norm waits plus another of its kind, shape and length; None for any other sum.
+
+    Args:
+        one, other: the summands.
+        values: the exact values of a signal, computed if they have waited.
+    """
+    if type(one) is not type(other) or one.shape != other.shape:
+        return None
+    if not isinstance(one._held, NormalisedCurrent):
+        one, other = other, one
+    waiting = one._held
+    if not isinstance(waiting, NormalisedCurrent) or waiting.residual is not None:
+        return None
+    residual = values(other)
+    if residual.shape != waiting.x.shape or residual.dtype != waiting.x.dtype or not residual.is_contiguous():
+        return None
+    return waiting.plus(residual, getattr(other, "_bytes", None))

@@ -1,0 +1,215 @@
+"""Exit policies on stored logits: worked by hand, against loops in plain Python, and what a calibrated threshold promises."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikedistill.evaluation import POLICIES, calibrate_threshold, exit_curve, exit_times
+from spikedistill.evaluation.exits import advance, exit_score
+
+
+def logits_of(means):
+    """Float64 logits `[T, N, C]` whose running means have the given probabilities as softmax."""
+    means = torch.tensor(means, dtype=torch.float64).log()
+    counts = torch.arange(1, len(means) + 1, dtype=torch.float64).view(-1, 1, 1)
+    return (means * counts).diff(dim=0, prepend=torch.zeros_like(means[:1]))
+
+
+def random_logits(T=4, N=60, C=3, seed=0):
+    """Logits of which the correct class grows with time, so that waiting helps most samples."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, C, (N,), generator=generator)
+    return torch.randn(T, N, C, generator=generator) + 0.7 * torch.nn.functional.one_hot(targets, C), targets
+
+
+def scores_by_hand(rows, policy):
+    """The scores of one sample's logits `rows[t][c]` after each timestep, and its answers, in plain Python."""
+    scores, answers = [], []
+    for t in range(1, len(rows) + 1):
+        mean = [sum(row[c] for row in rows[:t]) / t for c in range(len(rows[0]))]
+        weights = [math.exp(value - max(mean)) for value in mean]
+        p = sorted((weight / sum(weights) for weight in weights), reverse=True)
+        answers.append(mean.index(max(mean)))
+        streak = 1
+        while streak < t and answers[-1 - streak] == answers[-1]:
+            streak += 1
+        scores.append(
+            {
+                "confidence": p[0],
+                "entropy": 1 + sum(q * math.log(q) for q in p if q > 0) / math.log(len(p)),
+                "margin": p[0] - p[1],
+                "stability": streak,
+            }[policy]
+        )
+    return scores, answers
+
+
+def exit_by_hand(scores, threshold):
+    return next((t for t, score in enumerate(scores, 1) if score >= threshold), len(scores))
+
+
+def test_two_samples_worked_by_hand():
+    # After timesteps 1, 2, 3 the mean logits give sample 0 the probabilities (.5, .3, .2), (.7, .2, .1), (.9, .05, .05),
+    # and sample 1 (.4, .5, .1), (.6, .3, .1), (.6, .2, .2): it changes its answer once.
+    logits = logits_of(
+        [[[0.5, 0.3, 0.2], [0.4, 0.5, 0.1]], [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]], [[0.9, 0.05, 0.05], [0.6, 0.2, 0.2]]]
+    )
+    assert exit_times(logits, "confidence", 0.5).tolist() == [1, 1]
+    assert exit_times(logits, "confidence", 0.65).tolist() == [2, 3]
+    # margins .2 .5 .85 and .1 .3 .4
+    assert exit_times(logits, "margin", 0.25).tolist() == [2, 2]
+    assert exit_times(logits, "margin", 0.35).tolist() == [2, 3]
+    # 1 - H/log 3: H(.5, .3, .2) = 1.0297, H(.7, .2, .1) = 0.8018, H(.4, .5, .1) = 0.9433, H(.6, .3, .1) = 0.8979,
+    # log 3 = 1.0986: scores .063 .270 and .141 .183
+    assert exit_times(logits, "entropy", 0.1).tolist() == [2, 1]
+    assert exit_times(logits, "entropy", 0.25).tolist() == [2, 3]
+    # sample 0 never changes its mind: rows of one answer of length 1, 2, 3; sample 1: 1, 1, 2
+    assert exit_times(logits, "stability", 1).tolist() == [1, 1]
+    assert exit_times(logits, "stability", 2).tolist() == [2, 3]
+    for policy in POLICIES:
+        assert exit_times(logits, policy, math.inf).tolist() == [3, 3]
+
+
+def test_a_score_that_equals_the_threshold_exits():
+    logits = torch.zeros(2, 1, 4)  # uniform: confidence exactly 1/4, margin and 1 - H / log C exactly 0
+    for policy, score in [("confidence", 0.25), ("margin", 0.0), ("entropy", 0.0)]:
+        assert exit_times(logits, policy, score).tolist() == [1]
+        assert exit_times(logits, policy, math.nextafter(score, 1)).tolist() == [2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(POLICIES), st.integers(1, 5), st.integers(2, 4))
+def test_exit_times_are_those_of_a_loop_over_samples_and_timesteps(seed, policy, T, C):
+    logits, _ = random_logits(T, 7, C, seed)
+    for threshold in (1, 2, 3) if policy == "stability" else (0.0, 0.2, 0.45, 0.6, 0.9, 1.0):
+        expected = [
+            exit_by_hand(scores_by_hand(logits[:, n].tolist(), policy)[0], threshold) for n in range(logits.shape[1])
+        ]
+        assert exit_times(logits, policy, threshold).tolist() == expected
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_scores_of_stored_logits_do_not_depend_on_the_samples_beside_them(policy):
+    logits, _ = random_logits()
+    whole = rows = None
+    for t, step in enumerate(logits):
+        if t == 2:
+            rows = whole.keep(torch.tensor([5, 0]))
+        whole = advance(whole, step)
+        rows = advance(rows, step[[5, 0]]) if rows is not None else None
+    assert torch.equal(exit_score(rows, policy), exit_score(whole, policy)[[5, 0]])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("T", [1, 2, 4])
+def test_the_curve_is_what_each_threshold_gives_one_at_a_time(policy, T):
+    logits, targets = random_logits(T)
+    curve = exit_curve(logits, targets, policy)
+    samples = [scores_by_hand(logits[:, n].tolist(), policy) for n in range(logits.shape[1])]
+    assert curve.thresholds[-1] == math.inf
+    assert torch.all(curve.thresholds.diff() > 0)
+    for index, threshold in enumerate(curve.thresholds.tolist()):
+        times = exit_times(logits, policy, threshold).tolist()
+        right = [answers[t - 1] == y for (_, answers), t, y in zip(samples, times, targets.tolist(), strict=True)]
+        assert curve.mean_exit[index].item() == sum(times) / len(times)
+        assert curve.accuracy[index].item() == sum(right) / len(right)
+        assert curve.active[index].tolist() == [sum(time >= t for time in times) / len(times) for t in range(1, T + 1)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_useful_threshold_is_missing_from_the_curve(policy):
+    logits, targets = random_logits(T=3, N=12)
+    curve = exit_curve(logits, targets, policy)
+    decisions = {tuple(exit_times(logits, policy, threshold).tolist()) for threshold in curve.thresholds.tolist()}
+    grid = range(1, 9) if policy == "stability" else torch.linspace(0, 1, 2001).tolist()
+    assert {tuple(exit_times(logits, policy, threshold).tolist()) for threshold in grid} <= decisions
+    assert len(decisions) == len(curve.thresholds), "and none stands there twice"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("max_drop", [0, 0.5, 2, 5.0, 100])
+def test_a_threshold_for_a_drop_meets_it_and_no_lower_one_does(policy, max_drop):
+    logits, targets = random_logits(N=200)
+    curve = exit_curve(logits, targets, policy)
+    point = calibrate_threshold(logits, targets, policy, max_drop=max_drop)
+    hits, all_hits = round(200 * point.accuracy), round(200 * curve.accuracy[-1].item())
+    assert 100 * (all_hits - hits) <= max_drop * 200
+    assert point.drop == pytest.approx(100 * (all_hits - hits) / 200)
+    assert exit_times(logits, policy, point.threshold).double().mean().item() == point.mean_exit
+    for threshold, accuracy in zip(curve.thresholds.tolist(), curve.accuracy.tolist(), strict=True):
+        if threshold < point.threshold:
+            assert 100 * (all_hits - round(200 * accuracy)) > max_drop * 200
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("max_latency", [1, 1.5, 2.0, 3.3, 4, 9])
+def test_a_threshold_for_a_latency_meets_it_and_no_stricter_one_does(policy, max_latency):
+    logits, targets = random_logits(N=200)
+    curve = exit_curve(logits, targets, policy)
+    point = calibrate_threshold(logits, targets, policy, max_latency=max_latency)
+    assert exit_times(logits, policy, point.threshold).double().mean().item() == point.mean_exit <= max_latency
+    stricter = curve.mean_exit[curve.thresholds > point.threshold]
+    assert torch.all(stricter > max_latency)
+
+
+def test_a_calibrated_threshold_worked_by_hand():
+    # Confidences after timestep 1 are .9 .8 .7 .6; samples 2 and 3 are wrong then and right after timestep 2. Waiting for sample 3
+    # alone gives 3/4, for both 4/4, so a drop of 25 points allows .7 and a drop of none .8; .6 would lose 50 points.
+    first = [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]]
+    logits, targets = logits_of([first, [[0.9, 0.1]] * 4]), torch.zeros(4, dtype=torch.int64)
+    for max_drop, threshold, mean_exit in [(0, 0.8, 1.5), (25, 0.7, 1.25), (49, 0.7, 1.25), (50, 0.6, 1.0)]:
+        point = calibrate_threshold(logits, targets, max_drop=max_drop)
+        assert (point.threshold, point.mean_exit) == (pytest.approx(threshold), mean_exit)
+    # mean exit times of thresholds .6 .7 .8 .9 inf: 1, 1.25, 1.5, 1.75, 2
+    assert calibrate_threshold(logits, targets, max_latency=1.6).threshold == pytest.approx(0.8)
+    assert calibrate_threshold(logits, targets, max_latency=2).threshold == math.inf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("confident", 0.5), "policy is 'confident', expected one of confidence, entropy, margin, stability"),
+        (("confidence", 90), "threshold is 90 under policy 'confidence', whose scores are between 0 and 1"),
+        (("entropy", -0.1), "threshold is -0.1 under policy 'entropy', whose scores are between 0 and 1"),
+        (("margin", math.nan), "threshold is nan under policy 'margin'"),
+        (("stability", 0), "threshold is 0 under policy 'stability', whose scores are numbers of timesteps, 1 or more"),
+    ],
+)
+def test_wrong_policies_and_thresholds_are_refused_in_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        exit_times(torch.zeros(2, 3, 4), *arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "message"),
+    [
+        (torch.zeros(3, 4), None, r"expected floating-point logits \[T, N, C\], not empty, got torch.float32 \[3, 4\]"),
+        (torch.zeros(2, 3, 4).long(), None, "expected floating-point logits"),
+        (torch.full((2, 3, 4), math.nan), None, "expected finite logits, got 24 of 24 that are not"),
+        (torch.zeros(2, 3, 1), None, r"expected logits of 2 classes or more, got \[2, 3, 1\]"),
+        (torch.zeros(2, 3, 4), torch.zeros(2).long(), r"expected integer target \[3\] for logits \[2, 3, 4\]"),
+        (torch.zeros(2, 3, 4), torch.full((3,), 4), "expected classes 0 to 3, got 4 to 4"),
+    ],
+)
+def test_wrong_logits_and_targets_are_refused(logits, targets, message):
+    with pytest.raises(ValueError, match=message):
+        exit_times(logits, "margin", 0.5) if targets is None else exit_curve(logits, targets, "margin")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({}, "max_drop=None and max_latency=None: expected exactly one of the two targets"),
+        ({"max_drop": 1, "max_latency": 2}, "max_drop=1 and max_latency=2: expected exactly one"),
+        ({"max_drop": -1}, "max_drop is -1, expected percentage points of accuracy, 0 or more"),
+        ({"max_drop": math.nan}, "max_drop is nan"),
+        ({"max_latency": 0.5}, "max_latency is 0.5, expected a mean number of timesteps, 1 or more"),
+    ],
+)
+def test_wrong_targets_of_calibration_are_refused(target, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate_threshold(*random_logits(), **target)

@@ -1,0 +1,169 @@
+"""Batch-norm and neurons in one compiled loop against the eager path, on identical inputs."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from spikedistill import LIF, temporal
+from spikedistill.neurons import NormalisedCurrent, fused, lif, norm_lif
+from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics
+
+pytestmark = [
+    pytest.mark.skipif(not fused.compiler_works(), reason="torch.compile needs a C++ compiler"),
+    pytest.mark.filterwarnings("ignore"),
+]
+T, f64 = 3, torch.float64
+
+
+class Residual(nn.Module):
+    """What waits with nothing, with spikes and with another batch-norm on top; what is read before any neuron; a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(c, 4, 3, padding=1, bias=False) for c in (2, 4, 4, 4))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(6))
+        self.neurons = nn.ModuleList(LIF(threshold=0.5) for _ in range(4))
+        self.shortcut = nn.Conv2d(4, 4, 1, bias=False)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.neurons[0](self.norms[0](self.convs[0](x)))
+        y = self.neurons[1](self.norms[1](self.convs[1](x)))
+        y = self.neurons[2](x + self.norms[2](self.convs[2](y)))
+        y = self.neurons[3](self.norms[3](self.convs[3](y)) + self.norms[4](self.shortcut(x)))
+        read = self.norms[5](self.shortcut(y)) * 0.5
+        return self.head((read + y).mean((2, 3)))
+
+
+def outcome(smallest, monkeypatch, gradient, segments=1, dtype=f64):
+    monkeypatch.setattr(fused, "MIN_ELEMENTS", smallest)
+    torch.manual_seed(0)
+    network = Residual().to(dtype)
+    model = temporal(network, gradient=gradient, segments=segments)
+    x = torch.randn(T, 2, 2, 6, 5, dtype=dtype, requires_grad=True)
+    logits = model(x)
+    logits.tanh().square().sum().backward()
+    trained = [logits.detach(), x.grad, *(p.grad for p in network.parameters()), *network.buffers()]
+    with torch.no_grad():
+        evaluated = [model.train(mode)(x) for mode in (True, False)]
+    evaluated.append(model.eval()(x).detach())
+    return [value.clone() for value in trained + evaluated]
+
+
+@pytest.mark.parametrize(("gradient", "segments"), [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", (1, 2))])
+def test_a_network_computes_what_it_does_without(gradient, segments, monkeypatch):
+    eager = outcome(2**60, monkeypatch, gradient, segments)
+    fast = outcome(1, monkeypatch, gradient, segments)
+    assert eager[1].norm() > 1e-3
+    for ours, expected in zip(fast, eager, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"v_reset": 0.0, "decay": 0.8, "threshold": 0.7}])
+def test_spikes_differ_only_where_rounding_decides(options, dtype, monkeypatch):
+    """On identical inputs, where the membrane in float64 is further from the threshold than 4 units in the last place."""
+    torch.manual_seed(0)
+    x, residual = torch.randn(T, 4, 8, 9, 9).to(dtype), (torch.rand(T, 4, 8, 9, 9) < 0.3).to(dtype)
+    call = BatchNormCall(None, None, torch.rand(8) + 0.5, torch.randn(8), True, 0.1, 1e-5)
+    mean, inv_std = batch_statistics(x, call)
+    current = NormalisedCurrent(x, call.weight, call.bias, mean, inv_std, 1e-5, batch=True)
+    spikes, in_bytes = norm_lif(current.plus(residual, None), **options)
+    assert torch.equal(spikes, in_bytes.to(dtype))
+    exact = F.batch_norm(
+        x.double().flatten(0, 1), None, None, call.weight.double(), call.bias.double(), True, 0.1, 1e-5
+    )
+    exact = exact.unflatten(0, x.shape[:2]) + residual.double()
+    expected = lif(exact, **options)
+    differing = spikes.double() != expected
+    decay, threshold, v_reset = options.get("decay", 0.5), options.get("threshold", 1.0), options.get("v_reset")
+    membrane, close = torch.zeros_like(exact[0]), torch.zeros_like(exact[0], dtype=torch.bool)
+    for t in range(T):
+        u = decay * membrane + exact[t]
+        # once rounding has decided, all later timesteps of that neuron may differ
+        close |= (u - threshold).abs() < 4 * 2.0**-23 * max(1.0, threshold) * (1 + exact[t].abs())
+        assert not (differing[t] & ~close).any()
+        fired = (u >= threshold).double()
+        membrane = u - threshold * fired if v_reset is None else (1 - fired) * u + v_reset * fired
+    assert 0.05 < expected.mean() < 0.95
+
+
+def test_what_is_kept_for_the_gradient_is_the_convolutions_output_and_its_spikes_in_bytes(monkeypatch):
+    """Beside each convolution's own output in float32, four bytes, its input takes one: spikes."""
+    monkeypatch.setattr(fused, "MIN_ELEMENTS", 1)
+    torch.manual_seed(0)
+    layers = [m for _ in range(3) for m in (nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), LIF())]
+    model = temporal(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 64, 2)))
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    x = torch.randn(T, 4, 8, 8, 8)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model(x)
+    neurons = x.numel()
+    weights = sum(4 * p.numel() for p in model.parameters())
+    # the input and three outputs of convolutions; spikes of three layers, the last also as the head sees them
+    assert sum(kept.values()) <= 4 * neurons * 4 + 3 * neurons + 4 * neurons + weights + 2**14
+    logits.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, f64, torch.bfloat16])
+@pytest.mark.parametrize("mean", [0.0, 3.0, 3000.0])
+def test_statistics_are_exact_also_far_from_zero(mean, dtype):
+    torch.manual_seed(0)
+    value = (torch.randn(T, 5, 6, 7, 8, dtype=f64) * torch.linspace(0.1, 2, 6).view(-1, 1, 1) + mean).to(dtype)
+    precision = torch.promote_types(dtype, torch.float32)
+    running = torch.zeros(6, dtype=precision), torch.ones(6, dtype=precision)
+    found, inv_std = batch_statistics(value, BatchNormCall(*running, None, None, True, 0.25, 1e-5))
+    var, expected = torch.var_mean(value.double(), (0, 1, 3, 4), correction=0)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(inv_std.double(), (var + 1e-5).rsqrt(), rtol=1e-3 if mean > 10 else 2e-5, atol=0)
+    count = T * 5 * 7 * 8
+    torch.testing.assert_close(running[0].double(), 0.25 * expected, rtol=1e-5, atol=1e-6)
+    unbiased = 0.75 + 0.25 * var * count / (count - 1)
+    torch.testing.assert_close(running[1].double(), unbiased, rtol=1e-3 if mean > 10 else 2e-5, atol=0)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_networks_in_half_precision_train(gradient, monkeypatch):
+    monkeypatch.setattr(fused, "MIN_ELEMENTS", 1)
+    torch.manual_seed(0)
+    network = Residual().bfloat16()
+    out = temporal(network, gradient=gradient)(torch.randn(T, 2, 2, 6, 5).bfloat16())
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.dtype == torch.bfloat16 for p in network.parameters())
+    assert network.convs[0].weight.grad.norm() > 0
+
+
+def test_a_residual_waits_on_either_side_and_in_place(monkeypatch):
+    class InPlace(nn.Module):
+        def __init__(self, order):
+            super().__init__()
+            self.conv, self.norm, self.order = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3), order
+            self.first, self.second, self.head = LIF(threshold=0.4), LIF(threshold=0.4), nn.Flatten()
+
+        def forward(self, x):
+            x = self.first(x)
+            y = self.norm(self.conv(x))
+            if self.order == "in place":
+                y += x
+            else:
+                y = x + y if self.order == "left" else y + x
+            return self.head(self.second(y))
+
+    outcomes = []
+    for smallest, order in ((2**60, "left"), (1, "left"), (1, "right"), (1, "in place")):
+        monkeypatch.setattr(fused, "MIN_ELEMENTS", smallest)
+        torch.manual_seed(0)
+        network = InPlace(order).to(f64)
+        x = torch.rand(T, 2, 3, 4, 4, dtype=f64, requires_grad=True)
+        temporal(network)(x).sum().backward()
+        outcomes.append([x.grad, *(p.grad for p in network.parameters())])
+    for other in outcomes[1:]:
+        for ours, expected in zip(other, outcomes[0], strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
