@@ -40,7 +40,7 @@ test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snn
 	touch $@
 
 bench: .venv-peers/bench  ## a training step, inference and neurons beside other libraries; goes on where it was stopped
-	for command in step inference neurons; do \
+	for command in step objectives inference neurons; do \
 	  .venv-peers/bin/python -m benchmarks $$command && \
 	  .venv-peers/bin/python -m benchmarks table runs/bench/$$command.jsonl && \
 	  .venv-peers/bin/python -m benchmarks plot runs/bench/$$command.jsonl --out runs/bench/$$command.svg || exit; \

@@ -18,6 +18,7 @@ from .workloads import Workload
 _HELP = """usage: python -m benchmarks COMMAND ...
 
   step        one training step of a network: an ordinary ANN, the gradient rules, other libraries, the convolutions alone
+  objectives  one training step of a small network with SCE and with the objectives over timesteps
   neurons     one layer of neurons, forward and backward: a ReLU, ours, other libraries, the memory traffic alone
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
   table       print the figures in a file, and write them as CSV

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikedistill import lif, temporal
+from spikedistill.objectives import create_objective
 
 from .floors import bandwidth, convolutions
 from .peers import NEURONS, PeerNetwork
@@ -183,4 +184,30 @@ NEURON = Suite(
     timesteps=(1, 2, 4, 8, 16, 32),
 )
 
-SUITES = {"step": STEP, "neurons": NEURON, "inference": INFERENCE}
+
+def objective_step(work: NetworkWorkload, timesteps: int, *, name: str) -> Step:
+    """BPTT with an objective of the catalogue; a trained ANN that it learns from is the ReLU twin, run on the same batch."""
+    objective = create_objective(name)
+    model, teacher = temporal(work.network()).train(), work.network("relu").eval().requires_grad_(False)
+    images, labels = work.images(), work.labels()
+
+    def run() -> None:
+        with work.autocast():
+            logits = model(images, timesteps=timesteps)
+            with torch.no_grad():
+                taught = teacher(images) if objective.needs_teacher else None
+        objective(logits, labels, teacher_logits=taught).total.backward()
+
+    return Step(run, list(model.parameters()))
+
+
+OBJECTIVES = Suite(
+    NetworkWorkload(model="convnet", batch=128, image_size=28),
+    {
+        name: partial(objective_step, name=name)
+        for name in ("sce", "twce", "twce-twsd", "twkd", "s2w", "w2s", "etc", "prefix")
+    },
+    timesteps=(4,),
+)
+
+SUITES = {"step": STEP, "objectives": OBJECTIVES, "neurons": NEURON, "inference": INFERENCE}

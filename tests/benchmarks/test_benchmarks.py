@@ -298,7 +298,7 @@ def test_the_plot_of_the_same_figures_is_the_same_file(measured, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stepp"], "no command is called 'stepp': choose one of step, neurons, inference, table, plot"),
+        (["stepp"], "no command is called 'stepp': choose one of step, objectives, neurons, inference, table, plot"),
         (["table", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["step", "--contenders", "bpt", "--no-keep-memory"], "no contender is called bpt: choose of ann"),
     ],
