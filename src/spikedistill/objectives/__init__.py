@@ -15,7 +15,7 @@ from .registry import (
     objective_options,
     register_objective,
 )
-from .selective import aligned_kd, selective
+from .selective_alignment import aligned_kd, selective
 from .strong_weak import strong2weak, timestep_scores, weak2strong
 from .submodels import compares_submodels
 from .task import entropy, heads_ce, logit_mse, prefix_ce, sce, tet_of_some, twce

@@ -3,7 +3,7 @@
 The symbols are those of `catalogue`; F_l is the student's mean rate at layer l, A_l the teacher's activation there.
 """
 
-from . import distillation, features, selective, task, timesteps
+from . import distillation, features, selective_alignment, task, timesteps
 from .checks import check_share
 from .composition import Objective, Term
 from .registry import register_objective
@@ -81,8 +81,8 @@ def seal_unofficial(alpha: float = 0.6, beta: float = 0.15, temperature: float =
     w, and what is inferred of them. The weights are those of the released code.
     Sun et al.: Not All Timesteps Matter Equally: Selective Alignment Knowledge Distillation for SNNs (2026).
     """
-    aligned = Term("aligned_kd", alpha, selective.aligned_kd, {"temperature": temperature})
-    mixture = Term("selective", beta, selective.selective, {"temperature": temperature})
+    aligned = Term("aligned_kd", alpha, selective_alignment.aligned_kd, {"temperature": temperature})
+    mixture = Term("selective", beta, selective_alignment.selective, {"temperature": temperature})
     return Objective("seal-unofficial", [Term("twce", 1.0, task.twce), aligned, mixture])
 
 
