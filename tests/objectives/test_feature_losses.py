@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from quick_runs import quick
 from safetensors.torch import load_file
 
 from spikedistill import create_model, train
-from spikedistill.config import Config, DataConfig, TrainerConfig
 from spikedistill.data import load_dataset
 from spikedistill.models import save_model
 from spikedistill.objectives import feature_distance, feature_mse, similarity
@@ -83,19 +83,6 @@ def test_features_that_do_not_fit_are_refused(student, teacher, message):
 # Runs
 
 
-def quick(name: str, **changes) -> Config:
-    """A recipe made small: 120 digits, one epoch of 2 steps, 2 timesteps, a network of 4, 8 and 16 channels."""
-    config = recipe(name)
-    small = {
-        "epochs": 1,
-        "timesteps": 2,
-        "data": DataConfig(name="digits", batch_size=60, train_samples=120),
-        "model": config.model.model_copy(update={"width": 0.25}),
-        "trainer": TrainerConfig(accelerator="cpu", progress=False),
-    }
-    return config.model_copy(update=small | changes)
-
-
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
     """Files of two ReLU networks, untrained, of the student's width and of twice that."""
@@ -115,7 +102,7 @@ def module_of(config):
 
 
 def test_the_students_mean_rates_and_the_teachers_activations_are_compared_stage_by_stage(teachers, tmp_path):
-    module = module_of(quick("digits-kdsnn", out=tmp_path, teacher=teachers[0.25]))
+    module = module_of(quick("digits-kdsnn", timesteps=2, out=tmp_path, teacher=teachers[0.25]))
     names = [f"network.features.{layer}" for layer in (1, 3, 5)]
     assert list(module.plan.layers.items()) == list(zip(names, (4, 8, 16), strict=True))
     images = torch.rand(5, 1, 8, 8)

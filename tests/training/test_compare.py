@@ -63,6 +63,11 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
         for k in (0, 1)
     ]
     assert float(rows[1]["accuracy_2"]) == pytest.approx(sum(accuracies) / 2)
+    runs = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
+    assert [(run["method"], run["seed"]) for run in runs] == [(row["method"], str(k)) for row in rows for k in (0, 1)]
+    assert [float(run["accuracy_2"]) for run in runs[2:]] == pytest.approx(accuracies)
+    metrics = (tmp_path / "digits-twkd" / "seed1" / "metrics.csv").read_text().splitlines()
+    assert runs[3]["loss/twsd"] == list(csv.DictReader(metrics))[-1]["loss/twsd"]
     assert float(rows[1]["area"]) == pytest.approx((float(rows[1]["accuracy_1"]) + float(rows[1]["accuracy_2"])) / 2)
     assert float(rows[1]["area_difference"]) == pytest.approx(float(rows[1]["area"]) - float(rows[0]["area"]))
 

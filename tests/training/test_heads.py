@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from quick_runs import quick
 from safetensors import safe_open
 from torch.nn.parallel import DistributedDataParallel
 
 from spikedistill import create_model, load, train
-from spikedistill.config import Config, DataConfig, ObjectiveConfig, TrainerConfig
+from spikedistill.config import DataConfig, ObjectiveConfig, TrainerConfig
 from spikedistill.models import Branched
 from spikedistill.objectives import create_objective
 from spikedistill.recipes import recipe
@@ -20,22 +21,10 @@ from spikedistill.temporal import SyncBatchNorm, synchronise_batch_norm
 from spikedistill.training.plan import make_plan
 
 
-def quick(name: str, **changes) -> Config:
-    """240 digits, one epoch of 4 steps, 3 timesteps, a quarter of the channels."""
-    config = recipe(name)
-    small = {
-        "epochs": 1,
-        "timesteps": 3,
-        "data": DataConfig(name="digits", batch_size=60, train_samples=240, holdout=0.2),
-        "model": config.model.model_copy(update={"width": 0.25}),
-        "trainer": TrainerConfig(accelerator="cpu", progress=False),
-    }
-    return config.model_copy(update=small | changes)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RunFolder:
-    return RunFolder(train(quick("digits-esd", epochs=4, out=tmp_path_factory.mktemp("runs") / "esd")))
+    data = DataConfig(name="digits", batch_size=60, train_samples=240, holdout=0.2)
+    return RunFolder(train(quick("digits-esd", epochs=4, data=data, out=tmp_path_factory.mktemp("runs") / "esd")))
 
 
 def test_the_accuracy_of_every_head_is_recorded(run):

@@ -7,30 +7,17 @@ import math
 import lightning as L
 import pytest
 import torch
+from quick_runs import quick
 from safetensors.torch import load_file, save_file
 
 from spikedistill import load, train
-from spikedistill.config import Config, DataConfig, OptimizerConfig, TrainerConfig
+from spikedistill.config import OptimizerConfig, TrainerConfig
 from spikedistill.data import load_dataset
 from spikedistill.evaluation import evaluate, timestep_metrics
-from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.module import DistillationModule, learning_rate_factor, make_optimizer
 from spikedistill.training.plan import make_plan
 from spikedistill.training.run import make_batches, make_trainer
-
-
-def quick(name: str, **changes) -> Config:
-    """A recipe made small: 240 digits, one epoch of 4 steps, 3 timesteps, a network of 4, 8 and 16 channels."""
-    config = recipe(name)
-    small = {
-        "epochs": 1,
-        "timesteps": 3,
-        "data": DataConfig(name="digits", batch_size=60, train_samples=240),
-        "model": config.model.model_copy(update={"width": 0.25}),
-        "trainer": TrainerConfig(accelerator="cpu", progress=False),
-    }
-    return config.model_copy(update=small | changes)
 
 
 def rows_of(run: RunFolder) -> list[dict[str, str]]:

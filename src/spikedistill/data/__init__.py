@@ -4,7 +4,7 @@ from .augment import AUGMENTATIONS, augment
 from .batches import Batches, as_network_input, in_order
 from .dataset import Dataset, FileSamples, Samples, TensorSamples
 from .registry import expected_files, list_datasets, load_dataset
-from .split import balanced_order, split_holdout
+from .split import balanced_order, split_holdout, training_indices
 
 __all__ = [
     "AUGMENTATIONS",
@@ -21,4 +21,5 @@ __all__ = [
     "list_datasets",
     "load_dataset",
     "split_holdout",
+    "training_indices",
 ]

@@ -43,6 +43,18 @@ def split_holdout(targets: Tensor, fraction: float, seed: int = 0) -> tuple[Tens
     return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(holdout))
 
 
+def training_indices(targets: Tensor, holdout: float, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Indices of the samples that a run trains on, and of those held out.
+
+    Args:
+        targets: class of every sample, `[N]`.
+        holdout: share held out, as for `split_holdout`; it comes off first, so it is the same for every size of training set.
+        count: train on the first so many in `balanced_order`; on all, in their own order, where left out.
+    """
+    kept, aside = split_holdout(targets, holdout)
+    return (kept if count is None else kept[balanced_order(targets[kept])[:count]]), aside
+
+
 def position_in_class(targets: Tensor) -> Tensor:
     """How many samples of the same class come before each sample, `[N]` int64."""
     by_class = targets.argsort(stable=True)

@@ -145,7 +145,7 @@ class AnytimeClassifier:
             )
         x = x.to(next(self.model.parameters(), x).device)
         inputs, timesteps = (x, self.max_timesteps) if x.ndim == 4 else (x[: self.max_timesteps], None)
-        self.model._check(inputs, timesteps)
+        self.model.check_input(inputs, timesteps)
         return inputs, timesteps
 
 

@@ -3,6 +3,7 @@
 Legend: S seeds, N test samples, K numbers of timesteps.
 """
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,21 @@ def leaderboard(runs: dict[str, list[Path]], baseline: str) -> list[dict[str, An
         found = [paired_difference(pick(right[row["method"]]), pick(right[baseline])) for row in compared]
         for row, entry, p in zip(compared, found, holm([entry["p"] for entry in found]), strict=True):
             row |= {f"{name}_{key}": 100 * entry[key] for key in ("difference", "low", "high")} | {f"{name}_p": p}
+    return rows
+
+
+def every_run(runs: dict[str, list[Path]]) -> list[dict[str, Any]]:
+    """One row per run: `{method, seed, accuracy_k, area, <last row of its metrics.csv>}`, accuracies in percent."""
+    rows = []
+    for method, folders in runs.items():
+        for path in folders:
+            folder = RunFolder(path)
+            accuracy = 100 * correctness(path).mean(1)
+            row: dict[str, Any] = {"method": method, "seed": folder.config().seed}
+            row |= {f"accuracy_{k}": float(value) for k, value in enumerate(accuracy, 1)}
+            row["area"] = float(accuracy.mean())
+            *_, last = csv.DictReader(folder.metrics.read_text().splitlines())
+            rows.append(row | last)
     return rows
 
 

@@ -4,8 +4,6 @@ A layer is a parameter of two or more dimensions: the weights of a convolution o
 """
 
 import copy
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..data import Dataset, as_network_input, balanced_order, split_holdout
-from ..files import write_atomically
+from ..data import Dataset, as_network_input, training_indices
+from ..files import write_rows
 from ..models import TimestepBatchNorm, load_model
 from ..neurons import LIF, SURROGATES
 from ..neurons.fused import uncompiled
@@ -162,11 +160,7 @@ def gradient_microscope(
         for row in compare_gradients(network, inputs, dataset.train.targets[indices], timesteps=shown, rules=rules):
             found.setdefault((T, row["rule"], row["layer"]), []).append((row["cosine"], row["ratio"]))
     rows = [_over_batches(*key, np.array(values)) for key, values in found.items()]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder.gradients, text.getvalue())
+    write_rows(folder.gradients, rows)
     return rows
 
 
@@ -208,9 +202,8 @@ def first_samples(config: Config, dataset: Dataset, count: int) -> Tensor:
     Raises:
         ValueError: where it was trained on fewer.
     """
-    targets = dataset.train.targets
-    trained_on, _ = split_holdout(targets, config.data.holdout)
-    order = trained_on[balanced_order(targets[trained_on])][: config.data.train_samples]
+    most = config.data.train_samples or len(dataset.train)
+    order, _ = training_indices(dataset.train.targets, config.data.holdout, most)
     if len(order) < count:
         raise ValueError(
             f"batches and batch_size ask for {count} samples, but this run was trained on {len(order)}: expected fewer or smaller "

@@ -61,7 +61,7 @@ def lif_response(
 
     The other arguments are those of `lif`.
     """
-    dynamics = (decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate))
+    dynamics = _resolved(decay, threshold, v_reset, detach_reset, surrogate)
     run = compiled(_respond) if are_numbers(decay, v_init) and applies(current) else _respond
     with torch.no_grad():
         return run(current, tuple(lengths), v_init, _sources(with_decay, with_v_init), dynamics)
@@ -71,17 +71,13 @@ def norm_lif_response(
     current: NormalisedCurrent,
     lengths: Sequence[int],
     *,
-    decay: float = 0.5,
-    threshold: float = 1.0,
-    v_reset: float | None = None,
-    detach_reset: bool = False,
-    surrogate: str | Surrogate = "sigmoid",
     v_init: float = 0.0,
     with_decay: bool = False,
     with_v_init: bool = False,
+    **options: Any,
 ) -> Response:
-    """`lif_response` of currents whose batch-norm has waited."""
-    dynamics = (decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate))
+    """`lif_response`, with its options, of currents whose batch-norm has waited."""
+    dynamics = _resolved(**options)
     scale, shift = current.scale_and_shift()
     residual = None if current.residual is None else current.residual.flatten(3)
     with torch.no_grad():
@@ -110,14 +106,10 @@ def lif_response_in_chunks(
     lengths: Sequence[int],
     chunk: int,
     *,
-    decay: float | Tensor = 0.5,
-    threshold: float = 1.0,
-    v_reset: float | None = None,
-    detach_reset: bool = False,
-    surrogate: str | Surrogate = "sigmoid",
     v_init: float | Tensor = 0.0,
     with_decay: bool = False,
     with_v_init: bool = False,
+    **options: Any,
 ) -> Response:
     """`lif_response` of currents that are read a few timesteps at a time, so that they need never all be there.
 
@@ -131,7 +123,7 @@ def lif_response_in_chunks(
     Returns:
         What `lif_response` does, with the spikes packed.
     """
-    dynamics = (decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate))
+    dynamics = _resolved(**options)
     membrane: Tensor | None = None
     spikes: PackedSpikes | None = None
     answers, start = [], 0
@@ -143,13 +135,24 @@ def lif_response_in_chunks(
                 if membrane is None or spikes is None:
                     membrane = initial_membrane(membrane_precision(part[0]), v_init)
                     spikes = PackedSpikes(sum(lengths), membrane)
-                run = compiled(_advance) if are_numbers(decay, v_init) and applies(part) else _advance
+                run = compiled(_advance) if are_numbers(dynamics[0], v_init) and applies(part) else _advance
                 fired, membrane, traces = run(part, membrane, traces, dynamics)
                 spikes.write(first, fired)
             answers.append({source: trace.total / length for source, trace in traces.items()})
             start += length
         assert spikes is not None
         return _response(spikes, answers)
+
+
+def _resolved(
+    decay: float | Tensor = 0.5,
+    threshold: float = 1.0,
+    v_reset: float | None = None,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "sigmoid",
+) -> tuple[Any, ...]:
+    """The options of the dynamics in the order in which `_advance` takes them."""
+    return decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate)
 
 
 class Trace(NamedTuple):

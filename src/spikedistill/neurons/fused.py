@@ -126,15 +126,23 @@ def fire(
     v_init: float,
 ) -> tuple[Tensor, Tensor]:
     """Spikes `[T, B, C, N]` in the dtype of x, and in bytes."""
-    spikes = []
-    currents = currents_of(x, scale, shift, residual)
+    spikes, _ = _dynamics(currents_of(x, scale, shift, residual), decay, threshold, v_reset, v_init)
+    return torch.stack([s.to(x.dtype) for s in spikes]), torch.stack([s.to(torch.uint8) for s in spikes])
+
+
+def _dynamics(
+    currents: list[Tensor], decay: float, threshold: float, v_reset: float | None, v_init: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Spikes and membranes before the spike of every timestep."""
+    spikes, before = [], []
     membrane = torch.full_like(currents[0], v_init)
     for current in currents:
         u = decay * membrane + current
         fired = (u - threshold >= 0).to(u.dtype)
         membrane = u - threshold * fired if v_reset is None else (1 - fired) * u + v_reset * fired
         spikes.append(fired)
-    return torch.stack([s.to(x.dtype) for s in spikes]), torch.stack([s.to(torch.uint8) for s in spikes])
+        before.append(u)
+    return spikes, before
 
 
 def gradient_to_currents(
@@ -152,15 +160,8 @@ def gradient_to_currents(
     detach_membrane: bool,
 ) -> Tensor:
     """Gradient to the currents, `[T, B, C, N]`: the membranes once more, then the chain rule backwards through time."""
-    before = []
-    currents = currents_of(x, scale, shift, residual)
-    membrane = torch.full_like(currents[0], v_init)
-    for current in currents:
-        u = decay * membrane + current
-        fired = (u - threshold >= 0).to(u.dtype)
-        membrane = u - threshold * fired if v_reset is None else (1 - fired) * u + v_reset * fired
-        before.append(u)
-    to_membrane = torch.zeros_like(membrane)
+    _, before = _dynamics(currents_of(x, scale, shift, residual), decay, threshold, v_reset, v_init)
+    to_membrane = torch.zeros_like(before[0])
     to_current = []
     for grad_t, u_t in zip(grad.unbind(0)[::-1], before[::-1], strict=True):
         to_spikes = grad_t.to(u_t.dtype)

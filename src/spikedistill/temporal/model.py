@@ -50,7 +50,7 @@ class Temporal(nn.Module):
         Raises:
             ValueError: for T below 1, or an input whose dimensions do not fit the network.
         """
-        values, total = self._check(x, timesteps)
+        values, total = self.check_input(x, timesteps)
         signal: Signal
         if not torch.is_grad_enabled():
             # without gradients every rule computes the same values, and T may be another than the segments make up
@@ -96,8 +96,12 @@ class Temporal(nn.Module):
             )
         return replace_signals(out, lambda signal: signal.sample), membranes.after
 
-    def _check(self, x: Tensor, timesteps: int | None) -> tuple[Tensor, int]:
-        """The input as `[T or 1, B, ...]`, and T."""
+    def check_input(self, x: Tensor, timesteps: int | None) -> tuple[Tensor, int]:
+        """The input as `[T or 1, B, ...]`, and T.
+
+        Raises:
+            ValueError: for T below 1, or an input whose dimensions do not fit the network.
+        """
         if isinstance(x, Signal):
             raise ValueError(
                 "a network under temporal() is used inside another: give time to the outer one alone, and put the inner "

@@ -1,7 +1,5 @@
 """What the Trainer does beside training: progress, metrics, speed."""
 
-import csv
-import io
 import resource
 import signal
 import threading
@@ -16,7 +14,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ..data import Samples
 from ..evaluation import collect_logits, timestep_metrics
-from ..files import write_atomically
+from ..files import write_rows
 from ..models import Branched, save_model
 from ..run_folder import RunFolder, RunStopped
 from ..temporal import Temporal
@@ -57,11 +55,7 @@ class EpochRecord(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=row["epoch"])
             self._keep_selected(row, pl_module.network)
-            text = io.StringIO()
-            writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-            write_atomically(self.run.metrics, text.getvalue())
+            write_rows(self.run.metrics, self.rows)
 
     def _score(self, name: str, samples: Samples, network: Temporal) -> dict[str, float]:
         """Accuracy and cross-entropy of every prefix and of every single timestep, and the accuracy of every head."""

@@ -1,7 +1,5 @@
 """Several methods and seeds on equal footing."""
 
-import csv
-import io
 import multiprocessing
 import statistics
 import sys
@@ -10,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config, ObjectiveConfig
-from ..evaluation.comparison import leaderboard
-from ..files import write_atomically
+from ..evaluation.comparison import every_run, leaderboard
+from ..files import write_rows
 from ..objectives import create_objective
 from ..run_folder import RunFolder
 from .run import check_same_run, train
@@ -28,7 +26,7 @@ def compare(
     Args:
         configs: one per method; the first is the baseline.
         seeds: the seeds that every method is trained with.
-        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and leaderboard.csv beside them.
+        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and leaderboard.csv and runs.csv beside them.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, at the speeds measured there.
 
@@ -55,14 +53,10 @@ def compare(
         if not RunFolder(config.run_folder).is_complete:
             print(f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}", flush=True)
             _in_own_process(config)
-    rows = leaderboard({name: [out / name / f"seed{seed}" for seed in seeds] for name in names}, baseline=names[0])
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(out / "leaderboard.csv", text.getvalue())
+    runs = {name: [out / name / f"seed{seed}" for seed in seeds] for name in names}
+    rows = leaderboard(runs, baseline=names[0])
+    write_rows(out / "leaderboard.csv", rows)
+    write_rows(out / "runs.csv", every_run(runs))
     return rows
 
 

@@ -13,8 +13,7 @@ from ..data import (
     Samples,
     as_network_input,
     augment,
-    balanced_order,
-    split_holdout,
+    training_indices,
 )
 from ..models import create_model
 from ..objectives import Objective, create_objective
@@ -174,16 +173,13 @@ def training_samples(config: Config, dataset: Dataset) -> tuple[Samples, Samples
     Raises:
         ValueError: where more samples are asked for than there are, or the hold-out leaves too few.
     """
-    train, holdout = dataset.train, None
-    if config.data.holdout:
-        kept, aside = split_holdout(train.targets, config.data.holdout)
-        train, holdout = train.subset(kept), train.subset(aside)
     count = config.data.train_samples
-    if count is None:
-        return train, holdout
-    if count > len(train):
-        raise ValueError(f"data.train_samples is {count}, but {dataset.name} has {len(train)} training samples")
-    return train.subset(balanced_order(train.targets)[:count]), holdout
+    kept, aside = training_indices(dataset.train.targets, config.data.holdout, count)
+    if count is not None and len(kept) < count:
+        raise ValueError(f"data.train_samples is {count}, but {dataset.name} has {len(kept)} training samples")
+    holdout = dataset.train.subset(aside) if config.data.holdout else None
+    whole = count is None and holdout is None
+    return (dataset.train if whole else dataset.train.subset(kept)), holdout
 
 
 def check_augmentations(config: Config, dataset: Dataset) -> tuple[str, ...]:
