@@ -19,7 +19,7 @@ from spikedistill.data import balanced_order, load_dataset, split_holdout
 from spikedistill.evaluation import GradientRule, compare_gradients, gradient_microscope, gradient_rules
 from spikedistill.evaluation.gradients import ALL
 from spikedistill.models import save_model
-from spikedistill.neurons import fused
+from spikedistill.neurons import compiler
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.plan import make_plan
@@ -164,12 +164,12 @@ def test_a_network_without_spikes_is_refused():
 
 
 def test_layers_that_would_be_compiled_are_not(monkeypatch):
-    monkeypatch.setattr(fused, "compiler_works", lambda: True)
-    large = torch.empty(fused.MIN_ELEMENTS)
-    assert fused.applies(large)
-    with fused.uncompiled():
-        assert not fused.applies(large)
-    assert fused.applies(large)
+    monkeypatch.setattr(compiler, "compiler_works", lambda: True)
+    large = torch.empty(compiler.MIN_ELEMENTS)
+    assert compiler.applies(large)
+    with compiler.uncompiled():
+        assert not compiler.applies(large)
+    assert compiler.applies(large)
 
 
 def untrained(folder: Path, config: Config) -> RunFolder:

@@ -10,7 +10,7 @@ from spikedistill.neurons import PackedSpikes
 @pytest.mark.parametrize("chunk", [1, 3, 8, 20])
 def test_what_is_written_in_chunks_is_read_in_others(timesteps, chunk):
     spikes = (torch.rand(timesteps, 3, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    packed = PackedSpikes(timesteps, spikes[0])
+    packed = PackedSpikes.silent(timesteps, spikes[0])
     for start in range(0, timesteps, chunk):
         packed.write(start, spikes[start : start + chunk])
     assert torch.equal(packed.read(0, timesteps, torch.float32), spikes)
@@ -19,8 +19,8 @@ def test_what_is_written_in_chunks_is_read_in_others(timesteps, chunk):
 
 
 def test_eight_timesteps_take_a_byte():
-    packed = PackedSpikes(8, torch.zeros(2))
+    packed = PackedSpikes.silent(8, torch.zeros(2))
     # neuron 0 fires at timesteps 0 and 3: 1 + 8; neuron 1 at timestep 7: 128
     packed.write(0, torch.tensor([[1, 0], [0, 0], [0, 0], [1, 0], [0, 0], [0, 0], [0, 0], [0, 1]]))
-    assert packed.bytes.tolist() == [[9, 128]]
-    assert PackedSpikes(16, torch.zeros(4, 5)).bytes.numel() == 2 * 20
+    assert packed.bits.tolist() == [[9, 128]]
+    assert PackedSpikes.silent(16, torch.zeros(4, 5)).bits.numel() == 2 * 20

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from spikedistill import LIF, temporal
-from spikedistill.neurons import NormalisedCurrent, fused, lif, norm_lif
+from spikedistill.neurons import NormalisedCurrent, compiler, fused, fused_norm, lif, norm_lif
 from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics
 
 pytestmark = [
-    pytest.mark.skipif(not fused.compiler_works(), reason="torch.compile needs a C++ compiler"),
+    pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler"),
     pytest.mark.filterwarnings("ignore"),
 ]
 T, f64 = 3, torch.float64
@@ -36,10 +36,10 @@ class Residual(nn.Module):
         return self.head((read + y).mean((2, 3)))
 
 
-def outcome(smallest, monkeypatch, gradient, segments=1, dtype=f64):
-    monkeypatch.setattr(fused, "MIN_ELEMENTS", smallest)
+def outcome(smallest, monkeypatch, gradient, segments=1, dtype=f64, memory_format=torch.contiguous_format):
+    monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
     torch.manual_seed(0)
-    network = Residual().to(dtype)
+    network = Residual().to(dtype=dtype, memory_format=memory_format)
     model = temporal(network, gradient=gradient, segments=segments)
     x = torch.randn(T, 2, 2, 6, 5, dtype=dtype, requires_grad=True)
     logits = model(x)
@@ -60,6 +60,20 @@ def test_a_network_computes_what_it_does_without(gradient, segments, monkeypatch
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_with_the_channels_last_in_memory_too(gradient, monkeypatch):
+    """Backward in two blocks, the second of which finds the residual's spikes in the middle of a byte."""
+    monkeypatch.setattr(fused, "BLOCK", 2)
+    kept = []
+    keep = fused.gradient_through_time
+    monkeypatch.setattr(fused_norm, "gradient_through_time", lambda *a: kept.append(a[1].shape) or keep(*a))
+    fast = outcome(1, monkeypatch, gradient, memory_format=torch.channels_last)
+    assert set(kept) == ({(T, 2, 30, 4)} if gradient == "bptt" else set()), "[T, B, positions, channels]"
+    eager = outcome(2**60, monkeypatch, gradient)
+    for ours, expected in zip(fast, eager, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("options", [{}, {"v_reset": 0.0, "decay": 0.8, "threshold": 0.7}])
 def test_spikes_differ_only_where_rounding_decides(options, dtype, monkeypatch):
@@ -69,8 +83,8 @@ def test_spikes_differ_only_where_rounding_decides(options, dtype, monkeypatch):
     call = BatchNormCall(None, None, torch.rand(8) + 0.5, torch.randn(8), True, 0.1, 1e-5)
     mean, inv_std = batch_statistics(x, call)
     current = NormalisedCurrent(x, call.weight, call.bias, mean, inv_std, 1e-5, batch=True)
-    spikes, in_bytes = norm_lif(current.plus(residual, None), **options)
-    assert torch.equal(spikes, in_bytes.to(dtype))
+    spikes, packed = norm_lif(current.plus(residual, None), **options)
+    assert packed is None, "nothing asks for a gradient"
     exact = F.batch_norm(
         x.double().flatten(0, 1), None, None, call.weight.double(), call.bias.double(), True, 0.1, 1e-5
     )
@@ -89,9 +103,9 @@ def test_spikes_differ_only_where_rounding_decides(options, dtype, monkeypatch):
     assert 0.05 < expected.mean() < 0.95
 
 
-def test_what_is_kept_for_the_gradient_is_the_convolutions_output_and_its_spikes_in_bytes(monkeypatch):
-    """Beside each convolution's own output in float32, four bytes, its input takes one: spikes."""
-    monkeypatch.setattr(fused, "MIN_ELEMENTS", 1)
+def test_what_is_kept_for_the_gradient_is_the_convolutions_output_and_its_spikes_in_bits(monkeypatch):
+    """Beside each convolution's own output in float32, four bytes, its input takes a third of one: three spikes in a byte."""
+    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
     torch.manual_seed(0)
     layers = [m for _ in range(3) for m in (nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), LIF())]
     model = temporal(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 64, 2)))
@@ -107,7 +121,7 @@ def test_what_is_kept_for_the_gradient_is_the_convolutions_output_and_its_spikes
     neurons = x.numel()
     weights = sum(4 * p.numel() for p in model.parameters())
     # the input and three outputs of convolutions; spikes of three layers, the last also as the head sees them
-    assert sum(kept.values()) <= 4 * neurons * 4 + 3 * neurons + 4 * neurons + weights + 2**14
+    assert sum(kept.values()) <= 4 * neurons * 4 + 3 * neurons / T + 4 * neurons + weights + 2**14
     logits.sum().backward()
 
 
@@ -130,7 +144,7 @@ def test_statistics_are_exact_also_far_from_zero(mean, dtype):
 
 @pytest.mark.parametrize("gradient", ["bptt", "rate"])
 def test_networks_in_half_precision_train(gradient, monkeypatch):
-    monkeypatch.setattr(fused, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
     torch.manual_seed(0)
     network = Residual().bfloat16()
     out = temporal(network, gradient=gradient)(torch.randn(T, 2, 2, 6, 5).bfloat16())
@@ -158,7 +172,7 @@ def test_a_residual_waits_on_either_side_and_in_place(monkeypatch):
 
     outcomes = []
     for smallest, order in ((2**60, "left"), (1, "left"), (1, "right"), (1, "in place")):
-        monkeypatch.setattr(fused, "MIN_ELEMENTS", smallest)
+        monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
         torch.manual_seed(0)
         network = InPlace(order).to(f64)
         x = torch.rand(T, 2, 3, 4, 4, dtype=f64, requires_grad=True)

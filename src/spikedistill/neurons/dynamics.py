@@ -13,8 +13,10 @@ The membrane is kept in float32 or better, whatever the dtype of the current.
 import torch
 from torch import Tensor
 
-from .fused import applies, fused_lif
+from .compiler import applies
+from .fused import fused_lif
 from .fused_norm import NormalisedCurrent, fused_norm_lif
+from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate, spike
 
 
@@ -79,8 +81,8 @@ def norm_lif(
     surrogate: str | Surrogate = "sigmoid",
     v_init: float = 0.0,
     detach_membrane: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """`lif` of currents whose batch-norm has waited: the spikes `[T, B, ...]`, and the same in 8 bits without a graph."""
+) -> tuple[Tensor, PackedSpikes | None]:
+    """`lif` of currents whose batch-norm has waited: the spikes `[T, B, ...]`, and where they have a graph the same in bits."""
     derivative = resolve_surrogate(surrogate)
     return fused_norm_lif(current, decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
 

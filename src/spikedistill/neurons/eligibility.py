@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .compiler import applies, compiled
 from .dynamics import are_numbers, initial_membrane, integrate, membrane_precision, reset
-from .fused import applies, compiled, currents_of
+from .fused import currents_of
 from .fused_norm import NormalisedCurrent
+from .memory_format import as_shown, as_stored
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate
 
@@ -78,13 +80,14 @@ def norm_lif_response(
 ) -> Response:
     """`lif_response`, with its options, of currents whose batch-norm has waited."""
     dynamics = _resolved(**options)
-    scale, shift = current.scale_and_shift()
-    residual = None if current.residual is None else current.residual.flatten(3)
+    x, (scale, shift) = current.x, current.scale_and_shift()
+    residual = None if current.residual is None else as_stored(current.residual, x)
     with torch.no_grad():
         response = compiled(_respond_normalised)(
-            current.x.flatten(3), scale, shift, residual, tuple(lengths), v_init, _sources(with_decay, with_v_init), dynamics
+            as_stored(x, x), scale, shift, residual, torch.ones_like(scale), tuple(lengths), v_init,
+            _sources(with_decay, with_v_init), dynamics,
         )  # fmt: skip
-        return Response(*(part if part is None else part.unflatten(3, current.x.shape[3:]) for part in response))  # type: ignore[arg-type]
+        return Response(*(None if part is None else as_shown(part, x) for part in response))  # type: ignore[arg-type]
 
 
 def _respond_normalised(
@@ -92,11 +95,15 @@ def _respond_normalised(
     scale: Tensor,
     shift: Tensor,
     residual: Tensor | None,
+    unit: Tensor,
     lengths: tuple[int, ...],
     v_init: float | Tensor,
     sources: tuple[str, ...],
     dynamics: tuple[Any, ...],
 ) -> Response:
+    *numbers, derivative = dynamics
+    # the compiler joins loops over the same axes alone: the unit gives every value those of the scale
+    dynamics = (*numbers, lambda distance: derivative(distance) * unit)
     response = _respond(currents_of(x, scale, shift, residual), lengths, v_init, sources, dynamics)
     return response._replace(spikes=response.spikes.to(x.dtype))
 
@@ -134,7 +141,7 @@ def lif_response_in_chunks(
                 part = currents(first, min(first + chunk, start + length))
                 if membrane is None or spikes is None:
                     membrane = initial_membrane(membrane_precision(part[0]), v_init)
-                    spikes = PackedSpikes(sum(lengths), membrane)
+                    spikes = PackedSpikes.silent(sum(lengths), membrane)
                 run = compiled(_advance) if are_numbers(dynamics[0], v_init) and applies(part) else _advance
                 fired, membrane, traces = run(part, membrane, traces, dynamics)
                 spikes.write(first, fired)

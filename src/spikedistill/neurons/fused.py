@@ -1,59 +1,22 @@
-"""The dynamics of a whole sequence compiled into one loop forward and one backward.
+"""The dynamics of a whole sequence as one loop forward and one backward, to be compiled: each reads and writes every timestep once.
 
-Eager PyTorch writes every intermediate of every timestep to memory, which costs several times what the arithmetic does. The same
-equations, compiled, read the currents and write the spikes once. The eager path stays the reference: small tensors, machines
-without a C++ compiler and networks that are compiled as a whole use it.
+The loops run on sequences as they lie in memory (`memory_format.py`). Backward, the membranes are computed again from the currents,
+a block of timesteps at a time: of more, the registers would overflow.
 """
 
-import functools
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .compiler import compiled
+from .memory_format import as_shown, as_stored, per_channel
+from .packed import PackedSpikes, pack, unpack
 from .surrogate import Surrogate
 
-# Below so many elements the eager path is fast enough that compiling is not earned back.
-MIN_ELEMENTS = 2**19
-_pays_off = ContextVar("_pays_off", default=True)
-
-logger = logging.getLogger("spikedistill")
-
-
-def applies(current: Tensor) -> bool:
-    """Whether currents `[T, B, ...]` are worth the compiled path, and there is one."""
-    if current.numel() < MIN_ELEMENTS or torch.compiler.is_compiling():
-        return False
-    return _pays_off.get() and compiler_works()
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Keep to the eager path inside: for work of a few passes, where compiling would take longer than they do."""
-    token = _pays_off.set(False)
-    try:
-        yield
-    finally:
-        _pays_off.reset(token)
-
-
-@functools.cache
-def compiler_works() -> bool:
-    """Whether `torch.compile` works on this machine; where it does not, one log line says so."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the compiler's own parts
-            torch.compile(torch.neg)(torch.zeros(2))
-    except Exception as error:
-        logger.warning("torch.compile does not work here, so LIF layers run without it: %s", str(error).splitlines()[0])
-        return False
-    return True
+# Timesteps of a block of the backward loop, at most.
+BLOCK = 16
 
 
 def fused_lif(
@@ -73,49 +36,114 @@ def fused_lif(
 class _FusedLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, current: Tensor, *options: Any) -> Tensor:
-        decay, threshold, v_reset, _, _, v_init, _ = options
-        flat = _with_channels(current.contiguous())
-        spikes, _ = compiled(fire)(flat, *_unit(flat), None, decay, threshold, v_reset, v_init)
-        ctx.save_for_backward(flat)
+        stored = as_stored(current, current)
+        scale, shift = _unit(current)
+        spikes, starts, _ = fire_sequence(stored, scale, shift, None, options, for_gradient=ctx.needs_input_grad[0])
+        ctx.save_for_backward(current, starts)
         ctx.options = options
-        return spikes.view(current.shape)
+        return as_shown(spikes, current)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (flat,) = ctx.saved_tensors
-        grad = grads[0].reshape(flat.shape)
-        to_current = compiled(gradient_to_currents)(grad, flat, *_unit(flat), None, *ctx.options)
-        return to_current.view(grads[0].shape), *[None] * len(ctx.options)
+        current, starts = ctx.saved_tensors
+        stored, grad = as_stored(current, current), as_stored(grads[0], current)
+        to_current = gradient_through_time(grad, stored, *_unit(current), None, starts, ctx.options)
+        return as_shown(to_current, current), *[None] * len(ctx.options)
 
 
-def _with_channels(current: Tensor) -> Tensor:
-    """Currents as `[T, B, C, N]`, the form of the compiled loops."""
-    return current.flatten(3) if current.ndim > 3 else current.reshape(len(current), 1, 1, -1)
-
-
-def _unit(flat: Tensor) -> tuple[Tensor, Tensor]:
+def _unit(current: Tensor) -> tuple[Tensor, Tensor]:
     """The scale and shift of currents that are what they are: one compiled loop serves them and those of a batch-norm."""
-    precision = torch.promote_types(flat.dtype, torch.float32)
-    ones = torch.ones(flat.shape[2], 1, dtype=precision, device=flat.device)
+    precision = torch.promote_types(current.dtype, torch.float32)
+    channels = current.shape[2] if current.ndim > 3 else 1
+    ones = per_channel(torch.ones(channels, dtype=precision, device=current.device), current)
     return ones, torch.zeros_like(ones)
 
 
-def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
-    """The currents x * scale + shift + residual, `[B, C, N]` of every timestep, in the precision of the scale.
+def fire_sequence(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    options: tuple[Any, ...],
+    *,
+    for_gradient: bool,
+    packed: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Spikes like x, and what their gradient needs.
 
     Args:
-        x: `[T, B, C, N]`.
-        scale, shift: `[C, 1]`.
+        x: `[T, ...]` as stored; the currents are x * scale + shift + residual.
+        scale, shift: what broadcasts over a timestep of x.
         residual: like x, or None.
+        options: decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane.
+
+    Returns:
+        The spikes; for a gradient the membranes `[blocks - 1, ...]` at the start of each block but the first, None where there is
+        one block; if `packed`, the spikes in bits.
+    """
+    decay, threshold, v_reset, _, _, v_init, _ = options
+    return compiled(_fire)(x, scale, shift, residual, decay, threshold, v_reset, v_init, for_gradient, packed)
+
+
+def gradient_through_time(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | PackedSpikes | None,
+    starts: Tensor | None,
+    options: tuple[Any, ...],
+) -> Tensor:
+    """Gradient to the currents, like x, from that to the spikes; the other arguments as `fire_sequence` took and returned them."""
+    *numbers, v_init, detach_membrane = options
+    first, found = len(x), []
+    # the compiler joins loops over the same axes alone: the unit gives every value those of the scale
+    unit = torch.ones_like(scale)
+    membranes: list[Any] = [v_init] if starts is None else [torch.full_like(starts[0], v_init), *starts.unbind(0)]
+    ahead = None if starts is None else torch.zeros_like(starts[0])
+    parts = [each.split(_block_sizes(len(x))) for each in (grad, x)]
+    for grad_part, x_part, membrane in reversed(list(zip(*parts, membranes, strict=True))):
+        first -= len(x_part)
+        more, offset = _residual_of(residual, first, len(x_part))
+        to_current, ahead = compiled(_gradient_of_block)(
+            grad_part, x_part, scale, shift, more, offset, unit, membrane, ahead, *numbers, detach_membrane
+        )
+        found.append(to_current)
+    return found[0] if len(found) == 1 else torch.cat(found[::-1])
+
+
+def _block_sizes(timesteps: int) -> list[int]:
+    """Timesteps of each block, as even as can be."""
+    blocks = -(-timesteps // BLOCK)
+    short, longer = divmod(timesteps, blocks)
+    return [short + 1] * longer + [short] * (blocks - longer)
+
+
+def _residual_of(residual: Tensor | PackedSpikes | None, first: int, count: int) -> tuple[Tensor | None, int]:
+    """The residual of some timesteps, or the bytes that hold it and the bit at which they begin."""
+    if isinstance(residual, PackedSpikes):
+        return residual.bits[first // 8 : -(-(first + count) // 8)], first % 8
+    return (None if residual is None else residual[first : first + count]), 0
+
+
+def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, offset: int = 0) -> list[Tensor]:
+    """The currents x * scale + shift + residual of every timestep, in the precision of the scale.
+
+    Args:
+        x: `[T, ...]` as stored.
+        scale, shift: what broadcasts over a timestep of x.
+        residual: like x, or its spikes in bits, or None.
+        offset: the first of these bits.
     """
     scaled = [x_t.to(scale.dtype) * scale + shift for x_t in x.unbind(0)]
     if residual is None:
         return scaled
-    return [one + more.to(scale.dtype) for one, more in zip(scaled, residual.unbind(0), strict=True)]
+    more = unpack(residual, offset, len(x), scale.dtype) if residual.dtype == torch.uint8 else residual
+    return [one + more_t.to(scale.dtype) for one, more_t in zip(scaled, more.unbind(0), strict=True)]
 
 
-def fire(
+def _fire(
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
@@ -124,68 +152,74 @@ def fire(
     threshold: float,
     v_reset: float | None,
     v_init: float,
-) -> tuple[Tensor, Tensor]:
-    """Spikes `[T, B, C, N]` in the dtype of x, and in bytes."""
-    spikes, _ = _dynamics(currents_of(x, scale, shift, residual), decay, threshold, v_reset, v_init)
-    return torch.stack([s.to(x.dtype) for s in spikes]), torch.stack([s.to(torch.uint8) for s in spikes])
+    for_gradient: bool,
+    packed: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    currents = currents_of(x, scale, shift, residual)
+    spikes, _, after = _dynamics(currents, torch.full_like(currents[0], v_init), decay, threshold, v_reset)
+    sizes = _block_sizes(len(x))
+    starts = [after[sum(sizes[:i]) - 1] for i in range(1, len(sizes))] if for_gradient else []
+    return (
+        torch.stack([fired.to(x.dtype) for fired in spikes]),
+        torch.stack(starts) if starts else None,
+        pack(spikes) if packed else None,
+    )
 
 
 def _dynamics(
-    currents: list[Tensor], decay: float, threshold: float, v_reset: float | None, v_init: float
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Spikes and membranes before the spike of every timestep."""
-    spikes, before = [], []
-    membrane = torch.full_like(currents[0], v_init)
+    currents: list[Tensor], membrane: Tensor, decay: float, threshold: float, v_reset: float | None
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Spikes, and the membranes before and after them, of every timestep."""
+    spikes, before, after = [], [], []
     for current in currents:
         u = decay * membrane + current
         fired = (u - threshold >= 0).to(u.dtype)
         membrane = u - threshold * fired if v_reset is None else (1 - fired) * u + v_reset * fired
         spikes.append(fired)
         before.append(u)
-    return spikes, before
+        after.append(membrane)
+    return spikes, before, after
 
 
-def gradient_to_currents(
+def _gradient_of_block(
     grad: Tensor,
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
     residual: Tensor | None,
+    offset: int,
+    unit: Tensor,
+    membrane: float | Tensor,
+    ahead: Tensor | None,
     decay: float,
     threshold: float,
     v_reset: float | None,
     detach_reset: bool,
     derivative: Surrogate,
-    v_init: float,
     detach_membrane: bool,
-) -> Tensor:
-    """Gradient to the currents, `[T, B, C, N]`: the membranes once more, then the chain rule backwards through time."""
-    _, before = _dynamics(currents_of(x, scale, shift, residual), decay, threshold, v_reset, v_init)
-    to_membrane = torch.zeros_like(before[0])
+) -> tuple[Tensor, Tensor | None]:
+    """Gradient to the currents of some timesteps: the membranes once more, then the chain rule backwards through time.
+
+    Args:
+        unit: ones like the scale.
+        membrane: that before the first of them.
+        ahead: gradient to the membrane after the last, None where there is nothing ahead.
+
+    Returns:
+        That gradient, like x, and the one to the membrane before the first timestep; None where there is nothing ahead, and so
+        nothing behind.
+    """
+    currents = currents_of(x, scale, shift, residual, offset)
+    start = membrane if isinstance(membrane, Tensor) else torch.full_like(currents[0], membrane)
+    _, before, _ = _dynamics(currents, start, decay, threshold, v_reset)
+    to_membrane = torch.zeros_like(before[0]) if ahead is None else ahead
     to_current = []
     for grad_t, u_t in zip(grad.unbind(0)[::-1], before[::-1], strict=True):
         to_spikes = grad_t.to(u_t.dtype)
         if not detach_reset:
             to_spikes = to_spikes + to_membrane * (-threshold if v_reset is None else v_reset - u_t)
         survives = to_membrane if v_reset is None else to_membrane * (1 - (u_t - threshold >= 0).to(u_t.dtype))
-        to_u = survives + to_spikes * derivative(u_t - threshold)
+        to_u = survives + to_spikes * (derivative(u_t - threshold) * unit)
         to_current.append(to_u.to(grad_t.dtype))
         to_membrane = torch.zeros_like(to_u) if detach_membrane else decay * to_u
-    return torch.stack(to_current[::-1])
-
-
-@functools.cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which takes no part in a graph, compiled once for each T and set of options and for every size of the rest."""
-    from torch.fx.experimental import _config as shapes
-
-    fused = torch.compile(function, dynamic=True, fullgraph=True)
-
-    def call(*arguments: Any) -> Any:
-        # without a past and a base, which would be compiled for anew; so would sizes that happen to be equal
-        plain = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
-        # every T is a loop of its own: more of them than PyTorch expects of one function
-        with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=256), shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-            return fused(*plain)
-
-    return call
+    return torch.stack(to_current[::-1]), None if ahead is None else to_membrane

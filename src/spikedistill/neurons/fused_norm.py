@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .fused import applies, compiled, fire, gradient_to_currents
+from .compiler import applies
+from .fused import fire_sequence, gradient_through_time
+from .memory_format import as_shown, as_stored, is_dense, per_channel
+from .packed import PackedSpikes
 from .surrogate import Surrogate
 
 
@@ -25,7 +28,7 @@ class NormalisedCurrent:
         mean, inv_std: `[C]` in float32 or better, without graph.
         batch: whether they are the statistics of x itself, whose gradient then counts.
         residual: of the shape of x; None where there is none.
-        residual_bytes: the residual's spikes in 8 bits, to keep in its place; None where it is something else.
+        residual_spikes: the residual's spikes in bits, to keep in its place; None where it is something else.
     """
 
     x: Tensor
@@ -36,7 +39,7 @@ class NormalisedCurrent:
     eps: float
     batch: bool
     residual: Tensor | None = None
-    residual_bytes: Tensor | None = None
+    residual_spikes: PackedSpikes | None = None
 
     @property
     def requires_grad(self) -> bool:
@@ -47,8 +50,8 @@ class NormalisedCurrent:
         weight, bias = (None if part is None else part.detach() for part in (self.weight, self.bias))
         return replace(self, weight=weight, bias=bias)
 
-    def plus(self, residual: Tensor, residual_bytes: Tensor | None) -> "NormalisedCurrent":
-        return replace(self, residual=residual, residual_bytes=residual_bytes)
+    def plus(self, residual: Tensor, residual_spikes: PackedSpikes | None) -> "NormalisedCurrent":
+        return replace(self, residual=residual, residual_spikes=residual_spikes)
 
     def value(self) -> Tensor:
         """The currents, for whatever is not a layer of neurons."""
@@ -61,15 +64,15 @@ class NormalisedCurrent:
         return out if self.residual is None else out + self.residual
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """`[C, 1]` each, in the precision of the statistics."""
+        """What broadcasts over a timestep of x as stored, in the precision of the statistics."""
         scale = self.inv_std if self.weight is None else self.inv_std * self.weight.detach()
         shift = -self.mean * scale if self.bias is None else self.bias.detach() - self.mean * scale
-        return scale.unsqueeze(1), shift.unsqueeze(1)
+        return per_channel(scale, self.x), per_channel(shift, self.x)
 
 
 def can_wait(x: Tensor) -> bool:
     """Whether the normalisation of `[T, B, C, ...]` is worth putting off until neurons ask for it."""
-    return x.ndim > 3 and x.is_contiguous() and applies(x)
+    return x.ndim > 3 and is_dense(x) and applies(x)
 
 
 def fused_norm_lif(
@@ -81,10 +84,11 @@ def fused_norm_lif(
     derivative: Surrogate,
     v_init: float,
     detach_membrane: bool,
-) -> tuple[Tensor, Tensor]:
-    """`lif` of currents that are not computed yet: the spikes, and the same in 8 bits without a graph."""
+) -> tuple[Tensor, PackedSpikes | None]:
+    """`lif` of currents that are not computed yet: the spikes, and where there will be a gradient the same in bits."""
     options = (decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
-    return _NormLIF.apply(current.x, current.weight, current.bias, current.residual, current, options)
+    spikes, bits = _NormLIF.apply(current.x, current.weight, current.bias, current.residual, current, options)
+    return spikes, None if bits is None else PackedSpikes(len(spikes), bits)
 
 
 class _NormLIF(torch.autograd.Function):
@@ -97,26 +101,38 @@ class _NormLIF(torch.autograd.Function):
         residual: Tensor | None,
         current: NormalisedCurrent,
         options: tuple[Any, ...],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         scale, shift = current.scale_and_shift()
-        decay, threshold, v_reset, _, _, v_init, _ = options
-        flat = None if residual is None else residual.flatten(3)
-        spikes, in_bytes = compiled(fire)(x.flatten(3), scale, shift, flat, decay, threshold, v_reset, v_init)
-        kept = current.residual_bytes if current.residual_bytes is not None else residual
-        precise = None if weight is None else weight.to(scale.dtype)
-        ctx.save_for_backward(x, precise, current.mean, current.inv_std, scale, shift, kept)
-        ctx.options, ctx.eps, ctx.batch, ctx.affine = options, current.eps, current.batch, bias is not None
-        in_bytes = in_bytes.view(x.shape)
-        ctx.mark_non_differentiable(in_bytes)
-        return spikes.view(x.shape), in_bytes
+        for_gradient = any(ctx.needs_input_grad)
+        spikes, starts, bits = fire_sequence(
+            as_stored(x, x),
+            scale,
+            shift,
+            None if residual is None else as_stored(residual, x),
+            options,
+            for_gradient=for_gradient,
+            packed=for_gradient,
+        )
+        if for_gradient:
+            packed = current.residual_spikes
+            kept = residual if packed is None else packed.bits
+            precise = None if weight is None else weight.to(scale.dtype)
+            ctx.save_for_backward(x, precise, current.mean, current.inv_std, scale, shift, kept, starts)
+            ctx.options, ctx.eps, ctx.batch, ctx.affine = options, current.eps, current.batch, bias is not None
+            assert bits is not None
+            bits = as_shown(bits, x)
+            ctx.mark_non_differentiable(bits)
+        return as_shown(spikes, x), bits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inv_std, scale, shift, residual = ctx.saved_tensors
-        flat = None if residual is None else residual.flatten(3)
-        arguments = (grads[0].flatten(3), x.flatten(3), scale, shift, flat, *ctx.options)
-        to_current = compiled(gradient_to_currents)(*arguments).view(x.shape)
+        x, weight, mean, inv_std, scale, shift, kept, starts = ctx.saved_tensors
+        residual: Tensor | PackedSpikes | None = None if kept is None else as_stored(kept, x)
+        if kept is not None and kept.dtype == torch.uint8:
+            residual = PackedSpikes(len(x), as_stored(kept, x))
+        stored, grad = as_stored(x, x), as_stored(grads[0], x)
+        to_current = as_shown(gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.options), x)
         to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
             to_current.flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, ctx.eps,
             [ctx.needs_input_grad[0], weight is not None, ctx.affine],

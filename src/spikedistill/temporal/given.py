@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..neurons import PackedSpikes
 from .operations import TRANSPOSED
 
 
@@ -15,7 +16,7 @@ def given_linear(
     weight: Tensor,
     bias: Tensor | None,
     *args: Any,
-    kept: Tensor | None = None,
+    kept: PackedSpikes | None = None,
     **kwargs: Any,
 ) -> Tensor:
     """The value, as if the layer of that name had computed it from x: with that layer's gradient to x, weight and bias.
@@ -24,7 +25,7 @@ def given_linear(
         name: "linear", "conv2d", "conv_transpose2d" and so on.
         value: `[N, ...]`.
         x: `[N, ...]`.
-        kept: the same in a smaller dtype, to be kept for the gradient in its place.
+        kept: the same as spikes `[T, B, ...]` in bits, to be kept for the gradient in its place.
         args, kwargs: what the function of that name takes after its bias.
     """
     if name == "linear":
@@ -32,7 +33,7 @@ def given_linear(
     geometry_of = _transposed_convolution if name in TRANSPOSED else _convolution
     geometry, before = geometry_of(weight.shape[2:], *args, **kwargs)
     if before:
-        x, kept = torch.nn.functional.pad(x, before), None if kept is None else torch.nn.functional.pad(kept, before)
+        x, kept = torch.nn.functional.pad(x, before), None if kept is None else kept.padded(before)
     return _GivenConvolution.apply(value, x, weight, bias, geometry, kept)
 
 
@@ -55,24 +56,39 @@ class _Given(torch.autograd.Function):
         return None, grad.to(ctx.dtype), None
 
 
+def _keep(ctx: Any, x: Tensor, kept: PackedSpikes | None, weight: Tensor) -> None:
+    ctx.save_for_backward(x if kept is None else kept.bits, weight)
+    ctx.timesteps = None if kept is None else kept.timesteps
+
+
+def _kept(ctx: Any) -> tuple[Tensor, Tensor]:
+    """Input and weight again, both in the dtype of the weight."""
+    x, weight = ctx.saved_tensors
+    if ctx.timesteps is None:
+        return x, weight
+    return PackedSpikes(ctx.timesteps, x).read(0, ctx.timesteps, weight.dtype).flatten(0, 1), weight
+
+
 class _GivenLinear(torch.autograd.Function):
     """The given value of `x @ weight.T + bias`, with the gradient of that expression."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, kept: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x if kept is None else kept, weight)
+    def forward(
+        ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, kept: PackedSpikes | None
+    ) -> Tensor:
+        _keep(ctx, x, kept, weight)
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight = _kept(ctx)
         grad = grads[0]
         flat = grad.flatten(0, -2)
         _, to_x, to_weight, to_bias, _ = ctx.needs_input_grad
         return (
             None,
             grad @ weight if to_x else None,
-            flat.mT @ x.flatten(0, -2).to(flat.dtype) if to_weight else None,
+            flat.mT @ x.flatten(0, -2) if to_weight else None,
             flat.sum(0) if to_bias else None,
             None,
         )
@@ -131,19 +147,19 @@ class _GivenConvolution(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         geometry: _Geometry,
-        kept: Tensor | None,
+        kept: PackedSpikes | None,
     ) -> Tensor:
-        ctx.save_for_backward(x if kept is None else kept, weight)
+        _keep(ctx, x, kept, weight)
         ctx.geometry = geometry
         ctx.bias_sizes = None if bias is None else list(bias.shape)
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight = _kept(ctx)
         to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
             grads[0],
-            x.to(weight.dtype),
+            x,
             weight,
             ctx.bias_sizes,
             *ctx.geometry,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, are_numbers, can_wait, lif, norm_lif
+from ..neurons import NormalisedCurrent, PackedSpikes, are_numbers, can_wait, lif, norm_lif
 from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics
 from .dropout import dropout_arguments, dropout_scale_shift
 from .given import given_linear
@@ -30,10 +30,10 @@ class Unrolled(Signal):
         values: Tensor | NormalisedCurrent,
         timesteps: int,
         gradient: str = "bptt",
-        in_bytes: Tensor | None = None,
+        packed: PackedSpikes | None = None,
     ) -> None:
         self._held = values
-        self._bytes = in_bytes
+        self._packed = packed
         self.timesteps = timesteps
         self.gradient = gradient
 
@@ -59,14 +59,14 @@ class Unrolled(Signal):
         return self._values.mean(0)
 
     def become(self, other: Any) -> None:
-        self._held, self._bytes = other._held, other._bytes
+        self._held, self._packed = other._held, other._packed
 
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
         dynamics = neuron.dynamics(self.ndim) | {"detach_membrane": self.gradient == "sltt"}
         if isinstance(self._held, NormalisedCurrent) and are_numbers(dynamics["decay"], dynamics["v_init"]):
-            spikes, in_bytes = norm_lif(self._held, **dynamics)
-            return type(self)(spikes, self.timesteps, self.gradient, in_bytes)
+            spikes, packed = norm_lif(self._held, **dynamics)
+            return type(self)(spikes, self.timesteps, self.gradient, packed)
         return self._with(lif(self.over_time(), **dynamics))
 
     def normalise(self, norm: Any) -> Self:
@@ -88,7 +88,7 @@ class Unrolled(Signal):
         if name in DROPOUTS:
             scale, shift = dropout_scale_shift(name, func, self.sample, *dropout_arguments(*args[1:], **kwargs))
             return self._with(self._values * scale + shift)
-        if name in LINEAR and self._bytes is not None and torch.is_grad_enabled():
+        if name in LINEAR and self._packed is not None and torch.is_grad_enabled():
             return self._with(self._linear(name, func, *args[1:], **kwargs))
         return self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
 
@@ -104,14 +104,14 @@ class Unrolled(Signal):
     def _linear(
         self, name: str, func: Callable[..., Any], weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """A layer on spikes, which keeps them in 8 bits for its gradient."""
-        assert self._bytes is not None
+        """A layer on spikes, which keeps them in bits for its gradient."""
+        assert self._packed is not None
         frozen = weight.detach(), None if bias is None else bias.detach()
         with torch.no_grad():
             value = fold_time(func, self._values.detach(), *frozen, *args, **kwargs)
         weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
-        x, kept = self._values.flatten(0, 1).to(value.dtype), self._bytes.flatten(0, 1)
-        folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=kept, **kwargs)
+        x = self._values.flatten(0, 1).to(value.dtype)
+        folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=self._packed, **kwargs)
         return folded.unflatten(0, value.shape[:2])
 
     def _with(self, values: Tensor | NormalisedCurrent) -> Self:

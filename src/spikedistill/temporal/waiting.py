@@ -23,6 +23,6 @@ def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor]) -> Nor
     if not isinstance(waiting, NormalisedCurrent) or waiting.residual is not None:
         return None
     residual = values(other)
-    if residual.shape != waiting.x.shape or residual.dtype != waiting.x.dtype or not residual.is_contiguous():
+    if residual.shape != waiting.x.shape or residual.dtype != waiting.x.dtype:
         return None
-    return waiting.plus(residual, getattr(other, "_bytes", None))
+    return waiting.plus(residual, getattr(other, "_packed", None))

@@ -1,0 +1,70 @@
+"""When the dynamics are compiled, and how.
+
+Eager PyTorch writes every intermediate of every timestep to memory, which costs several times what the arithmetic does. The same
+equations, compiled, read the currents and write the spikes once. The eager path stays the reference: small tensors, machines
+without a C++ compiler and networks that are compiled as a whole use it.
+"""
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Below so many elements the eager path is fast enough that compiling is not earned back.
+MIN_ELEMENTS = 2**19
+_pays_off = ContextVar("_pays_off", default=True)
+
+logger = logging.getLogger("spikedistill")
+
+
+def applies(current: Tensor, times: int = 1) -> bool:
+    """Whether `times` as much as the currents `[T, B, ...]` is worth the compiled path, and there is one."""
+    if current.numel() * times < MIN_ELEMENTS or torch.compiler.is_compiling():
+        return False
+    return _pays_off.get() and compiler_works()
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Keep to the eager path inside: for work of a few passes, where compiling would take longer than they do."""
+    token = _pays_off.set(False)
+    try:
+        yield
+    finally:
+        _pays_off.reset(token)
+
+
+@functools.cache
+def compiler_works() -> bool:
+    """Whether `torch.compile` works on this machine; where it does not, one log line says so."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler's own parts
+            torch.compile(torch.neg)(torch.zeros(2))
+    except Exception as error:
+        logger.warning("torch.compile does not work here, so LIF layers run without it: %s", str(error).splitlines()[0])
+        return False
+    return True
+
+
+@functools.cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which takes no part in a graph, compiled once for each T and set of options and for every size of the rest."""
+    from torch.fx.experimental import _config as shapes
+
+    fused = torch.compile(function, dynamic=True, fullgraph=True)
+
+    def call(*arguments: Any) -> Any:
+        # without a past and a base, which would be compiled for anew; so would sizes that happen to be equal
+        plain = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
+        # every T is a loop of its own: more of them than PyTorch expects of one function
+        with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=256), shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            return fused(*plain)
+
+    return call

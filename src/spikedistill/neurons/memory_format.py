@@ -1,0 +1,33 @@
+"""Sequences as they lie in memory: `[T, B, C, N]`, or `[T, B, N, C]` where the channels come last, N being all positions."""
+
+import torch
+from torch import Tensor
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether each timestep of `[T, B, C, H, W]` lies in memory as `[B, H, W, C]`; false where it lies as it reads."""
+    return x.ndim == 5 and not x[0].is_contiguous() and x[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether `[T, B, C, ...]` lies in memory in one of the two orders, without gaps or repetitions."""
+    return x.is_contiguous() or (is_channels_last(x) and x.permute(0, 1, 3, 4, 2).is_contiguous())
+
+
+def as_stored(x: Tensor, like: Tensor) -> Tensor:
+    """`[t, B, C, ...]` as `like` lies in memory: `[t, B, C, N]`, or `[t, B, N, C]`; a view where x lies so too."""
+    if is_channels_last(like):
+        return x.permute(0, 1, 3, 4, 2).contiguous().flatten(2, 3)
+    return x.contiguous().flatten(3) if x.ndim > 3 else x.reshape(len(x), 1, 1, -1)
+
+
+def as_shown(stored: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `as_stored`: a view `[t, B, C, ...]` with the samples' shape of `like`."""
+    if is_channels_last(like):
+        return stored.unflatten(2, like.shape[3:]).permute(0, 1, 4, 2, 3)
+    return stored.view(len(stored), *like.shape[1:])
+
+
+def per_channel(values: Tensor, like: Tensor) -> Tensor:
+    """`[C]` in the form that broadcasts over `as_stored(like, like)`."""
+    return values if is_channels_last(like) else values.unsqueeze(1)
