@@ -119,8 +119,11 @@ class TrainerConfig(_Section):
     """Devices, or processes on a CPU."""
     nodes: AtLeastOne = 1
     """Machines."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    """Arithmetic of convolutions; membranes and batch-norm statistics stay in float32 or better."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    """Arithmetic of convolutions; membranes and batch-norm statistics stay in float32 or better. auto measures a step in float32
+    and in bf16, each with the channels last in memory or not, and takes the fastest."""
+    channels_last: bool = False
+    """Keep images and weights with the channels last in memory, which some machines compute faster."""
     sync_batch_norm: bool = False
     """Batch-norm statistics over the batches of all devices together, rather than each device's own."""
     accumulate: AtLeastOne = 1

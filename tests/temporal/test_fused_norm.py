@@ -181,3 +181,27 @@ def test_a_residual_waits_on_either_side_and_in_place(monkeypatch):
     for other in outcomes[1:]:
         for ours, expected in zip(other, outcomes[0], strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_one_timestep_at_a_time_is_the_whole_sequence(memory_format, monkeypatch):
+    """Also where samples leave."""
+    torch.manual_seed(0)
+    network = Residual().to(dtype=f64, memory_format=memory_format)
+    model, x = temporal(network), torch.randn(T, 4, 2, 6, 5, dtype=f64)
+    with torch.no_grad():
+        model(x)
+        model.eval()
+        monkeypatch.setattr(compiler, "MIN_ELEMENTS", 2**60)
+        whole = model(x)
+        monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+        state, samples = None, torch.arange(4)
+        for t in range(T):
+            logits, state = model.step(x[t, samples], state)
+            torch.testing.assert_close(logits, whole[t, samples], rtol=1e-9, atol=1e-11)
+            state, samples = (
+                {key: value[[2, 0]] for key, value in state.items()} if t == 0 else state,
+                samples[[2, 0]] if t == 0 else samples,
+            )
+    assert len(state) == 4
+    assert whole.std() > 1e-3

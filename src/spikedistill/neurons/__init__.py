@@ -1,6 +1,6 @@
 """Currents to spikes: leaky integrate-and-fire dynamics over a sequence, one step of them, and their surrogate gradients."""
 
-from .dynamics import are_numbers, lif, lif_step, norm_lif
+from .dynamics import are_numbers, lif, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
 from .fused_norm import NormalisedCurrent, can_wait
 from .modules import LIF
@@ -22,4 +22,5 @@ __all__ = [
     "lif_step",
     "norm_lif",
     "norm_lif_response",
+    "norm_lif_step",
 ]

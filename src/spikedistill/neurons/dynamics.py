@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .compiler import applies
 from .fused import fused_lif
-from .fused_norm import NormalisedCurrent, fused_norm_lif
+from .fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate, spike
 
@@ -130,6 +130,20 @@ def lif_step(
         incoming, membrane, decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate)
     )
     return spikes.to(current.dtype), membrane
+
+
+def norm_lif_step(
+    current: NormalisedCurrent,
+    state: Tensor | None,
+    *,
+    decay: float = 0.5,
+    threshold: float = 1.0,
+    v_reset: float | None = None,
+    v_init: float = 0.0,
+    **for_gradient: object,
+) -> tuple[Tensor, Tensor]:
+    """`lif_step`, without a graph, of currents `[1, B, C, ...]` whose batch-norm has waited."""
+    return fused_norm_lif_step(current, state, decay, threshold, v_reset, v_init)
 
 
 def _advance(

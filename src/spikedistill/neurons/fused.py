@@ -86,6 +86,20 @@ def fire_sequence(
     return compiled(_fire)(x, scale, shift, residual, decay, threshold, v_reset, v_init, for_gradient, packed)
 
 
+def fire_once(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: Tensor,
+    decay: float,
+    threshold: float,
+    v_reset: float | None,
+) -> tuple[Tensor, Tensor]:
+    """One timestep, `[1, ...]` as stored: the spikes like x, and the membrane after them in the precision of the scale."""
+    return compiled(_fire_once)(x, scale, shift, residual, membrane, decay, threshold, v_reset)
+
+
 def gradient_through_time(
     grad: Tensor,
     x: Tensor,
@@ -164,6 +178,21 @@ def _fire(
         torch.stack(starts) if starts else None,
         pack(spikes) if packed else None,
     )
+
+
+def _fire_once(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: Tensor,
+    decay: float,
+    threshold: float,
+    v_reset: float | None,
+) -> tuple[Tensor, Tensor]:
+    currents = currents_of(x, scale, shift, residual)
+    (spikes,), _, (after,) = _dynamics(currents, membrane[0], decay, threshold, v_reset)
+    return spikes.to(x.dtype).unsqueeze(0), after.unsqueeze(0)
 
 
 def _dynamics(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .compiler import applies
-from .fused import fire_sequence, gradient_through_time
+from .fused import fire_once, fire_sequence, gradient_through_time
 from .memory_format import as_shown, as_stored, is_dense, per_channel
 from .packed import PackedSpikes
 from .surrogate import Surrogate
@@ -89,6 +89,24 @@ def fused_norm_lif(
     options = (decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
     spikes, bits = _NormLIF.apply(current.x, current.weight, current.bias, current.residual, current, options)
     return spikes, None if bits is None else PackedSpikes(len(spikes), bits)
+
+
+def fused_norm_lif_step(
+    current: NormalisedCurrent,
+    state: Tensor | None,
+    decay: float,
+    threshold: float,
+    v_reset: float | None,
+    v_init: float,
+) -> tuple[Tensor, Tensor]:
+    """`lif_step` of currents `[1, B, C, ...]` that are not computed yet, without a graph."""
+    x, (scale, shift) = current.x, current.scale_and_shift()
+    stored = as_stored(x, x)
+    residual = None if current.residual is None else as_stored(current.residual, x)
+    first = torch.full_like(stored, v_init, dtype=scale.dtype)
+    membrane = first if state is None else as_stored(state.unsqueeze(0), x)
+    spikes, after = fire_once(stored, scale, shift, residual, membrane, decay, threshold, v_reset)
+    return as_shown(spikes, x)[0], as_shown(after, x)[0]
 
 
 class _NormLIF(torch.autograd.Function):

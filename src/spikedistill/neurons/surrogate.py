@@ -23,8 +23,8 @@ def _exp_of_minus(x: Tensor) -> Tensor:
     """exp(-x) for x >= 0."""
     if not (torch.compiler.is_compiling() and x.dtype == torch.float32 and x.device.type == "cpu"):
         return torch.exp(-x)
-    # A compiled loop on a CPU calls exp as a function, which costs as much as all else in it. Instead: exp(-8) times the 16th power of
-    # exp(0.5 - x / 16) by its Taylor series, exact to 1e-5 of its value up to x = 16; less than 2e-7 is left from there on.
+    # A compiled loop on a CPU calls exp as a function, which costs as much as all else in it. Instead: exp(-8) times the 16th power
+    # of exp(0.5 - x / 16) by its Taylor series, exact to 1e-5 of its value up to x = 16; less than 2e-7 is left from there on.
     part = 0.5 - x.clamp(max=16) * (1 / 16)
     power = part * (1 / math.factorial(7)) + 1 / math.factorial(6)
     for k in range(5, -1, -1):

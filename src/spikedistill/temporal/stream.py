@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import lif_step
-from .batch_norm import BatchNormCall
+from ..neurons import NormalisedCurrent, are_numbers, can_wait, lif_step, norm_lif_step
+from .batch_norm import BatchNormCall, running_statistics
 from .dropout import dropout_arguments
-from .operations import DROPOUTS, LAYERS, PER_TIMESTEP
+from .operations import ADDITIONS, DROPOUTS, LAYERS, PER_TIMESTEP
 from .signal import Signal, check_layer, replace_signals
+from .waiting import sum_in_waiting
 
 
 class Membranes:
@@ -49,17 +50,24 @@ class Stream(Signal):
     gradient = "step"
     timesteps = 1
 
-    def __init__(self, value: Tensor, membranes: Membranes) -> None:
-        self._value = value
+    def __init__(self, value: Tensor | NormalisedCurrent, membranes: Membranes) -> None:
+        self._held = value
         self._membranes = membranes
 
     @property
+    def _value(self) -> Tensor:
+        if isinstance(self._held, NormalisedCurrent):
+            self._held = self._held.value()[0]
+        return self._held
+
+    @property
     def sample(self) -> Tensor:
-        return self._value
+        # of a current that waits, x has the shape, dtype and device
+        return self._held.x[0] if isinstance(self._held, NormalisedCurrent) else self._held
 
     @property
     def requires_grad(self) -> bool:
-        return self._value.requires_grad
+        return self._held.requires_grad
 
     def over_time(self) -> Tensor:
         return self._value.unsqueeze(0)
@@ -68,13 +76,16 @@ class Stream(Signal):
         return self._value
 
     def become(self, other: Any) -> None:
-        self._value = other._value
+        self._held = other._held
 
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
         key = self._membranes.key_of(neuron)
-        dynamics = neuron.dynamics(self.ndim)
-        spikes, membrane = lif_step(self._value, self._membranes.before.get(key), **dynamics)
+        dynamics, before = neuron.dynamics(self.ndim), self._membranes.before.get(key)
+        if isinstance(self._held, NormalisedCurrent) and are_numbers(dynamics["decay"], dynamics["v_init"]):
+            spikes, membrane = norm_lif_step(self._held, before, **dynamics)
+        else:
+            spikes, membrane = lif_step(self._value, before, **dynamics)
         self._membranes.after[key] = membrane
         return self._with(spikes)
 
@@ -92,18 +103,29 @@ class Stream(Signal):
         return self._with(norm.at(self._value, timestep))
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name in ADDITIONS and len(args) == 2 and not kwargs:
+            waiting = sum_in_waiting(*args, lambda signal: signal._value.unsqueeze(0))
+            if waiting is not None:
+                return self._with(waiting)
         if name not in LAYERS and name not in PER_TIMESTEP:
             self.refuse(name)
         if name in LAYERS:
             check_layer(self, name, args, kwargs)
-        if name == "batch_norm" and BatchNormCall(*args[1:], **kwargs).training:
-            self.refuse(
-                name, "without running statistics it needs all timesteps at once; call the model on the sequence"
-            )
+        if name == "batch_norm":
+            call = BatchNormCall(*args[1:], **kwargs)
+            if call.training:
+                self.refuse(
+                    name, "without running statistics it needs all timesteps at once; call the model on the sequence"
+                )
+            x = self._value.unsqueeze(0)
+            if can_wait(x) and not torch.is_grad_enabled():
+                statistics = running_statistics(x, call)
+                waiting = NormalisedCurrent(x, call.weight, call.bias, *statistics, call.eps, batch=False)
+                return self._with(waiting.detached())
         if name in DROPOUTS and dropout_arguments(*args[1:], **kwargs)[1]:
             self.refuse(name, "in training mode its mask belongs to all timesteps; call the model on the sequence")
         out = func(*replace_signals(args, lambda s: s._value), **replace_signals(kwargs, lambda s: s._value))
         return pytree.tree_map(self._with, out)
 
-    def _with(self, value: Tensor) -> Self:
+    def _with(self, value: Tensor | NormalisedCurrent) -> Self:
         return type(self)(value, self._membranes)

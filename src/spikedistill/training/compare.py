@@ -34,7 +34,8 @@ def compare(
         The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
 
     Raises:
-        ValueError: for fewer than two methods, a recipe named twice, or a run there that was begun with other settings.
+        ValueError: for fewer than two methods, a recipe named twice, a precision left open, or a run there that was begun
+            with other settings.
         FileNotFoundError: where a method was not trained in `equal_time`.
         RuntimeError: where a run failed; what is finished stays.
     """
@@ -45,6 +46,8 @@ def compare(
         raise ValueError(
             f"a comparison takes two or more different recipes and different seeds; got {names} and {list(seeds)}"
         )
+    if any(config.trainer.precision == "auto" for config in configs):
+        raise ValueError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
     planned = [config for seed in seeds for config in _with_teachers(configs, seed, seeds[0], out)]
     for config in planned:
         if RunFolder(config.run_folder).config_file.is_file():

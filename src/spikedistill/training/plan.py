@@ -61,6 +61,8 @@ class Plan:
         """The untrained network, the same for the same seed; with its auxiliary heads, which `spec` leaves out."""
         torch.manual_seed(derive_seed(self.config.seed))
         network = create_model(**self.spec, branches=self.config.model.branches)
+        if self.config.trainer.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return synchronise_batch_norm(network) if self.config.trainer.sync_batch_norm else network
 
 

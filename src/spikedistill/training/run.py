@@ -19,6 +19,7 @@ from ..models import save_model
 from ..report import write_report
 from ..run_folder import RunFolder
 from .plan import Plan, make_plan
+from .precision import with_fastest_precision
 
 if TYPE_CHECKING:
     import lightning as L
@@ -46,10 +47,14 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     run = RunFolder(config.run_folder)
     resuming = config.resume == "auto" and run.config_file.is_file()
     if resuming:
+        config = _with_chosen_precision(config, run)
         check_same_run(config, run)
     if resuming and run.is_complete:
         return run.path
     plan = make_plan(config, teacher)
+    if config.trainer.precision == "auto":
+        plan = with_fastest_precision(plan)
+        config = plan.config
     trained = resuming and run.model.is_file()
     if is_main_process(config.trainer):
         if not resuming:
@@ -64,11 +69,16 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
 
 
 def check_processes(options: TrainerConfig) -> None:
-    """Refuse another number of processes than torchrun has started: each would train alone, in one folder.
+    """Refuse another number of processes than torchrun has started, each of which would train alone, in one folder; and processes
+    that would each choose a precision of their own.
 
     Raises:
-        ValueError: saying both numbers.
+        ValueError: saying both numbers, or what to name.
     """
+    if options.precision == "auto" and options.devices * options.nodes > 1:
+        raise ValueError(
+            "--trainer.precision auto measures in one process: with several devices or nodes name one, such as bf16-mixed"
+        )
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     started, expected = int(os.environ["WORLD_SIZE"]), options.devices * options.nodes
@@ -77,6 +87,15 @@ def check_processes(options: TrainerConfig) -> None:
             f"torchrun started {started} processes, but --trainer.devices {options.devices} on --trainer.nodes {options.nodes} "
             f"means {expected}: set them to its --nproc-per-node and --nnodes"
         )
+
+
+def _with_chosen_precision(config: Config, run: RunFolder) -> Config:
+    """The configuration with what the run in the folder has chosen where it was to choose."""
+    if config.trainer.precision != "auto":
+        return config
+    chosen = run.config().trainer
+    update = {"precision": chosen.precision, "channels_last": chosen.channels_last}
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update=update)})
 
 
 def is_main_process(options: TrainerConfig) -> bool:
@@ -195,6 +214,7 @@ def make_trainer(plan: Plan, run: RunFolder, *callbacks: "L.Callback") -> "L.Tra
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     options = plan.config.trainer
     scored = {"holdout": plan.holdout, "test": plan.dataset.test if options.track_test else None}
+    assert options.precision != "auto"  # train() has chosen
     own: list[L.Callback] = [
         EpochRecord(run, plan, {name: samples for name, samples in scored.items() if samples is not None}),
         *callbacks,
