@@ -46,11 +46,15 @@ def compiler_works() -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the compiler's own parts
-            torch.compile(torch.neg)(torch.zeros(2))
+            torch.compile(_probe)(torch.zeros(2))
     except Exception as error:
         logger.warning("torch.compile does not work here, so LIF layers run without it: %s", str(error).splitlines()[0])
         return False
     return True
+
+
+def _probe(x: Tensor) -> Tensor:
+    return -x
 
 
 @functools.cache

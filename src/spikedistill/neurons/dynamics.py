@@ -81,8 +81,8 @@ def norm_lif(
     surrogate: str | Surrogate = "sigmoid",
     v_init: float = 0.0,
     detach_membrane: bool = False,
-) -> tuple[Tensor, PackedSpikes | None]:
-    """`lif` of currents whose batch-norm has waited: the spikes `[T, B, ...]`, and where they have a graph the same in bits."""
+) -> tuple[Tensor, PackedSpikes]:
+    """`lif` of currents whose batch-norm has waited: the spikes `[T, B, ...]`, and the same in bits without a graph."""
     derivative = resolve_surrogate(surrogate)
     return fused_norm_lif(current, decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
 

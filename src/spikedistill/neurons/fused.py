@@ -38,7 +38,7 @@ class _FusedLIF(torch.autograd.Function):
     def forward(ctx: Any, current: Tensor, *options: Any) -> Tensor:
         stored = as_stored(current, current)
         scale, shift = _unit(current)
-        spikes, starts, _ = fire_sequence(stored, scale, shift, None, options, for_gradient=ctx.needs_input_grad[0])
+        spikes, _, starts = fire_sequence(stored, scale, shift, None, options, for_gradient=ctx.needs_input_grad[0])
         ctx.save_for_backward(current, starts)
         ctx.options = options
         return as_shown(spikes, current)
@@ -68,9 +68,8 @@ def fire_sequence(
     options: tuple[Any, ...],
     *,
     for_gradient: bool,
-    packed: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Spikes like x, and what their gradient needs.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Spikes like x, the same in bits, and what else their gradient needs.
 
     Args:
         x: `[T, ...]` as stored; the currents are x * scale + shift + residual.
@@ -79,11 +78,11 @@ def fire_sequence(
         options: decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane.
 
     Returns:
-        The spikes; for a gradient the membranes `[blocks - 1, ...]` at the start of each block but the first, None where there is
-        one block; if `packed`, the spikes in bits.
+        The spikes; in bits; for a gradient the membranes `[blocks - 1, ...]` at the start of each block but the first, None where
+        there is one block.
     """
     decay, threshold, v_reset, _, _, v_init, _ = options
-    return compiled(_fire)(x, scale, shift, residual, decay, threshold, v_reset, v_init, for_gradient, packed)
+    return compiled(_fire)(x, scale, shift, residual, decay, threshold, v_reset, v_init, for_gradient)
 
 
 def fire_once(
@@ -167,16 +166,15 @@ def _fire(
     v_reset: float | None,
     v_init: float,
     for_gradient: bool,
-    packed: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     currents = currents_of(x, scale, shift, residual)
     spikes, _, after = _dynamics(currents, torch.full_like(currents[0], v_init), decay, threshold, v_reset)
     sizes = _block_sizes(len(x))
     starts = [after[sum(sizes[:i]) - 1] for i in range(1, len(sizes))] if for_gradient else []
     return (
         torch.stack([fired.to(x.dtype) for fired in spikes]),
+        pack(spikes),
         torch.stack(starts) if starts else None,
-        pack(spikes) if packed else None,
     )
 
 

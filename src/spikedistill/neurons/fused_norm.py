@@ -84,11 +84,11 @@ def fused_norm_lif(
     derivative: Surrogate,
     v_init: float,
     detach_membrane: bool,
-) -> tuple[Tensor, PackedSpikes | None]:
-    """`lif` of currents that are not computed yet: the spikes, and where there will be a gradient the same in bits."""
+) -> tuple[Tensor, PackedSpikes]:
+    """`lif` of currents that are not computed yet: the spikes, and the same in bits without a graph."""
     options = (decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
     spikes, bits = _NormLIF.apply(current.x, current.weight, current.bias, current.residual, current, options)
-    return spikes, None if bits is None else PackedSpikes(len(spikes), bits)
+    return spikes, PackedSpikes(len(spikes), bits)
 
 
 def fused_norm_lif_step(
@@ -119,27 +119,25 @@ class _NormLIF(torch.autograd.Function):
         residual: Tensor | None,
         current: NormalisedCurrent,
         options: tuple[Any, ...],
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         scale, shift = current.scale_and_shift()
         for_gradient = any(ctx.needs_input_grad)
-        spikes, starts, bits = fire_sequence(
+        spikes, bits, starts = fire_sequence(
             as_stored(x, x),
             scale,
             shift,
             None if residual is None else as_stored(residual, x),
             options,
             for_gradient=for_gradient,
-            packed=for_gradient,
         )
+        bits = as_shown(bits, x)
+        ctx.mark_non_differentiable(bits)
         if for_gradient:
             packed = current.residual_spikes
             kept = residual if packed is None else packed.bits
             precise = None if weight is None else weight.to(scale.dtype)
             ctx.save_for_backward(x, precise, current.mean, current.inv_std, scale, shift, kept, starts)
             ctx.options, ctx.eps, ctx.batch, ctx.affine = options, current.eps, current.batch, bias is not None
-            assert bits is not None
-            bits = as_shown(bits, x)
-            ctx.mark_non_differentiable(bits)
         return as_shown(spikes, x), bits
 
     @staticmethod
