@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the user's mistake (a message of one line), 1 anything els
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -188,7 +189,8 @@ def _compare(arguments: list[str]) -> None:
     from .training import compare
 
     configs = [variant(text, settings) for text in options.recipes]
-    rows = compare(configs, options.seeds, options.out, equal_time=options.equal_time)
+    command = shlex.join(["spikedistill", "compare", *arguments])
+    rows = compare(configs, options.seeds, options.out, equal_time=options.equal_time, command=command)
     _print_leaderboard(rows, options.out)
 
 
@@ -215,6 +217,7 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
         table.add_row(row["method"].partition("-")[2], *shown, against)
     Console().print(table)
     print(f"leaderboard: {folder / 'leaderboard.csv'}")
+    print(f"report: {folder / 'report.html'}")
 
 
 _GRADIENTS_HELP = """\

@@ -92,10 +92,10 @@ def logits_of(T, N, C, seed=0):
     return 2.0 * noise + 2.5 * torch.nn.functional.one_hot(target, C), target
 
 
-def write_run(folder: Path, *, T=4, N=120, classes=CLASSES, channels=1, without=(), config=None) -> Path:
+def write_run(folder: Path, *, T=4, N=120, classes=CLASSES, channels=1, without=(), config=None, first_seed=0) -> Path:
     """A run folder with everything a report can show, but for the files and the keys of results.json in `without`."""
     folder.mkdir(parents=True, exist_ok=True)
-    logits, target = logits_of(T, N, len(classes))
+    logits, target = logits_of(T, N, len(classes), seed=first_seed)
     heldout = logits_of(T, N, len(classes), seed=1)
     last = timestep_metrics(logits, target)
     selected = timestep_metrics(*logits_of(T, N, len(classes), seed=2))

@@ -68,6 +68,11 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
     assert [float(run["accuracy_2"]) for run in runs[2:]] == pytest.approx(accuracies)
     metrics = (tmp_path / "digits-twkd" / "seed1" / "metrics.csv").read_text().splitlines()
     assert runs[3]["loss/twsd"] == list(csv.DictReader(metrics))[-1]["loss/twsd"]
+    page = (tmp_path / "report.html").read_text()
+    assert f"spikedistill compare --recipes digits-sce digits-twkd --seeds 0 1 --out {tmp_path}" in page
+    assert 'href="./digits-twkd/seed1/report.html"' in page
+    assert "digits-twkd & $" in (tmp_path / "leaderboard.tex").read_text()
+    assert (tmp_path / "accuracy.pdf").read_bytes().startswith(b"%PDF")
     assert float(rows[1]["area"]) == pytest.approx((float(rows[1]["accuracy_1"]) + float(rows[1]["accuracy_2"])) / 2)
     assert float(rows[1]["area_difference"]) == pytest.approx(float(rows[1]["area"]) - float(rows[0]["area"]))
 

@@ -17,6 +17,7 @@ from ..models import Branched, load_model
 from ..objectives.submodels import prefix_means
 from ..run_folder import RunFolder, dataset_of
 from ..temporal import Temporal
+from .deployment import deployment, energy_per_timestep
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
@@ -35,6 +36,7 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
         What results.json holds: `{schema, timesteps, last: {ensemble: [{k, accuracy, nll, ece, confidence, ...}],
         single: [...], ...}, cost: {images_per_s, peak_mib}, ...}`; `ensemble` scores the mean logits of the first k timesteps,
         `single` those of timestep k alone. `selected` holds the same for the epoch that a hold-out selected, where there was one.
+        `deployment` holds what exit policies give, for a spiking network of two timesteps or more: see `deployment.deployment`.
 
     Raises:
         FileNotFoundError: where the run or its data set is missing.
@@ -54,7 +56,12 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
     tensors: dict[str, Tensor] = {}
     for name, file in (("selected", folder.selected_model), ("last", folder.model)):
         if file.is_file():
-            results[name], tensors = score(load_model(file), config, dataset, heldout, batch_size)
+            model = load_model(file)
+            results[name], tensors = score(model, config, dataset, heldout, batch_size)
+    if config.timesteps > 1 and config.model.neuron == "lif":
+        estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)
+        accuracy = [entry["accuracy"] for entry in results["last"]["ensemble"]]
+        results["deployment"] = deployment(tensors["logits"], tensors["targets"], accuracy, estimate)
     best = best_test_epoch(folder, config.timesteps)
     if best is not None:
         results["best_test"] = best

@@ -1,6 +1,8 @@
-"""A run, or what a network did on one sample, as plots and as a self-contained web page."""
+"""A run, a comparison, or what a network did on one sample, as plots and as a self-contained web page."""
 
+from .comparison import write_comparison
 from .page import write_report
+from .paper import write_paper_files
 from .recording import membranes, raster, write_recording
 
-__all__ = ["membranes", "raster", "write_recording", "write_report"]
+__all__ = ["membranes", "raster", "write_comparison", "write_paper_files", "write_recording", "write_report"]

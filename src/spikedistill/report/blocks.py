@@ -138,6 +138,18 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Chooser:
+    """A policy and a threshold to choose, and what they give: the script of the same name fills the figures in from `data`."""
+
+    kind: ClassVar[str] = "chooser"
+    timesteps: int
+    policies: Sequence[str]
+    samples: Sequence[Sample]
+    unit: str  # of energy; empty where it is unknown
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the page under its own heading."""
 

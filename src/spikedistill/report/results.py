@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from ..evaluation.exits import Policy
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Timestep = Annotated[int, Field(ge=1)]
 Defined = Annotated[float | None, AfterValidator(lambda number: number if math.isfinite(number or 0.0) else None)]
@@ -80,6 +82,41 @@ class Cost(BaseModel):
     peak_mib: float | None = None
 
 
+class Energy(BaseModel):
+    """The estimated energy of each timestep, in picojoules per sample, from so many test samples."""
+
+    costs: str
+    samples: int
+    uncounted_macs: int = 0
+    total_pj: list[float]
+
+
+class Fixed(BaseModel):
+    """All samples stop after k timesteps."""
+
+    k: Timestep
+    accuracy: Fraction
+    energy_pj: float | None
+
+
+class Exit(BaseModel):
+    """Samples stop where a policy's score reaches the threshold; None lets all run to the end."""
+
+    threshold: float | None
+    accuracy: Fraction
+    mean_exit: float
+    leaving: list[Fraction]
+    energy_pj: float | None
+
+
+class Deployment(BaseModel):
+    """What the last epoch offers between the quickest answer and the surest."""
+
+    energy: Energy | None
+    fixed: list[Fixed]
+    policies: dict[Policy, Annotated[list[Exit], Field(min_length=1)]]
+
+
 class GradientRow(BaseModel):
     """A row of gradients.csv: one rule's gradient of one layer against BPTT's, at T timesteps; None where it is undefined."""
 
@@ -105,3 +142,4 @@ class Results(BaseModel):
     selected: View | None = None
     best_test: BestTest | None = None
     cost: Cost = Cost()
+    deployment: Deployment | None = None

@@ -6,6 +6,7 @@ Shapes: T timesteps, N test samples, C classes, n stored sample images.
 import csv
 import math
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..evaluation.calibration import BINS, as_arrays
 from ..run_folder import RunFolder
-from .results import GradientRow, Results
+from .results import Deployment, Exit, Fixed, GradientRow, Results
 
 Epochs = dict[str, list[float | None]]  # columns of metrics.csv; None where a cell is empty or not finite
 
@@ -168,6 +169,23 @@ def _check_results(results: Results, path: Path) -> None:
                     f"{path}: expected {results.timesteps} firing rates of layer {layer.layer}, "
                     f"got {len(layer.rates)}: {_again(path)}"
                 )
+    if results.deployment is not None:
+        _check_deployment(results.deployment, every_k, path)
+
+
+def _check_deployment(deployment: Deployment, every_k: list[int], path: Path) -> None:
+    found = [entry.k for entry in deployment.fixed]
+    if found != every_k:
+        raise ValueError(f"{path}: expected deployment.fixed at k = {every_k}, got {found}: {_again(path)}")
+    for policy, points in deployment.policies.items():
+        for point in points:
+            if len(point.leaving) != len(every_k):
+                raise ValueError(
+                    f"{path}: expected {len(every_k)} shares that leave under {policy}, got {len(point.leaving)}: {_again(path)}"
+                )
+    entries: list[Fixed | Exit] = [*deployment.fixed, *chain.from_iterable(deployment.policies.values())]
+    if {entry.energy_pj is None for entry in entries} != {deployment.energy is None}:
+        raise ValueError(f"{path}: expected an energy at every point of deployment, or at none: {_again(path)}")
 
 
 def _check_logits(run: Run, path: Path) -> None:

@@ -11,12 +11,18 @@ from ..config import Config, ObjectiveConfig
 from ..evaluation.comparison import every_run, leaderboard
 from ..files import write_rows
 from ..objectives import create_objective
+from ..report import write_comparison, write_paper_files
 from ..run_folder import RunFolder
 from .run import check_same_run, train
 
 
 def compare(
-    configs: Sequence[Config], seeds: Sequence[int], out: Path, *, equal_time: Path | None = None
+    configs: Sequence[Config],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    equal_time: Path | None = None,
+    command: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
 
@@ -26,9 +32,11 @@ def compare(
     Args:
         configs: one per method; the first is the baseline.
         seeds: the seeds that every method is trained with.
-        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and leaderboard.csv and runs.csv beside them.
+        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them leaderboard.csv and runs.csv,
+            the page report.html, and for papers leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, at the speeds measured there.
+        command: what repeats the comparison, for its page.
 
     Returns:
         The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
@@ -59,7 +67,10 @@ def compare(
     runs = {name: [out / name / f"seed{seed}" for seed in seeds] for name in names}
     rows = leaderboard(runs, baseline=names[0])
     write_rows(out / "leaderboard.csv", rows)
-    write_rows(out / "runs.csv", every_run(runs))
+    each = every_run(runs)
+    write_rows(out / "runs.csv", each)
+    write_paper_files(out, rows)
+    write_comparison(out, rows, runs, each, command=command)
     return rows
 
 

@@ -8,6 +8,7 @@ from .accuracy import accuracy_section
 from .calibration import calibration_section
 from .configuration import configuration_section, cost_section
 from .confusion import confusion_section
+from .deployment import deployment_section
 from .firing import firing_section
 from .gradients import gradients_section
 from .samples import samples_section
@@ -20,6 +21,7 @@ SECTIONS = (
     firing_section,
     confusion_section,
     samples_section,
+    deployment_section,
     gradients_section,
     cost_section,
     configuration_section,

@@ -9,6 +9,7 @@
     for (const [name, figure] of Object.entries(JSON.parse(coloured))) {
       Plotly.react("plot-" + name, figure.data, figure.layout, { responsive: true, displayModeBar: false });
     }
+    document.dispatchEvent(new Event("drawn"));
   }
 
   dark.addEventListener("change", draw);

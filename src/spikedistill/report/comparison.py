@@ -1,0 +1,270 @@
+"""A comparison of several methods as one web page: who is better, by how much, and how sure that is."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from ..files import write_atomically
+from ..run_folder import RunFolder
+from . import figures
+from .blocks import Code, Column, Number, Numbers, Page, Plot, Plots, Row, Section, Table, Terms, decimals
+from .page import render
+
+METHOD = Column("method", "Method")
+NBSP = "\N{NO-BREAK SPACE}"  # a number and its uncertainty stay on one line on a phone
+
+
+def write_comparison(
+    folder: Path,
+    rows: Sequence[Row],
+    runs: Mapping[str, Sequence[Path]],
+    each: Sequence[Row],
+    *,
+    command: str | None = None,
+) -> Path:
+    """Write `report.html` into the folder of a comparison, readable offline; the same input gives the same bytes.
+
+    Args:
+        folder: of the comparison.
+        rows: of the leaderboard, the baseline first; see `spikedistill.evaluation.comparison.leaderboard`.
+        runs: run folders of each method, one per seed; the page links to their own reports.
+        each: one row per run, in the order of `runs`; see `spikedistill.evaluation.comparison.every_run`.
+        command: what repeats the comparison, where it was started from the command line.
+
+    Returns:
+        The path of the page.
+    """
+    board = [_without_nan(row) for row in rows]
+    sections = [
+        Section("accuracy", "Accuracy over timesteps", [_words(board), _leaderboard(board), Plots([_curves(board)])]),
+        Section(
+            "differences", "Differences to the baseline", [Plots([_differences(board)]), *_difference_tables(board)]
+        ),
+        Section("cost", "Cost", [_cost(board)]),
+        Section("runs", "Every run", [_runs(folder, board, runs, each)]),
+    ]
+    if command:
+        caption = (
+            "Command to repeat the comparison; runs that are finished in its folder are kept, another --out trains anew"
+        )
+        sections.append(Section("repeat", "Repeat", [Code(caption, command)]))
+    dataset, seeds = board[0]["method"].partition("-")[0], board[0]["seeds"]
+    page = Page(
+        kind="comparison",
+        title=f"{dataset}: {len(board)} methods",
+        subject=f"{_seeds(seeds)} for every method, one network for all k up to {timesteps(board)}; "
+        f"the test set after the last epoch. The baseline is {board[0]['method']}.",
+        verdict=verdict(board),
+        numbers=_numbers(board),
+        sections=sections,
+    )
+    path = folder / "report.html"
+    write_atomically(path, render(page))
+    return path
+
+
+def timesteps(rows: Sequence[Row]) -> int:
+    """The largest k of a leaderboard."""
+    return sum(key.removeprefix("accuracy_").isdigit() for key in rows[0])
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Which method leads over all k, and how many can be told from the baseline, in two sentences."""
+    baseline, *others = rows
+    best = max(rows, key=lambda row: row["area"])
+    if best is baseline:
+        leader = (
+            f"No method is better over all k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %."
+        )
+    else:
+        leader = (
+            f"Best over all k is {best['method']} with {best['area']:.2f} %: {best['area_difference']:+.2f} points "
+            f"[{best['area_low']:+.2f}, {best['area_high']:+.2f}] from the baseline, {baseline['method']}."
+        )
+    told = sum(row["area_p"] < 0.05 for row in others)
+    if len(others) == 1:
+        return f"{leader} The two {'can' if told else 'cannot'} be told apart."
+    return f"{leader} Of the {len(others)} other methods {told or 'none'} can be told from the baseline."
+
+
+def p_value(p: float, comparisons: int) -> str:
+    """A corrected p-value as it is written: of so many comparisons, 2000 resamples resolve none below 0.001 each."""
+    return f"< {0.001 * comparisons:.3f}" if p == 0 else f"{p:.3f}"
+
+
+@dataclass(frozen=True)
+class _Spread(Column):
+    """A mean with its standard deviation over seeds, where there are several."""
+
+    def text(self, row: Row) -> str:
+        spread = f" ±{NBSP}{row[f'{self.key}_std']:.2f}" if row["seeds"] > 1 else ""
+        return f"{row[self.key]:.2f}{spread}"
+
+
+def _words(rows: Sequence[Row]) -> Terms:
+    terms = [
+        ("k", "The number of timesteps the one trained network has run when it answers."),
+        ("Mean over k", "The mean of the accuracies at every k: how good the network is wherever it is stopped."),
+    ]
+    if rows[0]["seeds"] > 1:
+        terms.append(("±", "Standard deviation over the seeds."))
+    else:
+        terms.append(("One seed", "How much accuracy changes from one training to the next is not known."))
+    return Terms(terms)
+
+
+def _leaderboard(rows: Sequence[Row]) -> Table:
+    columns = [_Spread(f"accuracy_{k}", f"k = {k}", "%") for k in range(1, timesteps(rows) + 1)]
+    over = f"over {_seeds(rows[0]['seeds'])}"
+    caption = f"Leaderboard: test accuracy after the last epoch, {over}; the baseline first"
+    return Table("leaderboard", caption, [METHOD, *columns, _Spread("area", "Mean over k", "%")], rows)
+
+
+def _curves(rows: Sequence[Row]) -> Plot:
+    K = range(1, timesteps(rows) + 1)
+    curves = {row["method"]: [(row[f"accuracy_{k}"], row[f"accuracy_{k}_std"]) for k in K] for row in rows}
+    keys = [key for k in K for key in (f"accuracy_{k}", f"accuracy_{k}_std")] + ["area", "area_std"]
+    titles = [text for k in K for text in (f"k = {k}", f"its deviation, k = {k}")] + ["mean over k", "its deviation"]
+    columns = [Column(key, title, write=decimals(4)) for key, title in zip(keys, titles, strict=True)]
+    several = rows[0]["seeds"] > 1
+    return Plot(
+        name="accuracy",
+        title="Test accuracy at every k",
+        note=("Bars are standard deviations over seeds. " if several else "")
+        + "Methods stand side by side at each k; a click on a name hides it, two leave it alone.",
+        alt="Line plot of test accuracy over k for every method. "
+        + "; ".join(f"{name}: {', '.join(f'{mean:.1f}' for mean, _ in curve)} %" for name, curve in curves.items()),
+        figure=figures.methods(curves),
+        table=Table("accuracy", "Test accuracy at every k and its standard deviation, %", [METHOD, *columns], rows),
+        height=380 + 12 * len(rows),
+    )
+
+
+def _what(rows: Sequence[Row]) -> dict[str, str]:
+    """The figures that methods are compared by: the beginning of their keys, and their names."""
+    last = timesteps(rows)
+    return {"area": "mean over k", f"accuracy_{last}": f"k = {last}"}
+
+
+def _differences(rows: Sequence[Row]) -> Plot:
+    others = rows[1:]
+    found = {
+        title: {row["method"]: (row[f"{key}_difference"], row[f"{key}_low"], row[f"{key}_high"]) for row in others}
+        for key, title in _what(rows).items()
+    }
+    parts = ((f"{key}_difference", f"{key}_low", f"{key}_high") for key in _what(rows))
+    keys = [key for part in parts for key in part]
+    titles = [f"{title}: {part}" for title in _what(rows).values() for part in ("difference", "low", "high")]
+    columns = [Column(key, title, write=lambda v: f"{v:+.4f}") for key, title in zip(keys, titles, strict=True)]
+    told = ", ".join(f"{row['method']} {row['area_difference']:+.2f}" for row in others)
+    return Plot(
+        name="differences",
+        title=f"Difference to {rows[0]['method']}",
+        note="Points of accuracy with 95 % intervals; one that contains 0 means that the two could not be told apart.",
+        alt=f"Differences to the baseline in points of accuracy, mean over k: {told}.",
+        figure=figures.differences(found),
+        table=Table("differences", "Differences and the ends of their intervals, points", [METHOD, *columns], others),
+        height=130 + 56 * len(others),
+    )
+
+
+@dataclass(frozen=True)
+class _Interval(Column):
+    """A difference with its interval."""
+
+    def text(self, row: Row) -> str:
+        name = self.key.removesuffix("_difference")
+        return f"{row[self.key]:+.2f} [{row[f'{name}_low']:+.2f},{NBSP}{row[f'{name}_high']:+.2f}]"
+
+
+def _difference_tables(rows: Sequence[Row]) -> list[Table | Terms]:
+    columns = [METHOD]
+
+    def write(p: float) -> str:
+        return p_value(p, len(rows) - 1)
+
+    for key, title in _what(rows).items():
+        columns.append(_Interval(f"{key}_difference", f"Difference, {title}", "points [95 %]"))
+        columns.append(Column(f"{key}_p", f"p, {title}", write=write))
+    words = [
+        (
+            "Difference",
+            "Paired: the same seeds and the same test samples. The interval holds for other seeds and other "
+            "samples, which a hierarchical bootstrap resamples.",
+        ),
+        (
+            "p",
+            "How likely a difference as large would be if there were none, corrected for the number of methods (Holm).",
+        ),
+    ]
+    caption = f"Differences to {rows[0]['method']}, seeds and test samples resampled"
+    return [Table("against", caption, columns, rows[1:]), Terms(words)]
+
+
+def _cost(rows: Sequence[Row]) -> Table:
+    columns = [
+        METHOD,
+        Column("seeds", "Seeds"),
+        Column("epochs", "Epochs"),
+        Column("images_per_s", "Training speed", "images/s", lambda v: f"{v:,.0f}"),
+        Column("peak_mib", "Peak memory in training", "MiB", lambda v: f"{v:,.0f}"),
+        Column("firing_rate", "Firing rate", "spikes per neuron and timestep", decimals(3)),
+    ]
+    return Table("cost", "What each method took: medians over its runs, and its mean firing rate", columns, rows)
+
+
+def _runs(folder: Path, rows: Sequence[Row], runs: Mapping[str, Sequence[Path]], each: Sequence[Row]) -> Table:
+    last = timesteps(rows)
+    paths = [path for found in runs.values() for path in found]
+    shown = []
+    for path, row in zip(paths, each, strict=True):
+        accuracies = {key: row[key] for key in (f"accuracy_{last}", "area")}
+        shown.append(
+            {
+                "run": _relative(path, folder),
+                "seed": row["seed"],
+                "report": _relative(RunFolder(path).report, folder),
+                **accuracies,
+            }
+        )
+    columns = [
+        Column("run", "Run"),
+        Column("seed", "Seed"),
+        Column(f"accuracy_{last}", f"k = {last}", "%", decimals(2)),
+        Column("area", "Mean over k", "%", decimals(2)),
+        Column("report", "Its own report", write=_link),
+    ]
+    return Table("runs", "Every run, with a link to its own report", columns, shown)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _link(path: str) -> str:
+    from markupsafe import Markup
+
+    # after "./" a colon in the name is no scheme
+    return Markup('<a href="./{}">report</a>').format(quote(path))
+
+
+def _numbers(rows: Sequence[Row]) -> Numbers:
+    best = max(rows, key=lambda row: row["area"])
+    shown = {"baseline": rows[0]} if best is rows[0] else {"best": best, "baseline": rows[0]}
+    return Numbers(
+        [
+            Number(f"area_{name}", row["area"], f"{row['area']:.2f} %", f"mean over k, {row['method']}", note=name)
+            for name, row in shown.items()
+        ]
+    )
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _without_nan(row: Row) -> Row:
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}

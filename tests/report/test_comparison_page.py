@@ -1,0 +1,277 @@
+"""The page, the table and the figure of a comparison: what they show is what leaderboard.csv holds."""
+
+import csv
+import json
+import math
+import re
+import zlib
+from urllib.parse import unquote
+
+import plotly.graph_objects as go
+import pytest
+from conftest import CONFIG, write_run
+
+from spikedistill.evaluation.comparison import every_run, leaderboard
+from spikedistill.files import write_rows
+from spikedistill.report import figures, write_comparison, write_paper_files
+from spikedistill.report.comparison import verdict
+from spikedistill.report.paper import accuracy_figure, latex_table
+
+NASTY = "tiny-a<b>&_c%{x}$#^~\\,seed=1"
+
+
+@pytest.fixture
+def make_comparison(tmp_path):
+    """`make_comparison(*methods)` writes their runs and everything that a comparison leaves beside them."""
+
+    def make(*methods, seeds=(0, 1), T=3):
+        folder = tmp_path / "comparison"
+        runs = {}
+        for place, method in enumerate(methods):
+            runs[method] = [folder / f"method{place}" / f"seed{seed}" for seed in seeds]
+            for seed, path in zip(seeds, runs[method], strict=True):
+                config = CONFIG | {"recipe": method, "seed": seed, "timesteps": T, "epochs": 5 + place}
+                config |= {"model": {"name": "convnet"}, "data": {"name": "digits"}, "objective": {"name": "sce"}}
+                write_run(path, T=T, N=60, config=config, first_seed=10 * place + seed)
+        rows, each = leaderboard(runs, baseline=methods[0]), every_run(runs)
+        write_rows(folder / "leaderboard.csv", rows)
+        write_paper_files(folder, rows)
+        write_comparison(folder, rows, runs, each, command="spikedistill compare --out 'a b'")
+        return folder, rows, each
+
+    return make
+
+
+@pytest.fixture
+def comparison(make_comparison):
+    return make_comparison("tiny-sce", "tiny-twsd", "tiny-s2w")
+
+
+def of_csv(folder):
+    rows = csv.DictReader((folder / "leaderboard.csv").read_text().splitlines())
+    return [
+        {key: value if key == "method" else float(value) for key, value in row.items() if value != ""} for row in rows
+    ]
+
+
+def test_the_tables_of_the_page_are_the_leaderboard(comparison, read_page):
+    folder, *_ = comparison
+    page = read_page(folder / "report.html")
+    tables = [page.tables[name] for name in ("leaderboard", "accuracy", "differences", "against", "cost")]
+    for row in of_csv(folder):
+        shown = {}
+        for table in tables:
+            shown |= table.get(row["method"], {})
+        assert shown == {key: value for key, value in row.items() if key != "method"}
+    assert list(page.tables["leaderboard"]) == ["tiny-sce", "tiny-twsd", "tiny-s2w"]
+
+
+def test_what_a_reader_sees_is_rounded_and_has_its_uncertainty(comparison, read_page):
+    folder, rows, _ = comparison
+    text = read_page(folder / "report.html").text
+    for row in rows:
+        assert f"{row['accuracy_3']:.2f} ± {row['accuracy_3_std']:.2f}" in text
+        assert f"{row['area']:.2f} ± {row['area_std']:.2f}" in text
+    for row in rows[1:]:
+        for name in ("area", "accuracy_3"):
+            interval = f"{row[f'{name}_difference']:+.2f} [{row[f'{name}_low']:+.2f}, {row[f'{name}_high']:+.2f}]"
+            assert interval in text
+    assert "spikedistill compare --out 'a b'" in text
+
+
+def test_the_plots_are_the_leaderboard(comparison, read_page):
+    folder, rows, _ = comparison
+    found = read_page(folder / "report.html").figures
+    assert set(found) == {"accuracy", "differences"}
+    for row, trace in zip(rows, found["accuracy"]["data"], strict=True):
+        assert trace["name"] == row["method"]
+        assert [round(x) for x in trace["x"]] == [1, 2, 3]
+        assert trace["y"] == [row[f"accuracy_{k}"] for k in (1, 2, 3)]
+        assert trace["error_y"]["array"] == [row[f"accuracy_{k}_std"] for k in (1, 2, 3)]
+    for name, trace in zip(("area", "accuracy_3"), found["differences"]["data"], strict=True):
+        assert trace["x"] == [row[f"{name}_difference"] for row in rows[1:]]
+        ends = [trace["error_x"][end] for end in ("arrayminus", "array")]
+        assert ends[0] == pytest.approx([row[f"{name}_difference"] - row[f"{name}_low"] for row in rows[1:]])
+        assert ends[1] == pytest.approx([row[f"{name}_high"] - row[f"{name}_difference"] for row in rows[1:]])
+    assert found["differences"]["layout"]["yaxis"]["ticktext"] == ["tiny-twsd", "tiny-s2w"]
+    for figure in found.values():
+        go.Figure(coloured(figure))  # raises ValueError on any unknown or ill-typed property
+
+
+def coloured(figure):
+    return json.loads(re.sub(r"var\(--[a-z]+\)", "#123456", json.dumps(figure)))
+
+
+def test_every_run_is_there_with_a_link_to_its_own_report(comparison, read_page):
+    folder, _, each = comparison
+    page = read_page(folder / "report.html")
+    names = [f"method{place}/seed{seed}" for place in range(3) for seed in (0, 1)]
+    assert list(page.tables["runs"]) == names
+    for row, shown in zip(each, page.tables["runs"].values(), strict=True):
+        assert (shown["seed"], shown["area"]) == (row["seed"], row["area"])
+    links = [address for tag, address in page.references if tag == "a" and not address.startswith("#")]
+    assert links == [f"./{name}/report.html" for name in names]
+
+
+def test_the_page_fetches_nothing(comparison, read_page):
+    folder, *_ = comparison
+    page = read_page(folder / "report.html")
+    assert all(address.startswith(("#", "data:", "./method")) for _, address in page.references)
+    assert [tag for tag, _ in page.tags].count("table") == page.captions
+
+
+def test_the_same_input_gives_the_same_bytes(make_comparison):
+    files = ("report.html", "leaderboard.tex", "accuracy.pdf")
+    folder, *_ = make_comparison("tiny-sce", "tiny-twsd")
+    first = [(folder / name).read_bytes() for name in files]
+    make_comparison("tiny-sce", "tiny-twsd")
+    assert [(folder / name).read_bytes() for name in files] == first
+
+
+def test_a_name_is_text_in_the_page_and_in_latex(make_comparison, read_page):
+    folder, *_ = make_comparison("tiny-sce", NASTY)
+    page = read_page(folder / "report.html")
+    assert list(page.tables["leaderboard"]) == ["tiny-sce", NASTY]
+    assert NASTY in page.text
+    assert not any(tag == "b" for tag, _ in page.tags)
+    assert page.figures["accuracy"]["data"][1]["name"].startswith("tiny-a&lt;b&gt;")
+    escaped = (
+        r"tiny-a\textless{}b\textgreater{}\&\_c\%\{x\}\$\#\textasciicircum{}\textasciitilde{}\textbackslash{},seed=1"
+    )
+    assert f"\n{escaped} & $" in (folder / "leaderboard.tex").read_text()
+    assert (folder / "accuracy.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_folder_with_any_name_can_be_linked_to(tmp_path, make_comparison, read_page):
+    _, rows, each = make_comparison("tiny-sce", "tiny-twsd", seeds=(0,))
+    path = tmp_path / "other" / 'a,"b"=1<i>: #2' / "seed0"
+    write_comparison(tmp_path, rows, {"tiny-sce": [path], "tiny-twsd": [path]}, each)
+    page = read_page(tmp_path / "report.html")
+    link = next(address for tag, address in page.references if tag == "a" and address.startswith("./"))
+    assert unquote(link) == './other/a,"b"=1<i>: #2/seed0/report.html'
+    assert not set('<>"# ') & set(link)
+    assert "repeat" not in page.sections, "no command, no section"
+
+
+def test_the_latex_table_has_the_leaderboard_in_as_many_columns_as_it_says(comparison):
+    folder, rows, _ = comparison
+    lines = (folder / "leaderboard.tex").read_text().splitlines()
+    assert lines[0] == r"\begin{tabular}{lrrrrrr}"
+    assert lines[-1] == r"\end{tabular}"
+    assert [lines[1], lines[3], lines[-2]] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    head, *body = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r" \\")]
+    assert {len(cells) for cells in (head, *body)} == {7}
+    for row, cells in zip(rows, body, strict=True):
+        assert cells[0] == row["method"]
+        assert cells[3] == rf"${row['accuracy_3']:.2f} \pm {row['accuracy_3_std']:.2f}$"
+    assert body[0][5:] == ["--", "--"]
+    low, high = rows[1]["area_low"], rows[1]["area_high"]
+    assert body[1][5] == f"${rows[1]['area_difference']:+.2f}$ [${low:+.2f}$, ${high:+.2f}$]"
+    for line in lines:  # mathematics ends where it begins, groups close
+        bare = re.sub(r"\\[&%$#_{}]", "", line)
+        assert bare.count("$") % 2 == 0
+        assert bare.count("{") == bare.count("}")
+
+
+def test_one_seed_has_no_spread_and_says_so(make_comparison, read_page):
+    folder, *_ = make_comparison("tiny-sce", "tiny-twsd", seeds=(4,))
+    page = read_page(folder / "report.html")
+    assert "±" not in page.text
+    assert "One seed" in page.text
+    assert "error_y" not in page.figures["accuracy"]["data"][0]
+    assert r"\pm" not in (folder / "leaderboard.tex").read_text()
+
+
+def test_what_was_not_measured_is_a_gap(comparison, tmp_path, read_page):
+    _, rows, _ = comparison
+    unknown = dict.fromkeys(("images_per_s", "peak_mib", "firing_rate"), math.nan)
+    write_comparison(tmp_path, [found | unknown for found in rows], {}, [])
+    page = read_page(tmp_path / "report.html")
+    gaps = dict.fromkeys(unknown)
+    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 2, "epochs": 6, **gaps}
+    assert "nan" not in page.text
+
+
+def row(method, area, difference=None, p=None):
+    found = {"method": method, "area": area}
+    if difference is not None:
+        found |= {"area_difference": difference, "area_low": difference - 1, "area_high": difference + 1, "area_p": p}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [row("a", 90.0), row("b", 92.5, 2.5, 0.0)],
+            "Best over all k is b with 92.50 %: +2.50 points [+1.50, +3.50] from the baseline, a. The two can be told apart.",
+        ),
+        (
+            [row("a", 90.0), row("b", 89.5, -0.5, 0.4)],
+            "No method is better over all k than the baseline, a, with 90.00 %. The two cannot be told apart.",
+        ),
+        (
+            [row("a", 90.0), row("b", 92.0, 2.0, 0.04), row("c", 89.0, -1.0, 0.05)],
+            "Best over all k is b with 92.00 %: +2.00 points [+1.00, +3.00] from the baseline, a. "
+            "Of the 2 other methods 1 can be told from the baseline.",
+        ),
+    ],
+)
+def test_one_sentence_says_who_leads(rows, sentence):
+    assert verdict(rows) == sentence
+
+
+def test_many_methods_and_timesteps_have_a_figure_each_with_its_own_look():
+    curves = {f"method {i}": [(80.0 + i, 0.5)] * 12 for i in range(8)}
+    traces = figures.methods(curves)["data"]
+    looks = {(t["line"]["color"], t["line"]["dash"], t["marker"]["symbol"]) for t in traces}
+    assert len(looks) == len({trace["line"]["color"] for trace in traces}) == 8
+
+
+def test_the_colours_of_methods_stand_out_on_the_light_and_the_dark_page(comparison):
+    folder, *_ = comparison
+    style = (folder / "report.html").read_text().partition("<style>")[2].partition("</style>")[0]
+    pages = re.findall(r"--(?:page|panel): (#\w{6})", style)
+    assert len(pages) == 4
+
+    def luminance(color):  # WCAG 2
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for color in figures.METHODS:
+        for page in pages:
+            dark, light = sorted((luminance(color), luminance(page)))
+            assert (light + 0.05) / (dark + 0.05) >= 3, (color, page)
+
+
+def test_the_pdf_holds_vectors_and_the_names_of_the_methods():
+    rows = [
+        {"method": name, "seeds": 2}
+        | {f"accuracy_{k}{end}": v for k in (1, 2) for end, v in (("", 80.0 + k), ("_std", 1))}
+        for name in ("tiny-sce", "_$x$")
+    ]
+    content = accuracy_figure(rows)
+    assert b"/Subtype /Image" not in content
+    assert b"/CreationDate" not in content
+    assert content == accuracy_figure(rows)
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+    drawn = b"".join(zlib.decompressobj().decompress(s) for s in streams if s[:1] == b"x")
+    # text is shown in pieces between which letters are set closer
+    letters = b"".join(re.findall(rb"\((.*?)\)", drawn, re.DOTALL)).replace(b"\0", b"")
+    assert b"tiny-sce" in letters
+    assert b"_$x$" in letters
+    assert drawn.count(b" l\n") > 10
+
+
+def test_a_p_below_what_the_resamples_resolve_is_written_as_such():
+    difference = {"area_difference": 5.0, "area_low": 4.0, "area_high": 6.0}
+    rows = [
+        {"method": "a", "seeds": 1, "accuracy_1": 90.0, "area": 90.0},
+        {"method": "b", "seeds": 1, "accuracy_1": 95.0, "area": 95.0} | difference | {"area_p": 0.0},
+        {"method": "c", "seeds": 1, "accuracy_1": 95.0, "area": 95.0} | difference | {"area_p": 0.0126},
+    ]
+    table = latex_table(rows)
+    # none of 2000 resamples, both sides: below 2/2000, and twice that for two comparisons
+    assert r"b & $95.00$ & $95.00$ & $+5.00$ [$+4.00$, $+6.00$] & $< 0.002$ \\" in table
+    assert r"[$+4.00$, $+6.00$] & $0.013$ \\" in table
