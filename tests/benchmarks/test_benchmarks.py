@@ -321,9 +321,10 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr("benchmarks.__main__.measure", lambda name, *_, **plan: asked.append((name, plan)))
-    figures = tmp_path / "runs" / "bench" / "step.jsonl"
-    figures.parent.mkdir(parents=True)
-    written(figures, [session(), timed(1, ann=0.2, convolutions=0.1), weighed(1, "ann", 100)])
+    (tmp_path / "runs" / "bench").mkdir(parents=True)
+    step = [session(), timed(1, ann=0.2, convolutions=0.1), weighed(1, "ann", 100)]
+    written(tmp_path / "runs" / "bench" / "step.jsonl", step)
+    written(tmp_path / "runs" / "bench" / "objectives.jsonl", [session(), timed(4, sce=0.2), weighed(4, "sce", 100)])
     assert main(words) == 0
     if words[0] in SUITES:
         ((name, plan),) = asked

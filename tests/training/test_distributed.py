@@ -40,7 +40,7 @@ def start(*launcher: str, out: Path, devices: int = 2, nodes: int = 1, extra: tu
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
     )
 
 

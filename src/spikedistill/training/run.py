@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, distributed
 
 from ..config import Config, TrainerConfig
 from ..data import Batches
@@ -171,6 +171,7 @@ def _fit(plan: Plan, run: RunFolder, resuming: bool) -> None:
     if plan.config.trainer.keep_memory:
         keep_freed_memory()
     module = DistillationModule(plan)
+    group_was_open = distributed.is_available() and distributed.is_initialized()
     speed = Speedometer()
     trainer = make_trainer(plan, run, speed)
     # not resuming, a checkpoint there is one that the main process is about to delete
@@ -184,6 +185,10 @@ def _fit(plan: Plan, run: RunFolder, resuming: bool) -> None:
         write_atomically(run.cost, json.dumps(speed.cost(), indent=2))
         save_model(module.network, plan.spec, run.model)
     trainer.save_checkpoint(run.checkpoint)
+    if trainer.world_size > 1 and not group_was_open:
+        # a process that ends while its group is open aborts now and then, and takes the others with it
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
