@@ -137,7 +137,7 @@ class _NormLIF(torch.autograd.Function):
             kept = residual if packed is None else packed.bits
             precise = None if weight is None else weight.to(scale.dtype)
             ctx.save_for_backward(x, precise, current.mean, current.inv_std, scale, shift, kept, starts)
-            ctx.options, ctx.eps, ctx.batch, ctx.affine = options, current.eps, current.batch, bias is not None
+            ctx.options, ctx.eps, ctx.affine = options, current.eps, bias is not None
         return as_shown(spikes, x), bits
 
     @staticmethod
