@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from browser_pages import browser  # noqa: F401
 from safetensors.torch import save_file
 
 from spikedistill.evaluation.timesteps import calibrated_metrics, timestep_metrics, timestep_reliability

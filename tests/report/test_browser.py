@@ -1,77 +1,26 @@
 """The page in a real browser: its figures, its looks on a phone and in the dark, its keyboard."""
 
 import json
-import shutil
+from functools import partial
 
 import pytest
 import torch
+from browser_pages import RELATIVE_LUMINANCE, colour_scheme, open_page, pytestmark, scrolled_width  # noqa: F401
 from torch import nn
 
 from spikedistill import LIF, temporal
 from spikedistill.evaluation import record
 from spikedistill.report import write_recording
 
-webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and chromedriver"),
-]
-
-RELATIVE_LUMINANCE = """
-const linear = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-const luminance = text => {
-  const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(v => linear(v / 255));
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const contrast = (a, b) => {
-  const [x, y] = [luminance(a), luminance(b)];
-  return (Math.max(x, y) + 0.05) / (Math.min(x, y) + 0.05);
-};
-const page = getComputedStyle(document.body).backgroundColor;
-"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def colour_scheme(driver, name):
-    features = [{"name": "prefers-color-scheme", "value": name}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+pytest.importorskip("selenium")
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 
 @pytest.fixture
 def opened(browser, full_run):
     """`opened(width, scheme)` opens the report of a full run."""
-
-    def open_page(width=1200, scheme="light"):
-        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        colour_scheme(browser, scheme)
-        browser.get((full_run / "report.html").as_uri())
-        return browser
-
-    return open_page
-
-
-@pytest.fixture
-def results(full_run):
-    return json.loads((full_run / "results.json").read_text())
+    return partial(open_page, browser, full_run / "report.html")
 
 
 def values(driver, table):
@@ -165,7 +114,7 @@ def test_the_page_never_scrolls_sideways(opened, width):
     driver = opened(width)
     for details in driver.find_elements("tag name", "details"):
         driver.execute_script("arguments[0].open = true", details)
-    assert driver.execute_script("return document.documentElement.scrollWidth") == width
+    assert scrolled_width(driver) == width
     beyond = driver.execute_script(
         """
         return [...document.querySelectorAll("body *")]

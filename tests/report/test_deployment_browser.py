@@ -4,18 +4,19 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+from browser_pages import RELATIVE_LUMINANCE, colour_scheme, open_page, pytestmark, scrolled_width  # noqa: F401
 from exit_replay import replay
 from quick_runs import quick
 from safetensors.torch import load_file
 
 from spikedistill.training import train
 
-pytest.importorskip("selenium.webdriver")
+pytest.importorskip("selenium")
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
-from test_browser import RELATIVE_LUMINANCE, browser, colour_scheme, pytestmark  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +30,10 @@ def found(trained):
 
 
 @pytest.fixture
-def opened(browser, trained):  # noqa: F811
+def opened(browser, trained):
     """`opened(width, scheme)` opens the report of a trained run, which must not complain until the test is over."""
-
-    def open_page(width=1200, scheme="light"):
-        screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        colour_scheme(browser, scheme)
-        browser.get((trained / "report.html").as_uri())
-        return browser
-
     browser.get_log("browser")
-    yield open_page
+    yield partial(open_page, browser, trained / "report.html")
     assert browser.get_log("browser") == []
 
 
@@ -173,7 +166,7 @@ def test_the_page_never_scrolls_sideways(opened, width):
     driver = opened(width)
     for details in driver.find_elements("tag name", "details"):
         driver.execute_script("arguments[0].open = true", details)
-    assert driver.execute_script("return document.documentElement.scrollWidth") == width
+    assert scrolled_width(driver) == width
     beyond = driver.execute_script(
         """
         return [...document.querySelectorAll("#deployment *")]

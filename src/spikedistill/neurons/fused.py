@@ -85,20 +85,6 @@ def fire_sequence(
     return compiled(_fire)(x, scale, shift, residual, decay, threshold, v_reset, v_init, for_gradient)
 
 
-def fire_once(
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: Tensor | None,
-    membrane: Tensor,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-) -> tuple[Tensor, Tensor]:
-    """One timestep, `[1, ...]` as stored: the spikes like x, and the membrane after them in the precision of the scale."""
-    return compiled(_fire_once)(x, scale, shift, residual, membrane, decay, threshold, v_reset)
-
-
 def gradient_through_time(
     grad: Tensor,
     x: Tensor,
@@ -178,7 +164,7 @@ def _fire(
     )
 
 
-def _fire_once(
+def fire_once(
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
@@ -188,6 +174,7 @@ def _fire_once(
     threshold: float,
     v_reset: float | None,
 ) -> tuple[Tensor, Tensor]:
+    """One timestep, `[1, ...]` as stored: the spikes like x, and the membrane after them in the precision of the scale."""
     currents = currents_of(x, scale, shift, residual)
     (spikes,), _, (after,) = _dynamics(currents, membrane[0], decay, threshold, v_reset)
     return spikes.to(x.dtype).unsqueeze(0), after.unsqueeze(0)

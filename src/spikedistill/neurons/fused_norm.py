@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .compiler import applies
+from .compiler import applies, compiled
 from .fused import fire_once, fire_sequence, gradient_through_time
 from .memory_format import as_shown, as_stored, is_dense, per_channel
 from .packed import PackedSpikes
@@ -103,9 +103,8 @@ def fused_norm_lif_step(
     x, (scale, shift) = current.x, current.scale_and_shift()
     stored = as_stored(x, x)
     residual = None if current.residual is None else as_stored(current.residual, x)
-    first = torch.full_like(stored, v_init, dtype=scale.dtype)
-    membrane = first if state is None else as_stored(state.unsqueeze(0), x)
-    spikes, after = fire_once(stored, scale, shift, residual, membrane, decay, threshold, v_reset)
+    membrane = torch.full_like(stored, v_init, dtype=scale.dtype) if state is None else as_stored(state.unsqueeze(0), x)
+    spikes, after = compiled(fire_once)(stored, scale, shift, residual, membrane, decay, threshold, v_reset)
     return as_shown(spikes, x)[0], as_shown(after, x)[0]
 
 

@@ -1,0 +1,22 @@
+"""The plots of the pages, each a function of numbers that gives a plotly figure in plain data."""
+
+from .comparison import METHODS, differences, methods
+from .drawing import Figure
+from .recording import membranes, raster
+from .run import accuracy, confusion, cosines, firing_rates, over_epochs, reliability, tradeoff
+
+__all__ = [
+    "METHODS",
+    "Figure",
+    "accuracy",
+    "confusion",
+    "cosines",
+    "differences",
+    "firing_rates",
+    "membranes",
+    "methods",
+    "over_epochs",
+    "raster",
+    "reliability",
+    "tradeoff",
+]

@@ -1,0 +1,67 @@
+"""The plots of a comparison of methods."""
+
+from collections.abc import Mapping, Sequence
+
+from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, labels_of, line, plot, whole_ticks
+
+# of a luminance between those of the light and the dark page: 3:1 or more against either
+METHODS = ("#3d7fe0", "#d9691e", "#21936a", "#c2569f", "#967a14", "#178fa6", "#d64545", "#8667d8")
+
+
+def methods(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Accuracy of each method, `{method: (mean, standard deviation) in percent at k = 1..K}`; the first is the baseline."""
+    labels, traces = labels_of(list(curves)), []
+    step = min(0.05, 0.3 / len(curves))  # side by side, so that error bars do not hide each other
+    for place, (label, curve) in enumerate(zip(labels, curves.values(), strict=True)):
+        color, shift = _method_color(place), step * (place - (len(curves) - 1) / 2)
+        points = [(round(k + shift, 4), mean) for k, (mean, _) in enumerate(curve, 1)]
+        symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
+        spreads = [spread for _, spread in curve]
+        trace = line(label, points, color, symbol=symbol, dash=dash) | {
+            "name": label,
+            "customdata": [[k, spread] for k, spread in enumerate(spreads, 1)],
+            "hovertemplate": "k = %{customdata[0]}: %{y:.2f} ± %{customdata[1]:.2f} %<extra>%{fullData.name}</extra>",
+        }
+        if any(spreads):
+            trace["error_y"] = {"type": "data", "array": spreads, "color": color, "thickness": 1.5, "width": 3}
+        traces.append(trace)
+    figure = plot(traces, "k, timesteps", "test accuracy, %")
+    largest = max(map(len, curves.values()))
+    figure["layout"]["xaxis"] |= whole_ticks(largest) | {"range": [0.75, largest + 0.25]}
+    return figure
+
+
+def differences(intervals: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
+    """Differences to the baseline, `{of what: {method: (difference, low, high) in points}}`, methods from top to bottom."""
+    names = list(next(iter(intervals.values())))
+    traces = []
+    for place, (what, found) in enumerate(intervals.items()):
+        color, symbol = ((ACCENT, "circle"), (MUTED, "square-open"))[place % 2]
+        y = [row + 0.24 * (place - (len(intervals) - 1) / 2) for row in range(len(names))]
+        entries = [found[name] for name in names]
+        trace = line(what, list(zip([entry[0] for entry in entries], y, strict=True)), color, symbol=symbol)
+        trace |= {
+            "mode": "markers",
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": [high - difference for difference, _, high in entries],
+                "arrayminus": [difference - low for difference, low, _ in entries],
+                "color": color,
+                "thickness": 1.5,
+                "width": 4,
+            },
+            "customdata": [[low, high] for _, low, high in entries],
+            "hovertemplate": "%{x:+.2f} [%{customdata[0]:+.2f}, %{customdata[1]:+.2f}]<extra>%{fullData.name}</extra>",
+        }
+        traces.append(trace)
+    figure = plot(traces, "points of accuracy from the baseline", "")
+    rows = list(range(len(names)))
+    figure["layout"]["yaxis"] |= {"tickvals": rows, "ticktext": labels_of(names), "range": [len(names) - 0.5, -0.5]}
+    zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}
+    figure["layout"]["shapes"] = [zero | {"line": {"color": INK, "width": 1, "dash": "dot"}}]
+    return figure
+
+
+def _method_color(place: int) -> str:
+    return INK if place == 0 else METHODS[(place - 1) % len(METHODS)]

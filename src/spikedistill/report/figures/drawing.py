@@ -1,0 +1,100 @@
+"""What all plots are drawn with: palette, lines, heat maps, axes, as plotly figures in plain data,
+`{"data": [...], "layout": {...}}`.
+
+Colours are the page's CSS variables, `var(--accent)`, which its script fills in: one palette serves text and plots, light
+and dark. Methods alone have colours of their own. Series differ by marker and dash as well as by colour.
+"""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+Figure = dict[str, Any]
+Points = Sequence[tuple[float | str | None, float | str | None]]
+
+ACCENT, MUTED, INK, LINE, PANEL = (f"var(--{name})" for name in ("accent", "muted", "ink", "line", "panel"))
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def line(
+    name: str, points: Points, color: str, *, symbol: str = "circle", dash: str = "solid", size: int = 8, width: int = 2
+) -> Figure:
+    outline = {"color": color, "width": 2 if symbol.endswith("open") else 0}
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": label_of(name),
+        "x": [x for x, _ in points],
+        "y": [y for _, y in points],
+        "line": {"color": color, "dash": dash, "width": width},
+        "marker": {"color": color, "symbol": symbol, "size": size, "line": outline},
+    }
+
+
+def heatmap(
+    z: Sequence[Sequence[float]], x: Sequence[str], y: Sequence[str], x_title: str, y_title: str, **options: Any
+) -> Figure:
+    gap = 2 if len(x) <= 20 else 0
+    trace = {
+        "type": "heatmap",
+        "z": z,
+        "x": x,
+        "y": y,
+        "zmin": 0,
+        "zmax": max(max(row) for row in z) or 1,
+        "colorscale": [[0, PANEL], [1, ACCENT]],
+        "showscale": False,
+        "xgap": gap,
+        "ygap": gap,
+        "texttemplate": "%{text}",
+        "textfont": {"size": 10},
+    }
+    figure = plot([trace | {name: value for name, value in options.items() if value is not None}], x_title, y_title)
+    figure["layout"]["xaxis"] |= {"type": "category"}
+    figure["layout"]["yaxis"] |= {"type": "category", "showgrid": False, "autorange": "reversed"}
+    return figure
+
+
+def plot(traces: list[Figure], x_title: str, y_title: str) -> Figure:
+    axis = {
+        "gridcolor": LINE,
+        "linecolor": LINE,
+        "zeroline": False,
+        "automargin": True,
+        "fixedrange": True,
+        "tickcolor": LINE,
+    }
+    return {
+        "data": traces,
+        "layout": {
+            "autosize": True,
+            "dragmode": False,
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 12, "color": MUTED},
+            "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+            "xaxis": axis | {"showgrid": False, "title": {"text": x_title, "standoff": 8}},
+            "yaxis": axis | {"title": {"text": y_title, "standoff": 8}},
+            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+            "showlegend": len(traces) > 1,
+            "hoverlabel": {"bgcolor": PANEL, "bordercolor": LINE, "font": {"color": INK}},
+            "hovermode": "closest",
+        },
+    }
+
+
+def whole_ticks(largest: int) -> Figure:
+    """Ticks of an axis that counts: few numbers would get ticks between them."""
+    return {"dtick": 1} if largest <= 10 else {}
+
+
+def labels_of(names: Sequence[str]) -> list[str]:
+    """Labels of categories, which plotly tells apart by their text alone."""
+    labels = [label_of(name) for name in names]
+    return labels if len(set(labels)) == len(labels) else [f"{i}: {label}" for i, label in enumerate(labels)]
+
+
+def label_of(name: str) -> str:
+    """A name as plotly shall show it, which reads HTML; a long one shortened."""
+    return html.escape(name if len(name) <= 24 else name[:12] + "…" + name[-11:])

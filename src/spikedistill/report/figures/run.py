@@ -1,0 +1,137 @@
+"""The plots of a run."""
+
+from collections.abc import Mapping, Sequence
+
+from ..results import Accuracy, Bin, Layer, Score
+from ..run import Epochs
+from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, Points, heatmap, labels_of, line, plot, whole_ticks
+
+
+def accuracy(ensemble: Sequence[Score], single: Sequence[Score], beyond: Sequence[Accuracy]) -> Figure:
+    """Accuracy in percent at every k: together, alone, and dashed beyond the trained timesteps."""
+
+    def points(entries: Sequence[Score | Accuracy]) -> Points:
+        return [(entry.k, 100 * entry.accuracy) for entry in entries]
+
+    traces = [
+        line("together", points(ensemble), ACCENT, size=9, width=3),
+        line("alone", points(single), MUTED, symbol="square-open", dash="dot"),
+    ]
+    if beyond:
+        longer = points([ensemble[-1], *beyond])
+        traces.append(line("beyond training", longer, ACCENT, symbol="circle-open", dash="dash", size=9))
+    for trace in traces:
+        trace["hovertemplate"] = "k = %{x}: %{y:.2f} %<extra>%{fullData.name}</extra>"
+    figure = plot(traces, "k, timesteps", "test accuracy, %")
+    largest = (beyond or ensemble)[-1].k
+    figure["layout"]["xaxis"] |= whole_ticks(largest) | {"range": [0.8, largest + 0.2]}
+    return figure
+
+
+def over_epochs(epochs: Epochs, columns: dict[str, str], y_title: str) -> Figure:
+    """One line for each of the columns of metrics.csv, `{column: name}`, from faint to full in their order."""
+    traces = []
+    for place, (column, name) in enumerate(columns.items()):
+        points = list(zip(epochs["epoch"], epochs[column], strict=True))
+        symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
+        trace = line(name, points, ACCENT, symbol=symbol, dash=dash)
+        trace["marker"]["maxdisplayed"] = 12
+        trace["opacity"] = 0.45 + 0.55 * (place + 1) / len(columns)
+        trace["hovertemplate"] = "epoch %{x}: %{y:.4f}<extra>%{fullData.name}</extra>"
+        traces.append(trace)
+    figure = plot(traces, "epoch", y_title)
+    figure["layout"]["xaxis"] |= whole_ticks(int(max(epoch or 0 for epoch in epochs["epoch"])))
+    return figure
+
+
+def reliability(raw: Sequence[Bin], calibrated: Sequence[Bin]) -> Figure:
+    """Accuracy against confidence in every bin that holds samples; on the diagonal confidence is deserved."""
+
+    def bins(name: str, entries: Sequence[Bin], color: str, symbol: str, dash: str) -> Figure:
+        filled = [entry for entry in entries if entry.count]
+        points = [(100 * (entry.confidence or 0.0), 100 * (entry.accuracy or 0.0)) for entry in filled]
+        hover = "sure to %{x:.1f} %, right in %{y:.1f} %<br>%{customdata} samples<extra>%{fullData.name}</extra>"
+        trace = line(name, points, color, symbol=symbol, dash=dash, width=1)
+        counts = [entry.count for entry in filled]
+        trace["marker"]["size"] = [round(5 + 9 * (count / max(counts)) ** 0.5, 1) for count in counts]
+        return trace | {"customdata": counts, "hovertemplate": hover}
+
+    diagonal = line("deserved", [(0, 0), (100, 100)], MUTED, dash="dot") | {
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    traces = [diagonal, bins("as trained", raw, ACCENT, "circle", "solid")]
+    if calibrated:
+        traces.append(bins("after temperature", calibrated, INK, "diamond-open", "dash"))
+    figure = plot(traces, "confidence, %", "accuracy, %")
+    for axis in ("xaxis", "yaxis"):
+        figure["layout"][axis] |= {"range": [-4, 104], "dtick": 25}
+    return figure
+
+
+def firing_rates(layers: Sequence[Layer]) -> Figure:
+    """Mean spikes per neuron, layers from top to bottom, timesteps from left to right."""
+    rates = [layer.rates for layer in layers]
+    names = labels_of([layer.layer for layer in layers])
+    timesteps = [str(k) for k in range(1, len(rates[0]) + 1)]
+    return heatmap(
+        rates,
+        timesteps,
+        names,
+        "timestep",
+        "",
+        text=[[f"{rate:.2f}" for rate in row] for row in rates] if len(timesteps) <= 8 else None,
+        hovertemplate="%{y}, timestep %{x}: %{z:.4f}<extra></extra>",
+    )
+
+
+def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """True classes from top to bottom, predicted ones from left to right; shade is the root of the row's share."""
+    names = labels_of(classes)
+    shade = [[(count / max(sum(row), 1)) ** 0.5 for count in row] for row in counts]
+    return heatmap(
+        shade,
+        names,
+        names,
+        "predicted class",
+        "true class",
+        text=[[str(count or "") for count in row] for row in counts] if len(classes) <= 12 else None,
+        customdata=[list(row) for row in counts],
+        hovertemplate="%{y} called %{x}: %{customdata}<extra></extra>",
+    )
+
+
+def tradeoff(
+    fixed: Points, curves: Mapping[str, Points], front: Points, chosen: tuple[float, float], x_title: str
+) -> Figure:
+    """Accuracy in percent against a cost: fixed timesteps, a curve for each policy, the Pareto front, and last the chosen point."""
+    traces = [line("fixed k", fixed, MUTED, symbol="square", dash="dot", size=9)]
+    for place, (policy, points) in enumerate(curves.items()):
+        trace = line(policy, points, ACCENT, symbol=SYMBOLS[place], dash=DASHES[place], size=6)
+        trace["opacity"] = 0.45 + 0.55 * (len(curves) - place) / len(curves)
+        traces.append(trace)
+    traces.append(line("Pareto front", front, INK, symbol="circle-open", size=4, width=1))
+    traces.append(line("chosen", [chosen], INK, symbol="star", size=17) | {"mode": "markers"})
+    for trace in traces:
+        trace["marker"]["maxdisplayed"] = 0 if trace["name"] in ("fixed k", "chosen") else 16
+        trace["hovertemplate"] = "%{x:.4~g}: %{y:.2f} %<extra>%{fullData.name}</extra>"
+    return plot(traces, x_title, "test accuracy, %")
+
+
+def cosines(lines: Mapping[str, Sequence[float | None]], places: Sequence[str], x_title: str) -> Figure:
+    """One line for each gradient rule, from place to place; those with segments from faint to full, in their order."""
+    names, labels = list(lines), labels_of(places)
+    segmented = [name for name in names if name.startswith("rate")]
+    traces = []
+    for place, name in enumerate(names):
+        color = ACCENT if name in segmented else INK if name == "sltt" else MUTED
+        symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
+        trace = line(name, list(zip(labels, lines[name], strict=True)), color, symbol=symbol, dash=dash)
+        if name in segmented:
+            trace["opacity"] = 0.45 + 0.55 * (segmented.index(name) + 1) / len(segmented)
+        trace["hovertemplate"] = "%{x}: %{y:.4f}<extra>%{fullData.name}</extra>"
+        traces.append(trace)
+    figure = plot(traces, x_title, "cosine to BPTT")
+    figure["layout"]["xaxis"] |= {"type": "category"}
+    return figure
