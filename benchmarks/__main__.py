@@ -1,6 +1,7 @@
 """The command line: `python -m benchmarks COMMAND`, from the root of the repository."""
 
 import dataclasses
+import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   objectives  one training step of a small network with SCE and with the objectives over timesteps
   neurons     one layer of neurons, forward and backward: a ReLU, ours, other libraries, the memory traffic alone
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
+  exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
   table       print the figures in a file, and write them as CSV
   plot        draw time and memory over T
 
@@ -110,6 +112,33 @@ def _plot(file: Annotated[Path, tyro.conf.Positional], out: Path, to: str | None
     print(out)
 
 
+def _exits(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    max_drop: float = 0.2,
+    batch_sizes: tuple[int, ...] = (64, 1),
+    rounds: int = 15,
+    out: Path = Path("runs/bench/exits.json"),
+) -> None:
+    """Calibrate exit policies on the held-out samples of trained runs, and measure what they give and save on the test set.
+
+    Args:
+        runs: run folders, trained with a hold-out.
+        max_drop: accuracy that may be lost on the held-out samples, in percentage points.
+        batch_sizes: batches whose seconds are taken, under the policy "confidence".
+        rounds: how often.
+        out: the JSON file.
+    """
+    from .exits import measure_exits, print_exits
+
+    found = measure_exits(
+        runs, max_drop, batch_sizes, rounds, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print_exits(found)
+    print(out)
+
+
 def _read(file: Path) -> Results:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected the raw figures of a benchmark, such as step.jsonl")
@@ -122,14 +151,14 @@ def main(arguments: Sequence[str]) -> int:
         print(_HELP, end="")
         return 0 if arguments else 2
     command, rest = arguments[0], arguments[1:]
-    readers: dict[str, Callable[..., None]] = {"table": _table, "plot": _plot}
+    others: dict[str, Callable[..., None]] = {"exits": _exits, "table": _table, "plot": _plot}
     try:
         if command in SUITES:
             _measure(command, rest)
-        elif command in readers:
-            tyro.cli(readers[command], args=rest, prog=f"python -m benchmarks {command}")
+        elif command in others:
+            tyro.cli(others[command], args=rest, prog=f"python -m benchmarks {command}")
         else:
-            raise ValueError(f"no command is called {command!r}: choose one of {', '.join((*SUITES, *readers))}")
+            raise ValueError(f"no command is called {command!r}: choose one of {', '.join((*SUITES, *others))}")
     except (ValueError, FileNotFoundError) as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2

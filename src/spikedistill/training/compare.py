@@ -14,6 +14,7 @@ from ..objectives import create_objective
 from ..report import write_comparison, write_paper_files
 from ..run_folder import RunFolder
 from .run import check_same_run, train
+from .tuning import choose, trials
 
 
 def compare(
@@ -22,6 +23,7 @@ def compare(
     out: Path,
     *,
     equal_time: Path | None = None,
+    tune: bool = False,
     command: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
@@ -35,7 +37,9 @@ def compare(
         out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them leaderboard.csv and runs.csv,
             the page report.html, and for papers leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
-            of the first, at the speeds measured there.
+            of the first, at the speeds measured there, and the objective that it had there.
+        tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
+            run each with the first seed. The runs are in `tuning`, their figures in tuning.csv.
         command: what repeats the comparison, for its page.
 
     Returns:
@@ -47,6 +51,8 @@ def compare(
         FileNotFoundError: where a method was not trained in `equal_time`.
         RuntimeError: where a run failed; what is finished stays.
     """
+    if equal_time is not None and tune:
+        raise ValueError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
     if equal_time is not None:
         configs = in_equal_time(configs, seeds, equal_time)
     names = [config.recipe for config in configs]
@@ -56,14 +62,9 @@ def compare(
         )
     if any(config.trainer.precision == "auto" for config in configs):
         raise ValueError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
-    planned = [config for seed in seeds for config in _with_teachers(configs, seed, seeds[0], out)]
-    for config in planned:
-        if RunFolder(config.run_folder).config_file.is_file():
-            check_same_run(config, RunFolder(config.run_folder))
-    for number, config in enumerate(planned, 1):
-        if not RunFolder(config.run_folder).is_complete:
-            print(f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}", flush=True)
-            _in_own_process(config)
+    if tune:
+        configs = _tuned(configs, seeds[0], out)
+    _train_all([config for seed in seeds for config in _with_teachers(configs, seed, seeds[0], out)])
     runs = {name: [out / name / f"seed{seed}" for seed in seeds] for name in names}
     rows = leaderboard(runs, baseline=names[0])
     write_rows(out / "leaderboard.csv", rows)
@@ -72,6 +73,30 @@ def compare(
     write_paper_files(out, rows)
     write_comparison(out, rows, runs, each, command=command)
     return rows
+
+
+def _tuned(configs: Sequence[Config], seed: int, out: Path) -> list[Config]:
+    """Every method with the weights that were best on held-out samples."""
+    folder = out / "tuning"
+    tried = [trials(config, seed) for config in configs]
+    planned = [trial for of_one in tried for trial in of_one.values()]
+    _train_all(_with_teachers(planned, seed, seed, folder))
+    chosen = [choose(config, of_one, folder) for config, of_one in zip(configs, tried, strict=True)]
+    rows = [row for _, of_one in chosen for row in of_one]
+    if rows:
+        write_rows(out / "tuning.csv", rows)
+    return [config for config, _ in chosen]
+
+
+def _train_all(planned: Sequence[Config]) -> None:
+    """One run after another, those that are finished left out."""
+    for config in planned:
+        if RunFolder(config.run_folder).config_file.is_file():
+            check_same_run(config, RunFolder(config.run_folder))
+    for number, config in enumerate(planned, 1):
+        if not RunFolder(config.run_folder).is_complete:
+            print(f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}", flush=True)
+            _in_own_process(config)
 
 
 def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: Path) -> list[Config]:
@@ -107,7 +132,7 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
 
 
 def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Path) -> list[Config]:
-    """The configurations with as many epochs each as fit into the training time of the first.
+    """The configurations with as many epochs each as fit into the training time of the first, and the objectives they had there.
 
     Args:
         configs: one per method; the first keeps its epochs.
@@ -117,12 +142,16 @@ def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Pat
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
     """
-    speeds = []
+    speeds, objectives = [], []
     for config in configs:
         runs = [RunFolder.trained(finished / config.recipe / f"seed{seed}") for seed in seeds]
         speeds.append(statistics.mean(run.read_cost()["images_per_s"] for run in runs))
+        objectives.append(runs[0].config().objective)
     epochs = [max(1, round(configs[0].epochs * speed / speeds[0])) for speed in speeds]
-    return [config.model_copy(update={"epochs": count}) for config, count in zip(configs, epochs, strict=True)]
+    return [
+        config.model_copy(update={"epochs": count, "objective": objective})
+        for config, count, objective in zip(configs, epochs, objectives, strict=True)
+    ]
 
 
 def _train(config: Config) -> None:

@@ -1,0 +1,186 @@
+"""What early exit saves on trained runs: thresholds from held-out samples, their figures on the test set, and the seconds."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from spikedistill.data import as_network_input
+from spikedistill.evaluation import POLICIES, AnytimeClassifier, calibrate_threshold, exit_times
+from spikedistill.evaluation.comparison import paired_difference
+from spikedistill.evaluation.exits import Policy
+from spikedistill.run_folder import RunFolder, dataset_of, load
+from spikedistill.temporal import Temporal
+
+from .results import commit, machine, versions
+
+POLICY: Policy = "confidence"
+_SAMPLES_OF_A_ROUND = 64
+
+
+def measure_exits(
+    folders: Sequence[Path], max_drop: float, batch_sizes: Sequence[int], rounds: int, command: str
+) -> dict[str, Any]:
+    """Everything about the runs, as it is written to a file.
+
+    Args:
+        folders: finished run folders, trained with a hold-out.
+        max_drop: accuracy that may be lost on the held-out samples, in percentage points.
+        batch_sizes: the batches whose seconds are taken; none are taken where it is empty.
+        rounds: how often.
+        command: what is run.
+
+    Returns:
+        `{machine, ..., exits: [...], seconds: [...]}`, a row for each run and policy, and for each run and size of batch.
+
+    Raises:
+        FileNotFoundError: for a folder without a trained run.
+        ValueError: for a run without held-out samples.
+    """
+    found: dict[str, Any] = {
+        "machine": machine("cpu"),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        **commit(),
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "max_drop": max_drop,
+        "exits": [],
+        "seconds": [],
+    }
+    for folder in folders:
+        run = RunFolder.trained(folder)
+        saved = load_file(run.logits)
+        if "holdout_logits" not in saved:
+            raise ValueError(f"{folder} has no held-out samples to calibrate on: train it with --data.holdout 0.1")
+        name = run.config().recipe
+        rows = [exit_row(saved, policy, max_drop) for policy in POLICIES]
+        found["exits"] += [{"run": name, **row} for row in rows]
+        threshold = rows[POLICIES.index(POLICY)]["threshold"]
+        found["seconds"] += [{"run": name, **seconds_row(run, threshold, size, rounds)} for size in batch_sizes]
+    return found
+
+
+def print_exits(found: dict[str, Any]) -> None:
+    """Two tables: what is answered, and what it costs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    answers, costs = Table(box=None), Table(box=None)
+    for title in (
+        "run",
+        "policy",
+        "threshold",
+        "mean exit",
+        "accuracy",
+        "of all T",
+        "drop",
+        "over fixed k of that latency",
+    ):
+        answers.add_column(title, no_wrap=True)
+    for row in found["exits"]:
+        figures = f"{row['mean_exit']:.2f}", f"{row['accuracy']:.2f}", f"{row['accuracy_of_all']:.2f}"
+        differences = (_interval(row[key]) for key in ("drop", "gain_over_fixed"))
+        answers.add_row(row["run"], row["policy"], f"{row['threshold']:.4g}", *figures, *differences)
+    for title in ("run", "batch", "all T at once, ms", "step by step", "with exit"):
+        costs.add_column(title, no_wrap=True)
+    for row in found["seconds"]:
+        ratios = (f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in row["ratios"].values())
+        costs.add_row(row["run"], str(row["batch_size"]), f"{1000 * row['seconds']['sequence']['median']:.2f}", *ratios)
+    console = Console()
+    console.width = max(console.width, 130)
+    for table in (answers, costs):
+        console.print(table)
+
+
+def exit_row(saved: dict[str, Tensor], policy: Policy, max_drop: float) -> dict[str, Any]:
+    """One policy, its threshold from the held-out logits and its figures on the test set.
+
+    A fixed number of timesteps with the same mean is k for some of the samples and k+1 for the others, drawn at random.
+    Differences are percentage points with 95 percent intervals over test samples.
+    """
+    chosen = calibrate_threshold(saved["holdout_logits"], saved["holdout_targets"], policy, max_drop=max_drop)
+    logits, targets = saved["logits"].double(), saved["targets"]
+    T = len(logits)
+    counts = torch.arange(1, T + 1, dtype=torch.float64)[:, None]
+    right = ((logits.cumsum(0) / counts[..., None]).argmax(-1) == targets).double()
+    times = exit_times(logits, policy, chosen.threshold)
+    answered = right.gather(0, times[None] - 1)
+    mean = float(times.double().mean())
+    k = min(math.floor(mean), T - 1)
+    fixed = (k + 1 - mean) * right[k - 1] + (mean - k) * right[k]
+    return {
+        "policy": policy,
+        "threshold": chosen.threshold,
+        "heldout_drop": chosen.drop,
+        "heldout_mean_exit": chosen.mean_exit,
+        "timesteps": T,
+        "mean_exit": mean,
+        "leaving": (torch.bincount(times, minlength=T + 1)[1:] / len(times)).tolist(),
+        "accuracy": 100 * float(answered.mean()),
+        "accuracy_of_all": 100 * float(right[-1].mean()),
+        "drop": _points(right[-1:], answered),
+        "accuracy_of_fixed": 100 * float(fixed.mean()),
+        "gain_over_fixed": _points(answered, fixed[None]),
+    }
+
+
+def seconds_row(run: RunFolder, threshold: float, batch_size: int, rounds: int) -> dict[str, Any]:
+    """Seconds of test batches: all timesteps as a sequence, all of them step by step, and with early exit.
+
+    A round is one batch, or as many small ones as have 64 samples, the same for the three in turn.
+    """
+    config, model = run.config(), load(run.path)
+    dataset = dataset_of(config)
+    T, samples = config.timesteps, max(batch_size, _SAMPLES_OF_A_ROUND)
+    classifier = AnytimeClassifier(model, POLICY, threshold, T)
+    contenders: dict[str, Callable[[Tensor], Any]] = {
+        "sequence": partial(_sequence, model, None if dataset.kind == "events" else T),
+        "steps": AnytimeClassifier(model, POLICY, math.inf, T),
+        "exit": classifier,
+    }
+    taken: list[dict[str, float]] = []
+    for r in range(-1, rounds):  # the first compiles
+        inputs = dataset.test.inputs(torch.arange(samples) + max(r, 0) * samples % (len(dataset.test) - samples))
+        batches = as_network_input(inputs, dataset.kind).split(batch_size, dim=1 if dataset.kind == "events" else 0)
+        names = list(contenders)[r % 3 :] + list(contenders)[: r % 3]
+        taken.append({name: _seconds(contenders[name], batches) for name in names})
+    medians = {name: _spread([row[name] for row in taken[1:]]) for name in contenders}
+    ratios = {name: _spread([row[name] / row["sequence"] for row in taken[1:]]) for name in ("steps", "exit")}
+    return {"batch_size": batch_size, "samples": samples, "rounds": rounds, "seconds": medians, "ratios": ratios}
+
+
+def _sequence(model: Temporal, timesteps: int | None, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x, timesteps)
+
+
+def _seconds(classify: Callable[[Tensor], Any], batches: Sequence[Tensor]) -> float:
+    """Seconds of a batch, as the mean of a round."""
+    start = time.perf_counter()
+    for x in batches:
+        classify(x)
+    return (time.perf_counter() - start) / len(batches)
+
+
+def _points(ours: Tensor, theirs: Tensor) -> dict[str, float]:
+    """ours - theirs in percentage points, for scores `[1, N]`."""
+    found = paired_difference(ours.numpy(), theirs.numpy())
+    return {key: 100 * found[key] for key in ("difference", "low", "high")}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return {"median": middle, "low": low, "high": high}
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
