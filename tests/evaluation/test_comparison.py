@@ -1,9 +1,16 @@
 """What can be told apart, and what cannot."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from spikedistill.evaluation.comparison import holm, paired_difference
+from spikedistill.evaluation.comparison import correctness, every_timestep, holm, leaderboard, paired_difference
+from spikedistill.evaluation.evaluate import agreement
+from spikedistill.recipes import recipe
+from spikedistill.run_folder import RunFolder
 
 
 def test_holm_by_hand():
@@ -47,3 +54,68 @@ def test_seeds_that_disagree_widen_the_interval():
 def test_runs_of_other_samples_are_refused():
     with pytest.raises(ValueError, match=r"got \[2, 5\] and \[2, 6\]"):
         paired_difference(np.zeros((2, 5)), np.zeros((2, 6)))
+
+
+def write_run(folder, T, right, beyond=(), teacher=None):
+    """A run of 4 samples and 2 classes, trained at T, of which so many are right after each k up to T, and beyond."""
+    run = RunFolder(folder)
+    run.path.mkdir(parents=True)
+    run.config_file.write_text(recipe("digits-sce").model_copy(update={"timesteps": T}).to_yaml())
+    lead = torch.tensor([[1.0 if n < count else -1.0 for n in range(4)] for count in right])
+    lead = lead * 3.0 ** torch.arange(T)[:, None]  # each timestep outweighs those before it
+    tensors = {"logits": torch.stack([lead, -lead], -1), "targets": torch.zeros(4, dtype=torch.int64)}
+    if beyond:
+        tensors["beyond_right"] = torch.tensor([[n < count for n in range(4)] for count in beyond]).to(torch.uint8)
+    save_file(tensors, run.logits)
+    single = [{"k": k, "accuracy": count / 4, "confidence": 0.5 + k / 10} for k, count in enumerate(right, 1)]
+    results = {"last": {"single": single}, "cost": {"images_per_s": 7.0}}
+    run.results.write_text(json.dumps(results | ({"teacher": teacher} if teacher else {})))
+    return folder
+
+
+def test_networks_trained_at_other_timesteps_are_compared_at_every_k_up_to_the_longest(tmp_path):
+    runs = {
+        "specialist": [write_run(tmp_path / "a", 1, [2], beyond=[3, 1, 0, 0, 0, 0, 0])],
+        "universal": [write_run(tmp_path / "b", 3, [1, 2, 4], beyond=[4, 4, 4, 4, 4])],
+    }
+    assert correctness(tmp_path / "a").mean(1).tolist() == [0.5, 0.75, 0.25, 0, 0, 0, 0, 0]
+    short, long = leaderboard(runs, baseline="specialist")
+    assert [short[f"accuracy_{k}"] for k in (1, 2, 3)] == [50.0, 75.0, 25.0]
+    assert [long[f"accuracy_{k}"] for k in (1, 2, 3)] == [25.0, 50.0, 100.0]
+    assert "accuracy_4" not in long
+    assert (short["timesteps"], long["timesteps"]) == (1, 3)
+    assert (long["area_difference"], long["accuracy_3_difference"]) == pytest.approx((25 / 3, 75.0))
+
+
+def test_a_run_that_was_not_evaluated_so_long_is_refused(tmp_path):
+    runs = {"short": [write_run(tmp_path / "a", 1, [2])], "long": [write_run(tmp_path / "b", 3, [1, 2, 4])]}
+    with pytest.raises(ValueError, match="scored again by spikedistill evaluate"):
+        leaderboard(runs, baseline="short")
+
+
+def test_agreement_with_a_teacher_by_hand(tmp_path):
+    # the teacher answers 0 1 0 1 where 0 0 0 0 is right: two mistakes, of which the student (0 1 1 0) repeats one
+    teacher, student = (torch.nn.functional.one_hot(torch.tensor(a), 2).float() for a in ([0, 1, 0, 1], [0, 1, 1, 0]))
+    found = agreement(student, teacher, torch.zeros(4, dtype=torch.int64))
+    assert found == {"accuracy": 0.5, "agreement": 0.5, "agreement_where_wrong": 0.5}
+    perfect = agreement(student, teacher, torch.tensor([0, 1, 0, 1]))
+    assert perfect == {"accuracy": 1.0, "agreement": 0.5, "agreement_where_wrong": None}
+    runs = {
+        "alone": [write_run(tmp_path / "a", 1, [2])],
+        "taught": [
+            write_run(tmp_path / "b", 1, [2], teacher=found),
+            write_run(tmp_path / "c", 1, [2], teacher=perfect),
+        ],
+    }
+    runs["alone"] *= 2
+    alone, taught = leaderboard(runs, baseline="alone")
+    assert (taught["teacher_agreement"], taught["teacher_agreement_where_wrong"]) == (50.0, 50.0)
+    assert "teacher_agreement" not in alone
+
+
+def test_every_timestep_alone_is_a_mean_over_seeds(tmp_path):
+    runs = {"a": [write_run(tmp_path / "a", 2, [1, 3]), write_run(tmp_path / "b", 2, [2, 4])]}
+    (row,) = every_timestep(runs)
+    assert (row["accuracy_1"], row["accuracy_2"]) == (37.5, 87.5)
+    assert (row["confidence_1"], row["confidence_2"]) == pytest.approx((60.0, 70.0))
+    assert np.isnan(row["entropy_1"])

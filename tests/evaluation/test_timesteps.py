@@ -28,7 +28,7 @@ def random_logits(T=4, N=200, C=10, scale=2.0, seed=0):
 
 def reference(z, target):
     """Every figure for logits [N, C] in plain Python, one sample and one bin at a time."""
-    right, nll, confidence, brier = [], [], [], []
+    right, nll, confidence, entropy, brier = [], [], [], [], []
     for row, label in zip(z, target, strict=True):
         top = max(row)
         weights = [math.exp(value - top) for value in row]
@@ -36,6 +36,7 @@ def reference(z, target):
         right.append(row.index(top) == label)
         nll.append(math.log(sum(weights)) - (row[label] - top))
         confidence.append(max(p))
+        entropy.append(-sum(value * math.log(value) for value in p if value > 0))
         brier.append(sum((value - (c == label)) ** 2 for c, value in enumerate(p)))
     ece = 0.0
     for m in range(1, 16):
@@ -44,7 +45,8 @@ def reference(z, target):
             gap = sum(right[i] for i in inside) / len(inside) - sum(confidence[i] for i in inside) / len(inside)
             ece += len(inside) / len(right) * abs(gap)
     mean = np.mean
-    return {"accuracy": mean(right), "nll": mean(nll), "ece": ece, "confidence": mean(confidence), "brier": mean(brier)}
+    figures = {"accuracy": right, "nll": nll, "confidence": confidence, "entropy": entropy, "brier": brier}
+    return {name: mean(values) for name, values in figures.items()} | {"ece": ece}
 
 
 def assert_same_figures(entry, expected):
@@ -112,7 +114,15 @@ def test_all_right_and_sure_costs_nothing():
     logits = torch.full((3, 5, 4), -1e4)
     logits[:, :, 2] = 1e4
     for entry in timestep_metrics(logits, torch.full((5,), 2))["ensemble"]:
-        assert entry == {"k": entry["k"], "accuracy": 1.0, "nll": 0.0, "ece": 0.0, "confidence": 1.0, "brier": 0.0}
+        assert entry == {
+            "k": entry["k"],
+            "accuracy": 1.0,
+            "nll": 0.0,
+            "ece": 0.0,
+            "confidence": 1.0,
+            "entropy": 0.0,
+            "brier": 0.0,
+        }
         assert math.copysign(1.0, entry["nll"]) == 1.0  # not "-0.0" in a file
 
 
@@ -120,13 +130,20 @@ def test_all_wrong_and_sure_costs_the_whole_gap():
     logits = torch.full((1, 5, 4), -1e4)
     logits[:, :, 2] = 1e4
     entry = timestep_metrics(logits, torch.zeros(5, dtype=torch.int64))["single"][0]
-    assert entry == {"k": 1, "accuracy": 0.0, "nll": 2e4, "ece": 1.0, "confidence": 1.0, "brier": 2.0}
+    assert entry == {"k": 1, "accuracy": 0.0, "nll": 2e4, "ece": 1.0, "confidence": 1.0, "entropy": 0.0, "brier": 2.0}
 
 
 def test_equal_logits_are_a_guess_of_the_first_class():
     entry = timestep_metrics(torch.zeros(2, 8, 4), torch.arange(8) % 4)["ensemble"][1]
     # Class 0 is right for 2 of 8; p = 1/4 everywhere: NLL log 4, Brier (3/4)² + 3 (1/4)² = 3/4, accuracy = confidence.
-    expected = {"accuracy": 0.25, "nll": math.log(4), "ece": 0.0, "confidence": 0.25, "brier": 0.75}
+    expected = {
+        "accuracy": 0.25,
+        "nll": math.log(4),
+        "ece": 0.0,
+        "confidence": 0.25,
+        "entropy": math.log(4),
+        "brier": 0.75,
+    }
     assert_same_figures(entry, expected)
 
 

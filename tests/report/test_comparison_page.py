@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from conftest import CONFIG, write_run
 
-from spikedistill.evaluation.comparison import every_run, leaderboard
+from spikedistill.evaluation.comparison import every_run, every_timestep, leaderboard
 from spikedistill.files import write_rows
 from spikedistill.report import figures, write_comparison, write_paper_files
 from spikedistill.report.comparison import verdict
@@ -36,7 +36,7 @@ def make_comparison(tmp_path):
         rows, each = leaderboard(runs, baseline=methods[0]), every_run(runs)
         write_rows(folder / "leaderboard.csv", rows)
         write_paper_files(folder, rows)
-        write_comparison(folder, rows, runs, each, command="spikedistill compare --out 'a b'")
+        write_comparison(folder, rows, runs, each, every_timestep(runs), command="spikedistill compare --out 'a b'")
         return folder, rows, each
 
     return make
@@ -66,6 +66,30 @@ def test_the_tables_of_the_page_are_the_leaderboard(comparison, read_page):
     assert list(page.tables["leaderboard"]) == ["tiny-sce", "tiny-twsd", "tiny-s2w"]
 
 
+def test_every_timestep_alone_has_its_plots(comparison, read_page):
+    folder, *_ = comparison
+    page = read_page(folder / "report.html")
+    assert "timesteps" in page.sections
+    for key, unit in (("accuracy", 100), ("confidence", 100), ("entropy", 1)):
+        drawn = page.figures[f"{key}_alone"]["data"]
+        assert [trace["name"] for trace in drawn] == ["tiny-sce", "tiny-twsd", "tiny-s2w"]
+        for place, trace in enumerate(drawn):
+            runs = [folder / f"method{place}" / f"seed{seed}" for seed in (0, 1)]
+            singles = [json.loads((run / "results.json").read_text())["last"]["single"] for run in runs]
+            means = [unit * sum(entries[k][key] for entries in singles) / 2 for k in range(3)]
+            assert trace["y"] == pytest.approx(means)
+            assert list(page.tables[f"{key}_alone"][trace["name"]].values()) == pytest.approx(means)
+
+
+def test_agreement_with_a_teacher_is_shown_for_those_that_had_one(comparison, read_page):
+    folder, rows, _ = comparison
+    assert "teacher" not in read_page(folder / "report.html").sections
+    share = {"teacher_agreement": 91.5, "teacher_agreement_where_wrong": 12.25}
+    paths = {row["method"]: [] for row in rows}
+    write_comparison(folder, [rows[0], rows[1] | share, rows[2]], paths, [])
+    assert read_page(folder / "report.html").tables["teacher"] == {"tiny-twsd": share}
+
+
 def test_what_a_reader_sees_is_rounded_and_has_its_uncertainty(comparison, read_page):
     folder, rows, _ = comparison
     text = read_page(folder / "report.html").text
@@ -82,7 +106,8 @@ def test_what_a_reader_sees_is_rounded_and_has_its_uncertainty(comparison, read_
 def test_the_plots_are_the_leaderboard(comparison, read_page):
     folder, rows, _ = comparison
     found = read_page(folder / "report.html").figures
-    assert set(found) == {"accuracy", "differences"}
+    alone = {"accuracy_alone", "confidence_alone", "entropy_alone"}
+    assert set(found) == {"accuracy", "differences", *alone}
     for row, trace in zip(rows, found["accuracy"]["data"], strict=True):
         assert trace["name"] == row["method"]
         assert [round(x) for x in trace["x"]] == [1, 2, 3]
@@ -188,7 +213,7 @@ def test_what_was_not_measured_is_a_gap(comparison, tmp_path, read_page):
     write_comparison(tmp_path, [found | unknown for found in rows], {}, [])
     page = read_page(tmp_path / "report.html")
     gaps = dict.fromkeys(unknown)
-    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 2, "epochs": 6, **gaps}
+    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 2, "timesteps": 3, "epochs": 6, **gaps}
     assert "nan" not in page.text
 
 

@@ -68,6 +68,13 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
     assert [float(run["accuracy_2"]) for run in runs[2:]] == pytest.approx(accuracies)
     metrics = (tmp_path / "digits-twkd" / "seed1" / "metrics.csv").read_text().splitlines()
     assert runs[3]["loss/twsd"] == list(csv.DictReader(metrics))[-1]["loss/twsd"]
+    # the ANN that taught is a run with the same test samples
+    assert 0 < float(rows[1]["teacher_agreement"]) <= 100
+    assert rows[0]["teacher_agreement"] == ""
+    assert [row["method"] for row in csv.DictReader((tmp_path / "timesteps.csv").read_text().splitlines())] == [
+        "digits-sce",
+        "digits-twkd",
+    ]
     page = (tmp_path / "report.html").read_text()
     assert f"spikedistill compare --recipes digits-sce digits-twkd --seeds 0 1 --out {tmp_path}" in page
     assert 'href="./digits-twkd/seed1/report.html"' in page
@@ -87,6 +94,15 @@ def test_a_recipe_can_take_part_in_variants(tmp_path, capfd):
     run = RunFolder(tmp_path / "digits-rate,segments=2,objective.name=twce" / "seed1").config()
     assert (run.segments, run.objective.name, run.seed) == (2, "twce", 1)
     assert "rate,segments=2" in capfd.readouterr().out.replace("\n", "")
+
+
+def test_networks_trained_at_other_timesteps_take_part(tmp_path):
+    assert compare(tmp_path, "digits-sce,timesteps=1", "digits-twce") == 0
+    rows = list(csv.DictReader((tmp_path / "leaderboard.csv").read_text().splitlines()))
+    assert [(row["timesteps"], "accuracy_2" in row, "accuracy_3" in row) for row in rows] == [
+        ("1", True, False),
+        ("2", True, False),
+    ]
 
 
 def test_in_equal_time_a_faster_method_gets_more_epochs(tmp_path):

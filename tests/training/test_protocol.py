@@ -88,7 +88,11 @@ def test_temperatures_are_fitted_on_the_holdout_per_number_of_timesteps(run):
 def test_beyond_the_trained_timesteps_is_kept_apart(run):
     last = json.loads(run.results.read_text())["last"]
     assert [entry["k"] for entry in last["ensemble"]] == [1, 2]
-    assert [entry["k"] for entry in last["beyond"]] == [3, 4]
+    assert [entry["k"] for entry in last["beyond"]] == [3, 4, 5, 6, 7, 8]
+    saved = load_file(run.logits)
+    assert len(saved["logits"]) == 2
+    shares = saved["beyond_right"].double().mean(1).tolist()
+    assert shares == pytest.approx([entry["accuracy"] for entry in last["beyond"]])
 
 
 def test_firing_rates_are_those_of_a_recorded_pass(run):

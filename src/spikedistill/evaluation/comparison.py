@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors.torch import load_file
 
 from ..objectives.submodels import prefix_means
@@ -61,34 +62,54 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def correctness(run: Path) -> Array:
-    """Whether the first k timesteps together are right on each test sample, `[K, N]`, zeros and ones."""
+    """Whether the first k timesteps together are right on each test sample, `[K, N]`, zeros and ones.
+
+    K is the largest k that the run was evaluated at, which for static images is above the T that it was trained with.
+    """
     saved = load_file(RunFolder(run).logits)
-    answers = prefix_means(saved["logits"].double()).argmax(-1)
-    return (answers == saved["targets"]).double().numpy()
+    right = [prefix_means(saved["logits"].double()).argmax(-1) == saved["targets"]]
+    if "beyond_right" in saved:
+        right.append(saved["beyond_right"].bool())
+    return torch.cat(right).double().numpy()
+
+
+def right_answers(runs: dict[str, list[Path]]) -> dict[str, Array]:
+    """`correctness` of every run of each method, `[S, K, N]`, for K the largest T that one of them was trained with.
+
+    Raises:
+        ValueError: where the methods have not the same number of seeds or test samples, or some were not evaluated at K.
+    """
+    K = max(RunFolder(run).config().timesteps for folders in runs.values() for run in folders)
+    right = {method: np.stack([correctness(run)[:K] for run in folders]) for method, folders in runs.items()}
+    shapes = {method: array.shape for method, array in right.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}: event recordings have one T, "
+            "and runs that were evaluated before images were shown longer than T are scored again by spikedistill evaluate"
+        )
+    return right
 
 
 def leaderboard(runs: dict[str, list[Path]], baseline: str) -> list[dict[str, Any]]:
-    """One row per method, over its seeds.
+    """One row per method, over its seeds, at every k up to the largest T that a method was trained with.
 
     Args:
         runs: finished run folders of each method, one per seed, in the same order of seeds for all.
         baseline: the method that the others are compared with.
 
     Returns:
-        Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, epochs, images_per_s, peak_mib, firing_rate}`, k = 1..K;
-        accuracies and area (their mean over k) in percent. All but the baseline also have `area_` and `accuracy_K_` with
-        `difference`, `low`, `high` (in points) and the Holm-corrected `p`.
+        Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, timesteps, epochs, images_per_s, peak_mib, firing_rate}`,
+        k = 1..K; accuracies and area (their mean over k) in percent. Those that a run taught also have `teacher_agreement` and
+        `teacher_agreement_where_wrong`, in percent. All but the baseline have `area_` and `accuracy_K_` with `difference`, `low`,
+        `high` (in points) and the Holm-corrected `p`.
 
     Raises:
-        ValueError: where the methods have not the same number of seeds, timesteps or test samples.
+        ValueError: as `right_answers`.
     """
-    right = {method: np.stack([correctness(run) for run in folders]) for method, folders in runs.items()}
-    shapes = {method: array.shape for method, array in right.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}")
+    right = right_answers(runs)
     rows = [_row(method, right[method], runs[method]) for method in runs]
     compared = [row for row in rows if row["method"] != baseline]
-    last = next(iter(shapes.values()))[1]
+    last = right[baseline].shape[1]
     for name, pick in (("area", lambda a: a.mean(1)), (f"accuracy_{last}", lambda a: a[:, -1])):
         found = [paired_difference(pick(right[row["method"]]), pick(right[baseline])) for row in compared]
         for row, entry, p in zip(compared, found, holm([entry["p"] for entry in found]), strict=True):
@@ -98,11 +119,11 @@ def leaderboard(runs: dict[str, list[Path]], baseline: str) -> list[dict[str, An
 
 def every_run(runs: dict[str, list[Path]]) -> list[dict[str, Any]]:
     """One row per run: `{method, seed, accuracy_k, area, <last row of its metrics.csv>}`, accuracies in percent."""
-    rows = []
+    rows, right = [], right_answers(runs)
     for method, folders in runs.items():
-        for path in folders:
+        for path, answers in zip(folders, right[method], strict=True):
             folder = RunFolder(path)
-            accuracy = 100 * correctness(path).mean(1)
+            accuracy = 100 * answers.mean(1)
             row: dict[str, Any] = {"method": method, "seed": folder.config().seed}
             row |= {f"accuracy_{k}": float(value) for k, value in enumerate(accuracy, 1)}
             row["area"] = float(accuracy.mean())
@@ -120,8 +141,30 @@ def _row(method: str, right: Array, folders: list[Path]) -> dict[str, Any]:
         row |= {f"accuracy_{k + 1}": float(accuracy[:, k].mean()), f"accuracy_{k + 1}_std": float(spread[k])}
     row |= {"area": float(area.mean()), "area_std": float(area.std(ddof=1)) if len(area) > 1 else 0.0}
     results = [RunFolder(folder).read_results() for folder in folders]
-    row["epochs"] = RunFolder(folders[0]).config().epochs
+    config = RunFolder(folders[0]).config()
+    row |= {"timesteps": config.timesteps, "epochs": config.epochs}
     for key in ("images_per_s", "peak_mib"):
         row[key] = float(np.median([result["cost"].get(key, np.nan) for result in results]))
     layers = [np.mean(layer["rates"]) for result in results for layer in result["last"].get("firing_rates", [])]
-    return row | {"firing_rate": float(np.mean(layers)) if layers else float("nan")}
+    row["firing_rate"] = float(np.mean(layers)) if layers else float("nan")
+    for key in ("agreement", "agreement_where_wrong"):
+        shares = [share for result in results if (share := result.get("teacher", {}).get(key)) is not None]
+        if shares:
+            row[f"teacher_{key}"] = 100 * float(np.mean(shares))
+    return row
+
+
+def every_timestep(runs: dict[str, list[Path]]) -> list[dict[str, Any]]:
+    """How each method answers at timestep k alone, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
+
+    Accuracy and confidence are in percent, entropy in nats; one that was not evaluated is nan.
+    """
+    rows = []
+    for method, folders in runs.items():
+        row: dict[str, Any] = {"method": method}
+        single = [RunFolder(folder).read_results()["last"]["single"] for folder in folders]
+        for key, unit in (("accuracy", 100), ("confidence", 100), ("entropy", 1)):
+            for entries in zip(*single, strict=True):
+                row[f"{key}_{entries[0]['k']}"] = unit * float(np.mean([entry.get(key, np.nan) for entry in entries]))
+        rows.append(row)
+    return rows

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..config import Config
@@ -22,6 +22,8 @@ from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
 SCHEMA = 1
+# Static images are shown so long, or twice T where that is longer.
+LONGEST = 8
 
 
 def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
         single: [...], ...}, cost: {images_per_s, peak_mib}, ...}`; `ensemble` scores the mean logits of the first k timesteps,
         `single` those of timestep k alone. `selected` holds the same for the epoch that a hold-out selected, where there was one.
         `deployment` holds what exit policies give, for a spiking network of two timesteps or more: see `deployment.deployment`.
+        `teacher` holds how often the network answers as the run that taught it: see `agreement`.
 
     Raises:
         FileNotFoundError: where the run or its data set is missing.
@@ -62,6 +65,9 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
         estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)
         accuracy = [entry["accuracy"] for entry in results["last"]["ensemble"]]
         results["deployment"] = deployment(tensors["logits"], tensors["targets"], accuracy, estimate)
+    taught_by = teacher_logits(config, len(dataset.test))
+    if taught_by is not None:
+        results["teacher"] = agreement(tensors["logits"].mean(0), taught_by, tensors["targets"])
     best = best_test_epoch(folder, config.timesteps)
     if best is not None:
         results["best_test"] = best
@@ -78,10 +84,10 @@ def score(
     """Every figure of one network on the test set, and the logits that they come from.
 
     Temperatures are fitted on the held-out samples, where there are any. A static image can be shown longer than in training: those
-    figures, up to twice T, are kept apart as "beyond".
+    figures, up to twice T and at least 8 timesteps, are kept apart as "beyond".
     """
     T = config.timesteps
-    longer = 2 * T if dataset.kind == "image" and config.model.neuron == "lif" else T
+    longer = max(2 * T, LONGEST) if dataset.kind == "image" and config.model.neuron == "lif" else T
     with record(model) as recording:
         rates = FiringRates(recording)
         logits = collect_logits(model, dataset.test, dataset.kind, longer, batch_size, after_batch=rates.add)
@@ -92,6 +98,8 @@ def score(
     figures["firing_rates"] = rates.means(T)
     if longer > T:
         figures["beyond"] = timestep_metrics(logits, targets)["ensemble"][T:]
+        right = prefix_means(logits.double())[T:].argmax(-1) == targets
+        tensors["beyond_right"] = right.to(torch.uint8)
     if heldout is not None:
         tensors["holdout_logits"] = collect_logits(model, heldout, dataset.kind, T, batch_size)
         tensors["holdout_targets"] = heldout.targets
@@ -99,6 +107,36 @@ def score(
             tensors["logits"], targets, tensors["holdout_logits"], tensors["holdout_targets"]
         )
     return figures, tensors
+
+
+def teacher_logits(config: Config, samples: int) -> Tensor | None:
+    """Logits `[N, C]` of the run that taught, on the same test samples; None where there was no such run, or it is gone."""
+    file = None if config.teacher is None else RunFolder(config.teacher).logits
+    if file is None or not file.is_file():
+        return None
+    logits = load_file(file)["logits"].mean(0)
+    return logits if len(logits) == samples else None
+
+
+def agreement(logits: Tensor, teacher: Tensor, targets: Tensor) -> dict[str, float | None]:
+    """How often a network answers as its teacher does.
+
+    Args:
+        logits: `[N, C]`.
+        teacher: the teacher's, `[N, C]`.
+        targets: `[N]`.
+
+    Returns:
+        `{accuracy, agreement, agreement_where_wrong}`: fractions, the first the teacher's, the last of the samples on which the
+        teacher is wrong, None where there are none.
+    """
+    answers, taught = logits.argmax(-1), teacher.argmax(-1)
+    same, wrong = answers == taught, taught != targets
+    return {
+        "accuracy": 1 - float(wrong.double().mean()),
+        "agreement": float(same.double().mean()),
+        "agreement_where_wrong": float(same[wrong].double().mean()) if wrong.any() else None,
+    }
 
 
 class FiringRates:

@@ -22,17 +22,17 @@ from .calibration import (
 
 
 def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str, float]]]:
-    """Accuracy, NLL, calibration error, confidence and Brier score at every k = 1..T.
+    """Accuracy, NLL, calibration error, confidence, entropy and Brier score at every k = 1..T.
 
     Args:
         logits: `[T, N, C]`, any floating dtype.
         target: `[N]`, class indices.
 
     Returns:
-        `{"ensemble": [...], "single": [...]}`, each T entries `{k, accuracy, nll, ece, confidence, brier}`. accuracy:
+        `{"ensemble": [...], "single": [...]}`, each T entries `{k, accuracy, nll, ece, confidence, entropy, brier}`. accuracy:
         the fraction of samples whose largest logit is the label's, a tie going to the first class. nll: the mean
         cross-entropy, in nats. ece: the top-label calibration error over 15 equal-width bins. confidence: the mean
-        largest softmax. brier: mean_n sum_c (p_c - 1[c = y])², from 0 to 2.
+        largest softmax. entropy: the mean of -sum_c p_c log p_c, in nats. brier: mean_n sum_c (p_c - 1[c = y])², from 0 to 2.
 
     Raises:
         ValueError: shapes, dtypes or classes that do not fit, or logits that are not finite.
@@ -56,7 +56,7 @@ def calibrated_metrics(
         heldout_target: `[M]`, class indices.
 
     Returns:
-        T entries `{k, temperature, nll, ece, confidence, brier}`.
+        T entries `{k, temperature, nll, ece, confidence, entropy, brier}`.
 
     Raises:
         ValueError: as `timestep_metrics`, or held-out logits of other timesteps or classes.
@@ -87,7 +87,8 @@ def metrics(scores: Array, labels: Array) -> dict[str, float]:
     """The figures of `timestep_metrics` for one set of logits `[N, C]` in float64."""
     rows = np.arange(len(labels))
     log_p = log_softmax(scores)
-    error = np.exp(log_p)
+    p = np.exp(log_p)
+    error = p.copy()
     error[rows, labels] -= 1.0
     confidence, right = top_label(scores, labels)
     return {
@@ -95,6 +96,7 @@ def metrics(scores: Array, labels: Array) -> dict[str, float]:
         "nll": 0.0 - float(log_p[rows, labels].mean()),  # 0 where a unary minus would give -0
         "ece": calibration_error(reliability_bins(confidence, right)),
         "confidence": float(confidence.mean()),
+        "entropy": 0.0 - float((p * log_p).sum(axis=1).mean()),
         "brier": float((error**2).sum(axis=1).mean()),
     }
 

@@ -10,8 +10,9 @@ from urllib.parse import quote
 from ..files import write_atomically
 from ..run_folder import RunFolder
 from . import figures
-from .blocks import Code, Column, Number, Numbers, Page, Plot, Plots, Row, Section, Table, Terms, decimals
+from .blocks import Code, Column, Number, Numbers, Page, Plot, Plots, Row, Section, Table, Terms, Text, decimals
 from .page import render
+from .timesteps import timesteps_section
 
 METHOD = Column("method", "Method")
 NBSP = "\N{NO-BREAK SPACE}"  # a number and its uncertainty stay on one line on a phone
@@ -22,6 +23,7 @@ def write_comparison(
     rows: Sequence[Row],
     runs: Mapping[str, Sequence[Path]],
     each: Sequence[Row],
+    steps: Sequence[Row] = (),
     *,
     command: str | None = None,
 ) -> Path:
@@ -32,17 +34,20 @@ def write_comparison(
         rows: of the leaderboard, the baseline first; see `spikedistill.evaluation.comparison.leaderboard`.
         runs: run folders of each method, one per seed; the page links to their own reports.
         each: one row per run, in the order of `runs`; see `spikedistill.evaluation.comparison.every_run`.
+        steps: one row per method; see `spikedistill.evaluation.comparison.every_timestep`.
         command: what repeats the comparison, where it was started from the command line.
 
     Returns:
         The path of the page.
     """
     board = [_without_nan(row) for row in rows]
-    sections = [
+    sections: list[Section | None] = [
         Section("accuracy", "Accuracy over timesteps", [_words(board), _leaderboard(board), Plots([_curves(board)])]),
         Section(
             "differences", "Differences to the baseline", [Plots([_differences(board)]), *_difference_tables(board)]
         ),
+        timesteps_section([_without_nan(row) for row in steps]),
+        _teaching(board),
         Section("cost", "Cost", [_cost(board)]),
         Section("runs", "Every run", [_runs(folder, board, runs, each)]),
     ]
@@ -59,7 +64,7 @@ def write_comparison(
         f"the test set after the last epoch. The baseline is {board[0]['method']}.",
         verdict=verdict(board),
         numbers=_numbers(board),
-        sections=sections,
+        sections=[section for section in sections if section is not None],
     )
     path = folder / "report.html"
     write_atomically(path, render(page))
@@ -208,12 +213,27 @@ def _cost(rows: Sequence[Row]) -> Table:
     columns = [
         METHOD,
         Column("seeds", "Seeds"),
+        Column("timesteps", "T in training"),
         Column("epochs", "Epochs"),
         Column("images_per_s", "Training speed", "images/s", lambda v: f"{v:,.0f}"),
         Column("peak_mib", "Peak memory in training", "MiB", lambda v: f"{v:,.0f}"),
         Column("firing_rate", "Firing rate", "spikes per neuron and timestep", decimals(3)),
     ]
     return Table("cost", "What each method took: medians over its runs, and its mean firing rate", columns, rows)
+
+
+def _teaching(rows: Sequence[Row]) -> Section | None:
+    taught = [row for row in rows if row.get("teacher_agreement") is not None]
+    if not taught:
+        return None
+    columns = [
+        METHOD,
+        Column("teacher_agreement", "Answers as the teacher", "%", decimals(2)),
+        Column("teacher_agreement_where_wrong", "Where the teacher is wrong", "%", decimals(2)),
+    ]
+    words = "The second figure is how often a method repeats a mistake of its teacher."
+    caption = "Agreement with the run that taught, all timesteps together, means over the seeds"
+    return Section("teacher", "Agreement with the teacher", [Text(words), Table("teacher", caption, columns, taught)])
 
 
 def _runs(folder: Path, rows: Sequence[Row], runs: Mapping[str, Sequence[Path]], each: Sequence[Row]) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config, ObjectiveConfig
-from ..evaluation.comparison import every_run, leaderboard
+from ..evaluation.comparison import every_run, every_timestep, leaderboard
 from ..files import write_rows
 from ..objectives import create_objective
 from ..report import write_comparison, write_paper_files
@@ -34,8 +34,8 @@ def compare(
     Args:
         configs: one per method; the first is the baseline.
         seeds: the seeds that every method is trained with.
-        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them leaderboard.csv and runs.csv,
-            the page report.html, and for papers leaderboard.tex and accuracy.pdf.
+        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them leaderboard.csv, runs.csv and
+            timesteps.csv, the page report.html, and for papers leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, at the speeds measured there, and the objective that it had there.
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
@@ -68,10 +68,11 @@ def compare(
     runs = {name: [out / name / f"seed{seed}" for seed in seeds] for name in names}
     rows = leaderboard(runs, baseline=names[0])
     write_rows(out / "leaderboard.csv", rows)
-    each = every_run(runs)
+    each, steps = every_run(runs), every_timestep(runs)
     write_rows(out / "runs.csv", each)
+    write_rows(out / "timesteps.csv", steps)
     write_paper_files(out, rows)
-    write_comparison(out, rows, runs, each, command=command)
+    write_comparison(out, rows, runs, each, steps, command=command)
     return rows
 
 

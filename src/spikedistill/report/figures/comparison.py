@@ -8,8 +8,8 @@ from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, labels_of, lin
 METHODS = ("#3d7fe0", "#d9691e", "#21936a", "#c2569f", "#967a14", "#178fa6", "#d64545", "#8667d8")
 
 
-def methods(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    """Accuracy of each method, `{method: (mean, standard deviation) in percent at k = 1..K}`; the first is the baseline."""
+def methods(curves: Mapping[str, Sequence[tuple[float | None, float]]], y_title: str = "test accuracy, %") -> Figure:
+    """A figure of each method, `{method: (mean, standard deviation) at k = 1..K}`; the first is the baseline."""
     labels, traces = labels_of(list(curves)), []
     step = min(0.05, 0.3 / len(curves))  # side by side, so that error bars do not hide each other
     for place, (label, curve) in enumerate(zip(labels, curves.values(), strict=True)):
@@ -20,12 +20,12 @@ def methods(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
         trace = line(label, points, color, symbol=symbol, dash=dash) | {
             "name": label,
             "customdata": [[k, spread] for k, spread in enumerate(spreads, 1)],
-            "hovertemplate": "k = %{customdata[0]}: %{y:.2f} ± %{customdata[1]:.2f} %<extra>%{fullData.name}</extra>",
+            "hovertemplate": "k = %{customdata[0]}: %{y:.2f} ± %{customdata[1]:.2f}<extra>%{fullData.name}</extra>",
         }
         if any(spreads):
             trace["error_y"] = {"type": "data", "array": spreads, "color": color, "thickness": 1.5, "width": 3}
         traces.append(trace)
-    figure = plot(traces, "k, timesteps", "test accuracy, %")
+    figure = plot(traces, "k, timesteps", y_title)
     largest = max(map(len, curves.values()))
     figure["layout"]["xaxis"] |= whole_ticks(largest) | {"range": [0.75, largest + 0.25]}
     return figure
