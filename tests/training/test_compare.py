@@ -108,14 +108,14 @@ def test_networks_trained_at_other_timesteps_take_part(tmp_path):
 def test_in_equal_time_a_faster_method_gets_more_epochs(tmp_path):
     recipes = [recipe("digits-sce"), recipe("digits-rate"), recipe("digits-esd")]
     configs = [config.model_copy(update={"epochs": 10}) for config in recipes]
-    for config, speeds in zip(configs, ((90, 110), (250, 250), (4, 4)), strict=True):
+    for config, speeds in zip(configs, ((60, 100), (250, 20), (4, 4)), strict=True):
         for seed, speed in enumerate(speeds):
             run = RunFolder(tmp_path / config.recipe / f"seed{seed}")
             run.path.mkdir(parents=True)
             run.cost.write_text(json.dumps({"images_per_s": speed, "peak_mib": 1.0}))
             run.config_file.write_text(config.to_yaml())
             run.model.touch()
-    # 10 epochs at 100 images/s: 25 at 250, and at 4 not less than one
+    # 10 epochs at 100 images/s, the undisturbed run: 25 at 250, and at 4 not less than one
     assert [config.epochs for config in in_equal_time(configs, [0, 1], tmp_path)] == [10, 25, 1]
     with pytest.raises(FileNotFoundError, match="seed2"):
         in_equal_time(configs, [0, 2], tmp_path)

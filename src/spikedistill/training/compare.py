@@ -1,7 +1,6 @@
 """Several methods and seeds on equal footing."""
 
 import multiprocessing
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,8 +136,9 @@ def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Pat
 
     Args:
         configs: one per method; the first keeps its epochs.
-        seeds: the seeds whose speeds are averaged.
-        finished: folder of a comparison of the same methods, whose speeds in images per second are taken.
+        seeds: of the runs whose speeds count.
+        finished: folder of a comparison of the same methods; the speed of each, in images per second, is that of its fastest run,
+            because whatever else a machine does only slows a run down.
 
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
@@ -146,7 +146,7 @@ def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Pat
     speeds, objectives = [], []
     for config in configs:
         runs = [RunFolder.trained(finished / config.recipe / f"seed{seed}") for seed in seeds]
-        speeds.append(statistics.mean(run.read_cost()["images_per_s"] for run in runs))
+        speeds.append(max(run.read_cost()["images_per_s"] for run in runs))
         objectives.append(runs[0].config().objective)
     epochs = [max(1, round(configs[0].epochs * speed / speeds[0])) for speed in speeds]
     return [
