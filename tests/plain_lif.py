@@ -13,6 +13,7 @@ PRIMITIVES = {
     "rectangular": lambda x: (x + 0.5).clamp(0, 1),
     "triangular": lambda x: torch.where(x < 0, (1 + x).clamp(min=0) ** 2 / 2, 1 - (1 - x).clamp(min=0) ** 2 / 2),
     "arctan": lambda x: torch.atan(math.pi * x) / math.pi + 0.5,
+    "dspike": lambda x: torch.tanh(2.5 * x.clamp(-1, 1)) / (2 * math.tanh(2.5)) + 0.5,
 }
 
 

@@ -35,7 +35,7 @@ class NeuronConfig(_Section):
     """None subtracts the threshold after a spike (soft reset), a number puts the membrane there (hard reset)."""
     detach_reset: bool = False
     """Leave the reset out of the gradient."""
-    surrogate: Literal["sigmoid", "rectangular", "triangular", "arctan"] = "sigmoid"
+    surrogate: Literal["sigmoid", "rectangular", "triangular", "arctan", "dspike"] = "sigmoid"
     """Derivative that stands in for that of the spike."""
     v_init: float | Literal["half", "learned"] = 0.0
     """Membrane before the first timestep: a number, half the threshold, or learned per channel."""
@@ -52,10 +52,10 @@ class ModelConfig(_Section):
     """Factor on every hidden channel count."""
     neuron: Literal["lif", "relu"] = "lif"
     """Spiking neurons, or ReLU for the ANN twin of the same layout."""
-    norm: Literal["batch", "timestep_batch"] = "batch"
-    """Batch-norm with statistics of all timesteps together, or of each timestep."""
+    norm: Literal["batch", "timestep_batch", "tdbn"] = "batch"
+    """Batch-norm with statistics of all timesteps together, or of each timestep; tdbn is the first, starting at the threshold."""
     branches: bool = False
-    """Auxiliary heads on the early stages, in training alone; for objectives over heads (esd)."""
+    """Auxiliary heads on the early stages, in training alone; for objectives over heads (esd, sm-unofficial)."""
     lif: NeuronConfig = NeuronConfig()
 
 
@@ -175,6 +175,9 @@ class Config(_Section):
     """Run folder (such as runs/cifar10-ann/seed0) or safetensors file of a trained network; for objectives that need one."""
     teacher_model: str | None = None
     """Name of the ANN whose weights the teacher's file holds, where it is a safetensors file from elsewhere."""
+    teacher_logits: Literal["computed", "cached"] = "computed"
+    """The teacher's logits, computed on every batch, or cached for the whole training set at the start of the run: without
+    augmentation they are the same in every epoch."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -8,6 +8,7 @@ from pages import DOCS, table_after
 
 from spikedistill import LIF
 from spikedistill.objectives import create_objective, list_objectives, objective_options
+from spikedistill.recipes import list_methods
 
 METHOD_PAGES = {page.name: page.read_text() for page in sorted((DOCS / "methods").glob("*.md"))}
 
@@ -29,6 +30,12 @@ def test_the_overview_knows_every_objective_its_teacher_and_whether_one_rate_seg
         assert (segment == "no") == objective.compares_submodels, name
         page = re.search(r"\((\w+\.md)\)", link)[1]
         assert f"### `{name}`\n" in METHOD_PAGES[page], name
+
+
+def test_the_overview_knows_every_method_that_is_no_objective():
+    rows = [row[0] for row in table_after("Each objective is a method", METHOD_PAGES["index.md"])]
+    assert sorted(rows) == sorted(set(list_methods()) - set(list_objectives()))
+    assert f"there are {['four', 'five', 'six', 'seven'][len(rows) - 4]} more" in METHOD_PAGES["index.md"]
 
 
 def test_the_page_on_gradients_names_the_objectives_that_one_segment_silences():

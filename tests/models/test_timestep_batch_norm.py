@@ -326,10 +326,11 @@ def test_a_saved_network_keeps_the_statistics_of_every_timestep(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "layer"}, "norm is 'layer', expected 'batch' or 'timestep_batch'"),
+        ({"norm": "layer"}, "norm is 'layer', expected 'batch', 'timestep_batch' or 'tdbn'"),
         ({"norm": "timestep_batch"}, "norm_timesteps is None, expected the number of timesteps to train with"),
         ({"norm": "timestep_batch", "norm_timesteps": 0}, "norm_timesteps is 0, expected the number of timesteps"),
         ({"norm_timesteps": 4}, "norm_timesteps=4 only means something under norm='timestep_batch'"),
+        ({"norm": "tdbn", "norm_timesteps": 4}, "norm_timesteps=4 only means something under norm='timestep_batch'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options, message):

@@ -6,15 +6,17 @@ import sys
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill.neurons import compiler, fused, lif, lif_response
-from spikedistill.neurons.surrogate import sigmoid
+from spikedistill.neurons.surrogate import dspike, sigmoid
 
 needs_compiler = pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler")
 OPTIONS = {
     "soft": {"decay": 0.5},
     "hard": {"decay": 0.8, "v_reset": 0.1, "surrogate": "triangular", "v_init": 0.4, "threshold": 0.7},
     "hard, detached": {"v_reset": 0.0, "detach_reset": True, "surrogate": "rectangular"},
+    "soft, a tanh": {"decay": 0.5, "surrogate": "dspike", "threshold": 0.6},
     "soft, detached, cut": {"detach_reset": True, "detach_membrane": True, "surrogate": "arctan", "decay": 1.0},
 }
 
@@ -61,13 +63,27 @@ def test_gradients_pass_from_block_to_block(T, monkeypatch):
 
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
-def test_the_exponential_of_compiled_loops_is_exact_to_1e_5():
+@pytest.mark.parametrize("surrogate", [sigmoid, dspike])
+def test_the_exponential_of_compiled_loops_is_exact_to_1e_5(surrogate):
     distance = torch.linspace(-8, 8, 10_001)
-    exact = sigmoid(distance.double())
-    found = torch.compile(sigmoid)(distance).double()
+    exact = surrogate(distance.double())
+    found = torch.compile(surrogate)(distance).double()
     near = distance.abs() < 4
     assert ((found - exact).abs() <= 1e-5 * exact)[near].all()
     assert (found - exact).abs().max() <= 2e-6
+
+
+@pytest.mark.parametrize("surrogate", [sigmoid, dspike])
+def test_compiled_loops_on_a_cpu_call_no_function_for_an_exponential(surrogate):
+    called = []
+
+    def record(graph, inputs):
+        called.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    torch.compile(surrogate, backend=record)(torch.zeros(3))
+    assert "pow" in " ".join(called)
+    assert not [name for name in called if "exp" in name or "tanh" in name]
 
 
 @needs_compiler
@@ -99,3 +115,15 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("torch.compile does not work here") == 1
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")
+def test_under_a_dispatch_mode_the_eager_path_is_taken(monkeypatch):
+    """A counter of operations has to see them, and the compiler refuses to run below one."""
+    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    current = torch.randn(3, 4, 5, requires_grad=True)
+    with FlopCounterMode(display=False):
+        counted = lif(current, decay=0.5)
+        counted.sum().backward()
+    assert torch.equal(counted, lif(current, decay=0.5))

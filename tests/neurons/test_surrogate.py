@@ -7,13 +7,13 @@ import torch
 from plain_lif import PRIMITIVES
 
 from spikedistill.neurons import SURROGATES, lif
-from spikedistill.neurons.surrogate import arctan, rectangular, resolve_surrogate, sigmoid, spike, triangular
+from spikedistill.neurons.surrogate import arctan, dspike, rectangular, resolve_surrogate, sigmoid, spike, triangular
 
 f64 = torch.float64
 
 
-def test_the_four_surrogates_of_the_contract_are_there():
-    assert set(SURROGATES) == {"sigmoid", "rectangular", "triangular", "arctan"}
+def test_the_surrogates_of_the_contract_are_there():
+    assert set(SURROGATES) == {"sigmoid", "rectangular", "triangular", "arctan", "dspike"}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,17 @@ def test_the_four_surrogates_of_the_contract_are_there():
         (arctan, 0.0, 1.0),
         (arctan, 1 / math.pi, 0.5),
         (arctan, -1 / math.pi, 0.5),
+        # gamma 2.5, tanh(2.5) = (e^5 - 1) / (e^5 + 1): at the threshold gamma k = 1.25 (e^5 + 1) / (e^5 - 1) = 1.26696
+        (dspike, 0.0, 1.25 * (math.exp(5) + 1) / (math.exp(5) - 1)),
+        # tanh(2.5 x) is 1/2 at x = ln(3)/5: three quarters of it are left
+        (dspike, math.log(3) / 5, 0.9375 * (math.exp(5) + 1) / (math.exp(5) - 1)),
+        (dspike, -math.log(3) / 5, 0.9375 * (math.exp(5) + 1) / (math.exp(5) - 1)),
+        # towards the edges it falls to gamma / (2 sinh(gamma) cosh(gamma)) = 2.5 / sinh(5) = 0.03369, and there to nothing
+        (dspike, 1 - 1e-14, 2.5 / math.sinh(5)),
+        (dspike, 1e-14 - 1, 2.5 / math.sinh(5)),
+        (dspike, 1.0, 0.0),
+        (dspike, -1.0, 0.0),
+        (dspike, 1e6, 0.0),
     ],
 )
 def test_values_worked_by_hand(surrogate, x, expected):
@@ -60,6 +71,9 @@ def test_each_is_the_derivative_of_its_primitive(name):
         (lambda x: rectangular(x, width=0.25), 2.0, 0.0),
         (triangular, 2.0, 0.0),
         (lambda x: triangular(x, gamma=0.4), 2.0, 0.0),
+        (dspike, 2.0, 0.0),
+        (lambda x: dspike(x, gamma=0.3), 2.0, 0.0),
+        (lambda x: dspike(x, gamma=9.0), 2.0, 0.0),
         # the arc tangent has a heavy tail: beyond R lies 1 - (2/pi) atan(pi alpha R / 2)
         (arctan, 500.0, 1 - 2 / math.pi * math.atan(math.pi * 500)),
         (lambda x: arctan(x, alpha=5.0), 500.0, 1 - 2 / math.pi * math.atan(2.5 * math.pi * 500)),
@@ -71,6 +85,14 @@ def test_the_area_is_one(surrogate, half_width, tail):
     step = 2 * half_width / n
     x = (torch.arange(n, dtype=f64) + 0.5) * step - half_width
     assert surrogate(x).sum().item() * step + tail == pytest.approx(1.0, abs=2e-3 if half_width > 100 else 1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 2.5, 9.0])
+def test_dspike_is_its_formula_at_every_temperature(gamma):
+    x = torch.linspace(-1.2, 1.2, 1000, dtype=f64)
+    k = 1 / (2 * math.tanh(gamma))
+    formula = torch.where(x.abs() < 1, gamma * k * (1 - torch.tanh(gamma * x) ** 2), 0)
+    torch.testing.assert_close(dspike(x, gamma), formula, rtol=0, atol=1e-13)
 
 
 def test_a_spike_is_one_from_zero_on_and_takes_its_gradient_from_the_surrogate():
@@ -91,6 +113,6 @@ def test_a_callable_is_taken_as_it_is():
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(
-        ValueError, match="'sigmoidal' is unknown: choose one of sigmoid, rectangular, triangular, arctan"
+        ValueError, match="'sigmoidal' is unknown: choose one of sigmoid, rectangular, triangular, arctan, dspike,"
     ):
         resolve_surrogate("sigmoidal")

@@ -107,6 +107,18 @@ def prefix_kd(Z, A, tau=3.0):
     return of_prefixes(Z, lambda row, b, k: kd_row(row, A[b] if A.ndim == 2 else A[:k, b].mean(0), tau))
 
 
+def wsld(Z, y, A, tau=2.0):
+    """KD of the mean row, each sample times w = 1 - exp(-CE(mean row) / CE(A)), which is a constant."""
+    teacher = A if A.ndim == 2 else A.mean(0)
+
+    def row_loss(row, b):
+        value, gradient = kd_row(row, teacher[b], tau)
+        w = 1 - np.exp(-ce_row(row, y[b])[0] / ce_row(teacher[b], y[b])[0])
+        return w * value, w * gradient
+
+    return of_mean(Z, row_loss)
+
+
 def right_rows(Z, y, b):
     return [row for row in Z[:, b] if int(np.argmax(row)) == y[b]]
 
@@ -318,3 +330,46 @@ def similarity(features, teacher_features):
         dM = np.array([(g[i] - G[i] * (G[i] @ g[i])) / np.sqrt((M[i] ** 2).sum()) for i in range(batch)])
         gradients.append(((dM + dM.T) @ F).reshape(student.shape))
     return value, gradients
+
+
+def blurred_distance(features, teacher_features, kept):
+    """Σ ||kept F - A max F / max A||² / B, the second summand a constant, with nothing generated: G is the identity."""
+    value, gradients = 0.0, []
+    for student, teacher, channels in zip(features, teacher_features, kept, strict=True):
+        out = channels[:, :, None, None]
+        gap = out * student - teacher * (student.max() / teacher.max())
+        value += (gap**2).sum() / len(student)
+        gradients.append(2 * out * gap / len(student))
+    return value, gradients
+
+
+def conv3x3(x, weight, bias):
+    """out[b, o, i, j] = bias[o] + Σ_{c, k, l} weight[o, c, k, l] x[b, c, i + k - 1, j + l - 1], zeros around x."""
+    B, _, H, W = x.shape
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    out = np.zeros((B, len(weight), H, W))
+    for i in range(H):
+        for j in range(W):
+            out[:, :, i, j] = bias + np.tensordot(padded[:, :, i : i + 3, j : j + 3], weight, ((1, 2, 3), (1, 2, 3)))
+    return out
+
+
+def weighted_heads_ce(Z, y, weight=0.5):
+    """Row by row; the last head weighs 1, the others `weight`, and the weights are divided by their sum."""
+    S, B, _ = Z.shape
+    value, gradient = 0.0, np.zeros_like(Z)
+    for s in range(S):
+        share = (1 if s == S - 1 else weight) / (1 + (S - 1) * weight)
+        for b in range(B):
+            v, g = ce_row(Z[s, b], y[b])
+            value += share * v / B
+            gradient[s, b] += share * g / B
+    return value, gradient
+
+
+def mutual(Z, tau=3.0):
+    """The last head teaches each other head and learns from each, as in `of_pairs` without tau²."""
+    own = len(Z) - 1
+    pairs = [pair for head in range(own) for pair in ((head, own), (own, head))]
+    value, gradient = of_pairs(Z, pairs, tau)
+    return value / tau**2, gradient / tau**2

@@ -7,7 +7,7 @@ import objectives_reference as reference
 import pytest
 import torch
 
-from spikedistill.objectives import logit_kd, prefix_kd, reliable, twkl, twsd
+from spikedistill.objectives import logit_kd, prefix_kd, reliable, twkl, twsd, wsld
 
 FROM_TEACHER = {"logit_kd": logit_kd, "twkl": twkl, "prefix_kd": prefix_kd}
 LN3 = math.log(3.0)
@@ -55,6 +55,44 @@ def test_distillation_from_a_network_agrees_with_the_reference(name, tau, per_ti
     A = A if per_timestep else A[0]
     expected = getattr(reference, name)(Z, A, tau)
     check_against(lambda z: FROM_TEACHER[name](z, torch.tensor(A), temperature=tau), expected, Z)
+
+
+def test_a_soft_label_weighs_more_where_the_student_is_worse_on_the_label_than_the_teacher():
+    # label 0; the student's mean logits (ln3, 0) give 3/4, the teacher's (0, 0) give 1/2: CE ln(4/3) and ln 2, so
+    # w = 1 - exp(-ln(4/3) / ln 2) = 0.339684; KL(teacher || student) = 1/2 ln(2/3) + 1/2 ln 2 = ln(4/3)/2 at tau = 1
+    logits = torch.tensor([[[2 * LN3, 0.0]], [[0.0, 0.0]]], dtype=torch.float64)
+    uniform, label = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0])
+    loss = wsld(logits, label, uniform, temperature=1.0)
+    assert loss.item() == pytest.approx(0.339684 * math.log(4 / 3) / 2, rel=1e-5)
+    # at tau = 2 the student's (2 ln3, 0) give (3/4, 1/4), but its CE is that of tau = 1: 9/10 on the label
+    weight = 1 - math.exp(-math.log(10 / 9) / math.log(2))
+    loss = wsld(2 * logits, label, uniform, temperature=2.0)
+    assert loss.item() == pytest.approx(4 * weight * math.log(4 / 3) / 2, rel=1e-12)
+
+
+def test_a_teacher_without_doubt_on_the_label_leaves_its_soft_labels_whole_unless_the_student_has_none_either():
+    certain, label = torch.tensor([[500.0, 0.0]]), torch.tensor([0])
+    unsure = torch.tensor([[[LN3, 0.0]]])
+    assert wsld(unsure, label, certain).item() == pytest.approx(logit_kd(unsure, certain, temperature=2.0).item())
+    assert wsld(certain.unsqueeze(0), label, certain).item() == 0
+
+
+@pytest.mark.parametrize("per_timestep", [False, True])
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+def test_weighted_soft_labels_agree_with_the_reference_with_no_gradient_in_their_weights(tau, per_timestep):
+    Z, y, A = batch()
+    A = A if per_timestep else A[0]
+    expected = reference.wsld(Z, y, A, tau)
+    check_against(lambda z: wsld(z, torch.tensor(y), torch.tensor(A), temperature=tau), expected, Z)
+
+
+def test_gradients_of_weighted_soft_labels_agree_with_finite_differences_where_all_weights_are_1():
+    # elsewhere finite differences see the weights move, which are constants to the gradient
+    Z, y, A = batch()
+    target, teacher = torch.tensor(y), torch.tensor(A[0])
+    teacher[range(6), y] += 500
+    logits = torch.tensor(Z, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: wsld(z, target, teacher, temperature=100.0), logits)
 
 
 @pytest.mark.parametrize("S", [1, 2, 5])
@@ -207,6 +245,7 @@ def test_a_temperature_that_is_no_positive_number_is_refused(temperature):
     logits, target = torch.zeros(2, 3, 4), torch.zeros(3, dtype=torch.int64)
     calls = [lambda loss=loss: loss(logits, logits, temperature=temperature) for loss in FROM_TEACHER.values()]
     calls += [lambda: twsd(logits, temperature=temperature), lambda: reliable(logits, target, temperature=temperature)]
+    calls.append(lambda: wsld(logits, target, logits, temperature=temperature))
     for call in calls:
         with pytest.raises(ValueError, match="temperature must be a finite number above 0"):
             call()

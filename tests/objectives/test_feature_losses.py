@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from spikedistill import create_model, train
 from spikedistill.data import load_dataset
 from spikedistill.models import save_model
-from spikedistill.objectives import feature_distance, feature_mse, similarity
+from spikedistill.objectives import blurred_distance, create_objective, feature_distance, feature_mse, similarity
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.module import DistillationModule
@@ -47,7 +47,31 @@ def test_similarity_sees_neither_scale_nor_rotation_and_takes_other_shapes():
     assert similarity(LOGITS, [features[:, :1]], [features.amax((2, 3))]) > 0
 
 
-@pytest.mark.parametrize("loss", [feature_distance, feature_mse, similarity])
+@pytest.mark.parametrize("loss", [feature_mse, blurred_distance])
+def test_features_pass_their_layers_transforms_first(loss):
+    student, teacher = [torch.rand(2, 3), torch.rand(2, 4)], [torch.rand(2, 3), torch.rand(2, 4)]
+    torch.manual_seed(0)
+    passed = loss(LOGITS, student, teacher, [lambda f: f * 0, lambda f: f])
+    torch.manual_seed(0)
+    assert passed != loss(LOGITS, student, teacher)
+    with pytest.raises(ValueError, match="transforms must be as many as the features' layers; got 1 and 2"):
+        loss(LOGITS, student, teacher, [torch.nn.Identity()])
+
+
+@pytest.mark.parametrize("name", ["sakd", "bkdsnn-unofficial"])
+def test_an_objective_with_transforms_asks_for_them(name):
+    features, target = [torch.rand(2, 3, 4, 4)], torch.tensor([0, 1])
+    taught = {"teacher_logits": LOGITS[0], "teacher_features": features}
+    with pytest.raises(
+        ValueError, match=f"objective '{name}' learns from features that pass .*; got no transforms: pass"
+    ):
+        create_objective(name)(LOGITS, target, features=features, **taught)
+
+
+LOSSES = [feature_distance, feature_mse, blurred_distance, similarity]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_teachers_features_are_detached(loss):
     student, teacher = ([torch.randn(2, 3, requires_grad=True)] for _ in range(2))
     loss(LOGITS, student, teacher).backward()
@@ -55,11 +79,13 @@ def test_the_teachers_features_are_detached(loss):
     assert teacher[0].grad is None
 
 
-@pytest.mark.parametrize("loss", [feature_distance, feature_mse, similarity])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_features_are_compared_in_single_precision_also_under_autocast(loss):
     generator = torch.Generator().manual_seed(0)
     student, teacher = ([torch.randn(2, 64, generator=generator).bfloat16()] for _ in range(2))
+    torch.manual_seed(0)
     plain = loss(LOGITS, [student[0].float()], [teacher[0].float()])
+    torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(loss(LOGITS, student, teacher), plain)
 
@@ -112,7 +138,7 @@ def test_the_students_mean_rates_and_the_teachers_activations_are_compared_stage
     assert all(set((2 * feature).unique().tolist()) <= {0.0, 1.0, 2.0} for feature in features), (
         "rates of two timesteps"
     )
-    given = module.teaching(images)
+    given = module.teaching(images, torch.arange(len(images)))
     # the ReLU twin once more, layer by layer
     network = module.plan.teacher.function.network.module
     x = network.normalize(images)
@@ -123,14 +149,20 @@ def test_the_students_mean_rates_and_the_teachers_activations_are_compared_stage
     assert given["teacher_logits"].shape == (5, 10)
 
 
-@pytest.mark.parametrize("name", ["kdsnn", "sakd", "lasnn-unofficial"])
+@pytest.mark.parametrize("name", ["kdsnn", "sakd", "lasnn-unofficial", "bkdsnn-unofficial"])
 def test_features_move_the_student_and_no_gradient_reaches_the_teacher(name, teachers, tmp_path):
     module = module_of(quick(f"digits-{name}", out=tmp_path, teacher=teachers[0.25]))
     images, target = torch.rand(8, 1, 8, 8), torch.arange(8)
     _, submodels, features = module.look(images)
-    value = module.plan.objective(submodels, target, features=features, **module.teaching(images))
+    inputs = module.teaching(images, torch.arange(len(images))) | {
+        "features": features,
+        "transforms": list(module.transforms),
+    }
+    torch.manual_seed(0)
+    value = module.plan.objective(submodels, target, **inputs)
     term = module.plan.objective.terms[-1]
-    of_features = term.function(submodels, features, module.teaching(images)["teacher_features"])
+    torch.manual_seed(0)
+    of_features = term.function(submodels, **{name: inputs[name] for name in term.inputs})
     torch.testing.assert_close(of_features.detach(), value.terms[term.name])
     of_features.backward()
     first = next(p for p in module.network.parameters() if p.ndim == 4)
@@ -139,7 +171,7 @@ def test_features_move_the_student_and_no_gradient_reaches_the_teacher(name, tea
     assert frozen
     assert all(p.grad is None and not p.requires_grad for p in frozen)
     assert all(p.grad.abs().max() > 0 for p in module.transforms.parameters() if p.ndim == 4)
-    assert len(list(module.transforms)) == (3 if name == "sakd" else 0)
+    assert len(list(module.transforms)) == {"sakd": 3, "bkdsnn-unofficial": 1}.get(name, 0)
 
 
 def test_another_teacher_of_features_makes_another_student_and_itself_stays(teachers, tmp_path):
@@ -157,13 +189,41 @@ def test_another_teacher_of_features_makes_another_student_and_itself_stays(teac
     assert float(row["loss/feature_distance"]) > 0
 
 
-def test_trained_transforms_are_learned_with_the_network_and_left_behind(teachers, tmp_path):
-    config = quick("digits-sakd", out=tmp_path / "run", teacher=teachers[0.25])
+@pytest.mark.parametrize("name", ["sakd", "bkdsnn-unofficial"])
+def test_trained_transforms_are_learned_with_the_network_and_left_behind(name, teachers, tmp_path):
+    objective = recipe(f"digits-{name}").objective
+    if "beta" in objective.options:  # its own is next to nothing on so small a layer
+        objective = objective.model_copy(update={"options": objective.options | {"beta": 0.1}})
+    config = quick(f"digits-{name}", out=tmp_path / "run", teacher=teachers[0.25], objective=objective, epochs=2)
     before = module_of(config).transforms[0][0].weight
     run = RunFolder(train(config))
     state = torch.load(run.checkpoint, weights_only=False)["state_dict"]
-    assert not torch.equal(state["transforms.0.0.weight"], before)
+    assert (state["transforms.0.0.weight"] - before).abs().max() > 1e-3
     assert not any("transform" in key for key in load_file(run.model))
+
+
+@pytest.mark.parametrize("name", ["sakd", "bkdsnn-unofficial"])
+def test_a_resumed_run_goes_on_with_its_transforms_and_its_draws(name, teachers, tmp_path, monkeypatch):
+    """One run breaks off in the third step of the second epoch; there is a checkpoint of the second."""
+
+    def config(folder):
+        trainer = quick("digits-sce").trainer.model_copy(update={"checkpoint_seconds": 0.0})
+        changes = {"teacher": teachers[0.25], "epochs": 2, "resume": "auto", "trainer": trainer}
+        return quick(f"digits-{name}", out=tmp_path / folder, **changes)
+
+    def break_off(module, batch, batch_index):
+        if (module.current_epoch, batch_index) == (1, 2):
+            raise InterruptedError
+        return step(module, batch, batch_index)
+
+    whole, step = RunFolder(train(config("whole"))), DistillationModule.training_step
+    monkeypatch.setattr(DistillationModule, "training_step", break_off)
+    with pytest.raises(InterruptedError):
+        train(config("broken"))
+    monkeypatch.undo()
+    resumed = RunFolder(train(config("broken")))
+    assert resumed.model.read_bytes() == whole.model.read_bytes()
+    assert resumed.metrics.read_bytes() == whole.metrics.read_bytes()
 
 
 def test_named_layers_are_compared_alone(teachers, tmp_path):
@@ -171,6 +231,24 @@ def test_named_layers_are_compared_alone(teachers, tmp_path):
     objective = recipe("digits-kdsnn").objective.model_copy(update={"options": options})
     plan = make_plan(quick("digits-kdsnn", out=tmp_path, teacher=teachers[0.25], objective=objective))
     assert plan.layers == {"network.features.5": 16}
+
+
+def test_the_last_stage_is_a_layer_by_name_on_every_network(teachers, tmp_path):
+    config = quick("digits-bkdsnn-unofficial", out=tmp_path, teacher=teachers[0.25])
+    assert make_plan(config).layers == {"network.features.5": 16}
+    options = config.objective.options | {"layers": "features.1, last"}
+    objective = config.objective.model_copy(update={"options": options})
+    plan = make_plan(config.model_copy(update={"objective": objective}))
+    assert plan.layers == {"network.features.1": 4, "network.features.5": 16}
+
+
+def test_planning_a_run_leaves_the_random_generator_alone(teachers, tmp_path):
+    torch.manual_seed(3)
+    make_plan(quick("digits-bkdsnn-unofficial", out=tmp_path, teacher=teachers[0.25]))
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    make_plan(quick("digits-kdsnn", out=tmp_path, teacher=teachers[0.25]))
+    assert torch.equal(drawn, torch.rand(1))
 
 
 def test_features_that_do_not_fit_are_found_before_training(teachers, tmp_path):

@@ -30,7 +30,10 @@ PROGRESS = 0.5
 DRAW = 11
 torch.manual_seed(DRAW)
 DRAWN = torch.randperm(4)[:2].tolist()
-FEATURES = {"lasnn-unofficial", "kdsnn", "sakd", "supersnn-similarity"}
+torch.manual_seed(DRAW)
+KEPT = [(torch.rand(shape[:2]) >= 0.15).double().numpy() for shape in SHAPES]
+FEATURES = {"lasnn-unofficial", "kdsnn", "sakd", "supersnn-similarity", "bkdsnn-unofficial"}
+UNCHANGED = [torch.nn.Identity() for _ in SHAPES]
 
 
 def of_features(value_and_gradients):
@@ -89,6 +92,15 @@ PUBLISHED = {
         "sce": (1, reference.sce(Z, Y)),
         "similarity": (3000, of_features(reference.similarity(F, G))),
     },
+    "bkdsnn-unofficial": {
+        "sce": (1, reference.sce(Z, Y)),
+        "wsld": (1, reference.wsld(Z, Y, A)),
+        "blurred_distance": (7e-5, of_features(reference.blurred_distance(F, G, KEPT))),
+    },
+    "sm-unofficial": {
+        "weighted_heads_ce": (0.1, reference.weighted_heads_ce(Z, Y)),
+        "mutual": (0.9, reference.mutual(Z)),
+    },
 }
 
 
@@ -97,6 +109,7 @@ def evaluate(objective, timesteps=4, progress=PROGRESS):
     torch.manual_seed(DRAW)
     logits, features = torch.tensor(Z[:timesteps], requires_grad=True), [torch.tensor(f, requires_grad=True) for f in F]
     teacher = {"teacher_logits": torch.tensor(A), "teacher_features": [torch.tensor(g) for g in G]}
+    teacher["transforms"] = UNCHANGED
     value = objective(logits, torch.tensor(Y), **teacher, features=features, progress=progress)
     gradients = torch.autograd.grad(value.total, [logits, *features], allow_unused=True, materialize_grads=True)
     return value, gradients
@@ -178,7 +191,7 @@ def test_an_entry_runs_with_one_timestep_in_half_precision(name):
     logits = torch.randn(1, 2, 3).bfloat16().requires_grad_()
     features, teacher_features = ([torch.randn(2, 5, 3, 3).bfloat16()] for _ in range(2))
     features[0].requires_grad_()
-    teacher = {"teacher_logits": torch.randn(2, 3), "teacher_features": teacher_features}
+    teacher = {"teacher_logits": torch.randn(2, 3), "teacher_features": teacher_features, "transforms": UNCHANGED[:1]}
     total, terms = objective(logits, torch.tensor([0, 2]), **teacher, features=features, progress=0.5)
     total.backward()
     assert features[0].grad is None or features[0].grad.isfinite().all()
@@ -213,13 +226,22 @@ def test_the_entries_that_need_a_trained_network_and_those_that_compare_timestep
 def test_the_entries_that_compare_features_and_those_that_change_over_training():
     objectives = [create_objective(name) for name in list_objectives()]
     assert {o.name for o in objectives if o.needs_features} == FEATURES
-    assert {o.name for o in objectives if o.transformed} == {"sakd"}
+    assert {o.name: o.transform for o in objectives if o.transform} == {
+        "sakd": "conv_norm",
+        "bkdsnn-unofficial": "generator",
+    }
     assert {o.name for o in objectives if o.needs_progress} == {"tks"}
 
 
 def test_layers_are_named_with_commas_and_are_those_that_end_stages_otherwise():
     assert create_objective("kdsnn").layers == ()
     assert create_objective("kdsnn", layers="stages.2, stages.3").layers == ("stages.2", "stages.3")
+    assert create_objective("bkdsnn-unofficial").layers == ("last",)
+
+
+def test_the_entries_over_heads():
+    objectives = [create_objective(name) for name in list_objectives()]
+    assert {o.name for o in objectives if o.submodels == "heads"} == {"esd", "sm-unofficial"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -237,7 +259,7 @@ def test_an_entry_is_described_by_a_sentence_and_its_equation(name):
 
 
 SOFTENED = ["skd", "prefix-kd", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"]
-SOFTENED += ["etc", "tks", "seal-unofficial", "kdsnn"]
+SOFTENED += ["etc", "tks", "seal-unofficial", "kdsnn", "bkdsnn-unofficial", "sm-unofficial"]
 
 
 @pytest.mark.parametrize("name", SOFTENED)
@@ -264,6 +286,8 @@ def test_the_temperature_option_reaches_the_distillation(name):
         ("kdsnn", {"alpha": 0.1, "beta": 0.3}, [1, 0.1, 0.3]),
         ("sakd", {"alpha": 10.0}, [1, 10]),
         ("supersnn-similarity", {"weight": 1}, [1, 1]),
+        ("bkdsnn-unofficial", {"alpha": 0.1, "beta": 0.3}, [1, 0.1, 0.3]),
+        ("sm-unofficial", {"beta": 0.3}, [0.7, 0.3]),
     ],
 )
 def test_weights_are_options(name, options, weights):
@@ -305,6 +329,18 @@ def test_branches_can_weigh_less_than_the_networks_own_head():
     assert value.terms["heads_ce"].item() == pytest.approx((0.7 * sum(heads[:-1]) + heads[-1]) / len(Z), rel=1e-10)
 
 
+def test_the_weight_of_auxiliary_heads_in_the_mean_of_the_cross_entropies_is_an_option():
+    value, _ = run(create_objective("sm-unofficial", alpha=0.2))
+    expected = reference.weighted_heads_ce(Z, Y, 0.2)[0]
+    assert value.terms["weighted_heads_ce"].item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_share_of_missing_channels_is_an_option():
+    value, _ = run(create_objective("bkdsnn-unofficial", mask=0.0))
+    whole = reference.blurred_distance(F, G, [np.ones(shape[:2]) for shape in SHAPES])[0]
+    assert value.terms["blurred_distance"].item() == pytest.approx(whole, rel=1e-10)
+
+
 @pytest.mark.parametrize("name", ["s2w", "w2s", "s2w-w2s"])
 def test_the_gradient_of_the_teacher_is_an_option(name):
     assert (run(create_objective(name, teacher_grad=True))[1] - run(create_objective(name))[1]).abs().max() > 1e-3
@@ -323,7 +359,7 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
     ("name", "options", "message"),
     [
         ("tkwd", {}, "unknown objective 'tkwd': did you mean twkd"),
-        ("zzz", {}, "unknown objective 'zzz': did you mean entropy-regularisation, esd"),
+        ("zzz", {}, "unknown objective 'zzz': did you mean bkdsnn-unofficial, entropy-regularisation"),
         ("s2w", {"lam": 1.0}, "objective 's2w' has no option 'lam': its options are weight=1.0, temperature=2.0"),
         ("sce", {"weight": 1.0}, "objective 'sce' has no option 'weight': its options are none"),
         ("s2w", {"weight": "1"}, "option 'weight' of objective 's2w' must be a float; got '1'"),
@@ -343,6 +379,9 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
         ("sltt-k", {"k": True}, "option 'k' of objective 'sltt-k' must be an int; got True"),
         ("sltt-k", {"mse_weight": 2.0}, "mse_weight must lie between 0 and 1"),
         ("etc", {"temperature": 0.0}, "temperature must be a finite number above 0"),
+        ("bkdsnn-unofficial", {"mask": 1.5}, "mask must lie between 0 and 1; got 1.5"),
+        ("sm-unofficial", {"alpha": -0.5}, "alpha must lie between 0 and 1; got -0.5"),
+        ("sm-unofficial", {"beta": 1.5}, "beta must lie between 0 and 1; got 1.5"),
     ],
 )
 def test_a_mistake_is_found_when_the_objective_is_created(name, options, message):
@@ -350,7 +389,9 @@ def test_a_mistake_is_found_when_the_objective_is_created(name, options, message
         create_objective(name, **options)
 
 
-@pytest.mark.parametrize(("name", "options"), [("s2w", {"measure": "random"}), ("sltt-k", {})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("s2w", {"measure": "random"}), ("sltt-k", {}), ("bkdsnn-unofficial", {})]
+)
 def test_creating_an_objective_leaves_the_random_generator_alone(name, options):
     torch.manual_seed(3)
     create_objective(name, **options)
@@ -372,7 +413,20 @@ def test_objectives_can_be_pickled():
     assert pickle.loads(pickle.dumps(objective)) == objective
 
 
-@pytest.mark.parametrize("name", ["twkd", "s2w-w2s", "esd", "prefix-kd", "etc", "tks", "seal-unofficial"])
+COMPILED = [
+    "twkd",
+    "s2w-w2s",
+    "esd",
+    "prefix-kd",
+    "etc",
+    "tks",
+    "seal-unofficial",
+    "bkdsnn-unofficial",
+    "sm-unofficial",
+]
+
+
+@pytest.mark.parametrize("name", COMPILED)
 def test_an_objective_compiles_to_one_graph(name):
     torch._dynamo.reset()
     objective = create_objective(name)

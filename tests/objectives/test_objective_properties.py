@@ -12,6 +12,7 @@ from spikedistill.objectives import (
     entropy,
     logit_kd,
     logit_mse,
+    mutual,
     prefix_ce,
     prefix_kd,
     reliable,
@@ -24,6 +25,8 @@ from spikedistill.objectives import (
     twkl,
     twsd,
     weak2strong,
+    weighted_heads_ce,
+    wsld,
 )
 
 VARIANTS = ["pair", "ensemble_teacher", "ensemble_student", "cascade"]
@@ -53,6 +56,9 @@ EVERY_LOSS = {
     "right_sum": lambda z, y, a: right_sum(z, y),
     "aligned_kd": lambda z, y, a: aligned_kd(z, y, a),
     "selective": lambda z, y, a: selective(z),
+    "wsld": lambda z, y, a: wsld(z, y, a),
+    "weighted_heads_ce": lambda z, y, a: weighted_heads_ce(z, y),
+    "mutual": lambda z, y, a: mutual(z),
 }
 # adding to logits may make or break exact ties between them, which these would see
 RANKED = ("s2w", "w2s", "twsd correct", "reliable", "right_sum", "aligned_kd")

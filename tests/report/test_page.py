@@ -1,6 +1,7 @@
 """The page of a run: what it shows is what the run's files hold."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -12,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spikedistill.evaluation.calibration import reliability
+from spikedistill.files import write_rows
 from spikedistill.report import write_report
 
 SECTIONS = ["accuracy", "training", "calibration", "firing", "confusion", "samples", "cost", "configuration"]
@@ -105,7 +107,19 @@ def test_firing_rates_loss_and_cost_are_those_of_the_files(full_run, page, resul
         assert [trace["name"] for trace in page.figures[f"loss_{kind}"]["data"]] == ["k = 1", "k = 2", "k = 3", "k = 4"]
         assert page.figures[f"loss_{kind}"]["data"][1]["y"][3] == 0.375
     assert page.tables["loss_terms"]["5.0"] == {"loss/twce": 0.2, "loss/twsd": 0.1}
+    assert "strongest" not in page.figures
     assert (page.numbers["images_per_s"], page.numbers["peak_mib"]) == (1234.5, 321.25)
+
+
+def test_which_timestep_was_strongest_is_drawn_over_the_epochs(make_run, read_page):
+    run = make_run(T=2)
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    chosen = {"strongest_1": 0.25, "strongest_2": 0.75, "weakest_1": 1.0, "weakest_2": 0.0}
+    write_rows(run / "metrics.csv", [row | chosen for row in rows])
+    page = read_page(write_report(run))
+    for role in ("strongest", "weakest"):
+        drawn = {trace["name"]: trace["y"] for trace in page.figures[role]["data"]}
+        assert drawn == {f"timestep {k}": [chosen[f"{role}_{k}"]] * 5 for k in (1, 2)}
 
 
 def test_the_confusion_matrix_counts_predictions_of_all_timesteps(full_run, page):

@@ -516,7 +516,7 @@ def every_reset_and_surrogate():
         {"v_reset": 0.0, "surrogate": "arctan", "decay": 0.9},
         {"v_reset": -0.2, "detach_reset": True, "surrogate": "rectangular", "threshold": 0.7},
         {"decay": 1.0, "v_init": 0.3},
-        {"decay": 0.0},
+        {"decay": 0.0, "surrogate": "dspike"},
     ]
     return nn.Sequential(block(2, 3, lif=options[0]), *[block(3, 3, lif=o) for o in options[1:]], head(108))
 

@@ -7,7 +7,7 @@ from spikedistill.data import Batches, TensorSamples
 
 def batches(n: int, size: int, *, seed: int = 0, epoch: int = 0, done: int = 0, rank: int = 0, world: int = 1) -> list:
     samples = TensorSamples(torch.arange(n), torch.arange(n))
-    return [inputs.tolist() for inputs, _ in Batches(samples, size, seed, lambda: (epoch, done), rank, world)]
+    return [inputs.tolist() for inputs, *_ in Batches(samples, size, seed, lambda: (epoch, done), rank, world)]
 
 
 def test_an_epoch_shows_every_sample_once_in_even_batches():
@@ -35,3 +35,10 @@ def test_processes_have_equally_many_samples_by_repeating_some():
     first, second = batches(7, 4, rank=0, world=2), batches(7, 4, rank=1, world=2)
     assert [len(batch) for batch in first] == [len(batch) for batch in second]
     assert set(sum(first + second, [])) == set(range(7))
+
+
+def test_a_batch_says_which_samples_it_holds():
+    samples = TensorSamples(torch.arange(10) * 7, torch.arange(10) % 3)
+    for inputs, targets, indices in Batches(samples, 4, 0, lambda: (0, 0)):
+        assert torch.equal(inputs, samples.inputs(indices))
+        assert torch.equal(targets, samples.targets[indices])

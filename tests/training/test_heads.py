@@ -1,4 +1,4 @@
-"""Training with auxiliary heads (ESD), and gradients that several processes share exactly."""
+"""Training with auxiliary heads (ESD, SM), and gradients that several processes share exactly."""
 
 import csv
 import json
@@ -56,6 +56,18 @@ def test_resuming_keeps_the_branches(run, tmp_path):
     network.load_state_dict({k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items()})
 
 
+def test_heads_and_network_teach_each_other_and_the_network_is_left(tmp_path):
+    config = quick("digits-sm-unofficial", out=tmp_path / "run")
+    assert (config.gradient, config.model.branches, config.model.lif) == ("bptt", True, recipe("digits-sce").model.lif)
+    run = RunFolder(train(config))
+    (row,) = csv.DictReader(run.metrics.read_text().splitlines())
+    value = {key: float(cell) for key, cell in row.items()}
+    assert value["train_loss"] == pytest.approx(0.1 * value["loss/weighted_heads_ce"] + 0.9 * value["loss/mutual"])
+    assert value["loss/mutual"] > 0
+    assert [key for key in row if key.startswith("head_accuracy_")] == [f"head_accuracy_{head}" for head in (1, 2, 3)]
+    assert not isinstance(load(run.path), Branched)
+
+
 def test_gradients_can_be_scaled_as_in_the_released_code(tmp_path):
     """1/T of the gradient is 1/T of the learning rate, as long as no weight decays."""
     base = quick("digits-esd")
@@ -76,6 +88,10 @@ def test_gradients_can_be_scaled_as_in_the_released_code(tmp_path):
         (
             {"objective": ObjectiveConfig(name="esd")},
             "objective 'esd' is over the heads of a network: add --model.branches",
+        ),
+        (
+            {"objective": ObjectiveConfig(name="sm-unofficial")},
+            "objective 'sm-unofficial' is over the heads of a network: add --model.branches",
         ),
         ({"model": recipe("digits-esd").model}, "auxiliary heads would learn nothing: leave --model.branches out"),
     ],

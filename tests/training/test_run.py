@@ -163,9 +163,84 @@ def test_a_trained_ann_teaches_and_stays_as_it_was(tmp_path):
     module, images = DistillationModule(plan), torch.rand(4, 1, 8, 8)
     with torch.no_grad():
         assert torch.allclose(
-            module.teaching(images)["teacher_logits"], load(ann.path)(images, timesteps=1)[0], atol=1e-5
+            module.teaching(images, torch.arange(len(images)))["teacher_logits"],
+            load(ann.path)(images, timesteps=1)[0],
+            atol=1e-5,
         )
     assert not any(p.requires_grad for p in plan.teacher.function.parameters())
+
+
+def test_cached_logits_are_those_of_every_batch_and_computed_once(tmp_path):
+    ann = RunFolder(train(quick("digits-ann", out=tmp_path / "ann", epochs=2)))
+    network, seen = load(ann.path), []
+
+    def teacher(images):
+        seen.append(len(images))
+        with torch.no_grad():
+            return network(images, timesteps=1)[0]
+
+    losses = {}
+    for kind in ("computed", "cached"):
+        seen.clear()
+        run = RunFolder(
+            train(quick("digits-twkd", out=tmp_path / kind, epochs=3, teacher_logits=kind), teacher=teacher)
+        )
+        losses[kind] = [float(row["train_loss"]) for row in rows_of(run)]
+        # each of the 240 images in every epoch, or once; and one to see that the function fits
+        assert sum(seen) == 1 + 240 * {"computed": 3, "cached": 1}[kind]
+    assert losses["cached"] == pytest.approx(losses["computed"], rel=1e-4)
+
+
+def test_a_run_on_cached_logits_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    ann = train(quick("digits-ann", out=tmp_path / "ann"))
+    options = {"teacher": ann, "teacher_logits": "cached", "epochs": 2, "resume": "auto"}
+    whole = RunFolder(train(quick("digits-skd", out=tmp_path / "whole", **options)))
+    first = DistillationModule.on_train_epoch_start
+
+    def break_off(module):
+        first(module)
+        if module.current_epoch == 1:
+            raise InterruptedError
+
+    monkeypatch.setattr(DistillationModule, "on_train_epoch_start", break_off)
+    with pytest.raises(InterruptedError):
+        train(quick("digits-skd", out=tmp_path / "broken", **options))
+    monkeypatch.undo()
+    resumed = RunFolder(train(quick("digits-skd", out=tmp_path / "broken", **options)))
+    assert resumed.model.read_bytes() == whole.model.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "augment", "message"),
+    [
+        ("digits-twsd", (), "learns from no teacher: leave --teacher-logits cached out"),
+        ("digits-kdsnn", (), "learns from features, which come with the logits of every batch"),
+        ("digits-skd", ("crop",), r"augmented at random \(crop\), and a teacher looks at what the student sees"),
+    ],
+)
+def test_logits_that_cannot_be_cached_are_refused(name, augment, message, tmp_path):
+    ann = train(quick("digits-ann", out=tmp_path / "ann"))
+    config = quick(name, out=tmp_path / "run", teacher=None if name == "digits-twsd" else ann, teacher_logits="cached")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"augment": augment})})
+    with pytest.raises(ValueError, match=message):
+        make_plan(config)
+
+
+@pytest.mark.parametrize("name", ["digits-s2w", "digits-w2s", "digits-s2w-w2s"])
+def test_how_often_each_timestep_was_strongest_and_weakest_is_recorded(name, tmp_path):
+    (row,) = rows_of(RunFolder(train(quick(name, out=tmp_path / "run"))))
+    for role in ("strongest", "weakest"):
+        shares = [float(row[f"{role}_{k}"]) for k in (1, 2, 3)]
+        assert sum(shares) == pytest.approx(1)
+        assert all(share * 4 == pytest.approx(round(share * 4)) for share in shares), "of 4 batches of 60"
+
+
+def test_the_first_timestep_is_the_strongest_where_the_measure_says_so(tmp_path):
+    config = quick("digits-s2w", out=tmp_path / "run")
+    options = config.objective.options | {"measure": "first_to_last"}
+    config = config.model_copy(update={"objective": config.objective.model_copy(update={"options": options})})
+    (row,) = rows_of(RunFolder(train(config)))
+    assert (row["strongest_1"], row["weakest_3"]) == ("1.0", "1.0")
 
 
 def test_weights_from_elsewhere_and_any_function_can_teach(tmp_path):

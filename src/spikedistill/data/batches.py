@@ -44,10 +44,11 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Inputs, targets, and the samples' places in the training set."""
         epoch, done = self.position()
         for indices in self._order(epoch).tensor_split(self.count)[done:]:
-            yield self.samples.inputs(indices), self.samples.targets[indices]
+            yield self.samples.inputs(indices), self.samples.targets[indices], indices
 
     def _order(self, epoch: int) -> Tensor:
         """This process's samples of the epoch, in order."""

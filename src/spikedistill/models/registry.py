@@ -16,6 +16,7 @@ from .layers import Layers, Layout, Normalize, Sizes
 from .preactivation import ms_resnet18, resnet34
 from .resnet import resnet18, resnet19, spiking_resnet18, spiking_resnet34
 from .sew import sew_resnet18, sew_resnet34
+from .threshold_batch_norm import start_at_threshold
 from .timestep_batch_norm import TimestepBatchNorm
 from .vgg import vgg9, vgg11, vgg13, vggsnn
 
@@ -57,7 +58,7 @@ def create_model(
     chunk: int | None = None,
     recompute: bool = True,
     neuron: Literal["lif", "relu"] = "lif",
-    norm: Literal["batch", "timestep_batch"] = "batch",
+    norm: Literal["batch", "timestep_batch", "tdbn"] = "batch",
     norm_timesteps: int | None = None,
     width: float = 1.0,
     branches: bool = False,
@@ -76,8 +77,9 @@ def create_model(
         segments: under `gradient="rate"`, the segments of time.
         chunk, recompute: under `gradient="rate"`, compute each layer so many timesteps at a time; see `spikedistill.temporal`.
         neuron: "lif", or "relu" for the ANN twin: the same layout, nothing in it spikes.
-        norm: "batch", whose statistics are those of all timesteps, or "timestep_batch", whose statistics are each timestep's own
-            (see `TimestepBatchNorm`).
+        norm: "batch", whose statistics are those of all timesteps; "timestep_batch", whose statistics are each timestep's own
+            (see `TimestepBatchNorm`); or "tdbn", which is "batch" with weights that start at the threshold of the neurons, less
+            at residual additions (tdBN, Zheng et al., AAAI 2021).
         norm_timesteps: for "timestep_batch", how many timesteps the network is trained with.
         width: factor on every hidden channel count.
         branches: give every stage but the last an auxiliary head for training (ESD, Zhao et al., NeurIPS 2025); see
@@ -90,7 +92,8 @@ def create_model(
         `[T, B, num_classes]`.
 
     Raises:
-        ValueError: for an unknown name or an option out of its range.
+        ValueError: for an unknown name, an option out of its range, or "tdbn" where currents meet no threshold before they are
+            added up: in ReLU twins, `resnet34` and `ms_resnet18`.
     """
     if name not in _MODELS:
         close = difflib.get_close_matches(name, _MODELS, n=1)
@@ -116,6 +119,8 @@ def create_model(
         width=width,
     )
     layout = _MODELS[name](layers, Sizes(in_channels, image_size, num_classes))
+    if norm == "tdbn":
+        start_at_threshold(layout)
     network: nn.Module = layout
     prefix = ""
     if mean is not None and std is not None:
@@ -149,9 +154,9 @@ def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:
 
 
 def _norm(norm: str, timesteps: int | None) -> Callable[[int], nn.Module]:
-    if norm not in ("batch", "timestep_batch"):
-        raise ValueError(f"norm is {norm!r}, expected 'batch' or 'timestep_batch'")
-    if norm == "batch":
+    if norm not in ("batch", "timestep_batch", "tdbn"):
+        raise ValueError(f"norm is {norm!r}, expected 'batch', 'timestep_batch' or 'tdbn'")
+    if norm != "timestep_batch":
         if timesteps is not None:
             raise ValueError(f"norm_timesteps={timesteps} only means something under norm='timestep_batch'")
         return nn.BatchNorm2d

@@ -71,6 +71,10 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.neuron(self.body(x) + self.shortcut(x))
 
+    def added_norms(self) -> list[nn.Module]:
+        """The batch-norms whose outputs are added: the body's last, and the shortcut's where it has one."""
+        return [branch[-1] for branch in (self.body[-1], self.shortcut) if isinstance(branch, nn.Sequential)]
+
 
 def shortcut(layers: Layers, inputs: int, outputs: int, stride: int) -> nn.Module:
     """The identity, or conv1x1-BN where a block changes the shape of its input."""

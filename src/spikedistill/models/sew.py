@@ -17,6 +17,10 @@ class SEWBlock(BasicBlock):
     def forward(self, x: Tensor) -> Tensor:
         return self.neuron(self.body(x)) + self.shortcut(x)
 
+    def added_norms(self) -> list[nn.Module]:
+        """None: what is added here are spikes."""
+        return []
+
 
 def sew_resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """SEW-ResNet-18 with the ImageNet stem; an image of 32x32 is a single pixel in the last stage."""

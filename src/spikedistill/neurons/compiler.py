@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**19
@@ -26,6 +27,8 @@ logger = logging.getLogger("spikedistill")
 def applies(current: Tensor, times: int = 1) -> bool:
     """Whether `times` as much as the currents `[T, B, ...]` is worth the compiled path, and there is one."""
     if current.numel() * times < MIN_ELEMENTS or torch.compiler.is_compiling():
+        return False
+    if is_in_torch_dispatch_mode():  # a counter of operations, say, which would see one and which torch.compile refuses
         return False
     return _pays_off.get() and compiler_works()
 

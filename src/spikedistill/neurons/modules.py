@@ -21,7 +21,7 @@ class LIF(nn.Module):
         threshold: a neuron fires where its membrane is at or above it.
         v_reset: None for soft reset, a number for hard reset to it.
         detach_reset: leave the reset out of the gradient.
-        surrogate: "sigmoid", "rectangular", "triangular", "arctan", or a callable `x = u - threshold -> ds/du`.
+        surrogate: "sigmoid", "rectangular", "triangular", "arctan", "dspike", or a callable `x = u - threshold -> ds/du`.
         v_init: membrane before the first timestep: a number, "half" (half the threshold), or "learned" (one value per channel,
             starting at 0).
         learn_decay: learn one decay for the layer, the logistic of a parameter (PLIF, Fang et al., 2021).

@@ -47,11 +47,22 @@ def arctan(x: Tensor, alpha: float = 2.0) -> Tensor:
     return (alpha / 2) / (1 + (math.pi / 2 * alpha * x).square())
 
 
+def dspike(x: Tensor, gamma: float = 2.5) -> Tensor:
+    """A piece of a hyperbolic tangent's derivative, of unit area (Li et al., Dspike, NeurIPS 2021).
+
+    ds/du = gamma * k * (1 - tanh^2(gamma x)) where |x| < 1, else 0, k = 1 / (2 tanh gamma). The temperature gamma is fixed: the
+    paper chooses it anew in every epoch, by finite differences of the loss.
+    """
+    e = _exp_of_minus(2 * gamma * x.abs())  # 1 - tanh^2(gamma x) = 4 e / (1 + e)^2
+    return (2 * gamma / math.tanh(gamma)) * e / (1 + e).square() * (x.abs() < 1).to(x.dtype)
+
+
 SURROGATES: dict[str, Surrogate] = {
     "sigmoid": sigmoid,
     "rectangular": rectangular,
     "triangular": triangular,
     "arctan": arctan,
+    "dspike": dspike,
 }
 
 

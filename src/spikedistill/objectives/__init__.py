@@ -6,8 +6,8 @@ Pure functions that need torch alone: the logits may come from any spiking netwo
 from spikedistill.objectives import baselines, catalogue  # noqa: F401  (they fill the registry)
 
 from .composition import Objective, ObjectiveValue, Term
-from .distillation import logit_kd, prefix_kd, reliable, twkl, twsd
-from .features import feature_distance, feature_mse, similarity
+from .distillation import logit_kd, prefix_kd, reliable, twkl, twsd, wsld
+from .features import blurred_distance, feature_distance, feature_mse, similarity
 from .registry import (
     create_objective,
     describe_objective,
@@ -18,6 +18,7 @@ from .registry import (
 from .selective_alignment import aligned_kd, selective
 from .strong_weak import strong2weak, timestep_scores, weak2strong
 from .submodels import compares_submodels
+from .surrogate_modules import mutual, weighted_heads_ce
 from .task import entropy, heads_ce, logit_mse, prefix_ce, sce, tet_of_some, twce
 from .timesteps import adjacent, all_pairs, right_sum
 
@@ -28,6 +29,7 @@ __all__ = [
     "adjacent",
     "aligned_kd",
     "all_pairs",
+    "blurred_distance",
     "compares_submodels",
     "create_objective",
     "describe_objective",
@@ -38,6 +40,7 @@ __all__ = [
     "list_objectives",
     "logit_kd",
     "logit_mse",
+    "mutual",
     "objective_options",
     "prefix_ce",
     "prefix_kd",
@@ -54,4 +57,6 @@ __all__ = [
     "twkl",
     "twsd",
     "weak2strong",
+    "weighted_heads_ce",
+    "wsld",
 ]

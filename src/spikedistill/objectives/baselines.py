@@ -3,7 +3,7 @@
 The symbols are those of `catalogue`; F_l is the student's mean rate at layer l, A_l the teacher's activation there.
 """
 
-from . import distillation, features, selective_alignment, task, timesteps
+from . import distillation, features, selective_alignment, surrogate_modules, task, timesteps
 from .checks import check_share
 from .composition import Objective, Term
 from .registry import register_objective
@@ -120,7 +120,26 @@ def sakd(alpha: float = 100.0, layers: str = "stages") -> Objective:
     Qiu et al.: Self-Architectural Knowledge Distillation for Spiking Neural Networks (Neural Networks, 2024).
     """
     near = Term("feature_mse", alpha, features.feature_mse)
-    return Objective("sakd", [Term("sce", 1.0, task.sce), near], layers=_names(layers), transformed=True)
+    return Objective("sakd", [Term("sce", 1.0, task.sce), near], layers=_names(layers), transform="conv_norm")
+
+
+@register_objective
+def bkdsnn_unofficial(
+    alpha: float = 1.0, beta: float = 7e-5, mask: float = 0.15, temperature: float = 2.0, layers: str = "last"
+) -> Objective:
+    """An ANN teaches logits, and features that are generated from mean rates with channels missing (blurred distillation).
+
+    CE(z, y) + alpha mean_b w_b KD(z_b <- A_b) + beta Σ_l ||G_l(M_l F_l) - A'_l||² / B, z = mean_t z_t, with weights
+    w_b = 1 - exp(-CE(z_b, y) / CE(A_b, y)), a random mask M_l of channels, and A'_l = A_l max F_l / max A_l. G_l, a ReLU between
+    two 3x3 convolutions, is trained along and dropped afterwards. `wsld` and `blurred_distance` explain the terms. The defaults
+    are those of the released code for ImageNet; that the paper's numbers have both terms and the rescaling is inferred.
+    Xu et al.: BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred Knowledge
+    Distillation (ECCV 2024).
+    """
+    soft = Term("wsld", alpha, distillation.wsld, {"temperature": temperature})
+    near = Term("blurred_distance", beta, features.blurred_distance, {"mask": mask})
+    terms = [Term("sce", 1.0, task.sce), soft, near]
+    return Objective("bkdsnn-unofficial", terms, layers=_names(layers), transform="generator")
 
 
 @register_objective
@@ -135,6 +154,25 @@ def supersnn_similarity(weight: float = 3000.0, layers: str = "stages") -> Objec
     return Objective("supersnn-similarity", [Term("sce", 1.0, task.sce), alike], layers=_names(layers))
 
 
+# Auxiliary heads, of which the network's own is the last
+
+
+@register_objective
+def sm_unofficial(alpha: float = 0.5, beta: float = 0.9, temperature: float = 3.0) -> Objective:
+    """The network's own head and N auxiliary ones learn the labels, and from each other, on the branches of `esd`.
+
+    (1-beta) (CE(z_f, y) + alpha Σ_i CE(z_i, y)) / (1 + N alpha) + beta Σ_i [KL(z_i <- z_f) + KL(z_f <- z_i)] / (2 N), where z_f is
+    the network's own and KL has no tau². Form and weights are those of the released code, whose surrogate modules differ from our
+    branches in layout and place: two stacks of convolutions with LeakyReLU, behind the third and the sixth block of ResNet-18.
+    Deng et al.: Surrogate Module Learning: Reduce the Gradient Error Accumulation in Training Spiking Neural Networks (ICML 2023).
+    """
+    check_share("alpha", alpha)
+    check_share("beta", beta)
+    labels = Term("weighted_heads_ce", 1 - beta, surrogate_modules.weighted_heads_ce, {"branch_weight": alpha})
+    teaching = Term("mutual", beta, surrogate_modules.mutual, {"temperature": temperature})
+    return Objective("sm-unofficial", [labels, teaching], submodels="heads")
+
+
 def _names(layers: str) -> tuple[str, ...]:
-    """Names of layers separated by commas; none for "stages", the ends of all stages."""
+    """Names of layers separated by commas, "last" among them; none for "stages", the ends of all stages."""
     return () if layers == "stages" else tuple(name.strip() for name in layers.split(","))

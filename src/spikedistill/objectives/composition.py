@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from .checks import check_progress
+from .strong_weak import timestep_scores
 from .submodels import Average
 
-INPUTS = ("target", "teacher_logits", "scores", "average", "features", "teacher_features")
+INPUTS = ("target", "teacher_logits", "scores", "average", "features", "teacher_features", "transforms")
 # What an objective that takes one of these inputs is, and what to pass where it is missing.
 _NEEDED = {
     "teacher_logits": ("learns from a trained network", "its logits on this batch, [B, C] or [S, B, C]"),
@@ -22,6 +23,10 @@ _NEEDED = {
     "teacher_features": (
         "learns from the features of a trained network",
         "what its layers return on this batch, tensors [B, ...] in the order of the student's features",
+    ),
+    "transforms": (
+        "learns from features that pass trained layers first",
+        "those layers, one per layer of the features, and train them along",
     ),
     "progress": ("changes its weights over training", "the share of training that is done, 0 to 1"),
 }
@@ -31,9 +36,9 @@ _NEEDED = {
 class Term:
     """One named, weighted loss: `weight * function(logits, ..., **options)`.
 
-    The function takes logits [S, B, C] and returns a scalar. Of `target`, `teacher_logits`, `scores`, `average`, `features` and
-    `teacher_features` it is given those that its signature names. With an `end_weight` the weight moves in a straight line
-    from `weight`, where training begins, to that. Raises ValueError for an option that the function does not have.
+    The function takes logits [S, B, C] and returns a scalar. Of `target`, `teacher_logits`, `scores`, `average`, `features`,
+    `teacher_features` and `transforms` it is given those that its signature names. With an `end_weight` the weight moves in a
+    straight line from `weight`, where training begins, to that. Raises ValueError for an option that the function does not have.
     """
 
     name: str
@@ -79,15 +84,15 @@ class Objective:
 
     `submodels` says whose logits it is meant for: the timesteps', or those of heads (auxiliary ones first, the network's own,
     the mean over time, last). `layers` names the layers whose features are compared, if any are; none named means those that
-    end the network's stages. With `transformed` the student's features are meant to pass a trained layer before they are compared,
-    one per layer, which is no part of the network. Raises ValueError for no terms, or two of one name.
+    end the network's stages, "last" the last of these. `transform` says which kind of trained layer, no part of the network, the
+    student's features pass before they are compared, one per layer. Raises ValueError for no terms, or two of one name.
     """
 
     name: str
     terms: Sequence[Term]
     submodels: Literal["timesteps", "heads"] = "timesteps"
     layers: tuple[str, ...] = ()
-    transformed: bool = False
+    transform: Literal["conv_norm", "generator"] | None = None
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -104,6 +109,7 @@ class Objective:
         average: Average | None = None,
         features: Sequence[Tensor] | None = None,
         teacher_features: Sequence[Tensor] | None = None,
+        transforms: Sequence[Callable[[Tensor], Tensor]] | None = None,
         progress: float | None = None,
     ) -> ObjectiveValue:
         """Σ weight · value over the terms, for logits [S, B, C] and target int64 [B].
@@ -117,6 +123,7 @@ class Objective:
                 then those of the whole batch.
             features: mean rates [B, ...] of the student's layers, where `needs_features`.
             teacher_features: what the teacher's layers return, [B, ...] each, in the same order.
+            transforms: trained layers that the student's features pass, in the same order, where there is a `transform`.
             progress: the share of training that is done, 0 to 1, where `needs_progress`.
 
         Raises:
@@ -129,6 +136,7 @@ class Objective:
             "average": average,
             "features": features,
             "teacher_features": teacher_features,
+            "transforms": transforms,
             "progress": None if progress is None else check_progress(progress),
         }
         for name, (what, wanted) in _NEEDED.items():
@@ -140,6 +148,17 @@ class Objective:
         }
         total = sum((term.weight_at(progress) * values[term.name] for term in self.terms), logits.new_zeros(()))
         return ObjectiveValue(total, {name: value.detach() for name, value in values.items()})
+
+    def ranking(self, logits: Tensor, target: Tensor, average: Average | None = None) -> Tensor | None:
+        """How strong each submodel is by the measure of the terms that rank them, [S], to pass as `scores` and to be looked at.
+
+        None where no term ranks them, or two would by different measures.
+        """
+        measures = {term.options.get("measure", "confidence") for term in self.terms if "scores" in term.inputs}
+        if len(measures) != 1:
+            return None
+        scores = timestep_scores(logits, target, measure=measures.pop())
+        return scores if average is None else average(scores)
 
     def __str__(self) -> str:
         """The loss as a formula of its terms' names."""
@@ -171,6 +190,8 @@ class Objective:
         return marked and self.submodels == "timesteps"
 
     def _takes(self, name: str) -> bool:
+        if name == "transforms":
+            return self.transform is not None
         if name == "progress":
             return any(term.end_weight is not None for term in self.terms)
         return any(name in term.inputs for term in self.terms)

@@ -13,6 +13,7 @@ from torch import Tensor
 from .checks import check_choice, check_logits, check_target, check_teacher, check_temperature
 from .divergences import kd
 from .submodels import Average, compares_submodels, mean_of, prefix_means, right_submodels
+from .task import cross_entropies
 
 
 def logit_kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:
@@ -21,6 +22,24 @@ def logit_kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0
     teacher = check_teacher(teacher_logits, logits)
     teacher = teacher.mean(0) if teacher.ndim == 3 else teacher
     return kd(logits.mean(0), teacher, temperature=check_temperature(temperature), teacher_grad=teacher_grad).mean()
+
+
+def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature: float = 2.0) -> Tensor:
+    """Logit distillation with weighted soft labels: mean over the samples of w KD(z <- A), z = mean_t z_t.
+
+    w = 1 - exp(-CE(z, y) / CE(A, y)), detached and without temperature: what a sample teaches counts the more the worse the student
+    is on its label beside the teacher. A teacher [S, B, C] is averaged.
+
+    Zhou et al.: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective (ICLR 2021).
+    """
+    logits = check_logits(logits)
+    teacher = check_teacher(teacher_logits, logits)
+    teacher = teacher.mean(0) if teacher.ndim == 3 else teacher
+    both = torch.stack([logits.mean(0), teacher]).detach()
+    of_student, of_teacher = cross_entropies(both, check_target(target, logits))
+    # a teacher may be so sure of a label that its cross-entropy is 0
+    weight = -torch.expm1(-of_student / of_teacher.clamp(min=1e-7))
+    return (weight * kd(logits.mean(0), teacher, temperature=check_temperature(temperature))).mean()
 
 
 def twkl(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:

@@ -1,16 +1,20 @@
 """Distillation of what layers inside the networks return: a student's mean rates learn from a teacher's activations.
 
 Shapes: features and teacher features are lists of tensors [B, ...], one per layer, in the same order; logits [S, B, C] say what B
-is. Every loss is a scalar. The teacher's features are detached. All raise ValueError for lists that do not fit each other.
+is. Transforms are layers, trained along, that the student's features pass first, in the same order; without them the features are
+compared as they are. Every loss is a scalar. The teacher's features are detached. All raise ValueError for lists that do not fit
+each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_features, check_logits
+from .checks import check_features, check_logits, check_share
+
+Transforms = Sequence[Callable[[Tensor], Tensor]]
 
 
 def feature_distance(logits: Tensor, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -22,13 +26,44 @@ def feature_distance(logits: Tensor, features: Sequence[Tensor], teacher_feature
     return torch.stack([(s - t.detach()).square().sum() / len(s) for s, t in pairs]).sum()
 
 
-def feature_mse(logits: Tensor, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-    """Squared difference of the features, a mean in each layer and a sum over layers: Σ_l MSE(F_l, A_l).
+def feature_mse(
+    logits: Tensor,
+    features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
+    transforms: Transforms | None = None,
+) -> Tensor:
+    """Squared difference of the features, a mean in each layer and a sum over layers: Σ_l MSE(h_l(F_l), A_l).
 
-    The layers of student and teacher must have the same shapes.
+    h_l are the transforms. The layers of student and teacher must have the same shapes.
     """
-    pairs = check_features(features, teacher_features, check_logits(logits), same_shape=True)
+    passed = _transformed(features, transforms)
+    pairs = check_features(passed, teacher_features, check_logits(logits), same_shape=True)
     return torch.stack([(s - t.detach()).square().mean() for s, t in pairs]).sum()
+
+
+def blurred_distance(
+    logits: Tensor,
+    features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
+    transforms: Transforms | None = None,
+    *,
+    mask: float = 0.15,
+) -> Tensor:
+    """Squared distance of the teacher's features and those generated from the student's without some channels, drawn anew.
+
+    Σ_l ||G_l(M_l F_l) - A'_l||² / B, where M_l [B, c] sets every channel of every sample to 0 with probability `mask`, and does not
+    scale up the others; G_l are the transforms, and A'_l = A_l · max F_l / max A_l, detached, with the largest values of the
+    batch. A teacher that is silent stays as it is. The layers of student and teacher must have the same shapes, [B, c, ...]. The
+    mask is drawn from torch's global generator; where several processes share a batch, each has its own largest values.
+
+    Xu et al.: BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred Knowledge
+    Distillation (ECCV 2024). In its released code gradients also flow through max F_l.
+    """
+    logits, mask = check_logits(logits), check_share("mask", mask)
+    pairs = check_features(features, teacher_features, logits, same_shape=True)
+    generated = _transformed([_masked(each, mask) for each in features], transforms)
+    # as a teacher's, they are detached there, with both largest values
+    return feature_distance(logits, generated, [_rescaled(teacher, student) for student, teacher in pairs])
 
 
 def similarity(logits: Tensor, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -41,6 +76,28 @@ def similarity(logits: Tensor, features: Sequence[Tensor], teacher_features: Seq
     """
     pairs = check_features(features, teacher_features, check_logits(logits), same_shape=False)
     return torch.stack([(_alike(s) - _alike(t.detach())).square().mean() for s, t in pairs]).sum()
+
+
+def _transformed(features: Sequence[Tensor], transforms: Transforms | None) -> Sequence[Tensor]:
+    if transforms is None:
+        return features
+    if len(transforms) != len(features):
+        raise ValueError(
+            f"transforms must be as many as the features' layers; got {len(transforms)} and {len(features)}: pass one per layer"
+        )
+    return [transform(each) for transform, each in zip(transforms, features, strict=True)]
+
+
+def _masked(features: Tensor, share: float) -> Tensor:
+    """The features with a share of the channels of every sample, on average, set to 0."""
+    kept = torch.rand(features.shape[:2], device=features.device) >= share
+    return features * kept.view(kept.shape + (1,) * (features.ndim - 2))
+
+
+def _rescaled(teacher: Tensor, student: Tensor) -> Tensor:
+    """The teacher's features with the student's largest value as their own; as they are where none is above 0."""
+    largest = teacher.amax()
+    return teacher * torch.where(largest > 0, student.amax() / largest, 1.0)
 
 
 def _alike(features: Tensor) -> Tensor:

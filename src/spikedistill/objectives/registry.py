@@ -75,4 +75,12 @@ def _try(objective: Objective) -> None:
     logits, target = torch.zeros(2, 1, 2, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
     features = [torch.zeros(1, 1, 1, 1, device="cpu")]
     with torch.random.fork_rng(devices=[]):  # what is drawn at random must not move the caller's generator
-        objective(logits, target, teacher_logits=logits[0], features=features, teacher_features=features, progress=0.0)
+        objective(
+            logits,
+            target,
+            teacher_logits=logits[0],
+            features=features,
+            teacher_features=features,
+            transforms=[torch.nn.Identity()],
+            progress=0.0,
+        )

@@ -109,16 +109,36 @@ def _esd(config: Config) -> Config:
     )
 
 
+def _sm(config: Config) -> Config:
+    """Auxiliary heads and the network's own learn from each other (SM, on the branches of ESD)."""
+    model = config.model.model_copy(update={"branches": True})
+    return with_objective(config, "sm-unofficial").model_copy(update={"model": model})
+
+
+def _tdbn(config: Config) -> Config:
+    """SCE on a network whose batch-norms start at the threshold of its neurons (tdBN)."""
+    return with_objective(config, "sce").model_copy(update={"model": config.model.model_copy(update={"norm": "tdbn"})})
+
+
+def _dspike(config: Config) -> Config:
+    """SCE with the surrogate of Dspike, at one temperature."""
+    lif = config.model.lif.model_copy(update={"surrogate": "dspike"})
+    return with_objective(config, "sce").model_copy(update={"model": config.model.model_copy(update={"lif": lif})})
+
+
 _HEADS = {"convnet": 3.0, "resnet18": 4.0, "resnet34": 4.0}
 _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {"nmnist": {"beta": 0.1}, "image_folder": {"alpha": 0.7}}
 
 # What is more than an objective; every objective is a method too, under its own name.
 _OTHER_METHODS: dict[str, Callable[[Config], Config]] = {
     "ann": _ann,
+    "dspike": _dspike,
     "esd": _esd,
     "rate": _rate,
     "sltt": _sltt,
     "sltt-k": _sltt_k,
+    "sm-unofficial": _sm,
+    "tdbn": _tdbn,
     "twsd": _twsd,
 }
 

@@ -116,6 +116,7 @@ def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out:
 def relu_twin(config: Config, seed: int, out: Path) -> Config:
     """The run that trains the ReLU twin of a run's network, on the same data and schedule."""
     name = f"{config.data.name}-ann"
+    norm = "batch" if config.model.norm == "tdbn" else config.model.norm  # an ANN has no threshold
     changes: dict[str, Any] = {
         "recipe": name,
         "seed": seed,
@@ -124,9 +125,11 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
         "timesteps": 1,
         "gradient": "bptt",
         "segments": 1,
+        "chunk": None,
         "gradient_scale": "1",
+        "teacher_logits": "computed",
         "objective": ObjectiveConfig(),
-        "model": config.model.model_copy(update={"neuron": "relu", "branches": False}),
+        "model": config.model.model_copy(update={"neuron": "relu", "norm": norm, "branches": False}),
     }
     return config.model_copy(update=changes)
 

@@ -15,7 +15,7 @@ from ..objectives.submodels import prefix_means, right_submodels
 from ..seeds import derive_seed
 from ..temporal import mean_rate
 from ..temporal.features import outputs_of
-from .features import transform
+from .features import TRANSFORMS
 from .plan import Plan
 
 
@@ -30,8 +30,9 @@ class DistillationModule(L.LightningModule):
         super().__init__()
         self.plan = plan
         self.network = plan.build_network()
-        transformed = plan.layers.values() if plan.objective.transformed else ()
-        self.transforms = torch.nn.ModuleList(transform(channels) for channels in transformed)
+        kind = plan.objective.transform
+        self.transforms = torch.nn.ModuleList(TRANSFORMS[kind](channels) for channels in plan.layers.values() if kind)
+        self.cached: Tensor | None = None
         self.sums: dict[str, Tensor] = {}
         self.seen = 0
         self.summed_epoch = 0
@@ -41,21 +42,25 @@ class DistillationModule(L.LightningModule):
         events = self.plan.dataset.kind == "events"
         return self.network(inputs) if events else self.network(inputs, timesteps=self.plan.config.timesteps)
 
-    def teaching(self, inputs: Tensor) -> dict[str, Any]:
-        """What the teacher, where there is one, has for the objective on the student's own batch: logits `[B, C]`, features."""
+    def teaching(self, inputs: Tensor, places: Tensor) -> dict[str, Any]:
+        """What the teacher, where there is one, has for the objective on the student's own batch: logits `[B, C]`, features.
+
+        Args:
+            inputs: the batch.
+            places: of its samples in the training set, `[B]`.
+        """
         if self.plan.teacher is None:
             return {}
+        if self.cached is not None:
+            return {"teacher_logits": self.cached[places]}
         logits, features = self.plan.teacher.look(inputs, self.plan.dataset.kind)
         return {"teacher_logits": logits, "teacher_features": features}
 
     def look(self, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """What `submodels` returns, and the features `[B, ...]` of the layers that are compared, mean rates or transformed ones."""
+        """What `submodels` returns, and the mean rates `[B, ...]` of the layers whose features are compared."""
         with outputs_of(self.network.module, tuple(self.plan.layers)) as outputs:
             logits, submodels = self.submodels(inputs)
-        features = [mean_rate(outputs[layer]) for layer in self.plan.layers]
-        if self.transforms:
-            features = [layer(rate) for layer, rate in zip(self.transforms, features, strict=True)]
-        return logits, submodels, features
+        return logits, submodels, [mean_rate(outputs[layer]) for layer in self.plan.layers]
 
     def submodels(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[T, B, C]` of the timesteps, and those `[S, B, C]` that the objective is over: the timesteps' or the heads'."""
@@ -72,36 +77,49 @@ class DistillationModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         # no submodule, so that DDP does not wrap it and no checkpoint holds it
-        if self.plan.teacher is not None:
-            self.plan.teacher.to(self.device)
+        if self.plan.teacher is None:
+            return
+        self.plan.teacher.to(self.device)
+        if self.plan.config.teacher_logits == "cached":
+            self.cached = self.plan.teacher.logits_of(self.plan.train, self.plan.dataset.kind, self.device)
 
     def on_train_epoch_start(self) -> None:
         # an epoch that is resumed goes on with the sums that it has
         if self.current_epoch != self.summed_epoch:
             self.sums, self.seen, self.summed_epoch = {}, 0, self.current_epoch
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         # every draw of this step depends on its place alone, so that a resumed run repeats it
         torch.manual_seed(derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank))
-        inputs, target = as_network_input(batch[0], self.plan.dataset.kind), batch[1]
+        inputs, target, places = as_network_input(batch[0], self.plan.dataset.kind), *batch[1:]
         if self.plan.augmentations:
             inputs = augment(inputs, self.plan.augmentations)
         logits, submodels, features = self.look(inputs)
+        average = self.average if self.trainer.world_size > 1 else None
+        scores = self.plan.objective.ranking(submodels, target, average)
         value = self.plan.objective(
             submodels,
             target,
-            **self.teaching(inputs),
+            **self.teaching(inputs, places),
+            scores=scores,
             features=features,
-            average=self.average if self.trainer.world_size > 1 else None,
+            transforms=list(self.transforms) or None,
+            average=average,
             progress=self.current_epoch / self.plan.config.epochs,
         )
-        self._collect(logits.detach(), submodels.detach(), target, value.total.detach(), value.terms)
+        self._collect(logits.detach(), submodels.detach(), target, scores, value.total.detach(), value.terms)
         scaled = self.plan.config.gradient_scale == "1/T"
         return value.total / self.plan.config.timesteps if scaled else value.total
 
     @torch.no_grad()
     def _collect(
-        self, logits: Tensor, submodels: Tensor, target: Tensor, total: Tensor, terms: dict[str, Tensor]
+        self,
+        logits: Tensor,
+        submodels: Tensor,
+        target: Tensor,
+        scores: Tensor | None,
+        total: Tensor,
+        terms: dict[str, Tensor],
     ) -> None:
         """Add this step to the means of the epoch, and show it on the progress bar."""
         prefixes = prefix_means(logits.float())
@@ -115,6 +133,10 @@ class DistillationModule(L.LightningModule):
             right_heads = right_submodels(submodels, target)
             step |= {f"head_accuracy_{s}": share for s, share in enumerate(right_heads.float().mean(1), 1)}
             step["no_head_right"] = 1 - right_heads.any(0).float().mean()
+        if scores is not None:
+            places = torch.arange(len(scores), device=scores.device)
+            for role, chosen in (("strongest", scores.argmax()), ("weakest", scores.argmin())):
+                step |= {f"{role}_{k}": share for k, share in enumerate((places == chosen).float(), 1)}
         count = len(target)
         self.seen += count
         for name, value in step.items():

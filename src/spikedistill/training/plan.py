@@ -85,6 +85,7 @@ def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None)
         layers = feature_channels(config, objective, dataset, network, taught_by)
     train, holdout = training_samples(config, dataset)
     augmentations = check_augmentations(config, dataset)
+    check_teacher_logits(config, objective, augmentations)
     return Plan(config, dataset, train, holdout, augmentations, spec, objective, taught_by, layers)
 
 
@@ -104,8 +105,39 @@ def feature_channels(
         logits = network.eval()(inputs, timesteps=None if dataset.kind == "events" else config.timesteps)
     features = [mean_rate(outputs[layer]) for layer in layers]
     answers, wanted = teacher.look(inputs, dataset.kind)
-    objective(logits, first, teacher_logits=answers, features=features, teacher_features=wanted, progress=0.0)
+    with torch.random.fork_rng(devices=[]):  # what is drawn at random must not move the caller's generator
+        objective(
+            logits,
+            first,
+            teacher_logits=answers,
+            features=features,
+            teacher_features=wanted,
+            transforms=[torch.nn.Identity() for _ in features],
+            progress=0.0,
+        )
     return {layer: feature.shape[1] for layer, feature in zip(layers, features, strict=True)}
+
+
+def check_teacher_logits(config: Config, objective: Objective, augmentations: tuple[str, ...]) -> None:
+    """Refuse cached logits where there are none, or where they would be of other images than the student's.
+
+    Raises:
+        ValueError: saying what to leave out.
+    """
+    if config.teacher_logits == "computed":
+        return
+    if not objective.needs_teacher:
+        raise ValueError(f"objective {objective.name!r} learns from no teacher: leave --teacher-logits cached out")
+    if objective.needs_features:
+        raise ValueError(
+            f"objective {objective.name!r} learns from features, which come with the logits of every batch: leave "
+            "--teacher-logits cached out"
+        )
+    if augmentations:
+        raise ValueError(
+            f"the training images are augmented at random ({', '.join(augmentations)}), and a teacher looks at what the student "
+            "sees: leave --teacher-logits cached out, or --data.augment without names"
+        )
 
 
 def check_gradient(config: Config, objective: Objective) -> None:
@@ -156,10 +188,11 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
         "chunk": config.chunk,
         "recompute": config.recompute,
         "neuron": model.neuron,
+        "norm": model.norm,
         "width": model.width,
     }
     if model.norm == "timestep_batch":
-        spec |= {"norm": model.norm, "norm_timesteps": config.timesteps}
+        spec["norm_timesteps"] = config.timesteps
     if dataset.kind == "image":
         spec |= {"mean": dataset.mean, "std": dataset.std}
     if model.neuron == "lif":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..data import Dataset, as_network_input
+from ..data import Dataset, Samples, as_network_input, in_order
 from ..models import create_model, load_model, load_weights
 from ..objectives import Objective
 from ..run_folder import RunFolder
@@ -56,6 +56,17 @@ class Teacher:
                 f"[{len(images)}, {self.num_classes}]"
             )
         return logits, features
+
+    def logits_of(self, samples: Samples, kind: str, device: torch.device, batch_size: int = 250) -> Tensor:
+        """Logits `[N, C]` in float32 on all samples, in their order.
+
+        Raises:
+            ValueError: as `logits`.
+        """
+        parts = [
+            self.logits(as_network_input(inputs.to(device), kind), kind) for inputs, _ in in_order(samples, batch_size)
+        ]
+        return torch.cat(parts).float()
 
     def to(self, device: torch.device) -> None:
         """Move it, where it is a module."""

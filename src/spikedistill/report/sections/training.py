@@ -22,6 +22,9 @@ def training_section(run: Run) -> Section | None:
         groups.append(
             ("heads", "Accuracy of every head", "share that is right", heads | {"no_head_right": "none is right"})
         )
+    for role in ("strongest", "weakest"):
+        chosen = _by_k(run.epochs, f"{role}_", "timestep")
+        groups.append((role, f"Which timestep was the {role}", "share of batches", chosen))
     height = 280 + 10 * max(len(columns) for *_, columns in groups)  # room for the legend
     plots = [_plot(run.epochs, *group, height) for group in groups if group[-1]]
     words = (

@@ -1,0 +1,39 @@
+"""Threshold-dependent batch-norm (Zheng et al., Going Deeper With Directly-Trained Larger Spiking Neural Networks, AAAI 2021)."""
+
+import math
+
+from torch import nn
+
+from ..neurons import LIF
+from .layers import Layout
+from .preactivation import PreActivationBlock
+from .resnet import BasicBlock
+
+
+def start_at_threshold(layout: Layout) -> None:
+    """Start every batch-norm at the weight alpha * threshold, so that currents spread as far as the threshold that they meet.
+
+        y = weight * (x - mean) / sqrt(var + eps) + bias
+
+    over time, batch and space. alpha is 1, and 1 / sqrt(2) for the batch-norms whose outputs a residual block adds. The paper has
+    the factor alpha * threshold beside a weight that starts at 1: the same function. Here, as in SpikingJelly, the weight holds
+    the factor, and moves (alpha * threshold)^-2 times as far in a step of SGD as their product does there.
+
+    Raises:
+        ValueError: for a layout without spiking neurons, or one whose shortcuts carry currents.
+    """
+    threshold = next((module.threshold for module in layout.modules() if isinstance(module, LIF)), None)
+    if threshold is None:
+        raise ValueError(
+            "norm='tdbn' scales currents to the threshold of spiking neurons, and the ReLU twin has none: use norm='batch'"
+        )
+    if any(isinstance(module, PreActivationBlock) for module in layout.modules()):
+        raise ValueError(
+            "norm='tdbn' scales currents to the threshold that they meet, and this layout adds up currents over its blocks before "
+            "they meet one: use norm='batch', or a layout such as resnet18 or spiking_resnet34"
+        )
+    added = {norm for block in layout.modules() if isinstance(block, BasicBlock) for norm in block.added_norms()}
+    for module in layout.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            alpha = 1 / math.sqrt(2) if module in added else 1.0
+            nn.init.constant_(module.weight, alpha * threshold)
