@@ -298,7 +298,10 @@ def test_the_plot_of_the_same_figures_is_the_same_file(measured, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stepp"], "no command is called 'stepp': choose one of step, objectives, neurons, inference, table, plot"),
+        (
+            ["stepp"],
+            "no command is called 'stepp': choose one of step, objectives, neurons, inference, exits, table, plot",
+        ),
         (["table", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["step", "--contenders", "bpt", "--no-keep-memory"], "no contender is called bpt: choose of ann"),
     ],
@@ -321,6 +324,7 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr("benchmarks.__main__.measure", lambda name, *_, **plan: asked.append((name, plan)))
+    monkeypatch.setattr("benchmarks.exits.measure_exits", lambda *_: {"exits": [], "seconds": []})
     (tmp_path / "runs" / "bench").mkdir(parents=True)
     step = [session(), timed(1, ann=0.2, convolutions=0.1), weighed(1, "ann", 100)]
     written(tmp_path / "runs" / "bench" / "step.jsonl", step)

@@ -1,5 +1,6 @@
 """What the pages say of the objectives, held against the catalogue."""
 
+import csv
 import inspect
 import re
 
@@ -8,7 +9,7 @@ from pages import DOCS, table_after
 
 from spikedistill import LIF
 from spikedistill.objectives import create_objective, list_objectives, objective_options
-from spikedistill.recipes import list_methods
+from spikedistill.recipes import list_methods, recipe
 
 METHOD_PAGES = {page.name: page.read_text() for page in sorted((DOCS / "methods").glob("*.md"))}
 
@@ -30,6 +31,22 @@ def test_the_overview_knows_every_objective_its_teacher_and_whether_one_rate_seg
         assert (segment == "no") == objective.compares_submodels, name
         page = re.search(r"\((\w+\.md)\)", link)[1]
         assert f"### `{name}`\n" in METHOD_PAGES[page], name
+
+
+def test_the_overview_says_what_a_step_costs_and_what_is_published():
+    rows = {row[0]: row for row in table_after("## What a step costs", METHOD_PAGES["index.md"])}
+    assert rows.keys() == set(list_objectives())
+    published = list(csv.DictReader((DOCS / "studies" / "published.csv").read_text().splitlines()))
+    for name, (_, cost, accuracy) in rows.items():
+        config, objective = recipe(f"cifar100-{name}"), create_objective(name)
+        passes = ("T + 2" if config.gradient == "rate" else "3T") + (" + 1" if objective.needs_teacher else "")
+        assert cost == passes + (", and branches" if config.model.branches else ""), name
+        if accuracy != "–":
+            value, network, *T = accuracy.split(", ")
+            found = [
+                r for r in published if (r["dataset"], r["accuracy"], r["network"]) == ("CIFAR-100", value, network)
+            ]
+            assert any(f"T={r['T']}" in T or not T for r in found), name
 
 
 def test_the_overview_knows_every_method_that_is_no_objective():

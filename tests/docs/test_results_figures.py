@@ -1,6 +1,7 @@
 """Figures of the results page that are in no table, computed from the committed studies."""
 
 import csv
+import json
 
 import pytest
 from pages import DOCS
@@ -43,3 +44,40 @@ def test_what_the_temporal_objectives_cost_in_seed_1():
     }
     assert lost == {"twsd": "0.57", "w2s": "0.49", "twkd": "0.40", "s2w": "0.32"}
     assert "costs TWSD 0.57, W2S 0.49, TWKD 0.40 and S2W 0.32 points" in PAGE
+
+
+@pytest.mark.parametrize("row", rows("rules_fashion_mnist.csv"), ids=lambda row: row["method"])
+def test_the_accuracies_of_gradient_rules_and_esd(row):
+    columns = [*(f"accuracy_{k}" for k in (1, 2, 3, 4)), "area"]
+    cells = [f"{float(row[name]):.2f} ± {float(row[f'{name}_std']):.2f}" for name in columns]
+    if row["area_difference"]:
+        for name in ("area", "accuracy_4"):
+            difference, low, high = (float(row[f"{name}_{key}"]) for key in ("difference", "low", "high"))
+            cells.append(f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]")
+    assert " | ".join(cells) in PAGE
+
+
+def test_the_heads_of_esd_and_its_ablation():
+    columns = [*(f"head_accuracy_{s}" for s in (1, 2, 3)), "no_head_right"]
+    found = rows("rules_fashion_mnist_heads.csv")
+    for method in {row["method"] for row in found}:
+        for epoch in "123":
+            seeds = [row for row in found if (row["method"], row["epoch"]) == (method, epoch)]
+            assert len(seeds) == 3
+            means = [f"{100 * sum(float(row[name]) for row in seeds) / 3:.2f}" for name in columns]
+            assert f"| {epoch} | {' | '.join(means)} |" in PAGE
+
+
+def test_what_early_exit_gives_and_saves():
+    found = json.loads((DOCS / "studies" / "early_exit_fashion_mnist.json").read_text())
+    for row in found["exits"]:
+        intervals = [
+            f"{part['difference']:+.2f} [{part['low']:+.2f}, {part['high']:+.2f}]"
+            for part in (row["drop"], row["gain_over_fixed"])
+        ]
+        cells = [row["policy"], *(f"{row[name]:.2f}" for name in ("mean_exit", "accuracy", "accuracy_of_all"))]
+        assert f"| {' | '.join([*cells, *intervals])} |" in PAGE
+    for row in found["seconds"]:
+        ratios = [f"{r['median']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in row["ratios"].values()]
+        milliseconds = f"{1000 * row['seconds']['sequence']['median']:.1f}"
+        assert f"| {' | '.join([str(row['batch_size']), milliseconds, *ratios])} |" in PAGE

@@ -191,6 +191,15 @@ def test_cached_logits_are_those_of_every_batch_and_computed_once(tmp_path):
     assert losses["cached"] == pytest.approx(losses["computed"], rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["digits-twkd", "digits-kdsnn"])
+def test_a_teacher_in_float32_teaches_a_student_in_float64(name, tmp_path):
+    ann = train(quick("digits-ann", out=tmp_path / "ann"))
+    config = quick(name, out=tmp_path / "run", teacher=ann)
+    config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"precision": "64-true"})})
+    (row,) = rows_of(RunFolder(train(config)))
+    assert math.isfinite(float(row["train_loss"]))
+
+
 def test_a_run_on_cached_logits_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     ann = train(quick("digits-ann", out=tmp_path / "ann"))
     options = {"teacher": ann, "teacher_logits": "cached", "epochs": 2, "resume": "auto"}

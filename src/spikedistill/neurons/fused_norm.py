@@ -70,9 +70,9 @@ class NormalisedCurrent:
         return per_channel(scale, self.x), per_channel(shift, self.x)
 
 
-def can_wait(x: Tensor) -> bool:
-    """Whether the normalisation of `[T, B, C, ...]` is worth putting off until neurons ask for it."""
-    return x.ndim > 3 and is_dense(x) and applies(x)
+def can_wait(x: Tensor, times: int = 1) -> bool:
+    """Whether the normalisation of `times` as much as `[T, B, C, ...]` is worth putting off until neurons ask for it."""
+    return x.ndim > 3 and is_dense(x) and applies(x, times)
 
 
 def fused_norm_lif(

@@ -208,17 +208,42 @@ for _name in _REFUSED:
     setattr(Signal, _name, _refused_method(_name))
 
 
+# What most arguments are: pytree, which knows every other container too, takes as long as a small layer to find that out.
+_NESTS = frozenset({tuple, list, dict})
+_LEAVES = frozenset({Tensor, torch.nn.Parameter, int, float, bool, str, type(None), torch.dtype})
+
+
 def is_signal(value: Any) -> bool:
     return isinstance(value, Signal)
 
 
 def signals_in(*values: Any) -> list[Signal]:
     """The signals among (nested) arguments, in order."""
-    return [leaf for leaf in pytree.tree_leaves(values, is_leaf=is_signal) if isinstance(leaf, Signal)]
+    found: list[Signal] = []
+    for value in values:
+        kind = type(value)
+        if kind in _LEAVES:
+            continue
+        if kind in _NESTS:
+            found += signals_in(*(value.values() if kind is dict else value))
+        elif isinstance(value, Signal):
+            found.append(value)
+        else:
+            found += [leaf for leaf in pytree.tree_leaves(value, is_leaf=is_signal) if isinstance(leaf, Signal)]
+    return found
 
 
 def replace_signals(value: Any, get: Callable[[Any], Any]) -> Any:
     """The same nested arguments with `get(signal)` in place of each signal."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return value
+    if kind is dict:
+        return {key: replace_signals(part, get) for key, part in value.items()}
+    if kind in _NESTS:
+        return kind([replace_signals(part, get) for part in value])
+    if isinstance(value, Signal):
+        return get(value)
     return pytree.tree_map(lambda leaf: get(leaf) if isinstance(leaf, Signal) else leaf, value, is_leaf=is_signal)
 
 

@@ -14,6 +14,9 @@ from .operations import ADDITIONS, DROPOUTS, LAYERS, PER_TIMESTEP
 from .signal import Signal, check_layer, replace_signals
 from .waiting import sum_in_waiting
 
+# Steps that a stream is expected to run: what pays off in a sequence of so many timesteps does so here.
+STEPS = 4
+
 
 class Membranes:
     """The membranes that one step reads and writes, each under the path of its module.
@@ -118,14 +121,14 @@ class Stream(Signal):
                     name, "without running statistics it needs all timesteps at once; call the model on the sequence"
                 )
             x = self._value.unsqueeze(0)
-            if can_wait(x) and not torch.is_grad_enabled():
+            if can_wait(x, times=STEPS) and not torch.is_grad_enabled():
                 statistics = running_statistics(x, call)
                 waiting = NormalisedCurrent(x, call.weight, call.bias, *statistics, call.eps, batch=False)
                 return self._with(waiting.detached())
         if name in DROPOUTS and dropout_arguments(*args[1:], **kwargs)[1]:
             self.refuse(name, "in training mode its mask belongs to all timesteps; call the model on the sequence")
         out = func(*replace_signals(args, lambda s: s._value), **replace_signals(kwargs, lambda s: s._value))
-        return pytree.tree_map(self._with, out)
+        return self._with(out) if isinstance(out, Tensor) else pytree.tree_map(self._with, out)
 
     def _with(self, value: Tensor | NormalisedCurrent) -> Self:
         return type(self)(value, self._membranes)

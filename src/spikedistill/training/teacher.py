@@ -93,6 +93,8 @@ class MeanLogits(nn.Module):
         self.layers = tuple(layers)
 
     def forward(self, images: Tensor) -> Tensor:
+        # under 64-true the student's images are in float64
+        images = images.to(next(self.network.parameters()).dtype)
         return self.network(images, timesteps=self.timesteps).mean(0)
 
     def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
