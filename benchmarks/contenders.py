@@ -86,6 +86,7 @@ STEP = Suite(
         "ann": ann,
         "convolutions": convolutions,
         "bptt": ours(gradient="bptt"),
+        "bptt-checkpoint": ours(gradient="bptt", checkpoint=True),
         "sltt": ours(gradient="sltt"),
         "rate-m1": ours(gradient="rate", segments=1),
         "rate-m2": ours(gradient="rate", segments=2),

@@ -163,6 +163,8 @@ class Config(_Section):
     """Under rate: timesteps of a layer to compute at a time, so that memory hardly grows with T; all where left out."""
     recompute: bool = True
     """With chunk: run every convolution twice, rather than keep the outputs of one layer at a time."""
+    checkpoint: bool = False
+    """Under bptt and sltt: keep the spikes of each layer alone, and run its convolution twice, for less memory."""
     gradient_scale: Literal["1", "1/T"] = "1"
     """What gradients are multiplied by: 1/T as in the released code of RateBP and ESD, or nothing."""
     out: Path | None = None

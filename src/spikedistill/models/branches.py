@@ -32,6 +32,7 @@ class Branched(Temporal):
             network.sample_axes,
             network.chunk,
             network.recompute,
+            network.checkpoint,
         )
         self.layers = tuple(branches)
         self.branches = nn.ModuleList(branches.values())

@@ -57,6 +57,7 @@ def create_model(
     segments: int | Sequence[int] = 1,
     chunk: int | None = None,
     recompute: bool = True,
+    checkpoint: bool = False,
     neuron: Literal["lif", "relu"] = "lif",
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch",
     norm_timesteps: int | None = None,
@@ -76,6 +77,7 @@ def create_model(
         gradient: how gradients flow back through time; see `spikedistill.temporal`.
         segments: under `gradient="rate"`, the segments of time.
         chunk, recompute: under `gradient="rate"`, compute each layer so many timesteps at a time; see `spikedistill.temporal`.
+        checkpoint: under the other rules, keep less and compute convolutions twice; see `spikedistill.temporal`.
         neuron: "lif", or "relu" for the ANN twin: the same layout, nothing in it spikes.
         norm: "batch", whose statistics are those of all timesteps; "timestep_batch", whose statistics are each timestep's own
             (see `TimestepBatchNorm`); or "tdbn", which is "batch" with weights that start at the threshold of the neurons, less
@@ -133,6 +135,7 @@ def create_model(
         sample_axes=f"{in_channels}, {size}",
         chunk=chunk,
         recompute=recompute,
+        checkpoint=checkpoint,
     )
     if not branches:
         return model

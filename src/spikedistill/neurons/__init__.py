@@ -2,7 +2,7 @@
 
 from .dynamics import are_numbers, lif, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
-from .fused_norm import NormalisedCurrent, can_wait
+from .fused_norm import NormalisedCurrent, can_wait, may_wait
 from .modules import LIF
 from .packed import PackedSpikes
 from .surrogate import SURROGATES, Surrogate
@@ -20,6 +20,7 @@ __all__ = [
     "lif_response",
     "lif_response_in_chunks",
     "lif_step",
+    "may_wait",
     "norm_lif",
     "norm_lif_response",
     "norm_lif_step",

@@ -4,13 +4,14 @@ The loops run on sequences as they lie in memory (`memory_format.py`). Backward,
 a block of timesteps at a time: of more, the registers would overflow.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .compiler import compiled
+from .compiler import applies, compiled
 from .memory_format import as_shown, as_stored, per_channel
 from .packed import PackedSpikes, pack, unpack
 from .surrogate import Surrogate
@@ -82,7 +83,8 @@ def fire_sequence(
         there is one block.
     """
     decay, threshold, v_reset, _, _, v_init, _ = options
-    return compiled(_fire)(x, scale, shift, residual, decay, threshold, v_reset, v_init, for_gradient)
+    run = compiled(_fire) if applies(x) else _fire
+    return run(x, scale, shift, residual, decay, threshold, v_reset, v_init, for_gradient)
 
 
 def gradient_through_time(
@@ -102,10 +104,11 @@ def gradient_through_time(
     membranes: list[Any] = [v_init] if starts is None else [torch.full_like(starts[0], v_init), *starts.unbind(0)]
     ahead = None if starts is None else torch.zeros_like(starts[0])
     parts = [each.split(_block_sizes(len(x))) for each in (grad, x)]
+    run: Callable[..., Any] = compiled(_gradient_of_block) if applies(x) else _gradient_of_block
     for grad_part, x_part, membrane in reversed(list(zip(*parts, membranes, strict=True))):
         first -= len(x_part)
         more, offset = _residual_of(residual, first, len(x_part))
-        to_current, ahead = compiled(_gradient_of_block)(
+        to_current, ahead = run(
             grad_part, x_part, scale, shift, more, offset, unit, membrane, ahead, *numbers, detach_membrane
         )
         found.append(to_current)

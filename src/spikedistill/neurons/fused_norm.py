@@ -3,6 +3,7 @@
 The backward loop computes the membranes again from the input of the batch-norm, which is all that it keeps beside the residual.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ class NormalisedCurrent:
         batch: whether they are the statistics of x itself, whose gradient then counts.
         residual: of the shape of x; None where there is none.
         residual_spikes: the residual's spikes in bits, to keep in its place; None where it is something else.
+        again: computes x once more, to be called backward in place of keeping it; None where x is kept.
     """
 
     x: Tensor
@@ -40,6 +42,7 @@ class NormalisedCurrent:
     batch: bool
     residual: Tensor | None = None
     residual_spikes: PackedSpikes | None = None
+    again: Callable[[], Tensor] | None = None
 
     @property
     def requires_grad(self) -> bool:
@@ -72,7 +75,12 @@ class NormalisedCurrent:
 
 def can_wait(x: Tensor, times: int = 1) -> bool:
     """Whether the normalisation of `times` as much as `[T, B, C, ...]` is worth putting off until neurons ask for it."""
-    return x.ndim > 3 and is_dense(x) and applies(x, times)
+    return may_wait(x) and applies(x, times)
+
+
+def may_wait(x: Tensor) -> bool:
+    """Whether the normalisation of `[T, B, C, ...]` can be put off at all."""
+    return x.ndim > 3 and is_dense(x)
 
 
 def fused_norm_lif(
@@ -135,7 +143,10 @@ class _NormLIF(torch.autograd.Function):
             packed = current.residual_spikes
             kept = residual if packed is None else packed.bits
             precise = None if weight is None else weight.to(scale.dtype)
-            ctx.save_for_backward(x, precise, current.mean, current.inv_std, scale, shift, kept, starts)
+            ctx.again = current.again
+            ctx.save_for_backward(
+                x if current.again is None else None, precise, current.mean, current.inv_std, scale, shift, kept, starts
+            )
             ctx.options, ctx.eps, ctx.affine = options, current.eps, bias is not None
         return as_shown(spikes, x), bits
 
@@ -143,6 +154,8 @@ class _NormLIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inv_std, scale, shift, kept, starts = ctx.saved_tensors
+        if ctx.again is not None:
+            x = ctx.again()
         residual: Tensor | PackedSpikes | None = None if kept is None else as_stored(kept, x)
         if kept is not None and kept.dtype == torch.uint8:
             residual = PackedSpikes(len(x), as_stored(kept, x))

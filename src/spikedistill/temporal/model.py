@@ -27,6 +27,7 @@ class Temporal(nn.Module):
         sample_axes: str | None,
         chunk: int | None,
         recompute: bool,
+        checkpoint: bool,
     ) -> None:
         super().__init__()
         self.module = module
@@ -36,6 +37,7 @@ class Temporal(nn.Module):
         self.sample_axes = sample_axes
         self.chunk = chunk
         self.recompute = recompute
+        self.checkpoint = checkpoint
 
     def forward(self, x: Tensor, timesteps: int | None = None) -> Any:
         """Run the network for T timesteps.
@@ -56,7 +58,7 @@ class Temporal(nn.Module):
             # without gradients every rule computes the same values, and T may be another than the segments make up
             signal = Unrolled(values.detach(), total, self.gradient)
         elif self.gradient != "rate":
-            signal = Unrolled(values, total, self.gradient)
+            signal = Unrolled(values, total, self.gradient, checkpoint=self.checkpoint)
         else:
             lengths = segment_lengths(self.segments, total)
             means = segment_means(values, lengths) if timesteps is None else values
@@ -137,6 +139,7 @@ def temporal(
     sample_axes: str | None = None,
     chunk: int | None = None,
     recompute: bool = True,
+    checkpoint: bool = False,
 ) -> Temporal:
     """Run a plain `torch.nn` network, written for `[B, ...]` with `LIF` between its layers, over time.
 
@@ -157,6 +160,8 @@ def temporal(
             bit each, and training memory hardly grows with T. None computes all at once, which is faster.
         recompute: with `chunk`, run every convolution twice, once for the statistics of the batch-norm behind it and once for the
             neurons; False keeps the outputs of one layer at a time instead.
+        checkpoint: under "bptt" and "sltt", keep of each convolution on spikes that a batch-norm and neurons follow nothing but the
+            spikes, in one bit each, and compute it once more backward: less memory for a third more time.
         sample_axes: the axes of one sample, such as "3, H, W", where inputs are to be checked against them; numbers must match.
 
     Returns:
@@ -164,7 +169,7 @@ def temporal(
         with a method `step` for one timestep at a time.
 
     Raises:
-        ValueError: for an unknown rule, or segments or chunks without "rate".
+        ValueError: for an unknown rule, segments or chunks without "rate", or a checkpoint with it.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient is {gradient!r}, expected one of {', '.join(GRADIENTS)}")
@@ -181,7 +186,11 @@ def temporal(
         raise ValueError(
             "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk"
         )
-    return Temporal(module, gradient, segments, sample_axes, chunk, recompute)
+    if checkpoint and gradient == "rate":
+        raise ValueError(
+            "checkpoint=True keeps less of what gradient='bptt' and 'sltt' need; under 'rate' memory is saved with chunk=1"
+        )
+    return Temporal(module, gradient, segments, sample_axes, chunk, recompute, checkpoint)
 
 
 def mean_rate(value: Any) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, PackedSpikes, are_numbers, can_wait, lif, norm_lif
+from ..neurons import NormalisedCurrent, PackedSpikes, are_numbers, can_wait, lif, may_wait, norm_lif
 from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics
 from .dropout import dropout_arguments, dropout_scale_shift
 from .given import given_linear
@@ -23,6 +23,9 @@ class Unrolled(Signal):
         values: the values.
         timesteps: T.
         gradient: "bptt", or "sltt", which cuts the gradient's path through the previous membrane.
+        packed: the values in bits, where they are spikes.
+        checkpoint: keep spikes alone, and compute the outputs of convolutions on them once more backward.
+        again: what computes the values once more, where they are such an output.
     """
 
     def __init__(
@@ -31,9 +34,13 @@ class Unrolled(Signal):
         timesteps: int,
         gradient: str = "bptt",
         packed: PackedSpikes | None = None,
+        checkpoint: bool = False,
+        again: Callable[[], Tensor] | None = None,
     ) -> None:
         self._held = values
         self._packed = packed
+        self._checkpoint = checkpoint
+        self._again = again
         self.timesteps = timesteps
         self.gradient = gradient
 
@@ -59,14 +66,14 @@ class Unrolled(Signal):
         return self._values.mean(0)
 
     def become(self, other: Any) -> None:
-        self._held, self._packed = other._held, other._packed
+        self._held, self._packed, self._again = other._held, other._packed, other._again
 
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
         dynamics = neuron.dynamics(self.ndim) | {"detach_membrane": self.gradient == "sltt"}
         if isinstance(self._held, NormalisedCurrent) and are_numbers(dynamics["decay"], dynamics["v_init"]):
             spikes, packed = norm_lif(self._held, **dynamics)
-            return type(self)(spikes, self.timesteps, self.gradient, packed)
+            return self._with(spikes, packed)
         return self._with(lif(self.over_time(), **dynamics))
 
     def normalise(self, norm: Any) -> Self:
@@ -89,33 +96,49 @@ class Unrolled(Signal):
             scale, shift = dropout_scale_shift(name, func, self.sample, *dropout_arguments(*args[1:], **kwargs))
             return self._with(self._values * scale + shift)
         if name in LINEAR and self._packed is not None and torch.is_grad_enabled():
-            return self._with(self._linear(name, func, *args[1:], **kwargs))
+            return self._linear(name, func, *args[1:], **kwargs)
         return self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
 
     def _batch_norm(self, call: BatchNormCall) -> Self:
         """Put off where neurons may follow that can do it along the way."""
         x = self._values
-        if len(x) != self.timesteps or not can_wait(x) or (torch.is_grad_enabled() and not call.training):
+        worth = may_wait(x) if self._checkpoint else can_wait(x)
+        if len(x) != self.timesteps or not worth or (torch.is_grad_enabled() and not call.training):
             return self._with(batch_norm(x, self.timesteps, call))
         mean, inv_std = batch_statistics(x, call) if call.training else running_statistics(x, call)
-        waiting = NormalisedCurrent(x, call.weight, call.bias, mean, inv_std, call.eps, call.training)
+        waiting = NormalisedCurrent(
+            x, call.weight, call.bias, mean, inv_std, call.eps, call.training, again=self._again
+        )
         return self._with(waiting if torch.is_grad_enabled() else waiting.detached())
 
     def _linear(
         self, name: str, func: Callable[..., Any], weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
-    ) -> Tensor:
+    ) -> Self:
         """A layer on spikes, which keeps them in bits for its gradient."""
-        assert self._packed is not None
+        packed = self._packed
+        assert packed is not None
         frozen = weight.detach(), None if bias is None else bias.detach()
         with torch.no_grad():
             value = fold_time(func, self._values.detach(), *frozen, *args, **kwargs)
         weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
         x = self._values.flatten(0, 1).to(value.dtype)
-        folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=self._packed, **kwargs)
-        return folded.unflatten(0, value.shape[:2])
+        folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=packed, **kwargs)
+        dtype = value.dtype
 
-    def _with(self, values: Tensor | NormalisedCurrent) -> Self:
-        return type(self)(values, self.timesteps, self.gradient)
+        @torch.no_grad()
+        def again() -> Tensor:
+            cast = [None if part is None else part.to(dtype) for part in frozen]
+            return fold_time(func, packed.read(0, self.timesteps, dtype), *cast, *args, **kwargs)
+
+        return self._with(folded.unflatten(0, value.shape[:2]), again=again if self._checkpoint else None)
+
+    def _with(
+        self,
+        values: Tensor | NormalisedCurrent,
+        packed: PackedSpikes | None = None,
+        again: Callable[[], Tensor] | None = None,
+    ) -> Self:
+        return type(self)(values, self.timesteps, self.gradient, packed, self._checkpoint, again)
 
     def _wrap(self, out: Any) -> Any:
         return pytree.tree_map(self._with, out)

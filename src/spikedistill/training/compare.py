@@ -126,6 +126,7 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
         "gradient": "bptt",
         "segments": 1,
         "chunk": None,
+        "checkpoint": False,
         "gradient_scale": "1",
         "teacher_logits": "computed",
         "objective": ObjectiveConfig(),

@@ -187,6 +187,7 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
         "segments": config.segments,
         "chunk": config.chunk,
         "recompute": config.recompute,
+        "checkpoint": config.checkpoint,
         "neuron": model.neuron,
         "norm": model.norm,
         "width": model.width,
