@@ -1,5 +1,7 @@
 """Spikes kept, convolutions computed twice: the same gradients for less memory."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -72,6 +74,11 @@ def test_of_a_convolution_on_spikes_the_spikes_alone_are_kept(smallest, monkeypa
     x = torch.randn(T, 4, 8, 8, 8)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = model(x)
+    gc.collect()
+    whole = (t for t in gc.get_objects() if type(t) is torch.Tensor and t.numel() == x.numel())
+    assert {t.untyped_storage().data_ptr() for t in whole} <= kept.keys(), (
+        "nothing else holds spikes or currents in full"
+    )
     neurons = x.numel()
     weights = sum(4 * p.numel() for p in model.parameters())
     # input and output of the first convolution in float32; spikes of three layers in bits, the last also as the head sees them

@@ -123,12 +123,12 @@ class Unrolled(Signal):
         weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
         x = self._values.flatten(0, 1).to(value.dtype)
         folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=packed, **kwargs)
-        dtype = value.dtype
+        timesteps, dtype = self.timesteps, value.dtype  # without the signal, which holds the spikes in full
 
         @torch.no_grad()
         def again() -> Tensor:
             cast = [None if part is None else part.to(dtype) for part in frozen]
-            return fold_time(func, packed.read(0, self.timesteps, dtype), *cast, *args, **kwargs)
+            return fold_time(func, packed.read(0, timesteps, dtype), *cast, *args, **kwargs)
 
         return self._with(folded.unflatten(0, value.shape[:2]), again=again if self._checkpoint else None)
 
