@@ -28,7 +28,7 @@ def by_k(entries, *names):
 
 
 def test_the_table_of_record_is_the_last_epoch_of_the_results(page, results):
-    names = ("accuracy", "nll", "ece", "confidence", "brier")
+    names = ("accuracy", "nll", "ece", "confidence", "entropy", "brier")
     record, last = page.tables["record"], results["last"]
     assert of_columns(record, *names) == by_k(last["ensemble"], *names)
     assert {k: row["single_accuracy"] for k, row in record.items()} == {
@@ -42,7 +42,7 @@ def test_the_table_of_record_is_the_last_epoch_of_the_results(page, results):
 def test_the_selected_epoch_stands_beside_and_the_best_test_epoch_only_under_its_name(page, results):
     record, selected = page.tables["record"], results["selected"]["ensemble"]
     assert {k: row["selected_accuracy"] for k, row in record.items()} == {str(e["k"]): e["accuracy"] for e in selected}
-    assert page.tables["selected"] == by_k(selected, "accuracy", "nll", "ece", "confidence", "brier")
+    assert page.tables["selected"] == by_k(selected, "accuracy", "nll", "ece", "confidence", "entropy", "brier")
     assert [row["best_test_accuracy"] for row in record.values()] == [None, None, None, 0.925]
     elsewhere = {
         value

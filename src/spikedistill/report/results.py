@@ -23,6 +23,7 @@ class Score(BaseModel):
     nll: float
     ece: Fraction
     confidence: Fraction
+    entropy: float | None = None
     brier: float | None = None
 
 

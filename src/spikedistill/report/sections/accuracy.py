@@ -13,6 +13,7 @@ SCORES = (
     Column("nll", "NLL", "nats", decimals(3)),
     percent("ece", "ECE", "points"),
     percent("confidence", "Confidence"),
+    Column("entropy", "Entropy", "nats", decimals(3)),
     Column("brier", "Brier", "0 to 2", decimals(3)),
 )
 
