@@ -17,6 +17,7 @@ from spikedistill.data import as_network_input
 from spikedistill.evaluation import POLICIES, AnytimeClassifier, calibrate_threshold, exit_times
 from spikedistill.evaluation.comparison import paired_difference
 from spikedistill.evaluation.exits import Policy
+from spikedistill.objectives.submodels import prefix_means, right_submodels
 from spikedistill.run_folder import RunFolder, dataset_of, load
 from spikedistill.temporal import Temporal
 
@@ -110,8 +111,7 @@ def exit_row(saved: dict[str, Tensor], policy: Policy, max_drop: float) -> dict[
     chosen = calibrate_threshold(saved["holdout_logits"], saved["holdout_targets"], policy, max_drop=max_drop)
     logits, targets = saved["logits"].double(), saved["targets"]
     T = len(logits)
-    counts = torch.arange(1, T + 1, dtype=torch.float64)[:, None]
-    right = ((logits.cumsum(0) / counts[..., None]).argmax(-1) == targets).double()
+    right = right_submodels(prefix_means(logits), targets).double()
     times = exit_times(logits, policy, chosen.threshold)
     answered = right.gather(0, times[None] - 1)
     mean = float(times.double().mean())

@@ -6,6 +6,7 @@ import numpy as np
 import objectives_reference as reference
 import pytest
 import torch
+from against_reference import check_against
 
 from spikedistill.objectives import logit_kd, prefix_kd, reliable, twkl, twsd, wsld
 
@@ -17,14 +18,6 @@ def batch(S=4, B=6, C=3, seed=0):
     """Random logits and labels; with 3 classes some samples have right and wrong timesteps."""
     rng = np.random.default_rng(seed)
     return 2 * rng.standard_normal((S, B, C)), rng.integers(0, C, B), 2 * rng.standard_normal((S, B, C))
-
-
-def check_against(loss, expected, Z):
-    logits = torch.tensor(Z, requires_grad=True)
-    value = loss(logits)
-    (gradient,) = torch.autograd.grad(value, logits)
-    assert value.item() == pytest.approx(expected[0], rel=1e-11, abs=1e-14)
-    np.testing.assert_allclose(gradient.numpy(), expected[1], rtol=1e-10, atol=1e-14)
 
 
 def test_kd_is_the_forward_kl_from_teacher_to_student_times_tau_squared():

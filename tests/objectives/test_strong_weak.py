@@ -6,6 +6,7 @@ import numpy as np
 import objectives_reference as reference
 import pytest
 import torch
+from against_reference import batch, check_against
 
 from spikedistill.objectives import strong2weak, timestep_scores, weak2strong
 
@@ -13,19 +14,6 @@ LOSSES = {"s2w": strong2weak, "w2s": weak2strong}
 VARIANTS = ["pair", "ensemble_teacher", "ensemble_student", "cascade"]
 MEASURES = ["confidence", "entropy", "margin", "accuracy", "loss"]
 LN3 = math.log(3.0)
-
-
-def batch(S=4, B=5, C=3, seed=0):
-    rng = np.random.default_rng(seed)
-    return 2 * rng.standard_normal((S, B, C)), rng.integers(0, C, B)
-
-
-def check_against(loss, expected, Z):
-    logits = torch.tensor(Z, requires_grad=True)
-    value = loss(logits)
-    (gradient,) = torch.autograd.grad(value, logits)
-    assert value.item() == pytest.approx(expected[0], rel=1e-10, abs=1e-14)
-    np.testing.assert_allclose(gradient.numpy(), expected[1], rtol=1e-9, atol=1e-14)
 
 
 def learners(loss, Z, **options):

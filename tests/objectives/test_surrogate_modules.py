@@ -2,10 +2,10 @@
 
 import math
 
-import numpy as np
 import objectives_reference as reference
 import pytest
 import torch
+from against_reference import batch, check_against
 
 from spikedistill.objectives import mutual, twce, weighted_heads_ce
 
@@ -15,19 +15,6 @@ SURE, UNSURE = [[L3, 0.0]], [[0.0, 0.0]]
 LABEL = torch.tensor([0])
 # KL(sure || unsure) + KL(unsure || sure) = Σ (p - q) ln(p / q) = 1/4 ln(3/2) - 1/4 ln(1/2) = ln(3)/4
 BOTH = L3 / 4
-
-
-def batch(S=4, B=6, C=3, seed=0):
-    rng = np.random.default_rng(seed)
-    return 2 * rng.standard_normal((S, B, C)), rng.integers(0, C, B)
-
-
-def check_against(loss, expected, Z):
-    logits = torch.tensor(Z, requires_grad=True)
-    value = loss(logits)
-    (gradient,) = torch.autograd.grad(value, logits)
-    assert value.item() == pytest.approx(expected[0], rel=1e-11, abs=1e-14)
-    np.testing.assert_allclose(gradient.numpy(), expected[1], rtol=1e-10, atol=1e-14)
 
 
 def test_an_auxiliary_head_counts_less_in_the_mean_of_the_cross_entropies():

@@ -6,6 +6,7 @@ import numpy as np
 import objectives_reference as reference
 import pytest
 import torch
+from against_reference import check_against
 
 from spikedistill.objectives import entropy, prefix_ce, sce, twce
 
@@ -20,15 +21,6 @@ LABEL = torch.tensor([0])
 def random_batch(S, B, C, seed=0, scale=2.0):
     rng = np.random.default_rng(seed)
     return scale * rng.standard_normal((S, B, C)), rng.integers(0, C, B)
-
-
-def check_against(loss, expected, Z):
-    """Value and gradient of loss(logits) agree with expected = (value, gradient)."""
-    logits = torch.tensor(Z, requires_grad=True)
-    value = loss(logits)
-    (gradient,) = torch.autograd.grad(value, logits)
-    assert value.item() == pytest.approx(expected[0], rel=1e-12, abs=1e-14)
-    np.testing.assert_allclose(gradient.numpy(), expected[1], rtol=1e-10, atol=1e-14)
 
 
 def test_sce_is_the_cross_entropy_of_the_mean_logits():

@@ -56,6 +56,17 @@ def open_page(driver, page, width=1200, scheme="light"):
     return driver
 
 
-def scrolled_width(driver):
-    """The width that the page needs, in pixels."""
-    return driver.execute_script("return document.documentElement.scrollWidth")
+def check_fits(driver, width, within="body"):
+    """With everything unfolded, no part of the page is wider than the screen but what scrolls within itself."""
+    for details in driver.find_elements("tag name", "details"):
+        driver.execute_script("arguments[0].open = true", details)
+    assert driver.execute_script("return document.documentElement.scrollWidth") == width
+    beyond = driver.execute_script(
+        """
+        return [...document.querySelectorAll(arguments[0] + " *")]
+          .filter(e => !e.parentElement.closest(".scroll, pre, .plot") && !e.closest(".skip"))
+          .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 120));
+        """,
+        within,
+    )
+    assert beyond == []

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from browser_pages import RELATIVE_LUMINANCE, colour_scheme, open_page, pytestmark, scrolled_width  # noqa: F401
+from browser_pages import RELATIVE_LUMINANCE, check_fits, colour_scheme, open_page, pytestmark  # noqa: F401
 from torch import nn
 
 from spikedistill import LIF, temporal
@@ -112,17 +112,7 @@ def test_the_page_of_a_recording_is_drawn_and_nothing_is_complained_about(browse
 @pytest.mark.parametrize("width", [360, 768, 1200])
 def test_the_page_never_scrolls_sideways(opened, width):
     driver = opened(width)
-    for details in driver.find_elements("tag name", "details"):
-        driver.execute_script("arguments[0].open = true", details)
-    assert scrolled_width(driver) == width
-    beyond = driver.execute_script(
-        """
-        return [...document.querySelectorAll("body *")]
-          .filter(e => !e.parentElement.closest(".scroll, pre, .plot") && !e.closest(".skip"))
-          .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 120));
-        """
-    )
-    assert beyond == []
+    check_fits(driver, width)
     widths = driver.execute_script("return [...document.querySelectorAll('.plot')].map(p => p._fullLayout.width)")
     assert max(widths) <= width - 32
 

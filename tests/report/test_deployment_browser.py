@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 import pytest
-from browser_pages import RELATIVE_LUMINANCE, colour_scheme, open_page, pytestmark, scrolled_width  # noqa: F401
+from browser_pages import RELATIVE_LUMINANCE, check_fits, colour_scheme, open_page, pytestmark  # noqa: F401
 from exit_replay import replay
 from quick_runs import quick
 from safetensors.torch import load_file
@@ -164,17 +164,7 @@ def test_the_lines_of_python_do_what_the_page_says(opened, trained):
 @pytest.mark.parametrize("width", [360, 768])
 def test_the_page_never_scrolls_sideways(opened, width):
     driver = opened(width)
-    for details in driver.find_elements("tag name", "details"):
-        driver.execute_script("arguments[0].open = true", details)
-    assert scrolled_width(driver) == width
-    beyond = driver.execute_script(
-        """
-        return [...document.querySelectorAll("#deployment *")]
-          .filter(e => !e.parentElement.closest(".scroll, pre, .plot"))
-          .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 120));
-        """
-    )
-    assert beyond == []
+    check_fits(driver, width, within="#deployment")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

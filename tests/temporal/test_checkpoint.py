@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from kept_memory import run_and_keep
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -65,20 +66,16 @@ def test_of_a_convolution_on_spikes_the_spikes_alone_are_kept(smallest, monkeypa
     monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
     torch.manual_seed(0)
     model = temporal(plain(), checkpoint=True)
-    kept = {}
 
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+    def whole():
+        gc.collect()
+        found = (t for t in gc.get_objects() if type(t) is torch.Tensor and t.numel() == x.numel())
+        return {t.untyped_storage().data_ptr() for t in found}
 
     x = torch.randn(T, 4, 8, 8, 8)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = model(x)
-    gc.collect()
-    whole = (t for t in gc.get_objects() if type(t) is torch.Tensor and t.numel() == x.numel())
-    assert {t.untyped_storage().data_ptr() for t in whole} <= kept.keys(), (
-        "nothing else holds spikes or currents in full"
-    )
+    before = whole()
+    logits, kept = run_and_keep(model, x)
+    assert whole() - before <= kept.keys(), "nothing else holds spikes or currents in full"
     neurons = x.numel()
     weights = sum(4 * p.numel() for p in model.parameters())
     # input and output of the first convolution in float32; spikes of three layers in bits, the last also as the head sees them

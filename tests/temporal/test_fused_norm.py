@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from kept_memory import run_and_keep
 from torch import nn
 
 from spikedistill import LIF, temporal
@@ -109,15 +110,8 @@ def test_what_is_kept_for_the_gradient_is_the_convolutions_output_and_its_spikes
     torch.manual_seed(0)
     layers = [m for _ in range(3) for m in (nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), LIF())]
     model = temporal(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 64, 2)))
-    kept = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
     x = torch.randn(T, 4, 8, 8, 8)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = model(x)
+    logits, kept = run_and_keep(model, x)
     neurons = x.numel()
     weights = sum(4 * p.numel() for p in model.parameters())
     # the input and three outputs of convolutions; spikes of three layers, the last also as the head sees them

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 
-from ..objectives.submodels import prefix_means
+from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder
 
 Array = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ def correctness(run: Path) -> Array:
     K is the largest k that the run was evaluated at, which for static images is above the T that it was trained with.
     """
     saved = load_file(RunFolder(run).logits)
-    right = [prefix_means(saved["logits"].double()).argmax(-1) == saved["targets"]]
+    right = [right_submodels(prefix_means(saved["logits"].double()), saved["targets"])]
     if "beyond_right" in saved:
         right.append(saved["beyond_right"].bool())
     return torch.cat(right).double().numpy()
@@ -118,7 +118,10 @@ def leaderboard(runs: dict[str, list[Path]], baseline: str) -> list[dict[str, An
 
 
 def every_run(runs: dict[str, list[Path]]) -> list[dict[str, Any]]:
-    """One row per run: `{method, seed, accuracy_k, area, <last row of its metrics.csv>}`, accuracies in percent."""
+    """One row per run: `{method, seed, accuracy_k, area, images_per_s, peak_mib, <last row of its metrics.csv>}`.
+
+    Accuracies are in percent.
+    """
     rows, right = [], right_answers(runs)
     for method, folders in runs.items():
         for path, answers in zip(folders, right[method], strict=True):
@@ -126,7 +129,7 @@ def every_run(runs: dict[str, list[Path]]) -> list[dict[str, Any]]:
             accuracy = 100 * answers.mean(1)
             row: dict[str, Any] = {"method": method, "seed": folder.config().seed}
             row |= {f"accuracy_{k}": float(value) for k, value in enumerate(accuracy, 1)}
-            row["area"] = float(accuracy.mean())
+            row |= {"area": float(accuracy.mean()), **folder.read_cost()}
             *_, last = csv.DictReader(folder.metrics.read_text().splitlines())
             rows.append(row | last)
     return rows

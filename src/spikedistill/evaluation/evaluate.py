@@ -14,7 +14,7 @@ from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order, split_holdout
 from ..files import write_atomically
 from ..models import Branched, load_model
-from ..objectives.submodels import prefix_means
+from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder, dataset_of
 from ..temporal import Temporal
 from .deployment import deployment, energy_per_timestep
@@ -98,7 +98,7 @@ def score(
     figures["firing_rates"] = rates.means(T)
     if longer > T:
         figures["beyond"] = timestep_metrics(logits, targets)["ensemble"][T:]
-        right = prefix_means(logits.double())[T:].argmax(-1) == targets
+        right = right_submodels(prefix_means(logits.double())[T:], targets)
         tensors["beyond_right"] = right.to(torch.uint8)
     if heldout is not None:
         tensors["holdout_logits"] = collect_logits(model, heldout, dataset.kind, T, batch_size)

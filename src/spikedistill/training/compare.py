@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, ObjectiveConfig
+from ..config import Config
 from ..evaluation.comparison import every_run, every_timestep, leaderboard
 from ..files import write_rows
 from ..objectives import create_objective
@@ -117,22 +117,18 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
     """The run that trains the ReLU twin of a run's network, on the same data and schedule."""
     name = f"{config.data.name}-ann"
     norm = "batch" if config.model.norm == "tdbn" else config.model.norm  # an ANN has no threshold
-    changes: dict[str, Any] = {
-        "recipe": name,
-        "seed": seed,
-        "out": out / name / f"seed{seed}",
-        "resume": "auto",
-        "timesteps": 1,
-        "gradient": "bptt",
-        "segments": 1,
-        "chunk": None,
-        "checkpoint": False,
-        "gradient_scale": "1",
-        "teacher_logits": "computed",
-        "objective": ObjectiveConfig(),
-        "model": config.model.model_copy(update={"neuron": "relu", "norm": norm, "branches": False}),
-    }
-    return config.model_copy(update=changes)
+    return Config(
+        recipe=name,
+        seed=seed,
+        out=out / name / f"seed{seed}",
+        resume="auto",
+        timesteps=1,
+        epochs=config.epochs,
+        data=config.data,
+        optimizer=config.optimizer,
+        trainer=config.trainer,
+        model=config.model.model_copy(update={"neuron": "relu", "norm": norm, "branches": False}),
+    )
 
 
 def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Path) -> list[Config]:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import load_file
 
 from ..config import Config
 from ..objectives import create_objective, objective_options
-from ..objectives.submodels import prefix_means
+from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder
 
 FACTORS = (1.0, 0.5, 2.0)
@@ -80,5 +79,5 @@ def choose(config: Config, finished: Mapping[float, Config], out: Path) -> tuple
 def heldout_area(run: Path) -> float:
     """Accuracy in percent on the held-out samples, the mean over the first k timesteps, k = 1..T."""
     saved = load_file(RunFolder(run).logits)
-    answers = prefix_means(saved["holdout_logits"].double()).argmax(-1)
-    return float(100 * np.mean((answers == saved["holdout_targets"]).double().numpy()))
+    right = right_submodels(prefix_means(saved["holdout_logits"].double()), saved["holdout_targets"])
+    return 100 * float(right.double().mean())
