@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spikedistill import lif, temporal
 from spikedistill.objectives import create_objective
+from spikedistill.temporal import CompiledStep
 
 from .floors import bandwidth, convolutions
 from .peers import NEURONS, PeerNetwork
@@ -124,14 +125,15 @@ def our_inference(work: NetworkWorkload, timesteps: int) -> Step:
     return evaluation(work, model, lambda images: model(images, timesteps=timesteps))
 
 
-def streaming(work: NetworkWorkload, timesteps: int) -> Step:
+def streaming(work: NetworkWorkload, timesteps: int, *, compiled: bool) -> Step:
     """The same, one timestep at a time, as early exit uses it."""
     model = temporal(work.network())
+    step = CompiledStep(model) if compiled else model.step
 
     def forward(images: Tensor) -> None:
         state = None
         for _ in range(timesteps):
-            _, state = model.step(images, state)
+            _, state = step(images, state)
 
     return evaluation(work, model, forward)
 
@@ -148,7 +150,8 @@ INFERENCE = Suite(
         "ann": ann_inference,
         "convolutions": partial(convolutions, backward=False),
         "ours": our_inference,
-        "ours-streaming": streaming,
+        "ours-streaming": partial(streaming, compiled=False),
+        "ours-streaming-compiled": partial(streaming, compiled=True),
         **{name: partial(peer_inference, neuron=neuron) for name, neuron in NEURONS.items()},
     },
     timesteps=(1, 2, 4, 8, 16),

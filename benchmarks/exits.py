@@ -91,7 +91,7 @@ def print_exits(found: dict[str, Any]) -> None:
         figures = f"{row['mean_exit']:.2f}", f"{row['accuracy']:.2f}", f"{row['accuracy_of_all']:.2f}"
         differences = (_interval(row[key]) for key in ("drop", "gain_over_fixed"))
         answers.add_row(row["run"], row["policy"], f"{row['threshold']:.4g}", *figures, *differences)
-    for title in ("run", "batch", "all T at once, ms", "step by step", "with exit"):
+    for title in ("run", "batch", "all T at once, ms", "step by step", "with exit", "compiled steps", "with exit"):
         costs.add_column(title, no_wrap=True)
     for row in found["seconds"]:
         ratios = (f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in row["ratios"].values())
@@ -134,27 +134,29 @@ def exit_row(saved: dict[str, Tensor], policy: Policy, max_drop: float) -> dict[
 
 
 def seconds_row(run: RunFolder, threshold: float, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Seconds of test batches: all timesteps as a sequence, all of them step by step, and with early exit.
+    """Seconds of test batches: all timesteps as a sequence, all of them step by step, and with early exit, plain and compiled.
 
-    A round is one batch, or as many small ones as have 64 samples, the same for the three in turn.
+    A round is one batch, or as many small ones as have 64 samples, the same for all in turn.
     """
     config, model = run.config(), load(run.path)
     dataset = dataset_of(config)
     T, samples = config.timesteps, max(batch_size, _SAMPLES_OF_A_ROUND)
-    classifier = AnytimeClassifier(model, POLICY, threshold, T)
     contenders: dict[str, Callable[[Tensor], Any]] = {
         "sequence": partial(_sequence, model, None if dataset.kind == "events" else T),
         "steps": AnytimeClassifier(model, POLICY, math.inf, T),
-        "exit": classifier,
+        "exit": AnytimeClassifier(model, POLICY, threshold, T),
+        "steps_compiled": AnytimeClassifier(model, POLICY, math.inf, T, compiled=True),
+        "exit_compiled": AnytimeClassifier(model, POLICY, threshold, T, compiled=True),
     }
     taken: list[dict[str, float]] = []
     for r in range(-1, rounds):  # the first compiles
         inputs = dataset.test.inputs(torch.arange(samples) + max(r, 0) * samples % (len(dataset.test) - samples))
         batches = as_network_input(inputs, dataset.kind).split(batch_size, dim=1 if dataset.kind == "events" else 0)
-        names = list(contenders)[r % 3 :] + list(contenders)[: r % 3]
+        first = r % len(contenders)
+        names = list(contenders)[first:] + list(contenders)[:first]
         taken.append({name: _seconds(contenders[name], batches) for name in names})
     medians = {name: _spread([row[name] for row in taken[1:]]) for name in contenders}
-    ratios = {name: _spread([row[name] / row["sequence"] for row in taken[1:]]) for name in ("steps", "exit")}
+    ratios = {name: _spread([row[name] / row["sequence"] for row in taken[1:]]) for name in list(contenders)[1:]}
     return {"batch_size": batch_size, "samples": samples, "rounds": rounds, "seconds": medians, "ratios": ratios}
 
 

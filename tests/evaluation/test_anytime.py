@@ -58,6 +58,17 @@ def test_stream_and_replay_decide_alike_sample_by_sample(case, policy):
         assert torch.equal(out.predictions, out.logits.argmax(-1))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
+def test_compiled_steps_decide_as_the_plain_ones(case):
+    model, x, logits = case
+    curve = exit_curve(logits, torch.zeros(B).long(), "confidence")
+    threshold = curve.thresholds[len(curve.thresholds) // 2].item()
+    plain = AnytimeClassifier(model, "confidence", threshold - 1e-6, T)(x)
+    compiled = AnytimeClassifier(model, "confidence", threshold - 1e-6, T, compiled=True)(x)
+    assert torch.equal(compiled.exit_times, plain.exit_times)
+    torch.testing.assert_close(compiled.logits, plain.logits, rtol=0, atol=1e-5)
+
+
 def test_samples_exit_at_different_times_so_that_the_comparison_means_something(case):
     model, x, logits = case
     for policy in POLICIES:

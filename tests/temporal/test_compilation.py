@@ -8,7 +8,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-from spikedistill import create_model
+from spikedistill import create_model, temporal
 
 f64 = torch.float64
 
@@ -21,6 +21,7 @@ f64 = torch.float64
         ("resnet18", {"gradient": "rate"}),
         ("convnet", {"gradient": "sltt", "v_reset": 0.0, "learn_decay": True}),
         ("convnet", {"gradient": "rate", "segments": (1, 1), "v_init": "learned", "learn_decay": True}),
+        ("convnet", {"gradient": "rate", "mean": [0.5] * 3, "std": [0.2, 0.3, 0.4]}),
     ],
 )
 def test_a_network_compiles_to_one_graph(name, options):
@@ -54,3 +55,48 @@ def test_a_network_compiles_to_one_graph(name, options):
         assert (a - b).norm() <= 1e-8 * max(b.norm(), 1e-6)
     for key, value in model.state_dict().items():
         torch.testing.assert_close(value, statistics[key], rtol=0, atol=1e-12)
+
+
+class Operators(nn.Module):
+    """A signal on the left of operators whose right side is a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixing, self.scale = nn.Parameter(torch.rand(4, 4, dtype=f64)), nn.Parameter(1 + torch.rand(4, dtype=f64))
+
+    def forward(self, x):
+        return torch.matmul((x - self.scale) / self.scale, self.mixing) * self.scale + self.scale
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_operators_between_signals_and_tensors_compile_as_they_run(gradient):
+    torch.manual_seed(0)
+    model = temporal(Operators(), gradient=gradient)
+    x = torch.randn(3, 2, 4, dtype=f64)
+    expected = model(x)
+    torch._dynamo.reset()
+    try:
+        out = torch.compile(model, fullgraph=True, backend="aot_eager")(x)
+    finally:
+        torch._dynamo.reset()
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+
+
+def test_a_product_whose_sides_the_compiler_mistakes_is_refused():
+    class Mixing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mixing = nn.Parameter(torch.rand(4, 4))
+
+        def forward(self, x):
+            return x @ self.mixing
+
+    model = temporal(Mixing())
+    assert model(torch.randn(3, 2, 4)).shape == (3, 2, 4)
+    torch._dynamo.reset()
+    try:
+        with pytest.raises(torch._dynamo.exc.Unsupported, match=r"write torch.matmul\(a, b\)"):
+            torch.compile(model, fullgraph=True, backend="aot_eager")(torch.randn(3, 4, 4))
+    finally:
+        torch._dynamo.reset()

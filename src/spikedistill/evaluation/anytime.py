@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..temporal import Temporal
+from ..temporal import CompiledStep, Temporal
 from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, check_policy, exit_score
 
 
@@ -41,6 +41,8 @@ class AnytimeClassifier:
         policy: "confidence", "entropy", "margin" or "stability".
         threshold: a higher one is stricter; `math.inf` lets all samples run to the end, until `calibrate` finds another.
         max_timesteps: T, after which a sample is answered in any case.
+        compiled: run each timestep as one compiled function, see `spikedistill.temporal.CompiledStep`: faster, once the first two
+            timesteps have been compiled, which takes up to a minute each.
 
     Raises:
         ValueError: for no such network, an unknown policy, a threshold outside its scores, or T below 1.
@@ -49,7 +51,9 @@ class AnytimeClassifier:
         "SEENN", NeurIPS 2023.
     """
 
-    def __init__(self, model: Temporal, policy: Policy, threshold: float, max_timesteps: int) -> None:
+    def __init__(
+        self, model: Temporal, policy: Policy, threshold: float, max_timesteps: int, *, compiled: bool = False
+    ) -> None:
         if not isinstance(model, Temporal):
             raise ValueError(
                 f"model is a {type(model).__name__}, expected a network from load, create_model or temporal(module)"
@@ -61,6 +65,7 @@ class AnytimeClassifier:
         self.policy: Policy = policy
         self.threshold = threshold
         self.max_timesteps = max_timesteps
+        self._step = CompiledStep(self.model) if compiled else self.model.step
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> AnytimeOutput:
@@ -81,7 +86,7 @@ class AnytimeClassifier:
         logits, state = inputs.new_empty(0, dtype=torch.float64), None
         progress: Progress | None = None
         for t, frame in enumerate(frames, 1):
-            step_logits, state = self.model.step(frame if len(waiting) == B else frame[waiting], state)
+            step_logits, state = self._step(frame if len(waiting) == B else frame[waiting], state)
             if t == 1:
                 _check_rows(step_logits, state, B)
                 logits = torch.empty_like(step_logits, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Currents to spikes: leaky integrate-and-fire dynamics over a sequence, one step of them, and their surrogate gradients."""
 
+from .compiler import compiler_works
 from .dynamics import are_numbers, lif, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
 from .fused_norm import NormalisedCurrent, can_wait, may_wait
@@ -16,6 +17,7 @@ __all__ = [
     "Surrogate",
     "are_numbers",
     "can_wait",
+    "compiler_works",
     "lif",
     "lif_response",
     "lif_response_in_chunks",

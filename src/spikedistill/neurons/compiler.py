@@ -26,7 +26,9 @@ logger = logging.getLogger("spikedistill")
 
 def applies(current: Tensor, times: int = 1) -> bool:
     """Whether `times` as much as the currents `[T, B, ...]` is worth the compiled path, and there is one."""
-    if current.numel() * times < MIN_ELEMENTS or torch.compiler.is_compiling():
+    if (
+        torch.compiler.is_compiling() or current.numel() * times < MIN_ELEMENTS
+    ):  # in this order: a traced size is no number
         return False
     if is_in_torch_dispatch_mode():  # a counter of operations, say, which would see one and which torch.compile refuses
         return False

@@ -1,11 +1,13 @@
 """How time flows through a network, and gradients back through time."""
 
+from .compiled_step import CompiledStep
 from .model import GRADIENTS, Gradient, Temporal, mean_rate, temporal
 from .signal import Signal, UnsupportedOperationError
 from .sync_batch_norm import SyncBatchNorm, synchronise_batch_norm
 
 __all__ = [
     "GRADIENTS",
+    "CompiledStep",
     "Gradient",
     "Signal",
     "SyncBatchNorm",

@@ -5,6 +5,7 @@ of signal (`Unrolled`, `Rate`, `Stream`) says what such a call means across time
 refused by name, because a silently wrong gradient is the worst defect a training library can have.
 """
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self
@@ -21,6 +22,11 @@ _SPATIAL_AXES = {name: int(name[-2]) for name in LAYERS if name.endswith("d") an
 _METHODS = sorted(name for name in PER_TIMESTEP - {"__getitem__"} if callable(getattr(Tensor, name, None)))
 # `x += y` rebinds the contents, so that every name of the signal sees the sum, as with a tensor.
 _IN_PLACE = {"__iadd__": "__add__", "__isub__": "__sub__", "__imul__": "__mul__", "__itruediv__": "__truediv__"}
+# `signal / tensor` is the signal's to answer, but under torch.compile the tensor's: the same operation with its operands in order.
+_REFLECTED = {
+    "__rdiv__": ("__truediv__", operator.truediv),
+    "__rpow__": ("__pow__", operator.pow),
+}
 _REFUSED = (
     "__array__", "__bool__", "__eq__", "__float__", "__ge__", "__gt__", "__int__", "__iter__", "__le__", "__len__", "__lt__",
     "__ne__", "__setitem__",
@@ -86,7 +92,13 @@ class Signal(ABC):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return cls._call(func.__name__, func, args, dict(kwargs or {}))
+        name = func.__name__
+        if name in _REFLECTED:
+            name, func = _REFLECTED[name]
+            args = args[::-1]
+        elif func is Tensor.matmul and torch.compiler.is_compiling():
+            signals_in(args)[0].refuse("@", "torch.compile mistakes which side is which; write torch.matmul(a, b)")
+        return cls._call(name, func, args, dict(kwargs or {}))
 
     @staticmethod
     def _call(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,0 +1,76 @@
+"""One timestep at a time, compiled as a whole: for a trained network that is in use."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ..neurons import compiler_works
+from .model import Temporal
+
+
+class CompiledStep:
+    """`model.step` of a trained network as one compiled function for every size of the batch.
+
+    A call of `step` costs Python its layers, one by one, and every convolution orders its weights anew for the processor. Compiled,
+    a timestep is one call, the weights lie as the processor wants them, and what stands between two convolutions is one
+    loop. Compiling takes from seconds to a minute, twice: for the first timestep and for those after it. Where `torch.compile` does
+    not work, `model.step` itself runs, and one log line says so.
+
+    Args:
+        model: a network, in eval mode; its weights are those of the first call, later changes are not seen.
+    """
+
+    def __init__(self, model: Temporal) -> None:
+        self.model = model
+        self._function = torch.compile(model.step, fullgraph=True)
+        self._compiled_for: set[str] = set()
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `Temporal.step`, without gradients.
+
+        Raises:
+            RuntimeError: in training mode.
+            ValueError: for a state of another network or batch size, or a network that torch.compile cannot take as a whole.
+        """
+        if self.model.training or not compiler_works():
+            return self.model.step(x, state)
+        if len(x) == 1 and self._compiled_for == {"several"}:
+            # the compiler takes a batch of one for another network; for what is left of a batch that does not pay
+            logits, after = self._run(_twice(x), state and {key: _twice(rows) for key, rows in state.items()})
+            if all(len(rows) == 2 for rows in after.values()):
+                return logits[:1], {key: rows[:1] for key, rows in after.items()}
+        return self._run(x, state)
+
+    def _run(self, x: Tensor, state: Mapping[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
+        x = x.detach().clone()  # a tensor of its own, to be marked; a view would be compiled for by its place
+        rows = {key: part.detach() for key, part in state.items()} if state else None
+        if len(x) > 1:
+            for tensor in (x, *(rows or {}).values()):
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        self._compiled_for.add("several" if len(x) > 1 else "one")
+        try:
+            with _frozen_weights():
+                return self._function(x, rows)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            self.model.step(x, rows)  # an input that is at fault says so itself
+            raise ValueError(
+                f"torch.compile cannot take this network as a whole ({str(error).splitlines()[0]}): use its step() as it is"
+            ) from error
+
+
+@contextmanager
+def _frozen_weights() -> Iterator[None]:
+    """Compile with weights as constants, and for more networks than PyTorch expects of one function."""
+    freezing = torch._inductor.config.patch(freezing=True)
+    many = torch._dynamo.config.patch(recompile_limit=256)
+    with warnings.catch_warnings(), freezing, many:
+        warnings.simplefilter("ignore")  # of the compiler's own parts
+        yield
+
+
+def _twice(rows: Tensor) -> Tensor:
+    return torch.cat([rows, rows])
