@@ -189,6 +189,12 @@ def _compare(arguments: list[str]) -> None:
         action="store_true",
         help="choose the weights of each method first, times 0.5, 1 or 2, by one run each and its accuracy on held-out samples",
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="runs to train at a time, 1 where left out: they share the cores, or take one GPU each where there are several",
+    )
     options, settings = parser.parse_known_args(arguments)
 
     from .training import compare
@@ -196,7 +202,13 @@ def _compare(arguments: list[str]) -> None:
     configs = [variant(text, settings) for text in options.recipes]
     command = shlex.join(["spikedistill", "compare", *arguments])
     rows = compare(
-        configs, options.seeds, options.out, equal_time=options.equal_time, tune=options.tune, command=command
+        configs,
+        options.seeds,
+        options.out,
+        equal_time=options.equal_time,
+        tune=options.tune,
+        jobs=options.jobs,
+        command=command,
     )
     _print_leaderboard(rows, options.out)
 

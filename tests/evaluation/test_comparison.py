@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spikedistill.evaluation.comparison import correctness, every_timestep, holm, leaderboard, paired_difference
+from spikedistill.evaluation.comparison import every_timestep, holm, leaderboard, paired_difference
 from spikedistill.evaluation.evaluate import agreement
+from spikedistill.evaluation.records import RunRecord
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 
@@ -57,7 +58,7 @@ def test_runs_of_other_samples_are_refused():
 
 
 def write_run(folder, T, right, beyond=(), teacher=None):
-    """A run of 4 samples and 2 classes, trained at T, of which so many are right after each k up to T, and beyond."""
+    """The record of a run of 4 samples and 2 classes, trained at T, of which so many are right after each k up to T, and beyond."""
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
     run.config_file.write_text(recipe("digits-sce").model_copy(update={"timesteps": T}).to_yaml())
@@ -70,7 +71,7 @@ def write_run(folder, T, right, beyond=(), teacher=None):
     single = [{"k": k, "accuracy": count / 4, "confidence": 0.5 + k / 10} for k, count in enumerate(right, 1)]
     results = {"last": {"single": single}, "cost": {"images_per_s": 7.0}}
     run.results.write_text(json.dumps(results | ({"teacher": teacher} if teacher else {})))
-    return folder
+    return RunRecord.of(folder)
 
 
 def test_networks_trained_at_other_timesteps_are_compared_at_every_k_up_to_the_longest(tmp_path):
@@ -78,7 +79,7 @@ def test_networks_trained_at_other_timesteps_are_compared_at_every_k_up_to_the_l
         "specialist": [write_run(tmp_path / "a", 1, [2], beyond=[3, 1, 0, 0, 0, 0, 0])],
         "universal": [write_run(tmp_path / "b", 3, [1, 2, 4], beyond=[4, 4, 4, 4, 4])],
     }
-    assert correctness(tmp_path / "a").mean(1).tolist() == [0.5, 0.75, 0.25, 0, 0, 0, 0, 0]
+    assert runs["specialist"][0].right.mean(1).tolist() == [0.5, 0.75, 0.25, 0, 0, 0, 0, 0]
     short, long = leaderboard(runs, baseline="specialist")
     assert [short[f"accuracy_{k}"] for k in (1, 2, 3)] == [50.0, 75.0, 25.0]
     assert [long[f"accuracy_{k}"] for k in (1, 2, 3)] == [25.0, 50.0, 100.0]

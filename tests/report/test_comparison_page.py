@@ -12,6 +12,7 @@ import pytest
 from conftest import CONFIG, write_run
 
 from spikedistill.evaluation.comparison import every_run, every_timestep, leaderboard
+from spikedistill.evaluation.records import RunRecord
 from spikedistill.files import write_rows
 from spikedistill.report import figures, write_comparison, write_paper_files
 from spikedistill.report.comparison import verdict
@@ -33,10 +34,12 @@ def make_comparison(tmp_path):
                 config = CONFIG | {"recipe": method, "seed": seed, "timesteps": T, "epochs": 5 + place}
                 config |= {"model": {"name": "convnet"}, "data": {"name": "digits"}, "objective": {"name": "sce"}}
                 write_run(path, T=T, N=60, config=config, first_seed=10 * place + seed)
-        rows, each = leaderboard(runs, baseline=methods[0]), every_run(runs)
+                (path / "report.html").touch()
+        records = {method: [RunRecord.of(path) for path in paths] for method, paths in runs.items()}
+        rows, each = leaderboard(records, baseline=methods[0]), every_run(records)
         write_rows(folder / "leaderboard.csv", rows)
         write_paper_files(folder, rows)
-        write_comparison(folder, rows, runs, each, every_timestep(runs), command="spikedistill compare --out 'a b'")
+        write_comparison(folder, rows, runs, each, every_timestep(records), command="spikedistill compare --out 'a b'")
         return folder, rows, each
 
     return make
@@ -138,6 +141,14 @@ def test_every_run_is_there_with_a_link_to_its_own_report(comparison, read_page)
     assert links == [f"./{name}/report.html" for name in names]
 
 
+def test_a_run_of_which_only_the_record_is_left_has_no_link(tmp_path, make_comparison, read_page):
+    _, rows, each = make_comparison("tiny-sce", "tiny-twsd", seeds=(0,))
+    write_comparison(tmp_path, rows, {method: [tmp_path / method] for method in ("tiny-sce", "tiny-twsd")}, each)
+    page = read_page(tmp_path / "report.html")
+    assert list(page.tables["runs"]) == ["tiny-sce", "tiny-twsd"]
+    assert not [address for tag, address in page.references if tag == "a" and not address.startswith("#")]
+
+
 def test_the_page_fetches_nothing(comparison, read_page):
     folder, *_ = comparison
     page = read_page(folder / "report.html")
@@ -170,6 +181,8 @@ def test_a_name_is_text_in_the_page_and_in_latex(make_comparison, read_page):
 def test_a_folder_with_any_name_can_be_linked_to(tmp_path, make_comparison, read_page):
     _, rows, each = make_comparison("tiny-sce", "tiny-twsd", seeds=(0,))
     path = tmp_path / "other" / 'a,"b"=1<i>: #2' / "seed0"
+    path.mkdir(parents=True)
+    (path / "report.html").touch()
     write_comparison(tmp_path, rows, {"tiny-sce": [path], "tiny-twsd": [path]}, each)
     page = read_page(tmp_path / "report.html")
     link = next(address for tag, address in page.references if tag == "a" and address.startswith("./"))

@@ -3,16 +3,21 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from spikedistill.cli import main
+from spikedistill.evaluation.records import RunRecord
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.compare import in_equal_time
+from spikedistill.training.side_by_side import take_share
 
 SMALL = [
     "--epochs",
@@ -29,19 +34,10 @@ SMALL = [
 
 
 def compare(out: Path, *recipes: str) -> int:
-    arguments = [
-        "compare",
-        "--recipes",
-        *recipes,
-        "--seeds",
-        "0",
-        "1",
-        "--out",
-        str(out),
-        "--trainer.no-progress",
-        *SMALL,
-    ]
-    return main(arguments)
+    """`spikedistill compare` of recipes, and settings behind them, with two seeds."""
+    return main(
+        ["compare", "--seeds", "0", "1", "--out", str(out), "--trainer.no-progress", *SMALL, "--recipes", *recipes]
+    )
 
 
 def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, capfd):
@@ -76,7 +72,7 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
         "digits-twkd",
     ]
     page = (tmp_path / "report.html").read_text()
-    assert f"spikedistill compare --recipes digits-sce digits-twkd --seeds 0 1 --out {tmp_path}" in page
+    assert f"spikedistill compare --seeds 0 1 --out {tmp_path}" in page
     assert 'href="./digits-twkd/seed1/report.html"' in page
     assert "digits-twkd & $" in (tmp_path / "leaderboard.tex").read_text()
     assert (tmp_path / "accuracy.pdf").read_bytes().startswith(b"%PDF")
@@ -105,20 +101,134 @@ def test_networks_trained_at_other_timesteps_take_part(tmp_path):
     ]
 
 
+def with_speed(config, seed, speed, folder):
+    """The record of a run that trained at so many images per second, in that folder."""
+    record = RunRecord(
+        config=config.model_copy(update={"seed": seed}),
+        results={"single": []},
+        cost={"images_per_s": speed, "peak_mib": 1.0},
+        metrics=[],
+        right=np.ones((2, 3), bool),
+    )
+    return record.to_json(f"{config.recipe}/seed{seed}", folder)
+
+
 def test_in_equal_time_a_faster_method_gets_more_epochs(tmp_path):
     recipes = [recipe("digits-sce"), recipe("digits-rate"), recipe("digits-esd")]
     configs = [config.model_copy(update={"epochs": 10}) for config in recipes]
-    for config, speeds in zip(configs, ((60, 100), (250, 20), (4, 4)), strict=True):
-        for seed, speed in enumerate(speeds):
-            run = RunFolder(tmp_path / config.recipe / f"seed{seed}")
-            run.path.mkdir(parents=True)
-            run.cost.write_text(json.dumps({"images_per_s": speed, "peak_mib": 1.0}))
-            run.config_file.write_text(config.to_yaml())
-            run.model.touch()
+    lines = [
+        with_speed(config, seed, speed, tmp_path)
+        for config, speeds in zip(configs, ((60, 100), (250, 20), (4, 4)), strict=True)
+        for seed, speed in enumerate(speeds)
+    ]
+    (tmp_path / "records.jsonl").write_text("\n".join(lines))
     # 10 epochs at 100 images/s, the undisturbed run: 25 at 250, and at 4 not less than one
     assert [config.epochs for config in in_equal_time(configs, [0, 1], tmp_path)] == [10, 25, 1]
     with pytest.raises(FileNotFoundError, match="seed2"):
         in_equal_time(configs, [0, 2], tmp_path)
+
+
+def test_runs_side_by_side_are_those_one_after_another(tmp_path, capfd):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert compare(alone, "digits-sce", "digits-twkd") == 0
+    capfd.readouterr()
+    assert compare(together, "digits-sce", "digits-twkd", "--jobs", "2") == 0
+    out = capfd.readouterr().out
+    started = [line.partition(": ")[2] for line in out.splitlines() if line.startswith("run ")]
+    assert sorted(started) == [
+        "digits-ann, seed 0",
+        *(f"digits-{name}, seed {seed}" for name in ("sce", "twkd") for seed in (0, 1)),
+    ]
+    assert started.index("digits-ann, seed 0") < started.index("digits-twkd, seed 0")
+    assert without_cost(together) == without_cost(alone)
+    assert (together / "records.jsonl").read_text().count("\n") == 5
+
+
+def test_a_run_that_fails_lets_those_beside_it_end(tmp_path):
+    assert compare(tmp_path, "digits-sce", "digits-twce") == 0
+    damaged, gone = (RunFolder(tmp_path / f"digits-{name}" / "seed0") for name in ("sce", "twce"))
+    damaged.model.write_bytes(b"damaged")
+    damaged.report.unlink()
+    shutil.rmtree(gone.path)
+    (tmp_path / "records.jsonl").unlink()
+    with pytest.raises(RuntimeError, match="digits-sce/seed0 failed; the same command goes on from there"):
+        compare(tmp_path, "digits-sce", "digits-twce", "--jobs", "2")
+    assert gone.is_complete
+    assert '"run":"digits-twce/seed0"' in (tmp_path / "records.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("visible", "place", "expected"), [("4,7", 0, "4"), ("4,7", 1, "7"), ("4,7", 2, "4"), ("3", 1, "3")]
+)
+def test_runs_side_by_side_take_a_gpu_each(monkeypatch, visible, place, expected):
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    try:
+        take_share(place, 2)
+        assert torch.get_num_threads() == max(1, threads // 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_jobs_of_several_devices_are_refused(tmp_path, capsys):
+    assert compare(tmp_path, "digits-sce", "digits-twce", "--jobs", "2", "--trainer.devices", "2") == 2
+    assert "expected 1, or more where every run trains on one device" in capsys.readouterr().err
+    assert compare(tmp_path, "digits-sce", "digits-twce", "--jobs", "0") == 2
+
+
+def test_with_its_records_a_comparison_needs_no_run_again(tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert compare(first, "digits-sce", "digits-twkd") == 0
+    trained = capfd.readouterr().out
+    second.mkdir()
+    shutil.copy(first / "records.jsonl", second)
+    assert compare(second, "digits-sce", "digits-twkd") == 0
+    out = capfd.readouterr().out
+    assert "run " not in out
+    table = out.partition("leaderboard: ")[0]
+    assert table in trained, "the table is the same"
+    for name in ("leaderboard.csv", "runs.csv", "timesteps.csv", "leaderboard.tex"):
+        assert (second / name).read_text() == (first / name).read_text()
+    assert not list(second.rglob("*.safetensors"))
+    text = (second / "records.jsonl").read_text()
+    assert str(tmp_path) not in text, "nothing of a record is of the place it was written in"
+
+    # one run less is one run more to train, and the network that teaches it
+    lines = text.splitlines()
+    assert [json.loads(line)["run"] for line in lines] == [
+        *(
+            f"digits-{name}/seed{seed}"
+            for name, seeds in (("ann", (0,)), ("sce", (0, 1)), ("twkd", (0, 1)))
+            for seed in seeds
+        )
+    ]
+    (second / "records.jsonl").write_text("\n".join(lines[:-1]))
+    assert compare(second, "digits-sce", "digits-twkd") == 0
+    again = capfd.readouterr().out
+    assert [line.partition(": ")[2] for line in again.splitlines() if line.startswith("run ")] == [
+        "digits-ann, seed 0",
+        "digits-twkd, seed 1",
+    ]
+    assert without_cost(second) == without_cost(first)
+
+
+def without_cost(folder):
+    """The leaderboard but for what training took, which no run has twice."""
+    rows = csv.DictReader((folder / "leaderboard.csv").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in ("images_per_s", "peak_mib")} for row in rows]
+
+
+def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path, capsys):
+    assert compare(tmp_path, "digits-sce", "digits-twce") == 0
+    for run in tmp_path.glob("digits-*"):
+        shutil.rmtree(run)
+    assert compare(tmp_path, "digits-sce", "digits-twce", "--optimizer.lr", "0.2") == 2
+    assert "was begun with other settings (optimizer.lr was 0.1 and is now 0.2)" in capsys.readouterr().err
+    file = tmp_path / "records.jsonl"
+    file.write_text(file.read_text().replace('"bits":"', '"bits":"?'))
+    assert compare(tmp_path, "digits-sce", "digits-twce") == 2
+    assert "records.jsonl, line 1, is no record of a run" in capsys.readouterr().err
 
 
 def test_several_devices_take_part_in_a_comparison(tmp_path):

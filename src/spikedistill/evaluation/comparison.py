@@ -3,20 +3,16 @@
 Legend: S seeds, N test samples, K numbers of timesteps.
 """
 
-import csv
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors.torch import load_file
 
-from ..objectives.submodels import prefix_means, right_submodels
-from ..run_folder import RunFolder
+from .records import RunRecord
 
 Array = npt.NDArray[np.float64]
+Runs = Mapping[str, Sequence[RunRecord]]
 
 
 def paired_difference(ours: Array, theirs: Array, *, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
@@ -61,40 +57,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def correctness(run: Path) -> Array:
-    """Whether the first k timesteps together are right on each test sample, `[K, N]`, zeros and ones.
-
-    K is the largest k that the run was evaluated at, which for static images is above the T that it was trained with.
-    """
-    saved = load_file(RunFolder(run).logits)
-    right = [right_submodels(prefix_means(saved["logits"].double()), saved["targets"])]
-    if "beyond_right" in saved:
-        right.append(saved["beyond_right"].bool())
-    return torch.cat(right).double().numpy()
-
-
-def right_answers(runs: dict[str, list[Path]]) -> dict[str, Array]:
-    """`correctness` of every run of each method, `[S, K, N]`, for K the largest T that one of them was trained with.
+def right_answers(runs: Runs) -> dict[str, Array]:
+    """Whether each run of a method is right after k timesteps, `[S, K, N]`, for K the largest T that one was trained with.
 
     Raises:
         ValueError: where the methods have not the same number of seeds or test samples, or some were not evaluated at K.
     """
-    K = max(RunFolder(run).config().timesteps for folders in runs.values() for run in folders)
-    right = {method: np.stack([correctness(run)[:K] for run in folders]) for method, folders in runs.items()}
+    K = max(record.config.timesteps for records in runs.values() for record in records)
+    right = {method: np.stack([record.right[:K] for record in records]) for method, records in runs.items()}
     shapes = {method: array.shape for method, array in right.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(
             f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}: event recordings have one T, "
             "and runs that were evaluated before images were shown longer than T are scored again by spikedistill evaluate"
         )
-    return right
+    return {method: array.astype(np.float64) for method, array in right.items()}
 
 
-def leaderboard(runs: dict[str, list[Path]], baseline: str) -> list[dict[str, Any]]:
+def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
     """One row per method, over its seeds, at every k up to the largest T that a method was trained with.
 
     Args:
-        runs: finished run folders of each method, one per seed, in the same order of seeds for all.
+        runs: the records of each method, one per seed, in the same order of seeds for all.
         baseline: the method that the others are compared with.
 
     Returns:
@@ -117,55 +101,51 @@ def leaderboard(runs: dict[str, list[Path]], baseline: str) -> list[dict[str, An
     return rows
 
 
-def every_run(runs: dict[str, list[Path]]) -> list[dict[str, Any]]:
+def every_run(runs: Runs) -> list[dict[str, Any]]:
     """One row per run: `{method, seed, accuracy_k, area, images_per_s, peak_mib, <last row of its metrics.csv>}`.
 
     Accuracies are in percent.
     """
     rows, right = [], right_answers(runs)
-    for method, folders in runs.items():
-        for path, answers in zip(folders, right[method], strict=True):
-            folder = RunFolder(path)
+    for method, records in runs.items():
+        for record, answers in zip(records, right[method], strict=True):
             accuracy = 100 * answers.mean(1)
-            row: dict[str, Any] = {"method": method, "seed": folder.config().seed}
+            row: dict[str, Any] = {"method": method, "seed": record.config.seed}
             row |= {f"accuracy_{k}": float(value) for k, value in enumerate(accuracy, 1)}
-            row |= {"area": float(accuracy.mean()), **folder.read_cost()}
-            *_, last = csv.DictReader(folder.metrics.read_text().splitlines())
-            rows.append(row | last)
+            row |= {"area": float(accuracy.mean()), **record.cost}
+            rows.append(row | record.metrics[-1])
     return rows
 
 
-def _row(method: str, right: Array, folders: list[Path]) -> dict[str, Any]:
+def _row(method: str, right: Array, records: Sequence[RunRecord]) -> dict[str, Any]:
     accuracy = 100 * right.mean(-1)  # [S, K]
     spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else np.zeros(accuracy.shape[1])
     area = accuracy.mean(1)
-    row: dict[str, Any] = {"method": method, "seeds": len(folders)}
+    row: dict[str, Any] = {"method": method, "seeds": len(records)}
     for k in range(accuracy.shape[1]):
         row |= {f"accuracy_{k + 1}": float(accuracy[:, k].mean()), f"accuracy_{k + 1}_std": float(spread[k])}
     row |= {"area": float(area.mean()), "area_std": float(area.std(ddof=1)) if len(area) > 1 else 0.0}
-    results = [RunFolder(folder).read_results() for folder in folders]
-    config = RunFolder(folders[0]).config()
-    row |= {"timesteps": config.timesteps, "epochs": config.epochs}
+    row |= {"timesteps": records[0].config.timesteps, "epochs": records[0].config.epochs}
     for key in ("images_per_s", "peak_mib"):
-        row[key] = float(np.median([result["cost"].get(key, np.nan) for result in results]))
-    layers = [np.mean(layer["rates"]) for result in results for layer in result["last"].get("firing_rates", [])]
+        row[key] = float(np.median([record.cost.get(key, np.nan) for record in records]))
+    layers = [np.mean(layer["rates"]) for record in records for layer in record.results.get("firing_rates", [])]
     row["firing_rate"] = float(np.mean(layers)) if layers else float("nan")
     for key in ("agreement", "agreement_where_wrong"):
-        shares = [share for result in results if (share := result.get("teacher", {}).get(key)) is not None]
+        shares = [share for record in records if (share := record.teacher.get(key)) is not None]
         if shares:
             row[f"teacher_{key}"] = 100 * float(np.mean(shares))
     return row
 
 
-def every_timestep(runs: dict[str, list[Path]]) -> list[dict[str, Any]]:
+def every_timestep(runs: Runs) -> list[dict[str, Any]]:
     """How each method answers at timestep k alone, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
 
     Accuracy and confidence are in percent, entropy in nats; one that was not evaluated is nan.
     """
     rows = []
-    for method, folders in runs.items():
+    for method, records in runs.items():
         row: dict[str, Any] = {"method": method}
-        single = [RunFolder(folder).read_results()["last"]["single"] for folder in folders]
+        single = [record.results["single"] for record in records]
         for key, unit in (("accuracy", 100), ("confidence", 100), ("entropy", 1)):
             for entries in zip(*single, strict=True):
                 row[f"{key}_{entries[0]['k']}"] = unit * float(np.mean([entry.get(key, np.nan) for entry in entries]))

@@ -246,7 +246,7 @@ def _runs(folder: Path, rows: Sequence[Row], runs: Mapping[str, Sequence[Path]],
             {
                 "run": _relative(path, folder),
                 "seed": row["seed"],
-                "report": _relative(RunFolder(path).report, folder),
+                "report": _relative(RunFolder(path).report, folder) if RunFolder(path).report.is_file() else None,
                 **accuracies,
             }
         )

@@ -1,18 +1,18 @@
 """Several methods and seeds on equal footing."""
 
-import multiprocessing
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..evaluation.comparison import every_run, every_timestep, leaderboard
+from ..evaluation.records import Records, RunRecord
 from ..files import write_rows
 from ..objectives import create_objective
 from ..report import write_comparison, write_paper_files
 from ..run_folder import RunFolder
-from .run import check_same_run, train
+from .run import check_same_run
+from .side_by_side import train_side_by_side
 from .tuning import choose, trials
 
 
@@ -23,30 +23,34 @@ def compare(
     *,
     equal_time: Path | None = None,
     tune: bool = False,
+    jobs: int = 1,
     command: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
 
-    Each run has a process of its own, so that its peak memory is its own. Objectives that learn from a trained network get the ReLU
-    twin of theirs, trained with the first seed, unless `teacher` names another.
+    Each run has a process of its own, so that its peak memory is its own. What is compared of it is kept in `records.jsonl`, a few
+    kilobytes a run: with that file in its folder, a comparison needs no run again, wherever it is repeated. Objectives that learn
+    from a trained network get the ReLU twin of theirs, trained with the first seed, unless `teacher` names another.
 
     Args:
         configs: one per method; the first is the baseline.
         seeds: the seeds that every method is trained with.
-        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them leaderboard.csv, runs.csv and
-            timesteps.csv, the page report.html, and for papers leaderboard.tex and accuracy.pdf.
+        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them records.jsonl, leaderboard.csv,
+            runs.csv and timesteps.csv, the page report.html, and for papers leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, at the speeds measured there, and the objective that it had there.
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
             run each with the first seed. The runs are in `tuning`, their figures in tuning.csv.
+        jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small
+            networks train faster so, all together, but the speeds that are measured are those of runs side by side.
         command: what repeats the comparison, for its page.
 
     Returns:
         The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
 
     Raises:
-        ValueError: for fewer than two methods, a recipe named twice, a precision left open, or a run there that was begun
-            with other settings.
+        ValueError: for fewer than two methods, a recipe named twice, a precision left open, several jobs of several devices, or a
+            run there that was begun with other settings.
         FileNotFoundError: where a method was not trained in `equal_time`.
         RuntimeError: where a run failed; what is finished stays.
     """
@@ -61,13 +65,17 @@ def compare(
         )
     if any(config.trainer.precision == "auto" for config in configs):
         raise ValueError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
+    if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
+        raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
+    records = Records(out)
     if tune:
-        configs = _tuned(configs, seeds[0], out)
-    _train_all([config for seed in seeds for config in _with_teachers(configs, seed, seeds[0], out)])
+        configs = _tuned(configs, seeds[0], out, records, jobs)
+    _train_all([run for seed in seeds for run in _with_teachers(configs, seed, seeds[0], out)], records, jobs)
     runs = {name: [out / name / f"seed{seed}" for seed in seeds] for name in names}
-    rows = leaderboard(runs, baseline=names[0])
+    found = {name: [_finished(records, run) for run in folders] for name, folders in runs.items()}
+    rows = leaderboard(found, baseline=names[0])
     write_rows(out / "leaderboard.csv", rows)
-    each, steps = every_run(runs), every_timestep(runs)
+    each, steps = every_run(found), every_timestep(found)
     write_rows(out / "runs.csv", each)
     write_rows(out / "timesteps.csv", steps)
     write_paper_files(out, rows)
@@ -75,28 +83,53 @@ def compare(
     return rows
 
 
-def _tuned(configs: Sequence[Config], seed: int, out: Path) -> list[Config]:
+def _finished(records: Records, run: Path) -> RunRecord:
+    """The record of a run that was trained.
+
+    Raises:
+        FileNotFoundError: where it was not.
+    """
+    record = records.find(run)
+    if record is None:
+        raise FileNotFoundError(f"{run} holds no finished run, and {records.file} knows of none: train it there first")
+    return record
+
+
+def _tuned(configs: Sequence[Config], seed: int, out: Path, records: Records, jobs: int) -> list[Config]:
     """Every method with the weights that were best on held-out samples."""
     folder = out / "tuning"
     tried = [trials(config, seed) for config in configs]
     planned = [trial for of_one in tried for trial in of_one.values()]
-    _train_all(_with_teachers(planned, seed, seed, folder))
-    chosen = [choose(config, of_one, folder) for config, of_one in zip(configs, tried, strict=True)]
+    _train_all(_with_teachers(planned, seed, seed, folder), records, jobs)
+    chosen = []
+    for config, of_one in zip(configs, tried, strict=True):
+        found = {factor: _finished(records, folder / trial.recipe / f"seed{seed}") for factor, trial in of_one.items()}
+        chosen.append(choose(config, of_one, {factor: record.heldout_area or 0.0 for factor, record in found.items()}))
     rows = [row for _, of_one in chosen for row in of_one]
     if rows:
         write_rows(out / "tuning.csv", rows)
     return [config for config, _ in chosen]
 
 
-def _train_all(planned: Sequence[Config]) -> None:
-    """One run after another, those that are finished left out."""
+def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
+    """Every run once, those that are finished left out."""
+    planned = list({config.run_folder: config for config in planned}.values())
+    left = []
     for config in planned:
-        if RunFolder(config.run_folder).config_file.is_file():
-            check_same_run(config, RunFolder(config.run_folder))
-    for number, config in enumerate(planned, 1):
-        if not RunFolder(config.run_folder).is_complete:
-            print(f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}", flush=True)
-            _in_own_process(config)
+        folder, record = RunFolder(config.run_folder), records.find(config.run_folder)
+        begun = folder.config() if folder.config_file.is_file() else record.config if record else None
+        if begun is not None:
+            check_same_run(config, begun, folder.path)
+        if record is None:
+            left.append(config)
+    records.keep(config.run_folder for config in planned)
+    needed = {config.run_folder for config in left} | {config.teacher for config in left}
+    lines = {
+        f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}": config
+        for number, config in enumerate(planned, 1)
+        if config.run_folder in needed and not RunFolder(config.run_folder).is_complete
+    }
+    train_side_by_side(lines, jobs, lambda config: records.keep([config.run_folder]))
 
 
 def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: Path) -> list[Config]:
@@ -110,7 +143,7 @@ def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out:
             changes["teacher"] = teacher.out
             runs.append(teacher)
         runs.append(config.model_copy(update=changes))
-    return list({run.run_folder: run for run in runs}.values())
+    return runs
 
 
 def relu_twin(config: Config, seed: int, out: Path) -> Config:
@@ -143,34 +176,14 @@ def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Pat
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
     """
+    records = Records(finished)
     speeds, objectives = [], []
     for config in configs:
-        runs = [RunFolder.trained(finished / config.recipe / f"seed{seed}") for seed in seeds]
-        speeds.append(max(run.read_cost()["images_per_s"] for run in runs))
-        objectives.append(runs[0].config().objective)
+        runs = [_finished(records, finished / config.recipe / f"seed{seed}") for seed in seeds]
+        speeds.append(max(run.cost["images_per_s"] for run in runs))
+        objectives.append(runs[0].config.objective)
     epochs = [max(1, round(configs[0].epochs * speed / speeds[0])) for speed in speeds]
     return [
         config.model_copy(update={"epochs": count, "objective": objective})
         for config, count, objective in zip(configs, epochs, objectives, strict=True)
     ]
-
-
-def _train(config: Config) -> None:
-    """Train in this process, from where Lightning starts further ones for further devices by repeating the command line."""
-    command = ["train", str(RunFolder(config.run_folder).config_file), "--out", str(config.run_folder)]
-    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *command, "--resume", "auto"]
-    train(config)
-
-
-def _in_own_process(config: Config) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["spikedistill.training.callbacks"])  # what takes seconds to import
-    process = processes.Process(target=_train, args=(config,))
-    process.start()
-    try:
-        process.join()
-    except KeyboardInterrupt:
-        process.join()  # the run got the signal too, and saves
-        raise
-    if process.exitcode != 0:
-        raise RuntimeError(f"the run in {config.run_folder} failed; the same command goes on from there")

@@ -48,7 +48,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     resuming = config.resume == "auto" and run.config_file.is_file()
     if resuming:
         config = _with_chosen_precision(config, run)
-        check_same_run(config, run)
+        check_same_run(config, run.config(), run.path)
     if resuming and run.is_complete:
         return run.path
     plan = make_plan(config, teacher)
@@ -107,17 +107,17 @@ def is_main_process(options: TrainerConfig) -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
-def check_same_run(config: Config, run: RunFolder) -> None:
-    """Refuse to go on with a run under another configuration.
+def check_same_run(config: Config, begun: Config, run: Path) -> None:
+    """Refuse to go on with a run under another configuration than it was begun with.
 
     Raises:
         ValueError: naming the settings that differ.
     """
-    before, now = _settings(run.config()), _settings(config)
+    before, now = _settings(begun), _settings(config)
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         changes = ", ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in differing[:3])
-        raise ValueError(f"{run.path} was begun with other settings ({changes}): use those, or another --out")
+        raise ValueError(f"{run} was begun with other settings ({changes}): use those, or another --out")
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -1,15 +1,10 @@
 """The same small budget for every method of a comparison: its weights times 0.5, 1 and 2, judged on held-out training samples."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-from safetensors.torch import load_file
 
 from ..config import Config
 from ..objectives import create_objective, objective_options
-from ..objectives.submodels import prefix_means, right_submodels
-from ..run_folder import RunFolder
 
 FACTORS = (1.0, 0.5, 2.0)
 HOLDOUT = 0.1
@@ -45,21 +40,22 @@ def trials(config: Config, seed: int) -> dict[float, Config]:
     return found
 
 
-def choose(config: Config, finished: Mapping[float, Config], out: Path) -> tuple[Config, list[dict[str, Any]]]:
+def choose(
+    config: Config, finished: Mapping[float, Config], areas: Mapping[float, float]
+) -> tuple[Config, list[dict[str, Any]]]:
     """The method with the weights whose mean accuracy over k was best on the held-out samples; of equal ones the first.
 
     Args:
         config: of the method.
         finished: its trials.
-        out: the folder that they were written to, each to `<recipe>/seed<k>`.
+        areas: that accuracy of each trial, in percent.
 
     Returns:
-        The configuration, and a row for each trial: `{method, factor, <weights>, heldout_area, chosen}`, in percent.
+        The configuration, and a row for each trial: `{method, factor, <weights>, heldout_area, chosen}`.
     """
     if not finished:
         return config, []
-    areas = {factor: heldout_area(out / trial.recipe / f"seed{trial.seed}") for factor, trial in finished.items()}
-    best = max(areas, key=lambda factor: areas[factor])
+    best = max(finished, key=lambda factor: areas[factor])
     rows = []
     for factor, trial in sorted(finished.items()):
         weights = {name: value for name, value in trial.objective.options.items() if name in WEIGHTS}
@@ -74,10 +70,3 @@ def choose(config: Config, finished: Mapping[float, Config], out: Path) -> tuple
             }
         )
     return config.model_copy(update={"objective": finished[best].objective}), rows
-
-
-def heldout_area(run: Path) -> float:
-    """Accuracy in percent on the held-out samples, the mean over the first k timesteps, k = 1..T."""
-    saved = load_file(RunFolder(run).logits)
-    right = right_submodels(prefix_means(saved["holdout_logits"].double()), saved["holdout_targets"])
-    return 100 * float(right.double().mean())

@@ -1,0 +1,81 @@
+"""Runs in processes of their own, several at a time."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from ..config import Config
+from ..run_folder import RunFolder
+from .run import train
+
+
+def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[Config], None]) -> None:
+    """Train runs, so many at a time, each after the one that teaches it.
+
+    Those that run together share the cores, or take one GPU each where there are several, and draw no progress bars.
+
+    Args:
+        runs: by the line that is printed as they start.
+        jobs: how many at a time.
+        ended: called with each as it has ended well.
+
+    Raises:
+        RuntimeError: where a run failed, once those beside it have ended; no further ones are started.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["spikedistill.training.callbacks"])  # what takes seconds to import
+    waiting, running = dict(runs), dict[int, tuple[BaseProcess, Config]]()
+    failed: list[Path] = []
+    try:
+        while running or (waiting and not failed):
+            open_runs = {
+                config.run_folder for config in (*waiting.values(), *(config for _, config in running.values()))
+            }
+            ready = (line for line, config in waiting.items() if config.teacher not in open_runs)
+            if not failed and len(running) < jobs and (line := next(ready, None)) is not None:
+                config = waiting.pop(line)
+                print(line, flush=True)
+                place = min(set(range(jobs)) - running.keys())
+                process = processes.Process(target=_train, args=(config, place, jobs))
+                process.start()
+                running[place] = process, config
+                continue
+            wait([process.sentinel for process, _ in running.values()])
+            for place, (done, config) in list(running.items()):
+                if not done.is_alive():
+                    del running[place]
+                    if done.exitcode == 0:
+                        ended(config)
+                    else:
+                        failed.append(config.run_folder)
+    except KeyboardInterrupt:
+        for interrupted, _ in running.values():
+            interrupted.join()  # they got the signal too, and save
+        raise
+    if failed:
+        raise RuntimeError(f"the run in {failed[0]} failed; the same command goes on from there")
+
+
+def _train(config: Config, place: int, jobs: int) -> None:
+    """Train in this process, from where Lightning starts further ones for further devices by repeating the command line."""
+    if jobs > 1:
+        take_share(place, jobs)
+        config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"progress": False})})
+    command = ["train", str(RunFolder(config.run_folder).config_file), "--out", str(config.run_folder)]
+    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *command, "--resume", "auto"]
+    train(config)
+
+
+def take_share(place: int, jobs: int) -> None:
+    """Leave the other processes their cores and GPUs: of `jobs` processes this is number `place`."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    devices = visible.split(",")
+    if len(devices) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
