@@ -26,7 +26,8 @@ class CompiledStep:
     def __init__(self, model: Temporal) -> None:
         self.model = model
         self._function = torch.compile(model.step, fullgraph=True)
-        self._compiled_for: set[str] = set()
+        # for several samples or one, at the first timestep or a later one
+        self._compiled_for: set[tuple[str, bool]] = set()
 
     @torch.no_grad()
     def __call__(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -38,7 +39,7 @@ class CompiledStep:
         """
         if self.model.training or not compiler_works():
             return self.model.step(x, state)
-        if len(x) == 1 and self._compiled_for == {"several"}:
+        if len(x) == 1 and {samples for samples, _ in self._compiled_for} == {"several"}:
             # the compiler takes a batch of one for another network; for what is left of a batch that does not pay
             logits, after = self._run(_twice(x), state and {key: _twice(rows) for key, rows in state.items()})
             if all(len(rows) == 2 for rows in after.values()):
@@ -51,10 +52,14 @@ class CompiledStep:
         if len(x) > 1:
             for tensor in (x, *(rows or {}).values()):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        self._compiled_for.add("several" if len(x) > 1 else "one")
+        kind = ("several" if len(x) > 1 else "one", rows is None)
         try:
-            with _frozen_weights():
+            if kind in self._compiled_for:
                 return self._function(x, rows)
+            with _frozen_weights():  # whose own cost is that of a small network's step
+                out = self._function(x, rows)
+            self._compiled_for.add(kind)
+            return out
         except torch._dynamo.exc.TorchDynamoException as error:
             self.model.step(x, rows)  # an input that is at fault says so itself
             raise ValueError(
