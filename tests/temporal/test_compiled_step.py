@@ -70,6 +70,16 @@ def test_a_stream_of_batches_of_every_size_is_that_of_the_plain_step(case):
             assert not torch.equal(logits[0], logits[1])
 
 
+def test_a_still_input_is_the_whole_sequence(case):
+    model, step = case
+    x, state, outs = torch.randn(3, 3, 8, 8), None, []
+    for t in range(T):
+        logits, state = step(x if t == 0 else torch.full_like(x, torch.nan), state, still=True)
+        outs.append(logits)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.stack(outs), model(x, timesteps=T), rtol=1e-4, atol=1e-4)
+
+
 def test_samples_leave_until_one_is_left_and_nothing_is_compiled_again(case):
     model, step = case
     x = torch.randn(5, 3, 8, 8)

@@ -21,11 +21,11 @@ def trained(name):
     return network.eval()
 
 
-def stream(model, inputs):
+def stream(model, inputs, **options):
     """Logits of all timesteps from calls of step, and the last state."""
     state, outs = None, []
     for x in inputs:
-        logits, state = model.step(x, state)
+        logits, state = model.step(x, state, **options)
         outs.append(logits)
     return torch.stack(outs), state
 
@@ -42,6 +42,27 @@ def test_streaming_is_the_whole_sequence(name, kind):
         torch.testing.assert_close(streamed, model(x, timesteps=timesteps), rtol=0, atol=1e-10)
         reference = Naive(naive_network(name, network).eval())
         torch.testing.assert_close(streamed, reference(x, timesteps=timesteps), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_a_still_input_is_the_whole_sequence_too(name):
+    model = temporal(trained(name))
+    x = make_input(name, "static", seed=3)
+    with torch.no_grad():
+        streamed, state = stream(model, [x] * T, still=True)
+        torch.testing.assert_close(streamed, model(x, timesteps=T), rtol=0, atol=1e-10)
+    assert all(value.device.type == "cpu" for value in state.values())
+
+
+def test_of_a_still_input_what_comes_before_the_first_neurons_is_computed_once():
+    model = temporal(trained("sequential"))
+    x = make_input("sequential", "static")
+    with torch.no_grad():
+        expected, _ = stream(model, [x] * T)
+        # an input that changes all the same shows that it is not looked at again
+        streamed, state = stream(model, [x, *[torch.full_like(x, torch.nan)] * (T - 1)], still=True)
+    torch.testing.assert_close(streamed, expected, rtol=0, atol=1e-12)
+    assert [key for key in state if key.endswith(" current")] == ["0.2 current"]
 
 
 @pytest.mark.parametrize("name", ["residual_sum", "one_neuron_layer_used_twice", "learned_initial_membrane", "tokens"])

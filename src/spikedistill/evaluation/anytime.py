@@ -79,14 +79,15 @@ class AnytimeClassifier:
             ValueError: for inputs that do not fit the network, or a network whose state has other rows than samples.
         """
         inputs, timesteps = self._inputs(x)
-        frames = inputs.unbind(0) if timesteps is None else [inputs] * timesteps
+        still = timesteps is not None
+        frames = [inputs] * timesteps if timesteps is not None else inputs.unbind(0)
         B = len(frames[0])
         waiting = torch.arange(B, device=inputs.device)
         exit_times = torch.zeros_like(waiting)
         logits, state = inputs.new_empty(0, dtype=torch.float64), None
         progress: Progress | None = None
         for t, frame in enumerate(frames, 1):
-            step_logits, state = self._step(frame if len(waiting) == B else frame[waiting], state)
+            step_logits, state = self._step(frame if len(waiting) == B else frame[waiting], state, still=still)
             if t == 1:
                 _check_rows(step_logits, state, B)
                 logits = torch.empty_like(step_logits, dtype=torch.float64)

@@ -26,11 +26,13 @@ class CompiledStep:
     def __init__(self, model: Temporal) -> None:
         self.model = model
         self._function = torch.compile(model.step, fullgraph=True)
-        # for several samples or one, at the first timestep or a later one
-        self._compiled_for: set[tuple[str, bool]] = set()
+        # for several samples or one, at the first timestep or a later one, of a still input or not
+        self._compiled_for: set[tuple[str, bool, bool]] = set()
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, x: Tensor, state: Mapping[str, Tensor] | None = None, *, still: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Temporal.step`, without gradients.
 
         Raises:
@@ -38,30 +40,30 @@ class CompiledStep:
             ValueError: for a state of another network or batch size, or a network that torch.compile cannot take as a whole.
         """
         if self.model.training or not compiler_works():
-            return self.model.step(x, state)
-        if len(x) == 1 and {samples for samples, _ in self._compiled_for} == {"several"}:
+            return self.model.step(x, state, still=still)
+        if len(x) == 1 and {samples for samples, *_ in self._compiled_for} == {"several"}:
             # the compiler takes a batch of one for another network; for what is left of a batch that does not pay
-            logits, after = self._run(_twice(x), state and {key: _twice(rows) for key, rows in state.items()})
+            logits, after = self._run(_twice(x), state and {key: _twice(rows) for key, rows in state.items()}, still)
             if all(len(rows) == 2 for rows in after.values()):
                 return logits[:1], {key: rows[:1] for key, rows in after.items()}
-        return self._run(x, state)
+        return self._run(x, state, still)
 
-    def _run(self, x: Tensor, state: Mapping[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run(self, x: Tensor, state: Mapping[str, Tensor] | None, still: bool) -> tuple[Tensor, dict[str, Tensor]]:
         x = x.detach().clone()  # a tensor of its own, to be marked; a view would be compiled for by its place
         rows = {key: part.detach() for key, part in state.items()} if state else None
         if len(x) > 1:
             for tensor in (x, *(rows or {}).values()):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        kind = ("several" if len(x) > 1 else "one", rows is None)
+        kind = ("several" if len(x) > 1 else "one", rows is None, still)
         try:
             if kind in self._compiled_for:
-                return self._function(x, rows)
+                return self._function(x, rows, still=still)
             with _frozen_weights():  # whose own cost is that of a small network's step
-                out = self._function(x, rows)
+                out = self._function(x, rows, still=still)
             self._compiled_for.add(kind)
             return out
         except torch._dynamo.exc.TorchDynamoException as error:
-            self.model.step(x, rows)  # an input that is at fault says so itself
+            self.model.step(x, rows, still=still)  # an input that is at fault says so itself
             raise ValueError(
                 f"torch.compile cannot take this network as a whole ({str(error).splitlines()[0]}): use its step() as it is"
             ) from error

@@ -68,7 +68,9 @@ class Temporal(nn.Module):
                 signal = ChunkedRate(values.detach(), means, lengths, self.chunk, self.recompute)
         return replace_signals(self.module(signal), lambda out: out.over_time())
 
-    def step(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:
+    def step(
+        self, x: Tensor, state: Mapping[str, Tensor] | None = None, *, still: bool = False
+    ) -> tuple[Any, dict[str, Tensor]]:
         """Advance the network by one timestep.
 
         The mean of the first k steps' logits is what `forward` over k timesteps has as its mean.
@@ -77,6 +79,8 @@ class Temporal(nn.Module):
             x: the input `[B, ...]` of this timestep.
             state: membranes (and counted timesteps) by module path, as the previous step returned them; None at first. Rows of
                 the tensors are samples, so that finished ones can be dropped: `{k: v[keep] for k, v in state.items()}`.
+            still: promises that x is the same at every timestep, from the first on. What comes before the first neurons is then
+                computed once, as in a call on the whole sequence, and their currents are part of the state.
 
         Returns:
             The logits `[B, C]` of this timestep and the state to pass on.
@@ -89,14 +93,16 @@ class Temporal(nn.Module):
             raise RuntimeError(
                 "step() runs one timestep, and batch-norm in training needs them all: call model.eval() first"
             )
-        membranes = Membranes({m: path for path, m in self.module.named_modules()}, state or {})
-        out = self.module(Stream(x if torch.is_grad_enabled() else x.detach(), membranes))
+        membranes = Membranes({m: path for path, m in self.module.named_modules()}, state or {}, still)
+        value = x if torch.is_grad_enabled() else x.detach()
+        keeps = membranes.keeps_currents or membranes.reads_currents
+        out = self.module(Stream(value.to("meta") if membranes.reads_currents else value, membranes, keeps))
         if membranes.before and membranes.before.keys() != membranes.after.keys():
             strangers = sorted(membranes.before.keys() ^ membranes.after.keys())
             raise ValueError(
                 f"the state is not one of this network: {', '.join(strangers)} fit no layer with state in it"
             )
-        return replace_signals(out, lambda signal: signal.sample), membranes.after
+        return replace_signals(out, lambda signal: signal.mean_over_time()), membranes.after
 
     def check_input(self, x: Tensor, timesteps: int | None) -> tuple[Tensor, int]:
         """The input as `[T or 1, B, ...]`, and T.
