@@ -133,7 +133,7 @@ def streaming(work: NetworkWorkload, timesteps: int, *, compiled: bool) -> Step:
     def forward(images: Tensor) -> None:
         state = None
         for _ in range(timesteps):
-            _, state = step(images, state, still=True)
+            _, state = step(images, state, still=compiled)
 
     return evaluation(work, model, forward)
 

@@ -79,7 +79,7 @@ class AnytimeClassifier:
             ValueError: for inputs that do not fit the network, or a network whose state has other rows than samples.
         """
         inputs, timesteps = self._inputs(x)
-        still = timesteps is not None
+        still = timesteps is not None and isinstance(self._step, CompiledStep)  # what plain steps would not gain from
         frames = [inputs] * timesteps if timesteps is not None else inputs.unbind(0)
         B = len(frames[0])
         waiting = torch.arange(B, device=inputs.device)
