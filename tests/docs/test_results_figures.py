@@ -6,6 +6,8 @@ import json
 import pytest
 from pages import DOCS
 
+from spikedistill.evaluation import POLICIES
+
 PAGE = " ".join((DOCS / "results.md").read_text().split())
 
 
@@ -71,9 +73,11 @@ def test_the_heads_of_esd_and_its_ablation():
             assert f"| {epoch} | {' | '.join(means)} |" in PAGE
 
 
-def test_what_early_exit_gives_and_saves():
-    found = json.loads((DOCS / "studies" / "early_exit_fashion_mnist.json").read_text())
-    for row in found["exits"]:
+@pytest.mark.parametrize("name", ["early_exit_fashion_mnist", "early_exit_fashion_mnist_compiled"])
+def test_what_early_exit_gives_and_saves(name):
+    found = json.loads((DOCS / "studies" / f"{name}.json").read_text())
+    policies = ("confidence",) if name.endswith("compiled") else POLICIES
+    for row in (row for row in found["exits"] if row["policy"] in policies):
         intervals = [
             f"{part['difference']:+.2f} [{part['low']:+.2f}, {part['high']:+.2f}]"
             for part in (row["drop"], row["gain_over_fixed"])
