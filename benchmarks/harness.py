@@ -12,6 +12,9 @@ from .workloads import LeftOut, Step, Workload
 # The first call compiles, the second finds the sizes of caches and buffers.
 _WARM_UP = 2
 
+# A step of a few milliseconds is repeated for so long in its turn: a single one would measure the caches that others left behind.
+_TURN_S = 0.1
+
 
 def measure(
     name: str,
@@ -88,7 +91,7 @@ def _measure_fresh(suite: str, contender: str, workload: Workload, results: Resu
 def _measure_rounds(
     suite: Suite, steps: dict[str, Step], workload: Workload, results: Results, timesteps: int, rounds: int
 ) -> None:
-    """One step of each contender in turn, from another one on in every round.
+    """One step of each contender in turn, or the mean of many where it is short, from another one on in every round.
 
     Whatever slows the machine down for a while then slows down all of them, and a ratio taken within a round hardly notices.
     """
@@ -101,8 +104,7 @@ def _measure_rounds(
         names = list(dict.fromkeys([suite.reference, *lacking]))
         first = len(results.rounds[timesteps]) % len(names)
         order = names[first:] + names[:first]
-        results.add(
-            "round", timesteps=timesteps, seconds={c: round(seconds(steps[c], workload.device), 6) for c in order}
-        )
+        taken = {c: round(seconds(steps[c], workload.device, at_least=_TURN_S), 6) for c in order}
+        results.add("round", timesteps=timesteps, seconds=taken)
     medians = {c: median(r[c] for r in results.rounds[timesteps] if c in r) for c in steps}
     print(f"T={timesteps}: " + ", ".join(f"{c} {1000 * value:.1f} ms" for c, value in medians.items()), flush=True)

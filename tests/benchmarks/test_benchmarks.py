@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.floors import convolutions
 from benchmarks.memory import peak_bytes
 from benchmarks.results import Results, machine
 from benchmarks.table import rows_of, to_markdown
+from benchmarks.timing import seconds
 from benchmarks.workloads import LeftOut, NetworkWorkload, NeuronWorkload, Step
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -160,6 +162,24 @@ def test_the_table_has_every_contender_and_the_ann_is_once_itself(measured, caps
         # what the floor works on is kept ready outside of the step
         assert (row["peak_mib"] == "") == (row["contender"] == "convolutions")
     assert "commit" in shown
+
+
+@pytest.mark.parametrize(("at_least", "most_runs"), [(0.0, 1), (0.035, 4)])
+def test_a_short_step_is_repeated_and_its_mean_taken(at_least, most_runs):
+    weight = torch.zeros(1, requires_grad=True)
+    gradients_before = []
+
+    def run():
+        gradients_before.append(weight.grad)
+        weight.sum().backward()
+        time.sleep(0.01)
+
+    taken = seconds(Step(run, [weight]), "cpu", at_least=at_least)
+    runs = len(gradients_before)
+    assert runs == 1 if at_least == 0 else 1 < runs <= most_runs
+    assert taken * runs >= at_least
+    assert taken >= 0.01
+    assert gradients_before == [None] * runs
 
 
 def test_ratios_are_taken_within_rounds_before_the_median(tmp_path):
