@@ -96,6 +96,20 @@ def test_samples_leave_until_one_is_left_and_nothing_is_compiled_again(case):
         assert step(x[[0]])[0].shape == (1, 3)
 
 
+def test_the_state_lies_as_convolutions_want_it_and_may_come_in_any_order(case):
+    model, step = case
+    x = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        _, plain = model.step(x)
+        expected, _ = model.step(x, plain)
+    _, state = step(x)
+    assert all(rows.is_contiguous(memory_format=torch.channels_last) for rows in state.values() if rows.ndim == 4)
+    step(x, state)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        logits, _ = step(x, {key: rows.contiguous() for key, rows in plain.items()})
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_an_input_at_fault_says_so_itself(case):
     model, step = case
     x = torch.randn(4, 3, 8, 8)

@@ -15,7 +15,7 @@ class CompiledStep:
     """`model.step` of a trained network as one compiled function for every size of the batch.
 
     A call of `step` costs Python its layers, one by one, and every convolution orders its weights anew for the processor. Compiled,
-    a timestep is one call, the weights lie as the processor wants them, and what stands between two convolutions is one
+    a timestep is one call, weights and state lie as the processor wants them, and what stands between two convolutions is one
     loop. Compiling takes from seconds to a minute, twice: for the first timestep and for those after it. Where `torch.compile` does
     not work, `model.step` itself runs, and one log line says so.
 
@@ -25,7 +25,7 @@ class CompiledStep:
 
     def __init__(self, model: Temporal) -> None:
         self.model = model
-        self._function = torch.compile(model.step, fullgraph=True)
+        self._function = torch.compile(self._step, fullgraph=True)
         # for several samples or one, at the first timestep or a later one, of a still input or not
         self._compiled_for: set[tuple[str, bool, bool]] = set()
 
@@ -48,18 +48,23 @@ class CompiledStep:
                 return logits[:1], {key: rows[:1] for key, rows in after.items()}
         return self._run(x, state, still)
 
+    def _step(self, x: Tensor, state: Mapping[str, Tensor] | None, still: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """One timestep, with its state in the order in which compiled convolutions read and write."""
+        logits, after = self.model.step(x, state, still=still)
+        return logits, {key: _channels_last(rows) for key, rows in after.items()}
+
     def _run(self, x: Tensor, state: Mapping[str, Tensor] | None, still: bool) -> tuple[Tensor, dict[str, Tensor]]:
         x = x.detach().clone()  # a tensor of its own, to be marked; a view would be compiled for by its place
-        rows = {key: part.detach() for key, part in state.items()} if state else None
+        rows = {key: _channels_last(part.detach()) for key, part in state.items()} if state else None
         if len(x) > 1:
             for tensor in (x, *(rows or {}).values()):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
         kind = ("several" if len(x) > 1 else "one", rows is None, still)
         try:
             if kind in self._compiled_for:
-                return self._function(x, rows, still=still)
+                return self._function(x, rows, still)
             with _frozen_weights():  # whose own cost is that of a small network's step
-                out = self._function(x, rows, still=still)
+                out = self._function(x, rows, still)
             self._compiled_for.add(kind)
             return out
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -77,6 +82,10 @@ def _frozen_weights() -> Iterator[None]:
     with warnings.catch_warnings(), freezing, many:
         warnings.simplefilter("ignore")  # of the compiler's own parts
         yield
+
+
+def _channels_last(rows: Tensor) -> Tensor:
+    return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
 
 
 def _twice(rows: Tensor) -> Tensor:
