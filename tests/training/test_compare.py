@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,23 @@ def test_in_equal_time_a_faster_method_gets_more_epochs(tmp_path):
     assert [config.epochs for config in in_equal_time(configs, [0, 1], tmp_path)] == [10, 25, 1]
     with pytest.raises(FileNotFoundError, match="seed2"):
         in_equal_time(configs, [0, 2], tmp_path)
+
+
+def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capfd):
+    first, second = tmp_path / "epochs", tmp_path / "time"
+    assert compare(first, "digits-sce", "digits-twkd") == 0
+    for cost in first.rglob("cost.json"):  # as if one were twice as fast as the other
+        speed = 200.0 if "twkd" in str(cost) else 100.0
+        cost.write_text(json.dumps({"images_per_s": speed, "peak_mib": 1.0}))
+    capfd.readouterr()
+    assert compare(second, "digits-sce", "digits-twkd", "--equal-time", str(first)) == 0
+    trained = re.findall(r"run \d of 5: (\S+), seed (\d)", capfd.readouterr().out)
+    assert sorted(trained) == [("digits-ann", "0"), ("digits-twkd", "0"), ("digits-twkd", "1")]
+    assert RunFolder(second / "digits-ann" / "seed0").config().epochs == 1, "the teacher is the same"
+    before, now = (list(csv.DictReader((folder / "runs.csv").read_text().splitlines())) for folder in (first, second))
+    assert [row["train_loss"] for row in now[:2]] == [row["train_loss"] for row in before[:2]]
+    assert [RunFolder(second / "digits-twkd" / f"seed{k}").config().epochs for k in (0, 1)] == [2, 2]
+    assert len((second / "records.jsonl").read_text().splitlines()) == 5, "it stands without the first"
 
 
 def test_runs_side_by_side_are_those_one_after_another(tmp_path, capfd):

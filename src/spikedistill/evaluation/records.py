@@ -139,15 +139,25 @@ class Records:
         line = self._lines.get(self._name(run))
         return None if line is None else RunRecord.from_json(line, self.folder)[1]
 
+    def find_in(self, other: "Records", run: Path) -> RunRecord | None:
+        """What another comparison has under the name of this run, as a record of this one; None where it has none."""
+        name = self._name(run)
+        record = other.find(other.folder / name)
+        return None if record is None else RunRecord.from_json(record.to_json(name, other.folder), self.folder)[1]
+
+    def add(self, run: Path, record: RunRecord) -> None:
+        """Remember a run that was trained elsewhere; `keep` writes it down."""
+        name = self._name(run)
+        self._lines[name] = record.to_json(name, self.folder)
+
     def keep(self, runs: Iterable[Path]) -> None:
-        """Write down the runs whose folders are there and complete."""
-        before = dict(self._lines)
+        """Write down what was added, and the runs whose folders are there and complete."""
         for run in runs:
             if RunFolder(run).is_complete:
-                name = self._name(run)
-                self._lines[name] = RunRecord.of(run).to_json(name, self.folder)
-        if self._lines != before:
-            write_atomically(self.file, "\n".join([*(line for _, line in sorted(self._lines.items())), ""]))
+                self.add(run, RunRecord.of(run))
+        text = "".join(f"{line}\n" for _, line in sorted(self._lines.items()))
+        if text and text != (self.file.read_text() if self.file.is_file() else ""):
+            write_atomically(self.file, text)
 
     def _name(self, run: Path) -> str:
         return run.relative_to(self.folder).as_posix()

@@ -11,7 +11,7 @@ from ..files import write_rows
 from ..objectives import create_objective
 from ..report import write_comparison, write_paper_files
 from ..run_folder import RunFolder
-from .run import check_same_run
+from .run import changed_settings, check_same_run
 from .side_by_side import train_side_by_side
 from .tuning import choose, trials
 
@@ -38,7 +38,8 @@ def compare(
         out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them records.jsonl, leaderboard.csv,
             runs.csv and timesteps.csv, the page report.html, and for papers leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
-            of the first, at the speeds measured there, and the objective that it had there.
+            of the first, at the speeds measured there, and the objective that it had there. Runs that this leaves as they are
+            there are not trained again.
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
             run each with the first seed. The runs are in `tuning`, their figures in tuning.csv.
         jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small
@@ -70,7 +71,10 @@ def compare(
     records = Records(out)
     if tune:
         configs = _tuned(configs, seeds[0], out, records, jobs)
-    _train_all([run for seed in seeds for run in _with_teachers(configs, seed, seeds[0], out)], records, jobs)
+    planned = [run for seed in seeds for run in _with_teachers(configs, seed, seeds[0], out)]
+    if equal_time is not None:
+        _take_over(planned, Records(equal_time), records)
+    _train_all(planned, records, jobs)
     runs = {name: [out / name / f"seed{seed}" for seed in seeds] for name in names}
     found = {name: [_finished(records, run) for run in folders] for name, folders in runs.items()}
     rows = leaderboard(found, baseline=names[0])
@@ -111,6 +115,14 @@ def _tuned(configs: Sequence[Config], seed: int, out: Path, records: Records, jo
     return [config for config, _ in chosen]
 
 
+def _take_over(planned: Sequence[Config], finished: Records, records: Records) -> None:
+    """Take the runs of a finished comparison that were trained just as they are planned here."""
+    for config in planned:
+        record = records.find_in(finished, config.run_folder)
+        if record and not records.find(config.run_folder) and not changed_settings(config, record.config):
+            records.add(config.run_folder, record)
+
+
 def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
     """Every run once, those that are finished left out."""
     planned = list({config.run_folder: config for config in planned}.values())
@@ -139,7 +151,8 @@ def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out:
         changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
         objective = create_objective(config.objective.name, **config.objective.options)
         if objective.needs_teacher and config.teacher is None:
-            teacher = relu_twin(config, teacher_seed, out)
+            # one teacher for all, also where each has epochs of its own
+            teacher = relu_twin(config.model_copy(update={"epochs": configs[0].epochs}), teacher_seed, out)
             changes["teacher"] = teacher.out
             runs.append(teacher)
         runs.append(config.model_copy(update=changes))

@@ -113,11 +113,19 @@ def check_same_run(config: Config, begun: Config, run: Path) -> None:
     Raises:
         ValueError: naming the settings that differ.
     """
+    differing = changed_settings(config, begun)
+    if differing:
+        changes = ", ".join(
+            f"{key} was {before!r} and is now {now!r}" for key, (before, now) in [*differing.items()][:3]
+        )
+        raise ValueError(f"{run} was begun with other settings ({changes}): use those, or another --out")
+
+
+def changed_settings(config: Config, begun: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings that decide the outcome of a run and differ from those it was begun with: `{name: (before, now)}`, by name."""
     before, now = _settings(begun), _settings(config)
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if differing:
-        changes = ", ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in differing[:3])
-        raise ValueError(f"{run} was begun with other settings ({changes}): use those, or another --out")
+    return {key: (before.get(key), now.get(key)) for key in differing}
 
 
 def _settings(config: Config) -> dict[str, Any]:
