@@ -40,6 +40,14 @@ def test_every_stage_has_a_head_and_every_parameter_learns(name, heads, gradient
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_in_bf16_the_networks_own_head_is_a_mean_in_float32():
+    model = branched("convnet")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits, heads = model.heads(torch.rand(2, 3, 32, 32), 3)
+    assert logits.dtype == torch.bfloat16
+    assert torch.equal(heads[-1], logits.float().mean(0))
+
+
 @pytest.mark.parametrize("side", [28, 32, 48])
 def test_heads_fit_every_size_of_image(side):
     heads = branched("resnet18", in_channels=2).heads(torch.rand(3, 2, 2, side, side))[1]

@@ -294,6 +294,12 @@ def test_weights_are_options(name, options, weights):
     assert [term.weight for term in create_objective(name, **options).terms] == pytest.approx(weights)
 
 
+@pytest.mark.parametrize("name", ["tks", "tser-unofficial"])
+def test_a_share_of_the_labels_below_0_is_refused(name):
+    with pytest.raises(ValueError, match="alpha must lie between 0 and 1; got 1.5"):
+        create_objective(name, alpha=1.5)
+
+
 def test_the_share_of_the_soft_loss_at_the_end_of_training_is_an_option():
     hard, soft = create_objective("tks", alpha=0.4).terms
     assert [(hard.weight_at(p), soft.weight_at(p)) for p in (0.0, 0.5, 1.0)] == [(1.0, 0.0), (0.8, 0.2), (0.6, 0.4)]

@@ -52,7 +52,8 @@ class Branched(Temporal):
         """
         with outputs_of(self.module, self.layers) as outputs:
             logits = self(x, timesteps)
-        own = logits.mean(0)
+        # what is rounded in bf16 would decide who is right
+        own = logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(0)
         others = [
             branch(mean_rate(outputs[layer])).to(own.dtype)
             for layer, branch in zip(self.layers, self.branches, strict=True)

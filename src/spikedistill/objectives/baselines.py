@@ -26,7 +26,8 @@ def tet(mse_weight: float = 0.05) -> Objective:
 def sltt_k(k: int = 2, mse_weight: float = 0.05) -> Objective:
     """The loss of `tet` over k timesteps drawn for each batch, all others unheard: SLTT-K's half beside its gradient rule.
 
-    The other half is `--gradient sltt`. A mean over the k timesteps; the code divides their sum by T. k is inferred.
+    The other half is `--gradient sltt`. A mean over the k timesteps; the code divides their sum by T.
+    Its k is 2, and 4 on DVS-Gesture.
     Meng et al.: Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks (ICCV 2023).
     """
     return Objective("sltt-k", [Term("tet_of_some", 1.0, task.tet_of_some, {"k": k, "mse_weight": mse_weight})])
@@ -50,7 +51,7 @@ def tks(alpha: float = 0.7, temperature: float = 3.0) -> Objective:
     """Timesteps learn more and more from the sum of those that are right: a CE(mean_t z_t, y) + (1-a) mean_t tau² CE(z_t, q).
 
     q = softmax(Σ z_s / tau) over the timesteps s that are right, not detached, and z_t is not softened. a falls in a straight
-    line from 1 in the first epoch towards 1 - alpha: a = 1 - alpha e/E in epoch e = 0, 1, ... of E (the count from 0 is inferred).
+    line from 1 in the first epoch towards 1 - alpha: a = 1 - alpha e/E in epoch e = 0, 1, ... of E, as the code counts.
     Dong et al.: Temporal Knowledge Sharing Enable Spiking Neural Network Learning from Past and Future (TKS, 2023).
     """
     check_share("alpha", alpha)

@@ -5,6 +5,7 @@ CE: cross-entropy; KL(s <- q) = KL(softmax(q / tau) || softmax(s / tau)), q deta
 """
 
 from . import distillation, strong_weak, task
+from .checks import check_share
 from .composition import Objective, Term
 from .registry import register_objective
 
@@ -98,7 +99,7 @@ def twce_twsd(beta: float = 0.5, temperature: float = 3.0, teacher: str = "ensem
 def twkd(alpha: float = 0.2, beta: float = 0.5, temperature: float = 3.0, teacher: str = "ensemble") -> Objective:
     """Timestep-wise distillation, from a trained network and the ensemble: TWCE + alpha TWKL + beta TWSD.
 
-    mean_t [CE(z_t, y) + alpha KD(z_t <- A) + beta KD(z_t <- q)], q as in twce-twsd; on ImageNet temperature 1.
+    mean_t [CE(z_t, y) + alpha KD(z_t <- A) + beta KD(z_t <- q)], q as in twce-twsd; the released ImageNet code has temperature 1.
     Yu et al.: Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks (ICML 2025).
     """
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
@@ -113,6 +114,7 @@ def tser_unofficial(alpha: float = 0.5, gamma: float = 0.1, temperature: float =
     mean_t [(1-alpha) CE(z_t, y) + alpha KD(z_t <- A) - gamma H(z_t)].
     Yu et al.: Temporal Separation with Entropy Regularization for Knowledge Distillation in SNNs (CVPR 2025).
     """
+    check_share("alpha", alpha)
     hard, reward = Term("twce", 1 - alpha, task.twce), Term("entropy", -gamma, task.entropy)
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
     return Objective("tser-unofficial", [hard, soft, reward])

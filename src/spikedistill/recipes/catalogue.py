@@ -41,7 +41,7 @@ def _nmnist() -> Config:
 
 
 def _image_folder() -> Config:
-    """A folder such as ImageNet's, with the settings of TWKD and ESD on it."""
+    """A folder such as ImageNet's, with the network, neuron and schedule of TWKD and ESD on it."""
     return Config(
         recipe="image_folder",
         epochs=100,
