@@ -29,7 +29,7 @@ def test_no_difference_is_no_difference():
 
 def test_a_difference_on_every_sample_has_no_uncertainty():
     found = paired_difference(np.ones((2, 50)), np.zeros((2, 50)))
-    assert found == pytest.approx({"difference": 1.0, "low": 1.0, "high": 1.0, "p": 0.0})
+    assert found == pytest.approx({"difference": 1.0, "low": 1.0, "high": 1.0, "p": 2 / 2001})
 
 
 def test_the_interval_of_one_seed_is_that_of_the_paired_normal_approximation():
@@ -49,7 +49,21 @@ def test_seeds_that_disagree_widen_the_interval():
     zeros = np.zeros((4, 100))
     narrow, wide = paired_difference(agreeing, zeros), paired_difference(disagreeing, zeros)
     assert narrow["high"] - narrow["low"] < 1e-9
-    assert wide["high"] - wide["low"] > 0.5
+    # deviations of 1/2 from the mean: standard error sqrt(4 (1/2)^2 / 3 / 4) = 0.2887, times 3.182 of Student's t with 3 degrees
+    half = 3.182 * 0.2887
+    assert wide["low"] == pytest.approx(0.5 - half, abs=0.1)
+    assert wide["high"] == pytest.approx(0.5 + half, abs=0.1)
+
+
+@pytest.mark.parametrize("S", [2, 3, 5])
+def test_what_is_not_there_is_rarely_found(S):
+    """Two methods of the same accuracy, in runs that differ by half a point from seed to seed."""
+    generator, found, repeats = np.random.default_rng(S), 0, 200
+    for _ in range(repeats):
+        difficulty = generator.random(1000)
+        ours, theirs = ((difficulty < 0.9 + 0.005 * generator.standard_normal((S, 1))).astype(float) for _ in range(2))
+        found += paired_difference(ours, theirs, resamples=200)["p"] < 0.05
+    assert found / repeats < 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)
 
 
 def test_runs_of_other_samples_are_refused():

@@ -59,10 +59,19 @@ def test_a_record_is_the_same_in_another_place(tmp_path):
     assert moved.config.teacher == there / "digits-ann" / "seed0"
     assert np.array_equal(moved.right, RunRecord.of(run).right)
     assert moved.to_json(name, there) == line
-    elsewhere = RunRecord.of(write_run(tmp_path / "b", teacher=Path("/weights/ann.safetensors")))
-    assert RunRecord.from_json(elsewhere.to_json("b", here), there)[1].config.teacher == Path(
-        "/weights/ann.safetensors"
-    )
+    for number, teacher in enumerate((Path("/weights/ann.safetensors"), Path("runs/ann/seed0"))):
+        elsewhere = RunRecord.of(write_run(tmp_path / f"b{number}", teacher=teacher))
+        assert RunRecord.from_json(elsewhere.to_json("b", here), there)[1].config.teacher == teacher
+
+
+def test_what_two_comparisons_add_to_one_folder_stays(tmp_path):
+    ours, theirs = Records(tmp_path), Records(tmp_path)
+    ours.keep([write_run(tmp_path / "digits-sce" / "seed0")])
+    theirs.keep([write_run(tmp_path / "digits-twkd" / "seed0")])
+    assert [json.loads(line)["run"] for line in (tmp_path / "records.jsonl").read_text().splitlines()] == [
+        "digits-sce/seed0",
+        "digits-twkd/seed0",
+    ]
 
 
 def test_folders_that_are_there_come_before_what_is_remembered_of_them(tmp_path):

@@ -296,7 +296,7 @@ def test_weights_are_options(name, options, weights):
 
 @pytest.mark.parametrize("name", ["tks", "tser-unofficial"])
 def test_a_share_of_the_labels_below_0_is_refused(name):
-    with pytest.raises(ValueError, match="alpha must lie between 0 and 1; got 1.5"):
+    with pytest.raises(ValueError, match="alpha must lie between 0 and 1"):
         create_objective(name, alpha=1.5)
 
 

@@ -1,5 +1,6 @@
 """The compiled step against the step that it compiles, sample by sample."""
 
+import copy
 import logging
 
 import pytest
@@ -108,6 +109,45 @@ def test_the_state_lies_as_convolutions_want_it_and_may_come_in_any_order(case):
     with torch._dynamo.config.patch(error_on_recompile=True):
         logits, _ = step(x, {key: rows.contiguous() for key, rows in plain.items()})
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+class Small(nn.Module):
+    """For images of every size."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.neuron, self.head = nn.Conv2d(1, 2, 3), LIF(threshold=0.1), nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.head(self.neuron(self.conv(x)).mean((2, 3)))
+
+
+def test_the_weights_are_those_of_the_first_call_and_a_copy_has_its_own():
+    torch.manual_seed(0)
+    model, other = temporal(Small()).eval(), temporal(Small()).eval()
+    step, x = CompiledStep(model), torch.rand(2, 1, 6, 6)
+    with torch.no_grad():
+        whole, of_other = model(x, timesteps=2), other(x, timesteps=1)
+    first, state = step(x)
+    copied = copy.deepcopy(step)
+    copied.model.load_state_dict(other.state_dict())
+    model.load_state_dict(other.state_dict())
+    second, _ = step(x, state)
+    torch.testing.assert_close(torch.stack([first, second]), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(copied(x)[0], of_other[0], rtol=1e-4, atol=1e-5)
+    assert (whole[0] - of_other[0]).abs().max() > 0.01
+
+
+def test_images_of_more_sizes_than_pytorch_expects_of_one_function():
+    torch.manual_seed(0)
+    model = temporal(Small()).eval()
+    step = CompiledStep(model)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for side in (6, 7, 6):
+            x = torch.rand(2, 1, side, side)
+            with torch.no_grad():
+                expected, _ = model.step(x)
+            torch.testing.assert_close(step(x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_input_at_fault_says_so_itself(case):

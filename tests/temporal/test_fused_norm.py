@@ -8,7 +8,7 @@ from torch import nn
 
 from spikedistill import LIF, temporal
 from spikedistill.neurons import NormalisedCurrent, compiler, fused, fused_norm, lif, norm_lif
-from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics
+from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
 pytestmark = [
     pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler"),
@@ -148,6 +148,33 @@ def test_networks_in_half_precision_train(gradient, monkeypatch):
     assert network.convs[0].weight.grad.norm() > 0
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("tracked", [True, False])
+def test_statistics_of_half_precision_are_float32(memory_format, tracked):
+    torch.manual_seed(0)
+    value = (torch.randn(T * 5, 4, 6, 6) + 0.5).to(torch.bfloat16, memory_format=memory_format)
+    running = [torch.zeros(4).bfloat16(), torch.ones(4).bfloat16()] if tracked else [None, None]
+    call = BatchNormCall(*running, weight=None, bias=None, training=True, momentum=0.25, eps=1e-5)
+    var, mean = torch.var_mean(value.double(), (0, 2, 3), correction=0)
+    found = batch_statistics(value.unflatten(0, (T, 5)), call)
+    assert [part.dtype for part in found] == [torch.float32, torch.float32]
+    torch.testing.assert_close(found[0].double(), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[1].double(), (var + 1e-5).rsqrt(), rtol=1e-5, atol=0)
+    if tracked:
+        torch.testing.assert_close(running[0], (0.25 * mean).bfloat16(), rtol=1e-2, atol=0)
+        after = running_statistics(value, call)
+        assert [part.dtype for part in after] == [torch.float32, torch.float32]
+        torch.testing.assert_close(after[1], (running[1].float() + 1e-5).rsqrt())
+
+
+def test_a_network_in_half_precision_steps_on_membranes_in_float32(monkeypatch):
+    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    model = temporal(Residual().bfloat16()).eval()
+    with torch.no_grad():
+        _, state = model.step(torch.randn(3, 2, 6, 5).bfloat16())
+    assert {membrane.dtype for membrane in state.values()} == {torch.float32}
+
+
 def test_a_residual_waits_on_either_side_and_in_place(monkeypatch):
     class InPlace(nn.Module):
         def __init__(self, order):
@@ -197,5 +224,7 @@ def test_one_timestep_at_a_time_is_the_whole_sequence(memory_format, monkeypatch
                 {key: value[[2, 0]] for key, value in state.items()} if t == 0 else state,
                 samples[[2, 0]] if t == 0 else samples,
             )
-    assert len(state) == 4
+        assert len(state) == 4
+        with pytest.raises(ValueError, match=r"the state is \[2, 4, 6, 5\], the current \[1, 4, 6, 5\]"):
+            model.step(x[0, :1], state)
     assert whole.std() > 1e-3

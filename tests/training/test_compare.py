@@ -127,6 +127,11 @@ def test_in_equal_time_a_faster_method_gets_more_epochs(tmp_path):
     assert [config.epochs for config in in_equal_time(configs, [0, 1], tmp_path)] == [10, 25, 1]
     with pytest.raises(FileNotFoundError, match="seed2"):
         in_equal_time(configs, [0, 2], tmp_path)
+    (tmp_path / "records.jsonl").write_text(
+        "\n".join([*lines[:2], *(with_speed(c, 0, 0.0, tmp_path) for c in configs[1:])])
+    )
+    with pytest.raises(ValueError, match="digits-rate says nothing of its speed"):
+        in_equal_time(configs, [0], tmp_path)
 
 
 def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capfd):
@@ -243,6 +248,17 @@ def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path, capsys
         shutil.rmtree(run)
     assert compare(tmp_path, "digits-sce", "digits-twce", "--optimizer.lr", "0.2") == 2
     assert "was begun with other settings (optimizer.lr was 0.1 and is now 0.2)" in capsys.readouterr().err
+    # nor is an old record taken for a run that was begun anew, and not ended
+    begun = RunFolder(tmp_path / "digits-sce" / "seed0")
+    begun.path.mkdir(parents=True)
+    config = next(
+        RunRecord.from_json(line, tmp_path)[1].config for line in (tmp_path / "records.jsonl").read_text().splitlines()
+    )
+    begun.config_file.write_text(
+        config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": 0.2})}).to_yaml()
+    )
+    assert compare(tmp_path, "digits-sce,optimizer.lr=0.2", "digits-twce") == 2
+    assert "was begun with other settings" in capsys.readouterr().err
     file = tmp_path / "records.jsonl"
     file.write_text(file.read_text().replace('"bits":"', '"bits":"?'))
     assert compare(tmp_path, "digits-sce", "digits-twce") == 2

@@ -16,6 +16,7 @@ from spikedistill import train
 from spikedistill.config import Config, DataConfig, TrainerConfig
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
+from spikedistill.training.callbacks import Speedometer
 
 # A process that has everything imported forks the ones that are killed.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -107,6 +108,28 @@ def test_averaged_weights_survive_a_kill_too(tmp_path):
     assert not kill_after(600, config(tmp_path / "killed", ema=0.9))
     whole, killed = (load_file(RunFolder(tmp_path / name).model) for name in ("whole", "killed"))
     assert all((whole[key] == killed[key]).all() for key in whole)
+
+
+def test_a_run_that_sums_up_gradients_is_saved_between_its_steps(tmp_path):
+    assert not kill_after(600, config(tmp_path / "whole", accumulate=2))
+    settings, moments = config(tmp_path / "killed", accumulate=2), random.Random(9)
+    for _ in range(4):
+        kill_after(moments.uniform(0.4, 1.0), settings)
+    assert not kill_after(600, settings)
+    assert outcome(settings.out) == outcome(tmp_path / "whole")
+
+
+def test_the_selected_epoch_has_the_averaged_weights(tmp_path):
+    settings = config(tmp_path, ema=0.9).model_copy(update={"epochs": 1})
+    assert not kill_after(600, settings)
+    assert RunFolder(tmp_path).selected_model.read_bytes() == RunFolder(tmp_path).model.read_bytes()
+
+
+def test_a_run_in_pieces_has_the_speed_and_memory_of_all_of_them():
+    first, second = Speedometer(), Speedometer()
+    first.images, first.seconds, first.peak_mib = 100, 2.0, 1e6
+    second.load_state_dict(first.state_dict())
+    assert second.cost() == {"images_per_s": 50.0, "peak_mib": 1e6}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -80,7 +80,8 @@ class RunRecord:
         config = self.config.model_dump(mode="json", exclude={*_ELSEWHERE, "data"})
         config["data"] = self.config.data.model_dump(mode="json", exclude={"root"})
         teacher = self.config.teacher
-        if teacher is not None and teacher.is_relative_to(folder):
+        inside = teacher is not None and teacher.is_relative_to(folder)
+        if teacher is not None and inside:
             config["teacher"] = teacher.relative_to(folder).as_posix()
         bits = base64.b64encode(zlib.compress(np.packbits(self.right).tobytes(), 9)).decode()
         row = {
@@ -92,6 +93,7 @@ class RunRecord:
             "right": {"shape": list(self.right.shape), "bits": bits},
             "heldout_area": self.heldout_area,
             "teacher": self.teacher,
+            "teacher_inside": inside,
         }
         return json.dumps(row, allow_nan=False, separators=(",", ":"))
 
@@ -102,7 +104,7 @@ class RunRecord:
         shape = row["right"]["shape"]
         bits = np.frombuffer(zlib.decompress(base64.b64decode(row["right"]["bits"], validate=True)), np.uint8)
         config = Config(**row["config"])
-        if config.teacher is not None and not config.teacher.is_absolute():
+        if config.teacher is not None and row["teacher_inside"]:
             config = config.model_copy(update={"teacher": folder / config.teacher})
         right = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
         parts = {key: row[key] for key in ("results", "cost", "metrics", "heldout_area", "teacher")}
@@ -122,15 +124,7 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "records.jsonl"
-        self._lines: dict[str, str] = {}
-        for number, line in enumerate(self.file.read_text().splitlines() if self.file.is_file() else [], 1):
-            try:
-                run, _ = RunRecord.from_json(line, folder)
-            except (ValueError, KeyError, TypeError, zlib.error) as error:
-                raise ValueError(
-                    f"{self.file}, line {number}, is no record of a run ({error}): delete the line to train that run again"
-                ) from None
-            self._lines[run] = line
+        self._lines = self._written()
 
     def find(self, run: Path) -> RunRecord | None:
         """The record of the run of that folder; None where it is not finished."""
@@ -155,9 +149,23 @@ class Records:
         for run in runs:
             if RunFolder(run).is_complete:
                 self.add(run, RunRecord.of(run))
-        text = "".join(f"{line}\n" for _, line in sorted(self._lines.items()))
-        if text and text != (self.file.read_text() if self.file.is_file() else ""):
-            write_atomically(self.file, text)
+        written = self._written()
+        self._lines = written | self._lines  # another comparison in this folder may have added to it
+        if self._lines != written:
+            write_atomically(self.file, "".join(f"{line}\n" for _, line in sorted(self._lines.items())))
+
+    def _written(self) -> dict[str, str]:
+        """The lines of the file by run."""
+        lines: dict[str, str] = {}
+        for number, line in enumerate(self.file.read_text().splitlines() if self.file.is_file() else [], 1):
+            try:
+                run, _ = RunRecord.from_json(line, self.folder)
+            except (ValueError, KeyError, TypeError, zlib.error) as error:
+                raise ValueError(
+                    f"{self.file}, line {number}, is no record of a run ({error}): delete the line to train that run again"
+                ) from None
+            lines[run] = line
+        return lines
 
     def _name(self, run: Path) -> str:
         return run.relative_to(self.folder).as_posix()

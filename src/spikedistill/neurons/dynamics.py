@@ -120,10 +120,7 @@ def lif_step(
     check_options(decay, threshold)
     if not current.is_floating_point():
         raise ValueError(f"lif_step takes a floating-point current [B, ...]; got {current.dtype} {list(current.shape)}")
-    if state is not None and state.shape != current.shape:
-        raise ValueError(
-            f"the state is {list(state.shape)}, the current {list(current.shape)}: they must be of the same samples and neurons"
-        )
+    _check_state(state, current.shape)
     incoming = membrane_precision(current)
     membrane = initial_membrane(incoming, v_init) if state is None else state
     spikes, membrane = _advance(
@@ -143,7 +140,15 @@ def norm_lif_step(
     **for_gradient: object,
 ) -> tuple[Tensor, Tensor]:
     """`lif_step`, without a graph, of currents `[1, B, C, ...]` whose batch-norm has waited."""
+    _check_state(state, current.x.shape[1:])
     return fused_norm_lif_step(current, state, decay, threshold, v_reset, v_init)
+
+
+def _check_state(state: Tensor | None, expected: torch.Size) -> None:
+    if state is not None and state.shape != expected:
+        raise ValueError(
+            f"the state is {list(state.shape)}, the current {list(expected)}: they must be of the same samples and neurons"
+        )
 
 
 def _advance(

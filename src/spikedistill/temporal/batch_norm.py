@@ -53,15 +53,16 @@ def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor
     folded = value.flatten(0, 1)
     plain = folded.device.type == "cpu" and folded.is_contiguous() and not torch.compiler.is_compiling()
     found = _fast_moments(folded) if plain else None
-    if found is None:
+    precision = torch.promote_types(value.dtype, torch.float32)
+    if found is None and call.running_mean is not None and call.running_mean.dtype == precision:
         mean, var = torch.batch_norm_update_stats(folded, call.running_mean, call.running_var, call.momentum)
         return mean, (var + call.eps).rsqrt()
-    mean, var = found
+    # the kernel answers in the precision of what it is given
+    mean, var = found or torch.batch_norm_update_stats(folded.to(precision), None, None, 0.0)
     if call.running_mean is not None and call.running_var is not None:
         count = folded.numel() // folded.shape[1]
         call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
         call.running_var.lerp_((var * (count / max(count - 1, 1))).to(call.running_var.dtype), call.momentum)
-    precision = torch.promote_types(value.dtype, torch.float32)
     return mean.to(precision), (var + call.eps).rsqrt().to(precision)
 
 
@@ -82,10 +83,11 @@ def _fast_moments(folded: Tensor) -> tuple[Tensor, Tensor] | None:
 
 @torch.no_grad()
 def running_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
-    """The running mean and 1 / std `[C]`, which evaluation normalises by."""
+    """The running mean and 1 / std `[C]`, which evaluation normalises by, in float32 or better."""
     assert call.running_mean is not None
     assert call.running_var is not None
-    return call.running_mean, (call.running_var + call.eps).rsqrt()
+    precision = torch.promote_types(value.dtype, torch.float32)
+    return call.running_mean.to(precision), (call.running_var.to(precision) + call.eps).rsqrt()
 
 
 class Normalise(torch.autograd.Function):

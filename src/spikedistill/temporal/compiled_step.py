@@ -1,8 +1,10 @@
 """One timestep at a time, compiled as a whole: for a trained network that is in use."""
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,14 +22,18 @@ class CompiledStep:
     not work, `model.step` itself runs, and one log line says so.
 
     Args:
-        model: a network, in eval mode; its weights are those of the first call, later changes are not seen.
+        model: a network, in eval mode. Its weights are copied at the first call; later changes are not seen.
     """
 
     def __init__(self, model: Temporal) -> None:
         self.model = model
+        self._frozen: Temporal | None = None
         self._function = torch.compile(self._step, fullgraph=True)
-        # for several samples or one, at the first timestep or a later one, of a still input or not
-        self._compiled_for: set[tuple[str, bool, bool]] = set()
+        # for several samples or one, at the first timestep or a later one, of a still input or not, and for each kind of input
+        self._compiled_for: set[tuple[Any, ...]] = set()
+
+    def __reduce__(self) -> tuple[type["CompiledStep"], tuple[Temporal]]:
+        return CompiledStep, (self.model,)  # a copy is of its own network, and compiles for it
 
     @torch.no_grad()
     def __call__(
@@ -50,19 +56,25 @@ class CompiledStep:
 
     def _step(self, x: Tensor, state: Mapping[str, Tensor] | None, still: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """One timestep, with its state in the order in which compiled convolutions read and write."""
-        logits, after = self.model.step(x, state, still=still)
+        assert self._frozen is not None
+        logits, after = self._frozen.step(x, state, still=still)
         return logits, {key: _channels_last(rows) for key, rows in after.items()}
 
     def _run(self, x: Tensor, state: Mapping[str, Tensor] | None, still: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        x = x.detach().clone()  # a tensor of its own, to be marked; a view would be compiled for by its place
+        # a tensor of its own, to be marked; a view would be compiled for by its place, another order for itself
+        x = x.detach().clone(memory_format=torch.contiguous_format)
         rows = {key: _channels_last(part.detach()) for key, part in state.items()} if state else None
         if len(x) > 1:
             for tensor in (x, *(rows or {}).values()):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        kind = ("several" if len(x) > 1 else "one", rows is None, still)
+        kind = ("several" if len(x) > 1 else "one", rows is None, still, x.shape[1:], x.dtype, x.device)
         try:
             if kind in self._compiled_for:
-                return self._function(x, rows, still)
+                # a state of a new form is compiled for anew, and PyTorch stops after eight for all networks
+                with suppress(torch._dynamo.exc.FailOnRecompileLimitHit):
+                    return self._function(x, rows, still)
+            if self._frozen is None:
+                self._frozen = copy.deepcopy(self.model)
             with _frozen_weights():  # whose own cost is that of a small network's step
                 out = self._function(x, rows, still)
             self._compiled_for.add(kind)

@@ -4,13 +4,14 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 
 from ..data import Samples
 from ..evaluation import collect_logits, timestep_metrics
@@ -48,13 +49,14 @@ class EpochRecord(L.Callback):
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
         row |= dict(zip(means, reduced.tolist(), strict=True))
         if trainer.is_global_zero:
-            for name, samples in self.scored.items():
-                row |= self._score(name, samples, pl_module.network)
+            with _averaged_weights(trainer, pl_module):
+                for name, samples in self.scored.items():
+                    row |= self._score(name, samples, pl_module.network)
+                self._keep_selected(row, pl_module.network)
         self.rows.append(row)
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=row["epoch"])
-            self._keep_selected(row, pl_module.network)
             write_rows(self.run.metrics, self.rows)
 
     def _score(self, name: str, samples: Samples, network: Temporal) -> dict[str, float]:
@@ -83,6 +85,19 @@ class EpochRecord(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best = state_dict["rows"], state_dict["best"]
+
+
+@contextmanager
+def _averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[None]:
+    """The network as it is evaluated and kept: with the moving average of its weights, where there is one."""
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
+    for average in averages:
+        average.on_validation_epoch_start(trainer, pl_module)
+    try:
+        yield
+    finally:
+        for average in averages:
+            average.on_validation_epoch_end(trainer, pl_module)
 
 
 class Checkpoints(L.Callback):
@@ -124,8 +139,8 @@ class Checkpoints(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch:
-            return  # the epoch's own checkpoint follows at once
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # the epoch's own checkpoint follows at once; gradients that are still summed up are in none
         stop = trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False)
         due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self.last >= self.seconds, all=False)
         if stop or due:
@@ -146,36 +161,45 @@ class Checkpoints(L.Callback):
 
 
 class Speedometer(L.Callback):
-    """Measures images per second, without the first step, and shows it on the progress bar."""
+    """Measures images per second, without the first step of each process, and shows it on the progress bar.
+
+    What it has measured travels in the checkpoint, so that a run in pieces has the speed of all of them.
+    """
 
     def __init__(self) -> None:
-        self.steps = 0
         self.images = 0
-        self.start = 0.0
-        self.stop = 0.0
+        self.seconds = 0.0
+        self.peak_mib = 0.0
+        self.last: float | None = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.steps += 1
-        self.stop = time.perf_counter()
-        if self.steps == 1:
-            self.start = self.stop
+        before, self.last = self.last, time.perf_counter()
+        if before is None:
             return
         self.images += len(batch[1]) * trainer.world_size
+        self.seconds += self.last - before
         pl_module.log("images/s", self.images_per_s, prog_bar=True, logger=False)
 
     @property
     def images_per_s(self) -> float:
-        return self.images / (self.stop - self.start) if self.images else 0.0
+        return self.images / self.seconds if self.images else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images": self.images, "seconds": self.seconds, "peak_mib": self._peak_mib()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.images, self.seconds, self.peak_mib = (state_dict[key] for key in ("images", "seconds", "peak_mib"))
 
     def cost(self) -> dict[str, float]:
-        """Images per second of training, and the process's peak memory in MiB (the accelerator's where there is one)."""
+        """Images per second of training, and the peak memory of its processes in MiB (the accelerator's where there is one)."""
+        return {"images_per_s": round(self.images_per_s, 1), "peak_mib": round(self._peak_mib(), 1)}
+
+    def _peak_mib(self) -> float:
         if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-            peak = torch.cuda.max_memory_allocated() / 2**20
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {"images_per_s": round(self.images_per_s, 1), "peak_mib": round(peak, 1)}
+            return max(self.peak_mib, torch.cuda.max_memory_allocated() / 2**20)
+        return max(self.peak_mib, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 class ProgressBar(TQDMProgressBar):

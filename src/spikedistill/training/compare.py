@@ -116,11 +116,14 @@ def _tuned(configs: Sequence[Config], seed: int, out: Path, records: Records, jo
 
 
 def _take_over(planned: Sequence[Config], finished: Records, records: Records) -> None:
-    """Take the runs of a finished comparison that were trained just as they are planned here."""
-    for config in planned:
+    """Take the runs of a finished comparison that were trained just as they are planned here, by the same teacher."""
+    others = {config.run_folder for config in planned}  # than those that are taken
+    for config in planned:  # teachers come before whom they teach
         record = records.find_in(finished, config.run_folder)
-        if record and not records.find(config.run_folder) and not changed_settings(config, record.config):
-            records.add(config.run_folder, record)
+        if record and config.teacher not in others and not changed_settings(config, record.config):
+            others.discard(config.run_folder)
+            if records.find(config.run_folder) is None:
+                records.add(config.run_folder, record)
 
 
 def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
@@ -129,9 +132,9 @@ def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
     left = []
     for config in planned:
         folder, record = RunFolder(config.run_folder), records.find(config.run_folder)
-        begun = folder.config() if folder.config_file.is_file() else record.config if record else None
-        if begun is not None:
-            check_same_run(config, begun, folder.path)
+        for begun in (folder.config() if folder.config_file.is_file() else None, record.config if record else None):
+            if begun is not None:
+                check_same_run(config, begun, folder.path)
         if record is None:
             left.append(config)
     records.keep(config.run_folder for config in planned)
@@ -188,12 +191,17 @@ def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Pat
 
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
+        ValueError: where the speed of a method was not measured.
     """
     records = Records(finished)
     speeds, objectives = [], []
     for config in configs:
         runs = [_finished(records, finished / config.recipe / f"seed{seed}") for seed in seeds]
-        speeds.append(max(run.cost["images_per_s"] for run in runs))
+        speeds.append(max(run.cost.get("images_per_s", 0.0) for run in runs))
+        if not speeds[-1]:
+            raise ValueError(
+                f"{finished / config.recipe} says nothing of its speed (cost.json): train one of its seeds again"
+            )
         objectives.append(runs[0].config.objective)
     epochs = [max(1, round(configs[0].epochs * speed / speeds[0])) for speed in speeds]
     return [

@@ -138,7 +138,7 @@ def _settings(config: Config) -> dict[str, Any]:
             for key, inner in value.items():
                 visit(f"{prefix}.{key}" if prefix else key, inner)
         elif prefix not in ignored:
-            flat[prefix] = value
+            flat[prefix] = value if prefix != "teacher" or value is None else str(Path(value).resolve())
 
     visit("", config.model_dump(mode="json"))
     return flat
