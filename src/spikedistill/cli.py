@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train deep spiking neural networks by distillation across time, and deploy them at any number of timesteps.",
         epilog="spikedistill COMMAND --help explains a command.",
     )
+    parser.add_argument("--version", action="version", version=f"spikedistill {version('spikedistill')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (run, summary) in _COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False).set_defaults(run=run)
     known, rest = parser.parse_known_args(arguments[:1])
     try:
         known.run([*rest, *arguments[1:]])
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         print(f"spikedistill {known.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("stopped" + ("; the same command goes on" if known.command == "compare" else ""), file=sys.stderr)
         return 1
     except Exception as error:
         from .run_folder import RunStopped
@@ -141,7 +143,14 @@ def variant(text: str, settings: Sequence[str]) -> "Config":
     for change in changes:
         key, given, value = change.partition("=")
         own += [f"--{key}", value] if given else [f"--{key}"]
-    return parse_config(recipe(name), [*settings, *own]).model_copy(update={"recipe": text})
+    default = recipe(name)
+    config = parse_config(default, [*settings, *own])
+    for key in ("seed", "out", "resume", "overwrite"):
+        if getattr(config, key) != getattr(default, key):
+            raise ValueError(
+                f"{key} is not for one run of a comparison: it has --seeds and --out, and goes on by itself"
+            )
+    return config.model_copy(update={"recipe": text})
 
 
 def _evaluate(arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 """The typed, validated configuration of a run. A recipe is a function that returns one; the command line overrides its fields."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,11 @@ class _Section(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise ValueError(explain(error)) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The configuration with some values changed, and checked like all others; pydantic's own checks none."""
+        same = super().model_copy(deep=deep)
+        return type(self)(**{name: getattr(same, name) for name in type(self).model_fields} | dict(update or {}))
 
 
 class NeuronConfig(_Section):

@@ -71,10 +71,18 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: where the run has not been evaluated.
+            ValueError: where the file is damaged.
         """
         if not self.results.is_file():
             raise FileNotFoundError(f"{self.path} holds no results.json: spikedistill evaluate {self.path} writes it")
-        return json.loads(self.results.read_text())
+        try:
+            results = json.loads(self.results.read_text())
+            results["last"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{self.results} is damaged ({error}): spikedistill evaluate {self.path} writes it anew"
+            ) from None
+        return results
 
     def read_cost(self) -> dict[str, Any]:
         """Training speed and memory, `{images_per_s, peak_mib}`; empty where training measured none."""

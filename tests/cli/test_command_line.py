@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,17 @@ MISTAKES = {
     "missing run folder": (["evaluate", "nowhere"], "nowhere is no folder"),
     "empty run folder": (["evaluate", "empty"], "holds no config.yaml"),
     "report of no run": (["report", "nowhere"], "nowhere"),
+    "over and on": (["train", "digits-sce", "--overwrite", "--resume", "auto"], "leave one of them out"),
+    "no such accelerator": (["train", "digits-sce", "--trainer.accelerator", "tpu"], "--trainer.accelerator tpu"),
+    "several data sets": (["compare", "--recipes", "digits-sce", "mnist-sce", "--out", "runs"], "of the same test samples"),
+    "a negative seed": (["compare", "--recipes", "digits-sce", "digits-twce", "--seeds", "-1", "--out", "runs"], "from 0 on"),
+    "one seed for all": (
+        ["compare", "--recipes", "digits-sce", "digits-twce", "--seed", "3", "--out", "runs"], "it has --seeds and --out"
+    ),
+    "a comparison's own mistake": (
+        ["compare", "--recipes", "digits-sce", "digits-s2w,gradient=rate", "--out", "runs"], "--segments 2 or more"
+    ),
+    "nowhere to write": (["train", "digits-sce", "--out", "/dev/null/run", *QUICK], "/dev/null"),
     "unknown list": (["list", "methods"], "invalid choice"),
     "unknown data set to check": (["data", "cifar11"], "cifar10"),
 }  # fmt: skip
@@ -146,6 +158,28 @@ def test_a_mistake_gets_a_short_message_and_exit_code_2(mistake, tmp_path, monke
     assert "Traceback" not in message
     assert len(message.splitlines()) < 30
     assert not (tmp_path / "runs").exists(), "a mistake leaves nothing behind"
+
+
+def test_a_mistake_beside_overwrite_deletes_nothing(run, tmp_path, capsys):
+    copied = shutil.copytree(run, tmp_path / "run")
+    before = sorted(path.name for path in copied.iterdir())
+    again = ["train", "digits-twsd", "--out", str(copied), *QUICK, "--overwrite"]
+    for mistake in (["--trainer.logger", "comet"], ["--trainer.accelerator", "tpu"]):
+        assert main([*again, *mistake]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert sorted(path.name for path in copied.iterdir()) == before
+
+
+def test_damaged_files_of_a_run_are_named(run, tmp_path, capsys):
+    copied = shutil.copytree(run, tmp_path / "run")
+    again = ["train", "digits-twsd", "--out", str(copied), *QUICK, "--resume", "auto"]
+    (copied / "results.json").write_text("{")
+    assert main(again) == 2
+    assert "results.json is damaged" in capsys.readouterr().err
+    (copied / "model.safetensors").unlink()
+    (copied / "checkpoints" / "last.ckpt").write_bytes(b"PK")
+    assert main(again) == 2
+    assert "last.ckpt is damaged" in capsys.readouterr().err
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path, capsys, monkeypatch):

@@ -15,6 +15,15 @@ def test_every_recipe_survives_being_written_and_read(name):
     assert pickle.loads(pickle.dumps(config)) == config
 
 
+def test_a_changed_copy_is_checked_like_the_first():
+    config = recipe("digits-twsd")
+    assert config.model_copy(update={"epochs": 2}).epochs == 2
+    assert config.epochs == 30, "the first is as it was"
+    for wrong in ({"epoch": 2}, {"timesteps": -3}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            config.model_copy(update=wrong)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [

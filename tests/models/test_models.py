@@ -173,6 +173,8 @@ def test_normalisation_is_part_of_the_network():
     plain, normalising = small("convnet"), small("convnet", mean=mean, std=std)
     # the statistics are saved with the weights
     assert isinstance(normalising.module[0], Normalize)
+    with pytest.raises(ValueError, match=r"got images of torch\.uint8, expected .* in \[0, 1\]: divide bytes by 255"):
+        normalising(torch.zeros(1, 2, 8, 8, dtype=torch.uint8), timesteps=2)
     assert count(plain) == count(normalising)
     assert {k for k in normalising.state_dict() if "normalize" in k} == {
         "module.normalize.mean",

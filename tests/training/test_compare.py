@@ -257,8 +257,8 @@ def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path, capsys
     begun.config_file.write_text(
         config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": 0.2})}).to_yaml()
     )
-    assert compare(tmp_path, "digits-sce,optimizer.lr=0.2", "digits-twce") == 2
-    assert "was begun with other settings" in capsys.readouterr().err
+    assert compare(tmp_path, "digits-sce", "digits-twce", "--optimizer.lr", "0.2") == 2
+    assert f"{begun.path} was begun with other settings (optimizer.lr was 0.1" in capsys.readouterr().err
     file = tmp_path / "records.jsonl"
     file.write_text(file.read_text().replace('"bits":"', '"bits":"?'))
     assert compare(tmp_path, "digits-sce", "digits-twce") == 2

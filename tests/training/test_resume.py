@@ -132,6 +132,35 @@ def test_a_run_in_pieces_has_the_speed_and_memory_of_all_of_them():
     assert second.cost() == {"images_per_s": 50.0, "peak_mib": 1e6}
 
 
+def test_a_comparison_that_is_asked_to_stop_takes_its_runs_along(tmp_path):
+    arguments = [
+        "compare",
+        "--recipes",
+        "digits-sce",
+        "digits-twce",
+        "--jobs",
+        "2",
+        "--epochs",
+        "100000",
+        "--seeds",
+        "0",
+    ]
+    command = [sys.executable, "-m", "spikedistill", *arguments, "--out", str(tmp_path), "--trainer.accelerator", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    runs = [RunFolder(tmp_path / f"digits-{name}" / "seed0") for name in ("sce", "twce")]
+    deadline = time.monotonic() + 90
+    while not all(run.checkpoint.exists() for run in runs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    _, message = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert message.endswith("stopped; the same command goes on\n")
+    assert "Traceback" not in message
+    rows = [run.metrics.read_text() for run in runs]
+    time.sleep(1)
+    assert [run.metrics.read_text() for run in runs] == rows, "nothing trains on"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops_within_seconds(number, tmp_path):
     arguments = [

@@ -83,4 +83,8 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        if not images.is_floating_point():
+            raise ValueError(
+                f"got images of {images.dtype}, expected floating-point numbers in [0, 1]: divide bytes by 255"
+            )
         return (images - self.mean) / self.std

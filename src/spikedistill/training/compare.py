@@ -11,6 +11,7 @@ from ..files import write_rows
 from ..objectives import create_objective
 from ..report import write_comparison, write_paper_files
 from ..run_folder import RunFolder
+from .plan import check_without_teacher
 from .run import changed_settings, check_same_run
 from .side_by_side import train_side_by_side
 from .tuning import choose, trials
@@ -50,9 +51,10 @@ def compare(
         The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
 
     Raises:
-        ValueError: for fewer than two methods, a recipe named twice, a precision left open, several jobs of several devices, or a
-            run there that was begun with other settings.
-        FileNotFoundError: where a method was not trained in `equal_time`.
+        ValueError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
+            several devices, a run there that was begun with other settings, or settings of one that do not fit each other. All
+            this is found before anything is trained.
+        FileNotFoundError: where a method was not trained in `equal_time`, or the data set is missing.
         RuntimeError: where a run failed; what is finished stays.
     """
     if equal_time is not None and tune:
@@ -66,6 +68,11 @@ def compare(
         )
     if any(config.trainer.precision == "auto" for config in configs):
         raise ValueError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
+    if min(seeds) < 0:
+        raise ValueError(f"--seeds are numbers from 0 on; got {list(seeds)}")
+    data = [config.data.model_dump(include={"name", "root", "size", "slicing"}) for config in configs]
+    if other := next((place for place in data if place != data[0]), None):
+        raise ValueError(f"a comparison is of the same test samples; got those of {data[0]} and of {other}")
     if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
         raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
     records = Records(out)
@@ -138,6 +145,8 @@ def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
         if record is None:
             left.append(config)
     records.keep(config.run_folder for config in planned)
+    for config in {config.recipe: config for config in left}.values():
+        check_without_teacher(config)
     needed = {config.run_folder for config in left} | {config.teacher for config in left}
     lines = {
         f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}": config
@@ -152,8 +161,9 @@ def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out:
     runs: list[Config] = []
     for config in configs:
         changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
-        objective = create_objective(config.objective.name, **config.objective.options)
-        if objective.needs_teacher and config.teacher is None:
+        if not create_objective(config.objective.name, **config.objective.options).needs_teacher:
+            changes["teacher"] = None  # which is that of the others
+        elif config.teacher is None:
             # one teacher for all, also where each has epochs of its own
             teacher = relu_twin(config.model_copy(update={"epochs": configs[0].epochs}), teacher_seed, out)
             changes["teacher"] = teacher.out

@@ -89,6 +89,22 @@ def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None)
     return Plan(config, dataset, train, holdout, augmentations, spec, objective, taught_by, layers)
 
 
+def check_without_teacher(config: Config) -> None:
+    """What `make_plan` finds before the network that teaches is there.
+
+    Raises:
+        ValueError: for parts that do not fit each other or are unknown.
+        FileNotFoundError: where the data set is missing.
+    """
+    objective = create_objective(config.objective.name, **config.objective.options)
+    check_gradient(config, objective)
+    check_heads(config, objective)
+    dataset = dataset_of(config)
+    create_model(**model_spec(config, dataset))
+    training_samples(config, dataset)
+    check_teacher_logits(config, objective, check_augmentations(config, dataset))
+
+
 @torch.no_grad()
 def feature_channels(
     config: Config, objective: Objective, dataset: Dataset, network: Temporal, teacher: Teacher

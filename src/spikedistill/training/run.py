@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from .precision import with_fastest_precision
 if TYPE_CHECKING:
     import lightning as L
 
+    from .callbacks import Speedometer
+
 
 def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) -> Path:
     """Train, evaluate and report one run.
@@ -40,10 +43,15 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     Raises:
         ValueError: for a configuration that does not fit together, or that asks for other processes than torchrun started.
         FileNotFoundError: where the data set is missing.
-        FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do.
+        FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do. Nothing in
+            it is deleted before everything else is known to be right.
         RunStopped: where SIGTERM or SIGINT asked the process to stop; a checkpoint is saved, and `resume="auto"` goes on.
     """
+    from .callbacks import Speedometer
+
     check_processes(config.trainer)
+    if config.overwrite and config.resume == "auto":
+        raise ValueError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
     run = RunFolder(config.run_folder)
     resuming = config.resume == "auto" and run.config_file.is_file()
     if resuming:
@@ -56,12 +64,14 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         plan = with_fastest_precision(plan)
         config = plan.config
     trained = resuming and run.model.is_file()
+    speed = Speedometer()
+    trainer = None if trained else make_trainer(plan, run, speed)
     if is_main_process(config.trainer):
         if not resuming:
             _claim(run, overwrite=config.overwrite)
         write_atomically(run.config_file, config.to_yaml())
-    if not trained:
-        _fit(plan, run, resuming)
+    if trainer is not None:
+        _fit(plan, run, trainer, speed, resuming)
     if is_main_process(config.trainer):
         evaluate(run.path)
         write_report(run.path)
@@ -165,25 +175,24 @@ def _claim(run: RunFolder, *, overwrite: bool) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
 
 
-def _fit(plan: Plan, run: RunFolder, resuming: bool) -> None:
+def _fit(plan: Plan, run: RunFolder, trainer: "L.Trainer", speed: "Speedometer", resuming: bool) -> None:
     """Train to the last epoch and leave the model in the run folder.
 
     Raises:
-        ValueError: where not all processes begin at the same step.
+        ValueError: where not all processes begin at the same step, or the checkpoint is damaged.
         RunStopped: where the process was asked to stop; a checkpoint is saved.
     """
     from .allocator import keep_freed_memory
-    from .callbacks import Speedometer
     from .module import DistillationModule
 
     if plan.config.trainer.keep_memory:
         keep_freed_memory()
     module = DistillationModule(plan)
     group_was_open = distributed.is_available() and distributed.is_initialized()
-    speed = Speedometer()
-    trainer = make_trainer(plan, run, speed)
     # not resuming, a checkpoint there is one that the main process is about to delete
     resume_from = run.checkpoint if resuming and run.checkpoint.is_file() else None
+    if resume_from is not None and not zipfile.is_zipfile(resume_from):
+        raise ValueError(f"{resume_from} is damaged: delete it, and the run begins anew")
     with warnings.catch_warnings():
         # Lightning 2.6 calls what PyTorch 2.13 deprecates, and does not know that our batches need no state to be resumed
         warnings.filterwarnings("ignore", category=FutureWarning)
@@ -216,9 +225,14 @@ def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
 
 
 def make_trainer(plan: Plan, run: RunFolder, *callbacks: "L.Callback") -> "L.Trainer":
-    """Lightning's Trainer for this run."""
+    """Lightning's Trainer for this run.
+
+    Raises:
+        ValueError: for an accelerator or a number of devices that this machine has not.
+    """
     import lightning as L
     from lightning.pytorch.callbacks import EMAWeightAveraging
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from .callbacks import Checkpoints, EpochRecord, ProgressBar
     from .checkpoints import AtomicCheckpoints
@@ -238,24 +252,27 @@ def make_trainer(plan: Plan, run: RunFolder, *callbacks: "L.Callback") -> "L.Tra
         own.insert(0, EMAWeightAveraging(decay=options.ema))
     if options.progress:
         own.insert(0, ProgressBar(refresh_rate=10))
-    return L.Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        num_nodes=options.nodes,
-        precision=options.precision,
-        accumulate_grad_batches=options.accumulate,
-        gradient_clip_val=options.clip,
-        max_epochs=plan.config.epochs,
-        callbacks=own,
-        plugins=[AtomicCheckpoints()],
-        logger=make_logger(options.logger, run),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=options.progress,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
-        default_root_dir=run.path,
-    )
+    try:
+        return L.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            num_nodes=options.nodes,
+            precision=options.precision,
+            accumulate_grad_batches=options.accumulate,
+            gradient_clip_val=options.clip,
+            max_epochs=plan.config.epochs,
+            callbacks=own,
+            plugins=[AtomicCheckpoints()],
+            logger=make_logger(options.logger, run),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=options.progress,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+            default_root_dir=run.path,
+        )
+    except (MisconfigurationException, ImportError) as error:
+        raise ValueError(f"--trainer.accelerator {options.accelerator}, {options.devices} devices: {error}") from None
 
 
 _LOGGERS = {

@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -11,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..run_folder import RunFolder
+from ..run_folder import RunFolder, RunStopped
 from .run import train
 
 
@@ -27,11 +29,14 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
 
     Raises:
         RuntimeError: where a run failed, once those beside it have ended; no further ones are started.
+        KeyboardInterrupt: where SIGINT or SIGTERM asked this process to stop; the runs have saved a checkpoint.
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["spikedistill.training.callbacks"])  # what takes seconds to import
     waiting, running = dict(runs), dict[int, tuple[BaseProcess, Config]]()
     failed: list[Path] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     try:
         while running or (waiting and not failed):
             open_runs = {
@@ -56,8 +61,13 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
                         failed.append(config.run_folder)
     except KeyboardInterrupt:
         for interrupted, _ in running.values():
-            interrupted.join()  # they got the signal too, and save
+            interrupted.terminate()  # upon which it saves; at a terminal all of them got the signal already
+        for interrupted, _ in running.values():
+            interrupted.join()
         raise
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     if failed:
         raise RuntimeError(f"the run in {failed[0]} failed; the same command goes on from there")
 
@@ -69,7 +79,12 @@ def _train(config: Config, place: int, jobs: int) -> None:
         config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"progress": False})})
     command = ["train", str(RunFolder(config.run_folder).config_file), "--out", str(config.run_folder)]
     sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *command, "--resume", "auto"]
-    train(config)
+    try:
+        train(config)
+    except RunStopped:
+        sys.exit(1)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{config.run_folder}: {error}")
 
 
 def take_share(place: int, jobs: int) -> None:
