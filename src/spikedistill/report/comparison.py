@@ -95,11 +95,6 @@ def verdict(rows: Sequence[Row]) -> str:
     return f"{leader} Of the {len(others)} other methods {told or 'none'} can be told from the baseline."
 
 
-def p_value(p: float, comparisons: int) -> str:
-    """A corrected p-value as it is written: of so many comparisons, 2000 resamples resolve none below 0.001 each."""
-    return f"< {0.001 * comparisons:.3f}" if p == 0 else f"{p:.3f}"
-
-
 @dataclass(frozen=True)
 class _Spread(Column):
     """A mean with its standard deviation over seeds, where there are several."""
@@ -188,17 +183,14 @@ class _Interval(Column):
 def _difference_tables(rows: Sequence[Row]) -> list[Table | Terms]:
     columns = [METHOD]
 
-    def write(p: float) -> str:
-        return p_value(p, len(rows) - 1)
-
     for key, title in _what(rows).items():
         columns.append(_Interval(f"{key}_difference", f"Difference, {title}", "points [95 %]"))
-        columns.append(Column(f"{key}_p", f"p, {title}", write=write))
+        columns.append(Column(f"{key}_p", f"p, {title}", write="{:.3f}".format))
     words = [
         (
             "Difference",
             "Paired: the same seeds and the same test samples. The interval holds for other seeds and other "
-            "samples, which a hierarchical bootstrap resamples.",
+            "samples: samples are resampled, and seeds vary as Student's t says, which is much where they are few.",
         ),
         (
             "p",

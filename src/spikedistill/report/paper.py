@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..files import write_atomically
 from .blocks import Row
-from .comparison import p_value, timesteps
+from .comparison import timesteps
 
 _TEX = str.maketrans(
     {
@@ -47,7 +47,7 @@ def latex_table(rows: Sequence[Row]) -> str:
             cells += [f"${row[key]:.2f}{spread}$"]
         if "area_difference" in row:
             difference, low, high = (f"{row[f'area_{part}']:+.2f}" for part in ("difference", "low", "high"))
-            cells += [f"${difference}$ [${low}$, ${high}$]", f"${p_value(row['area_p'], len(rows) - 1)}$"]
+            cells += [f"${difference}$ [${low}$, ${high}$]", f"${row['area_p']:.3f}$"]
         else:
             cells += ["--", "--"]
         lines.append(" & ".join(cells) + r" \\")
