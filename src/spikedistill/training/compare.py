@@ -11,7 +11,7 @@ from ..files import write_rows
 from ..objectives import create_objective
 from ..report import write_comparison, write_paper_files
 from ..run_folder import RunFolder
-from .plan import check_without_teacher
+from .plan import plan_without_teacher
 from .run import changed_settings, check_same_run
 from .side_by_side import train_side_by_side
 from .tuning import choose, trials
@@ -146,7 +146,7 @@ def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
             left.append(config)
     records.keep(config.run_folder for config in planned)
     for config in {config.recipe: config for config in left}.values():
-        check_without_teacher(config)
+        plan_without_teacher(config)  # finds what cannot be trained before anything is
     needed = {config.run_folder for config in left} | {config.teacher for config in left}
     lines = {
         f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}": config

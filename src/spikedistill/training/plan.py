@@ -1,7 +1,7 @@
 """A configuration made concrete: its data, network and objective, with everything checked that needs more than one of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,24 +73,16 @@ def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None)
         ValueError: for parts that do not fit each other or are unknown.
         FileNotFoundError: where the data set is missing.
     """
-    objective = create_objective(config.objective.name, **config.objective.options)
-    check_gradient(config, objective)
-    check_heads(config, objective)
-    dataset = dataset_of(config)
-    spec = model_spec(config, dataset)
-    network = create_model(**spec)
-    taught_by = load_teacher(config, objective, dataset, teacher)
+    plan = plan_without_teacher(config)
+    taught_by = load_teacher(config, plan.objective, plan.dataset, teacher)
     layers = {}
-    if taught_by is not None and objective.needs_features:
-        layers = feature_channels(config, objective, dataset, network, taught_by)
-    train, holdout = training_samples(config, dataset)
-    augmentations = check_augmentations(config, dataset)
-    check_teacher_logits(config, objective, augmentations)
-    return Plan(config, dataset, train, holdout, augmentations, spec, objective, taught_by, layers)
+    if taught_by is not None and plan.objective.needs_features:
+        layers = feature_channels(config, plan.objective, plan.dataset, create_model(**plan.spec), taught_by)
+    return replace(plan, teacher=taught_by, layers=layers)
 
 
-def check_without_teacher(config: Config) -> None:
-    """What `make_plan` finds before the network that teaches is there.
+def plan_without_teacher(config: Config) -> Plan:
+    """All of a plan that is known, and checked, before the network that teaches is there.
 
     Raises:
         ValueError: for parts that do not fit each other or are unknown.
@@ -100,9 +92,12 @@ def check_without_teacher(config: Config) -> None:
     check_gradient(config, objective)
     check_heads(config, objective)
     dataset = dataset_of(config)
-    create_model(**model_spec(config, dataset))
-    training_samples(config, dataset)
-    check_teacher_logits(config, objective, check_augmentations(config, dataset))
+    spec = model_spec(config, dataset)
+    create_model(**spec)  # which refuses what does not fit
+    train, holdout = training_samples(config, dataset)
+    augmentations = check_augmentations(config, dataset)
+    check_teacher_logits(config, objective, augmentations)
+    return Plan(config, dataset, train, holdout, augmentations, spec, objective, teacher=None, layers={})
 
 
 @torch.no_grad()

@@ -47,8 +47,6 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
             it is deleted before everything else is known to be right.
         RunStopped: where SIGTERM or SIGINT asked the process to stop; a checkpoint is saved, and `resume="auto"` goes on.
     """
-    from .callbacks import Speedometer
-
     check_processes(config.trainer)
     if config.overwrite and config.resume == "auto":
         raise ValueError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
@@ -63,6 +61,8 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     if config.trainer.precision == "auto":
         plan = with_fastest_precision(plan)
         config = plan.config
+    from .callbacks import Speedometer  # and Lightning with it, which takes seconds
+
     trained = resuming and run.model.is_file()
     speed = Speedometer()
     trainer = None if trained else make_trainer(plan, run, speed)
