@@ -51,7 +51,10 @@ def test_what_the_temporal_objectives_cost_in_seed_1():
 LONGER = [row for row in rows("rules_fashion_mnist_equal_time.csv") if row["epochs"] != "3"]
 
 
-@pytest.mark.parametrize("row", [*rows("rules_fashion_mnist.csv"), *LONGER], ids=lambda row: row["method"])
+RULES = [*rows("rules_fashion_mnist.csv"), *LONGER, *rows("rules_cifar10/leaderboard.csv")]
+
+
+@pytest.mark.parametrize("row", RULES, ids=lambda row: row["method"])
 def test_the_accuracies_of_gradient_rules_and_esd(row):
     columns = [*(f"accuracy_{k}" for k in (1, 2, 3, 4)), "area"]
     cells = [f"{float(row[name]):.2f} ± {float(row[f'{name}_std']):.2f}" for name in columns]
@@ -71,6 +74,18 @@ def test_the_heads_of_esd_and_its_ablation():
             assert len(seeds) == 3
             means = [f"{100 * sum(float(row[name]) for row in seeds) / 3:.2f}" for name in columns]
             assert f"| {epoch} | {' | '.join(means)} |" in PAGE
+
+
+def test_the_heads_of_esd_and_its_ablation_on_cifar():
+    found = [json.loads(line) for line in (DOCS / "studies/rules_cifar10/records.jsonl").read_text().splitlines()]
+    columns = [*(f"head_accuracy_{s}" for s in (1, 2, 3, 4)), "no_head_right"]
+    compared = {(row["method"], row["seed"]) for row in rows("rules_cifar10/runs.csv") if "esd" in row["method"]}
+    assert len(compared) == 8
+    for method in {method for method, _ in compared}:
+        runs = [record["metrics"] for record in found if record["run"] in {f"{method}/seed{s}" for _, s in compared}]
+        for epoch in range(3):
+            means = [f"{100 * sum(float(run[epoch][name]) for run in runs) / 2:.2f}" for name in columns]
+            assert f"| {epoch + 1} | {' | '.join(means)} |" in PAGE
 
 
 @pytest.mark.parametrize("name", ["early_exit_fashion_mnist", "early_exit_fashion_mnist_compiled"])
