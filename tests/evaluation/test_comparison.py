@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spikedistill.evaluation.comparison import every_timestep, holm, leaderboard, paired_difference
+from spikedistill.evaluation.comparison import every_timestep, holm, leaderboard, paired_difference, regrets
 from spikedistill.evaluation.evaluate import agreement
 from spikedistill.evaluation.records import RunRecord
 from spikedistill.recipes import recipe
@@ -100,6 +100,22 @@ def test_networks_trained_at_other_timesteps_are_compared_at_every_k_up_to_the_l
     assert "accuracy_4" not in long
     assert (short["timesteps"], long["timesteps"]) == (1, 3)
     assert (long["area_difference"], long["accuracy_3_difference"]) == pytest.approx((25 / 3, 75.0))
+
+
+def test_what_one_network_loses_to_specialists_by_hand(tmp_path):
+    runs = {
+        "d-sce,timesteps=1": [write_run(tmp_path / "a", 1, [3], beyond=[3, 3, 3, 3, 3, 3, 3])],
+        "d-sce": [write_run(tmp_path / "b", 2, [1, 4], beyond=[4, 4, 4, 4, 4, 4])],
+        "d-twkd": [write_run(tmp_path / "c", 2, [2, 3], beyond=[4, 4, 4, 4, 4, 4])],
+    }
+    own, taught = regrets(runs)
+    # who was trained at T=2 has 1 and 2 of 4 right where the specialist of k=1 has 3, and 4 and 3 where that of k=2 has 4
+    assert (own["method"], own["specialists"]) == ("d-sce", "d-sce")
+    assert own["regret_1"] == 50.0
+    assert "regret_2" not in own  # it is its own specialist there
+    assert (taught["method"], taught["regret_1"], taught["regret_2"]) == ("d-twkd", 25.0, 25.0)
+    assert taught["regret_1_low"] <= 25.0 <= taught["regret_1_high"]
+    assert regrets({name: runs[name] for name in ("d-sce", "d-twkd")}) == []  # nobody specialised
 
 
 def test_a_run_that_was_not_evaluated_so_long_is_refused(tmp_path):

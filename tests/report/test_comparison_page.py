@@ -84,6 +84,30 @@ def test_every_timestep_alone_has_its_plots(comparison, read_page):
             assert list(page.tables[f"{key}_alone"][trace["name"]].values()) == pytest.approx(means)
 
 
+def test_what_is_lost_to_specialists_is_shown_where_some_are(comparison, read_page):
+    folder, rows, _ = comparison
+    assert "regret" not in read_page(folder / "report.html").sections
+    lost = [
+        {"method": "tiny-sce", "specialists": "tiny-sce", "regret_1": 1.5, "regret_1_low": 0.5, "regret_1_high": 2.25},
+        {"method": "tiny-twsd", "specialists": "tiny-sce"}
+        | {"regret_1": -0.5, "regret_1_low": -1.0, "regret_1_high": 0.25}
+        | {"regret_3": 0.75, "regret_3_low": 0.0, "regret_3_high": 1.0},
+    ]
+    write_comparison(folder, rows, {row["method"]: [] for row in rows}, [], lost=lost)
+    page = read_page(folder / "report.html")
+    own, other = (f"{row['method']} against tiny-sce" for row in lost)
+    keys = [{key: value for key, value in row.items() if key not in ("method", "specialists")} for row in lost]
+    shown = [page.tables["regret"][name] for name in (own, other)]
+    assert [{key: value for key, value in row.items() if value is not None} for row in shown] == keys
+    drawn = page.figures["regret"]["data"]
+    assert [[round(x) for x in trace["x"]] for trace in drawn] == [[1], [1, 3]]
+    assert [trace["y"] for trace in drawn] == [[1.5], [-0.5, 0.75]]
+    assert drawn[1]["error_y"]["array"] == [0.75, 0.25]
+    assert drawn[1]["error_y"]["arrayminus"] == [0.5, 0.75]
+    assert "+1.50 [+0.50, +2.25]" in page.text
+    go.Figure(coloured(page.figures["regret"]))
+
+
 def test_agreement_with_a_teacher_is_shown_for_those_that_had_one(comparison, read_page):
     folder, rows, _ = comparison
     assert "teacher" not in read_page(folder / "report.html").sections

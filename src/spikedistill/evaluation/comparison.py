@@ -3,6 +3,7 @@
 Legend: S seeds, N test samples, K numbers of timesteps.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,6 +117,43 @@ def every_run(runs: Runs) -> list[dict[str, Any]]:
             row |= {f"accuracy_{k}": float(value) for k, value in enumerate(accuracy, 1)}
             row |= {"area": float(accuracy.mean()), **record.cost}
             rows.append(row | record.metrics[-1])
+    return rows
+
+
+def regrets(runs: Runs) -> list[dict[str, Any]]:
+    """What one network for every k loses at each k against networks that were trained for that k.
+
+    Specialists are methods whose names differ in `timesteps=` alone, such as `digits-skd,timesteps=1` and `digits-skd`, trained at
+    two T or more. They are compared with every method that was trained at the largest T, K.
+
+    Args:
+        runs: as for `leaderboard`.
+
+    Returns:
+        Rows `{method, specialists, regret_k, regret_k_low, regret_k_high}` in points, for every k that a specialist was trained at,
+        except where it is the method itself: its accuracy after its T = k timesteps less that of the method after its first k,
+        paired as in `paired_difference`. None where nobody specialised.
+
+    Raises:
+        ValueError: as `right_answers`.
+    """
+    right = right_answers(runs)
+    trained = {method: records[0].config.timesteps for method, records in runs.items()}
+    families: dict[str, dict[int, str]] = {}
+    for method, T in trained.items():
+        families.setdefault(re.sub(r",timesteps=\d+", "", method), {}).setdefault(T, method)
+    rows, K = [], max(trained.values())
+    for method in [method for method, T in trained.items() if T == K]:
+        for family, members in families.items():
+            if len(members) < 2:
+                continue
+            row: dict[str, Any] = {"method": method, "specialists": family}
+            for k, specialist in sorted(members.items()):
+                if specialist != method:
+                    found = paired_difference(right[specialist][:, k - 1], right[method][:, k - 1])
+                    row |= {f"regret_{k}": 100 * found["difference"]}
+                    row |= {f"regret_{k}_{end}": 100 * found[end] for end in ("low", "high")}
+            rows.append(row)
     return rows
 
 

@@ -12,6 +12,7 @@ from ..run_folder import RunFolder
 from . import figures
 from .blocks import Code, Column, Number, Numbers, Page, Plot, Plots, Row, Section, Table, Terms, Text, decimals
 from .page import render
+from .regret import regret_section
 from .timesteps import timesteps_section
 
 METHOD = Column("method", "Method")
@@ -24,6 +25,7 @@ def write_comparison(
     runs: Mapping[str, Sequence[Path]],
     each: Sequence[Row],
     steps: Sequence[Row] = (),
+    lost: Sequence[Row] = (),
     *,
     command: str | None = None,
 ) -> Path:
@@ -35,6 +37,7 @@ def write_comparison(
         runs: run folders of each method, one per seed; the page links to their own reports.
         each: one row per run, in the order of `runs`; see `spikedistill.evaluation.comparison.every_run`.
         steps: one row per method; see `spikedistill.evaluation.comparison.every_timestep`.
+        lost: what networks lose to specialists; see `spikedistill.evaluation.comparison.regrets`.
         command: what repeats the comparison, where it was started from the command line.
 
     Returns:
@@ -46,6 +49,7 @@ def write_comparison(
         Section(
             "differences", "Differences to the baseline", [Plots([_differences(board)]), *_difference_tables(board)]
         ),
+        regret_section(lost),
         timesteps_section([_without_nan(row) for row in steps]),
         _teaching(board),
         Section("cost", "Cost", [_cost(board)]),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..evaluation.comparison import every_run, every_timestep, leaderboard
+from ..evaluation.comparison import every_run, every_timestep, leaderboard, regrets
 from ..evaluation.records import Records, RunRecord
 from ..files import write_rows
 from ..objectives import create_objective
@@ -37,7 +37,8 @@ def compare(
         configs: one per method; the first is the baseline.
         seeds: the seeds that every method is trained with.
         out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them records.jsonl, leaderboard.csv,
-            runs.csv and timesteps.csv, the page report.html, and for papers leaderboard.tex and accuracy.pdf.
+            runs.csv and timesteps.csv, where methods were trained at several T regret.csv, the page report.html, and for papers
+            leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, at the speeds measured there, and the objective that it had there. Runs that this leaves as they are
             there are not trained again.
@@ -86,11 +87,13 @@ def compare(
     found = {name: [_finished(records, run) for run in folders] for name, folders in runs.items()}
     rows = leaderboard(found, baseline=names[0])
     write_rows(out / "leaderboard.csv", rows)
-    each, steps = every_run(found), every_timestep(found)
+    each, steps, lost = every_run(found), every_timestep(found), regrets(found)
     write_rows(out / "runs.csv", each)
     write_rows(out / "timesteps.csv", steps)
+    if lost:
+        write_rows(out / "regret.csv", lost)
     write_paper_files(out, rows)
-    write_comparison(out, rows, runs, each, steps, command=command)
+    write_comparison(out, rows, runs, each, steps, lost, command=command)
     return rows
 
 

@@ -1,6 +1,6 @@
 """The plots of the pages, each a function of numbers that gives a plotly figure in plain data."""
 
-from .comparison import METHODS, differences, methods
+from .comparison import METHODS, differences, methods, regrets
 from .drawing import Figure
 from .recording import membranes, raster
 from .run import accuracy, confusion, cosines, firing_rates, over_epochs, reliability, tradeoff
@@ -17,6 +17,7 @@ __all__ = [
     "methods",
     "over_epochs",
     "raster",
+    "regrets",
     "reliability",
     "tradeoff",
 ]

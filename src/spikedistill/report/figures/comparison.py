@@ -6,6 +6,7 @@ from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, labels_of, lin
 
 # of a luminance between those of the light and the dark page: 3:1 or more against either
 METHODS = ("#3d7fe0", "#d9691e", "#21936a", "#c2569f", "#967a14", "#178fa6", "#d64545", "#8667d8")
+_ZERO = {"type": "line", "line": {"color": INK, "width": 1, "dash": "dot"}}
 
 
 def methods(curves: Mapping[str, Sequence[tuple[float | None, float]]], y_title: str = "test accuracy, %") -> Figure:
@@ -42,15 +43,7 @@ def differences(intervals: Mapping[str, Mapping[str, tuple[float, float, float]]
         trace = line(what, list(zip([entry[0] for entry in entries], y, strict=True)), color, symbol=symbol)
         trace |= {
             "mode": "markers",
-            "error_x": {
-                "type": "data",
-                "symmetric": False,
-                "array": [high - difference for difference, _, high in entries],
-                "arrayminus": [difference - low for difference, low, _ in entries],
-                "color": color,
-                "thickness": 1.5,
-                "width": 4,
-            },
+            "error_x": _interval(entries, color),
             "customdata": [[low, high] for _, low, high in entries],
             "hovertemplate": "%{x:+.2f} [%{customdata[0]:+.2f}, %{customdata[1]:+.2f}]<extra>%{fullData.name}</extra>",
         }
@@ -58,9 +51,43 @@ def differences(intervals: Mapping[str, Mapping[str, tuple[float, float, float]]
     figure = plot(traces, "points of accuracy from the baseline", "")
     rows = list(range(len(names)))
     figure["layout"]["yaxis"] |= {"tickvals": rows, "ticktext": labels_of(names), "range": [len(names) - 0.5, -0.5]}
-    zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}
-    figure["layout"]["shapes"] = [zero | {"line": {"color": INK, "width": 1, "dash": "dot"}}]
+    figure["layout"]["shapes"] = [_ZERO | {"x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}]
     return figure
+
+
+def regrets(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
+    """Points of accuracy lost at each k, `{who against whom: {k: (regret, low, high)}}`."""
+    traces, step = [], min(0.08, 0.4 / len(curves))
+    for place, (label, curve) in enumerate(zip(labels_of(list(curves)), curves.values(), strict=True)):
+        color, shift = METHODS[place % len(METHODS)], step * (place - (len(curves) - 1) / 2)
+        points = [(round(k + shift, 4), regret) for k, (regret, _, _) in curve.items()]
+        trace = line(label, points, color, symbol=SYMBOLS[place % len(SYMBOLS)], dash=DASHES[place % len(DASHES)])
+        trace |= {
+            "name": label,
+            "error_y": _interval(list(curve.values()), color),
+            "customdata": [[k, low, high] for k, (_, low, high) in curve.items()],
+            "hovertemplate": "k = %{customdata[0]}: %{y:+.2f} [%{customdata[1]:+.2f}, %{customdata[2]:+.2f}]"
+            "<extra>%{fullData.name}</extra>",
+        }
+        traces.append(trace)
+    figure = plot(traces, "k, timesteps", "points lost to the network trained at T = k")
+    largest = max(k for curve in curves.values() for k in curve)
+    figure["layout"]["xaxis"] |= whole_ticks(largest) | {"range": [0.75, largest + 0.25]}
+    figure["layout"]["shapes"] = [_ZERO | {"xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0}]
+    return figure
+
+
+def _interval(entries: Sequence[tuple[float, float, float]], color: str) -> Figure:
+    """Error bars from the low to the high end around each middle."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - middle for middle, _, high in entries],
+        "arrayminus": [middle - low for middle, low, _ in entries],
+        "color": color,
+        "thickness": 1.5,
+        "width": 4,
+    }
 
 
 def _method_color(place: int) -> str:

@@ -1,0 +1,65 @@
+"""What one network for every k loses against networks that were trained for each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import figures
+from .blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals
+
+
+@dataclass(frozen=True)
+class _Regret(Column):
+    """Points lost, with their interval."""
+
+    def text(self, row: Row) -> str:
+        if row.get(self.key) is None:
+            return "–"
+        return f"{row[self.key]:+.2f} [{row[f'{self.key}_low']:+.2f}, {row[f'{self.key}_high']:+.2f}]"
+
+
+def regret_section(rows: Sequence[Row]) -> Section | None:
+    """A plot and a table of what is lost at each k; None where nobody specialised.
+
+    Args:
+        rows: see `spikedistill.evaluation.comparison.regrets`.
+    """
+    if not rows:
+        return None
+    named = [{"pair": f"{row['method']} against {row['specialists']}", **row} for row in rows]
+    K = sorted({int(key.split("_")[1]) for row in rows for key in row if key.startswith("regret_")})
+    curves = {
+        row["pair"]: {
+            k: (row[f"regret_{k}"], row[f"regret_{k}_low"], row[f"regret_{k}_high"]) for k in K if f"regret_{k}" in row
+        }
+        for row in named
+    }
+    words = (
+        "A network that was trained at T timesteps and stopped after k, against networks that were trained at T = k. Above 0, who "
+        "trains a network for each k is better there; below 0, the one network is better even at the k of the other."
+    )
+    pair = Column("pair", "Network and specialists")
+    ends = [
+        Column(f"regret_{k}{end}", f"k = {k}{title}", write=decimals(4))
+        for k in K
+        for end, title in (("", ""), ("_low", ", low"), ("_high", ", high"))
+    ]
+    plot = Plot(
+        name="regret",
+        title="Accuracy lost to specialists",
+        note="Points of accuracy with 95 % intervals over seeds and test samples.",
+        alt="Points lost at each k. "
+        + "; ".join(
+            f"{name}: {', '.join(f'{regret:+.2f} at k = {k}' for k, (regret, _, _) in curve.items())}"
+            for name, curve in curves.items()
+        ),
+        figure=figures.regrets(curves),
+        table=Table("regret", "Accuracy lost and the ends of its interval, points", [pair, *ends], named),
+        height=340 + 12 * len(rows),
+    )
+    shown = Table(
+        "specialists",
+        "Points lost to the network that was trained at T = k",
+        [pair, *(_Regret(f"regret_{k}", f"k = {k}", "points [95 %]") for k in K)],
+        named,
+    )
+    return Section("regret", "One network against specialists", [Text(words), Plots([plot]), shown])
