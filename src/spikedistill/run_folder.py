@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .config import Config
 from .data import Dataset, load_dataset
 from .models import load_model
@@ -77,12 +79,30 @@ class RunFolder:
             raise FileNotFoundError(f"{self.path} holds no results.json: spikedistill evaluate {self.path} writes it")
         try:
             results = json.loads(self.results.read_text())
-            results["last"]
+            results["last"]["single"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{self.results} is damaged ({error}): spikedistill evaluate {self.path} writes it anew"
             ) from None
         return results
+
+    def read_tensors(self, file: Path) -> dict[str, Tensor]:
+        """What evaluation wrote into one of `logits` and `samples`.
+
+        Raises:
+            FileNotFoundError: where the run has not been evaluated.
+            ValueError: where the file is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        again = f"spikedistill evaluate {self.path} writes it"
+        try:
+            return load_file(file)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.path} holds no {file.name}: {again}") from None
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged ({error}): {again} anew") from None
 
     def read_cost(self) -> dict[str, Any]:
         """Training speed and memory, `{images_per_s, peak_mib}`; empty where training measured none."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -85,3 +86,23 @@ def test_folders_that_are_there_come_before_what_is_remembered_of_them(tmp_path)
     RunFolder(run).report.unlink()
     assert Records(tmp_path).find(run).cost == {"images_per_s": 3.0}
     assert Records(tmp_path).find(tmp_path / "digits-sce" / "seed0") is None
+
+
+def test_what_is_damaged_is_named(tmp_path):
+    run = RunFolder(write_run(tmp_path / "digits-twkd" / "seed0"))
+    Records(tmp_path).keep([run.path])
+    file = tmp_path / "records.jsonl"
+    file.write_text(file.read_text().replace('"single"', '"alone"'))
+    with pytest.raises(ValueError, match=r"records\.jsonl, line 1, is no record of a run \('single'\)"):
+        Records(tmp_path)
+    run.logits.write_bytes(run.logits.read_bytes()[:-20])
+    with pytest.raises(
+        ValueError, match=r"logits\.safetensors is damaged .*: spikedistill evaluate .*seed0 writes it anew"
+    ):
+        RunRecord.of(run.path)
+    run.logits.unlink()
+    with pytest.raises(FileNotFoundError, match=r"seed0 holds no logits\.safetensors: spikedistill evaluate"):
+        RunRecord.of(run.path)
+    run.results.write_text('{"last": {"ensemble": []}}')
+    with pytest.raises(ValueError, match=r"results\.json is damaged \('single'\)"):
+        RunRecord.of(run.path)

@@ -64,11 +64,11 @@ def test_gradients_pass_from_block_to_block(T, monkeypatch):
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("surrogate", [sigmoid, dspike])
-def test_the_exponential_of_compiled_loops_is_exact_to_1e_5(surrogate):
+def test_the_slope_of_compiled_loops_is_exact_to_1e_5(surrogate):
     distance = torch.linspace(-8, 8, 10_001)
     exact = surrogate(distance.double())
     found = torch.compile(surrogate)(distance).double()
-    near = distance.abs() < 4
+    near = distance.abs() < (2.25 if surrogate is sigmoid else 1)  # 5e-4 of the peak is left there
     assert ((found - exact).abs() <= 1e-5 * exact)[near].all()
     assert (found - exact).abs().max() <= 2e-6
 
@@ -82,7 +82,7 @@ def test_compiled_loops_on_a_cpu_call_no_function_for_an_exponential(surrogate):
         return graph.forward
 
     torch.compile(surrogate, backend=record)(torch.zeros(3))
-    assert "pow" in " ".join(called)
+    assert "mul" in " ".join(called)
     assert not [name for name in called if "exp" in name or "tanh" in name]
 
 

@@ -173,6 +173,8 @@ def test_samples_that_do_not_fit(make_run, changes, message):
 def test_tensors_cut_short(make_run, name):
     folder = make_run()
     (folder / name).write_bytes((folder / name).read_bytes()[:100])
-    with pytest.raises(ValueError, match=rf"{name} is broken \(.*\): evaluate the run again") as error:
+    with pytest.raises(
+        ValueError, match=rf"{name} is damaged \(.*\): spikedistill evaluate .* writes it anew"
+    ) as error:
         write_report(folder)
     message_of(error)

@@ -132,6 +132,9 @@ def test_in_equal_time_a_faster_method_gets_more_epochs(tmp_path):
     )
     with pytest.raises(ValueError, match="digits-rate says nothing of its speed"):
         in_equal_time(configs, [0], tmp_path)
+    fewer = configs[1].model_copy(update={"data": configs[1].data.model_copy(update={"train_samples": 100})})
+    with pytest.raises(ValueError, match=r"takes methods of the same training samples; .*'train_samples': 100"):
+        in_equal_time([configs[0], fewer], [0], tmp_path)
 
 
 def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capfd):

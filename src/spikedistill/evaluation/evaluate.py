@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from ..config import Config
@@ -111,10 +111,10 @@ def score(
 
 def teacher_logits(config: Config, samples: int) -> Tensor | None:
     """Logits `[N, C]` of the run that taught, on the same test samples; None where there was no such run, or it is gone."""
-    file = None if config.teacher is None else RunFolder(config.teacher).logits
-    if file is None or not file.is_file():
+    teacher = None if config.teacher is None else RunFolder(config.teacher)
+    if teacher is None or not teacher.logits.is_file():
         return None
-    logits = load_file(file)["logits"].mean(0)
+    logits = teacher.read_tensors(teacher.logits)["logits"].mean(0)
     return logits if len(logits) == samples else None
 
 

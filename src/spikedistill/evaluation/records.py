@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
 
 from ..config import Config
 from ..files import write_atomically
@@ -53,10 +52,11 @@ class RunRecord:
 
         Raises:
             FileNotFoundError: where the run has not been evaluated.
+            ValueError: where a file of it is damaged.
         """
         folder = RunFolder(run)
         results = folder.read_results()
-        saved = load_file(folder.logits)
+        saved = folder.read_tensors(folder.logits)
         right = [right_submodels(prefix_means(saved["logits"].double()), saved["targets"])]
         if "beyond_right" in saved:
             right.append(saved["beyond_right"].bool())
@@ -101,6 +101,7 @@ class RunRecord:
     def from_json(cls, line: str, folder: Path) -> tuple[str, "RunRecord"]:
         """What `to_json` wrote: the run's path below the comparison's folder, and its record."""
         row = json.loads(line)
+        row["results"]["single"]  # what every comparison reads
         shape = row["right"]["shape"]
         bits = np.frombuffer(zlib.decompress(base64.b64decode(row["right"]["bits"], validate=True)), np.uint8)
         config = Config(**row["config"])

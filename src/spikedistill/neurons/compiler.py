@@ -72,8 +72,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         # without a past and a base, which would be compiled for anew; so would sizes that happen to be equal
         plain = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
-        # every T is a loop of its own: more of them than PyTorch expects of one function
-        with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=256), shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+        # every T is a loop of its own: more of them than PyTorch expects of one function; and options are written into it, because
+        # numbers that may change would be traced twice
+        with (
+            torch.no_grad(),
+            torch._dynamo.config.patch(recompile_limit=256, specialize_float=True),
+            shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
+        ):
             return fused(*plain)
 
     return call

@@ -66,7 +66,7 @@ def lif_response(
     dynamics = _resolved(decay, threshold, v_reset, detach_reset, surrogate)
     run = compiled(_respond) if are_numbers(decay, v_init) and applies(current) else _respond
     with torch.no_grad():
-        return run(current, tuple(lengths), v_init, _sources(with_decay, with_v_init), dynamics)
+        return run(current, tuple(lengths), v_init, _sources(with_decay, with_v_init), dynamics, current.dtype)
 
 
 def norm_lif_response(
@@ -104,8 +104,7 @@ def _respond_normalised(
     *numbers, derivative = dynamics
     # the compiler joins loops over the same axes alone: the unit gives every value those of the scale
     dynamics = (*numbers, lambda distance: derivative(distance) * unit)
-    response = _respond(currents_of(x, scale, shift, residual), lengths, v_init, sources, dynamics)
-    return response._replace(spikes=response.spikes.to(x.dtype))
+    return _respond(currents_of(x, scale, shift, residual), lengths, v_init, sources, dynamics, x.dtype)
 
 
 def lif_response_in_chunks(
@@ -194,22 +193,24 @@ def _respond(
     v_init: float | Tensor,
     sources: tuple[str, ...],
     dynamics: tuple[Any, ...],
+    dtype: torch.dtype,
 ) -> Response:
     membrane = initial_membrane(membrane_precision(current[0]), v_init)
-    spikes, answers, start = [], [], 0
+    spikes: list[Tensor] = []  # to be stacked once: what is joined of parts is written twice by a compiled loop
+    answers, start = [], 0
     for segment, length in enumerate(lengths):
         traces = _fresh_traces(segment, sources)
         fired, membrane, traces = _advance(current[start : start + length], membrane, traces, dynamics)
-        spikes.append(fired)
+        spikes += fired
         answers.append({source: trace.total / length for source, trace in traces.items()})
         start += length
-    return _response(torch.cat(spikes), answers)
+    return _response(torch.stack([fired.to(dtype) for fired in spikes]), answers)
 
 
 def _advance(
     current: Tensor | list[Tensor], membrane: Tensor, traces: dict[str, Trace], dynamics: tuple[Any, ...]
-) -> tuple[Tensor, Tensor, dict[str, Trace]]:
-    """Some timesteps `[n, B, ...]` within a segment: spikes, and the membrane and the traces after them."""
+) -> tuple[list[Tensor], Tensor, dict[str, Trace]]:
+    """Some timesteps `[n, B, ...]` within a segment: their spikes, and the membrane and the traces after them."""
     decay, threshold, v_reset, detach_reset, derivative = dynamics
     spikes = []
     for current_t in current:
@@ -222,7 +223,7 @@ def _advance(
         traces = {name: trace.after(sources[name], decay, survives, slope) for name, trace in traces.items()}
         membrane = reset(u, spikes_t, threshold, v_reset)
         spikes.append(spikes_t)
-    return torch.stack(spikes).to(current[0].dtype), membrane, traces
+    return spikes, membrane, traces
 
 
 def _survival(

@@ -2,6 +2,9 @@
 
 The loops run on sequences as they lie in memory (`memory_format.py`). Backward, the membranes are computed again from the currents,
 a block of timesteps at a time: of more, the registers would overflow.
+
+The compiler joins loops over the same axes alone, others go through memory: a unit, ones like the scale, gives every value the axes
+of the scale.
 """
 
 from collections.abc import Callable
@@ -56,8 +59,8 @@ class _FusedLIF(torch.autograd.Function):
 def _unit(current: Tensor) -> tuple[Tensor, Tensor]:
     """The scale and shift of currents that are what they are: one compiled loop serves them and those of a batch-norm."""
     precision = torch.promote_types(current.dtype, torch.float32)
-    channels = current.shape[2] if current.ndim > 3 else 1
-    ones = per_channel(torch.ones(channels, dtype=precision, device=current.device), current)
+    ones = torch.ones(current.shape[2] if current.ndim > 3 else 1, dtype=precision, device=current.device)
+    ones = per_channel(ones, current) if current.ndim > 3 else ones.unsqueeze(1)
     return ones, torch.zeros_like(ones)
 
 
@@ -84,7 +87,8 @@ def fire_sequence(
     """
     decay, threshold, v_reset, _, _, v_init, _ = options
     run = compiled(_fire) if applies(x) else _fire
-    return run(x, scale, shift, residual, decay, threshold, v_reset, v_init, for_gradient)
+    unit = torch.ones_like(scale)
+    return run(x, scale, shift, residual, unit, decay, threshold, v_reset, v_init, for_gradient)
 
 
 def gradient_through_time(
@@ -99,7 +103,6 @@ def gradient_through_time(
     """Gradient to the currents, like x, from that to the spikes; the other arguments as `fire_sequence` took and returned them."""
     *numbers, v_init, detach_membrane = options
     first, found = len(x), []
-    # the compiler joins loops over the same axes alone: the unit gives every value those of the scale
     unit = torch.ones_like(scale)
     membranes: list[Any] = [v_init] if starts is None else [torch.full_like(starts[0], v_init), *starts.unbind(0)]
     ahead = None if starts is None else torch.zeros_like(starts[0])
@@ -141,8 +144,9 @@ def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None
     scaled = [x_t.to(scale.dtype) * scale + shift for x_t in x.unbind(0)]
     if residual is None:
         return scaled
-    more = unpack(residual, offset, len(x), scale.dtype) if residual.dtype == torch.uint8 else residual
-    return [one + more_t.to(scale.dtype) for one, more_t in zip(scaled, more.unbind(0), strict=True)]
+    packed = residual.dtype == torch.uint8
+    more = unpack(residual, offset, len(x), scale.dtype) if packed else residual.to(scale.dtype).unbind(0)
+    return [one + more_t for one, more_t in zip(scaled, more, strict=True)]
 
 
 def _fire(
@@ -150,6 +154,7 @@ def _fire(
     scale: Tensor,
     shift: Tensor,
     residual: Tensor | None,
+    unit: Tensor,
     decay: float,
     threshold: float,
     v_reset: float | None,
@@ -162,7 +167,7 @@ def _fire(
     starts = [after[sum(sizes[:i]) - 1] for i in range(1, len(sizes))] if for_gradient else []
     return (
         torch.stack([fired.to(x.dtype) for fired in spikes]),
-        pack(spikes),
+        pack(spikes, unit),
         torch.stack(starts) if starts else None,
     )
 
@@ -190,9 +195,10 @@ def _dynamics(
     spikes, before, after = [], [], []
     for current in currents:
         u = decay * membrane + current
-        fired = (u - threshold >= 0).to(u.dtype)
-        membrane = u - threshold * fired if v_reset is None else (1 - fired) * u + v_reset * fired
-        spikes.append(fired)
+        distance = u - threshold
+        fires = distance >= 0
+        membrane = torch.where(fires, distance if v_reset is None else v_reset, u)
+        spikes.append(fires.to(u.dtype))
         before.append(u)
         after.append(membrane)
     return spikes, before, after
@@ -232,11 +238,11 @@ def _gradient_of_block(
     to_membrane = torch.zeros_like(before[0]) if ahead is None else ahead
     to_current = []
     for grad_t, u_t in zip(grad.unbind(0)[::-1], before[::-1], strict=True):
-        to_spikes = grad_t.to(u_t.dtype)
+        to_spikes, distance = grad_t.to(u_t.dtype), u_t - threshold
         if not detach_reset:
             to_spikes = to_spikes + to_membrane * (-threshold if v_reset is None else v_reset - u_t)
-        survives = to_membrane if v_reset is None else to_membrane * (1 - (u_t - threshold >= 0).to(u_t.dtype))
-        to_u = survives + to_spikes * (derivative(u_t - threshold) * unit)
+        survives = to_membrane if v_reset is None else torch.where(distance >= 0, 0.0, to_membrane)
+        to_u = survives + to_spikes * (derivative(distance) * unit)
         to_current.append(to_u.to(grad_t.dtype))
         to_membrane = torch.zeros_like(to_u) if detach_membrane else decay * to_u
     return torch.stack(to_current[::-1]), None if ahead is None else to_membrane

@@ -1,4 +1,7 @@
-"""Sequences as they lie in memory: `[T, B, C, N]`, or `[T, B, N, C]` where the channels come last, N being all positions."""
+"""Sequences as they lie in memory: `[T, B * C, N]`, or `[T, B * N, C]` where the channels come last, N being all positions.
+
+Compiled loops have two sizes to be written for, rather than three.
+"""
 
 import torch
 from torch import Tensor
@@ -15,19 +18,19 @@ def is_dense(x: Tensor) -> bool:
 
 
 def as_stored(x: Tensor, like: Tensor) -> Tensor:
-    """`[t, B, C, ...]` as `like` lies in memory: `[t, B, C, N]`, or `[t, B, N, C]`; a view where x lies so too."""
+    """`[t, B, C, ...]` as `like` lies in memory, `[t, rows, values]`; a view where x lies so too."""
     if is_channels_last(like):
-        return x.permute(0, 1, 3, 4, 2).contiguous().flatten(2, 3)
-    return x.contiguous().flatten(3) if x.ndim > 3 else x.reshape(len(x), 1, 1, -1)
+        return x.permute(0, 1, 3, 4, 2).contiguous().flatten(1, 3)
+    return x.contiguous().flatten(3).flatten(1, 2) if x.ndim > 3 else x.reshape(len(x), 1, -1)
 
 
 def as_shown(stored: Tensor, like: Tensor) -> Tensor:
     """The inverse of `as_stored`: a view `[t, B, C, ...]` with the samples' shape of `like`."""
     if is_channels_last(like):
-        return stored.unflatten(2, like.shape[3:]).permute(0, 1, 4, 2, 3)
+        return stored.unflatten(1, (like.shape[1], *like.shape[3:])).permute(0, 1, 4, 2, 3)
     return stored.view(len(stored), *like.shape[1:])
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """`[C]` in the form that broadcasts over `as_stored(like, like)`."""
-    return values if is_channels_last(like) else values.unsqueeze(1)
+    """`[C]` in the form that broadcasts over a timestep of `as_stored(like, like)`."""
+    return values if is_channels_last(like) else values.repeat(like.shape[1]).unsqueeze(1)

@@ -1,5 +1,6 @@
 """Spikes of many timesteps in one bit each."""
 
+import functools
 from collections.abc import Sequence
 from typing import Self
 
@@ -28,15 +29,15 @@ class PackedSpikes:
         """No spikes yet, for neurons `[B, ...]` of the shape and on the device of `like`."""
         return cls(timesteps, torch.zeros(-(-timesteps // 8), *like.shape, dtype=torch.uint8, device=like.device))
 
-    def write(self, start: int, spikes: Tensor) -> None:
-        """Take in the zeros and ones `[n, B, ...]` of the timesteps from `start` on, which were not written before."""
-        for t, fired in enumerate(spikes.to(torch.uint8).unbind(0), start):
-            self.bits[t // 8] |= fired << (t % 8)
+    def write(self, start: int, spikes: Sequence[Tensor]) -> None:
+        """Take in the zeros and ones `[B, ...]` of the timesteps from `start` on, which were not written before."""
+        for t, fired in enumerate(spikes, start):
+            self.bits[t // 8] |= fired.to(torch.uint8) << (t % 8)
 
     def read(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Zeros and ones `[stop - start, B, ...]`."""
         first, count = start // 8, stop - start
-        run = compiled(unpack) if applies(self.bits, times=count) else unpack
+        run = compiled(_unpacked) if applies(self.bits, times=count) else _unpacked
         bits = as_stored(self.bits[first : -(-stop // 8)], self.bits)
         return as_shown(run(bits, start - 8 * first, count, dtype), self.bits)
 
@@ -45,14 +46,23 @@ class PackedSpikes:
         return type(self)(self.timesteps, F.pad(self.bits, sizes))
 
 
-def pack(spikes: Sequence[Tensor]) -> Tensor:
-    """Zeros and ones `[B, ...]` of T timesteps, floating point, in the bits of `[ceil(T / 8), B, ...]`."""
-    # sums of powers of two: compilers make better loops of them than of shifted bytes
+def pack(spikes: Sequence[Tensor], unit: Tensor | float = 1.0) -> Tensor:
+    """Zeros and ones `[B, ...]` of T timesteps, floating point, in the bits of `[ceil(T / 8), B, ...]`.
+
+    Args:
+        unit: ones, of axes that a compiled loop shall have.
+    """
+    # sums of powers of two, one after another: a compiled loop takes them in, which it does not take a stack or shifted bytes
     groups = [spikes[first : first + 8] for first in range(0, len(spikes), 8)]
-    sums = [torch.stack([fired * 2.0**t for t, fired in enumerate(group)]).sum(0) for group in groups]
-    return torch.stack(sums).to(torch.uint8)
+    sums = [functools.reduce(torch.add, [fired * 2.0**t for t, fired in enumerate(group)]) for group in groups]
+    return torch.stack([(total * unit).to(torch.uint8) for total in sums])
 
 
-def unpack(bits: Tensor, first: int, count: int, dtype: torch.dtype) -> Tensor:
-    """The zeros and ones `[count, B, ...]` from bit `first` on."""
-    return torch.stack([((bits[t // 8] >> (t % 8)) & 1).to(dtype) for t in range(first, first + count)])
+def unpack(bits: Tensor, first: int, count: int, dtype: torch.dtype) -> list[Tensor]:
+    """The zeros and ones `[B, ...]` of each of `count` timesteps from bit `first` on."""
+    words = [byte.to(torch.int32) for byte in bits.unbind(0)]  # processors shift no bytes
+    return [((words[t // 8] >> (t % 8)) & 1).to(dtype) for t in range(first, first + count)]
+
+
+def _unpacked(bits: Tensor, first: int, count: int, dtype: torch.dtype) -> Tensor:
+    return torch.stack(unpack(bits, first, count, dtype))

@@ -62,8 +62,8 @@ def read_run(path: Path | str) -> Run:
         _read_results(folder.results),
         _read_epochs(folder.metrics),
         _read_gradients(folder.gradients),
-        *_read_tensors(folder.logits, "logits", "targets"),
-        *_read_tensors(folder.samples, "images", "indices"),
+        *_read_tensors(folder, folder.logits, "logits", "targets"),
+        *_read_tensors(folder, folder.samples, "images", "indices"),
     )
     _check_results(run.results, folder.results)
     _check_logits(run, folder.logits)
@@ -131,17 +131,12 @@ def _read_gradients(path: Path) -> list[GradientRow]:
     return rows
 
 
-def _read_tensors(path: Path, *names: str) -> list[Tensor] | list[None]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _read_tensors(folder: RunFolder, path: Path, *names: str) -> list[Tensor] | list[None]:
     if not path.is_file():
         return [None] * len(names)
+    tensors = folder.read_tensors(path)
     try:
-        tensors = load_file(path)
         return [tensors[name] for name in names]
-    except SafetensorError as error:
-        raise ValueError(f"{path} is broken ({error}): {_again(path)}") from None
     except KeyError as error:
         raise ValueError(f"{path} holds no tensor {error}: {_again(path)}") from None
 

@@ -204,8 +204,11 @@ def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Pat
 
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
-        ValueError: where the speed of a method was not measured.
+        ValueError: where the speed of a method was not measured, or methods train on more samples than others.
     """
+    samples = [config.data.model_dump(include={"train_samples", "holdout"}) for config in configs]
+    if other := next((found for found in samples if found != samples[0]), None):
+        raise ValueError(f"--equal-time takes methods of the same training samples; got {samples[0]} and {other}")
     records = Records(finished)
     speeds, objectives = [], []
     for config in configs:
