@@ -86,8 +86,8 @@ class RunFolder:
             ) from None
         return results
 
-    def read_tensors(self, file: Path) -> dict[str, Tensor]:
-        """What evaluation wrote into one of `logits` and `samples`.
+    def read_tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
+        """What evaluation wrote into one of `logits` and `samples`, these names at least.
 
         Raises:
             FileNotFoundError: where the run has not been evaluated.
@@ -98,11 +98,14 @@ class RunFolder:
 
         again = f"spikedistill evaluate {self.path} writes it"
         try:
-            return load_file(file)
+            tensors = load_file(file)
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.path} holds no {file.name}: {again}") from None
         except SafetensorError as error:
             raise ValueError(f"{file} is damaged ({error}): {again} anew") from None
+        if missing := next((name for name in names if name not in tensors), None):
+            raise ValueError(f"{file} holds no tensor {missing!r}: {again} anew")
+        return tensors
 
     def read_cost(self) -> dict[str, Any]:
         """Training speed and memory, `{images_per_s, peak_mib}`; empty where training measured none."""

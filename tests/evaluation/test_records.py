@@ -100,6 +100,9 @@ def test_what_is_damaged_is_named(tmp_path):
         ValueError, match=r"logits\.safetensors is damaged .*: spikedistill evaluate .*seed0 writes it anew"
     ):
         RunRecord.of(run.path)
+    save_file({"logits": logits([1, 0, 1, 0])}, run.logits)
+    with pytest.raises(ValueError, match=r"logits\.safetensors holds no tensor 'targets': spikedistill evaluate"):
+        RunRecord.of(run.path)
     run.logits.unlink()
     with pytest.raises(FileNotFoundError, match=r"seed0 holds no logits\.safetensors: spikedistill evaluate"):
         RunRecord.of(run.path)

@@ -95,11 +95,12 @@ def test_what_is_lost_to_specialists_is_shown_where_some_are(comparison, read_pa
     ]
     write_comparison(folder, rows, {row["method"]: [] for row in rows}, [], lost=lost)
     page = read_page(folder / "report.html")
-    own, other = (f"{row['method']} against tiny-sce" for row in lost)
+    own, other = "sce against sce", "twsd against sce"
     keys = [{key: value for key, value in row.items() if key not in ("method", "specialists")} for row in lost]
     shown = [page.tables["regret"][name] for name in (own, other)]
     assert [{key: value for key, value in row.items() if value is not None} for row in shown] == keys
     drawn = page.figures["regret"]["data"]
+    assert [trace["name"] for trace in drawn] == [own, other]
     assert [[round(x) for x in trace["x"]] for trace in drawn] == [[1], [1, 3]]
     assert [trace["y"] for trace in drawn] == [[1.5], [-0.5, 0.75]]
     assert drawn[1]["error_y"]["array"] == [0.75, 0.25]

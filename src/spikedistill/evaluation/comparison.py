@@ -132,7 +132,7 @@ def regrets(runs: Runs) -> list[dict[str, Any]]:
     Returns:
         Rows `{method, specialists, regret_k, regret_k_low, regret_k_high}` in points, for every k that a specialist was trained at,
         except where it is the method itself: its accuracy after its T = k timesteps less that of the method after its first k,
-        paired as in `paired_difference`. None where nobody specialised.
+        paired as in `paired_difference`. No rows where nobody specialised.
 
     Raises:
         ValueError: as `right_answers`.

@@ -114,7 +114,7 @@ def teacher_logits(config: Config, samples: int) -> Tensor | None:
     teacher = None if config.teacher is None else RunFolder(config.teacher)
     if teacher is None or not teacher.logits.is_file():
         return None
-    logits = teacher.read_tensors(teacher.logits)["logits"].mean(0)
+    logits = teacher.read_tensors(teacher.logits, "logits")["logits"].mean(0)
     return logits if len(logits) == samples else None
 
 

@@ -56,7 +56,7 @@ class RunRecord:
         """
         folder = RunFolder(run)
         results = folder.read_results()
-        saved = folder.read_tensors(folder.logits)
+        saved = folder.read_tensors(folder.logits, "logits", "targets")
         right = [right_submodels(prefix_means(saved["logits"].double()), saved["targets"])]
         if "beyond_right" in saved:
             right.append(saved["beyond_right"].bool())

@@ -102,7 +102,7 @@ def _respond_normalised(
     dynamics: tuple[Any, ...],
 ) -> Response:
     *numbers, derivative = dynamics
-    # the compiler joins loops over the same axes alone: the unit gives every value those of the scale
+    # the unit gives every value the axes of the scale, as in `fused`
     dynamics = (*numbers, lambda distance: derivative(distance) * unit)
     return _respond(currents_of(x, scale, shift, residual), lengths, v_init, sources, dynamics, x.dtype)
 
@@ -135,15 +135,19 @@ def lif_response_in_chunks(
     answers, start = [], 0
     with torch.no_grad():
         for segment, length in enumerate(lengths):
-            traces = _fresh_traces(segment, _sources(with_decay, with_v_init))
+            traces: dict[str, Trace] | None = None
             for first in range(start, start + length, chunk):
                 part = currents(first, min(first + chunk, start + length))
                 if membrane is None or spikes is None:
                     membrane = initial_membrane(membrane_precision(part[0]), v_init)
                     spikes = PackedSpikes.silent(sum(lengths), membrane)
+                if traces is None:  # tensors, because a compiled loop would be made anew for every number
+                    fresh = _fresh_traces(segment, _sources(with_decay, with_v_init))
+                    traces = {name: Trace(*map(membrane.new_tensor, trace)) for name, trace in fresh.items()}
                 run = compiled(_advance) if are_numbers(dynamics[0], v_init) and applies(part) else _advance
-                fired, membrane, traces = run(part, membrane, traces, dynamics)
+                fired, membrane, traces = run(part, membrane, traces, dynamics, torch.uint8)
                 spikes.write(first, fired)
+            assert traces is not None
             answers.append({source: trace.total / length for source, trace in traces.items()})
             start += length
         assert spikes is not None
@@ -200,17 +204,21 @@ def _respond(
     answers, start = [], 0
     for segment, length in enumerate(lengths):
         traces = _fresh_traces(segment, sources)
-        fired, membrane, traces = _advance(current[start : start + length], membrane, traces, dynamics)
+        fired, membrane, traces = _advance(current[start : start + length], membrane, traces, dynamics, dtype)
         spikes += fired
         answers.append({source: trace.total / length for source, trace in traces.items()})
         start += length
-    return _response(torch.stack([fired.to(dtype) for fired in spikes]), answers)
+    return _response(torch.stack(spikes), answers)
 
 
 def _advance(
-    current: Tensor | list[Tensor], membrane: Tensor, traces: dict[str, Trace], dynamics: tuple[Any, ...]
+    current: Tensor | list[Tensor],
+    membrane: Tensor,
+    traces: dict[str, Trace],
+    dynamics: tuple[Any, ...],
+    dtype: torch.dtype,
 ) -> tuple[list[Tensor], Tensor, dict[str, Trace]]:
-    """Some timesteps `[n, B, ...]` within a segment: their spikes, and the membrane and the traces after them."""
+    """Some timesteps `[n, B, ...]` within a segment: their spikes in that dtype, and the membrane and the traces after them."""
     decay, threshold, v_reset, detach_reset, derivative = dynamics
     spikes = []
     for current_t in current:
@@ -222,7 +230,7 @@ def _advance(
         sources: dict[str, float | Tensor] = {"current": 1.0, "decay": membrane, "v_init": 0.0}
         traces = {name: trace.after(sources[name], decay, survives, slope) for name, trace in traces.items()}
         membrane = reset(u, spikes_t, threshold, v_reset)
-        spikes.append(spikes_t)
+        spikes.append(spikes_t.to(dtype))
     return spikes, membrane, traces
 
 

@@ -59,8 +59,8 @@ class _FusedLIF(torch.autograd.Function):
 def _unit(current: Tensor) -> tuple[Tensor, Tensor]:
     """The scale and shift of currents that are what they are: one compiled loop serves them and those of a batch-norm."""
     precision = torch.promote_types(current.dtype, torch.float32)
-    ones = torch.ones(current.shape[2] if current.ndim > 3 else 1, dtype=precision, device=current.device)
-    ones = per_channel(ones, current) if current.ndim > 3 else ones.unsqueeze(1)
+    channels = current.shape[2] if current.ndim > 3 else 1
+    ones = per_channel(torch.ones(channels, dtype=precision, device=current.device), current)
     return ones, torch.zeros_like(ones)
 
 
@@ -145,8 +145,8 @@ def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None
     if residual is None:
         return scaled
     packed = residual.dtype == torch.uint8
-    more = unpack(residual, offset, len(x), scale.dtype) if packed else residual.to(scale.dtype).unbind(0)
-    return [one + more_t for one, more_t in zip(scaled, more, strict=True)]
+    more = unpack(residual, offset, len(x), scale.dtype) if packed else residual.unbind(0)
+    return [one + more_t.to(scale.dtype) for one, more_t in zip(scaled, more, strict=True)]
 
 
 def _fire(

@@ -32,5 +32,5 @@ def as_shown(stored: Tensor, like: Tensor) -> Tensor:
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """`[C]` in the form that broadcasts over a timestep of `as_stored(like, like)`."""
-    return values if is_channels_last(like) else values.repeat(like.shape[1]).unsqueeze(1)
+    """`[C]`, or `[1]` for `[t, B, C]`, in the form that broadcasts over a timestep of `as_stored(like, like)`."""
+    return values if is_channels_last(like) else values.repeat(like.shape[1] if like.ndim > 3 else 1).unsqueeze(1)

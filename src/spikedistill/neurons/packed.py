@@ -52,7 +52,7 @@ def pack(spikes: Sequence[Tensor], unit: Tensor | float = 1.0) -> Tensor:
     Args:
         unit: ones, of axes that a compiled loop shall have.
     """
-    # sums of powers of two, one after another: a compiled loop takes them in, which it does not take a stack or shifted bytes
+    # a compiled loop computes these sums as it goes; a stack, or shifted bytes, it would write to memory and read again
     groups = [spikes[first : first + 8] for first in range(0, len(spikes), 8)]
     sums = [functools.reduce(torch.add, [fired * 2.0**t for t, fired in enumerate(group)]) for group in groups]
     return torch.stack([(total * unit).to(torch.uint8) for total in sums])

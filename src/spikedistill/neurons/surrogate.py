@@ -24,7 +24,7 @@ def _logistic_slope(x: Tensor, alpha: float, height: float) -> Tensor:
         e = torch.exp(-alpha * x.abs())  # p (1 - p) is the same on both sides of the threshold
         return height * e / (1 + e).square()
     # A compiled loop on a CPU calls exp as a function, which costs as much as all else in it. Instead: q(y) = 2 cosh(y) - 2 by its
-    # Taylor series at y / 8 and q(2y) = q(y) (q(y) + 4), exact to 1e-5 of its value up to y = 9, where 1e-4 is left.
+    # Taylor series at y / 8 and q(2y) = q(y) (q(y) + 4), exact to 1e-5 of its value up to y = 9, where 5e-4 of the peak is left.
     square, unit = x.square(), (alpha / 8) ** 2
     series = [2 * unit**k / math.factorial(2 * k) for k in range(1, 5)]
     q = square * series.pop() + series.pop()

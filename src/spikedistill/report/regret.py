@@ -17,6 +17,11 @@ class _Regret(Column):
         return f"{row[self.key]:+.2f} [{row[f'{self.key}_low']:+.2f}, {row[f'{self.key}_high']:+.2f}]"
 
 
+def _short(method: str) -> str:
+    """Without the data set, which is the same for all: a legend has little room."""
+    return method.partition("-")[2] or method
+
+
 def regret_section(rows: Sequence[Row]) -> Section | None:
     """A plot and a table of what is lost at each k; None where nobody specialised.
 
@@ -25,7 +30,7 @@ def regret_section(rows: Sequence[Row]) -> Section | None:
     """
     if not rows:
         return None
-    named = [{"pair": f"{row['method']} against {row['specialists']}", **row} for row in rows]
+    named = [{"pair": f"{_short(row['method'])} against {_short(row['specialists'])}", **row} for row in rows]
     K = sorted({int(key.split("_")[1]) for row in rows for key in row if key.startswith("regret_")})
     curves = {
         row["pair"]: {
@@ -34,8 +39,8 @@ def regret_section(rows: Sequence[Row]) -> Section | None:
         for row in named
     }
     words = (
-        "A network that was trained at T timesteps and stopped after k, against networks that were trained at T = k. Above 0, who "
-        "trains a network for each k is better there; below 0, the one network is better even at the k of the other."
+        "A network that was trained at the largest T and is stopped after k timesteps, against networks that were trained for k "
+        "alone. Above 0, who trains a network for each k is better there; below 0, the one network is better even so."
     )
     pair = Column("pair", "Network and specialists")
     ends = [

@@ -134,11 +134,8 @@ def _read_gradients(path: Path) -> list[GradientRow]:
 def _read_tensors(folder: RunFolder, path: Path, *names: str) -> list[Tensor] | list[None]:
     if not path.is_file():
         return [None] * len(names)
-    tensors = folder.read_tensors(path)
-    try:
-        return [tensors[name] for name in names]
-    except KeyError as error:
-        raise ValueError(f"{path} holds no tensor {error}: {_again(path)}") from None
+    tensors = folder.read_tensors(path, *names)
+    return [tensors[name] for name in names]
 
 
 def _check_results(results: Results, path: Path) -> None:

@@ -53,8 +53,8 @@ def compare(
 
     Raises:
         ValueError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
-            several devices, a run there that was begun with other settings, or settings of one that do not fit each other. All
-            this is found before anything is trained.
+            several devices, a run there that was begun with other settings, in equal time different training samples, or settings
+            of one that do not fit each other. All this is found before anything is trained.
         FileNotFoundError: where a method was not trained in `equal_time`, or the data set is missing.
         RuntimeError: where a run failed; what is finished stays.
     """
@@ -92,6 +92,8 @@ def compare(
     write_rows(out / "timesteps.csv", steps)
     if lost:
         write_rows(out / "regret.csv", lost)
+    else:
+        (out / "regret.csv").unlink(missing_ok=True)  # of an earlier comparison here
     write_paper_files(out, rows)
     write_comparison(out, rows, runs, each, steps, lost, command=command)
     return rows
@@ -204,11 +206,14 @@ def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Pat
 
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
-        ValueError: where the speed of a method was not measured, or methods train on more samples than others.
+        ValueError: where the speed of a method was not measured, or not all have the same training samples.
     """
-    samples = [config.data.model_dump(include={"train_samples", "holdout"}) for config in configs]
-    if other := next((found for found in samples if found != samples[0]), None):
-        raise ValueError(f"--equal-time takes methods of the same training samples; got {samples[0]} and {other}")
+    for config in configs:
+        if (config.data.train_samples, config.data.holdout) != (configs[0].data.train_samples, configs[0].data.holdout):
+            raise ValueError(
+                f"--equal-time: {configs[0].recipe} and {config.recipe} train on different samples: give all the same "
+                "--data.train-samples and --data.holdout"
+            )
     records = Records(finished)
     speeds, objectives = [], []
     for config in configs:
