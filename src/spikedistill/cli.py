@@ -191,7 +191,7 @@ def _compare(arguments: list[str]) -> None:
         "--equal-time",
         type=Path,
         metavar="FOLDER",
-        help="give every method the training time of the first, at the speeds of this finished comparison of the same recipes",
+        help="give every method the training time of the first, with the weights it had in this finished comparison",
     )
     parser.add_argument(
         "--tune",

@@ -14,8 +14,8 @@ from spikedistill.recipes import recipe
 from spikedistill.recipes.catalogue import DATASETS
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
-from spikedistill.training.compare import relu_twin
 from spikedistill.training.plan import make_plan
+from spikedistill.training.teacher import relu_twin
 
 CHANGED = {"tdbn": "norm: tdbn", "dspike": "surrogate: dspike"}
 

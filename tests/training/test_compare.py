@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,7 @@ from spikedistill.cli import main
 from spikedistill.evaluation.records import RunRecord
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
-from spikedistill.training.compare import in_equal_time
+from spikedistill.training.compare import in_equal_time, weights_of
 from spikedistill.training.side_by_side import take_share
 
 SMALL = [
@@ -107,47 +106,28 @@ def test_networks_trained_at_other_timesteps_take_part(tmp_path):
     ]
 
 
-def with_speed(config, seed, speed, folder):
-    """The record of a run that trained at so many images per second, in that folder."""
-    record = RunRecord(
-        config=config.model_copy(update={"seed": seed}),
-        results={"single": []},
-        cost={"images_per_s": speed, "peak_mib": 1.0},
-        metrics=[],
-        right=np.ones((2, 3), bool),
-    )
-    return record.to_json(f"{config.recipe}/seed{seed}", folder)
-
-
-def test_in_equal_time_a_faster_method_gets_more_epochs(tmp_path):
+def test_in_equal_time_a_faster_method_gets_more_epochs():
     recipes = [recipe("digits-sce"), recipe("digits-rate"), recipe("digits-esd")]
     configs = [config.model_copy(update={"epochs": 10}) for config in recipes]
-    lines = [
-        with_speed(config, seed, speed, tmp_path)
-        for config, speeds in zip(configs, ((60, 100), (250, 20), (4, 4)), strict=True)
-        for seed, speed in enumerate(speeds)
-    ]
-    (tmp_path / "records.jsonl").write_text("\n".join(lines))
-    # 10 epochs at 100 images/s, the undisturbed run: 25 at 250, and at 4 not less than one
-    assert [config.epochs for config in in_equal_time(configs, [0, 1], tmp_path)] == [10, 25, 1]
-    with pytest.raises(FileNotFoundError, match="seed2"):
-        in_equal_time(configs, [0, 2], tmp_path)
-    (tmp_path / "records.jsonl").write_text(
-        "\n".join([*lines[:2], *(with_speed(c, 0, 0.0, tmp_path) for c in configs[1:])])
-    )
-    with pytest.raises(ValueError, match="digits-rate says nothing of its speed"):
-        in_equal_time(configs, [0], tmp_path)
+    # two and a half times as fast; and never less than one epoch
+    assert [config.epochs for config in in_equal_time(configs, [1.0, 2.54, 0.04])] == [10, 25, 1]
+
+
+def test_methods_at_equal_time_train_on_the_same_samples_and_were_all_trained_before(tmp_path):
+    configs = [recipe("digits-sce"), recipe("digits-rate")]
+    with pytest.raises(FileNotFoundError, match="seed2 holds no finished run"):
+        weights_of(configs, [2], tmp_path)
     fewer = configs[1].model_copy(update={"data": configs[1].data.model_copy(update={"train_samples": 100})})
     with pytest.raises(ValueError, match="digits-sce and digits-rate train on different samples: give all"):
-        in_equal_time([configs[0], fewer], [0], tmp_path)
+        weights_of([configs[0], fewer], [0], tmp_path)
 
 
 def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capfd):
     first, second = tmp_path / "epochs", tmp_path / "time"
     assert compare(first, "digits-sce", "digits-twkd") == 0
-    for cost in first.rglob("cost.json"):  # as if one were twice as fast as the other
-        speed = 200.0 if "twkd" in str(cost) else 100.0
-        cost.write_text(json.dumps({"images_per_s": speed, "peak_mib": 1.0}))
+    second.mkdir()  # as if one had been measured to be twice as fast as the other
+    speeds = "method,images_per_s,against_first\ndigits-sce,100.0,1.0\ndigits-twkd,200.0,2.0\n"
+    (second / "speeds.csv").write_text(speeds)
     capfd.readouterr()
     assert compare(second, "digits-sce", "digits-twkd", "--equal-time", str(first)) == 0
     trained = re.findall(r"run \d of 5: (\S+), seed (\d)", capfd.readouterr().out)
@@ -157,6 +137,7 @@ def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capf
     assert [row["train_loss"] for row in now[:2]] == [row["train_loss"] for row in before[:2]]
     assert [RunFolder(second / "digits-twkd" / f"seed{k}").config().epochs for k in (0, 1)] == [2, 2]
     assert len((second / "records.jsonl").read_text().splitlines()) == 5, "it stands without the first"
+    assert (second / "speeds.csv").read_text() == speeds, "what was measured counts for good"
 
 
 def test_runs_side_by_side_are_those_one_after_another(tmp_path, capfd):

@@ -133,7 +133,7 @@ def test_twenty_steps_reproduce_the_stored_losses(tmp_path):
         out=tmp_path,
     )
     plan, losses = make_plan(config), _Losses()
-    trainer = make_trainer(plan, RunFolder(tmp_path), losses)
+    trainer = make_trainer(plan, tmp_path, [losses])
     trainer.fit(DistillationModule(plan), make_batches(plan, trainer))
     assert losses.values == pytest.approx(STORED_LOSSES, rel=1e-9)
 

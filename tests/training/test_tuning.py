@@ -9,7 +9,7 @@ from spikedistill.cli import main
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import compare
-from spikedistill.training.compare import in_equal_time
+from spikedistill.training.compare import weights_of
 from spikedistill.training.tuning import choose, trials
 
 
@@ -101,7 +101,7 @@ def test_a_comparison_tunes_trains_with_what_was_chosen_and_repeats_nothing(tmp_
         update={"objective": trained.objective.model_copy(update={"options": {"weight": 7.0}})}
     )
     RunFolder(tmp_path / "digits-etc" / "seed0").config_file.write_text(changed.to_yaml())
-    assert in_equal_time(configs, [0], tmp_path)[1].objective.options["weight"] == 7.0
+    assert weights_of(configs, [0], tmp_path)[1].objective.options["weight"] == 7.0
 
 
 def test_tuning_anew_at_equal_time_is_refused(tmp_path, capsys):

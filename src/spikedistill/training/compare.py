@@ -14,6 +14,8 @@ from ..run_folder import RunFolder
 from .plan import plan_without_teacher
 from .run import changed_settings, check_same_run
 from .side_by_side import train_side_by_side
+from .speeds import relative_speeds
+from .teacher import relu_twin
 from .tuning import choose, trials
 
 
@@ -40,8 +42,8 @@ def compare(
             runs.csv and timesteps.csv, where methods were trained at several T regret.csv, the page report.html, and for papers
             leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
-            of the first, at the speeds measured there, and the objective that it had there. Runs that this leaves as they are
-            there are not trained again.
+            of the first, and the objective that it had there. Runs that this leaves as they are there are not trained again. How
+            fast each trains is measured before, in turn, and kept in speeds.csv.
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
             run each with the first seed. The runs are in `tuning`, their figures in tuning.csv.
         jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small
@@ -60,8 +62,6 @@ def compare(
     """
     if equal_time is not None and tune:
         raise ValueError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
-    if equal_time is not None:
-        configs = in_equal_time(configs, seeds, equal_time)
     names = [config.recipe for config in configs]
     if len(names) < 2 or len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
         raise ValueError(
@@ -76,6 +76,9 @@ def compare(
         raise ValueError(f"a comparison is of the same test samples; got those of {data[0]} and of {other}")
     if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
         raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
+    if equal_time is not None:
+        configs = weights_of(configs, seeds, equal_time)
+        configs = in_equal_time(configs, relative_speeds(configs, out / "speeds.csv"))
     records = Records(out)
     if tune:
         configs = _tuned(configs, seeds[0], out, records, jobs)
@@ -177,36 +180,17 @@ def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out:
     return runs
 
 
-def relu_twin(config: Config, seed: int, out: Path) -> Config:
-    """The run that trains the ReLU twin of a run's network, on the same data and schedule."""
-    name = f"{config.data.name}-ann"
-    norm = "batch" if config.model.norm == "tdbn" else config.model.norm  # an ANN has no threshold
-    return Config(
-        recipe=name,
-        seed=seed,
-        out=out / name / f"seed{seed}",
-        resume="auto",
-        timesteps=1,
-        epochs=config.epochs,
-        data=config.data,
-        optimizer=config.optimizer,
-        trainer=config.trainer,
-        model=config.model.model_copy(update={"neuron": "relu", "norm": norm, "branches": False}),
-    )
-
-
-def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Path) -> list[Config]:
-    """The configurations with as many epochs each as fit into the training time of the first, and the objectives they had there.
+def weights_of(configs: Sequence[Config], seeds: Sequence[int], finished: Path) -> list[Config]:
+    """The configurations with the objectives, and so the weights, that they had in a finished comparison of the same methods.
 
     Args:
-        configs: one per method; the first keeps its epochs.
-        seeds: of the runs whose speeds count.
-        finished: folder of a comparison of the same methods; the speed of each, in images per second, is that of its fastest run,
-            because whatever else a machine does only slows a run down.
+        configs: one per method.
+        seeds: of the runs there.
+        finished: its folder.
 
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
-        ValueError: where the speed of a method was not measured, or not all have the same training samples.
+        ValueError: where not all have the same training samples.
     """
     for config in configs:
         if (config.data.train_samples, config.data.holdout) != (configs[0].data.train_samples, configs[0].data.holdout):
@@ -215,17 +199,14 @@ def in_equal_time(configs: Sequence[Config], seeds: Sequence[int], finished: Pat
                 "--data.train-samples and --data.holdout"
             )
     records = Records(finished)
-    speeds, objectives = [], []
-    for config in configs:
-        runs = [_finished(records, finished / config.recipe / f"seed{seed}") for seed in seeds]
-        speeds.append(max(run.cost.get("images_per_s", 0.0) for run in runs))
-        if not speeds[-1]:
-            raise ValueError(
-                f"{finished / config.recipe} says nothing of its speed (cost.json): train one of its seeds again"
-            )
-        objectives.append(runs[0].config.objective)
-    epochs = [max(1, round(configs[0].epochs * speed / speeds[0])) for speed in speeds]
+    found = [[_finished(records, finished / config.recipe / f"seed{seed}") for seed in seeds] for config in configs]
     return [
-        config.model_copy(update={"epochs": count, "objective": objective})
-        for config, count, objective in zip(configs, epochs, objectives, strict=True)
+        config.model_copy(update={"objective": runs[0].config.objective})
+        for config, runs in zip(configs, found, strict=True)
     ]
+
+
+def in_equal_time(configs: Sequence[Config], speeds: Sequence[float]) -> list[Config]:
+    """The configurations with as many epochs each, one at least, as fit into the training time of the first at these speeds."""
+    epochs = [max(1, round(configs[0].epochs * speed / speeds[0])) for speed in speeds]
+    return [config.model_copy(update={"epochs": count}) for config, count in zip(configs, epochs, strict=True)]

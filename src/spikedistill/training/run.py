@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import lightning as L
 
     from .callbacks import Speedometer
+    from .module import DistillationModule
 
 
 def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) -> Path:
@@ -65,7 +66,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
 
     trained = resuming and run.model.is_file()
     speed = Speedometer()
-    trainer = None if trained else make_trainer(plan, run, speed)
+    trainer = None if trained else make_trainer(plan, run.path, make_callbacks(plan, run, speed))
     if is_main_process(config.trainer):
         if not resuming:
             _claim(run, overwrite=config.overwrite)
@@ -193,11 +194,7 @@ def _fit(plan: Plan, run: RunFolder, trainer: "L.Trainer", speed: "Speedometer",
     resume_from = run.checkpoint if resuming and run.checkpoint.is_file() else None
     if resume_from is not None and not zipfile.is_zipfile(resume_from):
         raise ValueError(f"{resume_from} is damaged: delete it, and the run begins anew")
-    with warnings.catch_warnings():
-        # Lightning 2.6 calls what PyTorch 2.13 deprecates, and does not know that our batches need no state to be resumed
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
-        trainer.fit(module, make_batches(plan, trainer), ckpt_path=resume_from, weights_only=False)
+    fit(trainer, module, resume_from)
     if trainer.is_global_zero:
         write_atomically(run.cost, json.dumps(speed.cost(), indent=2))
         save_model(module.network, plan.spec, run.model)
@@ -206,6 +203,15 @@ def _fit(plan: Plan, run: RunFolder, trainer: "L.Trainer", speed: "Speedometer",
         # a process that ends while its group is open aborts now and then, and takes the others with it
         distributed.barrier()
         distributed.destroy_process_group()
+
+
+def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | None = None) -> None:
+    """Train what the Trainer was made for, from a checkpoint on where there is one."""
+    with warnings.catch_warnings():
+        # Lightning 2.6 calls what PyTorch 2.13 deprecates, and does not know that our batches need no state to be resumed
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
+        trainer.fit(module, make_batches(module.plan, trainer), ckpt_path=resume_from, weights_only=False)
 
 
 def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
@@ -224,34 +230,42 @@ def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
     )
 
 
-def make_trainer(plan: Plan, run: RunFolder, *callbacks: "L.Callback") -> "L.Trainer":
-    """Lightning's Trainer for this run.
+def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.Callback"]:
+    """What a run does beside training."""
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    from .callbacks import Checkpoints, EpochRecord, ProgressBar
+
+    options = plan.config.trainer
+    scored = {"holdout": plan.holdout, "test": plan.dataset.test if options.track_test else None}
+    callbacks: list[L.Callback] = [
+        EpochRecord(run, plan, {name: samples for name, samples in scored.items() if samples is not None}),
+        speed,
+        # last, so that what the others keep is in the checkpoint
+        Checkpoints(run.checkpoint, options.checkpoint_seconds),
+    ]
+    if options.ema is not None:
+        callbacks.insert(0, EMAWeightAveraging(decay=options.ema))
+    if options.progress:
+        callbacks.insert(0, ProgressBar(refresh_rate=10))
+    return callbacks
+
+
+def make_trainer(plan: Plan, folder: Path, callbacks: list["L.Callback"], max_steps: int = -1) -> "L.Trainer":
+    """Lightning's Trainer for the epochs of a plan, or the first so many steps of them.
 
     Raises:
         ValueError: for an accelerator or a number of devices that this machine has not.
     """
     import lightning as L
-    from lightning.pytorch.callbacks import EMAWeightAveraging
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from .callbacks import Checkpoints, EpochRecord, ProgressBar
     from .checkpoints import AtomicCheckpoints
 
     # its notices about accelerators and products; errors still show
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     options = plan.config.trainer
-    scored = {"holdout": plan.holdout, "test": plan.dataset.test if options.track_test else None}
     assert options.precision != "auto"  # train() has chosen
-    own: list[L.Callback] = [
-        EpochRecord(run, plan, {name: samples for name, samples in scored.items() if samples is not None}),
-        *callbacks,
-        # last, so that what the others keep is in the checkpoint
-        Checkpoints(run.checkpoint, options.checkpoint_seconds),
-    ]
-    if options.ema is not None:
-        own.insert(0, EMAWeightAveraging(decay=options.ema))
-    if options.progress:
-        own.insert(0, ProgressBar(refresh_rate=10))
     try:
         return L.Trainer(
             accelerator=options.accelerator,
@@ -261,15 +275,16 @@ def make_trainer(plan: Plan, run: RunFolder, *callbacks: "L.Callback") -> "L.Tra
             accumulate_grad_batches=options.accumulate,
             gradient_clip_val=options.clip,
             max_epochs=plan.config.epochs,
-            callbacks=own,
+            max_steps=max_steps,
+            callbacks=callbacks,
             plugins=[AtomicCheckpoints()],
-            logger=make_logger(options.logger, run),
+            logger=make_logger(options.logger, folder),
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=options.progress,
             use_distributed_sampler=False,
             log_every_n_steps=1,
-            default_root_dir=run.path,
+            default_root_dir=folder,
         )
     except (MisconfigurationException, ImportError) as error:
         raise ValueError(f"--trainer.accelerator {options.accelerator}, {options.devices} devices: {error}") from None
@@ -284,8 +299,8 @@ _LOGGERS = {
 }
 
 
-def make_logger(name: str, run: RunFolder) -> Any:
-    """A logger of Lightning's that writes below the run folder; False for "none".
+def make_logger(name: str, folder: Path) -> Any:
+    """A logger of Lightning's that writes below a folder; False for "none".
 
     Raises:
         ValueError: where its package is missing.
@@ -295,7 +310,7 @@ def make_logger(name: str, run: RunFolder) -> Any:
     from lightning.pytorch import loggers
 
     try:
-        return getattr(loggers, _LOGGERS[name])(save_dir=run.path)
+        return getattr(loggers, _LOGGERS[name])(save_dir=folder)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"the logger {name!r} needs a package that is not installed: pip install {error.name or name}"

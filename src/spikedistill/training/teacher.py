@@ -104,6 +104,24 @@ class MeanLogits(nn.Module):
         return logits, [mean_rate(outputs[layer]) for layer in self.layers]
 
 
+def relu_twin(config: Config, seed: int, out: Path) -> Config:
+    """The run that trains the ReLU twin of a run's network, on the same data and schedule."""
+    name = f"{config.data.name}-ann"
+    norm = "batch" if config.model.norm == "tdbn" else config.model.norm  # an ANN has no threshold
+    return Config(
+        recipe=name,
+        seed=seed,
+        out=out / name / f"seed{seed}",
+        resume="auto",
+        timesteps=1,
+        epochs=config.epochs,
+        data=config.data,
+        optimizer=config.optimizer,
+        trainer=config.trainer,
+        model=config.model.model_copy(update={"neuron": "relu", "norm": norm, "branches": False}),
+    )
+
+
 def load_teacher(
     config: Config, objective: Objective, dataset: Dataset, given: Callable[[Tensor], Tensor] | None = None
 ) -> Teacher | None:
