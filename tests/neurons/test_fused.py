@@ -6,10 +6,9 @@ import sys
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
-from spikedistill.neurons import compiler, fused, lif, lif_response
+from spikedistill.neurons import compiler, eligibility, fused, lif, lif_response
 from spikedistill.neurons.eligibility import lif_response_in_chunks
 from spikedistill.neurons.packed import PackedSpikes, pack
 from spikedistill.neurons.surrogate import dspike, rectangular, sigmoid
@@ -67,12 +66,12 @@ def test_gradients_pass_from_block_to_block(T, monkeypatch):
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("surrogate", [sigmoid, dspike])
-def test_the_slope_of_compiled_loops_is_exact_to_1e_5(surrogate):
+def test_the_slope_of_compiled_loops_is_exact_to_2e_6(surrogate):
     distance = torch.linspace(-8, 8, 10_001)
     exact = surrogate(distance.double())
     found = torch.compile(surrogate)(distance).double()
     near = distance.abs() < (2.25 if surrogate is sigmoid else 1)  # 5e-4 of the peak is left there
-    assert ((found - exact).abs() <= 1e-5 * exact)[near].all()
+    assert ((found - exact).abs() <= 2e-6 * exact)[near].all()
     assert (found - exact).abs().max() <= 2e-6
 
 
@@ -129,9 +128,10 @@ def test_chunks_are_compiled_once_and_not_for_each_of_them(monkeypatch):
     current, options = torch.randn(6, 3, 4), {"detach_reset": True, "decay": 0.9}
     whole = lif_response(current, (6,), **options)
     monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
-    before = counters["stats"]["unique_graphs"]
+    advance = compiler.compiled(eligibility._advance).versions
+    before = sum(map(len, advance.values()))
     in_chunks = lif_response_in_chunks(lambda start, stop: current[start:stop], (6,), 1, **options)
-    assert counters["stats"]["unique_graphs"] - before <= 3  # the first chunk, those after it, and the spikes of all
+    assert sum(map(len, advance.values())) - before <= 2  # the first chunk and those after it
     assert torch.equal(in_chunks.spikes.read(0, 6, torch.float32), whole.spikes)
     torch.testing.assert_close(in_chunks.to_current, whole.to_current)
 

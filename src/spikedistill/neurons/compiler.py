@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from .compiled_code import Version, kind_of, load_or_compile
+
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**19
 _pays_off = ContextVar("_pays_off", default=True)
+_gave_up = False
 
 logger = logging.getLogger("spikedistill")
 
@@ -32,7 +35,7 @@ def applies(current: Tensor, times: int = 1) -> bool:
         return False
     if is_in_torch_dispatch_mode():  # a counter of operations, say, which would see one and which torch.compile refuses
         return False
-    return _pays_off.get() and compiler_works()
+    return _pays_off.get() and not _gave_up
 
 
 @contextmanager
@@ -43,6 +46,12 @@ def uncompiled() -> Iterator[None]:
         yield
     finally:
         _pays_off.reset(token)
+
+
+def _give_up() -> None:
+    """Take the eager path from now on."""
+    global _gave_up
+    _gave_up = True
 
 
 @functools.cache
@@ -63,22 +72,38 @@ def _probe(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which takes no part in a graph, compiled once for each T and set of options and for every size of the rest."""
-    from torch.fx.experimental import _config as shapes
+def compiled(function: Callable[..., Any]) -> "CompiledLoop":
+    """The function, which takes no part in a graph, compiled where it is called."""
+    return CompiledLoop(function)
 
-    fused = torch.compile(function, dynamic=True, fullgraph=True)
 
-    def call(*arguments: Any) -> Any:
-        # without a past and a base, which would be compiled for anew; so would sizes that happen to be equal
-        plain = [argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments]
-        # every T is a loop of its own: more of them than PyTorch expects of one function; and options are written into it, because
-        # numbers that may change would be traced twice
-        with (
-            torch.no_grad(),
-            torch._dynamo.config.patch(recompile_limit=256, specialize_float=True),
-            shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
-        ):
-            return fused(*plain)
+class CompiledLoop:
+    """A function of tensors, compiled once for each T and set of options and for every size of the rest.
 
-    return call
+    Compiled code is kept on disk, and the next process loads it in place of tracing the function again. Where there turns out to be
+    no compiler, the function runs as it is.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.versions: dict[Any, list[Version]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        # without a past and a base, which would be compiled for anew
+        plain = tuple(argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments)
+        kind = kind_of((*plain, torch.get_num_threads()))  # which is written into the code
+        known = self.versions.setdefault(kind, [])
+        with torch.no_grad():
+            for version in known:
+                if version.takes(plain):
+                    return version(*plain)
+            try:
+                version = load_or_compile(self.function, plain, kind)
+                result = version(*plain)
+            except Exception:
+                if compiler_works():
+                    raise
+                _give_up()
+                return self.function(*plain)
+        known.append(version)
+        return result

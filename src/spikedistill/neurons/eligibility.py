@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .compiler import applies, compiled
 from .dynamics import are_numbers, initial_membrane, integrate, membrane_precision, reset
-from .fused import currents_of
+from .fused import currents_of, unit_norm
 from .fused_norm import NormalisedCurrent
 from .memory_format import as_shown, as_stored
 from .packed import PackedSpikes
@@ -64,9 +64,11 @@ def lif_response(
     The other arguments are those of `lif`.
     """
     dynamics = _resolved(decay, threshold, v_reset, detach_reset, surrogate)
-    run = compiled(_respond) if are_numbers(decay, v_init) and applies(current) else _respond
+    sources = _sources(with_decay, with_v_init)
+    if are_numbers(decay, v_init) and applies(current):
+        return _compiled_response(current, *unit_norm(current), None, tuple(lengths), v_init, sources, dynamics)
     with torch.no_grad():
-        return run(current, tuple(lengths), v_init, _sources(with_decay, with_v_init), dynamics, current.dtype)
+        return _respond(current, tuple(lengths), v_init, sources, dynamics, current.dtype)
 
 
 def norm_lif_response(
@@ -80,14 +82,18 @@ def norm_lif_response(
 ) -> Response:
     """`lif_response`, with its options, of currents whose batch-norm has waited."""
     dynamics = _resolved(**options)
-    x, (scale, shift) = current.x, current.scale_and_shift()
-    residual = None if current.residual is None else as_stored(current.residual, x)
+    sources = _sources(with_decay, with_v_init)
+    return _compiled_response(
+        current.x, *current.scale_and_shift(), current.residual, tuple(lengths), v_init, sources, dynamics
+    )
+
+
+def _compiled_response(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, *rest: Any) -> Response:
+    """The response of currents x * scale + shift + residual, in one compiled loop."""
+    more = None if residual is None else as_stored(residual, x)
     with torch.no_grad():
-        response = compiled(_respond_normalised)(
-            as_stored(x, x), scale, shift, residual, torch.ones_like(scale), tuple(lengths), v_init,
-            _sources(with_decay, with_v_init), dynamics,
-        )  # fmt: skip
-        return Response(*(None if part is None else as_shown(part, x) for part in response))  # type: ignore[arg-type]
+        found = compiled(_respond_normalised)(as_stored(x, x), scale, shift, more, torch.ones_like(scale), *rest)
+        return Response(*(None if part is None else as_shown(part, x) for part in found))  # type: ignore[arg-type]
 
 
 def _respond_normalised(

@@ -41,7 +41,7 @@ class _FusedLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, current: Tensor, *options: Any) -> Tensor:
         stored = as_stored(current, current)
-        scale, shift = _unit(current)
+        scale, shift = unit_norm(current)
         spikes, _, starts = fire_sequence(stored, scale, shift, None, options, for_gradient=ctx.needs_input_grad[0])
         ctx.save_for_backward(current, starts)
         ctx.options = options
@@ -52,11 +52,11 @@ class _FusedLIF(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         current, starts = ctx.saved_tensors
         stored, grad = as_stored(current, current), as_stored(grads[0], current)
-        to_current = gradient_through_time(grad, stored, *_unit(current), None, starts, ctx.options)
+        to_current = gradient_through_time(grad, stored, *unit_norm(current), None, starts, ctx.options)
         return as_shown(to_current, current), *[None] * len(ctx.options)
 
 
-def _unit(current: Tensor) -> tuple[Tensor, Tensor]:
+def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
     """The scale and shift of currents that are what they are: one compiled loop serves them and those of a batch-norm."""
     precision = torch.promote_types(current.dtype, torch.float32)
     channels = current.shape[2] if current.ndim > 3 else 1

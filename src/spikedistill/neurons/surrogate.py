@@ -23,17 +23,14 @@ def _logistic_slope(x: Tensor, alpha: float, height: float) -> Tensor:
     if not (torch.compiler.is_compiling() and x.dtype == torch.float32 and x.device.type == "cpu"):
         e = torch.exp(-alpha * x.abs())  # p (1 - p) is the same on both sides of the threshold
         return height * e / (1 + e).square()
-    # A compiled loop on a CPU calls exp as a function, which costs as much as all else in it. Instead: q(y) = 2 cosh(y) - 2 by its
-    # Taylor series at y / 8 and q(2y) = q(y) (q(y) + 4), exact to 1e-5 of its value up to y = 9, where 5e-4 of the peak is left.
-    square, unit = x.square(), (alpha / 8) ** 2
-    series = [2 * unit**k / math.factorial(2 * k) for k in range(1, 5)]
-    q = square * series.pop() + series.pop()
+    # A compiled loop on a CPU calls exp as a function, which costs as much as all else in it. Instead: p(y) = 2 cosh(y) by its
+    # Taylor series at y / 4 and p(2y) = p(y)^2 - 2, exact to 2e-6 of its value up to y = 9, where 5e-4 of the peak is left.
+    square, unit = x.square(), (alpha / 4) ** 2
+    series = [2 * unit**k / math.factorial(2 * k) for k in range(7)]
+    p = square * series.pop() + series.pop()
     while series:
-        q = q * square + series.pop()
-    q = q * square
-    for _ in range(3):
-        q = q * (q + 4)
-    return height / (q + 4)
+        p = p * square + series.pop()
+    return height / (p.square() - 2).square()
 
 
 def rectangular(x: Tensor, width: float = 1.0) -> Tensor:
