@@ -347,7 +347,8 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.exits.measure_exits", lambda *_: {"exits": [], "seconds": []})
     (tmp_path / "runs" / "bench").mkdir(parents=True)
     step = [session(), timed(1, ann=0.2, convolutions=0.1), weighed(1, "ann", 100)]
-    written(tmp_path / "runs" / "bench" / "step.jsonl", step)
+    for name in ("step", "step_over_T"):
+        written(tmp_path / "runs" / "bench" / f"{name}.jsonl", step)
     written(tmp_path / "runs" / "bench" / "objectives.jsonl", [session(), timed(4, sce=0.2), weighed(4, "sce", 100)])
     assert main(words) == 0
     if words[0] in SUITES:

@@ -46,16 +46,12 @@ def kept(cache: Path) -> dict[str, int]:
     return {path.name.partition("-")[0]: path.stat().st_mtime_ns for path in (cache / "spikedistill").iterdir()}
 
 
-def test_the_next_process_loads_what_the_first_compiled_and_does_not_compile(tmp_path):
+def test_the_next_process_loads_what_the_first_compiled_and_what_is_damaged_or_gone_is_compiled_anew(tmp_path):
     first = run(tmp_path)
     before = kept(tmp_path)
     assert before.keys() == {"fire", "gradient_of_block"}
     assert run(tmp_path, "load") == first
     assert kept(tmp_path) == before
-
-
-def test_what_is_damaged_or_gone_is_compiled_anew(tmp_path):
-    first = run(tmp_path)
     for path in (tmp_path / "spikedistill").iterdir():
         if path.name.startswith("fire"):
             path.write_bytes(path.read_bytes()[:1000])
