@@ -54,17 +54,16 @@ def load_or_compile(function: Callable[..., Any], arguments: tuple[Any, ...], ki
         return kept
     with _compiling():
         fused = torch.compile(function, dynamic=True, fullgraph=True, options=dict(_ON_CPU) if on_cpu else None)
-        if not on_cpu or not hasattr(fused, "aot_compile"):
+        # ahead of time, nothing is noticed of globals that change: for functions of this package alone, which read none
+        if file is None or not hasattr(fused, "aot_compile"):
             return _Traced(fused)
         try:
             code = fused.aot_compile((arguments, {}))
-        except (
-            Exception
-        ) as error:  # of a feature that PyTorch calls experimental; what is wrong with the function shows below
+        # of a feature that PyTorch calls experimental; what is wrong with the function itself shows when it is traced
+        except Exception as error:
             logger.debug("%s is not compiled ahead of time: %s", function.__name__, error)
             return _Traced(fused)
-    if file is not None:
-        _save(code, file)
+    _save(code, file)
     return _Loadable(code)
 
 
@@ -139,7 +138,7 @@ def _file_of(function: Callable[..., Any], kind: Any) -> Path | None:
     names = []
     for part in (function, *_leaves(kind)):
         if isinstance(part, FunctionType):
-            if part.__module__.partition(".")[0] != __name__.partition(".")[0] or part.__closure__:
+            if part.__module__.rpartition(".")[0] != __name__.rpartition(".")[0] or part.__closure__:
                 return None
             names.append(f"{part.__module__}.{part.__qualname__}")
         elif part is None or isinstance(part, bool | int | float | str | torch.dtype | torch.device | type):

@@ -88,7 +88,8 @@ def fire_sequence(
     decay, threshold, v_reset, _, _, v_init, _ = options
     run = compiled(_fire) if applies(x) else _fire
     unit = torch.ones_like(scale)
-    return run(x, scale, shift, residual, unit, decay, threshold, v_reset, v_init, for_gradient)
+    blocks = tuple(_block_sizes(len(x))) if for_gradient else ()
+    return run(x, scale, shift, residual, unit, decay, threshold, v_reset, v_init, blocks)
 
 
 def gradient_through_time(
@@ -159,12 +160,11 @@ def _fire(
     threshold: float,
     v_reset: float | None,
     v_init: float,
-    for_gradient: bool,
+    blocks: tuple[int, ...],
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     currents = currents_of(x, scale, shift, residual)
     spikes, _, after = _dynamics(currents, torch.full_like(currents[0], v_init), decay, threshold, v_reset)
-    sizes = _block_sizes(len(x))
-    starts = [after[sum(sizes[:i]) - 1] for i in range(1, len(sizes))] if for_gradient else []
+    starts = [after[sum(blocks[:i]) - 1] for i in range(1, len(blocks))]
     return (
         torch.stack([fired.to(x.dtype) for fired in spikes]),
         pack(spikes, unit),
