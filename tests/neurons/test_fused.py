@@ -51,16 +51,21 @@ def test_spikes_are_equal_and_gradients_too(options, dtype, monkeypatch):
 @pytest.mark.parametrize("T", [2, 3, 5])
 def test_gradients_pass_from_block_to_block(T, monkeypatch):
     """The backward loop takes so many timesteps at a time: one block, two, three of unequal length."""
-    monkeypatch.setattr(fused, "BLOCK", 2)
     torch.manual_seed(0)
     current = torch.randn(T, 2, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(T, 2, 3, dtype=torch.float64)
     grads = []
-    for smallest in (2**60, 0):
+    for smallest, block in (
+        (2**60, 2),
+        (0, 2),
+        (0, 16),
+    ):  # the last would not do with what was compiled for blocks of two
         monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+        monkeypatch.setattr(fused, "BLOCK", block)
         spikes = lif(current, decay=0.9, v_init=0.3)
         grads.append(torch.autograd.grad(spikes, current, weights)[0])
-    torch.testing.assert_close(grads[1], grads[0], rtol=1e-12, atol=1e-14)
+    for found in grads[1:]:
+        torch.testing.assert_close(found, grads[0], rtol=1e-12, atol=1e-14)
 
 
 @needs_compiler
