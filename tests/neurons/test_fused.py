@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from spikedistill.neurons import compiler, eligibility, fused, lif, lif_response
+from spikedistill.neurons import compiler, eligibility, fused, lif, lif_in_bits, lif_response
 from spikedistill.neurons.eligibility import lif_response_in_chunks
 from spikedistill.neurons.packed import PackedSpikes, pack
 from spikedistill.neurons.surrogate import dspike, rectangular, sigmoid
@@ -48,24 +48,22 @@ def test_spikes_are_equal_and_gradients_too(options, dtype, monkeypatch):
 
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("T", [2, 3, 5])
-def test_gradients_pass_from_block_to_block(T, monkeypatch):
-    """The backward loop takes so many timesteps at a time: one block, two, three of unequal length."""
+@pytest.mark.parametrize("T", [8, 9, 17])
+def test_membranes_and_gradients_pass_from_block_to_block(T, monkeypatch):
+    """The loops take so many timesteps at a time: one block, two, three, the last a short one."""
     torch.manual_seed(0)
     current = torch.randn(T, 2, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(T, 2, 3, dtype=torch.float64)
-    grads = []
-    for smallest, block in (
-        (2**60, 2),
-        (0, 2),
-        (0, 16),
-    ):  # the last would not do with what was compiled for blocks of two
+    outcomes = []
+    for smallest, block in ((2**60, 8), (0, 8), (0, 16)):
         monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
         monkeypatch.setattr(fused, "BLOCK", block)
-        spikes = lif(current, decay=0.9, v_init=0.3)
-        grads.append(torch.autograd.grad(spikes, current, weights)[0])
-    for found in grads[1:]:
-        torch.testing.assert_close(found, grads[0], rtol=1e-12, atol=1e-14)
+        spikes, packed = lif_in_bits(current, decay=0.9, v_init=0.3)
+        outcomes.append((spikes, torch.autograd.grad(spikes, current, weights)[0]))
+        assert packed is None or torch.equal(packed.read(0, T, torch.float64), spikes)
+    for spikes, grad in outcomes[1:]:
+        assert torch.equal(spikes, outcomes[0][0])
+        torch.testing.assert_close(grad, outcomes[0][1], rtol=1e-12, atol=1e-14)
 
 
 @needs_compiler
@@ -116,7 +114,7 @@ def test_spikes_of_more_timesteps_than_a_byte_has_bits(monkeypatch):
     residual = packed.read(0, T, torch.float32)
     x, to_spikes, scale, shift = torch.randn(T, 5, 6), torch.randn(T, 5, 6), torch.rand(5, 1), torch.rand(5, 1)
     options, outcomes = (0.5, 1.0, None, False, rectangular, 0.0, False), []
-    for smallest, kept in ((2**60, residual), (0, packed)):
+    for smallest, kept in ((2**60, residual), (0, packed.bits)):
         monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
         spikes, bits, starts = fused.fire_sequence(x, scale, shift, residual, options, for_gradient=True)
         assert torch.equal(PackedSpikes(T, bits).read(0, T, torch.float32), spikes)

@@ -37,7 +37,7 @@ class Residual(nn.Module):
         return self.head((read + y).mean((2, 3)))
 
 
-def outcome(smallest, monkeypatch, gradient, segments=1, dtype=f64, memory_format=torch.contiguous_format):
+def outcome(smallest, monkeypatch, gradient, segments=1, dtype=f64, memory_format=torch.contiguous_format, T=T):
     monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
     torch.manual_seed(0)
     network = Residual().to(dtype=dtype, memory_format=memory_format)
@@ -63,14 +63,13 @@ def test_a_network_computes_what_it_does_without(gradient, segments, monkeypatch
 
 @pytest.mark.parametrize("gradient", ["bptt", "rate"])
 def test_with_the_channels_last_in_memory_too(gradient, monkeypatch):
-    """Backward in two blocks, the second of which finds the residual's spikes in the middle of a byte."""
-    monkeypatch.setattr(fused, "BLOCK", 2)
+    """In two blocks, of 8 timesteps and of one, each of which has a byte of the residual's spikes."""
     kept = []
     keep = fused.gradient_through_time
     monkeypatch.setattr(fused_norm, "gradient_through_time", lambda *a: kept.append(a[1].shape) or keep(*a))
-    fast = outcome(1, monkeypatch, gradient, memory_format=torch.channels_last)
-    assert set(kept) == ({(T, 60, 4)} if gradient == "bptt" else set()), "[T, B * positions, channels]"
-    eager = outcome(2**60, monkeypatch, gradient)
+    fast = outcome(1, monkeypatch, gradient, memory_format=torch.channels_last, T=9)
+    assert set(kept) == ({(9, 60, 4)} if gradient == "bptt" else set()), "[T, B * positions, channels]"
+    eager = outcome(2**60, monkeypatch, gradient, T=9)
     for ours, expected in zip(fast, eager, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
 

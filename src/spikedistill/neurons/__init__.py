@@ -1,9 +1,9 @@
 """Currents to spikes: leaky integrate-and-fire dynamics over a sequence, one step of them, and their surrogate gradients."""
 
 from .compiler import compiler_works
-from .dynamics import are_numbers, lif, lif_step, norm_lif, norm_lif_step
+from .dynamics import are_numbers, lif, lif_in_bits, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
-from .fused_norm import NormalisedCurrent, can_wait, may_wait
+from .fused_norm import NormaliseBatch, NormalisedCurrent, can_wait, may_wait, normalise
 from .modules import LIF
 from .packed import PackedSpikes
 from .surrogate import SURROGATES, Surrogate
@@ -11,6 +11,7 @@ from .surrogate import SURROGATES, Surrogate
 __all__ = [
     "LIF",
     "SURROGATES",
+    "NormaliseBatch",
     "NormalisedCurrent",
     "PackedSpikes",
     "Response",
@@ -19,6 +20,7 @@ __all__ = [
     "can_wait",
     "compiler_works",
     "lif",
+    "lif_in_bits",
     "lif_response",
     "lif_response_in_chunks",
     "lif_step",
@@ -26,4 +28,5 @@ __all__ = [
     "norm_lif",
     "norm_lif_response",
     "norm_lif_step",
+    "normalise",
 ]

@@ -51,6 +51,21 @@ def lif(
     Raises:
         ValueError: for a current without a time axis or of integers, or an option out of its range.
     """
+    options = decay, threshold, v_reset, detach_reset, surrogate, v_init, detach_membrane
+    return lif_in_bits(current, *options)[0]
+
+
+def lif_in_bits(
+    current: Tensor,
+    decay: float | Tensor = 0.5,
+    threshold: float = 1.0,
+    v_reset: float | None = None,
+    detach_reset: bool = False,
+    surrogate: str | Surrogate = "sigmoid",
+    v_init: float | Tensor = 0.0,
+    detach_membrane: bool = False,
+) -> tuple[Tensor, PackedSpikes | None]:
+    """`lif`, and its spikes in bits too, without a graph, where these come along."""
     check_options(decay, threshold)
     if current.ndim == 0 or current.shape[0] == 0 or not current.is_floating_point():
         raise ValueError(
@@ -68,7 +83,7 @@ def lif(
         spikes.append(spikes_t)
         if detach_membrane:
             membrane = membrane.detach()
-    return torch.stack(spikes).to(current.dtype)
+    return torch.stack(spikes).to(current.dtype), None
 
 
 def norm_lif(

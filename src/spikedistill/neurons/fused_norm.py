@@ -29,7 +29,7 @@ class NormalisedCurrent:
         mean, inv_std: `[C]` in float32 or better, without graph.
         batch: whether they are the statistics of x itself, whose gradient then counts.
         residual: of the shape of x; None where there is none.
-        residual_spikes: the residual's spikes in bits, to keep in its place; None where it is something else.
+        residual_spikes: the residual's spikes in bits, to read in its place; None where it is something else.
         again: computes x once more, to be called backward in place of keeping it; None where x is kept.
     """
 
@@ -58,12 +58,8 @@ class NormalisedCurrent:
 
     def value(self) -> Tensor:
         """The currents, for whatever is not a layer of neurons."""
-        mean, var = (None, None) if self.batch else (self.mean, self.inv_std.square().reciprocal() - self.eps)
-        weight, bias = self.weight, self.bias
-        if mean is not None:  # the kernel wants its parameters in the dtype of the statistics
-            weight, bias = (None if part is None else part.to(mean.dtype) for part in (weight, bias))
-        folded = F.batch_norm(self.x.flatten(0, 1), mean, var, weight, bias, self.batch, 0.0, self.eps)
-        out = folded.unflatten(0, self.x.shape[:2])
+        given = self.x, self.weight, self.bias, self.mean, self.inv_std, self.eps
+        out = NormaliseBatch.apply(*given) if self.batch else normalise(*given)
         return out if self.residual is None else out + self.residual
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
@@ -71,6 +67,53 @@ class NormalisedCurrent:
         scale = self.inv_std if self.weight is None else self.inv_std * self.weight.detach()
         shift = -self.mean * scale if self.bias is None else self.bias.detach() - self.mean * scale
         return per_channel(scale, self.x), per_channel(shift, self.x)
+
+
+def normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inv_std: Tensor, eps: float
+) -> Tensor:
+    """weight * (x - mean) * inv_std + bias of `[T, B, C, ...]`."""
+    # the kernel wants its parameters in the dtype of the statistics
+    weight, bias = (None if part is None else part.to(mean.dtype) for part in (weight, bias))
+    folded = F.batch_norm(x.flatten(0, 1), mean, inv_std.square().reciprocal() - eps, weight, bias, False, 0.0, eps)
+    return folded.unflatten(0, x.shape[:2])
+
+
+class NormaliseBatch(torch.autograd.Function):
+    """`normalise`, where the statistics are those of x and its gradient goes through them too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inv_std: Tensor, eps: float
+    ) -> Tensor:
+        ctx.eps, ctx.affine = eps, bias is not None
+        ctx.save_for_backward(x, None if weight is None else weight.to(mean.dtype), mean, inv_std)
+        return normalise(x, weight, bias, mean, inv_std, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inv_std = ctx.saved_tensors
+        needed = ctx.needs_input_grad[0], ctx.affine
+        return *gradient_of_norm(grads[0], x, weight, mean, inv_std, ctx.eps, *needed), None, None, None
+
+
+def gradient_of_norm(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    inv_std: Tensor,
+    eps: float,
+    for_x: bool,
+    for_bias: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients to x, weight and bias of a batch-norm whose statistics are those of x, all tensors `[T, B, C, ...]` or `[C]`."""
+    to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+        grad.flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, eps,
+        [for_x, weight is not None, for_bias],
+    )  # fmt: skip
+    return None if to_x is None else to_x.view(x.shape), to_weight, to_bias
 
 
 def can_wait(x: Tensor, times: int = 1) -> bool:
@@ -129,23 +172,24 @@ class _NormLIF(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         scale, shift = current.scale_and_shift()
         for_gradient = any(ctx.needs_input_grad)
-        spikes, bits, starts = fire_sequence(
-            as_stored(x, x),
-            scale,
-            shift,
-            None if residual is None else as_stored(residual, x),
-            options,
-            for_gradient=for_gradient,
-        )
+        packed = current.residual_spikes
+        kept = residual if packed is None else packed.bits
+        stored = None if kept is None else as_stored(kept, x)
+        spikes, bits, starts = fire_sequence(as_stored(x, x), scale, shift, stored, options, for_gradient=for_gradient)
         bits = as_shown(bits, x)
         ctx.mark_non_differentiable(bits)
         if for_gradient:
-            packed = current.residual_spikes
-            kept = residual if packed is None else packed.bits
             precise = None if weight is None else weight.to(scale.dtype)
             ctx.again = current.again
             ctx.save_for_backward(
-                x if current.again is None else None, precise, current.mean, current.inv_std, scale, shift, kept, starts
+                x if current.again is None else None,
+                precise,
+                current.mean,
+                current.inv_std,
+                scale,
+                shift,
+                kept,
+                *starts,
             )
             ctx.options, ctx.eps, ctx.affine = options, current.eps, bias is not None
         return as_shown(spikes, x), bits
@@ -153,17 +197,12 @@ class _NormLIF(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inv_std, scale, shift, kept, starts = ctx.saved_tensors
+        x, weight, mean, inv_std, scale, shift, kept, *starts = ctx.saved_tensors
         if ctx.again is not None:
             x = ctx.again()
-        residual: Tensor | PackedSpikes | None = None if kept is None else as_stored(kept, x)
-        if kept is not None and kept.dtype == torch.uint8:
-            residual = PackedSpikes(len(x), as_stored(kept, x))
         stored, grad = as_stored(x, x), as_stored(grads[0], x)
-        to_current = as_shown(gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.options), x)
-        to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
-            to_current.flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, ctx.eps,
-            [ctx.needs_input_grad[0], weight is not None, ctx.affine],
-        )  # fmt: skip
+        more = None if kept is None else as_stored(kept, x)
+        to_current = as_shown(gradient_through_time(grad, stored, scale, shift, more, starts, ctx.options), x)
+        needed = ctx.needs_input_grad[0], ctx.affine
         to_residual = to_current if ctx.needs_input_grad[3] else None
-        return None if to_x is None else to_x.view(x.shape), to_weight, to_bias, to_residual, None, None
+        return *gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed), to_residual, None, None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..neurons import NormaliseBatch, normalise
 from .signal import fold_time
 
 
@@ -152,9 +153,7 @@ def batch_norm_rates(
         return normalised, fold_time(F.batch_norm, rates, *call)
     mean, inv_std = batch_statistics(spikes, call)
     with torch.no_grad():
-        var = inv_std.square().reciprocal() - call.eps
-        affine = in_precision_of(mean, call.weight, call.bias)
-        normalised = fold_time(F.batch_norm, spikes, mean, var, *affine, False, 0.0, call.eps)
+        normalised = normalise(spikes, call.weight, call.bias, mean, inv_std, call.eps)
     return normalised, normalise_rates(rates, lengths, mean, inv_std, spikes.numel() // spikes.shape[2], call)
 
 
@@ -164,34 +163,6 @@ def normalise_rates(
     """Segment means `[m, B, C, ...]` normalised by statistics of `count` values a channel, their gradient through the means."""
     if len(set(lengths)) == 1:
         # each mean has the same share in the statistics, as each value of an ordinary batch: torch's kernels do it
-        return _NormaliseAlike.apply(rates, call.weight, call.bias, mean, inv_std, call.eps)
+        return NormaliseBatch.apply(rates, call.weight, call.bias, mean, inv_std, call.eps)
     share = torch.tensor(lengths, dtype=mean.dtype, device=mean.device) / count
     return Normalise.apply(rates, call.weight, call.bias, mean, inv_std, share, lambda sums: sums)
-
-
-def in_precision_of(mean: Tensor, *parts: Tensor | None) -> list[Tensor | None]:
-    """Parameters in the dtype of the statistics, as the kernels want them where a whole network is in half precision."""
-    return [None if part is None else part.to(mean.dtype) for part in parts]
-
-
-class _NormaliseAlike(torch.autograd.Function):
-    """`Normalise` within one process where all segments are equally long."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inv_std: Tensor, eps: float
-    ) -> Tensor:
-        ctx.eps, ctx.affine = eps, (weight is not None, bias is not None)
-        weight, bias = in_precision_of(mean, weight, bias)
-        ctx.save_for_backward(x, weight, mean, inv_std)
-        return fold_time(F.batch_norm, x, mean, inv_std.square().reciprocal() - eps, weight, bias, False, 0.0, eps)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inv_std = ctx.saved_tensors
-        mask = [ctx.needs_input_grad[0], *ctx.affine]
-        to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
-            grads[0].flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, ctx.eps, mask
-        )
-        return None if to_x is None else to_x.view(x.shape), to_weight, to_bias, None, None, None

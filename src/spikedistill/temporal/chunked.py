@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..neurons import PackedSpikes, Response, lif_response_in_chunks
-from .batch_norm import BatchNormCall, in_precision_of, normalise_rates
+from ..neurons import PackedSpikes, Response, lif_response_in_chunks, normalise
+from .batch_norm import BatchNormCall, normalise_rates
 from .operations import SUMS
 from .rate import Rate
-from .signal import fold_time, map_over_time, replace_signals, signals_in
+from .signal import map_over_time, replace_signals, signals_in
 
 
 class Moments(NamedTuple):
@@ -200,10 +199,11 @@ class ChunkedRate(Rate):
                 call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
                 unbiased = (moments.deviations / max(count - 1, 1)).to(call.running_var.dtype)
                 call.running_var.lerp_(unbiased, call.momentum)
-        weight, bias = (p if p is None else p.detach() for p in in_precision_of(mean, call.weight, call.bias))
-        frozen = BatchNormCall(mean, var, weight, bias, False, 0.0, call.eps)
-        rates = normalise_rates(self._rates, self._lengths, mean, (var + call.eps).rsqrt(), count, call)
-        return self.like(Values(lambda start, stop: fold_time(F.batch_norm, source.read(start, stop), *frozen)), rates)
+        inv_std = (var + call.eps).rsqrt()
+        weight, bias = (part if part is None else part.detach() for part in (call.weight, call.bias))
+        given = weight, bias, mean, inv_std, call.eps
+        rates = normalise_rates(self._rates, self._lengths, mean, inv_std, count, call)
+        return self.like(Values(lambda start, stop: normalise(source.read(start, stop), *given)), rates)
 
 
 class _Means:

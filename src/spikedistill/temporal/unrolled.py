@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, PackedSpikes, are_numbers, can_wait, lif, may_wait, norm_lif
+from ..neurons import NormalisedCurrent, PackedSpikes, are_numbers, can_wait, lif_in_bits, may_wait, norm_lif
 from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics
 from .dropout import dropout_arguments, dropout_scale_shift
 from .given import given_linear
@@ -74,7 +74,7 @@ class Unrolled(Signal):
         if isinstance(self._held, NormalisedCurrent) and are_numbers(dynamics["decay"], dynamics["v_init"]):
             spikes, packed = norm_lif(self._held, **dynamics)
             return self._with(spikes, packed)
-        return self._with(lif(self.over_time(), **dynamics))
+        return self._with(*lif_in_bits(self.over_time(), **dynamics))
 
     def normalise(self, norm: Any) -> Self:
         self.keep_graph(type(norm).__name__)
@@ -82,7 +82,8 @@ class Unrolled(Signal):
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in ADDITIONS and len(args) == 2 and not kwargs:
-            waiting = sum_in_waiting(*args, lambda signal: signal._values)
+            # spikes in bits alone: loops that read other sums would have to be compiled too, for the few layers that have them
+            waiting = sum_in_waiting(*args, lambda signal: None if signal._packed is None else signal._values)
             if waiting is not None:
                 return self._with(waiting)
         if name in PER_TIMESTEP:
