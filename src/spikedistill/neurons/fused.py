@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from .compiler import applies, compiled
 from .memory_format import as_shown, as_stored, per_channel
-from .packed import PackedSpikes, pack, unpack
+from .packed import PackedSpikes, pack
 from .surrogate import Surrogate
 
 # Timesteps of a block, at most; a multiple of 8, the timesteps in a byte of spikes.
@@ -76,7 +76,7 @@ def fire_sequence(
     Args:
         x: `[T, ...]` as stored; the currents are x * scale + shift + residual.
         scale, shift: what broadcasts over a timestep of x.
-        residual: like x, or its spikes in bits, or None.
+        residual: like x, or None.
         options: decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane.
 
     Returns:
@@ -84,16 +84,21 @@ def fire_sequence(
     """
     decay, threshold, v_reset, _, _, v_init, _ = options
     run: Callable[..., Any] = compiled(_fire) if applies(x) else _fire
-    spikes, unit = torch.empty_like(x), torch.ones_like(scale)
-    membrane: Any = _of_one_timestep(x, scale.dtype, v_init)
-    bits: list[Tensor] = []
+    unit = torch.ones_like(scale)
+    if len(x) <= BLOCK:
+        spikes, bits, _ = run(None, x, scale, shift, residual, unit, v_init, decay, threshold, v_reset)
+        return spikes, bits, []
+    spikes, membrane = torch.empty_like(x), torch.full_like(x[0], v_init, dtype=scale.dtype)
+    words: list[Tensor] = []
     starts: list[Tensor] = []
-    for out, part, more in zip(*(_blocks(each, len(x)) for each in (spikes, x, residual)), strict=True):
-        if for_gradient and bits:
+    for first in range(0, len(x), BLOCK):
+        if for_gradient and words:
             starts.append(membrane)
-        packed, membrane = run(out.unbind(0), part, scale, shift, more, unit, membrane, decay, threshold, v_reset)
-        bits.append(packed)
-    return spikes, bits[0] if len(bits) == 1 else torch.cat(bits), starts
+        out, part = (each[first : first + BLOCK] for each in (spikes, x))
+        more = None if residual is None else residual[first : first + BLOCK]
+        _, word, membrane = run(out.unbind(0), part, scale, shift, more, unit, membrane, decay, threshold, v_reset)
+        words.append(word)
+    return spikes, torch.cat(words), starts
 
 
 def gradient_through_time(
@@ -101,33 +106,36 @@ def gradient_through_time(
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
-    residual: Tensor | None,
+    residual: Tensor | PackedSpikes | None,
     starts: Sequence[Tensor],
     options: tuple[Any, ...],
 ) -> Tensor:
-    """Gradient to the currents, like x, from that to the spikes; the other arguments as `fire_sequence` took and returned them."""
+    """Gradient to the currents, like x, from that to the spikes; the other arguments as `fire_sequence` took and returned them.
+
+    Args:
+        residual: may also be given as its spikes in bits.
+    """
     *numbers, v_init, detach_membrane = options
     run: Callable[..., Any] = compiled(_gradient_of_block) if applies(x) else _gradient_of_block
-    to_current, unit = torch.empty_like(grad), torch.ones_like(scale)
-    membranes = [_of_one_timestep(x, scale.dtype, v_init), *starts]
-    ahead = torch.zeros_like(starts[0]) if starts else None
-    parts = zip(*(_blocks(each, len(x)) for each in (to_current, grad, x, residual)), membranes, strict=True)
-    for out, grad_part, x_part, more, membrane in reversed(list(parts)):
-        outs = out.unbind(0)
-        ahead = run(outs, grad_part, x_part, scale, shift, more, unit, membrane, ahead, *numbers, detach_membrane)
+    unit = torch.ones_like(scale)
+
+    def part_of_residual(first: int, stop: int) -> Tensor | None:
+        if isinstance(residual, PackedSpikes):
+            return residual.read(first, stop, x.dtype)
+        return None if residual is None else residual[first:stop]
+
+    if not starts:
+        more = part_of_residual(0, len(x))
+        return run(None, grad, x, scale, shift, more, unit, v_init, None, *numbers, detach_membrane)[0]
+    # the loop of the first and last block is that of the others
+    membranes, ahead = [torch.full_like(starts[0], v_init), *starts], torch.zeros_like(starts[0])
+    to_current = torch.empty_like(grad)
+    for first in reversed(range(0, len(x), BLOCK)):
+        stop = min(first + BLOCK, len(x))
+        out, grad_part, x_part = (each[first:stop] for each in (to_current, grad, x))
+        given = out.unbind(0), grad_part, x_part, scale, shift, part_of_residual(first, stop), unit, membranes.pop()
+        _, ahead = run(*given, ahead, *numbers, detach_membrane)
     return to_current
-
-
-def _of_one_timestep(x: Tensor, dtype: torch.dtype, value: float) -> float | Tensor:
-    """The value, for every neuron where there are several blocks: the loop of the first is then that of the others."""
-    return value if len(x) <= BLOCK else torch.full_like(x[0], value, dtype=dtype)
-
-
-def _blocks(sequence: Tensor | None, timesteps: int) -> Sequence[Any]:
-    """The parts of a sequence, or of its spikes in bits."""
-    if sequence is None:
-        return [None] * -(-timesteps // BLOCK)
-    return sequence.split(BLOCK // 8 if sequence.dtype == torch.uint8 else BLOCK)
 
 
 def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
@@ -136,18 +144,16 @@ def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None
     Args:
         x: `[T, ...]` as stored.
         scale, shift: what broadcasts over a timestep of x.
-        residual: like x, or its spikes in bits, or None.
+        residual: like x, or None.
     """
     scaled = [x_t.to(scale.dtype) * scale + shift for x_t in x.unbind(0)]
     if residual is None:
         return scaled
-    packed = residual.dtype == torch.uint8
-    more = unpack(residual, 0, len(x), scale.dtype) if packed else residual.unbind(0)
-    return [one + more_t.to(scale.dtype) for one, more_t in zip(scaled, more, strict=True)]
+    return [one + more.to(scale.dtype) for one, more in zip(scaled, residual.unbind(0), strict=True)]
 
 
 def _fire(
-    spikes: Sequence[Tensor],
+    into: Sequence[Tensor] | None,
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
@@ -157,22 +163,21 @@ def _fire(
     decay: float,
     threshold: float,
     v_reset: float | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Spikes of a block of timesteps, written where they belong.
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Spikes of a block of timesteps.
 
     Args:
-        spikes: of each timestep, to be written.
+        into: where those of each timestep shall be written, None for a tensor of their own.
         unit: ones like the scale.
         membrane: that before the first timestep.
 
     Returns:
-        The spikes in bits; the membrane after the last timestep, None where that before the first was a number.
+        The spikes, like x; the same in bits; the membrane after the last timestep, None where that before the first was a number.
     """
     currents = currents_of(x, scale, shift, residual)
     fired, _, after = _dynamics(currents, _like(currents[0], membrane), decay, threshold, v_reset)
-    for out, fired_t in zip(spikes, fired, strict=True):
-        out.copy_(fired_t)
-    return pack(fired, unit), after[-1] if isinstance(membrane, Tensor) else None
+    spikes = _joined(fired, x.dtype, into)
+    return spikes, pack(fired, unit), after[-1] if isinstance(membrane, Tensor) else None
 
 
 def fire_once(
@@ -208,7 +213,7 @@ def _dynamics(
 
 
 def _gradient_of_block(
-    to_current: Sequence[Tensor],
+    into: Sequence[Tensor] | None,
     grad: Tensor,
     x: Tensor,
     scale: Tensor,
@@ -223,30 +228,41 @@ def _gradient_of_block(
     detach_reset: bool,
     derivative: Surrogate,
     detach_membrane: bool,
-) -> Tensor | None:
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradient to the currents of a block of timesteps: the membranes once more, then the chain rule backwards through time.
 
     Args:
-        to_current: that gradient of each timestep, to be written.
+        into: where that of each timestep shall be written, None for a tensor of their own.
         unit: ones like the scale.
         membrane: that before the first timestep.
         ahead: gradient to the membrane after the last, None where there is nothing ahead.
 
     Returns:
-        The gradient to the membrane before the first timestep; None where there is nothing ahead, and so nothing behind.
+        That gradient, like x; the one to the membrane before the first timestep, None where there is nothing ahead, and so
+        nothing behind.
     """
     currents = currents_of(x, scale, shift, residual)
     _, before, _ = _dynamics(currents, _like(currents[0], membrane), decay, threshold, v_reset)
     to_membrane = torch.zeros_like(before[0]) if ahead is None else ahead
-    for out, grad_t, u_t in zip(to_current[::-1], grad.unbind(0)[::-1], before[::-1], strict=True):
+    found = []
+    for grad_t, u_t in zip(grad.unbind(0)[::-1], before[::-1], strict=True):
         to_spikes, distance = grad_t.to(u_t.dtype), u_t - threshold
         if not detach_reset:
             to_spikes = to_spikes + to_membrane * (-threshold if v_reset is None else v_reset - u_t)
         survives = to_membrane if v_reset is None else torch.where(distance >= 0, 0.0, to_membrane)
         to_u = survives + to_spikes * (derivative(distance) * unit)
-        out.copy_(to_u)
+        found.append(to_u)
         to_membrane = torch.zeros_like(to_u) if detach_membrane else decay * to_u
-    return None if ahead is None else to_membrane
+    return _joined(found[::-1], grad.dtype, into), None if ahead is None else to_membrane
+
+
+def _joined(values: list[Tensor], dtype: torch.dtype, into: Sequence[Tensor] | None) -> Tensor | None:
+    """Values of some timesteps in one tensor; None where they are written into given ones."""
+    if into is None:
+        return torch.stack([value.to(dtype) for value in values])
+    for out, value in zip(into, values, strict=True):
+        out.copy_(value)
+    return None
 
 
 def _like(current: Tensor, membrane: float | Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class NormalisedCurrent:
         mean, inv_std: `[C]` in float32 or better, without graph.
         batch: whether they are the statistics of x itself, whose gradient then counts.
         residual: of the shape of x; None where there is none.
-        residual_spikes: the residual's spikes in bits, to read in its place; None where it is something else.
+        residual_spikes: the residual's spikes in bits, to keep in its place; None where it is something else.
         again: computes x once more, to be called backward in place of keeping it; None where x is kept.
     """
 
@@ -172,13 +172,13 @@ class _NormLIF(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         scale, shift = current.scale_and_shift()
         for_gradient = any(ctx.needs_input_grad)
-        packed = current.residual_spikes
-        kept = residual if packed is None else packed.bits
-        stored = None if kept is None else as_stored(kept, x)
+        stored = None if residual is None else as_stored(residual, x)
         spikes, bits, starts = fire_sequence(as_stored(x, x), scale, shift, stored, options, for_gradient=for_gradient)
         bits = as_shown(bits, x)
         ctx.mark_non_differentiable(bits)
         if for_gradient:
+            packed = current.residual_spikes
+            kept = residual if packed is None else packed.bits
             precise = None if weight is None else weight.to(scale.dtype)
             ctx.again = current.again
             ctx.save_for_backward(
@@ -202,7 +202,8 @@ class _NormLIF(torch.autograd.Function):
             x = ctx.again()
         stored, grad = as_stored(x, x), as_stored(grads[0], x)
         more = None if kept is None else as_stored(kept, x)
-        to_current = as_shown(gradient_through_time(grad, stored, scale, shift, more, starts, ctx.options), x)
+        residual = PackedSpikes(len(x), more) if more is not None and more.dtype == torch.uint8 else more
+        to_current = as_shown(gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.options), x)
         needed = ctx.needs_input_grad[0], ctx.affine
         to_residual = to_current if ctx.needs_input_grad[3] else None
         return *gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed), to_residual, None, None

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compiler import applies, compiled
 from .memory_format import as_shown, as_stored
 
 
@@ -36,10 +35,12 @@ class PackedSpikes:
 
     def read(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Zeros and ones `[stop - start, B, ...]`."""
-        first, count = start // 8, stop - start
-        run = compiled(_unpacked) if applies(self.bits, times=count) else _unpacked
-        bits = as_stored(self.bits[first : -(-stop // 8)], self.bits)
-        return as_shown(run(bits, start - 8 * first, count, dtype), self.bits)
+        bits = as_stored(self.bits, self.bits)
+        spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype, device=bits.device)
+        for out, t in zip(spikes.unbind(0), range(start, stop), strict=True):
+            # a loop over bytes alone is fast; a compiled one that mixes them with numbers is not
+            out.copy_((bits[t // 8] & (1 << t % 8)).ne_(0))
+        return as_shown(spikes, self.bits)
 
     def padded(self, sizes: list[int]) -> Self:
         """With neurons that never fire around them, as `torch.nn.functional.pad` takes their sizes."""
@@ -56,13 +57,3 @@ def pack(spikes: Sequence[Tensor], unit: Tensor | float = 1.0) -> Tensor:
     groups = [spikes[first : first + 8] for first in range(0, len(spikes), 8)]
     sums = [functools.reduce(torch.add, [fired * 2.0**t for t, fired in enumerate(group)]) for group in groups]
     return torch.stack([(total * unit).to(torch.uint8) for total in sums])
-
-
-def unpack(bits: Tensor, first: int, count: int, dtype: torch.dtype) -> list[Tensor]:
-    """The zeros and ones `[B, ...]` of each of `count` timesteps from bit `first` on."""
-    words = [byte.to(torch.int32) for byte in bits.unbind(0)]  # processors shift no bytes
-    return [((words[t // 8] >> (t % 8)) & 1).to(dtype) for t in range(first, first + count)]
-
-
-def _unpacked(bits: Tensor, first: int, count: int, dtype: torch.dtype) -> Tensor:
-    return torch.stack(unpack(bits, first, count, dtype))

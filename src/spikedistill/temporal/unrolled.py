@@ -82,8 +82,7 @@ class Unrolled(Signal):
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in ADDITIONS and len(args) == 2 and not kwargs:
-            # spikes in bits alone: loops that read other sums would have to be compiled too, for the few layers that have them
-            waiting = sum_in_waiting(*args, lambda signal: None if signal._packed is None else signal._values)
+            waiting = sum_in_waiting(*args, lambda signal: signal._values)
             if waiting is not None:
                 return self._with(waiting)
         if name in PER_TIMESTEP:

@@ -8,12 +8,12 @@ from torch import Tensor
 from ..neurons import NormalisedCurrent
 
 
-def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor | None]) -> NormalisedCurrent | None:
+def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor]) -> NormalisedCurrent | None:
     """A signal whose batch-norm waits plus another of its kind, shape and length; None for any other sum.
 
     Args:
         one, other: the summands.
-        values: the exact values of a signal, computed if they have waited; None where it shall not be waited with.
+        values: the exact values of a signal, computed if they have waited.
     """
     if type(one) is not type(other) or one.shape != other.shape:
         return None
@@ -23,6 +23,6 @@ def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor | None])
     if not isinstance(waiting, NormalisedCurrent) or waiting.residual is not None:
         return None
     residual = values(other)
-    if residual is None or residual.shape != waiting.x.shape or residual.dtype != waiting.x.dtype:
+    if residual.shape != waiting.x.shape or residual.dtype != waiting.x.dtype:
         return None
     return waiting.plus(residual, getattr(other, "_packed", None))
