@@ -14,9 +14,11 @@ from spikedistill.neurons.compiled_code import kind_of
 pytestmark = pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler")
 
 SCRIPT = """
-import sys, torch
+import sys, torch, warnings
 from spikedistill.neurons import compiler, fused, lif
 from spikedistill.neurons.surrogate import arctan
+
+warnings.simplefilter("error")  # as strict users have it: the compiler's own parts warn
 
 how, what = sys.argv[1:]
 if how == "load":

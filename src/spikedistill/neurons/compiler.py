@@ -58,13 +58,20 @@ def _give_up() -> None:
 def compiler_works() -> bool:
     """Whether `torch.compile` works on this machine; where it does not, one log line says so."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the compiler's own parts
+        with _without_warnings():
             torch.compile(_probe)(torch.zeros(2))
     except Exception as error:
         logger.warning("torch.compile does not work here, so LIF layers run without it: %s", str(error).splitlines()[0])
         return False
     return True
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without those of the compiler's own parts, which some take for errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _probe(x: Tensor) -> Tensor:
@@ -98,8 +105,9 @@ class CompiledLoop:
                 if version.takes(plain):
                     return version(*plain)
             try:
-                version = load_or_compile(self.function, plain, kind)
-                result = version(*plain)
+                with _without_warnings():
+                    version = load_or_compile(self.function, plain, kind)
+                    result = version(*plain)
             except Exception:
                 if compiler_works():
                     raise
