@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from spikedistill.neurons import compiler, eligibility, fused, lif, lif_in_bits, lif_response
+from spikedistill.neurons import LIF, compiler, eligibility, fused, lif, lif_in_bits, lif_response
 from spikedistill.neurons.eligibility import lif_response_in_chunks
 from spikedistill.neurons.packed import PackedSpikes, pack
 from spikedistill.neurons.surrogate import dspike, rectangular, sigmoid
@@ -58,12 +58,24 @@ def test_membranes_and_gradients_pass_from_block_to_block(T, monkeypatch):
     for smallest, block in ((2**60, 8), (0, 8), (0, 16)):
         monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
         monkeypatch.setattr(fused, "BLOCK", block)
-        spikes, packed = lif_in_bits(current, decay=0.9, v_init=0.3)
+        spikes, packed = lif_in_bits(
+            current, **LIF().dynamics(2) | {"decay": 0.9, "v_init": 0.3, "detach_membrane": False}
+        )
         outcomes.append((spikes, torch.autograd.grad(spikes, current, weights)[0]))
         assert packed is None or torch.equal(packed.read(0, T, torch.float64), spikes)
     for spikes, grad in outcomes[1:]:
         assert torch.equal(spikes, outcomes[0][0])
         torch.testing.assert_close(grad, outcomes[0][1], rtol=1e-12, atol=1e-14)
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")
+def test_all_blocks_of_one_size_take_the_same_code(monkeypatch):
+    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
+    loops = [compiler.compiled(loop).versions for loop in (fused._fire, fused._gradient_of_block)]
+    before = [sum(map(len, versions.values())) for versions in loops]
+    lif(torch.randn(24, 2, 3, requires_grad=True), decay=0.3).sum().backward()
+    assert [sum(map(len, versions.values())) for versions in loops] == [count + 1 for count in before]
 
 
 @needs_compiler

@@ -227,3 +227,12 @@ def test_one_timestep_at_a_time_is_the_whole_sequence(memory_format, monkeypatch
         with pytest.raises(ValueError, match=r"the state is \[2, 4, 6, 5\], the current \[1, 4, 6, 5\]"):
             model.step(x[0, :1], state)
     assert whole.std() > 1e-3
+
+
+def test_a_second_derivative_through_spikes_in_bits_is_refused_rather_than_lost(monkeypatch):
+    """Without a batch-norm too: the spikes of plain neurons are kept in bits as well."""
+    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), LIF(threshold=0.1), nn.Conv2d(2, 2, 1))
+    logits = temporal(network)(torch.randn(2, 2, 1, 6, 6))
+    with pytest.raises(RuntimeError, match="create_graph=True .* first-order gradients alone"):
+        torch.autograd.grad(logits.square().sum(), network[2].weight, create_graph=True)

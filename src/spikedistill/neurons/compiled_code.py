@@ -8,14 +8,16 @@ import functools
 import hashlib
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 logger = logging.getLogger("spikedistill")
 
@@ -58,13 +60,18 @@ def load_or_compile(function: Callable[..., Any], arguments: tuple[Any, ...], ki
         if file is None or not hasattr(fused, "aot_compile"):
             return _Traced(fused)
         try:
-            code = fused.aot_compile((arguments, {}))
+            code = fused.aot_compile((pytree.tree_map_only(Tensor, _stand_in, arguments), {}))
         # of a feature that PyTorch calls experimental; what is wrong with the function itself shows when it is traced
         except Exception as error:
             logger.debug("%s is not compiled ahead of time: %s", function.__name__, error)
             return _Traced(fused)
     _save(code, file)
     return _Loadable(code)
+
+
+def _stand_in(value: Tensor) -> Tensor:
+    """A tensor like this that is no part of another: code would be compiled for its place in there too."""
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
 
 
 class _Traced:
@@ -95,6 +102,14 @@ class _Loadable:
         return self.code(*arguments)
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Without those of the compiler's own parts, which some take for errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _compiling() -> ExitStack:
     """PyTorch's settings while something is compiled."""
     from torch.fx.experimental import _config as shapes
@@ -102,6 +117,7 @@ def _compiling() -> ExitStack:
     # every T is a loop of its own: more of them than PyTorch expects of one function; and options are written into it, because
     # numbers that may change would be traced twice
     settings = ExitStack()
+    settings.enter_context(without_warnings())
     settings.enter_context(torch._dynamo.config.patch(recompile_limit=256, specialize_float=True))
     # sizes that happen to be equal would be compiled for
     settings.enter_context(shapes.patch(use_duck_shape=False))  # type: ignore[attr-defined]

@@ -7,7 +7,6 @@ without a C++ compiler and networks that are compiled as a whole use it.
 
 import functools
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from .compiled_code import Version, kind_of, load_or_compile
+from .compiled_code import Version, kind_of, load_or_compile, without_warnings
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**19
@@ -58,20 +57,12 @@ def _give_up() -> None:
 def compiler_works() -> bool:
     """Whether `torch.compile` works on this machine; where it does not, one log line says so."""
     try:
-        with _without_warnings():
+        with without_warnings():
             torch.compile(_probe)(torch.zeros(2))
     except Exception as error:
         logger.warning("torch.compile does not work here, so LIF layers run without it: %s", str(error).splitlines()[0])
         return False
     return True
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Without those of the compiler's own parts, which some take for errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _probe(x: Tensor) -> Tensor:
@@ -105,7 +96,7 @@ class CompiledLoop:
                 if version.takes(plain):
                     return version(*plain)
             try:
-                with _without_warnings():
+                with without_warnings():
                     version = load_or_compile(self.function, plain, kind)
                     result = version(*plain)
             except Exception:

@@ -51,19 +51,29 @@ def lif(
     Raises:
         ValueError: for a current without a time axis or of integers, or an option out of its range.
     """
-    options = decay, threshold, v_reset, detach_reset, surrogate, v_init, detach_membrane
-    return lif_in_bits(current, *options)[0]
+    spikes, _ = lif_in_bits(
+        current,
+        decay=decay,
+        threshold=threshold,
+        v_reset=v_reset,
+        detach_reset=detach_reset,
+        surrogate=surrogate,
+        v_init=v_init,
+        detach_membrane=detach_membrane,
+    )
+    return spikes
 
 
 def lif_in_bits(
     current: Tensor,
-    decay: float | Tensor = 0.5,
-    threshold: float = 1.0,
-    v_reset: float | None = None,
-    detach_reset: bool = False,
-    surrogate: str | Surrogate = "sigmoid",
-    v_init: float | Tensor = 0.0,
-    detach_membrane: bool = False,
+    *,
+    decay: float | Tensor,
+    threshold: float,
+    v_reset: float | None,
+    detach_reset: bool,
+    surrogate: str | Surrogate,
+    v_init: float | Tensor,
+    detach_membrane: bool,
 ) -> tuple[Tensor, PackedSpikes | None]:
     """`lif`, and its spikes in bits too, without a graph, where these come along."""
     check_options(decay, threshold)

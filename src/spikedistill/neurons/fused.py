@@ -1,7 +1,7 @@
-"""The dynamics of a whole sequence as one loop forward and one backward, to be compiled: each reads and writes every timestep once.
+"""The dynamics of a sequence as a loop forward and one backward, to be compiled: each reads and writes every timestep once.
 
-The loops run on sequences as they lie in memory (`memory_format.py`), a block of timesteps at a time: more would overflow the
-registers, and the same neurons at many timesteps, read side by side, the cache. Backward, a block's membranes are computed again.
+The loops run on sequences as they lie in memory (`memory_format.py`), a block of timesteps at a time: registers hold no more, and a
+neuron at many timesteps has its places in the same few lines of a cache. Backward, a block's membranes are computed again.
 
 The compiler joins loops over the same axes alone, others go through memory: a unit, ones like the scale, gives every value the axes
 of the scale.
@@ -133,8 +133,11 @@ def gradient_through_time(
     for first in reversed(range(0, len(x), BLOCK)):
         stop = min(first + BLOCK, len(x))
         out, grad_part, x_part = (each[first:stop] for each in (to_current, grad, x))
-        given = out.unbind(0), grad_part, x_part, scale, shift, part_of_residual(first, stop), unit, membranes.pop()
-        _, ahead = run(*given, ahead, *numbers, detach_membrane)
+        into, start = out.unbind(0), membranes.pop()
+        _, ahead = run(
+            into, grad_part, x_part, scale, shift, part_of_residual(first, stop), unit, start, ahead,
+            *numbers, detach_membrane,
+        )  # fmt: skip
     return to_current
 
 
@@ -175,7 +178,7 @@ def _fire(
         The spikes, like x; the same in bits; the membrane after the last timestep, None where that before the first was a number.
     """
     currents = currents_of(x, scale, shift, residual)
-    fired, _, after = _dynamics(currents, _like(currents[0], membrane), decay, threshold, v_reset)
+    fired, _, after = _dynamics(currents, _start(membrane, currents[0]), decay, threshold, v_reset)
     spikes = _joined(fired, x.dtype, into)
     return spikes, pack(fired, unit), after[-1] if isinstance(membrane, Tensor) else None
 
@@ -242,7 +245,7 @@ def _gradient_of_block(
         nothing behind.
     """
     currents = currents_of(x, scale, shift, residual)
-    _, before, _ = _dynamics(currents, _like(currents[0], membrane), decay, threshold, v_reset)
+    _, before, _ = _dynamics(currents, _start(membrane, currents[0]), decay, threshold, v_reset)
     to_membrane = torch.zeros_like(before[0]) if ahead is None else ahead
     found = []
     for grad_t, u_t in zip(grad.unbind(0)[::-1], before[::-1], strict=True):
@@ -265,5 +268,5 @@ def _joined(values: list[Tensor], dtype: torch.dtype, into: Sequence[Tensor] | N
     return None
 
 
-def _like(current: Tensor, membrane: float | Tensor) -> Tensor:
+def _start(membrane: float | Tensor, current: Tensor) -> Tensor:
     return membrane if isinstance(membrane, Tensor) else torch.full_like(current, membrane)

@@ -80,7 +80,7 @@ def normalise(
 
 
 class NormaliseBatch(torch.autograd.Function):
-    """`normalise`, where the statistics are those of x and its gradient goes through them too."""
+    """`normalise`, with the gradient through the statistics too, in which every value of x has the same share."""
 
     @staticmethod
     def forward(
@@ -108,7 +108,7 @@ def gradient_of_norm(
     for_x: bool,
     for_bias: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients to x, weight and bias of a batch-norm whose statistics are those of x, all tensors `[T, B, C, ...]` or `[C]`."""
+    """Gradients to x, weight and bias of such a batch-norm, all tensors `[T, B, C, ...]` or `[C]`."""
     to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
         grad.flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, eps,
         [for_x, weight is not None, for_bias],

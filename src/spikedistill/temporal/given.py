@@ -62,10 +62,19 @@ def _keep(ctx: Any, x: Tensor, kept: PackedSpikes | None, weight: Tensor) -> Non
 
 
 def _kept(ctx: Any) -> tuple[Tensor, Tensor]:
-    """Input and weight again, both in the dtype of the weight."""
+    """Input and weight again, both in the dtype of the weight.
+
+    Raises:
+        RuntimeError: where the gradient shall have a graph itself, which spikes in bits have none of.
+    """
     x, weight = ctx.saved_tensors
     if ctx.timesteps is None:
         return x, weight
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "create_graph=True was asked of a layer whose input spikes are kept in bits: large layers have first-order gradients "
+            "alone; take second-order ones of fewer or smaller samples"
+        )
     return PackedSpikes(ctx.timesteps, x).read(0, ctx.timesteps, weight.dtype).flatten(0, 1), weight
 
 
