@@ -44,6 +44,8 @@ class Plan:
     """Rounds of one step each at every T; 0 measures first step and memory alone."""
     contenders: tuple[str, ...] = ()
     """Only these, and the reference; all where left out."""
+    fresh: bool = True
+    """First step and peak memory, each in a process of its own."""
     out: Path | None = None
     """File of the raw figures, one JSON line each; runs/bench/COMMAND.jsonl where left out."""
 
@@ -71,6 +73,7 @@ def _measure(name: str, arguments: Sequence[str]) -> None:
         timesteps=plan.timesteps,
         rounds=plan.rounds,
         contenders=plan.contenders,
+        fresh=plan.fresh,
         command=shlex.join(["python", "-m", "benchmarks", name, *arguments]),
     )
     print(f"python -m benchmarks table {results.path}")

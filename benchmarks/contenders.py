@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikedistill import lif, temporal
 from spikedistill.objectives import create_objective
-from spikedistill.temporal import CompiledStep
+from spikedistill.temporal import Captured, CompiledStep
 
 from .floors import bandwidth, convolutions
 from .peers import NEURONS, PeerNetwork
@@ -38,10 +38,20 @@ class Suite:
         return next(iter(self.contenders))
 
 
-def training_step(work: NetworkWorkload, network: nn.Module, forward: Callable[[Tensor], Tensor]) -> Step:
-    """Forward, cross-entropy of the mean logits `[B, C]` that `forward(images)` returns, and backward; no optimiser."""
+def training_step(
+    work: NetworkWorkload, network: nn.Module, forward: Callable[[Tensor], Tensor], *, captured: bool = False
+) -> Step:
+    """Forward, cross-entropy of the mean logits `[B, C]` that `forward(images)` returns, and backward; no optimiser.
+
+    Args:
+        captured: record forward and backward of the network, and replay them.
+    """
     images, labels = work.images(), work.labels()
     network.train()
+    if captured:
+        if work.device == "cpu":
+            raise LeftOut("CUDA graphs need a GPU")
+        forward = Captured(_Forward(network, forward))
 
     def run() -> None:
         with work.autocast():
@@ -51,20 +61,32 @@ def training_step(work: NetworkWorkload, network: nn.Module, forward: Callable[[
     return Step(run, list(network.parameters()))
 
 
-def ann(work: NetworkWorkload, timesteps: int) -> Step:
+class _Forward(nn.Module):
+    """A function of a network, as a module."""
+
+    def __init__(self, network: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images)
+
+
+def ann(work: NetworkWorkload, timesteps: int, *, captured: bool = False) -> Step:
     """An ordinary ReLU network; it knows no time, so T changes nothing."""
     network = work.network("relu")
-    return training_step(work, network, network)
+    return training_step(work, network, network, captured=captured)
 
 
-def ours(**rule: Any) -> Contender:
+def ours(*, captured: bool = False, **rule: Any) -> Contender:
     """The library under a gradient rule, with the arguments of `spikedistill.temporal`."""
 
     def make(work: NetworkWorkload, timesteps: int) -> Step:
         if rule.get("segments", 1) > timesteps:
             raise LeftOut(f"{rule['segments']} segments need as many timesteps, T is {timesteps}")
         model = temporal(work.network(), **rule)
-        return training_step(work, model, lambda images: model(images, timesteps=timesteps).mean(0))
+        return training_step(work, model, lambda images: model(images, timesteps=timesteps).mean(0), captured=captured)
 
     return make
 
@@ -75,10 +97,10 @@ def two_pass(work: NetworkWorkload, timesteps: int, *, fused: bool) -> Step:
     return training_step(work, network, lambda images: network(images, timesteps))
 
 
-def peer(work: NetworkWorkload, timesteps: int, *, neuron: Callable[[], nn.Module]) -> Step:
+def peer(work: NetworkWorkload, timesteps: int, *, neuron: Callable[[], nn.Module], captured: bool = False) -> Step:
     """BPTT with another library's neurons."""
-    network = PeerNetwork(work.network(), neuron, timesteps)
-    return training_step(work, network, lambda images: network(images).mean(0))
+    network = PeerNetwork(work.network(), neuron, timesteps).to(work.device)
+    return training_step(work, network, lambda images: network(images).mean(0), captured=captured)
 
 
 STEP = Suite(
@@ -96,6 +118,12 @@ STEP = Suite(
         "rate-two-pass": partial(two_pass, fused=False),
         "rate-two-pass-fused": partial(two_pass, fused=True),
         **{name: partial(peer, neuron=neuron) for name, neuron in NEURONS.items()},
+        # on a GPU, without the gaps between kernels in which Python finds the next one
+        "ann-captured": partial(ann, captured=True),
+        "convolutions-captured": partial(convolutions, captured=True),
+        "bptt-captured": ours(gradient="bptt", captured=True),
+        "rate-m1-captured": ours(gradient="rate", segments=1, captured=True),
+        "spikingjelly-captured": partial(peer, neuron=NEURONS["spikingjelly"], captured=True),
     },
     timesteps=(1, 2, 4, 6, 8, 16),
 )
@@ -140,7 +168,7 @@ def streaming(work: NetworkWorkload, timesteps: int, *, compiled: bool) -> Step:
 
 def peer_inference(work: NetworkWorkload, timesteps: int, *, neuron: Callable[[], nn.Module]) -> Step:
     """All T logits with another library's neurons."""
-    network = PeerNetwork(work.network(), neuron, timesteps)
+    network = PeerNetwork(work.network(), neuron, timesteps).to(work.device)
     return evaluation(work, network, network)
 
 

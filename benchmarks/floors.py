@@ -1,12 +1,14 @@
 """What no implementation can be faster than."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from .workloads import NetworkWorkload, NeuronWorkload, Step
+from .workloads import LeftOut, NetworkWorkload, NeuronWorkload, Step
 
 
-def convolutions(work: NetworkWorkload, timesteps: int, *, backward: bool = True) -> Step:
+def convolutions(work: NetworkWorkload, timesteps: int, *, backward: bool = True, captured: bool = False) -> Step:
     """All convolutions and linear layers of the network at batch T*B, in its dtype and memory format, and nothing else.
 
     Forward one after the other, then backward in reverse order; the first layer, which sees images, has no gradient to its input.
@@ -23,7 +25,24 @@ def convolutions(work: NetworkWorkload, timesteps: int, *, backward: bool = True
             for layer in reversed(layers):
                 torch.autograd.grad(outputs.pop(), layer.sources, layer.grad)
 
+    if captured:
+        if work.device == "cpu":
+            raise LeftOut("CUDA graphs need a GPU")
+        return Step(_recorded(run).replay, only_time=True)
     return Step(run, only_time=True)
+
+
+def _recorded(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """What it runs on the GPU, after two runs that choose algorithms."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph
 
 
 def bandwidth(work: NeuronWorkload, timesteps: int) -> Step:

@@ -25,9 +25,12 @@ def measure(
     timesteps: Sequence[int],
     rounds: int,
     contenders: Sequence[str] = (),
+    fresh: bool = True,
     command: str = "",
 ) -> None:
     """Measure the contenders, all of them where none is named, at each T, and skip what is there.
+
+    First steps and peak memory, each in a fresh process, are measured where `fresh` says so.
 
     Raises:
         ValueError: for an unknown contender, or results of something else.
@@ -42,7 +45,7 @@ def measure(
     for T in timesteps:
         steps = _missing_steps(suite, workload, results, T, rounds, chosen, absent)
         for contender, step in steps.items():
-            if not step.only_time and (contender, T) not in results.fresh:
+            if fresh and not step.only_time and (contender, T) not in results.fresh:
                 _measure_fresh(name, contender, workload, results, T)
         _measure_rounds(suite, steps, workload, results, T, rounds)
 

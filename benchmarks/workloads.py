@@ -37,6 +37,7 @@ class Workload:
     def prepare(self) -> None:
         """Set up the process."""
         torch.set_num_threads(self.threads)
+        torch.backends.cudnn.benchmark = True  # on a GPU, the fastest algorithms for all alike
         if self.keep_memory:
             from spikedistill.training.allocator import keep_freed_memory
 

@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import importlib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -7,6 +9,12 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+if importlib.util.find_spec("triton") and not torch.cuda.is_available():
+    # Triton decides as it is imported, which PyTorch's compiler may do at any time, whether kernels can be interpreted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        importlib.import_module("triton.language")
 
 
 @pytest.fixture(scope="session")

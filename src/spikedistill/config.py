@@ -146,8 +146,16 @@ class TrainerConfig(_Section):
     """Seconds between checkpoints within an epoch; there is one after every epoch besides."""
     keep_memory: bool = True
     """Keep freed memory in the process, which makes CPU training faster (glibc alone; see spikedistill.training.allocator)."""
+    capture: bool = True
+    """On a GPU, record the network's kernels once and replay them as a CUDA graph, without gaps between them; one device that
+    does not accumulate."""
     progress: bool = True
     """Show the progress bar."""
+
+    @property
+    def captures(self) -> bool:
+        """Whether the network may be recorded: not where other devices or batches add to its gradients."""
+        return self.capture and self.devices * self.nodes * self.accumulate == 1
 
 
 class Config(_Section):

@@ -7,9 +7,11 @@ without a C++ compiler and networks that are compiled as a whole use it.
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from .compiled_code import Version, kind_of, load_or_compile, without_warnings
+from .surrogate import Surrogate
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**19
@@ -35,6 +38,32 @@ def applies(current: Tensor, times: int = 1) -> bool:
     if is_in_torch_dispatch_mode():  # a counter of operations, say, which would see one and which torch.compile refuses
         return False
     return _pays_off.get() and not _gave_up
+
+
+def kernels_for(x: Tensor, surrogate: Surrogate | None = None) -> ModuleType | None:
+    """The Triton kernels, where x lies on a GPU and they know its dtype and the surrogate; they pay at any size."""
+    interpreted = x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if not (x.is_cuda or interpreted) or x.dtype == torch.float64 or torch.compiler.is_compiling():
+        return None
+    if is_in_torch_dispatch_mode():
+        return None
+    kernels = _kernels()
+    return kernels if kernels and (surrogate is None or kernels.knows(surrogate)) else None
+
+
+@functools.cache
+def _kernels() -> ModuleType | None:
+    """The module of kernels; where Triton does not work, one log line says so."""
+    try:
+        from . import on_gpu
+
+        device = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+        on_gpu.unpack(torch.ones(1, 1, dtype=torch.uint8, device=device), 0, 1, torch.float32)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        logger.warning("Triton does not work here, so LIF layers on the GPU run without its kernels: %s", reason)
+        return None
+    return on_gpu
 
 
 @contextmanager

@@ -13,7 +13,7 @@ The membrane is kept in float32 or better, whatever the dtype of the current.
 import torch
 from torch import Tensor
 
-from .compiler import applies
+from .compiler import applies, kernels_for
 from .fused import fused_lif
 from .fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
 from .packed import PackedSpikes
@@ -82,7 +82,8 @@ def lif_in_bits(
             f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
         )
     derivative = resolve_surrogate(surrogate)
-    if not isinstance(decay, Tensor) and not isinstance(v_init, Tensor) and applies(current):
+    fast = applies(current) or kernels_for(current, derivative) is not None
+    if fast and not isinstance(decay, Tensor) and not isinstance(v_init, Tensor):
         return fused_lif(current, decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
     # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
     steps = membrane_precision(current).unbind(0)

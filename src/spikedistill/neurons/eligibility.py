@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .compiler import applies, compiled
+from .compiler import applies, compiled, kernels_for
 from .dynamics import are_numbers, initial_membrane, integrate, membrane_precision, reset
 from .fused import currents_of, unit_norm
 from .fused_norm import NormalisedCurrent
@@ -65,7 +65,8 @@ def lif_response(
     """
     dynamics = _resolved(decay, threshold, v_reset, detach_reset, surrogate)
     sources = _sources(with_decay, with_v_init)
-    if are_numbers(decay, v_init) and applies(current):
+    fast = applies(current) or kernels_for(current, dynamics[-1]) is not None
+    if fast and are_numbers(decay, v_init):
         return _compiled_response(current, *unit_norm(current), None, tuple(lengths), v_init, sources, dynamics)
     with torch.no_grad():
         return _respond(current, tuple(lengths), v_init, sources, dynamics, current.dtype)
@@ -88,11 +89,26 @@ def norm_lif_response(
     )
 
 
-def _compiled_response(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, *rest: Any) -> Response:
-    """The response of currents x * scale + shift + residual, in one compiled loop."""
+def _compiled_response(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    lengths: tuple[int, ...],
+    v_init: float | Tensor,
+    sources: tuple[str, ...],
+    dynamics: tuple[Any, ...],
+) -> Response:
+    """The response of currents x * scale + shift + residual, in one compiled loop, or kernel of the GPU."""
     more = None if residual is None else as_stored(residual, x)
     with torch.no_grad():
-        found = compiled(_respond_normalised)(as_stored(x, x), scale, shift, more, torch.ones_like(scale), *rest)
+        found: Sequence[Tensor | None]
+        stored, kernels = as_stored(x, x), kernels_for(x, dynamics[-1])
+        if kernels and sources == ("current",) and len(set(lengths)) == 1:
+            found = kernels.respond(stored, scale, shift, more, len(lengths), v_init, *dynamics)
+        else:
+            unit, rest = torch.ones_like(scale), (lengths, v_init, sources, dynamics)
+            found = compiled(_respond_normalised)(stored, scale, shift, more, unit, *rest)
         return Response(*(None if part is None else as_shown(part, x) for part in found))  # type: ignore[arg-type]
 
 

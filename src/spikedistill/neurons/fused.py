@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .compiler import applies, compiled
+from .compiler import applies, compiled, kernels_for
 from .memory_format import as_shown, as_stored, per_channel
 from .packed import PackedSpikes, pack
 from .surrogate import Surrogate
@@ -82,11 +82,10 @@ def fire_sequence(
     Returns:
         The spikes; in bits; for a gradient the membrane at the start of each block but the first.
     """
-    decay, threshold, v_reset, _, _, v_init, _ = options
-    run: Callable[..., Any] = compiled(_fire) if applies(x) else _fire
-    unit = torch.ones_like(scale)
+    decay, threshold, v_reset, _, derivative, v_init, _ = options
+    run = _on_gpu(x, derivative, "fire") or _with_unit(_fire, x, scale)
     if len(x) <= BLOCK:
-        spikes, bits, _ = run(None, x, scale, shift, residual, unit, v_init, decay, threshold, v_reset)
+        spikes, bits, _ = run(None, x, scale, shift, residual, v_init, decay, threshold, v_reset)
         return spikes, bits, []
     spikes, membrane = torch.empty_like(x), torch.full_like(x[0], v_init, dtype=scale.dtype)
     words: list[Tensor] = []
@@ -96,7 +95,7 @@ def fire_sequence(
             starts.append(membrane)
         out, part = (each[first : first + BLOCK] for each in (spikes, x))
         more = None if residual is None else residual[first : first + BLOCK]
-        _, word, membrane = run(out.unbind(0), part, scale, shift, more, unit, membrane, decay, threshold, v_reset)
+        _, word, membrane = run(out, part, scale, shift, more, membrane, decay, threshold, v_reset)
         words.append(word)
     return spikes, torch.cat(words), starts
 
@@ -116,29 +115,44 @@ def gradient_through_time(
         residual: may also be given as its spikes in bits.
     """
     *numbers, v_init, detach_membrane = options
-    run: Callable[..., Any] = compiled(_gradient_of_block) if applies(x) else _gradient_of_block
-    unit = torch.ones_like(scale)
+    kernel = _on_gpu(x, numbers[-1], "gradient")
+    run = kernel or _with_unit(_gradient_of_block, x, scale)
 
     def part_of_residual(first: int, stop: int) -> Tensor | None:
         if isinstance(residual, PackedSpikes):
-            return residual.read(first, stop, x.dtype)
+            bits = residual.bits
+            return bits[first // 8].unsqueeze(0) if kernel else residual.read(first, stop, x.dtype)
         return None if residual is None else residual[first:stop]
 
     if not starts:
         more = part_of_residual(0, len(x))
-        return run(None, grad, x, scale, shift, more, unit, v_init, None, *numbers, detach_membrane)[0]
+        return run(None, grad, x, scale, shift, more, v_init, None, *numbers, detach_membrane)[0]
     # the loop of the first and last block is that of the others
     membranes, ahead = [torch.full_like(starts[0], v_init), *starts], torch.zeros_like(starts[0])
     to_current = torch.empty_like(grad)
     for first in reversed(range(0, len(x), BLOCK)):
         stop = min(first + BLOCK, len(x))
         out, grad_part, x_part = (each[first:stop] for each in (to_current, grad, x))
-        into, start = out.unbind(0), membranes.pop()
-        _, ahead = run(
-            into, grad_part, x_part, scale, shift, part_of_residual(first, stop), unit, start, ahead,
-            *numbers, detach_membrane,
-        )  # fmt: skip
+        more, start = part_of_residual(first, stop), membranes.pop()
+        _, ahead = run(out, grad_part, x_part, scale, shift, more, start, ahead, *numbers, detach_membrane)
     return to_current
+
+
+def _on_gpu(x: Tensor, surrogate: Surrogate, name: str) -> Callable[..., Any] | None:
+    """The Triton kernel of that name, where there is one for x."""
+    kernels = kernels_for(x, surrogate)
+    return getattr(kernels, name) if kernels else None
+
+
+def _with_unit(function: Callable[..., Any], x: Tensor, scale: Tensor) -> Callable[..., Any]:
+    """The loop, compiled where that pays, without its argument `unit`, and with one tensor to write into."""
+    run: Callable[..., Any] = compiled(function) if applies(x) else function
+    unit = torch.ones_like(scale)
+
+    def loop(into: Tensor | None, *arguments: Any) -> Any:
+        return run(None if into is None else into.unbind(0), unit, *arguments)
+
+    return loop
 
 
 def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
@@ -157,11 +171,11 @@ def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None
 
 def _fire(
     into: Sequence[Tensor] | None,
+    unit: Tensor,
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
     residual: Tensor | None,
-    unit: Tensor,
     membrane: float | Tensor,
     decay: float,
     threshold: float,
@@ -217,12 +231,12 @@ def _dynamics(
 
 def _gradient_of_block(
     into: Sequence[Tensor] | None,
+    unit: Tensor,
     grad: Tensor,
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
     residual: Tensor | None,
-    unit: Tensor,
     membrane: float | Tensor,
     ahead: Tensor | None,
     decay: float,

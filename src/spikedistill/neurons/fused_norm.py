@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .compiler import applies, compiled
+from .compiler import applies, compiled, kernels_for
 from .fused import fire_once, fire_sequence, gradient_through_time
 from .memory_format import as_shown, as_stored, is_dense, per_channel
 from .packed import PackedSpikes
@@ -118,7 +118,7 @@ def gradient_of_norm(
 
 def can_wait(x: Tensor, times: int = 1) -> bool:
     """Whether the normalisation of `times` as much as `[T, B, C, ...]` is worth putting off until neurons ask for it."""
-    return may_wait(x) and applies(x, times)
+    return may_wait(x) and (applies(x, times) or kernels_for(x) is not None)
 
 
 def may_wait(x: Tensor) -> bool:
@@ -155,7 +155,11 @@ def fused_norm_lif_step(
     stored = as_stored(x, x)
     residual = None if current.residual is None else as_stored(current.residual, x)
     membrane = torch.full_like(stored, v_init, dtype=scale.dtype) if state is None else as_stored(state.unsqueeze(0), x)
-    spikes, after = compiled(fire_once)(stored, scale, shift, residual, membrane, decay, threshold, v_reset)
+    if kernels := kernels_for(x):
+        spikes, _, one = kernels.fire(None, stored, scale, shift, residual, membrane[0], decay, threshold, v_reset)
+        after = one.unsqueeze(0)
+    else:
+        spikes, after = compiled(fire_once)(stored, scale, shift, residual, membrane, decay, threshold, v_reset)
     return as_shown(spikes, x)[0], as_shown(after, x)[0]
 
 
@@ -203,7 +207,17 @@ class _NormLIF(torch.autograd.Function):
         stored, grad = as_stored(x, x), as_stored(grads[0], x)
         more = None if kept is None else as_stored(kept, x)
         residual = PackedSpikes(len(x), more) if more is not None and more.dtype == torch.uint8 else more
+        for_residual = ctx.needs_input_grad[3]
+        if not starts and (kernels := kernels_for(x, ctx.options[4])):
+            *numbers, v_init, detach_membrane = ctx.options
+            to_x, to_residual, to_bias, products = kernels.gradient_through_norm(
+                grad, stored, scale, shift, more, mean, inv_std, v_init, *numbers, detach_membrane,
+                to_residual=for_residual,
+            )  # fmt: skip
+            to_residual = None if to_residual is None else as_shown(to_residual, x)
+            to_weight = None if weight is None else products * inv_std
+            return as_shown(to_x, x), to_weight, to_bias if ctx.affine else None, to_residual, None, None
         to_current = as_shown(gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.options), x)
         needed = ctx.needs_input_grad[0], ctx.affine
-        to_residual = to_current if ctx.needs_input_grad[3] else None
+        to_residual = to_current if for_residual else None
         return *gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed), to_residual, None, None

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compiler import kernels_for
 from .memory_format import as_shown, as_stored
 
 
@@ -36,6 +37,8 @@ class PackedSpikes:
     def read(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Zeros and ones `[stop - start, B, ...]`."""
         bits = as_stored(self.bits, self.bits)
+        if kernels := kernels_for(bits):
+            return as_shown(kernels.unpack(bits, start, stop, dtype), self.bits)
         spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype, device=bits.device)
         for out, t in zip(spikes.unbind(0), range(start, stop), strict=True):
             # a loop over bytes alone is fast; a compiled one that mixes them with numbers is not

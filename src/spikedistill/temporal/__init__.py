@@ -1,5 +1,6 @@
 """How time flows through a network, and gradients back through time."""
 
+from .captured import Captured
 from .compiled_step import CompiledStep
 from .model import GRADIENTS, Gradient, Temporal, mean_rate, temporal
 from .signal import Signal, UnsupportedOperationError
@@ -7,6 +8,7 @@ from .sync_batch_norm import SyncBatchNorm, synchronise_batch_norm
 
 __all__ = [
     "GRADIENTS",
+    "Captured",
     "CompiledStep",
     "Gradient",
     "Signal",

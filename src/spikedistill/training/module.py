@@ -1,6 +1,7 @@
 """One training step, for Lightning's Trainer."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -13,10 +14,10 @@ from ..data import as_network_input, augment
 from ..models import Branched
 from ..objectives.submodels import prefix_means, right_submodels
 from ..seeds import derive_seed
-from ..temporal import mean_rate
-from ..temporal.features import outputs_of
+from ..temporal import Captured
 from .features import TRANSFORMS
 from .plan import Plan
+from .student import StudentPass
 
 
 class DistillationModule(L.LightningModule):
@@ -32,15 +33,16 @@ class DistillationModule(L.LightningModule):
         self.network = plan.build_network()
         kind = plan.objective.transform
         self.transforms = torch.nn.ModuleList(TRANSFORMS[kind](channels) for channels in plan.layers.values() if kind)
+        timesteps = None if plan.dataset.kind == "events" else plan.config.timesteps
+        student = StudentPass(self.network, timesteps, tuple(plan.layers))
+        # a function, no submodule: a checkpoint holds the network once
+        self.student: Callable[[Tensor], tuple[Tensor, ...]] = student.forward
+        if plan.config.trainer.captures:
+            self.student = Captured(student)
         self.cached: Tensor | None = None
         self.sums: dict[str, Tensor] = {}
         self.seen = 0
         self.summed_epoch = 0
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits `[T, B, C]` of images `[B, C, H, W]` in [0, 1] or event frames `[T, B, C, H, W]`."""
-        events = self.plan.dataset.kind == "events"
-        return self.network(inputs) if events else self.network(inputs, timesteps=self.plan.config.timesteps)
 
     def teaching(self, inputs: Tensor, places: Tensor) -> dict[str, Any]:
         """What the teacher, where there is one, has for the objective on the student's own batch: logits `[B, C]`, features.
@@ -57,19 +59,10 @@ class DistillationModule(L.LightningModule):
         return {"teacher_logits": logits, "teacher_features": features}
 
     def look(self, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """What `submodels` returns, and the mean rates `[B, ...]` of the layers whose features are compared."""
-        with outputs_of(self.network.module, tuple(self.plan.layers)) as outputs:
-            logits, submodels = self.submodels(inputs)
-        return logits, submodels, [mean_rate(outputs[layer]) for layer in self.plan.layers]
-
-    def submodels(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[T, B, C]` of the timesteps, and those `[S, B, C]` that the objective is over: the timesteps' or the heads'."""
-        if isinstance(self.network, Branched):
-            return self.network.heads(
-                inputs, None if self.plan.dataset.kind == "events" else self.plan.config.timesteps
-            )
-        logits = self(inputs)
-        return logits, logits
+        """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective is over (of heads, or the same), features."""
+        logits, *others = self.student(inputs)
+        submodels = others.pop(0) if isinstance(self.network, Branched) else logits
+        return logits, submodels, others
 
     def average(self, value: Tensor) -> Tensor:
         """The mean of a tensor over the processes that share a batch."""

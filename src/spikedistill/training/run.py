@@ -141,7 +141,7 @@ def changed_settings(config: Config, begun: Config) -> dict[str, tuple[Any, Any]
 
 def _settings(config: Config) -> dict[str, Any]:
     """What decides the outcome of a run, flat."""
-    ignored = {"out", "resume", "overwrite", "trainer.progress", "data.root"}
+    ignored = {"out", "resume", "overwrite", "trainer.progress", "trainer.capture", "data.root"}
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:

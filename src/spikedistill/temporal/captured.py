@@ -1,0 +1,78 @@
+"""A network's training passes on a GPU as CUDA graphs: no gaps between kernels while Python finds the next one."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger("spikedistill")
+
+
+class Captured:
+    """A module on a GPU, whose passes forward and backward are recorded at the first call in training and replayed from then on.
+
+    A replay takes inputs of the recorded shape, dtype and autocast; others, and calls without gradients, run the module as it is,
+    and so does everything where recording fails, which one log line says. Gradients are left in memory that the next replay writes
+    to: they must be used up, or copied, before it. Dropout draws as it would without; hooks that are added later are not seen.
+
+    Args:
+        module: takes one tensor `[B, ...]` and returns a tensor or a tuple of them.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._replay: nn.Module | None = None
+        self._kind: Any = None
+
+    def __call__(self, x: Tensor) -> Any:
+        if not (x.is_cuda and torch.is_grad_enabled() and self.module.training):
+            return self.module(x)
+        kind = x.shape, x.dtype, x.device, torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        if self._kind is None:
+            self._kind = kind
+            self._replay = _record(self.module, x)
+        if self._replay is None or kind != self._kind:
+            return self.module(x)
+        return self._replay(x)
+
+
+class _Recorded(nn.Module):
+    """Whose forward PyTorch replaces by the replay."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Any:
+        return self.module(x)
+
+
+def _record(module: nn.Module, x: Tensor) -> nn.Module | None:
+    """The module's replay on batches like x; None where it cannot be recorded."""
+    # a cast that autocast had kept would be part of no graph
+    dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+    try:
+        with _nothing_happened(module, x.device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):
+            recorded = _Recorded(module)
+            torch.cuda.make_graphed_callables(recorded, (x.detach().clone(),), allow_unused_input=True)
+            return recorded
+    except RuntimeError as error:
+        logger.warning("training runs without CUDA graphs: %s", (str(error).splitlines() or ["no reason given"])[0])
+        return None
+
+
+@contextmanager
+def _nothing_happened(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Buffers and draws as they were: recording runs the module several times."""
+    kept = [buffer.clone() for buffer in module.buffers()]
+    draws = torch.cuda.get_rng_state(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_rng_state(draws, device)
+        with torch.no_grad():
+            for buffer, before in zip(module.buffers(), kept, strict=True):
+                buffer.copy_(before)

@@ -1,0 +1,177 @@
+"""The Triton kernels against the dynamics in float64, on identical inputs: on a GPU, or interpreted where there is none."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from spikedistill import LIF, temporal
+from spikedistill.neurons import NormalisedCurrent, PackedSpikes, compiler, lif, lif_in_bits, lif_response, norm_lif
+from spikedistill.neurons.surrogate import SURROGATES
+from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics
+
+FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+@pytest.fixture
+def device(monkeypatch):
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        return "cuda"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    return "cpu"
+
+
+def sequence(*shape, memory_format=torch.contiguous_format, device="cpu", dtype=torch.float32):
+    """Normal numbers `[T, B, C, H, W]`, each timestep in that memory format."""
+    folded = torch.randn(shape).flatten(0, 1).contiguous(memory_format=memory_format)
+    return folded.unflatten(0, shape[:2]).to(device, dtype)
+
+
+def reference(current, **options):
+    """Spikes, and where rounding may have decided: once a membrane came within 4 units in the last place of the threshold."""
+    spikes = lif(current, **options)
+    decay, threshold, v_reset = options.get("decay", 0.5), options.get("threshold", 1.0), options.get("v_reset")
+    membrane = torch.full_like(current[0], options.get("v_init", 0.0))
+    doubtful, close = torch.zeros_like(current[0], dtype=torch.bool), []
+    for current_t, fired in zip(current.detach(), spikes.detach(), strict=True):
+        u = decay * membrane + current_t
+        doubtful = doubtful | ((u - threshold).abs() < 4 * 2.0**-23 * (1 + current_t.abs()))
+        close.append(doubtful)
+        membrane = u - threshold * fired if v_reset is None else (1 - fired) * u + v_reset * fired
+    return spikes, torch.stack(close)
+
+
+def assert_same(ours, expected, doubtful, tolerance):
+    """Where no rounding has decided about a spike."""
+    error = (ours.double().cpu() - expected)[~doubtful.any(0).expand_as(expected)]
+    assert error.norm() <= tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("detach_membrane", [False, True])
+@pytest.mark.parametrize(("v_reset", "detach_reset"), list(itertools.product((None, 0.2), (False, True))))
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_spikes_and_gradients_of_every_surrogate_and_reset(surrogate, v_reset, detach_reset, detach_membrane, device):
+    torch.manual_seed(0)
+    options = {"decay": 0.7, "threshold": 0.8, "v_init": 0.1, "surrogate": surrogate}
+    options |= {"v_reset": v_reset, "detach_reset": detach_reset, "detach_membrane": detach_membrane}
+    current = sequence(5, 2, 3, 7, 7, device=device).requires_grad_()
+    exact = current.detach().cpu().double().requires_grad_()
+    grad = sequence(5, 2, 3, 7, 7)
+    assert compiler.kernels_for(current, SURROGATES[surrogate]) is not None
+    spikes, bits = lif_in_bits(current, **options)
+    expected, doubtful = reference(exact, **options)
+    assert torch.equal(spikes.cpu().double()[~doubtful], expected[~doubtful])
+    assert 0.1 < expected.mean() < 0.9
+    assert torch.equal(bits.read(1, 4, torch.float32), spikes[1:4])
+    (ours,) = torch.autograd.grad(spikes, current, grad.to(device))
+    (theirs,) = torch.autograd.grad(expected, exact, grad.double())
+    assert_same(ours, theirs, doubtful, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("T", [1, 8, 17])
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("residual_in_bits", [None, False, True])
+def test_batch_norm_and_its_gradients(residual_in_bits, memory_format, T, dtype, device):
+    """Seventeen timesteps are three blocks; the gradient through the batch-norm is one kernel up to eight timesteps."""
+    torch.manual_seed(T)
+    shape = (T, 3, 5, 6, 4)
+    x = sequence(*shape, memory_format=memory_format, device=device, dtype=dtype)
+    weight, bias = torch.rand(5, device=device) + 0.5, torch.randn(5, device=device)
+    residual = None if residual_in_bits is None else (sequence(*shape) > 0.8).to(device, dtype)
+    grad = sequence(*shape, memory_format=memory_format).to(device, dtype)
+    leaves = [leaf.requires_grad_() for leaf in (x, weight, bias, residual) if leaf is not None]
+    exact = [leaf.detach().cpu().double().requires_grad_() for leaf in leaves]
+
+    mean, inv_std = batch_statistics(x, BatchNormCall(None, None, training=True))
+    current = NormalisedCurrent(x, weight, bias, mean, inv_std, 1e-5, batch=True)
+    if residual is not None:
+        ones = torch.ones_like(residual[0])
+        packed = PackedSpikes.silent(T, ones)
+        packed.write(0, residual.detach().unbind(0))
+        current = current.plus(residual, packed if residual_in_bits else None)
+    spikes, bits = norm_lif(current, decay=0.6)
+    ours = torch.autograd.grad(spikes, leaves, grad)
+
+    normalised = F.batch_norm(exact[0].flatten(0, 1), None, None, exact[1], exact[2], True).unflatten(0, shape[:2])
+    currents = normalised if residual is None else normalised + exact[3]
+    expected, doubtful = reference(currents, decay=0.6)
+    assert torch.equal(spikes.cpu().double()[~doubtful], expected[~doubtful])
+    assert torch.equal(bits.read(0, T, dtype), spikes)
+    assert not doubtful.any(), "else the sums over a channel could not be compared"
+    theirs = torch.autograd.grad(expected, exact, grad.cpu().double())
+    for found, wanted in zip(ours, theirs, strict=True):
+        error = (found.cpu().double() - wanted).norm() / wanted.norm()
+        assert error <= (1e-5 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize("options", [{}, {"v_reset": 0.1, "surrogate": "arctan"}, {"detach_reset": True, "decay": 0.9}])
+@pytest.mark.parametrize("lengths", [(6,), (3, 3), (2, 2, 2)])
+def test_the_rates_answer_to_their_currents(lengths, options, device):
+    torch.manual_seed(0)
+    current = sequence(6, 2, 3, 5, 5, device=device)
+    ours = lif_response(current, lengths, **options)
+    theirs = lif_response(current.cpu().double(), lengths, **options)
+    _, doubtful = reference(current.cpu().double(), **options)
+    assert torch.equal(ours.spikes.cpu().double()[~doubtful], theirs.spikes[~doubtful])
+    assert_same(ours.to_current, theirs.to_current, doubtful, 1e-5)
+
+
+@pytest.mark.parametrize("rule", [{"gradient": "bptt"}, {"gradient": "sltt"}, {"gradient": "rate", "segments": 2}])
+def test_a_network_trains_as_without_them(rule, device, monkeypatch):
+    """Convolutions that keep spikes in bits, a residual, a linear layer; by the kernels and by the eager path."""
+
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4 * 16, 3)
+            self.norms, self.lif = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2)), LIF(threshold=0.5)
+
+        def forward(self, x):
+            x = self.lif(self.norms[0](self.first(x)))
+            x = self.lif(x + self.norms[1](self.second(x)))
+            return self.head(self.lif(x.flatten(1)))
+
+    outcomes, used = [], 0
+    for kernels in (True, False):
+        if not kernels:
+            monkeypatch.setattr("spikedistill.neurons.compiler._kernels", lambda: None)
+        torch.manual_seed(0)
+        model = temporal(Small(), **rule).to(device)
+        x = torch.randn(3, 2, 6, 6, device=device, requires_grad=True)
+        logits = model(x, timesteps=4)
+        logits.tanh().square().sum().backward()
+        outcomes.append([logits.detach(), x.grad, *(p.grad for p in model.parameters()), *model.buffers()])
+        used += compiler.kernels_for(x) is not None
+    assert used == 1
+    for ours, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_they_do_not_know_takes_another_path(device):
+    x = torch.zeros(2, 3, device=device)
+    assert compiler.kernels_for(x, SURROGATES["arctan"]) is not None
+    assert compiler.kernels_for(x, lambda distance: distance) is None
+    assert compiler.kernels_for(x.double()) is None
+
+
+def test_without_triton_one_line_says_so():
+    program = """
+import sys
+sys.modules["triton"] = None
+import torch
+from spikedistill import lif
+for _ in range(2):
+    print(lif(torch.ones(2, 1), decay=0.5).flatten().tolist())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.stdout.split("\n")[:2] == ["[1.0, 1.0]"] * 2
+    assert done.stderr.count("Triton does not work here") == (0 if torch.cuda.is_available() else 1)
