@@ -174,4 +174,4 @@ for _ in range(2):
         [sys.executable, "-c", program], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
     assert done.stdout.split("\n")[:2] == ["[1.0, 1.0]"] * 2
-    assert done.stderr.count("Triton does not work here") == (0 if torch.cuda.is_available() else 1)
+    assert done.stderr.count("Triton does not work here") == 1

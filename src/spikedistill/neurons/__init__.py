@@ -3,7 +3,8 @@
 from .compiler import compiler_works
 from .dynamics import are_numbers, lif, lif_in_bits, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
-from .fused_norm import NormaliseBatch, NormalisedCurrent, can_wait, may_wait, normalise
+from .fused_norm import NormaliseBatch, NormalisedCurrent, batch_moments, can_wait, may_wait, normalise
+from .memory_format import mean_in_time
 from .modules import LIF
 from .packed import PackedSpikes
 from .surrogate import SURROGATES, Surrogate
@@ -17,6 +18,7 @@ __all__ = [
     "Response",
     "Surrogate",
     "are_numbers",
+    "batch_moments",
     "can_wait",
     "compiler_works",
     "lif",
@@ -25,6 +27,7 @@ __all__ = [
     "lif_response_in_chunks",
     "lif_step",
     "may_wait",
+    "mean_in_time",
     "norm_lif",
     "norm_lif_response",
     "norm_lif_step",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .compiler import applies, kernels_for
-from .fused import fused_lif
+from .fused import BLOCK, fused_lif, still_lif
 from .fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate, spike
@@ -74,16 +74,26 @@ def lif_in_bits(
     surrogate: str | Surrogate,
     v_init: float | Tensor,
     detach_membrane: bool,
+    timesteps: int | None = None,
 ) -> tuple[Tensor, PackedSpikes | None]:
-    """`lif`, and its spikes in bits too, without a graph, where these come along."""
+    """`lif`, and its spikes in bits too, without a graph, where these come along.
+
+    Args:
+        timesteps: how many, where the currents are `[1, B, ...]`, the same at all of them.
+    """
     check_options(decay, threshold)
     if current.ndim == 0 or current.shape[0] == 0 or not current.is_floating_point():
         raise ValueError(
             f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
         )
     derivative = resolve_surrogate(surrogate)
-    fast = applies(current) or kernels_for(current, derivative) is not None
-    if fast and not isinstance(decay, Tensor) and not isinstance(v_init, Tensor):
+    on_gpu, numbers = kernels_for(current, derivative) is not None, are_numbers(decay, v_init)
+    if timesteps is not None and len(current) < timesteps:
+        if on_gpu and numbers and timesteps <= BLOCK:
+            rest = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
+            return still_lif(current, timesteps, *rest)  # type: ignore[arg-type]
+        current = current.expand(timesteps, *current.shape[1:])
+    if (on_gpu or applies(current)) and not isinstance(decay, Tensor) and not isinstance(v_init, Tensor):
         return fused_lif(current, decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
     # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
     steps = membrane_precision(current).unbind(0)

@@ -32,12 +32,14 @@ class Response(NamedTuple):
         to_current: dr/dI of each segment, `[m, B, ...]`.
         to_decay: dr/d(decay) of each segment, `[m, B, ...]`; None unless asked for.
         to_v_init: dr/d(v_init), `[m, B, ...]`, zero after the first segment; None unless asked for.
+        rates: mean spikes of each segment, `[m, B, ...]`; None where they have not come along.
     """
 
     spikes: Any
     to_current: Tensor
     to_decay: Tensor | None = None
     to_v_init: Tensor | None = None
+    rates: Tensor | None = None
 
 
 def lif_response(
@@ -56,7 +58,7 @@ def lif_response(
     """Run the dynamics of `lif` without a graph and collect the eligibility of every segment.
 
     Args:
-        current: currents `[T, B, ...]`.
+        current: currents `[T, B, ...]`, or `[1, B, ...]` where they are the same at all timesteps.
         lengths: timesteps of each segment; they sum to T.
         with_decay: collect the response to the decay too.
         with_v_init: collect the response to the initial membrane too.
@@ -65,8 +67,10 @@ def lif_response(
     """
     dynamics = _resolved(decay, threshold, v_reset, detach_reset, surrogate)
     sources = _sources(with_decay, with_v_init)
-    fast = applies(current) or kernels_for(current, dynamics[-1]) is not None
-    if fast and are_numbers(decay, v_init):
+    kernels, numbers = kernels_for(current, dynamics[-1]), are_numbers(decay, v_init)
+    if len(current) < sum(lengths) and not (kernels and numbers):
+        current = current.expand(sum(lengths), *current.shape[1:])
+    if numbers and (kernels or applies(current)):
         return _compiled_response(current, *unit_norm(current), None, tuple(lengths), v_init, sources, dynamics)
     with torch.no_grad():
         return _respond(current, tuple(lengths), v_init, sources, dynamics, current.dtype)
@@ -102,13 +106,16 @@ def _compiled_response(
     """The response of currents x * scale + shift + residual, in one compiled loop, or kernel of the GPU."""
     more = None if residual is None else as_stored(residual, x)
     with torch.no_grad():
-        found: Sequence[Tensor | None]
-        stored, kernels = as_stored(x, x), kernels_for(x, dynamics[-1])
+        kernels = kernels_for(x, dynamics[-1])
         if kernels and sources == ("current",) and len(set(lengths)) == 1:
-            found = kernels.respond(stored, scale, shift, more, len(lengths), v_init, *dynamics)
-        else:
-            unit, rest = torch.ones_like(scale), (lengths, v_init, sources, dynamics)
-            found = compiled(_respond_normalised)(stored, scale, shift, more, unit, *rest)
+            given = as_stored(x, x), scale, shift, more, len(lengths), v_init, *dynamics
+            found = [as_shown(part, x) for part in kernels.respond(*given, timesteps=sum(lengths))]
+            spikes, rates, to_current = found
+            return Response(spikes, to_current, rates=rates)
+        if len(x) < sum(lengths):
+            x = x.expand(sum(lengths), *x.shape[1:])
+        unit, rest = torch.ones_like(scale), (lengths, v_init, sources, dynamics)
+        found = compiled(_respond_normalised)(as_stored(x, x), scale, shift, more, unit, *rest)
         return Response(*(None if part is None else as_shown(part, x) for part in found))  # type: ignore[arg-type]
 
 

@@ -60,6 +60,53 @@ class _FusedLIF(torch.autograd.Function):
         return as_shown(to_current, current), *[None] * len(ctx.options)
 
 
+def still_lif(
+    current: Tensor,
+    timesteps: int,
+    decay: float,
+    threshold: float,
+    v_reset: float | None,
+    detach_reset: bool,
+    derivative: Surrogate,
+    v_init: float,
+    detach_membrane: bool,
+) -> tuple[Tensor, PackedSpikes]:
+    """`fused_lif` of currents `[1, B, ...]` that are the same at each of at most `BLOCK` timesteps, on a GPU."""
+    options = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
+    spikes, bits = _StillLIF.apply(current, timesteps, *options)
+    return spikes, PackedSpikes(timesteps, bits)
+
+
+class _StillLIF(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, timesteps: int, *options: Any) -> tuple[Tensor, Tensor]:
+        decay, threshold, v_reset, _, derivative, v_init, _ = options
+        fire = _on_gpu(current, derivative, "fire")
+        assert fire is not None
+        stored, norm = as_stored(current, current), unit_norm(current)
+        spikes, bits, _ = fire(
+            None, stored, *norm, None, v_init, decay, threshold, v_reset, timesteps=timesteps
+        )  # fmt: skip
+        bits = as_shown(bits, current)
+        ctx.mark_non_differentiable(bits)
+        ctx.save_for_backward(current)
+        ctx.options = options
+        return as_shown(spikes, current), bits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (current,) = ctx.saved_tensors
+        *numbers, v_init, detach_membrane = ctx.options
+        gradient = _on_gpu(current, numbers[-1], "gradient")
+        assert gradient is not None
+        grad, stored = as_stored(grads[0], current), as_stored(current, current)
+        to_current, _ = gradient(
+            None, grad, stored, *unit_norm(current), None, v_init, None, *numbers, detach_membrane
+        )  # fmt: skip
+        return as_shown(to_current, current), *[None] * (1 + len(ctx.options))
+
+
 def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
     """The scale and shift of currents that are what they are: one compiled loop serves them and those of a batch-norm."""
     precision = torch.promote_types(current.dtype, torch.float32)

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from .compiler import applies, compiled, kernels_for
 from .fused import fire_once, fire_sequence, gradient_through_time
-from .memory_format import as_shown, as_stored, is_dense, per_channel
+from .memory_format import as_shown, as_stored, is_channels_last, is_dense, per_channel
 from .packed import PackedSpikes
 from .surrogate import Surrogate
 
@@ -116,6 +116,17 @@ def gradient_of_norm(
     return None if to_x is None else to_x.view(x.shape), to_weight, to_bias
 
 
+def batch_moments(
+    x: Tensor, eps: float, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow, on a GPU; None where that has no kernel."""
+    kernels = kernels_for(x) if may_wait(x) else None
+    if kernels is None or any(part is not None and part.dtype != torch.float32 for part in (running_mean, running_var)):
+        return None
+    by_row = not is_channels_last(x)
+    return kernels.statistics(as_stored(x, x), x.shape[2], by_row, eps, running_mean, running_var, momentum)
+
+
 def can_wait(x: Tensor, times: int = 1) -> bool:
     """Whether the normalisation of `times` as much as `[T, B, C, ...]` is worth putting off until neurons ask for it."""
     return may_wait(x) and (applies(x, times) or kernels_for(x) is not None)
@@ -210,13 +221,13 @@ class _NormLIF(torch.autograd.Function):
         for_residual = ctx.needs_input_grad[3]
         if not starts and (kernels := kernels_for(x, ctx.options[4])):
             *numbers, v_init, detach_membrane = ctx.options
-            to_x, to_residual, to_bias, products = kernels.gradient_through_norm(
+            to_x, to_residual, to_weight, to_bias = kernels.gradient_through_norm(
                 grad, stored, scale, shift, more, mean, inv_std, v_init, *numbers, detach_membrane,
                 to_residual=for_residual,
             )  # fmt: skip
             to_residual = None if to_residual is None else as_shown(to_residual, x)
-            to_weight = None if weight is None else products * inv_std
-            return as_shown(to_x, x), to_weight, to_bias if ctx.affine else None, to_residual, None, None
+            to_weight, to_bias = None if weight is None else to_weight, to_bias if ctx.affine else None
+            return as_shown(to_x, x), to_weight, to_bias, to_residual, None, None
         to_current = as_shown(gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.options), x)
         needed = ctx.needs_input_grad[0], ctx.affine
         to_residual = to_current if for_residual else None

@@ -31,6 +31,13 @@ def as_shown(stored: Tensor, like: Tensor) -> Tensor:
     return stored.view(len(stored), *like.shape[1:])
 
 
+def mean_in_time(x: Tensor, segments: int) -> Tensor:
+    """Means `[m, B, ...]` over m stretches of time of one length; a mean taken of x as it is would come in another order."""
+    if not is_channels_last(x):
+        return x.unflatten(0, (segments, -1)).mean(1)
+    return as_shown(as_stored(x, x).unflatten(0, (segments, -1)).mean(1), x)
+
+
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
     """`[C]`, or `[1]` for `[t, B, C]`, in the form that broadcasts over a timestep of `as_stored(like, like)`."""
     return values if is_channels_last(like) else values.repeat(like.shape[1] if like.ndim > 3 else 1).unsqueeze(1)

@@ -11,10 +11,25 @@ import torch
 from torch import Tensor
 
 from .surrogate import Surrogate, arctan, dspike, rectangular, sigmoid, triangular
-from .triton_kernels import fire_kernel, gradient_kernel, respond_kernel, unpack_kernel
+from .triton_kernels import (
+    fire_kernel,
+    gradient_kernel,
+    moments_kernel,
+    respond_kernel,
+    share_kernel,
+    statistics_kernel,
+    unpack_kernel,
+)
 
 # Neurons of a tile: eight for each of 128 threads, so that bfloat16 is read 16 bytes at a time.
 _TILE = 1024
+_WARPS = 4
+
+# Programs that sum over channels: enough for any GPU, few enough that their parts are soon added up.
+_PROGRAMS = 2048
+
+# Channels that one program adds parts up for.
+_CHANNELS = 16
 
 
 def _defaults(surrogate: Any) -> float:
@@ -46,6 +61,8 @@ def fire(
     decay: float,
     threshold: float,
     v_reset: float | None,
+    *,
+    timesteps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Spikes of a block of at most 8 timesteps.
 
@@ -55,19 +72,21 @@ def fire(
         scale, shift: what broadcasts over a timestep of x, in float32.
         residual: like x, or None.
         membrane: that before the first timestep, a number or `[rows, values]` in float32.
+        timesteps: how many, where x is `[1, rows, values]`, the same at all of them.
 
     Returns:
         The spikes, like x; the same in bits, `[1, rows, values]`; the membrane after the last timestep, None where that before the
         first was a number.
     """
-    spikes = torch.empty_like(x) if into is None else into
+    T = timesteps or len(x)
+    spikes = x.new_empty(T, *x.shape[1:]) if into is None else into
     bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8, device=x.device)
     after = torch.empty_like(membrane) if isinstance(membrane, Tensor) else None
     grid, sizes = _tiles(x, scale)
     with _on(x):
         fire_kernel[grid](
             x, scale, shift, residual, *_start(membrane), spikes, bits, after, *x.shape[1:],
-            decay, threshold, *_reset(v_reset), T=len(x), **sizes,
+            decay, threshold, *_reset(v_reset), T=T, STILL=len(x) < T, **sizes,
         )  # fmt: skip
     return spikes, bits, after
 
@@ -94,6 +113,7 @@ def gradient(
         into: where it shall be written, like x; None for a tensor of its own.
         residual: like x, None, or its spikes in bits, `[1, rows, values]`.
         ahead: gradient to the membrane after the last timestep, None where there is nothing ahead.
+        x: where it is `[1, rows, values]`, the same at all timesteps, the gradient to it is their sum.
 
     The other arguments are those of `fire`.
 
@@ -106,8 +126,8 @@ def gradient(
     with _on(x):
         gradient_kernel[grid](
             grad, x, scale, shift, residual, *_start(membrane), ahead, to_current, behind, None, None, None, None,
-            *x.shape[1:], decay, threshold, *_reset(v_reset), *_form(surrogate),
-            T=len(x), DETACH_RESET=detach_reset, DETACH_MEMBRANE=detach_membrane, **sizes,
+            *x.shape[1:], 1, decay, threshold, *_reset(v_reset), *_FORMS[surrogate],
+            T=len(grad), STILL=len(x) < len(grad), DETACH_RESET=detach_reset, DETACH_MEMBRANE=detach_membrane, **sizes,
         )  # fmt: skip
     return to_current, behind
 
@@ -140,28 +160,65 @@ def gradient_through_norm(
         to_residual: whether the gradient to the currents itself is wanted too.
 
     Returns:
-        The gradient to x; that to the currents or None; the sums `[C]`, of the gradient to the currents and of its products with
-        x - mean.
+        The gradient to x; that to the currents or None; those to weight and bias `[C]`.
     """
     grid, sizes = _tiles(x, scale)
-    by_row, count = sizes["BY_ROW"], x.numel() // len(mean)
-    _, rows, values = x.shape
-    channels = mean.repeat(rows // len(mean)).unsqueeze(1) if by_row else mean
-    across = _tiles_in(values, sizes["VALUES"]) if by_row else _tiles_in(rows, sizes["ROWS"])
-    parts = torch.empty(2, across, rows if by_row else values, dtype=scale.dtype, device=x.device)
-    to_x = torch.empty_like(x)
-    to_current = torch.empty_like(x) if to_residual else None
+    channels, (_, rows, values) = len(mean), x.shape
+    programs, parts = _parts(grid, rows, values, channels, sizes["BY_ROW"], x)
+    shares = torch.empty(2, channels, dtype=scale.dtype, device=x.device)
+    to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
+    to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
     given = grad, x, scale, shift, residual, *_start(v_init), None
-    options = *x.shape[1:], decay, threshold, *_reset(v_reset), *_form(surrogate)
-    more = {"T": len(x), "DETACH_RESET": detach_reset, "DETACH_MEMBRANE": detach_membrane, **sizes}
+    options = rows, values, channels, decay, threshold, *_reset(v_reset), *_FORMS[surrogate]
+    more = {
+        "T": len(x), "STILL": False, "DETACH_RESET": detach_reset, "DETACH_MEMBRANE": detach_membrane, **sizes,
+    }  # fmt: skip
     with _on(x):
-        gradient_kernel[grid](*given, None, None, channels, parts, None, None, *options, **more)
-        sums = parts.view(2, -1, len(mean)).sum(1)
-        means = sums / count
-        means[1] *= inv_std.square()
-        shares = means.repeat(1, rows // len(mean)) if by_row else means
-        gradient_kernel[grid](*given, to_current, None, channels, None, shares, to_x, *options, **more)
-    return to_x, to_current, sums[0], sums[1]
+        gradient_kernel[programs](*given, None, None, mean, parts, None, None, *options, **more)
+        share_kernel[(_tiles_in(channels, _CHANNELS),)](
+            parts, inv_std, shares, to_weight, to_bias, parts.shape[1], channels, float(x.numel() // channels),
+            PARTS=_TILE // _CHANNELS, CHANNELS=_CHANNELS,
+        )  # fmt: skip
+        gradient_kernel[grid](*given, to_current, None, mean, None, shares, to_x, *options, **more)
+    return to_x, to_current, to_weight, to_bias
+
+
+def statistics(
+    x: Tensor,
+    channels: int,
+    by_row: bool,
+    eps: float,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / std `[C]` of each channel of `[T, rows, values]`, which the running statistics follow.
+
+    Args:
+        by_row: whether a row belongs to one channel; else each value of it to another.
+    """
+    T, rows, values = x.shape
+    grid, sizes = _tiles_of(T * rows, values, by_row)
+    programs, parts = _parts(grid, T * rows, values, channels, by_row, x)
+    mean, inv_std = (torch.empty(channels, dtype=torch.float32, device=x.device) for _ in range(2))
+    with _on(x):
+        moments_kernel[programs](x, parts, T * rows, values, channels, **sizes)
+        statistics_kernel[(_tiles_in(channels, _CHANNELS),)](
+            parts, x, values if by_row else 1, mean, inv_std, running_mean, running_var,
+            parts.shape[1], channels, float(x.numel() // channels), momentum, eps,
+            PARTS=_TILE // _CHANNELS, CHANNELS=_CHANNELS,
+        )  # fmt: skip
+    return mean, inv_std
+
+
+def _parts(
+    grid: tuple[int, int], rows: int, values: int, channels: int, by_row: bool, x: Tensor
+) -> tuple[tuple[int, int], Tensor]:
+    """The programs that sum over channels, and room for their parts `[2, number, C]`."""
+    down, across = grid
+    programs = grid if by_row else (min(down, max(1, _PROGRAMS // across)), across)
+    number = across * (rows // channels) if by_row else programs[0]
+    return programs, torch.empty(2, number, channels, dtype=torch.float32, device=x.device)
 
 
 def respond(
@@ -176,18 +233,25 @@ def respond(
     v_reset: float | None,
     detach_reset: bool,
     surrogate: Surrogate,
-) -> tuple[Tensor, Tensor]:
-    """Spikes, like x, and what the mean rate of each of m segments of one length owes to its currents, `[m, rows, values]`."""
-    spikes = torch.empty_like(x)
+    *,
+    timesteps: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, like x; the mean rate of each of m segments of one length, `[m, rows, values]`; and what it owes to its currents.
+
+    The arguments are those of `fire`.
+    """
+    T = timesteps or len(x)
+    spikes = x.new_empty(T, *x.shape[1:])
+    rates = x.new_empty(segments, *x.shape[1:])
     answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype, device=x.device)
     grid, sizes = _tiles(x, scale)
     with _on(x):
         respond_kernel[grid](
-            x, scale, shift, residual, *_start(v_init), spikes, answer, *x.shape[1:],
-            decay, threshold, *_reset(v_reset), *_form(surrogate),
-            M=segments, LENGTH=len(x) // segments, DETACH_RESET=detach_reset, **sizes,
+            x, scale, shift, residual, v_init, spikes, rates, answer, *x.shape[1:],
+            decay, threshold, *_reset(v_reset), *_FORMS[surrogate],
+            M=segments, LENGTH=T // segments, STILL=len(x) < T, DETACH_RESET=detach_reset, **sizes,
         )  # fmt: skip
-    return spikes, answer
+    return spikes, rates, answer
 
 
 def unpack(bits: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -212,13 +276,20 @@ def _on(x: Tensor) -> Any:
     return torch.cuda.device_of(x)
 
 
-def _tiles(x: Tensor, scale: Tensor) -> tuple[tuple[int], dict[str, Any]]:
-    """How many programs there are, and the tile that each of them has."""
-    _, rows, values = x.shape
+def _tiles(x: Tensor, scale: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
+    """How many programs there are, down and across, and the tile that each of them has."""
+    return _tiles_of(x.shape[1], x.shape[2], scale.ndim == 2)
+
+
+def _tiles_of(rows: int, values: int, by_row: bool) -> tuple[tuple[int, int], dict[str, Any]]:
     across = min(1 << (values - 1).bit_length(), _TILE)
     down = _TILE // across
-    grid = (_tiles_in(rows, down) * _tiles_in(values, across),)
-    return grid, {"BY_ROW": scale.ndim == 2, "ROWS": down, "VALUES": across}
+    return (_tiles_in(rows, down), _tiles_in(values, across)), {
+        "BY_ROW": by_row,
+        "ROWS": down,
+        "VALUES": across,
+        "num_warps": _WARPS,
+    }
 
 
 def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:
@@ -227,7 +298,3 @@ def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:
 
 def _reset(v_reset: float | None) -> tuple[float, bool]:
     return (0.0, False) if v_reset is None else (float(v_reset), True)
-
-
-def _form(surrogate: Surrogate) -> tuple[str, float, float, float]:
-    return _FORMS[surrogate]

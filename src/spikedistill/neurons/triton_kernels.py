@@ -9,15 +9,6 @@ import triton.language as tl
 
 
 @triton.jit
-def _place(rows, values, ROWS: tl.constexpr, VALUES: tl.constexpr):
-    """Rows and values of this program's tile."""
-    across = tl.cdiv(values, VALUES)
-    row = (tl.program_id(0) // across) * ROWS + tl.arange(0, ROWS)
-    value = (tl.program_id(0) % across) * VALUES + tl.arange(0, VALUES)
-    return row, value
-
-
-@triton.jit
 def _of_channel(pointer, row, value, rows, values, BY_ROW: tl.constexpr):
     """What a channel has, to broadcast over the tile."""
     if BY_ROW:
@@ -28,9 +19,9 @@ def _of_channel(pointer, row, value, rows, values, BY_ROW: tl.constexpr):
 
 
 @triton.jit
-def _current(x, residual, scale, shift, place, inside, t, size, precision):
-    """The current of one timestep, and x."""
-    x_t = tl.load(x + t * size + place, inside, 0.0)
+def _current(x, residual, scale, shift, place, inside, t, size, precision, STILL: tl.constexpr):
+    """The current of one timestep, and x, which is the same at each of them where it is still."""
+    x_t = tl.load(x + (0 if STILL else t * size) + place, inside, 0.0)
     current = x_t.to(precision) * scale + shift
     if residual is not None:
         if residual.dtype.element_ty == tl.uint8:
@@ -61,9 +52,11 @@ def _slope(distance, FORM: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constex
 @triton.jit
 def fire_kernel(
     x, scale, shift, residual, membrane, v_init, spikes, bits, after, rows, values, decay, threshold, v_reset,
-    HARD: tl.constexpr, T: tl.constexpr, BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr,
+    HARD: tl.constexpr, T: tl.constexpr, STILL: tl.constexpr,
+    BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    row, value = _place(rows, values, ROWS, VALUES)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
     inside = (row < rows)[:, None] & (value < values)[None, :]
     place = row.to(tl.int64)[:, None] * values + value[None, :]
     size = tl.cast(rows, tl.int64) * values
@@ -75,7 +68,7 @@ def fire_kernel(
         v = tl.load(membrane + place, inside, 0.0)
     byte = tl.zeros((ROWS, VALUES), tl.int32)
     for t in tl.static_range(T):
-        current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, scales.dtype)
+        current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, scales.dtype, STILL)
         u = decay * v + current
         fires = u - threshold >= 0
         v = tl.where(fires, v_reset, u) if HARD else tl.where(fires, u - threshold, u)
@@ -89,81 +82,168 @@ def fire_kernel(
 @triton.jit
 def gradient_kernel(
     grad, x, scale, shift, residual, membrane, v_init, ahead, to_current, behind, mean, sums, shares, to_x,
-    rows, values, decay, threshold, v_reset, HARD: tl.constexpr,
+    rows, values, channels, decay, threshold, v_reset, HARD: tl.constexpr,
     FORM: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, END: tl.constexpr,
-    T: tl.constexpr, DETACH_RESET: tl.constexpr, DETACH_MEMBRANE: tl.constexpr,
+    T: tl.constexpr, STILL: tl.constexpr, DETACH_RESET: tl.constexpr, DETACH_MEMBRANE: tl.constexpr,
     BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    row, value = _place(rows, values, ROWS, VALUES)
-    inside = (row < rows)[:, None] & (value < values)[None, :]
-    place = row.to(tl.int64)[:, None] * values + value[None, :]
+    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
     size = tl.cast(rows, tl.int64) * values
-    scales = _of_channel(scale, row, value, rows, values, BY_ROW)
-    shifts = _of_channel(shift, row, value, rows, values, BY_ROW)
-    if membrane is None:
-        v = tl.full((ROWS, VALUES), 0.0, scales.dtype) + v_init
-    else:
-        v = tl.load(membrane + place, inside, 0.0)
-    before = ()
-    inputs = ()
-    for t in tl.static_range(T):
-        current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, scales.dtype)
-        u = decay * v + current
-        fires = u - threshold >= 0
-        v = tl.where(fires, v_reset, u) if HARD else tl.where(fires, u - threshold, u)
-        before = before + (u,)
-        inputs = inputs + (x_t,)
-    if mean is not None:
-        means = _of_channel(mean, row, value, rows, values, BY_ROW)
-    if shares is not None:
-        channels = rows if BY_ROW else values
-        share = _of_channel(shares, row, value, rows, values, BY_ROW)
-        share_of_x = _of_channel(shares + channels, row, value, rows, values, BY_ROW)
-    total = tl.zeros((ROWS, VALUES), scales.dtype)
-    product = tl.zeros((ROWS, VALUES), scales.dtype)
-    to_v = tl.zeros((ROWS, VALUES), scales.dtype) if ahead is None else tl.load(ahead + place, inside, 0.0)
-    for step in tl.static_range(T):
-        t = T - 1 - step
-        to_spikes = tl.load(grad + t * size + place, inside, 0.0).to(scales.dtype)
-        u = before[T - 1 - step]
-        x_t = inputs[T - 1 - step]
-        if not DETACH_RESET:
-            to_spikes += to_v * ((v_reset - u) if HARD else -threshold)
-        survives = tl.where(u - threshold >= 0, 0.0, to_v) if HARD else to_v
-        to_u = survives + to_spikes * _slope(u - threshold, FORM, WIDTH, HEIGHT, END)
-        to_v = tl.zeros((ROWS, VALUES), scales.dtype) if DETACH_MEMBRANE else decay * to_u
-        if to_current is not None:
-            tl.store(to_current + t * size + place, to_u.to(x_t.dtype), inside)
-        if sums is not None:
-            total += to_u
-            product += to_u * (x_t.to(scales.dtype) - means)
-        if to_x is not None:
-            through = to_u - share - share_of_x * (x_t.to(scales.dtype) - means)
-            tl.store(to_x + t * size + place, (scales * through).to(x_t.dtype), inside)
-    if behind is not None:
-        tl.store(behind + place, to_v, inside)
-    if sums is not None:
-        total = tl.where(inside, total, 0.0)
-        product = tl.where(inside, product, 0.0)
-        across = tl.cdiv(values, VALUES)
-        if BY_ROW:
-            part = (tl.program_id(0) % across) * rows + row
-            tl.store(sums + part, tl.sum(total, 1), row < rows)
-            tl.store(sums + across * rows + part, tl.sum(product, 1), row < rows)
+    precision = scale.dtype.element_ty
+    total = tl.zeros((ROWS, VALUES), precision)
+    product = tl.zeros((ROWS, VALUES), precision)
+    for block in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+        row = block * ROWS + tl.arange(0, ROWS)
+        inside = (row < rows)[:, None] & (value < values)[None, :]
+        place = row.to(tl.int64)[:, None] * values + value[None, :]
+        scales = _of_channel(scale, row, value, rows, values, BY_ROW)
+        shifts = _of_channel(shift, row, value, rows, values, BY_ROW)
+        if membrane is None:
+            v = tl.full((ROWS, VALUES), 0.0, precision) + v_init
         else:
-            part = (tl.program_id(0) // across) * values + value
-            tl.store(sums + part, tl.sum(total, 0), value < values)
-            tl.store(sums + tl.cdiv(rows, ROWS) * values + part, tl.sum(product, 0), value < values)
+            v = tl.load(membrane + place, inside, 0.0)
+        before = ()
+        inputs = ()
+        for t in tl.static_range(T):
+            current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, precision, STILL)
+            u = decay * v + current
+            fires = u - threshold >= 0
+            v = tl.where(fires, v_reset, u) if HARD else tl.where(fires, u - threshold, u)
+            before = before + (u,)
+            inputs = inputs + (x_t,)
+        if mean is not None:
+            means = _of_channel(mean, row % channels if BY_ROW else row, value, rows, values, BY_ROW)
+        if shares is not None:
+            share = _of_channel(shares, row % channels if BY_ROW else row, value, rows, values, BY_ROW)
+            share_of_x = _of_channel(shares + channels, row % channels if BY_ROW else row, value, rows, values, BY_ROW)
+        all_steps = tl.zeros((ROWS, VALUES), precision)
+        to_v = tl.zeros((ROWS, VALUES), precision) if ahead is None else tl.load(ahead + place, inside, 0.0)
+        for step in tl.static_range(T):
+            t = T - 1 - step
+            to_spikes = tl.load(grad + t * size + place, inside, 0.0).to(precision)
+            u = before[T - 1 - step]
+            x_t = inputs[T - 1 - step]
+            if not DETACH_RESET:
+                to_spikes += to_v * ((v_reset - u) if HARD else -threshold)
+            survives = tl.where(u - threshold >= 0, 0.0, to_v) if HARD else to_v
+            to_u = survives + to_spikes * _slope(u - threshold, FORM, WIDTH, HEIGHT, END)
+            to_v = tl.zeros((ROWS, VALUES), precision) if DETACH_MEMBRANE else decay * to_u
+            if STILL:
+                all_steps += to_u
+            elif to_current is not None:
+                tl.store(to_current + t * size + place, to_u.to(x_t.dtype), inside)
+            if sums is not None:
+                total += to_u
+                product += to_u * (x_t.to(precision) - means)
+            if to_x is not None:
+                through = to_u - share - share_of_x * (x_t.to(precision) - means)
+                tl.store(to_x + t * size + place, (scales * through).to(x_t.dtype), inside)
+        if STILL:
+            tl.store(to_current + place, all_steps.to(inputs[0].dtype), inside)
+        if behind is not None:
+            tl.store(behind + place, to_v, inside)
+    if sums is not None:
+        _store_parts(sums, total, product, rows, values, BY_ROW, ROWS, VALUES)
+
+
+@triton.jit
+def _store_parts(parts, first, second, rows, values, BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr):
+    """This program's part in two sums over each channel: `[2, programs, rows or values]`, of tiles with zeros outside."""
+    if BY_ROW:  # which has one tile for each program
+        row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+        here = parts + tl.program_id(1) * rows + row
+        other = here + tl.num_programs(1) * rows
+        tl.store(here, tl.sum(first, 1), row < rows)
+        tl.store(other, tl.sum(second, 1), row < rows)
+    else:
+        value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
+        here = parts + tl.program_id(0) * values + value
+        other = here + tl.num_programs(0) * values
+        tl.store(here, tl.sum(first, 0), value < values)
+        tl.store(other, tl.sum(second, 0), value < values)
+
+
+@triton.jit
+def _sum_parts(parts, number, channel, channels, PARTS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Both sums over the parts of these channels."""
+    first = tl.zeros((PARTS, CHANNELS), tl.float32)
+    second = tl.zeros((PARTS, CHANNELS), tl.float32)
+    for start in range(0, number, PARTS):
+        part = start + tl.arange(0, PARTS)
+        inside = (part < number)[:, None] & (channel < channels)[None, :]
+        place = part[:, None] * channels + channel[None, :]
+        first += tl.load(parts + place, inside, 0.0)
+        second += tl.load(parts + number * channels + place, inside, 0.0)
+    return tl.sum(first, 0), tl.sum(second, 0)
+
+
+@triton.jit
+def share_kernel(
+    parts, inv_std, shares, to_weight, to_bias, number, channels, count, PARTS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """From the parts of a gradient's sums to the share of the statistics, and the gradients of weight and bias."""
+    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = channel < channels
+    total, product = _sum_parts(parts, number, channel, channels, PARTS, CHANNELS)
+    scale = tl.load(inv_std + channel, inside, 0.0)
+    tl.store(shares + channel, total / count, inside)
+    tl.store(shares + channels + channel, product / count * scale * scale, inside)
+    tl.store(to_weight + channel, product * scale, inside)
+    tl.store(to_bias + channel, total, inside)
+
+
+@triton.jit
+def moments_kernel(x, parts, rows, values, channels, BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr):
+    """Parts of the sums, over each channel, of the distance from its first value, and of its square."""
+    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
+    total = tl.zeros((ROWS, VALUES), tl.float32)
+    square = tl.zeros((ROWS, VALUES), tl.float32)
+    for block in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+        row = block * ROWS + tl.arange(0, ROWS)
+        inside = (row < rows)[:, None] & (value < values)[None, :]
+        place = row.to(tl.int64)[:, None] * values + value[None, :]
+        if BY_ROW:
+            first = tl.load(x + (row % channels).to(tl.int64) * values, row < rows, 0.0)[:, None]
+        else:
+            first = tl.load(x + value, value < values, 0.0)[None, :]
+        distance = tl.load(x + place, inside, 0.0).to(tl.float32) - first.to(tl.float32)
+        distance = tl.where(inside, distance, 0.0)
+        total += distance
+        square += distance * distance
+    _store_parts(parts, total, square, rows, values, BY_ROW, ROWS, VALUES)
+
+
+@triton.jit
+def statistics_kernel(
+    parts, x, stride, mean, inv_std, running_mean, running_var, number, channels, count, momentum, eps,
+    PARTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """From the parts of `moments_kernel` to mean and 1 / std; running statistics, where there are some, follow."""
+    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = channel < channels
+    total, square = _sum_parts(parts, number, channel, channels, PARTS, CHANNELS)
+    from_first = total / count
+    average = tl.load(x + channel.to(tl.int64) * stride, inside, 0.0).to(tl.float32) + from_first
+    var = tl.maximum(square / count - from_first * from_first, 0.0)
+    tl.store(mean + channel, average, inside)
+    tl.store(inv_std + channel, 1.0 / tl.sqrt(var + eps), inside)
+    if running_mean is not None:
+        kept = tl.load(running_mean + channel, inside, 0.0)
+        tl.store(running_mean + channel, kept + momentum * (average - kept), inside)
+        kept = tl.load(running_var + channel, inside, 0.0)
+        unbiased = var * (count / tl.maximum(count - 1.0, 1.0))
+        tl.store(running_var + channel, kept + momentum * (unbiased - kept), inside)
 
 
 @triton.jit
 def respond_kernel(
-    x, scale, shift, residual, membrane, v_init, spikes, answer, rows, values, decay, threshold, v_reset,
+    x, scale, shift, residual, v_init, spikes, rates, answer, rows, values, decay, threshold, v_reset,
     HARD: tl.constexpr, FORM: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, END: tl.constexpr,
-    M: tl.constexpr, LENGTH: tl.constexpr, DETACH_RESET: tl.constexpr,
+    M: tl.constexpr, LENGTH: tl.constexpr, STILL: tl.constexpr, DETACH_RESET: tl.constexpr,
     BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    row, value = _place(rows, values, ROWS, VALUES)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
     inside = (row < rows)[:, None] & (value < values)[None, :]
     place = row.to(tl.int64)[:, None] * values + value[None, :]
     size = tl.cast(rows, tl.int64) * values
@@ -173,9 +253,10 @@ def respond_kernel(
     for segment in tl.static_range(M):
         to_v = tl.zeros((ROWS, VALUES), scales.dtype)
         total = tl.zeros((ROWS, VALUES), scales.dtype)
+        count = tl.zeros((ROWS, VALUES), scales.dtype)
         for step in tl.static_range(LENGTH):
             t = segment * LENGTH + step
-            current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, scales.dtype)
+            current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, scales.dtype, STILL)
             u = decay * v + current
             fires = u - threshold >= 0
             slope = _slope(u - threshold, FORM, WIDTH, HEIGHT, END)
@@ -190,7 +271,10 @@ def respond_kernel(
             else:
                 v = tl.where(fires, u - threshold, u)
                 to_v = to_u if DETACH_RESET else (1.0 - threshold * slope) * to_u
-            tl.store(spikes + t * size + place, fires.to(scales.dtype).to(x_t.dtype), inside)
+            fired = fires.to(scales.dtype)
+            count += fired
+            tl.store(spikes + t * size + place, fired.to(x_t.dtype), inside)
+        tl.store(rates + segment * size + place, (count / LENGTH).to(x_t.dtype), inside)
         tl.store(answer + segment * size + place, total / LENGTH, inside)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..neurons import NormaliseBatch, normalise
+from ..neurons import NormaliseBatch, batch_moments, normalise
 from .signal import fold_time
 
 
@@ -51,6 +51,9 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
 @torch.no_grad()
 def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
     """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow."""
+    on_gpu = batch_moments(value, call.eps, call.running_mean, call.running_var, call.momentum)
+    if on_gpu is not None:
+        return on_gpu
     folded = value.flatten(0, 1)
     plain = folded.device.type == "cpu" and folded.is_contiguous() and not torch.compiler.is_compiling()
     found = _fast_moments(folded) if plain else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, Response, are_numbers, can_wait, lif_response, norm_lif_response
+from ..neurons import NormalisedCurrent, Response, are_numbers, can_wait, lif_response, mean_in_time, norm_lif_response
 from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates, batch_statistics, normalise_rates
 from .dropout import dropout_arguments, dropout_scale_shift
 from .given import given, given_linear
@@ -104,7 +104,7 @@ class Rate(Signal):
         decay, v_init = dynamics["decay"], dynamics["v_init"]
         with_decay, with_v_init = _learns(decay), _learns(v_init)
         response = self._respond(with_decay=with_decay, with_v_init=with_v_init, **dynamics)
-        rates = self._means(response.spikes)
+        rates = self._means(response.spikes) if response.rates is None else response.rates
         rates = given(rates, self._rates, response.to_current)
         if response.to_decay is not None:
             rates = rates + _answer(decay, response.to_decay)
@@ -120,8 +120,7 @@ class Rate(Signal):
         """Neurons with these dynamics, on the signal as their currents."""
         if isinstance(self._held, NormalisedCurrent) and are_numbers(options["decay"], options["v_init"]):
             return norm_lif_response(self._held, self._lengths, **options)
-        currents = self._spikes.expand(self.timesteps, *self._spikes.shape[1:])
-        return lif_response(currents, self._lengths, **options)
+        return lif_response(self._spikes, self._lengths, **options)
 
     def _means(self, spikes: Tensor) -> Tensor:
         return segment_means(spikes, self._lengths)
@@ -243,7 +242,7 @@ def _varying(*values: Any) -> list[Signal]:
 def segment_means(value: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Means over consecutive segments: `[T, B, ...] -> [m, B, ...]`."""
     if len(set(lengths)) == 1:
-        return value.unflatten(0, (len(lengths), lengths[0])).mean(1)
+        return mean_in_time(value, len(lengths))
     return torch.stack([part.mean(0) for part in value.split(lengths)])
 
 

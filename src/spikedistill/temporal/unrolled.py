@@ -74,7 +74,7 @@ class Unrolled(Signal):
         if isinstance(self._held, NormalisedCurrent) and are_numbers(dynamics["decay"], dynamics["v_init"]):
             spikes, packed = norm_lif(self._held, **dynamics)
             return self._with(spikes, packed)
-        return self._with(*lif_in_bits(self.over_time(), **dynamics))
+        return self._with(*lif_in_bits(self._values, timesteps=self.timesteps, **dynamics))
 
     def normalise(self, norm: Any) -> Self:
         self.keep_graph(type(norm).__name__)
