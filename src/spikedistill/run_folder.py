@@ -4,12 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from .config import Config
+from .config import Config, TrainerConfig
 from .data import Dataset, load_dataset
 from .models import load_model
 from .temporal import Temporal
+
+
+def device_of(options: TrainerConfig) -> torch.device:
+    """Where a run works outside of Lightning's hands: on a GPU, where there is one and the run may use it."""
+    wants_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if wants_gpu else "cpu")
 
 
 class RunStopped(Exception):

@@ -15,7 +15,7 @@ from ..data import Dataset, Samples, as_network_input, in_order, split_holdout
 from ..files import write_atomically
 from ..models import Branched, load_model
 from ..objectives.submodels import prefix_means, right_submodels
-from ..run_folder import RunFolder, dataset_of
+from ..run_folder import RunFolder, dataset_of, device_of
 from ..temporal import Temporal
 from .deployment import deployment, energy_per_timestep
 from .recorder import Recording, record
@@ -59,7 +59,7 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
     tensors: dict[str, Tensor] = {}
     for name, file in (("selected", folder.selected_model), ("last", folder.model)):
         if file.is_file():
-            model = load_model(file)
+            model = load_model(file).to(device_of(config.trainer))
             results[name], tensors = score(model, config, dataset, heldout, batch_size)
     if config.timesteps > 1 and config.model.neuron == "lif":
         estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ..config import TrainerConfig
 from ..data import as_network_input
 from ..neurons.compiler import uncompiled
+from ..run_folder import device_of
 from .plan import Plan
 
 Choice = tuple[Literal["32-true", "bf16-mixed"], bool]
@@ -34,7 +34,7 @@ def with_precision(plan: Plan, choice: Choice) -> Plan:
 
 def step_seconds(plan: Plan, repeats: int = 3) -> float:
     """Seconds of one step on a batch of the training set, the fastest of some after one that warms up; no optimiser."""
-    config, device = plan.config, _device(plan.config.trainer)
+    config, device = plan.config, device_of(plan.config.trainer)
     batch = torch.arange(min(config.data.batch_size, len(plan.train)))
     inputs = as_network_input(plan.train.inputs(batch), plan.dataset.kind).to(device)
     target = plan.train.targets[batch].to(device)
@@ -51,11 +51,6 @@ def step_seconds(plan: Plan, repeats: int = 3) -> float:
                 torch.cuda.synchronize(device)
             taken.append(time.perf_counter() - started)
     return min(taken[1:])
-
-
-def _device(options: TrainerConfig) -> torch.device:
-    wants_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if wants_gpu else "cpu")
 
 
 def _name(choice: Choice) -> str:
