@@ -127,5 +127,4 @@ def commit() -> dict[str, Any]:
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "src", "benchmarks"))}
     except (FileNotFoundError, subprocess.CalledProcessError):
-        # of a copy without its repository, whoever made it may say
-        return {"commit": os.environ.get("BENCHMARKS_COMMIT"), "dirty": None}
+        return {"commit": None, "dirty": None}

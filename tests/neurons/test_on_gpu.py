@@ -111,6 +111,22 @@ def test_batch_norm_and_its_gradients(residual_in_bits, memory_format, T, dtype,
         assert error <= (1e-5 if dtype == torch.float32 else 2e-2)
 
 
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+def test_statistics_of_channels_far_from_zero(memory_format, device):
+    """A mean of a thousand standard deviations, a channel that is constant, and running statistics that follow."""
+    torch.manual_seed(0)
+    x = sequence(3, 4, 5, 6, 7, memory_format=memory_format) * torch.tensor([1.0, 1e-3, 0.0, 5.0, 1.0]).view(5, 1, 1)
+    x = x + torch.tensor([1000.0, 1.0, 3.0, 0.0, -50.0]).view(5, 1, 1)
+    running = torch.zeros(5, device=device), torch.ones(5, device=device)
+    mean, inv_std = batch_statistics(x.to(device), BatchNormCall(*running, training=True))
+    channels = x.double().transpose(0, 2).flatten(1)
+    var = channels.var(1, correction=0)
+    torch.testing.assert_close(mean.cpu().double(), channels.mean(1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(inv_std.cpu().double(), (var + 1e-5).rsqrt(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(running[0].cpu().double(), 0.1 * channels.mean(1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(running[1].cpu().double(), 0.9 + 0.1 * channels.var(1), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("options", [{}, {"v_reset": 0.1, "surrogate": "arctan"}, {"detach_reset": True, "decay": 0.9}])
 @pytest.mark.parametrize("lengths", [(6,), (3, 3), (2, 2, 2)])
 def test_the_rates_answer_to_their_currents(lengths, options, device):

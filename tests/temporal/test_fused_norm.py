@@ -74,6 +74,18 @@ def test_with_the_channels_last_in_memory_too(gradient, monkeypatch):
         torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-10)
 
 
+def test_gradients_keep_the_order_of_channels_in_memory(monkeypatch):
+    """In another order every layer behind would copy them."""
+    seen = []
+    keep = fused_norm.gradient_of_norm
+    monkeypatch.setattr(
+        fused_norm, "gradient_of_norm", lambda grad, *a: seen.append(grad.flatten(0, 1)) or keep(grad, *a)
+    )
+    model = temporal(Residual().to(memory_format=torch.channels_last), gradient="rate")
+    model(torch.randn(2, 2, 6, 5).contiguous(memory_format=torch.channels_last), timesteps=T).sum().backward()
+    assert [grad.is_contiguous(memory_format=torch.channels_last) for grad in seen[1:]] == [True] * 4
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("options", [{}, {"v_reset": 0.0, "decay": 0.8, "threshold": 0.7}])
 def test_spikes_differ_only_where_rounding_decides(options, dtype, monkeypatch):

@@ -25,11 +25,11 @@ from .triton_kernels import (
 _TILE = 512
 
 # Programs that sum over channels: enough for any GPU, few enough that their parts are soon added up.
-_PROGRAMS = 2048
+_PROGRAMS = 1024
 
 # Channels that one program adds parts up for.
-_CHANNELS = 16
-_PARTS = 64  # of them at a time
+_CHANNELS = 8
+_PARTS = 128  # of them at a time
 
 
 def _defaults(surrogate: Any) -> float:

@@ -167,5 +167,5 @@ def normalise_rates(
     if len(set(lengths)) == 1:
         # each mean has the same share in the statistics, as each value of an ordinary batch: torch's kernels do it
         return NormaliseBatch.apply(rates, call.weight, call.bias, mean, inv_std, call.eps)
-    share = torch.tensor(lengths, dtype=mean.dtype, device=mean.device) / count
+    share = torch.stack([mean.new_full((), length / count) for length in lengths])
     return Normalise.apply(rates, call.weight, call.bias, mean, inv_std, share, lambda sums: sums)

@@ -52,7 +52,9 @@ class _Given(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        grad = grads[0] if slope is None else grads[0] * slope
+        grad = (
+            grads[0] if slope is None else slope * grads[0]
+        )  # in the order in memory of the slope, which is that of the source
         return None, grad.to(ctx.dtype), None
 
 

@@ -92,8 +92,11 @@ class Rate(Signal):
     def mean_over_time(self) -> Tensor:
         if self.is_constant:
             return self._rates[0]
-        weights = self._rates.new_tensor(self._lengths) / self.timesteps
-        return torch.tensordot(weights, self._rates, dims=1)
+        if len(set(self._lengths)) == 1:
+            return self._rates.mean(0)
+        # numbers rather than a tensor of them, which a CUDA graph could not copy to its device
+        parts = zip(self._lengths, self._rates.unbind(0), strict=True)
+        return torch.stack([length / self.timesteps * part for length, part in parts]).sum(0)
 
     def become(self, other: Any) -> None:
         self._held, self._rates = other._held, other._rates

@@ -282,9 +282,10 @@ def map_over_time(
         return func(*step_args, **step_kwargs)
 
     if all(value.shape[0] == 1 for value in values):
-        return pytree.tree_map(lambda out: out.unsqueeze(0), one_timestep(*(value[0] for value in values)))
+        # squeezed, not indexed: the gradient of an index is zeros, filled, in another order in memory
+        return pytree.tree_map(lambda out: out.unsqueeze(0), one_timestep(*(value.squeeze(0) for value in values)))
     in_dims = tuple(0 if value.shape[0] > 1 else None for value in values)
-    return torch.vmap(one_timestep, in_dims=in_dims)(*(v if v.shape[0] > 1 else v[0] for v in values))
+    return torch.vmap(one_timestep, in_dims=in_dims)(*(v if v.shape[0] > 1 else v.squeeze(0) for v in values))
 
 
 def fold_time(func: Callable[..., Any], value: Tensor, *args: Any, **kwargs: Any) -> Any:
