@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 import pytest
 from conftest import CONFIG, write_run
 
-from spikedistill.evaluation.comparison import every_run, every_timestep, leaderboard
+from spikedistill.config import Config
+from spikedistill.evaluation.comparison import chosen_timesteps, every_run, every_timestep, leaderboard
 from spikedistill.evaluation.records import RunRecord
 from spikedistill.files import write_rows
 from spikedistill.report import figures, write_comparison, write_paper_files
@@ -107,6 +108,38 @@ def test_what_is_lost_to_specialists_is_shown_where_some_are(comparison, read_pa
     assert drawn[1]["error_y"]["arrayminus"] == [0.5, 0.75]
     assert "+1.50 [+0.50, +2.25]" in page.text
     go.Figure(coloured(page.figures["regret"]))
+
+
+def test_which_timestep_was_chosen_is_shown_where_some_method_ranks(comparison, read_page):
+    """Two seeds of two epochs, which agree in the first and not in the second; the middle epochs of a method are in its table."""
+    folder, rows, _ = comparison
+    assert "chosen" not in read_page(folder / "report.html").sections
+    epochs = [[(0.25, 0.75), (0.5, 0.5)], [(0.25, 0.75), (0.25, 0.75)]]
+    metrics = [
+        [
+            {"epoch": str(e), "strongest_1": str(a), "strongest_2": str(b), "weakest_1": str(b), "weakest_2": str(a)}
+            for e, (a, b) in enumerate(of_seed, 1)
+        ]
+        for of_seed in epochs
+    ]
+    config = Config(**CONFIG | {"recipe": "tiny-s2w", "timesteps": 2})
+    ranking = [RunRecord(config, {}, {}, metrics[seed], None) for seed in (0, 1)]
+    plain = RunRecord(config, {}, {}, [{"epoch": "1", "train_loss": "0.5"}], None)
+    chosen = chosen_timesteps({"tiny-sce": [plain], "tiny-s2w": ranking})
+    share = {"strongest": [(0.25, 0.75), (0.375, 0.625)], "weakest": [(0.75, 0.25), (0.625, 0.375)]}
+    assert chosen == [
+        {"method": "tiny-s2w", "role": role, "epoch": epoch, "share_1": one, "share_2": two}
+        for role, found in share.items()
+        for epoch, (one, two) in enumerate(found, 1)
+    ]
+    middle = [{**row, "epoch": 3} for row in chosen if row["epoch"] == 2]
+    write_comparison(folder, rows, {row["method"]: [] for row in rows}, [], chosen=[*chosen, *middle])
+    page = read_page(folder / "report.html")
+    drawn = page.figures["strongest"]
+    assert [trace["x"] for trace in drawn["data"]] == [[0.25, 0.375], [0.75, 0.625]]
+    assert drawn["layout"]["yaxis"]["ticktext"] == ["tiny-s2w, epoch 1", "tiny-s2w, epoch 3"]
+    assert page.figures["weakest"]["data"][0]["x"] == [0.75, 0.625]
+    go.Figure(coloured(drawn))
 
 
 def test_agreement_with_a_teacher_is_shown_for_those_that_had_one(comparison, read_page):

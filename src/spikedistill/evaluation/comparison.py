@@ -157,6 +157,24 @@ def regrets(runs: Runs) -> list[dict[str, Any]]:
     return rows
 
 
+def chosen_timesteps(runs: Runs) -> list[dict[str, Any]]:
+    """How often methods that rank timesteps chose each: `{method, role, epoch, share_1, ..., share_T}`.
+
+    Roles are "strongest" and "weakest", shares those of the training batches of an epoch, means over the seeds. No rows for methods
+    that rank none.
+    """
+    rows = []
+    for method, records in runs.items():
+        for role in ("strongest", "weakest"):
+            for epochs in zip(*(record.metrics for record in records), strict=True):
+                keys = [f"{role}_{k}" for k in range(1, records[0].config.timesteps + 1) if f"{role}_{k}" in epochs[0]]
+                shares = {key: float(np.mean([float(epoch[key]) for epoch in epochs])) for key in keys}
+                if shares:
+                    row = {"method": method, "role": role, "epoch": int(epochs[0]["epoch"])}
+                    rows.append(row | {key.replace(role, "share"): share for key, share in shares.items()})
+    return rows
+
+
 def _row(method: str, right: Array, records: Sequence[RunRecord]) -> dict[str, Any]:
     accuracy = 100 * right.mean(-1)  # [S, K]
     spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else np.zeros(accuracy.shape[1])

@@ -11,6 +11,7 @@ from ..files import write_atomically
 from ..run_folder import RunFolder
 from . import figures
 from .blocks import Code, Column, Number, Numbers, Page, Plot, Plots, Row, Section, Table, Terms, Text, decimals
+from .chosen import chosen_section
 from .page import render
 from .regret import regret_section
 from .timesteps import timesteps_section
@@ -26,6 +27,7 @@ def write_comparison(
     each: Sequence[Row],
     steps: Sequence[Row] = (),
     lost: Sequence[Row] = (),
+    chosen: Sequence[Row] = (),
     *,
     command: str | None = None,
 ) -> Path:
@@ -38,6 +40,7 @@ def write_comparison(
         each: one row per run, in the order of `runs`; see `spikedistill.evaluation.comparison.every_run`.
         steps: one row per method; see `spikedistill.evaluation.comparison.every_timestep`.
         lost: what networks lose to specialists; see `spikedistill.evaluation.comparison.regrets`.
+        chosen: which timesteps methods chose; see `spikedistill.evaluation.comparison.chosen_timesteps`.
         command: what repeats the comparison, where it was started from the command line.
 
     Returns:
@@ -51,6 +54,7 @@ def write_comparison(
         ),
         regret_section(lost),
         timesteps_section([_without_nan(row) for row in steps]),
+        chosen_section(chosen),
         _teaching(board),
         Section("cost", "Cost", [_cost(board)]),
         Section("runs", "Every run", [_runs(folder, board, runs, each)]),

@@ -31,8 +31,8 @@ class Captured:
         if not (x.is_cuda and torch.is_grad_enabled() and self.module.training):
             return self.module(x)
         kind = x.shape, x.dtype, x.device, torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-        if self._kind is None:
-            self._kind = kind
+        if self._kind is None or len(x) > self._kind[0][0]:  # a run may be resumed at the short last batch of an epoch
+            self._kind, self._replay = kind, None
             self._replay = _record(self.module, x)
         if self._replay is None or kind != self._kind:
             return self.module(x)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..evaluation.comparison import every_run, every_timestep, leaderboard, regrets
+from ..evaluation.comparison import chosen_timesteps, every_run, every_timestep, leaderboard, regrets
 from ..evaluation.records import Records, RunRecord
 from ..files import write_rows
 from ..objectives import create_objective
@@ -39,8 +39,8 @@ def compare(
         configs: one per method; the first is the baseline.
         seeds: the seeds that every method is trained with.
         out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them records.jsonl, leaderboard.csv,
-            runs.csv and timesteps.csv, where methods were trained at several T regret.csv, the page report.html, and for papers
-            leaderboard.tex and accuracy.pdf.
+            runs.csv and timesteps.csv, where methods were trained at several T regret.csv, where some rank timesteps
+            chosen.csv, the page report.html, and for papers leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, and the objective that it had there. Runs that this leaves as they are there are not trained again. How
             fast each trains is measured before, in turn, and kept in speeds.csv.
@@ -90,15 +90,16 @@ def compare(
     found = {name: [_finished(records, run) for run in folders] for name, folders in runs.items()}
     rows = leaderboard(found, baseline=names[0])
     write_rows(out / "leaderboard.csv", rows)
-    each, steps, lost = every_run(found), every_timestep(found), regrets(found)
+    each, steps, lost, chosen = every_run(found), every_timestep(found), regrets(found), chosen_timesteps(found)
     write_rows(out / "runs.csv", each)
     write_rows(out / "timesteps.csv", steps)
-    if lost:
-        write_rows(out / "regret.csv", lost)
-    else:
-        (out / "regret.csv").unlink(missing_ok=True)  # of an earlier comparison here
+    for name, of_some in (("regret.csv", lost), ("chosen.csv", chosen)):
+        if of_some:
+            write_rows(out / name, of_some)
+        else:
+            (out / name).unlink(missing_ok=True)  # of an earlier comparison here
     write_paper_files(out, rows)
-    write_comparison(out, rows, runs, each, steps, lost, command=command)
+    write_comparison(out, rows, runs, each, steps, lost, chosen, command=command)
     return rows
 
 

@@ -1,6 +1,6 @@
 """The plots of the pages, each a function of numbers that gives a plotly figure in plain data."""
 
-from .comparison import METHODS, differences, methods, regrets
+from .comparison import METHODS, differences, methods, regrets, shares
 from .drawing import Figure
 from .recording import membranes, raster
 from .run import accuracy, confusion, cosines, firing_rates, over_epochs, reliability, tradeoff
@@ -18,6 +18,7 @@ __all__ = [
     "over_epochs",
     "raster",
     "regrets",
+    "shares",
     "reliability",
     "tradeoff",
 ]

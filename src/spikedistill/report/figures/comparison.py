@@ -77,6 +77,30 @@ def regrets(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> F
     return figure
 
 
+def shares(bars: Mapping[str, Sequence[float]]) -> Figure:
+    """A bar of shares that sum to 1 for each name, from top to bottom: the parts are timesteps 1, 2, ..."""
+    names = labels_of(list(bars))
+    traces = []
+    for k, parts in enumerate(zip(*bars.values(), strict=True), 1):
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": f"timestep {k}",
+                "x": list(parts),
+                "y": list(range(len(names))),
+                "marker": {"color": METHODS[(k - 1) % len(METHODS)]},
+                "hovertemplate": "%{x:.3f}<extra>%{fullData.name}</extra>",
+            }
+        )
+    figure = plot(traces, "share of batches", "")
+    rows = list(range(len(names)))
+    figure["layout"] |= {"barmode": "stack", "showlegend": True}
+    figure["layout"]["xaxis"] |= {"range": [0, 1]}
+    figure["layout"]["yaxis"] |= {"tickvals": rows, "ticktext": names, "range": [len(names) - 0.5, -0.5]}
+    return figure
+
+
 def _interval(entries: Sequence[tuple[float, float, float]], color: str) -> Figure:
     """Error bars from the low to the high end around each middle."""
     return {
