@@ -18,7 +18,7 @@ __all__ = [
     "over_epochs",
     "raster",
     "regrets",
-    "shares",
     "reliability",
+    "shares",
     "tradeoff",
 ]
