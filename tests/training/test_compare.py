@@ -206,6 +206,12 @@ def test_with_its_records_a_comparison_needs_no_run_again(tmp_path, capfd):
     text = (second / "records.jsonl").read_text()
     assert str(tmp_path) not in text, "nothing of a record is of the place it was written in"
 
+    # moved, with the network that teaches
+    moved = first.rename(tmp_path / "moved")
+    assert compare(moved, "digits-sce", "digits-twkd") == 0
+    assert "run " not in capfd.readouterr().out
+    first = moved
+
     # one run less is one run more to train, and the network that teaches it
     lines = text.splitlines()
     assert [json.loads(line)["run"] for line in lines] == [

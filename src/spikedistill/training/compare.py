@@ -150,7 +150,7 @@ def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
         folder, record = RunFolder(config.run_folder), records.find(config.run_folder)
         for begun in (folder.config() if folder.config_file.is_file() else None, record.config if record else None):
             if begun is not None:
-                check_same_run(config, begun, folder.path)
+                check_same_run(config, _with_teacher_of(config, begun), folder.path)
         if record is None:
             left.append(config)
     records.keep(config.run_folder for config in planned)
@@ -163,6 +163,13 @@ def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
         if config.run_folder in needed and not RunFolder(config.run_folder).is_complete
     }
     train_side_by_side(lines, jobs, lambda config: records.keep([config.run_folder]))
+
+
+def _with_teacher_of(config: Config, begun: Config) -> Config:
+    """What a run was begun with, taught by the run of the same name that is in the folder now, which may have been moved."""
+    teachers = config.teacher, begun.teacher
+    same = all(teachers) and len({teacher.parts[-2:] for teacher in teachers if teacher}) == 1
+    return begun.model_copy(update={"teacher": config.teacher}) if same else begun
 
 
 def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: Path) -> list[Config]:
