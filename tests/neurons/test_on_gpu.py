@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill import LIF, temporal
 from spikedistill.neurons import NormalisedCurrent, PackedSpikes, compiler, lif, lif_in_bits, lif_response, norm_lif
@@ -109,6 +110,65 @@ def test_batch_norm_and_its_gradients(residual_in_bits, memory_format, T, dtype,
     for found, wanted in zip(ours, theirs, strict=True):
         error = (found.cpu().double() - wanted).norm() / wanted.norm()
         assert error <= (1e-5 if dtype == torch.float32 else 2e-2)
+
+
+def cut(x):
+    return x[:, :3]
+
+
+def every_other(x):
+    return x[::2]
+
+
+def repeated(x):
+    return x[:1].expand(4, *x.shape[1:])
+
+
+@pytest.mark.parametrize("view", [cut, every_other, repeated], ids=lambda view: view.__name__)
+@pytest.mark.parametrize("shape", [(8, 5, 6), (8, 7)])
+def test_currents_and_gradients_with_gaps_and_repetitions_in_memory(shape, view, device):
+    """Of a layer without positions; the gradient of a sum is one number, repeated."""
+    torch.manual_seed(0)
+    whole = torch.randn(shape, device=device, requires_grad=True)
+    exact = whole.detach().cpu().double().requires_grad_()
+    spikes, expected = lif(view(whole)), lif(view(exact))
+    assert torch.equal(spikes.cpu().double(), expected)
+    spikes.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(whole.grad.cpu().double(), exact.grad, rtol=1e-4, atol=1e-5)
+    T = len(view(exact))
+    ours, theirs = lif_response(view(whole.detach()), (T,)), lif_response(view(exact.detach()), (T,))
+    assert torch.equal(ours.spikes.cpu().double(), theirs.spikes)
+    torch.testing.assert_close(ours.to_current.cpu().double(), theirs.to_current, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "sltt", "rate"])
+@pytest.mark.parametrize("timesteps", [4, 9, 70])
+def test_linear_layers_on_a_still_input(timesteps, gradient, device, monkeypatch):
+    """Shorter and longer than a block, and than what the kernel of rates is written out for."""
+    outcomes = []
+    for kernels in (True, False):
+        if not kernels:
+            monkeypatch.setattr("spikedistill.neurons.compiler._kernels", lambda: None)
+        torch.manual_seed(0)
+        model = temporal(nn.Sequential(nn.Linear(5, 6), LIF(), nn.Linear(6, 3)), gradient=gradient).to(device)
+        x = (3 * torch.randn(4, 5)).to(device).requires_grad_()
+        logits = model(x, timesteps=timesteps)
+        logits.sum().backward()
+        outcomes.append([logits.detach(), x.grad, *(p.grad for p in model.parameters())])
+    assert outcomes[0][1].norm() > 0
+    for ours, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_watches_operations_sees_them(device):
+    """Under a counter there are no kernels, also where the forward pass has had some."""
+    current = sequence(1, 2, 3, 5, 5, device=device).requires_grad_()
+    spikes, _ = lif_in_bits(current, **LIF().dynamics(4) | {"detach_membrane": False}, timesteps=3)
+    (ours,) = torch.autograd.grad(spikes.sum(), current, retain_graph=True)
+    with FlopCounterMode(display=False):
+        (watched,) = torch.autograd.grad(spikes.sum(), current)
+    torch.testing.assert_close(watched, ours, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)

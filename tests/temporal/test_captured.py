@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from spikedistill import LIF, temporal
@@ -64,6 +65,20 @@ def test_a_replay_computes_what_the_module_does(gradient):
 
 
 @needs_gpu
+def test_an_input_that_needs_a_gradient_gets_it_and_a_frozen_weight_none():
+    module = Passes("bptt").cuda()
+    run, x = Captured(module), torch.randn(4, 2, 6, 6).cuda()
+    run(x).sum().backward()
+    asking = x.clone().requires_grad_()
+    run(asking).sum().backward()
+    assert asking.grad.norm() > 0
+    module.zero_grad()
+    frozen = next(module.parameters()).requires_grad_(False)
+    run(x).sum().backward()
+    assert frozen.grad is None
+
+
+@needs_gpu
 def test_what_cannot_be_recorded_runs_as_it_is(caplog):
     class Copies(nn.Module):
         def __init__(self):
@@ -71,7 +86,7 @@ def test_what_cannot_be_recorded_runs_as_it_is(caplog):
             self.weight = nn.Parameter(torch.ones(()))
 
         def forward(self, x):
-            return x * self.weight * torch.tensor([2.0]).to(x.device)
+            return F.dropout(x, 0.0) * self.weight * torch.tensor([2.0]).to(x.device)
 
     out = Captured(Copies().cuda())(torch.ones(2, device="cuda"))
     assert out.tolist() == [2.0, 2.0]

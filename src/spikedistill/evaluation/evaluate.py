@@ -26,12 +26,13 @@ SCHEMA = 1
 LONGEST = 8
 
 
-def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None) -> dict[str, Any]:
+def evaluate(run: Path | str, *, batch_size: int | None = None, root: Path | None = None) -> dict[str, Any]:
     """Score a trained run on its test set at every k = 1..T from one forward pass, and write what came out.
 
     Args:
         run: the run folder; results.json and logits.safetensors are written into it.
-        batch_size: samples per forward pass.
+        batch_size: samples per forward pass, of which every layer's currents and spikes are recorded; where left out 250, or 50
+            on a GPU, whose memory may be small.
         root: folder of the data sets, where it is no longer the one that the run was trained with.
 
     Returns:
@@ -46,6 +47,8 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
     """
     folder = RunFolder.trained(run)
     config = folder.config()
+    device = device_of(config.trainer)
+    batch_size = batch_size or (250 if device.type == "cpu" else 50)
     dataset = dataset_of(config, root)
     heldout = held_out(config, dataset)
     results: dict[str, Any] = {
@@ -59,7 +62,7 @@ def evaluate(run: Path | str, *, batch_size: int = 250, root: Path | None = None
     tensors: dict[str, Tensor] = {}
     for name, file in (("selected", folder.selected_model), ("last", folder.model)):
         if file.is_file():
-            model = load_model(file).to(device_of(config.trainer))
+            model = load_model(file).to(device)
             results[name], tensors = score(model, config, dataset, heldout, batch_size)
     if config.timesteps > 1 and config.model.neuron == "lif":
         estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)

@@ -23,6 +23,9 @@ from .memory_format import as_shown, as_stored
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate
 
+# Timesteps that the kernel on a GPU is written out for.
+_LONGEST = 64
+
 
 class Response(NamedTuple):
     """Spikes of a sequence and what the mean rate of each of its m segments owes to its inputs.
@@ -107,7 +110,7 @@ def _compiled_response(
     more = None if residual is None else as_stored(residual, x)
     with torch.no_grad():
         kernels = kernels_for(x, dynamics[-1])
-        if kernels and sources == ("current",) and len(set(lengths)) == 1:
+        if kernels and sources == ("current",) and len(set(lengths)) == 1 and sum(lengths) <= _LONGEST:
             given = as_stored(x, x), scale, shift, more, len(lengths), v_init, *dynamics
             found = [as_shown(part, x) for part in kernels.respond(*given, timesteps=sum(lengths))]
             spikes, rates, to_current = found
@@ -115,7 +118,8 @@ def _compiled_response(
         if len(x) < sum(lengths):
             x = x.expand(sum(lengths), *x.shape[1:])
         unit, rest = torch.ones_like(scale), (lengths, v_init, sources, dynamics)
-        found = compiled(_respond_normalised)(as_stored(x, x), scale, shift, more, unit, *rest)
+        run: Callable[..., Any] = compiled(_respond_normalised) if applies(x) else _respond_normalised
+        found = run(as_stored(x, x), scale, shift, more, unit, *rest)
         return Response(*(None if part is None else as_shown(part, x) for part in found))  # type: ignore[arg-type]
 
 
@@ -172,7 +176,10 @@ def lif_response_in_chunks(
                     spikes = PackedSpikes.silent(sum(lengths), membrane)
                 if traces is None:  # tensors, because a compiled loop would be made anew for every number
                     fresh = _fresh_traces(segment, _sources(with_decay, with_v_init))
-                    traces = {name: Trace(*map(membrane.new_tensor, trace)) for name, trace in fresh.items()}
+                    traces = {
+                        name: Trace(*(membrane.new_full((), float(number)) for number in trace))
+                        for name, trace in fresh.items()
+                    }
                 run = compiled(_advance) if are_numbers(dynamics[0], v_init) and applies(part) else _advance
                 fired, membrane, traces = run(part, membrane, traces, dynamics, torch.uint8)
                 spikes.write(first, fired)

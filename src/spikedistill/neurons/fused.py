@@ -99,11 +99,12 @@ class _StillLIF(torch.autograd.Function):
         (current,) = ctx.saved_tensors
         *numbers, v_init, detach_membrane = ctx.options
         gradient = _on_gpu(current, numbers[-1], "gradient")
-        assert gradient is not None
-        grad, stored = as_stored(grads[0], current), as_stored(current, current)
-        to_current, _ = gradient(
-            None, grad, stored, *unit_norm(current), None, v_init, None, *numbers, detach_membrane
-        )  # fmt: skip
+        grad, stored, norm = as_stored(grads[0], current), as_stored(current, current), unit_norm(current)
+        if gradient is None:  # something watches that kernels would escape
+            at_each = gradient_through_time(grad, stored.expand(len(grad), -1, -1), *norm, None, [], ctx.options)
+            to_current = at_each.sum(0, keepdim=True)
+        else:
+            to_current, _ = gradient(None, grad, stored, *norm, None, v_init, None, *numbers, detach_membrane)
         return as_shown(to_current, current), *[None] * (1 + len(ctx.options))
 
 

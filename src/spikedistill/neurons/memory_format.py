@@ -21,7 +21,8 @@ def as_stored(x: Tensor, like: Tensor) -> Tensor:
     """`[t, B, C, ...]` as `like` lies in memory, `[t, rows, values]`; a view where x lies so too."""
     if is_channels_last(like):
         return x.permute(0, 1, 3, 4, 2).contiguous().flatten(1, 3)
-    return x.contiguous().flatten(3).flatten(1, 2) if x.ndim > 3 else x.reshape(len(x), 1, -1)
+    x = x.contiguous()  # without gaps or repetitions, as kernels read it
+    return x.flatten(3).flatten(1, 2) if x.ndim > 3 else x.reshape(len(x), 1, -1)
 
 
 def as_shown(stored: Tensor, like: Tensor) -> Tensor:

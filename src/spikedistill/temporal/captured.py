@@ -14,9 +14,10 @@ logger = logging.getLogger("spikedistill")
 class Captured:
     """A module on a GPU, whose passes forward and backward are recorded at the first call in training and replayed from then on.
 
-    A replay takes inputs of the recorded shape, dtype and autocast; others, and calls without gradients, run the module as it is,
-    and so does everything where recording fails, which one log line says. Gradients are left in memory that the next replay writes
-    to: they must be used up, or copied, before it. Dropout draws as it would without; hooks that are added later are not seen.
+    A replay takes inputs of the recorded shape, dtype and autocast, with the same parts frozen or in evaluation; others, inputs
+    that need a gradient and calls without gradients run the module as it is, and so does everything where recording fails, which
+    one log line says. Gradients are left in memory that the next replay writes to: they must be used up, or copied, before it. Dropout
+    draws as it would without; hooks that are added later are not seen.
 
     Args:
         module: takes one tensor `[B, ...]` and returns a tensor or a tuple of them.
@@ -25,18 +26,31 @@ class Captured:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._replay: nn.Module | None = None
-        self._kind: Any = None
+        self._kind: tuple[Any, ...] | None = None
 
     def __call__(self, x: Tensor) -> Any:
-        if not (x.is_cuda and torch.is_grad_enabled() and self.module.training):
+        if not (x.is_cuda and torch.is_grad_enabled() and self.module.training) or x.requires_grad:
             return self.module(x)
-        kind = x.shape, x.dtype, x.device, torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-        if self._kind is None or len(x) > self._kind[0][0]:  # a run may be resumed at the short last batch of an epoch
-            self._kind, self._replay = kind, None
-            self._replay = _record(self.module, x)
+        kind = self._kind_of(x)
+        # a run may be resumed at the short last batch of an epoch
+        if self._kind is None or x.numel() > self._kind[0].numel():
+            self.release()
+            self._kind, self._replay = kind, _record(self.module, x)
         if self._replay is None or kind != self._kind:
             return self.module(x)
         return self._replay(x)
+
+    def release(self) -> None:
+        """Give back the memory of the recording."""
+        if self._replay is not None:
+            del self._replay.forward  # which holds itself
+            self._replay = None
+            torch.cuda.empty_cache()
+
+    def _kind_of(self, x: Tensor) -> tuple[Any, ...]:
+        autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        trained = tuple(p.requires_grad for p in self.module.parameters())
+        return x.shape, x.dtype, x.device, *autocast, trained, tuple(m.training for m in self.module.modules())
 
 
 class _Recorded(nn.Module):
@@ -59,7 +73,7 @@ def _record(module: nn.Module, x: Tensor) -> nn.Module | None:
             recorded = _Recorded(module)
             torch.cuda.make_graphed_callables(recorded, (x.detach().clone(),), allow_unused_input=True)
             return recorded
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         logger.warning("training runs without CUDA graphs: %s", (str(error).splitlines() or ["no reason given"])[0])
         return None
 

@@ -74,8 +74,8 @@ def _kept(ctx: Any) -> tuple[Tensor, Tensor]:
         return x, weight
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "create_graph=True was asked of a layer whose input spikes are kept in bits: large layers have first-order gradients "
-            "alone; take second-order ones of fewer or smaller samples"
+            "create_graph=True was asked of a layer whose input spikes are kept in bits: large layers, and all on a GPU, have "
+            "first-order gradients alone; take second-order ones on a CPU, of fewer or smaller samples"
         )
     return PackedSpikes(ctx.timesteps, x).read(0, ctx.timesteps, weight.dtype).flatten(0, 1), weight
 

@@ -76,6 +76,11 @@ class DistillationModule(L.LightningModule):
         if self.plan.config.teacher_logits == "cached":
             self.cached = self.plan.teacher.logits_of(self.plan.train, self.plan.dataset.kind, self.device)
 
+    def on_fit_end(self) -> None:
+        # evaluation wants the memory
+        if isinstance(self.student, Captured):
+            self.student.release()
+
     def on_train_epoch_start(self) -> None:
         # an epoch that is resumed goes on with the sums that it has
         if self.current_epoch != self.summed_epoch:

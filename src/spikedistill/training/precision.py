@@ -1,6 +1,7 @@
 """Which arithmetic and memory format a training step is fastest in, measured on this machine."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from ..data import as_network_input
 from ..neurons.compiler import uncompiled
 from ..run_folder import device_of
+from ..temporal import Captured
 from .plan import Plan
+from .student import StudentPass
 
 Choice = tuple[Literal["32-true", "bf16-mixed"], bool]
 CHOICES: tuple[Choice, ...] = (("32-true", False), ("32-true", True), ("bf16-mixed", False), ("bf16-mixed", True))
@@ -39,13 +42,16 @@ def step_seconds(plan: Plan, repeats: int = 3) -> float:
     inputs = as_network_input(plan.train.inputs(batch), plan.dataset.kind).to(device)
     target = plan.train.targets[batch].to(device)
     network = plan.build_network().to(device).train()
-    timesteps = None if plan.dataset.kind == "events" else config.timesteps
+    student = StudentPass(network, None if plan.dataset.kind == "events" else config.timesteps, ())
+    # a GPU is measured as it trains: its kernels are there at once, and Python alone would take longer than they do
+    run = Captured(student) if device.type == "cuda" and config.trainer.captures else student
     taken = []
-    with uncompiled():
+    with uncompiled() if device.type == "cpu" else nullcontext():
         for _ in range(1 + repeats):
+            network.zero_grad()
             started = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
-                loss = F.cross_entropy(network(inputs, timesteps=timesteps).float().mean(0), target)
+                loss = F.cross_entropy(run(inputs)[0].float().mean(0), target)
             loss.backward()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
