@@ -16,8 +16,8 @@ class Captured:
 
     A replay takes inputs of the recorded shape, dtype and autocast, with the same parts frozen or in evaluation; others, inputs
     that need a gradient and calls without gradients run the module as it is, and so does everything where recording fails, which
-    one log line says. Gradients are left in memory that the next replay writes to: they must be used up, or copied, before it. Dropout
-    draws as it would without; hooks that are added later are not seen.
+    one log line says. Gradients are left in memory that the next replay writes to: they must be used up, or copied, before it.
+    Dropout draws as it would without; hooks that are added later are not seen.
 
     Args:
         module: takes one tensor `[B, ...]` and returns a tensor or a tuple of them.
