@@ -32,7 +32,7 @@ def test_eligibility_is_the_derivative_of_the_segment_mean(surrogate, v_reset, d
     )
     spikes, *slopes = plain_eligibility(currents(), lengths, decay=decay, v_init=v_init, primitive=primitive, **common)
     assert torch.equal(response.spikes, spikes)
-    for mine, plain in zip(response[1:], slopes, strict=True):
+    for mine, plain in zip(response[1:4], slopes, strict=True):
         assert plain.norm() > 1e-3
         torch.testing.assert_close(mine, plain, rtol=0, atol=1e-12)
 
@@ -102,7 +102,7 @@ def test_in_chunks_it_is_equal(options, lengths, chunk):
     response = lif_response_in_chunks(read, lengths, chunk, **options)
     whole = lif_response(currents(), lengths, **options)
     assert torch.equal(response.spikes.read(0, T, f64), whole.spikes)
-    for mine, expected in zip(response[1:], whole[1:], strict=True):
+    for mine, expected in zip(response[1:4], whole[1:4], strict=True):
         assert torch.equal(mine, expected)
     assert [t for start, stop in reads for t in range(start, stop)] == list(range(T)), (
         "each timestep is read once, in order"
