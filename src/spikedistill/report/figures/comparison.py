@@ -96,6 +96,7 @@ def shares(bars: Mapping[str, Sequence[float]]) -> Figure:
     figure = plot(traces, "share of batches", "")
     rows = list(range(len(names)))
     figure["layout"] |= {"barmode": "stack", "showlegend": True}
+    figure["layout"]["legend"] |= {"traceorder": "normal"}
     figure["layout"]["xaxis"] |= {"range": [0, 1]}
     figure["layout"]["yaxis"] |= {"tickvals": rows, "ticktext": names, "range": [len(names) - 0.5, -0.5]}
     return figure
