@@ -56,6 +56,8 @@ def step_seconds(plan: Plan, repeats: int = 3) -> float:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             taken.append(time.perf_counter() - started)
+    if isinstance(run, Captured):
+        run.release()
     return min(taken[1:])
 
 
