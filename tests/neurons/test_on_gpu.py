@@ -142,6 +142,19 @@ def test_currents_and_gradients_with_gaps_and_repetitions_in_memory(shape, view,
     torch.testing.assert_close(ours.to_current.cpu().double(), theirs.to_current, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="interpreted, it would take hours")
+@pytest.mark.parametrize("shape", [(1, 1, 2**26), (1, 1, 2, 2**12, 2**13)])
+def test_layers_of_many_neurons(shape):
+    """More tiles than a grid has along its second dimension, in one row and in two."""
+    current = torch.randn(shape, device="cuda").requires_grad_()
+    assert compiler.kernels_for(current, SURROGATES["sigmoid"]) is not None
+    spikes, bits = lif_in_bits(current, decay=0.5)
+    assert torch.equal(spikes, (current >= 1).float())
+    assert torch.equal(bits.read(0, 1, torch.float32), spikes)
+    (grad,) = torch.autograd.grad(spikes.sum(), current)
+    torch.testing.assert_close(grad, SURROGATES["sigmoid"](current.detach() - 1))
+
+
 @pytest.mark.parametrize("gradient", ["bptt", "sltt", "rate"])
 @pytest.mark.parametrize("timesteps", [4, 9, 70])
 def test_linear_layers_on_a_still_input(timesteps, gradient, device, monkeypatch):

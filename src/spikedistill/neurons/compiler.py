@@ -23,8 +23,6 @@ from .surrogate import Surrogate
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**19
-# Neurons of a layer without channels that a launch takes.
-_MOST = 2**25
 _pays_off = ContextVar("_pays_off", default=True)
 _gave_up = False
 
@@ -48,8 +46,6 @@ def kernels_for(x: Tensor, surrogate: Surrogate | None = None) -> ModuleType | N
     if not (x.is_cuda or interpreted) or x.dtype == torch.float64 or torch.compiler.is_compiling():
         return None
     if is_in_torch_dispatch_mode() or not _pays_off.get():
-        return None
-    if x.ndim < 4 and x.numel() >= _MOST * len(x):
         return None
     kernels = _kernels()
     return kernels if kernels and (surrogate is None or kernels.knows(surrogate)) else None

@@ -47,6 +47,7 @@ class _FusedLIF(torch.autograd.Function):
         spikes, bits, starts = fire_sequence(stored, scale, shift, None, options, for_gradient=ctx.needs_input_grad[0])
         bits = as_shown(bits, current)
         ctx.mark_non_differentiable(bits)
+        ctx.set_materialize_grads(False)  # of zeros, for the bits
         ctx.save_for_backward(current, *starts)
         ctx.options = options
         return as_shown(spikes, current), bits
@@ -89,6 +90,7 @@ class _StillLIF(torch.autograd.Function):
         )  # fmt: skip
         bits = as_shown(bits, current)
         ctx.mark_non_differentiable(bits)
+        ctx.set_materialize_grads(False)  # of zeros, for the bits
         ctx.save_for_backward(current)
         ctx.options = options
         return as_shown(spikes, current), bits

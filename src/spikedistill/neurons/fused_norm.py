@@ -191,6 +191,7 @@ class _NormLIF(torch.autograd.Function):
         spikes, bits, starts = fire_sequence(as_stored(x, x), scale, shift, stored, options, for_gradient=for_gradient)
         bits = as_shown(bits, x)
         ctx.mark_non_differentiable(bits)
+        ctx.set_materialize_grads(False)  # of zeros, for the bits
         if for_gradient:
             packed = current.residual_spikes
             kept = residual if packed is None else packed.bits

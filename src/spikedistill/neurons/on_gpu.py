@@ -84,7 +84,7 @@ def fire(
     after = torch.empty_like(membrane) if isinstance(membrane, Tensor) else None
     grid, sizes = _tiles(x, scale)
     with _on(x):
-        fire_kernel[grid](
+        fire_kernel[_all(grid)](
             x, scale, shift, residual, *_start(membrane), spikes, bits, after, *x.shape[1:],
             decay, threshold, *_reset(v_reset), T=T, STILL=len(x) < T, **sizes,
         )  # fmt: skip
@@ -124,7 +124,7 @@ def gradient(
     behind = None if ahead is None else torch.empty_like(ahead)
     grid, sizes = _tiles(x, scale)
     with _on(x):
-        gradient_kernel[grid](
+        gradient_kernel[_all(grid)](
             grad, x, scale, shift, residual, *_start(membrane), ahead, to_current, behind, None, None, None, None,
             *x.shape[1:], 1, decay, threshold, *_reset(v_reset), *_FORMS[surrogate],
             T=len(grad), STILL=len(x) < len(grad), DETACH_RESET=detach_reset, DETACH_MEMBRANE=detach_membrane, **sizes,
@@ -174,12 +174,12 @@ def gradient_through_norm(
         "T": len(x), "STILL": False, "DETACH_RESET": detach_reset, "DETACH_MEMBRANE": detach_membrane, **sizes,
     }  # fmt: skip
     with _on(x):
-        gradient_kernel[programs](*given, None, None, mean, parts, None, None, *options, **more)
+        gradient_kernel[_all(programs)](*given, None, None, mean, parts, None, None, *options, **more)
         share_kernel[(_tiles_in(channels, _CHANNELS),)](
             parts, inv_std, shares, to_weight, to_bias, parts.shape[1], channels, float(x.numel() // channels),
             PARTS=_PARTS, CHANNELS=_CHANNELS,
         )  # fmt: skip
-        gradient_kernel[grid](*given, to_current, None, mean, None, shares, to_x, *options, **more)
+        gradient_kernel[_all(grid)](*given, to_current, None, mean, None, shares, to_x, *options, **more)
     return to_x, to_current, to_weight, to_bias
 
 
@@ -202,7 +202,7 @@ def statistics(
     programs, parts = _parts(grid, T * rows, values, channels, by_row, x)
     mean, inv_std = (torch.empty(channels, dtype=torch.float32, device=x.device) for _ in range(2))
     with _on(x):
-        moments_kernel[programs](x, parts, T * rows, values, channels, **sizes)
+        moments_kernel[_all(programs)](x, parts, T * rows, values, channels, **sizes)
         statistics_kernel[(_tiles_in(channels, _CHANNELS),)](
             parts, x, values if by_row else 1, mean, inv_std, running_mean, running_var,
             parts.shape[1], channels, float(x.numel() // channels), momentum, eps,
@@ -216,9 +216,9 @@ def _parts(
 ) -> tuple[tuple[int, int], Tensor]:
     """The programs that sum over channels, and room for their parts `[2, number, C]`."""
     down, across = grid
-    programs = grid if by_row else (min(down, max(1, _PROGRAMS // across)), across)
-    number = across * (rows // channels) if by_row else programs[0]
-    return programs, torch.empty(2, number, channels, dtype=torch.float32, device=x.device)
+    down = down if by_row else min(down, max(1, _PROGRAMS // across))
+    number = across * (rows // channels) if by_row else down
+    return (down, across), torch.empty(2, number, channels, dtype=torch.float32, device=x.device)
 
 
 def respond(
@@ -246,7 +246,7 @@ def respond(
     answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype, device=x.device)
     grid, sizes = _tiles(x, scale)
     with _on(x):
-        respond_kernel[grid](
+        respond_kernel[_all(grid)](
             x, scale, shift, residual, v_init, spikes, rates, answer, *x.shape[1:],
             decay, threshold, *_reset(v_reset), *_FORMS[surrogate],
             M=segments, LENGTH=T // segments, STILL=len(x) < T, DETACH_RESET=detach_reset, **sizes,
@@ -289,6 +289,11 @@ def _tiles_of(rows: int, values: int, by_row: bool) -> tuple[tuple[int, int], di
         "ROWS": down,
         "VALUES": across,
     }
+
+
+def _all(programs: tuple[int, int]) -> tuple[int]:
+    """Their number; a grid of two dimensions would have too few along its second."""
+    return (math.prod(programs),)
 
 
 def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:

@@ -9,6 +9,21 @@ import triton.language as tl
 
 
 @triton.jit
+def _program(values, VALUES: tl.constexpr):
+    """Where this program's tile is, down of how many, and across."""
+    tiles = tl.cdiv(values, VALUES)
+    return tl.program_id(0) // tiles, tl.num_programs(0) // tiles, tl.program_id(0) % tiles
+
+
+@triton.jit
+def _tile(down, across, rows, values, ROWS: tl.constexpr, VALUES: tl.constexpr):
+    """Rows and values of a tile, their places in memory, and which of them there are."""
+    row = down * ROWS + tl.arange(0, ROWS)
+    value = across * VALUES + tl.arange(0, VALUES)
+    return row, value, row.to(tl.int64)[:, None] * values + value[None, :], (row < rows)[:, None] & (value < values)[None, :]
+
+
+@triton.jit
 def _of_channel(pointer, row, value, rows, values, BY_ROW: tl.constexpr):
     """What a channel has, to broadcast over the tile."""
     if BY_ROW:
@@ -55,10 +70,8 @@ def fire_kernel(
     HARD: tl.constexpr, T: tl.constexpr, STILL: tl.constexpr,
     BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
-    inside = (row < rows)[:, None] & (value < values)[None, :]
-    place = row.to(tl.int64)[:, None] * values + value[None, :]
+    down, _, across = _program(values, VALUES)
+    row, value, place, inside = _tile(down, across, rows, values, ROWS, VALUES)
     size = tl.cast(rows, tl.int64) * values
     scales = _of_channel(scale, row, value, rows, values, BY_ROW)
     shifts = _of_channel(shift, row, value, rows, values, BY_ROW)
@@ -87,15 +100,13 @@ def gradient_kernel(
     T: tl.constexpr, STILL: tl.constexpr, DETACH_RESET: tl.constexpr, DETACH_MEMBRANE: tl.constexpr,
     BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
+    down, number, across = _program(values, VALUES)
     size = tl.cast(rows, tl.int64) * values
     precision = scale.dtype.element_ty
     total = tl.zeros((ROWS, VALUES), precision)
     product = tl.zeros((ROWS, VALUES), precision)
-    for block in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
-        row = block * ROWS + tl.arange(0, ROWS)
-        inside = (row < rows)[:, None] & (value < values)[None, :]
-        place = row.to(tl.int64)[:, None] * values + value[None, :]
+    for block in range(down, tl.cdiv(rows, ROWS), number):
+        row, value, place, inside = _tile(block, across, rows, values, ROWS, VALUES)
         scales = _of_channel(scale, row, value, rows, values, BY_ROW)
         shifts = _of_channel(shift, row, value, rows, values, BY_ROW)
         if membrane is None:
@@ -149,16 +160,16 @@ def gradient_kernel(
 @triton.jit
 def _store_parts(parts, first, second, rows, values, BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr):
     """This program's part in two sums over each channel: `[2, programs, rows or values]`, of tiles with zeros outside."""
+    down, number, across = _program(values, VALUES)
+    row, value, _, _ = _tile(down, across, rows, values, ROWS, VALUES)
     if BY_ROW:  # which has one tile for each program
-        row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-        here = parts + tl.program_id(1) * rows + row
-        other = here + tl.num_programs(1) * rows
+        here = parts + across * rows + row
+        other = here + tl.cdiv(values, VALUES) * rows
         tl.store(here, tl.sum(first, 1), row < rows)
         tl.store(other, tl.sum(second, 1), row < rows)
     else:
-        value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
-        here = parts + tl.program_id(0) * values + value
-        other = here + tl.num_programs(0) * values
+        here = parts + down * values + value
+        other = here + number * values
         tl.store(here, tl.sum(first, 0), value < values)
         tl.store(other, tl.sum(second, 0), value < values)
 
@@ -195,13 +206,11 @@ def share_kernel(
 @triton.jit
 def moments_kernel(x, parts, rows, values, channels, BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr):
     """Parts of the sums, over each channel, of the distance from its first value, and of its square."""
-    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
+    down, number, across = _program(values, VALUES)
     total = tl.zeros((ROWS, VALUES), tl.float32)
     square = tl.zeros((ROWS, VALUES), tl.float32)
-    for block in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
-        row = block * ROWS + tl.arange(0, ROWS)
-        inside = (row < rows)[:, None] & (value < values)[None, :]
-        place = row.to(tl.int64)[:, None] * values + value[None, :]
+    for block in range(down, tl.cdiv(rows, ROWS), number):
+        row, value, place, inside = _tile(block, across, rows, values, ROWS, VALUES)
         if BY_ROW:
             first = tl.load(x + (row % channels).to(tl.int64) * values, row < rows, 0.0)[:, None]
         else:
@@ -242,10 +251,8 @@ def respond_kernel(
     M: tl.constexpr, LENGTH: tl.constexpr, STILL: tl.constexpr, DETACH_RESET: tl.constexpr,
     BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    value = tl.program_id(1) * VALUES + tl.arange(0, VALUES)
-    inside = (row < rows)[:, None] & (value < values)[None, :]
-    place = row.to(tl.int64)[:, None] * values + value[None, :]
+    down, _, across = _program(values, VALUES)
+    row, value, place, inside = _tile(down, across, rows, values, ROWS, VALUES)
     size = tl.cast(rows, tl.int64) * values
     scales = _of_channel(scale, row, value, rows, values, BY_ROW)
     shifts = _of_channel(shift, row, value, rows, values, BY_ROW)

@@ -66,6 +66,8 @@ class _Recorded(nn.Module):
 
 def _record(module: nn.Module, x: Tensor) -> nn.Module | None:
     """The module's replay on batches like x; None where it cannot be recorded."""
+    # the recording keeps the nodes that add gradients up, which belong to the stream it was made on
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     # a cast that autocast had kept would be part of no graph
     dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
     try:
