@@ -8,6 +8,7 @@ without a C++ compiler and networks that are compiled as a whole use it.
 import functools
 import logging
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,10 +20,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from .compiled_code import Version, kind_of, load_or_compile, without_warnings
-from .surrogate import Surrogate
+from .surrogate import Surrogate, form_of
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**19
+# Of values, and of spikes in bits.
+_ON_CPU = (torch.float32, torch.bfloat16, torch.uint8)
 _pays_off = ContextVar("_pays_off", default=True)
 _gave_up = False
 
@@ -40,20 +43,25 @@ def applies(current: Tensor, times: int = 1) -> bool:
     return _pays_off.get() and not _gave_up
 
 
-def kernels_for(x: Tensor, surrogate: Surrogate | None = None) -> ModuleType | None:
-    """The Triton kernels, where x lies on a GPU and they know its dtype and the surrogate; they pay at any size."""
-    interpreted = x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    if not (x.is_cuda or interpreted) or x.dtype == torch.float64 or torch.compiler.is_compiling():
+def kernels_for(x: Tensor, surrogate: Surrogate | None = None, times: int = 1) -> ModuleType | None:
+    """The kernels for `times` as much as x on its device, where they know its dtype and the surrogate.
+
+    On a GPU those in Triton, which pay at any size; on a CPU the loops in C++, where there is enough to compute.
+    """
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or not _pays_off.get():
         return None
-    if is_in_torch_dispatch_mode() or not _pays_off.get():
+    if surrogate is not None and form_of(surrogate) is None:
         return None
-    kernels = _kernels()
-    return kernels if kernels and (surrogate is None or kernels.knows(surrogate)) else None
+    if x.is_cuda or (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return _gpu_kernels() if x.dtype != torch.float64 else None
+    if x.device.type != "cpu" or x.dtype not in _ON_CPU or x.numel() * times < MIN_ELEMENTS:
+        return None
+    return _cpu_kernels()
 
 
 @functools.cache
-def _kernels() -> ModuleType | None:
-    """The module of kernels; where Triton does not work, one log line says so."""
+def _gpu_kernels() -> ModuleType | None:
+    """The kernels in Triton; where that does not work, one log line says so."""
     try:
         from . import on_gpu
 
@@ -64,6 +72,19 @@ def _kernels() -> ModuleType | None:
         logger.warning("Triton does not work here, so LIF layers on the GPU run without its kernels: %s", reason)
         return None
     return on_gpu
+
+
+@functools.cache
+def _cpu_kernels() -> ModuleType | None:
+    """The loops in C++, compiled where they are not there yet; None where that does not work."""
+    from . import on_cpu
+
+    try:
+        on_cpu.library()
+    except (OSError, subprocess.CalledProcessError) as error:
+        logger.debug("the loops in C++ are not there: %s", getattr(error, "stderr", None) or error)
+        return None
+    return on_cpu
 
 
 @contextmanager

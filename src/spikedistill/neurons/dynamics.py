@@ -87,13 +87,14 @@ def lif_in_bits(
             f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
         )
     derivative = resolve_surrogate(surrogate)
-    on_gpu, numbers = kernels_for(current, derivative) is not None, are_numbers(decay, v_init)
+    repeats = 1 if timesteps is None else timesteps // len(current)
+    kernels, numbers = kernels_for(current, derivative, repeats) is not None, are_numbers(decay, v_init)
     if timesteps is not None and len(current) < timesteps:
-        if on_gpu and numbers and timesteps <= BLOCK:
+        if kernels and numbers and timesteps <= BLOCK:
             rest = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
             return still_lif(current, timesteps, *rest)  # type: ignore[arg-type]
         current = current.expand(timesteps, *current.shape[1:])
-    if (on_gpu or applies(current)) and not isinstance(decay, Tensor) and not isinstance(v_init, Tensor):
+    if (kernels or applies(current)) and not isinstance(decay, Tensor) and not isinstance(v_init, Tensor):
         return fused_lif(current, decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
     # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
     steps = membrane_precision(current).unbind(0)

@@ -23,7 +23,7 @@ from .memory_format import as_shown, as_stored
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate
 
-# Timesteps that the kernel on a GPU is written out for.
+# Timesteps that the kernel is written out for.
 _LONGEST = 64
 
 
@@ -70,7 +70,8 @@ def lif_response(
     """
     dynamics = _resolved(decay, threshold, v_reset, detach_reset, surrogate)
     sources = _sources(with_decay, with_v_init)
-    kernels, numbers = kernels_for(current, dynamics[-1]), are_numbers(decay, v_init)
+    repeats = sum(lengths) // len(current)
+    kernels, numbers = kernels_for(current, dynamics[-1], repeats), are_numbers(decay, v_init)
     if len(current) < sum(lengths) and not (kernels and numbers):
         current = current.expand(sum(lengths), *current.shape[1:])
     if numbers and (kernels or applies(current)):
@@ -106,10 +107,10 @@ def _compiled_response(
     sources: tuple[str, ...],
     dynamics: tuple[Any, ...],
 ) -> Response:
-    """The response of currents x * scale + shift + residual, in one compiled loop, or kernel of the GPU."""
+    """The response of currents x * scale + shift + residual, in one kernel or compiled loop."""
     more = None if residual is None else as_stored(residual, x)
     with torch.no_grad():
-        kernels = kernels_for(x, dynamics[-1])
+        kernels = kernels_for(x, dynamics[-1], sum(lengths) // len(x))
         if kernels and sources == ("current",) and len(set(lengths)) == 1 and sum(lengths) <= _LONGEST:
             given = as_stored(x, x), scale, shift, more, len(lengths), v_init, *dynamics
             found = [as_shown(part, x) for part in kernels.respond(*given, timesteps=sum(lengths))]

@@ -72,7 +72,7 @@ def still_lif(
     v_init: float,
     detach_membrane: bool,
 ) -> tuple[Tensor, PackedSpikes]:
-    """`fused_lif` of currents `[1, B, ...]` that are the same at each of at most `BLOCK` timesteps, on a GPU."""
+    """`fused_lif` of currents `[1, B, ...]` that are the same at each of at most `BLOCK` timesteps, by a kernel."""
     options = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
     spikes, bits = _StillLIF.apply(current, timesteps, *options)
     return spikes, PackedSpikes(timesteps, bits)
@@ -82,7 +82,7 @@ class _StillLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, current: Tensor, timesteps: int, *options: Any) -> tuple[Tensor, Tensor]:
         decay, threshold, v_reset, _, derivative, v_init, _ = options
-        fire = _on_gpu(current, derivative, "fire")
+        fire = _kernel(current, derivative, "fire", timesteps)
         assert fire is not None
         stored, norm = as_stored(current, current), unit_norm(current)
         spikes, bits, _ = fire(
@@ -100,7 +100,7 @@ class _StillLIF(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (current,) = ctx.saved_tensors
         *numbers, v_init, detach_membrane = ctx.options
-        gradient = _on_gpu(current, numbers[-1], "gradient")
+        gradient = _kernel(current, numbers[-1], "gradient", len(grads[0]))
         grad, stored, norm = as_stored(grads[0], current), as_stored(current, current), unit_norm(current)
         if gradient is None:  # something watches that kernels would escape
             at_each = gradient_through_time(grad, stored.expand(len(grad), -1, -1), *norm, None, [], ctx.options)
@@ -133,7 +133,7 @@ def fire_sequence(
         The spikes; in bits; for a gradient the membrane at the start of each block but the first.
     """
     decay, threshold, v_reset, _, derivative, v_init, _ = options
-    run = _on_gpu(x, derivative, "fire") or _with_unit(_fire, x, scale)
+    run = _kernel(x, derivative, "fire") or _with_unit(_fire, x, scale)
     if len(x) <= BLOCK:
         spikes, bits, _ = run(None, x, scale, shift, residual, v_init, decay, threshold, v_reset)
         return spikes, bits, []
@@ -165,7 +165,7 @@ def gradient_through_time(
         residual: may also be given as its spikes in bits.
     """
     *numbers, v_init, detach_membrane = options
-    kernel = _on_gpu(x, numbers[-1], "gradient")
+    kernel = _kernel(x, numbers[-1], "gradient")
     run = kernel or _with_unit(_gradient_of_block, x, scale)
 
     def part_of_residual(first: int, stop: int) -> Tensor | None:
@@ -188,9 +188,9 @@ def gradient_through_time(
     return to_current
 
 
-def _on_gpu(x: Tensor, surrogate: Surrogate, name: str) -> Callable[..., Any] | None:
-    """The Triton kernel of that name, where there is one for x."""
-    kernels = kernels_for(x, surrogate)
+def _kernel(x: Tensor, surrogate: Surrogate, name: str, times: int = 1) -> Callable[..., Any] | None:
+    """The kernel of that name, where there is one for `times` as much as x."""
+    kernels = kernels_for(x, surrogate, times)
     return getattr(kernels, name) if kernels else None
 
 

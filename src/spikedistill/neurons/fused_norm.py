@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .compiler import applies, compiled, kernels_for
+from .compiler import MIN_ELEMENTS, applies, compiled, kernels_for
 from .fused import fire_once, fire_sequence, gradient_through_time
 from .memory_format import as_shown, as_stored, is_channels_last, is_dense, per_channel
 from .packed import PackedSpikes
@@ -119,7 +119,7 @@ def gradient_of_norm(
 def batch_moments(
     x: Tensor, eps: float, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
 ) -> tuple[Tensor, Tensor] | None:
-    """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow, on a GPU; None where that has no kernel."""
+    """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow; None where no kernel is for it."""
     kernels = kernels_for(x) if may_wait(x) else None
     if kernels is None or any(part is not None and part.dtype != torch.float32 for part in (running_mean, running_var)):
         return None
@@ -129,7 +129,7 @@ def batch_moments(
 
 def can_wait(x: Tensor, times: int = 1) -> bool:
     """Whether the normalisation of `times` as much as `[T, B, C, ...]` is worth putting off until neurons ask for it."""
-    return may_wait(x) and (applies(x, times) or kernels_for(x) is not None)
+    return may_wait(x) and (applies(x, times) or kernels_for(x, times=times) is not None)
 
 
 def may_wait(x: Tensor) -> bool:
@@ -166,7 +166,7 @@ def fused_norm_lif_step(
     stored = as_stored(x, x)
     residual = None if current.residual is None else as_stored(current.residual, x)
     membrane = torch.full_like(stored, v_init, dtype=scale.dtype) if state is None else as_stored(state.unsqueeze(0), x)
-    if kernels := kernels_for(x):
+    if kernels := kernels_for(x, times=MIN_ELEMENTS):  # that there is enough of them has been found already
         spikes, _, one = kernels.fire(None, stored, scale, shift, residual, membrane[0], decay, threshold, v_reset)
         after = one.unsqueeze(0)
     else:

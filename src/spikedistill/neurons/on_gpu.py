@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .surrogate import Surrogate, arctan, dspike, rectangular, sigmoid, triangular
+from .surrogate import Form, Surrogate, form_of
 from .triton_kernels import (
     fire_kernel,
     gradient_kernel,
@@ -30,25 +30,6 @@ _PROGRAMS = 1024
 # Channels that one program adds parts up for.
 _CHANNELS = 8
 _PARTS = 128  # of them at a time
-
-
-def _defaults(surrogate: Any) -> float:
-    return float(surrogate.__defaults__[0])
-
-
-# What a kernel is written for: the form of a surrogate, its slope or width, its height, and where it ends.
-_FORMS: dict[Surrogate, tuple[str, float, float, float]] = {
-    sigmoid: ("logistic", _defaults(sigmoid), _defaults(sigmoid), math.inf),
-    dspike: ("logistic", 2 * _defaults(dspike), 2 * _defaults(dspike) / math.tanh(_defaults(dspike)), 1.0),
-    rectangular: ("rectangle", 1.0, 1 / _defaults(rectangular), _defaults(rectangular) / 2),
-    triangular: ("triangle", _defaults(triangular), 1 / _defaults(triangular) ** 2, math.inf),
-    arctan: ("arctan", math.pi / 2 * _defaults(arctan), _defaults(arctan) / 2, math.inf),
-}
-
-
-def knows(surrogate: Surrogate) -> bool:
-    """Whether there are kernels for that surrogate: for the library's own, with their defaults."""
-    return surrogate in _FORMS
 
 
 def fire(
@@ -126,7 +107,7 @@ def gradient(
     with _on(x):
         gradient_kernel[_all(grid)](
             grad, x, scale, shift, residual, *_start(membrane), ahead, to_current, behind, None, None, None, None,
-            *x.shape[1:], 1, decay, threshold, *_reset(v_reset), *_FORMS[surrogate],
+            *x.shape[1:], 1, decay, threshold, *_reset(v_reset), *_form(surrogate),
             T=len(grad), STILL=len(x) < len(grad), DETACH_RESET=detach_reset, DETACH_MEMBRANE=detach_membrane, **sizes,
         )  # fmt: skip
     return to_current, behind
@@ -169,7 +150,7 @@ def gradient_through_norm(
     to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
     to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
     given = grad, x, scale, shift, residual, *_start(v_init), None
-    options = rows, values, channels, decay, threshold, *_reset(v_reset), *_FORMS[surrogate]
+    options = rows, values, channels, decay, threshold, *_reset(v_reset), *_form(surrogate)
     more = {
         "T": len(x), "STILL": False, "DETACH_RESET": detach_reset, "DETACH_MEMBRANE": detach_membrane, **sizes,
     }  # fmt: skip
@@ -248,7 +229,7 @@ def respond(
     with _on(x):
         respond_kernel[_all(grid)](
             x, scale, shift, residual, v_init, spikes, rates, answer, *x.shape[1:],
-            decay, threshold, *_reset(v_reset), *_FORMS[surrogate],
+            decay, threshold, *_reset(v_reset), *_form(surrogate),
             M=segments, LENGTH=T // segments, STILL=len(x) < T, DETACH_RESET=detach_reset, **sizes,
         )  # fmt: skip
     return spikes, rates, answer
@@ -294,6 +275,12 @@ def _tiles_of(rows: int, values: int, by_row: bool) -> tuple[tuple[int, int], di
 def _all(programs: tuple[int, int]) -> tuple[int]:
     """Their number; a grid of two dimensions would have too few along its second."""
     return (math.prod(programs),)
+
+
+def _form(surrogate: Surrogate) -> Form:
+    form = form_of(surrogate)
+    assert form is not None
+    return form
 
 
 def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:

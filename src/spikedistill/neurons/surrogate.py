@@ -5,7 +5,7 @@ Each function maps the distance of the membrane from its threshold, `x = u - thr
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,6 +64,37 @@ SURROGATES: dict[str, Surrogate] = {
     "triangular": triangular,
     "arctan": arctan,
     "dspike": dspike,
+}
+
+
+class Form(NamedTuple):
+    """A surrogate as kernels take it, by its formula over x and the numbers in it.
+
+    logistic: height * e / (1 + e)^2 with e = exp(-width |x|), where |x| < end. rectangle: height where |x| < end. triangle:
+    height * max(0, width - |x|). arctan: height / (1 + (width x)^2).
+    """
+
+    name: Literal["logistic", "rectangle", "triangle", "arctan"]
+    width: float
+    height: float
+    end: float = math.inf
+
+
+def form_of(surrogate: Surrogate) -> Form | None:
+    """The form of one of the library's own surrogates, with its default; None for any other."""
+    return _FORMS.get(surrogate)
+
+
+def _default(surrogate: Any) -> float:
+    return float(surrogate.__defaults__[0])
+
+
+_FORMS: dict[Surrogate, Form] = {
+    sigmoid: Form("logistic", _default(sigmoid), _default(sigmoid)),
+    dspike: Form("logistic", 2 * _default(dspike), 2 * _default(dspike) / math.tanh(_default(dspike)), 1.0),
+    rectangular: Form("rectangle", 1.0, 1 / _default(rectangular), _default(rectangular) / 2),
+    triangular: Form("triangle", _default(triangular), 1 / _default(triangular) ** 2),
+    arctan: Form("arctan", math.pi / 2 * _default(arctan), _default(arctan) / 2),
 }
 
 

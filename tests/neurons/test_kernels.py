@@ -1,9 +1,13 @@
-"""The Triton kernels against the dynamics in float64, on identical inputs: on a GPU, or interpreted where there is none."""
+"""The kernels against the dynamics in float64, on identical inputs.
+
+Those in Triton run on a GPU, or interpreted where there is none; those in C++ on the CPU.
+"""
 
 import itertools
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -19,8 +23,13 @@ from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics
 FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 
 
-@pytest.fixture
-def device(monkeypatch):
+@pytest.fixture(params=["Triton", "C++"])
+def device(request, monkeypatch):
+    if request.param == "C++":
+        monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
+        if compiler._cpu_kernels() is None:
+            pytest.skip("needs a C++ compiler")
+        return "cpu"
     pytest.importorskip("triton")
     if torch.cuda.is_available():
         return "cuda"
@@ -157,17 +166,16 @@ def test_layers_of_many_neurons(shape):
 
 @pytest.mark.parametrize("gradient", ["bptt", "sltt", "rate"])
 @pytest.mark.parametrize("timesteps", [4, 9, 70])
-def test_linear_layers_on_a_still_input(timesteps, gradient, device, monkeypatch):
+def test_linear_layers_on_a_still_input(timesteps, gradient, device):
     """Shorter and longer than a block, and than what the kernel of rates is written out for."""
     outcomes = []
     for kernels in (True, False):
-        if not kernels:
-            monkeypatch.setattr("spikedistill.neurons.compiler._kernels", lambda: None)
         torch.manual_seed(0)
         model = temporal(nn.Sequential(nn.Linear(5, 6), LIF(), nn.Linear(6, 3)), gradient=gradient).to(device)
         x = (3 * torch.randn(4, 5)).to(device).requires_grad_()
-        logits = model(x, timesteps=timesteps)
-        logits.sum().backward()
+        with nullcontext() if kernels else compiler.uncompiled():
+            logits = model(x, timesteps=timesteps)
+            logits.sum().backward()
         outcomes.append([logits.detach(), x.grad, *(p.grad for p in model.parameters())])
     assert outcomes[0][1].norm() > 0
     for ours, expected in zip(*outcomes, strict=True):
@@ -213,7 +221,7 @@ def test_the_rates_answer_to_their_currents(lengths, options, device):
 
 
 @pytest.mark.parametrize("rule", [{"gradient": "bptt"}, {"gradient": "sltt"}, {"gradient": "rate", "segments": 2}])
-def test_a_network_trains_as_without_them(rule, device, monkeypatch):
+def test_a_network_trains_as_without_them(rule, device):
     """Convolutions that keep spikes in bits, a residual, a linear layer; by the kernels and by the eager path."""
 
     class Small(nn.Module):
@@ -229,15 +237,14 @@ def test_a_network_trains_as_without_them(rule, device, monkeypatch):
 
     outcomes, used = [], 0
     for kernels in (True, False):
-        if not kernels:
-            monkeypatch.setattr("spikedistill.neurons.compiler._kernels", lambda: None)
         torch.manual_seed(0)
         model = temporal(Small(), **rule).to(device)
         x = torch.randn(3, 2, 6, 6, device=device, requires_grad=True)
-        logits = model(x, timesteps=4)
-        logits.tanh().square().sum().backward()
+        with nullcontext() if kernels else compiler.uncompiled():
+            logits = model(x, timesteps=4)
+            logits.tanh().square().sum().backward()
+            used += compiler.kernels_for(x) is not None
         outcomes.append([logits.detach(), x.grad, *(p.grad for p in model.parameters()), *model.buffers()])
-        used += compiler.kernels_for(x) is not None
     assert used == 1
     for ours, expected in zip(*outcomes, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
