@@ -31,7 +31,7 @@ def measure_fresh(suite: str, contender: str, workload: Any, timesteps: int) -> 
 
 def _ask(request: str, cache: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.fresh", request]
-    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache, "XDG_CACHE_HOME": cache}
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if answer.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {answer.returncode}:\n{answer.stderr}")

@@ -80,7 +80,7 @@ def _cpu_kernels() -> ModuleType | None:
     from . import on_cpu
 
     try:
-        on_cpu.library()
+        on_cpu.check()
     except (OSError, subprocess.CalledProcessError) as error:
         logger.debug("the loops in C++ are not there: %s", getattr(error, "stderr", None) or error)
         return None

@@ -1,25 +1,35 @@
 // The loops in `fused` and `eligibility` for a CPU, compiled and called by `on_cpu.py`; the counterpart of `triton_kernels.py`.
 //
-// A sequence lies in memory as [T, rows, values]. Its neurons are taken in strips, and a strip's timesteps one after another: each
-// operation is a loop over the strip, which becomes vector instructions, and what it leaves waits in the first cache for the next
-// one. Products and sums are rounded one by one, as PyTorch's are, so that spikes are the same, bit for bit.
+// They are compiled for one kind of neuron and a number of timesteps:
+//
+//   VALUE         float or BFloat16, of currents and spikes
+//   TIMESTEPS     of a block, at most 8
+//   HARD          1 where a reset ends at v_reset, 0 where the threshold is subtracted
+//   DETACH_RESET  1 where the reset is left out of the gradient
+//   FORM          of the surrogate's derivative: LOGISTIC, RECTANGLE, TRIANGLE or ARCTAN
+//
+// A sequence lies in memory as [T, rows, values]. Its neurons are taken in strips, whose membranes stay in registers or in the first
+// cache. A loop over neurons has all timesteps within: the compiler makes vectors of neurons. Products and sums are rounded one by
+// one, as PyTorch's are, so that spikes are the same, bit for bit.
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
 using Int = std::int64_t;
 
-constexpr int STRIP = 256;  // neurons: what one has at eight timesteps fits into a first cache of 32 KiB, whole
-constexpr int BLOCK = 8;    // timesteps
+constexpr int STRIP = 256;  // neurons: their membranes and slopes at eight timesteps take half of a first cache of 32 KiB
+constexpr int T = TIMESTEPS;
 
 struct BFloat16 {
   std::uint16_t bits;
 };
+
+using Value = VALUE;
 
 inline float read(float value) { return value; }
 
@@ -30,14 +40,16 @@ inline float read(BFloat16 value) {
   return out;
 }
 
-inline void write(float value, float& to) { to = value; }
+inline float as(float, float value) { return value; }
 
-inline void write(float value, BFloat16& to) {  // rounded to the nearest, ties to even; what is no number stays so
+inline BFloat16 as(BFloat16, float value) {  // rounded to the nearest, ties to even; what is no number stays so
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  to.bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0);
+  return {static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0)};
 }
+
+inline Value written(float value) { return as(Value(), value); }
 
 // Where its library function is no instruction, it is slow.
 inline float multiply_add(float a, float b, float c) {
@@ -48,46 +60,63 @@ inline float multiply_add(float a, float b, float c) {
 #endif
 }
 
-// exp(x) of x <= 0, to the last digit but one: 2^k times the Taylor series of what is left, |r| <= log(2) / 2.
-inline float exp_of_negative(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  const float shifted = multiply_add(x, 1.44269504f, 12582912.0f);  // k in the last bits
-  const float k = shifted - 12582912.0f;
-  const float r = multiply_add(k, 2.12194440e-4f, multiply_add(k, -0.693359375f, x));
-  float series = 1.0f / 720;
-  series = multiply_add(series, r, 1.0f / 120);
-  series = multiply_add(series, r, 1.0f / 24);
-  series = multiply_add(series, r, 1.0f / 6);
-  series = multiply_add(series, r, 0.5f);
-  series = multiply_add(series, r, 1.0f);
-  series = multiply_add(series, r, 1.0f);
-  std::uint32_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof power);
-  return series * power;
+// height * p (1 - p) = height / (2 cosh(y) + 2), p = 1 / (1 + exp(-y)): with c(y) = 2 cosh(y) by its Taylor series at y / 4, given
+// as its square, and c(2y) = c(y)^2 - 2; exact to 2e-6 of its value up to y = 9, where 5e-4 of the peak is left.
+inline float logistic_slope(float square, float height) {
+  float c = 2.0f / 479001600;
+  c = multiply_add(c, square, 2.0f / 3628800);
+  c = multiply_add(c, square, 2.0f / 40320);
+  c = multiply_add(c, square, 2.0f / 720);
+  c = multiply_add(c, square, 2.0f / 24);
+  c = multiply_add(c, square, 1.0f);
+  c = multiply_add(c, square, 2.0f);
+  const float twice = c * c - 2;  // of y / 2
+  return height / (twice * twice);
 }
 
 struct Neuron {
   float decay, threshold, v_reset;
-  bool hard;  // whether v_reset is where a reset ends; else the threshold is subtracted
+
+  // The membrane after a reset, from that before it.
+  float after(float u) const {
+    const float distance = u - threshold;
+    return distance >= 0 ? (HARD ? v_reset : distance) : u;
+  }
+
+  // dv/du through the reset, beyond what survives it, for every unit of ds/du.
+  float through_reset(float u) const { return DETACH_RESET ? 0.0f : HARD ? v_reset - u : -threshold; }
+
+  float survives(float u) const { return HARD && u - threshold >= 0 ? 0.0f : 1.0f; }
 };
 
-// What `surrogate.py` tells of a surrogate's derivative.
+enum Form { LOGISTIC, RECTANGLE, TRIANGLE, ARCTAN };
+
+// ds/du at a distance from the threshold, as `surrogate.py` has it.
 struct Surrogate {
-  Int form;
   float width, height, end;
+
+  float operator()(float distance) const {
+    if constexpr (FORM == LOGISTIC) {
+      const float quarter = width / 4 * distance;
+      const float slope = logistic_slope(quarter * quarter, height);
+      return std::fabs(distance) >= end ? 0.0f : slope;
+    } else if constexpr (FORM == RECTANGLE) {
+      return std::fabs(distance) < end ? height : 0.0f;
+    } else if constexpr (FORM == TRIANGLE) {
+      const float left = width - std::fabs(distance);
+      return height * (left < 0 ? 0.0f : left);
+    } else {
+      const float scaled = width * distance;
+      return height / (1 + scaled * scaled);
+    }
+  }
 };
 
-// A sequence: of T timesteps, or of one that is the same at all of them.
 struct Shape {
-  Int T, rows, values;
+  Int rows, values;
   bool by_row;  // whether a row belongs to one channel; else each value of it to another
-  bool still;
 
   Int size() const { return rows * values; }
-  Int stride() const { return still ? 0 : size(); }
 };
 
 // Neurons of a timestep from `first` on.
@@ -96,14 +125,16 @@ struct Strip {
   int count;
 };
 
-// Calls work(part, strip) for every strip; each part has a thread and strips that follow one another.
+inline Int smaller(Int a, Int b) { return a < b ? a : b; }
+
+// Calls work(part, strip) for every strip; each part has a thread, and strips that follow one another.
 template <class Work>
 void for_strips(Int size, Int parts, Work work) {
   const Int strips = (size + STRIP - 1) / STRIP;
 #pragma omp parallel for num_threads(parts) schedule(static, 1)
   for (Int part = 0; part < parts; ++part)
     for (Int i = strips * part / parts; i < strips * (part + 1) / parts; ++i)
-      work(part, Strip{i * STRIP, static_cast<int>(std::min<Int>(STRIP, size - i * STRIP))});
+      work(part, Strip{i * STRIP, static_cast<int>(smaller(STRIP, size - i * STRIP))});
 }
 
 // Calls work(i, count, row, value) for each stretch of a strip that lies in one row.
@@ -111,24 +142,26 @@ template <class Work>
 inline void for_rows(Strip strip, Int values, Work work) {
   Int row = strip.first / values, value = strip.first % values;
   for (int i = 0; i < strip.count; ++row, value = 0) {
-    const int count = static_cast<int>(std::min<Int>(strip.count - i, values - value));
+    const int count = static_cast<int>(smaller(strip.count - i, values - value));
     work(i, count, row, value);
     i += count;
   }
 }
 
 // What each of `channels` has, for every neuron of a strip.
-inline void spread(const float* per_channel, Int channels, Strip strip, const Shape& shape, float* __restrict to) {
+inline void spread(const float* per_channel, Int channels, Strip strip, Shape shape, float* __restrict to) {
   for_rows(strip, shape.values, [&](int i, int count, Int row, Int value) {
-    if (shape.by_row)
-      std::fill_n(to + i, count, per_channel[row % channels]);
-    else
-      std::copy_n(per_channel + value, count, to + i);
+    if (shape.by_row) {
+      const float one = per_channel[row % channels];
+      for (int j = i; j < i + count; ++j) to[j] = one;
+    } else {
+      std::memcpy(to + i, per_channel + value, count * sizeof(float));
+    }
   });
 }
 
 // Adds a value of every neuron of a strip to the sums of its channel.
-inline void gather(const float* from, Int channels, Strip strip, const Shape& shape, double* __restrict sums) {
+inline void gather(const float* from, Int channels, Strip strip, Shape shape, double* __restrict sums) {
   for_rows(strip, shape.values, [&](int i, int count, Int row, Int value) {
     if (shape.by_row) {
       float total = 0;
@@ -161,252 +194,266 @@ class Sums {
   std::vector<double> sums_;
 };
 
-// The currents x * scale + shift + residual.
-template <class Value>
-struct Currents {
-  const Value* x;
-  const float *scale, *shift;
-  const void* residual;  // like x, or in bits, or none
-  bool in_bits;
+enum Residual { NONE, LIKE_X, IN_BITS };
 
-  void of(Int t, Strip strip, const Shape& shape, const float* scales, const float* shifts, float* __restrict to) const {
-    const Value* x_t = x + t * shape.stride() + strip.first;
+// The currents x * scale + shift + residual of a strip.
+template <Residual residual>
+struct Currents {
+  const Value *x, *more = nullptr;
+  Int size, stride;
+  alignas(64) float scales[STRIP], shifts[STRIP];
+  alignas(64) std::int32_t words[STRIP];
+
+  Currents(const Value* x, Int still, const float* scale, const float* shift, const void* added, Strip strip, Shape shape)
+      : x(x + strip.first), size(shape.size()), stride(still ? 0 : shape.size()) {
+    spread(scale, shape.rows, strip, shape, scales);
+    spread(shift, shape.rows, strip, shape, shifts);
+    if constexpr (residual == LIKE_X) more = static_cast<const Value*>(added) + strip.first;
+    if constexpr (residual == IN_BITS) {  // as wide as numbers: a loop of both would be cut into pieces
+      const std::uint8_t* bits = static_cast<const std::uint8_t*>(added) + strip.first;
 #pragma omp simd
-    for (int i = 0; i < strip.count; ++i) to[i] = read(x_t[i]) * scales[i] + shifts[i];
-    if (residual && in_bits) {
-      const std::uint8_t* bits = static_cast<const std::uint8_t*>(residual) + strip.first;
-      const int bit = 1 << t;
-#pragma omp simd
-      for (int i = 0; i < strip.count; ++i) to[i] += bits[i] & bit ? 1.0f : 0.0f;
-    } else if (residual) {
-      const Value* more = static_cast<const Value*>(residual) + t * shape.size() + strip.first;
-#pragma omp simd
-      for (int i = 0; i < strip.count; ++i) to[i] += read(more[i]);
+      for (int i = 0; i < strip.count; ++i) words[i] = bits[i];
     }
+  }
+
+  [[gnu::always_inline]] float operator()(Int t, int i) const {
+    float current = read(x[t * stride + i]) * scales[i] + shifts[i];
+    if constexpr (residual == LIKE_X) current += read(more[t * size + i]);
+    if constexpr (residual == IN_BITS) current += static_cast<float>((words[i] >> t) & 1);
+    return current;
   }
 };
 
-// The membranes v of a strip, one timestep on; u are those before the reset.
-inline void integrate(const Neuron& n, const float* current, float* __restrict v, float* __restrict u, int count) {
+// Calls work(the kind of the residual).
+template <class Work>
+void with_residual(const void* residual, Int in_bits, Work work) {
+  if (!residual)
+    work(std::integral_constant<Residual, NONE>());
+  else if (in_bits)
+    work(std::integral_constant<Residual, IN_BITS>());
+  else
+    work(std::integral_constant<Residual, LIKE_X>());
+}
+
+// Spikes of a strip, their bits as a number, and v from the membranes before the block to those after it.
+template <Residual residual>
+inline void fire_in_time(Neuron neuron, const Currents<residual>& currents, Int size, int count, float* __restrict v,
+                         Value* __restrict spikes, float* __restrict word) {
 #pragma omp simd
   for (int i = 0; i < count; ++i) {
-    const float before = n.decay * v[i] + current[i];
-    const float distance = before - n.threshold;
-    u[i] = before;
-    v[i] = distance >= 0 ? (n.hard ? n.v_reset : distance) : before;
+    float v_i = v[i], word_i = 0;
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+      const float u = neuron.decay * v_i + currents(t, i);
+      const bool fires = u - neuron.threshold >= 0;
+      v_i = neuron.after(u);
+      word_i += fires ? static_cast<float>(1 << t) : 0.0f;
+      spikes[t * size + i] = written(fires ? 1.0f : 0.0f);
+    }
+    v[i] = v_i;
+    word[i] = word_i;
   }
 }
 
-template <class Value>
-inline void emit(const Neuron& n, const float* u, Value* __restrict spikes, int count) {
-#pragma omp simd
-  for (int i = 0; i < count; ++i) write(u[i] - n.threshold >= 0 ? 1.0f : 0.0f, spikes[i]);
-}
+// Where gradients to currents go: each to its place, or their sum over time, or each and what a batch-norm needs of them.
+enum Into { EACH, SUM, EACH_AND_SUMS };
 
-// ds/du of a strip.
-inline void slopes(const Surrogate& s, float threshold, const float* u, float* __restrict to, int count) {
-  switch (s.form) {
-    case 0:  // logistic
+// The membranes once more, from v before the block, and back through time: from gradients to spikes, and to_v to the membranes after
+// the block, to those to the currents, and to_v before it.
+template <Into into, Residual residual>
+inline void back_in_time(Neuron neuron, Surrogate surrogate, float kept, const Currents<residual>& currents, const Value* grad, Int size,
+                         int count, const float* v, float* __restrict to_v, Value* __restrict out, const Value* x, const float* mean,
+                         float* __restrict total, float* __restrict product) {
 #pragma omp simd
-      for (int i = 0; i < count; ++i) {
-        const float away = std::fabs(u[i] - threshold);
-        const float e = exp_of_negative(-s.width * away);
-        const float slope = s.height * e / ((1 + e) * (1 + e));
-        to[i] = away >= s.end ? 0.0f : slope;
-      }
-      break;
-    case 1:  // rectangle
-#pragma omp simd
-      for (int i = 0; i < count; ++i) to[i] = std::fabs(u[i] - threshold) < s.end ? s.height : 0.0f;
-      break;
-    case 2:  // triangle
-#pragma omp simd
-      for (int i = 0; i < count; ++i) {
-        const float left = s.width - std::fabs(u[i] - threshold);
-        to[i] = s.height * (left < 0 ? 0.0f : left);
-      }
-      break;
-    default:  // arc tangent
-#pragma omp simd
-      for (int i = 0; i < count; ++i) {
-        const float scaled = s.width * (u[i] - threshold);
-        to[i] = s.height / (1 + scaled * scaled);
-      }
-  }
-}
-
-// The chain rule, one timestep back: from the gradient to spikes and the membrane v after them to that of u, and of v before.
-struct Chain {
-  Neuron neuron;
-  bool detach_reset, detach_membrane;
-
-  template <class Value>
-  void back(const Value* grad, const float* u, const float* slope, float* __restrict to_v, float* __restrict to_u, int count) const {
-    const auto [decay, threshold, v_reset, hard] = neuron;
-    const float kept = detach_membrane ? 0.0f : decay;
-#pragma omp simd
-    for (int i = 0; i < count; ++i) {
-      float to_spikes = read(grad[i]);
-      if (!detach_reset) to_spikes += to_v[i] * (hard ? v_reset - u[i] : -threshold);
-      const float survives = hard && u[i] - threshold >= 0 ? 0.0f : to_v[i];
-      to_u[i] = survives + to_spikes * slope[i];
-      to_v[i] = kept * to_u[i];
+  for (int i = 0; i < count; ++i) {
+    float u[T], v_i = v[i];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+      u[t] = neuron.decay * v_i + currents(t, i);
+      v_i = neuron.after(u[t]);
+    }
+    float to_v_i = to_v[i], total_i = 0, product_i = 0;
+#pragma GCC unroll 8
+    for (int t = T - 1; t >= 0; --t) {
+      const float to_spikes = read(grad[t * size + i]) + to_v_i * neuron.through_reset(u[t]);
+      const float to_u = to_v_i * neuron.survives(u[t]) + to_spikes * surrogate(u[t] - neuron.threshold);
+      to_v_i = kept * to_u;
+      if constexpr (into != EACH) total_i += to_u;
+      if constexpr (into != SUM) out[t * size + i] = written(to_u);
+      if constexpr (into == EACH_AND_SUMS) product_i += to_u * (read(x[t * size + i]) - mean[i]);
+    }
+    to_v[i] = to_v_i;
+    if constexpr (into == SUM) out[i] = written(total_i);
+    if constexpr (into == EACH_AND_SUMS) {
+      total[i] = total_i;
+      product[i] = product_i;
     }
   }
-};
-
-template <class Value>
-void store(const float* from, Value* __restrict to, int count) {
-#pragma omp simd
-  for (int i = 0; i < count; ++i) write(from[i], to[i]);
 }
 
-// Membranes at the start of a strip: given ones, or the same for all.
-inline void start(const float* membrane, float v_init, Strip strip, float* __restrict v) {
-  if (membrane)
-    std::copy_n(membrane + strip.first, strip.count, v);
+// Spikes of a block from timestep `first` on and, added to what was there before it, their count and the sum of ds/du * du/dI: how
+// they answer to a current that stays. to_v is dv/dI.
+template <Residual residual>
+inline void respond_in_time(Neuron neuron, Surrogate surrogate, const Currents<residual>& currents, Int first, Int size, int count,
+                            float* __restrict v, float* __restrict to_v, float* __restrict answer, float* __restrict fired,
+                            Value* __restrict spikes) {
+#pragma omp simd
+  for (int i = 0; i < count; ++i) {
+    float v_i = v[i], to_v_i = to_v[i], answer_i = answer[i], fired_i = fired[i];
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+      const float u = neuron.decay * v_i + currents(first + t, i), distance = u - neuron.threshold;
+      const float slope = surrogate(distance), to_u = 1.0f + neuron.decay * to_v_i, fires = distance >= 0 ? 1.0f : 0.0f;
+      v_i = neuron.after(u);
+      answer_i += slope * to_u;
+      to_v_i = (neuron.survives(u) + slope * neuron.through_reset(u)) * to_u;
+      fired_i += fires;
+      spikes[t * size + i] = written(fires);
+    }
+    v[i] = v_i;
+    to_v[i] = to_v_i;
+    answer[i] = answer_i;
+    fired[i] = fired_i;
+  }
+}
+
+// Values at the start of a strip: given ones, or the same for all.
+inline void start(const float* given, float otherwise, Strip strip, float* __restrict to) {
+  if (given)
+    std::memcpy(to, given + strip.first, strip.count * sizeof(float));
   else
-    std::fill_n(v, strip.count, v_init);
+    for (int i = 0; i < strip.count; ++i) to[i] = otherwise;
 }
 
-template <class Value>
-void fire(Int parts, const Shape& shape, const Currents<Value>& currents, const Neuron& neuron, const float* membrane, float v_init,
+inline void store(const float* from, Strip strip, float* to) { std::memcpy(to + strip.first, from, strip.count * sizeof(float)); }
+
+}  // namespace
+
+extern "C" {
+
+void fire(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
+          const void* residual, Int in_bits, double decay, double threshold, double v_reset, const float* membrane, double v_init,
           Value* spikes, std::uint8_t* bits, float* after) {
-  for_strips(shape.size(), parts, [&](Int, Strip strip) {
-    alignas(64) float scales[STRIP], shifts[STRIP], current[STRIP], v[STRIP], u[STRIP], sum_of_bits[STRIP] = {};
-    spread(currents.scale, shape.rows, strip, shape, scales);
-    spread(currents.shift, shape.rows, strip, shape, shifts);
-    start(membrane, v_init, strip, v);
-    for (Int t = 0; t < shape.T; ++t) {
-      currents.of(t, strip, shape, scales, shifts, current);
-      integrate(neuron, current, v, u, strip.count);
-      emit(neuron, u, spikes + t * shape.size() + strip.first, strip.count);
-      const float bit = static_cast<float>(1 << t);
+  const Shape shape{rows, values, by_row != 0};
+  const Neuron neuron{float(decay), float(threshold), float(v_reset)};
+  const Int size = shape.size();
+  with_residual(residual, in_bits, [&](auto kind) {
+    for_strips(size, parts, [&](Int, Strip strip) {
+      const Currents<kind()> currents(x, still, scale, shift, residual, strip, shape);
+      alignas(64) float v[STRIP], word[STRIP];
+      start(membrane, float(v_init), strip, v);
+      fire_in_time(neuron, currents, size, strip.count, v, spikes + strip.first, word);
+      std::uint8_t* to = bits + strip.first;
 #pragma omp simd
-      for (int i = 0; i < strip.count; ++i) sum_of_bits[i] += u[i] - neuron.threshold >= 0 ? bit : 0.0f;
-    }
-    std::uint8_t* word = bits + strip.first;
-#pragma omp simd
-    for (int i = 0; i < strip.count; ++i) word[i] = static_cast<std::uint8_t>(static_cast<int>(sum_of_bits[i]));
-    if (after) std::copy_n(v, strip.count, after + strip.first);
+      for (int i = 0; i < strip.count; ++i) to[i] = static_cast<std::uint8_t>(static_cast<int>(word[i]));
+      if (after) store(v, strip, after);
+    });
   });
 }
 
-// Where the gradient to the currents goes besides its own place: into sums over channels, with its product with x - mean.
-struct Statistics {
-  const float* mean;
-  Int channels;
-  Sums* sums;
-};
-
-template <class Value>
-void gradient(Int parts, const Shape& shape, const Currents<Value>& currents, const Chain& chain, const Surrogate& surrogate,
-              const Value* grad, const float* membrane, float v_init, const float* ahead, Value* to_current, float* behind,
-              const Statistics& statistics) {
-  for_strips(shape.size(), parts, [&](Int part, Strip strip) {
-    alignas(64) float scales[STRIP], shifts[STRIP], current[STRIP], v[STRIP], u[BLOCK][STRIP];
-    spread(currents.scale, shape.rows, strip, shape, scales);
-    spread(currents.shift, shape.rows, strip, shape, shifts);
-    start(membrane, v_init, strip, v);
-    for (Int t = 0; t < shape.T; ++t) {
-      currents.of(t, strip, shape, scales, shifts, current);
-      integrate(chain.neuron, current, v, u[t], strip.count);
-    }
-    alignas(64) float slope[STRIP], to_v[STRIP], to_u[STRIP], mean[STRIP], total[STRIP] = {}, product[STRIP] = {};
-    if (statistics.sums) spread(statistics.mean, statistics.channels, strip, shape, mean);
-    start(ahead, 0, strip, to_v);
-    for (Int t = shape.T - 1; t >= 0; --t) {
-      slopes(surrogate, chain.neuron.threshold, u[t], slope, strip.count);
-      chain.back(grad + t * shape.size() + strip.first, u[t], slope, to_v, to_u, strip.count);
-      if (!shape.still) store(to_u, to_current + t * shape.size() + strip.first, strip.count);
-      if (shape.still || statistics.sums) {
-#pragma omp simd
-        for (int i = 0; i < strip.count; ++i) total[i] += to_u[i];
+// With a mean, through the batch-norm too: to_x is written, to_current where it is no null pointer.
+void gradient(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
+              const void* residual, Int in_bits, double decay, double threshold, double v_reset, const float* membrane,
+              double v_init, double width, double height, double end, Int detach_membrane, const Value* grad,
+              const float* ahead, Value* to_current, float* behind, Int channels, const float* mean, const float* inv_std,
+              Value* to_x, float* to_weight, float* to_bias) {
+  const Shape shape{rows, values, by_row != 0};
+  const Surrogate surrogate{float(width), float(height), float(end)};
+  const Neuron neuron{float(decay), float(threshold), float(v_reset)};
+  const float kept = detach_membrane ? 0.0f : neuron.decay;
+  const Int size = shape.size();
+  Value* found = to_current ? to_current : to_x;
+  Sums sums(parts, channels);
+  with_residual(residual, in_bits, [&](auto kind) {
+    for_strips(size, parts, [&](Int part, Strip strip) {
+      const Currents<kind()> currents(x, still, scale, shift, residual, strip, shape);
+      alignas(64) float v[STRIP], to_v[STRIP], means[STRIP], total[STRIP], product[STRIP];
+      start(membrane, float(v_init), strip, v);
+      start(ahead, 0, strip, to_v);
+      const Value *grads = grad + strip.first, *xs = x + strip.first;
+      Value* __restrict out = found + strip.first;
+      if (mean) {
+        spread(mean, channels, strip, shape, means);
+        back_in_time<EACH_AND_SUMS>(neuron, surrogate, kept, currents, grads, size, strip.count, v, to_v, out, xs, means, total, product);
+        gather(total, channels, strip, shape, sums.first(part));
+        gather(product, channels, strip, shape, sums.second(part));
+      } else if (still) {
+        back_in_time<SUM>(neuron, surrogate, kept, currents, grads, size, strip.count, v, to_v, out, xs, means, total, product);
+      } else {
+        back_in_time<EACH>(neuron, surrogate, kept, currents, grads, size, strip.count, v, to_v, out, xs, means, total, product);
       }
-      if (statistics.sums) {
-        const Value* x_t = currents.x + t * shape.size() + strip.first;
-#pragma omp simd
-        for (int i = 0; i < strip.count; ++i) product[i] += to_u[i] * (read(x_t[i]) - mean[i]);
-      }
-    }
-    if (shape.still) store(total, to_current + strip.first, strip.count);
-    if (behind) std::copy_n(to_v, strip.count, behind + strip.first);
-    if (statistics.sums) {
-      gather(total, statistics.channels, strip, shape, statistics.sums->first(part));
-      gather(product, statistics.channels, strip, shape, statistics.sums->second(part));
-    }
+      if (behind) store(to_v, strip, behind);
+    });
   });
-}
-
-// scale * (gradient to the currents - the share of the mean - that of the deviation * (x - mean)).
-template <class Value>
-void through_norm(Int parts, const Shape& shape, const Currents<Value>& currents, const float* mean, Int channels,
-                  const float* share, const float* share_of_x, const Value* to_current, Value* to_x) {
-  for_strips(shape.size(), parts, [&](Int, Strip strip) {
+  if (!mean) return;
+  const double count = double(T) * double(size) / double(channels);
+  std::vector<float> share(channels), share_of_x(channels);
+  for (Int c = 0; c < channels; ++c) {
+    const double all = sums.first_of(c), scaled = sums.second_of(c) * inv_std[c];
+    share[c] = float(all / count);
+    share_of_x[c] = float(scaled * inv_std[c] / count);
+    to_bias[c] = float(all);
+    to_weight[c] = float(scaled);
+  }
+  for_strips(size, parts, [&](Int, Strip strip) {
     alignas(64) float scales[STRIP], means[STRIP], shares[STRIP], shares_of_x[STRIP];
-    spread(currents.scale, shape.rows, strip, shape, scales);
+    spread(scale, shape.rows, strip, shape, scales);
     spread(mean, channels, strip, shape, means);
-    spread(share, channels, strip, shape, shares);
-    spread(share_of_x, channels, strip, shape, shares_of_x);
-    for (Int t = 0; t < shape.T; ++t) {
-      const Int place = t * shape.size() + strip.first;
+    spread(share.data(), channels, strip, shape, shares);
+    spread(share_of_x.data(), channels, strip, shape, shares_of_x);
+    for (int t = 0; t < T; ++t) {
+      const Value *from = found + t * size + strip.first, *x_t = x + t * size + strip.first;
+      Value* to = to_x + t * size + strip.first;
 #pragma omp simd
-      for (int i = 0; i < strip.count; ++i) {
-        const float from_mean = read(currents.x[place + i]) - means[i];
-        write(scales[i] * (read(to_current[place + i]) - shares[i] - shares_of_x[i] * from_mean), to_x[place + i]);
-      }
+      for (int i = 0; i < strip.count; ++i)
+        to[i] = written(scales[i] * (read(from[i]) - shares[i] - shares_of_x[i] * (read(x_t[i]) - means[i])));
     }
   });
 }
 
-template <class Value>
-void respond(Int parts, const Shape& shape, const Currents<Value>& currents, const Neuron& neuron, const Surrogate& surrogate,
-             bool detach_reset, float v_init, Int segments, Value* spikes, Value* rates, float* answers) {
-  const Int length = shape.T / segments;
-  for_strips(shape.size(), parts, [&](Int, Strip strip) {
-    alignas(64) float scales[STRIP], shifts[STRIP], current[STRIP], v[STRIP], u[STRIP], slope[STRIP];
-    spread(currents.scale, shape.rows, strip, shape, scales);
-    spread(currents.shift, shape.rows, strip, shape, shifts);
-    start(nullptr, v_init, strip, v);
-    const auto [decay, threshold, v_reset, hard] = neuron;
-    for (Int segment = 0; segment < segments; ++segment) {
-      alignas(64) float to_v[STRIP] = {}, total[STRIP] = {}, fired[STRIP] = {};
-      for (Int t = segment * length; t < (segment + 1) * length; ++t) {
-        currents.of(t, strip, shape, scales, shifts, current);
-        integrate(neuron, current, v, u, strip.count);
-        emit(neuron, u, spikes + t * shape.size() + strip.first, strip.count);
-        slopes(surrogate, threshold, u, slope, strip.count);
+// Of segments of `blocks` * T timesteps.
+void respond(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
+             const void* residual, Int in_bits, double decay, double threshold, double v_reset, double v_init, 
+             double width, double height, double end, Int segments, Int blocks, Value* spikes, Value* rates, float* answers) {
+  const Shape shape{rows, values, by_row != 0};
+  const Surrogate surrogate{float(width), float(height), float(end)};
+  const Neuron neuron{float(decay), float(threshold), float(v_reset)};
+  const float length = float(blocks * T);
+  const Int size = shape.size();
+  with_residual(residual, in_bits, [&](auto kind) {
+    for_strips(size, parts, [&](Int, Strip strip) {
+      const Currents<kind()> currents(x, still, scale, shift, residual, strip, shape);
+      alignas(64) float v[STRIP], to_v[STRIP], total[STRIP], fired[STRIP];
+      start(nullptr, float(v_init), strip, v);
+      for (Int segment = 0; segment < segments; ++segment) {
+        for (int i = 0; i < STRIP; ++i) to_v[i] = total[i] = fired[i] = 0;
+        for (Int first = segment * blocks * T; first < (segment + 1) * blocks * T; first += T)
+          respond_in_time(neuron, surrogate, currents, first, size, strip.count, v, to_v, total, fired,
+                          spikes + first * size + strip.first);
+        Value* rate = rates + segment * size + strip.first;
+        float* answer = answers + segment * size + strip.first;
 #pragma omp simd
-        for (int i = 0; i < strip.count; ++i) {
-          const float spike = u[i] - threshold >= 0 ? 1.0f : 0.0f;
-          const float to_u = 1.0f + decay * to_v[i];
-          fired[i] += spike;
-          total[i] += slope[i] * to_u;
-          float survives = hard ? 1.0f - spike : 1.0f;
-          if (!detach_reset) survives += slope[i] * (hard ? v_reset - u[i] : -threshold);
-          to_v[i] = survives * to_u;
-        }
-      }
-      Value* rate = rates + segment * shape.size() + strip.first;
-      float* answer = answers + segment * shape.size() + strip.first;
-      const float n = static_cast<float>(length);
+        for (int i = 0; i < strip.count; ++i) rate[i] = written(fired[i] / length);
 #pragma omp simd
-      for (int i = 0; i < strip.count; ++i) {
-        write(fired[i] / n, rate[i]);
-        answer[i] = total[i] / n;
+        for (int i = 0; i < strip.count; ++i) answer[i] = total[i] / length;
       }
-    }
+    });
   });
 }
 
-// Sums, over each channel, of the distance from its first value, and of its square.
-template <class Value>
-void moments(Int parts, const Shape& shape, const Value* x, const float* origin, Int channels, Sums& sums) {
-  for_strips(shape.size(), parts, [&](Int part, Strip strip) {
+// Of any number of timesteps; each channel's values are summed up by their distance from its first.
+void statistics(Int parts, Int timesteps, Int rows, Int values, Int by_row, const Value* x, Int channels, double eps,
+                float* running_mean, float* running_var, double momentum, float* mean, float* inv_std) {
+  const Shape shape{rows, values, by_row != 0};
+  const Int size = shape.size();
+  std::vector<float> origin(channels);
+  for (Int c = 0; c < channels; ++c) origin[c] = read(x[by_row ? c * values : c]);
+  Sums sums(parts, channels);
+  for_strips(size, parts, [&](Int part, Strip strip) {
     alignas(64) float origins[STRIP], total[STRIP] = {}, square[STRIP] = {};
-    spread(origin, channels, strip, shape, origins);
-    for (Int t = 0; t < shape.T; ++t) {
-      const Value* x_t = x + t * shape.size() + strip.first;
+    spread(origin.data(), channels, strip, shape, origins);
+    for (Int t = 0; t < timesteps; ++t) {
+      const Value* x_t = x + t * size + strip.first;
 #pragma omp simd
       for (int i = 0; i < strip.count; ++i) {
         const float distance = read(x_t[i]) - origins[i];
@@ -417,115 +464,28 @@ void moments(Int parts, const Shape& shape, const Value* x, const float* origin,
     gather(total, channels, strip, shape, sums.first(part));
     gather(square, channels, strip, shape, sums.second(part));
   });
+  const double count = double(timesteps) * double(size) / double(channels);
+  for (Int c = 0; c < channels; ++c) {
+    const double from_origin = sums.first_of(c) / count, average = origin[c] + from_origin;
+    const double spread_out = sums.second_of(c) / count - from_origin * from_origin, var = spread_out < 0 ? 0 : spread_out;
+    mean[c] = float(average);
+    inv_std[c] = float(1 / std::sqrt(var + eps));
+    if (!running_mean) continue;
+    running_mean[c] += float(momentum * (average - running_mean[c]));
+    running_var[c] += float(momentum * (var * count / (count > 1 ? count - 1 : 1) - running_var[c]));
+  }
 }
 
-// Calls work with a null pointer of the type of the values.
-template <class Work>
-void with_type(Int bfloat16, Work work) {
-  if (bfloat16)
-    work(static_cast<BFloat16*>(nullptr));
-  else
-    work(static_cast<float*>(nullptr));
-}
-
-}  // namespace
-
-extern "C" {
-
-void spikedistill_fire(Int bfloat16, Int parts, Int T, Int still, Int rows, Int values, Int by_row, const void* x, const float* scale,
-                       const float* shift, const void* residual, Int in_bits, double decay, double threshold, double v_reset,
-                       Int hard, const float* membrane, double v_init, void* spikes, std::uint8_t* bits, float* after) {
-  const Shape shape{T, rows, values, by_row != 0, still != 0};
-  const Neuron neuron{float(decay), float(threshold), float(v_reset), hard != 0};
-  with_type(bfloat16, [&](auto* none) {
-    using Value = std::remove_pointer_t<decltype(none)>;
-    const Currents<Value> currents{static_cast<const Value*>(x), scale, shift, residual, in_bits != 0};
-    fire(parts, shape, currents, neuron, membrane, float(v_init), static_cast<Value*>(spikes), bits, after);
-  });
-}
-
-// With a mean, through the batch-norm too: to_x is written, to_current where it is no null pointer, and shares [2, C] are room.
-void spikedistill_gradient(Int bfloat16, Int parts, Int T, Int still, Int rows, Int values, Int by_row, const void* x,
-                           const float* scale, const float* shift, const void* residual, Int in_bits, double decay,
-                           double threshold, double v_reset, Int hard, const float* membrane, double v_init, Int form, double width,
-                           double height, double end, Int detach_reset, Int detach_membrane, const void* grad, const float* ahead,
-                           void* to_current, float* behind, Int channels, const float* mean, const float* inv_std, void* to_x,
-                           float* to_weight, float* to_bias) {
-  const Shape shape{T, rows, values, by_row != 0, still != 0};
-  const Neuron neuron{float(decay), float(threshold), float(v_reset), hard != 0};
-  const Surrogate surrogate{form, float(width), float(height), float(end)};
-  const Chain chain{neuron, detach_reset != 0, detach_membrane != 0};
-  with_type(bfloat16, [&](auto* none) {
-    using Value = std::remove_pointer_t<decltype(none)>;
-    const Currents<Value> currents{static_cast<const Value*>(x), scale, shift, residual, in_bits != 0};
-    Value* found = static_cast<Value*>(to_current ? to_current : to_x);
-    Sums sums(parts, channels);
-    gradient(parts, shape, currents, chain, surrogate, static_cast<const Value*>(grad), membrane, float(v_init), ahead, found, behind,
-             Statistics{mean, channels, mean ? &sums : nullptr});
-    if (!mean) return;
-    const double count = double(T) * double(shape.size()) / double(channels);
-    std::vector<float> shares(2 * channels);
-    for (Int c = 0; c < channels; ++c) {
-      const double total = sums.first_of(c), product = sums.second_of(c), scaled = product * inv_std[c];
-      shares[c] = float(total / count);
-      shares[channels + c] = float(scaled * inv_std[c] / count);
-      to_bias[c] = float(total);
-      to_weight[c] = float(scaled);
-    }
-    through_norm(parts, shape, currents, mean, channels, shares.data(), shares.data() + channels, found, static_cast<Value*>(to_x));
-  });
-}
-
-void spikedistill_respond(Int bfloat16, Int parts, Int T, Int still, Int rows, Int values, Int by_row, const void* x,
-                          const float* scale, const float* shift, const void* residual, Int in_bits, double decay, double threshold,
-                          double v_reset, Int hard, double v_init, Int form, double width, double height, double end,
-                          Int detach_reset, Int segments, void* spikes, void* rates, float* answers) {
-  const Shape shape{T, rows, values, by_row != 0, still != 0};
-  const Neuron neuron{float(decay), float(threshold), float(v_reset), hard != 0};
-  const Surrogate surrogate{form, float(width), float(height), float(end)};
-  with_type(bfloat16, [&](auto* none) {
-    using Value = std::remove_pointer_t<decltype(none)>;
-    const Currents<Value> currents{static_cast<const Value*>(x), scale, shift, residual, in_bits != 0};
-    respond(parts, shape, currents, neuron, surrogate, detach_reset != 0, float(v_init), segments, static_cast<Value*>(spikes),
-            static_cast<Value*>(rates), answers);
-  });
-}
-
-void spikedistill_statistics(Int bfloat16, Int parts, Int T, Int rows, Int values, Int by_row, const void* x, Int channels,
-                             double eps, float* running_mean, float* running_var, double momentum, float* mean, float* inv_std) {
-  const Shape shape{T, rows, values, by_row != 0, false};
-  with_type(bfloat16, [&](auto* none) {
-    using Value = std::remove_pointer_t<decltype(none)>;
-    const Value* values_of_x = static_cast<const Value*>(x);
-    std::vector<float> origin(channels);
-    for (Int c = 0; c < channels; ++c) origin[c] = read(values_of_x[by_row ? c * values : c]);
-    Sums sums(parts, channels);
-    moments(parts, shape, values_of_x, origin.data(), channels, sums);
-    const double count = double(T) * double(shape.size()) / double(channels);
-    for (Int c = 0; c < channels; ++c) {
-      const double from_origin = sums.first_of(c) / count, average = origin[c] + from_origin;
-      const double var = std::max(sums.second_of(c) / count - from_origin * from_origin, 0.0);
-      mean[c] = float(average);
-      inv_std[c] = float(1 / std::sqrt(var + eps));
-      if (!running_mean) continue;
-      running_mean[c] += float(momentum) * (mean[c] - running_mean[c]);
-      running_var[c] += float(momentum * (var * count / std::max(count - 1, 1.0) - running_var[c]));
-    }
-  });
-}
-
-void spikedistill_unpack(Int bfloat16, Int parts, Int start, Int stop, Int size, const std::uint8_t* bits, void* spikes) {
-  with_type(bfloat16, [&](auto* none) {
-    using Value = std::remove_pointer_t<decltype(none)>;
-    for_strips(size, parts, [&](Int, Strip strip) {
-      for (Int t = start; t < stop; ++t) {
-        const std::uint8_t* from = bits + t / 8 * size + strip.first;
-        Value* to = static_cast<Value*>(spikes) + (t - start) * size + strip.first;
-        const int bit = 1 << t % 8;
+// Of timesteps `begin` to `end` - 1.
+void unpack(Int parts, Int begin, Int end, Int size, const std::uint8_t* bits, Value* spikes) {
+  for_strips(size, parts, [&](Int, Strip strip) {
+    for (Int t = begin; t < end; ++t) {
+      const std::uint8_t* from = bits + t / 8 * size + strip.first;
+      Value* to = spikes + (t - begin) * size + strip.first;
+      const int bit = 1 << t % 8;
 #pragma omp simd
-        for (int i = 0; i < strip.count; ++i) write(from[i] & bit ? 1.0f : 0.0f, to[i]);
-      }
-    });
+      for (int i = 0; i < strip.count; ++i) to[i] = written(from[i] & bit ? 1.0f : 0.0f);
+    }
   });
 }
 

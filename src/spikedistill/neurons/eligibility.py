@@ -23,10 +23,6 @@ from .memory_format import as_shown, as_stored
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate
 
-# Timesteps that the kernel is written out for.
-_LONGEST = 64
-
-
 class Response(NamedTuple):
     """Spikes of a sequence and what the mean rate of each of its m segments owes to its inputs.
 
@@ -111,7 +107,7 @@ def _compiled_response(
     more = None if residual is None else as_stored(residual, x)
     with torch.no_grad():
         kernels = kernels_for(x, dynamics[-1], sum(lengths) // len(x))
-        if kernels and sources == ("current",) and len(set(lengths)) == 1 and sum(lengths) <= _LONGEST:
+        if kernels and sources == ("current",) and len(set(lengths)) == 1 and sum(lengths) <= kernels.LONGEST:
             given = as_stored(x, x), scale, shift, more, len(lengths), v_init, *dynamics
             found = [as_shown(part, x) for part in kernels.respond(*given, timesteps=sum(lengths))]
             spikes, rates, to_current = found

@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .surrogate import Surrogate, form_of
+from .surrogate import Form, Surrogate, form_of
 
 _SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
-_NUMBERS = {"logistic": 0, "rectangle": 1, "triangle": 2, "arctan": 3}
 
 # What PyTorch's own instructions are called, for the compiler. Others may be there, and not on the next machine with this cache.
 _INSTRUCTIONS = {"AVX2": ["-mavx2", "-mfma"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 # Products and sums are rounded one by one; what else a compiler may assume changes no result.
-_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
+_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
+_VALUES = {torch.float32: "float", torch.bfloat16: "BFloat16"}
+
+# Timesteps of a block, at most.
+BLOCK = 8
+
+LONGEST = sys.maxsize
 
 
 def fire(
@@ -47,7 +53,8 @@ def fire(
     bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8)
     after = torch.empty_like(membrane) if isinstance(membrane, Tensor) else None
     neuron = _neuron(decay, threshold, v_reset)
-    _call("fire", *_sequence(T, x, scale, shift, residual), *neuron, *_start(membrane), spikes, bits, after)
+    loops = _loops(x.dtype, T, v_reset is not None)
+    _call(loops.fire, *_sequence(T, x, scale, shift, residual), *neuron, *_start(membrane), spikes, bits, after)
     return spikes, bits, after
 
 
@@ -68,13 +75,15 @@ def gradient(
     detach_membrane: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """`on_gpu.gradient`."""
+    T = len(grad)
     to_current = torch.empty_like(x) if into is None else into
     behind = None if ahead is None else torch.empty_like(ahead)
-    neuron = *_neuron(decay, threshold, v_reset), *_start(membrane), *_form(surrogate), detach_reset, detach_membrane
+    form = _form(surrogate)
+    neuron = *_neuron(decay, threshold, v_reset), *_start(membrane), *form[1:], detach_membrane
+    loops = _loops(x.dtype, T, v_reset is not None, detach_reset, form.name)
     _call(
-        "gradient", *_sequence(len(grad), x, scale, shift, residual), *neuron, grad, ahead, to_current, behind,
-        0, *[None] * 5,
-    )  # fmt: skip
+        loops.gradient, *_sequence(T, x, scale, shift, residual), *neuron, grad, ahead, to_current, behind, 0, *[None] * 5
+    )
     return to_current, behind
 
 
@@ -99,9 +108,11 @@ def gradient_through_norm(
     """`on_gpu.gradient_through_norm`; the gradient to the currents is written, and read again in the second pass."""
     to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
     to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
-    neuron = *_neuron(decay, threshold, v_reset), *_start(v_init), *_form(surrogate), detach_reset, detach_membrane
+    form = _form(surrogate)
+    neuron = *_neuron(decay, threshold, v_reset), *_start(v_init), *form[1:], detach_membrane
+    loops = _loops(x.dtype, len(x), v_reset is not None, detach_reset, form.name)
     _call(
-        "gradient", *_sequence(len(x), x, scale, shift, residual), *neuron, grad, None, to_current, None,
+        loops.gradient, *_sequence(len(x), x, scale, shift, residual), *neuron, grad, None, to_current, None,
         len(mean), mean, inv_std, to_x, to_weight, to_bias,
     )  # fmt: skip
     return to_x, to_current, to_weight, to_bias
@@ -118,8 +129,11 @@ def statistics(
 ) -> tuple[Tensor, Tensor]:
     """`on_gpu.statistics`."""
     mean, inv_std = torch.empty(2, channels).unbind()
-    shape = *_kind(x), *x.shape, by_row
-    _call("statistics", *shape, x, channels, float(eps), running_mean, running_var, float(momentum), mean, inv_std)
+    running = running_mean, running_var, float(momentum)
+    loops = _loops(x.dtype, min(len(x), BLOCK))
+    _call(
+        loops.statistics, torch.get_num_threads(), *x.shape, by_row, x, channels, float(eps), *running, mean, inv_std
+    )
     return mean, inv_std
 
 
@@ -140,46 +154,48 @@ def respond(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`on_gpu.respond`."""
     T = timesteps or len(x)
+    length = T // segments
+    block = next(size for size in range(BLOCK, 0, -1) if length % size == 0)
     spikes, rates = (x.new_empty(count, *x.shape[1:]) for count in (T, segments))
     answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype)
-    neuron = *_neuron(decay, threshold, v_reset), float(v_init), *_form(surrogate), detach_reset
-    _call("respond", *_sequence(T, x, scale, shift, residual), *neuron, segments, spikes, rates, answer)
+    form = _form(surrogate)
+    neuron = *_neuron(decay, threshold, v_reset), float(v_init), *form[1:]
+    loops = _loops(x.dtype, block, v_reset is not None, detach_reset, form.name)
+    sizes = segments, length // block
+    _call(loops.respond, *_sequence(T, x, scale, shift, residual), *neuron, *sizes, spikes, rates, answer)
     return spikes, rates, answer
 
 
 def unpack(bits: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     """`on_gpu.unpack`."""
     spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype)
-    _call("unpack", *_kind(spikes), start, stop, bits[0].numel(), bits, spikes)
+    loops = _loops(dtype, min(len(spikes), BLOCK))
+    _call(loops.unpack, torch.get_num_threads(), start, stop, bits[0].numel(), bits, spikes)
     return spikes
 
 
 def _sequence(T: int, x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> tuple[Any, ...]:
     """The first arguments of a loop over timesteps."""
     in_bits = residual is not None and residual.dtype == torch.uint8
-    return *_kind(x), T, len(x) < T, *x.shape[1:], scale.ndim == 2, x, scale, shift, residual, in_bits
+    return torch.get_num_threads(), len(x) < T, *x.shape[1:], scale.ndim == 2, x, scale, shift, residual, in_bits
 
 
-def _kind(x: Tensor) -> tuple[bool, int]:
-    return x.dtype == torch.bfloat16, torch.get_num_threads()
+def _neuron(decay: float, threshold: float, v_reset: float | None) -> tuple[float, float, float]:
+    return float(decay), float(threshold), float(v_reset or 0)
 
 
 def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:
     return (membrane, 0.0) if isinstance(membrane, Tensor) else (None, float(membrane))
 
 
-def _neuron(decay: float, threshold: float, v_reset: float | None) -> tuple[float, float, float, bool]:
-    return float(decay), float(threshold), float(v_reset or 0), v_reset is not None
-
-
-def _form(surrogate: Surrogate) -> tuple[int, float, float, float]:
+def _form(surrogate: Surrogate) -> Form:
     form = form_of(surrogate)
     assert form is not None
-    return _NUMBERS[form.name], form.width, form.height, form.end
+    return form
 
 
-def _call(name: str, *arguments: Any) -> None:
-    getattr(library(), f"spikedistill_{name}")(*map(_as_c, arguments))
+def _call(function: Any, *arguments: Any) -> None:
+    function(*map(_as_c, arguments))
 
 
 def _as_c(argument: Tensor | float | bool | None) -> Any:
@@ -191,16 +207,26 @@ def _as_c(argument: Tensor | float | bool | None) -> Any:
     return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
 
 
-@functools.cache
-def library() -> ctypes.CDLL:
-    """The compiled loops, from the disk where they are there.
+def check() -> None:
+    """Compile loops and run one.
 
     Raises:
         OSError: where there is no compiler, or what it made cannot be loaded.
         subprocess.CalledProcessError: for what the compiler does not take.
     """
+    unpack(torch.ones(1, 1, 1, dtype=torch.uint8), 0, 1, torch.float32)
+
+
+@functools.cache
+def _loops(
+    dtype: torch.dtype, timesteps: int, hard: bool = False, detach_reset: bool = False, form: str = "logistic"
+) -> ctypes.CDLL:
+    """The loops for one kind of neuron and a block of so many timesteps, from the disk where they are there."""
+    values = {"VALUE": _VALUES[dtype], "TIMESTEPS": timesteps, "HARD": int(hard), "DETACH_RESET": int(detach_reset)}
+    values |= {"FORM": form.upper()}
     compiler = os.environ.get("CXX", "c++")
-    flags = [*_FLAGS, *_INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])]
+    instructions = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])
+    flags = [*_FLAGS, *instructions, *(f"-D{name}={value}" for name, value in values.items())]
     made_of = _SOURCE.read_text(), compiler, flags, platform.machine(), torch.__version__
     file = _folder() / f"loops-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.so"
     if not file.exists():
@@ -209,16 +235,17 @@ def library() -> ctypes.CDLL:
 
 
 def _compile(command: list[str], file: Path) -> None:
+    """Compile the source into a file of that name."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / file.name
-        # OpenMP is that of PyTorch, whose threads then serve both: none of its own is linked
-        parts = Path(folder) / "loops.o"
-        subprocess.run(
-            [*(flag for flag in command if flag != "-shared"), "-fopenmp", "-c", str(_SOURCE), "-o", str(parts)],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        subprocess.run([*command, str(parts), "-o", str(made)], check=True, capture_output=True, text=True)
+        made, parts = Path(folder) / file.name, Path(folder) / "loops.o"
+        for step in (["-fopenmp", "-c", str(_SOURCE), "-o", str(parts)], ["-shared", str(parts), "-o", str(made)]):
+            subprocess.run([*command, *step], check=True, capture_output=True, text=True)
+        # linked without OpenMP it takes PyTorch's, whose threads then serve both
+        try:
+            ctypes.CDLL(str(made))
+        except OSError:
+            subprocess.run([*command, "-fopenmp", "-shared", str(parts), "-o", str(made)], check=True, capture_output=True, text=True)
         made.replace(file)
 
 
