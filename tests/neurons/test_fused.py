@@ -1,4 +1,4 @@
-"""The compiled dynamics against the eager ones, on the same currents."""
+"""The dynamics compiled by PyTorch, as surrogates of one's own have them, against the eager ones, on the same currents."""
 
 import os
 import subprocess
@@ -14,6 +14,13 @@ from spikedistill.neurons.packed import PackedSpikes, pack
 from spikedistill.neurons.surrogate import dspike, rectangular, sigmoid
 
 needs_compiler = pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def _without_kernels(monkeypatch):
+    monkeypatch.setattr(compiler, "_cpu_kernels", lambda: None)
+
+
 OPTIONS = {
     "soft": {"decay": 0.5},
     "hard": {"decay": 0.8, "v_reset": 0.1, "surrogate": "triangular", "v_init": 0.4, "threshold": 0.7},

@@ -24,8 +24,6 @@ from .surrogate import Surrogate, form_of
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**19
-# Of values, and of spikes in bits.
-_ON_CPU = (torch.float32, torch.bfloat16, torch.uint8)
 _pays_off = ContextVar("_pays_off", default=True)
 _gave_up = False
 
@@ -53,10 +51,12 @@ def kernels_for(x: Tensor, surrogate: Surrogate | None = None, times: int = 1) -
     if surrogate is not None and form_of(surrogate) is None:
         return None
     if x.is_cuda or (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return _gpu_kernels() if x.dtype != torch.float64 else None
-    if x.device.type != "cpu" or x.dtype not in _ON_CPU or x.numel() * times < MIN_ELEMENTS:
+        kernels = _gpu_kernels()
+    elif x.device.type == "cpu" and x.numel() * times >= MIN_ELEMENTS:
+        kernels = _cpu_kernels()
+    else:
         return None
-    return _cpu_kernels()
+    return kernels if kernels and (x.dtype in kernels.DTYPES or x.dtype == torch.uint8) else None
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from .memory_format import as_shown, as_stored
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate
 
+
 class Response(NamedTuple):
     """Spikes of a sequence and what the mean rate of each of its m segments owes to its inputs.
 

@@ -26,7 +26,9 @@ _SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
 _INSTRUCTIONS = {"AVX2": ["-mavx2", "-mfma"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 # Products and sums are rounded one by one; what else a compiler may assume changes no result.
 _FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
-_VALUES = {torch.float32: "float", torch.bfloat16: "BFloat16"}
+
+# Of currents and spikes, by their names there.
+DTYPES = {torch.float32: "float", torch.bfloat16: "BFloat16"}
 
 # Timesteps of a block, at most.
 BLOCK = 8
@@ -82,7 +84,15 @@ def gradient(
     neuron = *_neuron(decay, threshold, v_reset), *_start(membrane), *form[1:], detach_membrane
     loops = _loops(x.dtype, T, v_reset is not None, detach_reset, form.name)
     _call(
-        loops.gradient, *_sequence(T, x, scale, shift, residual), *neuron, grad, ahead, to_current, behind, 0, *[None] * 5
+        loops.gradient,
+        *_sequence(T, x, scale, shift, residual),
+        *neuron,
+        grad,
+        ahead,
+        to_current,
+        behind,
+        0,
+        *[None] * 5,
     )
     return to_current, behind
 
@@ -131,9 +141,7 @@ def statistics(
     mean, inv_std = torch.empty(2, channels).unbind()
     running = running_mean, running_var, float(momentum)
     loops = _loops(x.dtype, min(len(x), BLOCK))
-    _call(
-        loops.statistics, torch.get_num_threads(), *x.shape, by_row, x, channels, float(eps), *running, mean, inv_std
-    )
+    _call(loops.statistics, torch.get_num_threads(), *x.shape, by_row, x, channels, float(eps), *running, mean, inv_std)
     return mean, inv_std
 
 
@@ -222,31 +230,36 @@ def _loops(
     dtype: torch.dtype, timesteps: int, hard: bool = False, detach_reset: bool = False, form: str = "logistic"
 ) -> ctypes.CDLL:
     """The loops for one kind of neuron and a block of so many timesteps, from the disk where they are there."""
-    values = {"VALUE": _VALUES[dtype], "TIMESTEPS": timesteps, "HARD": int(hard), "DETACH_RESET": int(detach_reset)}
+    values = {"VALUE": DTYPES[dtype], "TIMESTEPS": timesteps, "HARD": int(hard), "DETACH_RESET": int(detach_reset)}
     values |= {"FORM": form.upper()}
     compiler = os.environ.get("CXX", "c++")
     instructions = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])
     flags = [*_FLAGS, *instructions, *(f"-D{name}={value}" for name, value in values.items())]
     made_of = _SOURCE.read_text(), compiler, flags, platform.machine(), torch.__version__
     file = _folder() / f"loops-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.so"
-    if not file.exists():
+    try:
+        return ctypes.CDLL(str(file))
+    except OSError:  # not there, or damaged
         _compile([compiler, *flags], file)
-    return ctypes.CDLL(str(file))
+        return ctypes.CDLL(str(file))
 
 
 def _compile(command: list[str], file: Path) -> None:
-    """Compile the source into a file of that name."""
+    """Compile the source into that file, which other processes may be about to do too."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made, parts = Path(folder) / file.name, Path(folder) / "loops.o"
-        for step in (["-fopenmp", "-c", str(_SOURCE), "-o", str(parts)], ["-shared", str(parts), "-o", str(made)]):
-            subprocess.run([*command, *step], check=True, capture_output=True, text=True)
-        # linked without OpenMP it takes PyTorch's, whose threads then serve both
-        try:
+        _run([*command, "-fopenmp", "-c", str(_SOURCE), "-o", str(parts)])
+        _run([*command, "-shared", str(parts), "-o", str(made)])
+        try:  # linked without OpenMP it takes PyTorch's, whose threads then serve both
             ctypes.CDLL(str(made))
         except OSError:
-            subprocess.run([*command, "-fopenmp", "-shared", str(parts), "-o", str(made)], check=True, capture_output=True, text=True)
+            _run([*command, "-shared", str(parts), "-fopenmp", "-o", str(made)])
         made.replace(file)
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def _folder() -> Path:

@@ -24,6 +24,9 @@ from .triton_kernels import (
 # Neurons of a tile: four for each of 128 threads. Twice as many read bfloat16 16 bytes at a time, but leave room for fewer threads.
 _TILE = 512
 
+# Of currents and spikes.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
 # Timesteps that the kernel of rates is written out for, at most.
 LONGEST = 64
 

@@ -37,7 +37,7 @@ class PackedSpikes:
     def read(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Zeros and ones `[stop - start, B, ...]`."""
         bits = as_stored(self.bits, self.bits)
-        if kernels := kernels_for(bits):
+        if (kernels := kernels_for(bits)) and dtype in kernels.DTYPES:
             return as_shown(kernels.unpack(bits, start, stop, dtype), self.bits)
         spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype, device=bits.device)
         for out, t in zip(spikes.unbind(0), range(start, stop), strict=True):

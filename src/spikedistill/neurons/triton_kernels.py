@@ -20,7 +20,12 @@ def _tile(down, across, rows, values, ROWS: tl.constexpr, VALUES: tl.constexpr):
     """Rows and values of a tile, their places in memory, and which of them there are."""
     row = down * ROWS + tl.arange(0, ROWS)
     value = across * VALUES + tl.arange(0, VALUES)
-    return row, value, row.to(tl.int64)[:, None] * values + value[None, :], (row < rows)[:, None] & (value < values)[None, :]
+    return (
+        row,
+        value,
+        row.to(tl.int64)[:, None] * values + value[None, :],
+        (row < rows)[:, None] & (value < values)[None, :],
+    )
 
 
 @triton.jit
