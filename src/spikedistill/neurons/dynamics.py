@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .compiler import applies, kernels_for
-from .fused import BLOCK, fused_lif, still_lif
+from .fused import BLOCK, fused_lif
 from .fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate, spike
@@ -87,15 +87,14 @@ def lif_in_bits(
             f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
         )
     derivative = resolve_surrogate(surrogate)
-    repeats = 1 if timesteps is None else timesteps // len(current)
-    kernels, numbers = kernels_for(current, derivative, repeats) is not None, are_numbers(decay, v_init)
-    if timesteps is not None and len(current) < timesteps:
-        if kernels and numbers and timesteps <= BLOCK:
-            rest = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
-            return still_lif(current, timesteps, *rest)  # type: ignore[arg-type]
-        current = current.expand(timesteps, *current.shape[1:])
-    if (kernels or applies(current)) and not isinstance(decay, Tensor) and not isinstance(v_init, Tensor):
-        return fused_lif(current, decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
+    T = len(current) if timesteps is None else timesteps
+    kernels = kernels_for(current, derivative, T // len(current)) is not None
+    numbers = are_numbers(decay, v_init)
+    if len(current) < T and not (kernels and numbers and T <= BLOCK):
+        current = current.expand(T, *current.shape[1:])
+    if numbers and (kernels or applies(current)):
+        rest = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
+        return fused_lif(current, T, *rest)  # type: ignore[arg-type]
     # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
     steps = membrane_precision(current).unbind(0)
     membrane = initial_membrane(steps[0], v_init)

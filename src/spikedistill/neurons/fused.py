@@ -25,6 +25,7 @@ BLOCK = 8
 
 def fused_lif(
     current: Tensor,
+    timesteps: int,
     decay: float,
     threshold: float,
     v_reset: float | None,
@@ -33,18 +34,31 @@ def fused_lif(
     v_init: float,
     detach_membrane: bool,
 ) -> tuple[Tensor, PackedSpikes]:
-    """`lif` without its checks, for plain numbers: the spikes, and the same in bits without a graph."""
+    """`lif` without its checks, for plain numbers: the spikes, and the same in bits without a graph.
+
+    Args:
+        current: `[T, B, ...]`, or `[1, B, ...]` where it is the same at all of at most `BLOCK` timesteps and there is a kernel.
+        timesteps: T.
+    """
     options = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
-    spikes, bits = _FusedLIF.apply(current, *options)
-    return spikes, PackedSpikes(len(spikes), bits)
+    spikes, bits = _FusedLIF.apply(current, timesteps, *options)
+    return spikes, PackedSpikes(timesteps, bits)
 
 
 class _FusedLIF(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, current: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-        stored = as_stored(current, current)
-        scale, shift = unit_norm(current)
-        spikes, bits, starts = fire_sequence(stored, scale, shift, None, options, for_gradient=ctx.needs_input_grad[0])
+    def forward(ctx: Any, current: Tensor, timesteps: int, *options: Any) -> tuple[Tensor, Tensor]:
+        stored, norm = as_stored(current, current), unit_norm(current)
+        starts: list[Tensor] = []
+        if len(current) == timesteps:
+            spikes, bits, starts = fire_sequence(stored, *norm, None, options, for_gradient=ctx.needs_input_grad[0])
+        else:
+            decay, threshold, v_reset, _, derivative, v_init, _ = options
+            fire = _kernel(current, derivative, "fire", timesteps)
+            assert fire is not None
+            spikes, bits, _ = fire(
+                None, stored, *norm, None, v_init, decay, threshold, v_reset, timesteps=timesteps
+            )  # fmt: skip
         bits = as_shown(bits, current)
         ctx.mark_non_differentiable(bits)
         ctx.set_materialize_grads(False)  # of zeros, for the bits
@@ -56,57 +70,16 @@ class _FusedLIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         current, *starts = ctx.saved_tensors
-        stored, grad = as_stored(current, current), as_stored(grads[0], current)
-        to_current = gradient_through_time(grad, stored, *unit_norm(current), None, starts, ctx.options)
-        return as_shown(to_current, current), *[None] * len(ctx.options)
-
-
-def still_lif(
-    current: Tensor,
-    timesteps: int,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    derivative: Surrogate,
-    v_init: float,
-    detach_membrane: bool,
-) -> tuple[Tensor, PackedSpikes]:
-    """`fused_lif` of currents `[1, B, ...]` that are the same at each of at most `BLOCK` timesteps, by a kernel."""
-    options = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
-    spikes, bits = _StillLIF.apply(current, timesteps, *options)
-    return spikes, PackedSpikes(timesteps, bits)
-
-
-class _StillLIF(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, current: Tensor, timesteps: int, *options: Any) -> tuple[Tensor, Tensor]:
-        decay, threshold, v_reset, _, derivative, v_init, _ = options
-        fire = _kernel(current, derivative, "fire", timesteps)
-        assert fire is not None
-        stored, norm = as_stored(current, current), unit_norm(current)
-        spikes, bits, _ = fire(
-            None, stored, *norm, None, v_init, decay, threshold, v_reset, timesteps=timesteps
-        )  # fmt: skip
-        bits = as_shown(bits, current)
-        ctx.mark_non_differentiable(bits)
-        ctx.set_materialize_grads(False)  # of zeros, for the bits
-        ctx.save_for_backward(current)
-        ctx.options = options
-        return as_shown(spikes, current), bits
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (current,) = ctx.saved_tensors
+        stored, grad, norm = as_stored(current, current), as_stored(grads[0], current), unit_norm(current)
         *numbers, v_init, detach_membrane = ctx.options
-        gradient = _kernel(current, numbers[-1], "gradient", len(grads[0]))
-        grad, stored, norm = as_stored(grads[0], current), as_stored(current, current), unit_norm(current)
-        if gradient is None:  # something watches that kernels would escape
-            at_each = gradient_through_time(grad, stored.expand(len(grad), -1, -1), *norm, None, [], ctx.options)
-            to_current = at_each.sum(0, keepdim=True)
-        else:
+        still = len(current) < len(grad)
+        gradient = _kernel(current, numbers[-1], "gradient", len(grad)) if still else None
+        if gradient is not None:
             to_current, _ = gradient(None, grad, stored, *norm, None, v_init, None, *numbers, detach_membrane)
+        else:
+            at_each = stored.expand_as(grad)  # something may watch that a kernel would escape
+            to_current = gradient_through_time(grad, at_each, *norm, None, starts, ctx.options)
+            to_current = to_current.sum(0, keepdim=True) if still else to_current
         return as_shown(to_current, current), *[None] * (1 + len(ctx.options))
 
 
