@@ -8,9 +8,9 @@
 //   DETACH_RESET  1 where the reset is left out of the gradient
 //   FORM          of the surrogate's derivative: LOGISTIC, RECTANGLE, TRIANGLE or ARCTAN
 //
-// A sequence lies in memory as [T, rows, values]. Its neurons are taken in strips, whose membranes stay in registers or in the first
-// cache. A loop over neurons has all timesteps within: the compiler makes vectors of neurons. Products and sums are rounded one by
-// one, as PyTorch's are, so that spikes are the same, bit for bit.
+// A sequence lies in memory as [T, rows, values]. A loop over neurons has all timesteps of the block within, written out: membranes
+// stay in registers, and the compiler makes vectors of neurons. Products and sums are rounded one by one, as PyTorch's are, so that
+// spikes are the same, bit for bit.
 
 #include <cmath>
 #include <cstdint>
@@ -22,7 +22,7 @@ namespace {
 
 using Int = std::int64_t;
 
-constexpr int STRIP = 256;  // neurons: their membranes and slopes at eight timesteps take half of a first cache of 32 KiB
+constexpr int STRIP = 256;  // neurons, for which what they share with their channel stays in the first cache
 constexpr int T = TIMESTEPS;
 
 struct BFloat16 {
@@ -413,7 +413,7 @@ void gradient(Int parts, Int still, Int rows, Int values, Int by_row, const Valu
 
 // Of segments of `blocks` * T timesteps.
 void respond(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
-             const void* residual, Int in_bits, double decay, double threshold, double v_reset, double v_init, 
+             const void* residual, Int in_bits, double decay, double threshold, double v_reset, double v_init,
              double width, double height, double end, Int segments, Int blocks, Value* spikes, Value* rates, float* answers) {
   const Shape shape{rows, values, by_row != 0};
   const Surrogate surrogate{float(width), float(height), float(end)};

@@ -23,7 +23,9 @@ from .surrogate import Form, Surrogate, form_of
 _SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
 
 # What PyTorch's own instructions are called, for the compiler. Others may be there, and not on the next machine with this cache.
-_INSTRUCTIONS = {"AVX2": ["-mavx2", "-mfma"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+_AVX2 = ["-mavx2", "-mfma"]
+_AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+_INSTRUCTIONS = {"AVX2": _AVX2, "AVX512": [*_AVX2, *_AVX512]}
 # Products and sums are rounded one by one; what else a compiler may assume changes no result.
 _FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
 
