@@ -3,14 +3,19 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from spikedistill.neurons import compiler, lif, lif_response, on_cpu
+from spikedistill import LIF, temporal
+from spikedistill.neurons import NormalisedCurrent, compiler, lif, lif_in_bits, lif_response, norm_lif, on_cpu
 from spikedistill.neurons.memory_format import as_stored
+from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
 pytestmark = pytest.mark.skipif(compiler._cpu_kernels() is None, reason="needs a C++ compiler")
 
@@ -105,12 +110,120 @@ def test_sums_over_channels_of_many_strips(by_row, threads):
     torch.testing.assert_close(inv_std.double(), (channels.var(1, correction=0) + 1e-5).rsqrt(), rtol=1e-5, atol=0)
 
 
-def test_what_is_no_number_stays_none():
-    """As PyTorch has it: it does not fire, nor does what follows, and an infinite current does once."""
+def test_what_is_no_number_does_not_fire_nor_does_what_follows_and_infinity_fires():
     current = torch.tensor([[float("nan"), float("inf"), 0.2], [2.0, 0.1, 2.0]])
     for dtype in (torch.float32, torch.bfloat16):
         spikes, _ = run(current.to(dtype), True, v_reset=0.0)
-        assert torch.equal(spikes, run(current.to(dtype), False, v_reset=0.0)[0])
+        assert spikes.tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_gradient_through_a_batch_norm_of_many_strips(residual, threads):
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 7, 13, 11)
+    weight, bias = torch.rand(7) + 0.5, torch.randn(7)
+    more = (torch.rand_like(x) > 0.7).float() if residual else None
+    to_spikes, outcomes = torch.randn_like(x), []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [leaf.to(dtype).requires_grad_() for leaf in (x, weight, bias, more) if leaf is not None]
+        mean, inv_std = batch_statistics(leaves[0].detach(), BatchNormCall(None, None, training=True))
+        current = NormalisedCurrent(*leaves[:3], mean, inv_std, 1e-5, batch=True)
+        with compiler.uncompiled() if dtype == torch.float64 else nullcontext():
+            spikes, _ = norm_lif(current.plus(leaves[3], None) if residual else current)
+            outcomes.append([spikes.detach(), *torch.autograd.grad(spikes, leaves, to_spikes.to(dtype))])
+    assert torch.equal(outcomes[0][0].double(), outcomes[1][0])
+    for ours, exact in zip(*outcomes, strict=True):
+        assert (ours.double() - exact).norm() <= 1e-5 * exact.norm()
+
+
+class Silent(torch.autograd.Function):
+    """Takes no gradient back."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+def test_spikes_that_nobody_asks_for_have_no_gradient():
+    current = torch.ones(2, 3, requires_grad=True)
+    (Silent.apply(lif(current)).sum() + current.sum()).backward()
+    assert torch.equal(current.grad, torch.ones(2, 3))
+
+
+@dataclass
+class Steep:
+    """A surrogate without a hash."""
+
+    slope: float
+
+    def __call__(self, distance):
+        return self.slope * torch.ones_like(distance)
+
+
+def test_a_surrogate_that_is_a_dataclass():
+    current = torch.zeros(1, 3, requires_grad=True)
+    with compiler.uncompiled():
+        lif(current, surrogate=Steep(2.0)).sum().backward()
+    assert torch.equal(current.grad, torch.full((1, 3), 2.0))
+    assert compiler.kernels_for(current, Steep(2.0)) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_whatever_new_tensors_are_by_default(dtype):
+    x = torch.randn(2, 3, 4, 5, 5)
+    expected = on_cpu.statistics(as_stored(x, x), 4, True, 1e-5, None, None, 0.1)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = on_cpu.statistics(as_stored(x, x), 4, True, 1e-5, None, None, 0.1)
+        spikes = lif(x)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+    assert torch.equal(spikes, lif(x))
+
+
+def batch_norm_of(channels, *, running_var=True, strided=False):
+    running = torch.zeros(2, 4, 2 if strided else 1)[:, :channels, 0].unbind()
+    return BatchNormCall(running[0], running[1] if running_var else None, training=True)
+
+
+def test_a_batch_norm_of_other_channels_is_refused():
+    x = torch.randn(2, 3, 4, 5, 5)
+    for statistics in (batch_statistics, running_statistics):
+        with pytest.raises(ValueError, match=r"a batch-norm of 3 channels got 4, in \[2, 3, 4, 5, 5\]"):
+            statistics(x, batch_norm_of(3))
+
+
+def test_running_statistics_with_gaps_in_memory():
+    x = torch.randn(2, 3, 4, 5, 5)
+    plain, strided = batch_norm_of(4), batch_norm_of(4, strided=True)
+    batch_statistics(x, plain)
+    batch_statistics(x, strided)
+    torch.testing.assert_close(strided.running_mean, plain.running_mean)
+    torch.testing.assert_close(strided.running_var, plain.running_var)
+
+
+def test_a_state_of_another_precision():
+    """It is taken in that of the membranes."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), LIF(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    model, x = temporal(network), torch.randn(2, 2, 6, 6)
+    _, state = model.step(x)
+    expected, after = model.step(x, state)
+    logits, precise = model.step(x, {key: part.double() for key, part in state.items()})
+    assert torch.equal(logits, expected)
+    torch.testing.assert_close([*precise.values()], [*after.values()], check_dtype=False)
+
+
+def test_bits_of_timesteps_that_are_not_there():
+    _, bits = lif_in_bits(torch.ones(4, 2, 3), **LIF().dynamics(2) | {"detach_membrane": False})
+    with pytest.raises(IndexError, match="there are 4 timesteps; asked for 0 to 8"):
+        bits.read(0, 9, torch.float32)
 
 
 SCRIPT = """
@@ -122,14 +235,24 @@ print(compiler._cpu_kernels() is on_cpu, x.grad.sum().item() > 0)
 """
 
 
+def run_script(**environment):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_without_a_compiler_or_a_place_to_keep_them_there_are_none(tmp_path):
+    """Also where some have been compiled before: the next kind would be missing."""
+    (tmp_path / "file").touch()
+    for environment in ({"CXX": "no-compiler"}, {"XDG_CACHE_HOME": str(tmp_path / "file")}):
+        assert run_script(**environment) == ["False", "True"]
+
+
 def test_they_are_compiled_once_and_compiled_again_where_they_are_damaged(tmp_path):
-    def start(compiler="c++"):
-        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "CXX": compiler}
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split() == ["True", "True"]
+    def start():
+        assert run_script(XDG_CACHE_HOME=str(tmp_path)) == ["True", "True"]
         return {file.name: file.stat().st_mtime_ns for file in (tmp_path / "spikedistill").iterdir()}
 
     first = start()

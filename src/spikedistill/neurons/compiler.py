@@ -81,7 +81,7 @@ def _cpu_kernels() -> ModuleType | None:
 
     try:
         on_cpu.check()
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         logger.debug("the loops in C++ are not there: %s", getattr(error, "stderr", None) or error)
         return None
     return on_cpu

@@ -69,6 +69,8 @@ class _FusedLIF(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:
+            return (None,) * (2 + len(ctx.options))
         current, *starts = ctx.saved_tensors
         stored, grad, norm = as_stored(current, current), as_stored(grads[0], current), unit_norm(current)
         *numbers, v_init, detach_membrane = ctx.options

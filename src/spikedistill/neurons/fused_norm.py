@@ -63,10 +63,11 @@ class NormalisedCurrent:
         return out if self.residual is None else out + self.residual
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What broadcasts over a timestep of x as stored, in the precision of the statistics."""
+        """What broadcasts over a timestep of x as stored, in the precision of membranes."""
         scale = self.inv_std if self.weight is None else self.inv_std * self.weight.detach()
         shift = -self.mean * scale if self.bias is None else self.bias.detach() - self.mean * scale
-        return per_channel(scale, self.x), per_channel(shift, self.x)
+        precision = torch.promote_types(self.x.dtype, torch.float32)  # that of membranes
+        return per_channel(scale.to(precision), self.x), per_channel(shift.to(precision), self.x)
 
 
 def normalise(
@@ -121,7 +122,9 @@ def batch_moments(
 ) -> tuple[Tensor, Tensor] | None:
     """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow; None where no kernel is for it."""
     kernels = kernels_for(x) if may_wait(x) else None
-    if kernels is None or any(part is not None and part.dtype != torch.float32 for part in (running_mean, running_var)):
+    running = [part for part in (running_mean, running_var) if part is not None]
+    plain = all(part.dtype == torch.float32 and part.is_contiguous() and part.device == x.device for part in running)
+    if kernels is None or len(running) == 1 or not plain:
         return None
     by_row = not is_channels_last(x)
     return kernels.statistics(as_stored(x, x), x.shape[2], by_row, eps, running_mean, running_var, momentum)
@@ -165,7 +168,10 @@ def fused_norm_lif_step(
     x, (scale, shift) = current.x, current.scale_and_shift()
     stored = as_stored(x, x)
     residual = None if current.residual is None else as_stored(current.residual, x)
-    membrane = torch.full_like(stored, v_init, dtype=scale.dtype) if state is None else as_stored(state.unsqueeze(0), x)
+    if state is None:
+        membrane = torch.full_like(stored, v_init, dtype=scale.dtype)
+    else:
+        membrane = as_stored(state.unsqueeze(0), x).to(scale.dtype)
     if kernels := kernels_for(x, times=MIN_ELEMENTS):  # that there is enough of them has been found already
         spikes, _, one = kernels.fire(None, stored, scale, shift, residual, membrane[0], decay, threshold, v_reset)
         after = one.unsqueeze(0)
@@ -200,8 +206,8 @@ class _NormLIF(torch.autograd.Function):
             ctx.save_for_backward(
                 x if current.again is None else None,
                 precise,
-                current.mean,
-                current.inv_std,
+                current.mean.to(scale.dtype),
+                current.inv_std.to(scale.dtype),
                 scale,
                 shift,
                 kept,
@@ -213,6 +219,8 @@ class _NormLIF(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:
+            return (None,) * 6
         x, weight, mean, inv_std, scale, shift, kept, *starts = ctx.saved_tensors
         if ctx.again is not None:
             x = ctx.again()

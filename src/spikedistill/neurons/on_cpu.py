@@ -9,6 +9,8 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,7 +56,7 @@ def fire(
     """`on_gpu.fire`."""
     T = timesteps or len(x)
     spikes = x.new_empty(T, *x.shape[1:]) if into is None else into
-    bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8)
+    bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8, device=x.device)
     after = torch.empty_like(membrane) if isinstance(membrane, Tensor) else None
     neuron = _neuron(decay, threshold, v_reset)
     loops = _loops(x.dtype, T, v_reset is not None)
@@ -140,7 +142,7 @@ def statistics(
     momentum: float,
 ) -> tuple[Tensor, Tensor]:
     """`on_gpu.statistics`."""
-    mean, inv_std = torch.empty(2, channels).unbind()
+    mean, inv_std = torch.empty(2, channels, dtype=torch.float32, device=x.device).unbind()
     running = running_mean, running_var, float(momentum)
     loops = _loops(x.dtype, min(len(x), BLOCK))
     _call(loops.statistics, torch.get_num_threads(), *x.shape, by_row, x, channels, float(eps), *running, mean, inv_std)
@@ -167,7 +169,7 @@ def respond(
     length = T // segments
     block = next(size for size in range(BLOCK, 0, -1) if length % size == 0)
     spikes, rates = (x.new_empty(count, *x.shape[1:]) for count in (T, segments))
-    answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype)
+    answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype, device=x.device)
     form = _form(surrogate)
     neuron = *_neuron(decay, threshold, v_reset), float(v_init), *form[1:]
     loops = _loops(x.dtype, block, v_reset is not None, detach_reset, form.name)
@@ -178,7 +180,7 @@ def respond(
 
 def unpack(bits: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     """`on_gpu.unpack`."""
-    spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype)
+    spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype, device=bits.device)
     loops = _loops(dtype, min(len(spikes), BLOCK))
     _call(loops.unpack, torch.get_num_threads(), start, stop, bits[0].numel(), bits, spikes)
     return spikes
@@ -186,7 +188,10 @@ def unpack(bits: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
 
 def _sequence(T: int, x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> tuple[Any, ...]:
     """The first arguments of a loop over timesteps."""
+    assert scale.dtype == shift.dtype == torch.float32
+    assert scale.numel() == shift.numel() == x.shape[1 if scale.ndim == 2 else 2]
     in_bits = residual is not None and residual.dtype == torch.uint8
+    assert residual is None or in_bits or residual.dtype == x.dtype
     return torch.get_num_threads(), len(x) < T, *x.shape[1:], scale.ndim == 2, x, scale, shift, residual, in_bits
 
 
@@ -213,6 +218,8 @@ def _as_c(argument: Tensor | float | bool | None) -> Any:
     if argument is None:
         return ctypes.c_void_p()
     if isinstance(argument, Tensor):
+        assert argument.device.type == "cpu"
+        assert argument.is_contiguous()
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
 
@@ -221,10 +228,14 @@ def check() -> None:
     """Compile loops and run one.
 
     Raises:
-        OSError: where there is no compiler, or what it made cannot be loaded.
+        OSError: where there is no compiler, what it made cannot be kept, or cannot be loaded.
+        RuntimeError: where nobody knows the user's home.
         subprocess.CalledProcessError: for what the compiler does not take.
     """
-    unpack(torch.ones(1, 1, 1, dtype=torch.uint8), 0, 1, torch.float32)
+    if shutil.which(_compiler()[0]) is None:  # some loops may have been compiled before, but others will be asked for
+        raise FileNotFoundError(f"there is no compiler {_compiler()[0]!r}")
+    with tempfile.TemporaryFile(dir=_folder()):
+        unpack(torch.ones(1, 1, 1, dtype=torch.uint8, device="cpu"), 0, 1, torch.float32)
 
 
 @functools.cache
@@ -234,29 +245,29 @@ def _loops(
     """The loops for one kind of neuron and a block of so many timesteps, from the disk where they are there."""
     values = {"VALUE": DTYPES[dtype], "TIMESTEPS": timesteps, "HARD": int(hard), "DETACH_RESET": int(detach_reset)}
     values |= {"FORM": form.upper()}
-    compiler = os.environ.get("CXX", "c++")
     instructions = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])
     flags = [*_FLAGS, *instructions, *(f"-D{name}={value}" for name, value in values.items())]
-    made_of = _SOURCE.read_text(), compiler, flags, platform.machine(), torch.__version__
+    made_of = _SOURCE.read_text(), _compiler(), flags, platform.machine(), torch.__version__
     file = _folder() / f"loops-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.so"
     try:
         return ctypes.CDLL(str(file))
     except OSError:  # not there, or damaged
-        _compile([compiler, *flags], file)
+        _compile([*_compiler(), *flags], file)
         return ctypes.CDLL(str(file))
 
 
 def _compile(command: list[str], file: Path) -> None:
     """Compile the source into that file, which other processes may be about to do too."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made, parts = Path(folder) / file.name, Path(folder) / "loops.o"
         _run([*command, "-fopenmp", "-c", str(_SOURCE), "-o", str(parts)])
-        _run([*command, "-shared", str(parts), "-o", str(made)])
         try:  # linked without OpenMP it takes PyTorch's, whose threads then serve both
+            _run([*command, "-shared", str(parts), "-o", str(made)])
             ctypes.CDLL(str(made))
-        except OSError:
+        except (OSError, subprocess.CalledProcessError):
             _run([*command, "-shared", str(parts), "-fopenmp", "-o", str(made)])
+        with made.open("rb") as content:
+            os.fsync(content.fileno())  # a part of a library would end the process that loads it
         made.replace(file)
 
 
@@ -264,6 +275,12 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "")) or ["c++"]
+
+
 def _folder() -> Path:
     """Where compiled loops are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikedistill"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikedistill"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -35,7 +35,13 @@ class PackedSpikes:
             self.bits[t // 8] |= fired.to(torch.uint8) << (t % 8)
 
     def read(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Zeros and ones `[stop - start, B, ...]`."""
+        """Zeros and ones `[stop - start, B, ...]`.
+
+        Raises:
+            IndexError: for timesteps that are not there.
+        """
+        if not 0 <= start <= stop <= self.timesteps:
+            raise IndexError(f"there are {self.timesteps} timesteps; asked for {start} to {stop - 1}")
         bits = as_stored(self.bits, self.bits)
         if (kernels := kernels_for(bits)) and dtype in kernels.DTYPES:
             return as_shown(kernels.unpack(bits, start, stop, dtype), self.bits)

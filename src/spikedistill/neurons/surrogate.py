@@ -82,7 +82,7 @@ class Form(NamedTuple):
 
 def form_of(surrogate: Surrogate) -> Form | None:
     """The form of one of the library's own surrogates, with its default; None for any other."""
-    return _FORMS.get(surrogate)
+    return next((form for own, form in _FORMS.items() if own is surrogate), None)  # others may have no hash
 
 
 def _default(surrogate: Any) -> float:

@@ -51,9 +51,10 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
 @torch.no_grad()
 def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
     """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow."""
-    on_gpu = batch_moments(value, call.eps, call.running_mean, call.running_var, call.momentum)
-    if on_gpu is not None:
-        return on_gpu
+    _check_channels(value, call)
+    by_kernel = batch_moments(value, call.eps, call.running_mean, call.running_var, call.momentum)
+    if by_kernel is not None:
+        return by_kernel
     folded = value.flatten(0, 1)
     plain = folded.device.type == "cpu" and folded.is_contiguous() and not torch.compiler.is_compiling()
     found = _fast_moments(folded) if plain else None
@@ -68,6 +69,12 @@ def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor
         call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
         call.running_var.lerp_((var * (count / max(count - 1, 1))).to(call.running_var.dtype), call.momentum)
     return mean.to(precision), (var + call.eps).rsqrt().to(precision)
+
+
+def _check_channels(value: Tensor, call: BatchNormCall) -> None:
+    for part in (call.running_mean, call.running_var, call.weight, call.bias):
+        if part is not None and len(part) != value.shape[2]:
+            raise ValueError(f"a batch-norm of {len(part)} channels got {value.shape[2]}, in {list(value.shape)}")
 
 
 def _fast_moments(folded: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -90,6 +97,7 @@ def running_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tens
     """The running mean and 1 / std `[C]`, which evaluation normalises by, in float32 or better."""
     assert call.running_mean is not None
     assert call.running_var is not None
+    _check_channels(value, call)
     precision = torch.promote_types(value.dtype, torch.float32)
     return call.running_mean.to(precision), (call.running_var.to(precision) + call.eps).rsqrt()
 

@@ -126,6 +126,7 @@ class Unrolled(Signal):
         timesteps, dtype = self.timesteps, value.dtype  # without the signal, which holds the spikes in full
 
         @torch.no_grad()
+        @torch.autocast(value.device.type, enabled=False)  # backward may run within one, and the casts are here
         def again() -> Tensor:
             cast = [None if part is None else part.to(dtype) for part in frozen]
             return fold_time(func, packed.read(0, timesteps, dtype), *cast, *args, **kwargs)
