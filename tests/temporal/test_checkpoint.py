@@ -109,3 +109,19 @@ def test_nothing_changes_in_evaluation():
 def test_under_rate_it_is_refused():
     with pytest.raises(ValueError, match="under 'rate' memory is saved with chunk=1"):
         temporal(nn.Linear(2, 2), gradient="rate", checkpoint=True)
+
+
+def test_backward_within_autocast_computes_again_what_was_computed_without(monkeypatch):
+    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    torch.manual_seed(0)
+    x, gradients = torch.randn(4, 2, 2, 8, 8), []
+    layers = nn.Conv2d(2, 4, 3), LIF(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), LIF()
+    model = temporal(nn.Sequential(*layers), checkpoint=True)
+    for within in (False, True):
+        model.zero_grad()
+        spikes = model(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=within):
+            spikes.sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for ours, expected in zip(*gradients, strict=True):
+        assert torch.equal(ours, expected)
