@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .surrogate import Form, Surrogate, form_of
+from .surrogate import Surrogate, known_form
 
 _SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
 
@@ -81,23 +81,10 @@ def gradient(
     detach_membrane: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """`on_gpu.gradient`."""
-    T = len(grad)
     to_current = torch.empty_like(x) if into is None else into
     behind = None if ahead is None else torch.empty_like(ahead)
-    form = _form(surrogate)
-    neuron = *_neuron(decay, threshold, v_reset), *_start(membrane), *form[1:], detach_membrane
-    loops = _loops(x.dtype, T, v_reset is not None, detach_reset, form.name)
-    _call(
-        loops.gradient,
-        *_sequence(T, x, scale, shift, residual),
-        *neuron,
-        grad,
-        ahead,
-        to_current,
-        behind,
-        0,
-        *[None] * 5,
-    )
+    neuron = decay, threshold, v_reset, detach_reset, surrogate, detach_membrane
+    _back(grad, x, scale, shift, residual, membrane, *neuron, ahead, to_current, behind, 0, *[None] * 5)
     return to_current, behind
 
 
@@ -122,14 +109,32 @@ def gradient_through_norm(
     """`on_gpu.gradient_through_norm`; the gradient to the currents is written, and read again in the second pass."""
     to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
     to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
-    form = _form(surrogate)
-    neuron = *_neuron(decay, threshold, v_reset), *_start(v_init), *form[1:], detach_membrane
-    loops = _loops(x.dtype, len(x), v_reset is not None, detach_reset, form.name)
-    _call(
-        loops.gradient, *_sequence(len(x), x, scale, shift, residual), *neuron, grad, None, to_current, None,
-        len(mean), mean, inv_std, to_x, to_weight, to_bias,
-    )  # fmt: skip
+    neuron = decay, threshold, v_reset, detach_reset, surrogate, detach_membrane
+    through = len(mean), mean, inv_std, to_x, to_weight, to_bias
+    _back(grad, x, scale, shift, residual, v_init, *neuron, None, to_current, None, *through)
     return to_x, to_current, to_weight, to_bias
+
+
+def _back(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: float | Tensor,
+    decay: float,
+    threshold: float,
+    v_reset: float | None,
+    detach_reset: bool,
+    surrogate: Surrogate,
+    detach_membrane: bool,
+    *rest: Any,
+) -> None:
+    """Call the loop backward; the rest is what it takes after the gradient to the spikes."""
+    form = known_form(surrogate)
+    loops = _loops(x.dtype, len(grad), v_reset is not None, detach_reset, form.name)
+    neuron = *_neuron(decay, threshold, v_reset), *_start(membrane), *form[1:], detach_membrane
+    _call(loops.gradient, *_sequence(len(grad), x, scale, shift, residual), *neuron, grad, *rest)
 
 
 def statistics(
@@ -170,7 +175,7 @@ def respond(
     block = next(size for size in range(BLOCK, 0, -1) if length % size == 0)
     spikes, rates = (x.new_empty(count, *x.shape[1:]) for count in (T, segments))
     answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype, device=x.device)
-    form = _form(surrogate)
+    form = known_form(surrogate)
     neuron = *_neuron(decay, threshold, v_reset), float(v_init), *form[1:]
     loops = _loops(x.dtype, block, v_reset is not None, detach_reset, form.name)
     sizes = segments, length // block
@@ -201,12 +206,6 @@ def _neuron(decay: float, threshold: float, v_reset: float | None) -> tuple[floa
 
 def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:
     return (membrane, 0.0) if isinstance(membrane, Tensor) else (None, float(membrane))
-
-
-def _form(surrogate: Surrogate) -> Form:
-    form = form_of(surrogate)
-    assert form is not None
-    return form
 
 
 def _call(function: Any, *arguments: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .surrogate import Form, Surrogate, form_of
+from .surrogate import Surrogate, known_form
 from .triton_kernels import (
     fire_kernel,
     gradient_kernel,
@@ -113,7 +113,7 @@ def gradient(
     with _on(x):
         gradient_kernel[_all(grid)](
             grad, x, scale, shift, residual, *_start(membrane), ahead, to_current, behind, None, None, None, None,
-            *x.shape[1:], 1, decay, threshold, *_reset(v_reset), *_form(surrogate),
+            *x.shape[1:], 1, decay, threshold, *_reset(v_reset), *known_form(surrogate),
             T=len(grad), STILL=len(x) < len(grad), DETACH_RESET=detach_reset, DETACH_MEMBRANE=detach_membrane, **sizes,
         )  # fmt: skip
     return to_current, behind
@@ -156,7 +156,7 @@ def gradient_through_norm(
     to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
     to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
     given = grad, x, scale, shift, residual, *_start(v_init), None
-    options = rows, values, channels, decay, threshold, *_reset(v_reset), *_form(surrogate)
+    options = rows, values, channels, decay, threshold, *_reset(v_reset), *known_form(surrogate)
     more = {
         "T": len(x), "STILL": False, "DETACH_RESET": detach_reset, "DETACH_MEMBRANE": detach_membrane, **sizes,
     }  # fmt: skip
@@ -235,7 +235,7 @@ def respond(
     with _on(x):
         respond_kernel[_all(grid)](
             x, scale, shift, residual, v_init, spikes, rates, answer, *x.shape[1:],
-            decay, threshold, *_reset(v_reset), *_form(surrogate),
+            decay, threshold, *_reset(v_reset), *known_form(surrogate),
             M=segments, LENGTH=T // segments, STILL=len(x) < T, DETACH_RESET=detach_reset, **sizes,
         )  # fmt: skip
     return spikes, rates, answer
@@ -281,12 +281,6 @@ def _tiles_of(rows: int, values: int, by_row: bool) -> tuple[tuple[int, int], di
 def _all(programs: tuple[int, int]) -> tuple[int]:
     """Their number; a grid of two dimensions would have too few along its second."""
     return (math.prod(programs),)
-
-
-def _form(surrogate: Surrogate) -> Form:
-    form = form_of(surrogate)
-    assert form is not None
-    return form
 
 
 def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:

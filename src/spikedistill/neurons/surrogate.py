@@ -85,6 +85,13 @@ def form_of(surrogate: Surrogate) -> Form | None:
     return next((form for own, form in _FORMS.items() if own is surrogate), None)  # others may have no hash
 
 
+def known_form(surrogate: Surrogate) -> Form:
+    """The form of a surrogate that has one."""
+    form = form_of(surrogate)
+    assert form is not None
+    return form
+
+
 def _default(surrogate: Any) -> float:
     return float(surrogate.__defaults__[0])
 
