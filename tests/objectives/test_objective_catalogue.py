@@ -51,6 +51,8 @@ PUBLISHED = {
     "entropy-regularisation": {"sce": (1, reference.sce(Z, Y)), "entropy": (-0.1, reference.entropy(Z))},
     "skd": {"sce": (1, reference.sce(Z, Y)), "logit_kd": (0.2, reference.logit_kd(Z, A))},
     "prefix-kd": {"prefix_ce": (1, reference.prefix_ce(Z, Y)), "prefix_kd": (0.2, reference.prefix_kd(Z, A))},
+    "sce-twkl": {"sce": (1, reference.sce(Z, Y)), "twkl": (0.2, reference.twkl(Z, A))},
+    "twce-skl": {"twce": (1, reference.twce(Z, Y)), "logit_kd": (0.2, reference.logit_kd(Z, A))},
     "twce-twkl": {"twce": (1, reference.twce(Z, Y)), "twkl": (0.2, reference.twkl(Z, A))},
     "twce-twsd": {"twce": (1, reference.twce(Z, Y)), "twsd": (0.5, reference.twsd(Z, Y, "ensemble"))},
     "twkd": {
@@ -204,6 +206,8 @@ def test_the_entries_that_need_a_trained_network_and_those_that_compare_timestep
     assert {o.name for o in objectives if o.needs_teacher} == {
         "skd",
         "prefix-kd",
+        "sce-twkl",
+        "twce-skl",
         "twce-twkl",
         "twkd",
         "tser-unofficial",
@@ -258,7 +262,7 @@ def test_an_entry_is_described_by_a_sentence_and_its_equation(name):
     assert len(first_line) > 40
 
 
-SOFTENED = ["skd", "prefix-kd", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"]
+SOFTENED = ["skd", "prefix-kd", "sce-twkl", "twce-skl", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"]
 SOFTENED += ["etc", "tks", "seal-unofficial", "kdsnn", "bkdsnn-unofficial", "sm-unofficial"]
 
 

@@ -75,6 +75,26 @@ def prefix_kd(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
 
 
 @register_objective
+def sce_twkl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
+    """Cross-entropy of the mean logits, distillation of every timestep: CE(mean_t z_t, y) + alpha mean_t KD(z_t <- A).
+
+    Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation with the soft term alone decoupled over time.
+    """
+    soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
+    return Objective("sce-twkl", [Term("sce", 1.0, task.sce), soft])
+
+
+@register_objective
+def twce_skl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
+    """Cross-entropy of every timestep, distillation of the mean logits: mean_t CE(z_t, y) + alpha KD(mean_t z_t <- A).
+
+    Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation with the hard term alone decoupled over time.
+    """
+    soft = Term("logit_kd", alpha, distillation.logit_kd, {"temperature": temperature})
+    return Objective("twce-skl", [Term("twce", 1.0, task.twce), soft])
+
+
+@register_objective
 def twce_twkl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     """Cross-entropy and distillation of every timestep: mean_t [CE(z_t, y) + alpha KD(z_t <- A)].
 
