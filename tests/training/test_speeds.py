@@ -6,7 +6,17 @@ import pytest
 from quick_runs import quick
 
 from spikedistill.config import TrainerConfig
+from spikedistill.training import speeds as module
+from spikedistill.training.callbacks import StepClock
+from spikedistill.training.module import DistillationModule
+from spikedistill.training.plan import make_plan
+from spikedistill.training.run import fit, make_trainer
 from spikedistill.training.speeds import ROUNDS, relative_speeds
+
+
+@pytest.fixture(autouse=True)
+def short_rounds(monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 0.2)
 
 
 def rows(file):
@@ -53,3 +63,12 @@ def test_a_damaged_file_is_named(text, tmp_path):
     file.write_text(text)
     with pytest.raises(ValueError, match="holds no speeds of methods: delete it, and they are measured anew"):
         relative_speeds([quick("digits-sce")], file)
+
+
+def test_a_round_has_its_steps_and_its_seconds(tmp_path):
+    plan = make_plan(quick("digits-sce", epochs=1_000_000))
+    few, long = StepClock(3, 0.0), StepClock(3, 0.5)
+    for clock in (few, long):
+        fit(make_trainer(plan, tmp_path, [clock]), DistillationModule(plan))
+    assert few.images == 3 * plan.config.data.batch_size
+    assert 0.5 <= long.seconds < 5

@@ -251,8 +251,8 @@ def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.
     return callbacks
 
 
-def make_trainer(plan: Plan, folder: Path, callbacks: list["L.Callback"], max_steps: int = -1) -> "L.Trainer":
-    """Lightning's Trainer for the epochs of a plan, or the first so many steps of them.
+def make_trainer(plan: Plan, folder: Path, callbacks: list["L.Callback"]) -> "L.Trainer":
+    """Lightning's Trainer for the epochs of a plan.
 
     Raises:
         ValueError: for an accelerator or a number of devices that this machine has not.
@@ -275,7 +275,6 @@ def make_trainer(plan: Plan, folder: Path, callbacks: list["L.Callback"], max_st
             accumulate_grad_batches=options.accumulate,
             gradient_clip_val=options.clip,
             max_epochs=plan.config.epochs,
-            max_steps=max_steps,
             callbacks=callbacks,
             plugins=[AtomicCheckpoints()],
             logger=make_logger(options.logger, folder),
