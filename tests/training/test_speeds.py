@@ -1,11 +1,16 @@
 """How fast methods train against each other, measured in turn and kept."""
 
 import csv
+import multiprocessing
+import os
+import signal
+import threading
+import time
 
 import pytest
 from quick_runs import quick
 
-from spikedistill.config import TrainerConfig
+from spikedistill.config import DataConfig, TrainerConfig
 from spikedistill.training import speeds as module
 from spikedistill.training.callbacks import StepClock
 from spikedistill.training.module import DistillationModule
@@ -19,6 +24,9 @@ def short_rounds(monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 0.2)
 
 
+HEAD = "method,images_per_s,against_first,slowest,fastest\n"
+
+
 def rows(file):
     return list(csv.DictReader(file.read_text().splitlines()))
 
@@ -30,9 +38,9 @@ def test_every_method_is_measured_once_also_one_that_learns_from_features(tmp_pa
     assert capfd.readouterr().out.count("measuring how fast each of 2 methods trains") == ROUNDS
     assert [row["method"] for row in rows(file)] == ["digits-sce", "digits-kdsnn"]
     assert speeds[0] == 1.0
-    assert speeds[1] == pytest.approx(
-        float(rows(file)[1]["images_per_s"]) / float(rows(file)[0]["images_per_s"]), rel=0.01
-    )
+    first, second = rows(file)
+    assert [first[key] for key in ("against_first", "slowest", "fastest")] == ["1.0", "1.0", "1.0"]
+    assert float(second["slowest"]) <= float(second["against_first"]) <= float(second["fastest"])
     assert relative_speeds(configs, file) == speeds
     assert capfd.readouterr().out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["comparison"], "nothing is left of the measurement"
@@ -40,12 +48,25 @@ def test_every_method_is_measured_once_also_one_that_learns_from_features(tmp_pa
 
 def test_a_method_that_comes_later_is_measured_beside_the_first_and_the_others_keep_their_speeds(tmp_path, capfd):
     file = tmp_path / "speeds.csv"
-    file.write_text("method,images_per_s,against_first\ndigits-sce,1.0,1.0\ndigits-twce,3.0,3.0\n")
+    file.write_text(HEAD + "digits-sce,1.0,1.0,1.0,1.0\ndigits-twce,3.0,3.0,2.0,4.0\n")
     configs = [quick(f"digits-{name}") for name in ("sce", "twce", "rate")]
     speeds = relative_speeds(configs, file)
     assert "each of 2 methods" in capfd.readouterr().out
     assert speeds[:2] == [1.0, 3.0]
-    assert float(rows(file)[2]["images_per_s"]) > 10 * speeds[2], "its ratio is to the first as it was beside it"
+    assert float(rows(file)[2]["against_first"]) < 10, "its ratio is to the first as it was beside it"
+
+
+def test_one_that_was_now_faster_and_now_slower_is_as_fast(tmp_path):
+    file = tmp_path / "speeds.csv"
+    lines = [
+        "digits-sce,9,1,1,1",
+        "digits-twce,9,1.2,0.99,1.3",
+        "digits-rate,9,1.2,1.01,1.3",
+        "digits-skd,9,0.9,0.8,0.98",
+    ]
+    file.write_text(HEAD + "\n".join(lines))
+    configs = [quick(f"digits-{name}") for name in ("sce", "twce", "rate", "skd")]
+    assert relative_speeds(configs, file) == [1, 1, 1.2, 0.9]
 
 
 def test_a_network_that_runs_four_times_as_long_is_slower(tmp_path):
@@ -56,7 +77,7 @@ def test_a_network_that_runs_four_times_as_long_is_slower(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["method,images_per_s\na,1\n", "method,against_first\na,fast\n", "method,against_first\na,0\n"]
+    "text", ["method,images_per_s\na,1\n", HEAD + "a,1,fast,1,1\n", HEAD + "a,1,1,0,1\n", HEAD + "a,1,1\n"]
 )
 def test_a_damaged_file_is_named(text, tmp_path):
     file = tmp_path / "speeds.csv"
@@ -72,3 +93,28 @@ def test_a_round_has_its_steps_and_its_seconds(tmp_path):
         fit(make_trainer(plan, tmp_path, [clock]), DistillationModule(plan))
     assert few.images == 3 * plan.config.data.batch_size
     assert 0.5 <= long.seconds < 5
+
+
+def test_what_cannot_be_measured_says_why(tmp_path):
+    missing = quick("digits-sce").model_copy(update={"data": DataConfig(name="mnist", root=tmp_path)})
+    with pytest.raises(FileNotFoundError, match="mnist"):
+        relative_speeds([missing], tmp_path / "speeds.csv")
+
+
+@pytest.mark.parametrize("stopped", ["the process that measures", "the one that waits"])
+def test_a_measurement_that_is_stopped_leaves_no_process_and_no_file(stopped, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 60.0)
+    before = set(multiprocessing.active_children())
+
+    def stop():
+        while not (begun := set(multiprocessing.active_children()) - before):
+            time.sleep(0.1)
+        pid = begun.pop().pid if stopped == "the process that measures" else os.getpid()
+        os.kill(pid, signal.SIGKILL if pid != os.getpid() else signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    expected = (RuntimeError, "exit code -9") if stopped == "the process that measures" else (KeyboardInterrupt, None)
+    with pytest.raises(expected[0], match=expected[1]):
+        relative_speeds([quick("digits-sce")], tmp_path / "speeds.csv")
+    assert set(multiprocessing.active_children()) == before
+    assert not (tmp_path / "speeds.csv").exists()

@@ -43,7 +43,7 @@ def compare(
             chosen.csv, the page report.html, and for papers leaderboard.tex and accuracy.pdf.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, and the objective that it had there. Runs that this leaves as they are there are not trained again. How
-            fast each trains is measured before, in turn, and kept in speeds.csv.
+            fast each trains is measured before, in turn, and kept in speeds.csv; see `relative_speeds`.
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
             run each with the first seed. The runs are in `tuning`, their figures in tuning.csv.
         jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small

@@ -1,12 +1,14 @@
 """Runs in processes of their own, several at a time."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -17,6 +19,27 @@ from ..run_folder import RunFolder, RunStopped
 from .run import train
 
 
+def fresh_processes() -> ForkServerContext:
+    """Makes processes that hold nothing of this one, and have imported what takes seconds."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["spikedistill.training.callbacks"])
+    return processes
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as SIGINT does, so that processes below this one can be stopped with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where no handler can be set
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@sigterm_interrupts()
 def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[Config], None]) -> None:
     """Train runs, so many at a time, each after the one that teaches it.
 
@@ -31,12 +54,9 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
         RuntimeError: where a run failed, once those beside it have ended; no further ones are started.
         KeyboardInterrupt: where SIGINT or SIGTERM asked this process to stop; the runs have saved a checkpoint.
     """
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["spikedistill.training.callbacks"])  # what takes seconds to import
+    processes = fresh_processes()
     waiting, running = dict(runs), dict[int, tuple[BaseProcess, Config]]()
     failed: list[Path] = []
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     try:
         while running or (waiting and not failed):
             open_runs = {
@@ -65,9 +85,6 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
         for interrupted, _ in running.values():
             interrupted.join()
         raise
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     if failed:
         raise RuntimeError(f"the run in {failed[0]} failed; the same command goes on from there")
 

@@ -3,7 +3,9 @@
 import csv
 import tempfile
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ..config import Config
@@ -12,41 +14,51 @@ from ..models import save_model
 from ..objectives import create_objective
 from .plan import make_plan, plan_without_teacher
 from .run import fit, make_trainer
+from .side_by_side import fresh_processes, sigterm_interrupts
 from .teacher import relu_twin
 
-ROUNDS = 5
-STEPS, SECONDS = 6, 2.0  # of a round, at least
+ROUNDS = 7
+STEPS, SECONDS = 6, 2.0  # of a method in a round, at least
 
 
 def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
-    """Images per second of every configuration over those of the first.
+    """Images per second of every configuration over those of the first; 1 where they cannot be told apart.
 
-    All are measured in turn, round after round, because a machine is not equally fast all the time. The fastest round of each
-    counts, because whatever else a machine does only slows it down. What has been measured is kept: a comparison that goes on has
-    the speeds that it began with.
+    All are measured in turn, round after round, because a machine is not equally fast all the time: a method is compared with the
+    first within each round, and the median of the rounds counts. One that was now faster and now slower than the first is
+    taken to be as fast. What has been measured is kept: a comparison that goes on has the speeds that it began with.
 
     Args:
         configs: one per method.
-        file: where they are kept, a CSV file with the columns method, images_per_s and against_first.
+        file: where they are kept, a CSV file with the columns method, images_per_s (the median), and against_first (the median over
+            the rounds), slowest and fastest (its extremes).
 
     Raises:
         ValueError: for settings that do not fit each other, or a damaged file.
         FileNotFoundError: where the data set is missing.
+        RuntimeError: where the process that measures ends before it has.
     """
     rows = _kept(file)
     missing = [config for config in configs if config.recipe not in rows]
     if missing:
         first = configs[0]
-        measured = images_per_s([first, *(config for config in missing if config is not first)])
+        rounds = images_per_s([first, *(config for config in missing if config is not first)])
         for config in missing:
-            speed = measured[config.recipe]
+            ratios = [speeds[config.recipe] / speeds[first.recipe] for speeds in rounds]
             rows[config.recipe] = {
                 "method": config.recipe,
-                "images_per_s": round(speed, 1),
-                "against_first": round(speed / measured[first.recipe], 4),
+                "images_per_s": round(median(speeds[config.recipe] for speeds in rounds), 1),
+                "against_first": round(median(ratios), 4),
+                "slowest": round(min(ratios), 4),
+                "fastest": round(max(ratios), 4),
             }
         write_rows(file, [*rows.values()])
-    return [float(rows[config.recipe]["against_first"]) for config in configs]
+    return [_told(rows[config.recipe]) for config in configs]
+
+
+def _told(row: dict[str, Any]) -> float:
+    """The ratio of a row, 1 where its rounds are on either side of that."""
+    return 1.0 if float(row["slowest"]) <= 1 <= float(row["fastest"]) else float(row["against_first"])
 
 
 def _kept(file: Path) -> dict[str, dict[str, Any]]:
@@ -59,30 +71,62 @@ def _kept(file: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         rows = {row["method"]: row for row in csv.DictReader(file.read_text().splitlines())}
-        if all(float(row["against_first"]) > 0 for row in rows.values()):
+        if all(float(row[key]) > 0 for row in rows.values() for key in ("against_first", "slowest", "fastest")):
             return rows
     except (KeyError, TypeError, ValueError):
         pass
     raise ValueError(f"{file} holds no speeds of methods: delete it, and they are measured anew")
 
 
-def images_per_s(configs: Sequence[Config]) -> dict[str, float]:
-    """Images per second of training on one device, by recipe, in the fastest of some rounds of a few seconds each.
+def images_per_s(configs: Sequence[Config]) -> list[dict[str, float]]:
+    """Images per second of training on one device, by recipe, in each of some rounds of a few seconds each.
+
+    Every round has a process of its own, which takes with it the memory that it kept.
 
     Raises:
         ValueError: for settings that do not fit each other.
         FileNotFoundError: where the data set is missing.
+        RuntimeError: where such a process ends before it has measured.
     """
-    fastest = {config.recipe: 0.0 for config in configs}
-    with tempfile.TemporaryDirectory() as scratch:
-        for number in range(1, ROUNDS + 1):
-            print(f"measuring how fast each of {len(configs)} methods trains, round {number} of {ROUNDS}", flush=True)
-            for config in configs:
-                fastest[config.recipe] = max(fastest[config.recipe], _one_round(config, Path(scratch)))
-    return fastest
+    rounds = []
+    for number in range(1, ROUNDS + 1):
+        print(f"measuring how fast each of {len(configs)} methods trains, round {number} of {ROUNDS}", flush=True)
+        rounds.append(_round_in_process(configs))
+    return rounds
 
 
-def _one_round(config: Config, scratch: Path) -> float:
+@sigterm_interrupts()
+def _round_in_process(configs: Sequence[Config]) -> dict[str, float]:
+    processes = fresh_processes()
+    ours, theirs = processes.Pipe(duplex=False)
+    process = processes.Process(target=_round, args=(configs, STEPS, SECONDS, theirs), daemon=True)
+    process.start()
+    theirs.close()  # so that the end of the process is the end of the pipe
+    try:
+        found = ours.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"measuring how fast methods train ended with exit code {process.exitcode}") from None
+    finally:
+        process.terminate()
+        process.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _round(configs: Sequence[Config], steps: int, seconds: float, to: Connection) -> None:
+    """Send the images per second of each, by recipe, or the error that one meets."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            to.send({config.recipe: _images_per_s(config, steps, seconds, Path(scratch)) for config in configs})
+    except (ValueError, OSError) as error:
+        to.send(error)
+    except KeyboardInterrupt:
+        pass  # at a terminal the process that waits got it too
+
+
+def _images_per_s(config: Config, steps: int, seconds: float, scratch: Path) -> float:
     """Images per second of some steps after one that warms up."""
     from .allocator import keep_freed_memory
     from .callbacks import StepClock
@@ -96,7 +140,7 @@ def _one_round(config: Config, scratch: Path) -> float:
     )
     if alone.keep_memory:
         keep_freed_memory()
-    plan, clock = make_plan(config), StepClock(STEPS, SECONDS)
+    plan, clock = make_plan(config), StepClock(steps, seconds)
     trainer = make_trainer(plan, scratch, [clock])
     fit(trainer, DistillationModule(plan))
     return clock.images_per_s
