@@ -1,12 +1,12 @@
-"""A comparison as a paper shows it: a table for LaTeX and a figure as PDF."""
+"""A comparison as a paper shows it: a table for LaTeX, and figures as PDF and, for pages and slides, SVG."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_atomically
 from .blocks import Row
 from .comparison import timesteps
+from .figures import FORMATS, print_figure
 
 _TEX = str.maketrans(
     {
@@ -23,15 +23,28 @@ _TEX = str.maketrans(
 )
 
 
-def write_paper_files(folder: Path, rows: Sequence[Row]) -> None:
-    """Write `leaderboard.tex` and `accuracy.pdf` into a folder; the same rows give the same bytes.
+def write_paper_files(
+    folder: Path, rows: Sequence[Row], steps: Sequence[Row] = (), lost: Sequence[Row] = (), chosen: Sequence[Row] = ()
+) -> None:
+    """Write `leaderboard.tex`, and as .pdf and .svg the figures accuracy, timesteps, regret and chosen that there are rows for.
+
+    The same rows give the same bytes.
 
     Args:
         folder: of the comparison.
         rows: of the leaderboard, the baseline first; see `spikedistill.evaluation.comparison.leaderboard`.
+        steps: one row per method; see `spikedistill.evaluation.comparison.every_timestep`.
+        lost: what networks lose to specialists; see `spikedistill.evaluation.comparison.regrets`.
+        chosen: which timesteps methods chose; see `spikedistill.evaluation.comparison.chosen_timesteps`.
     """
     write_atomically(folder / "leaderboard.tex", latex_table(rows))
-    write_atomically(folder / "accuracy.pdf", accuracy_figure(rows))
+    for name, shown in (("accuracy", rows), ("timesteps", steps), ("regret", lost), ("chosen", chosen)):
+        for file_format in FORMATS:
+            file = folder / f"{name}.{file_format}"
+            if shown:
+                write_atomically(file, print_figure(name, shown, file_format))
+            else:
+                file.unlink(missing_ok=True)  # of an earlier comparison here
 
 
 def latex_table(rows: Sequence[Row]) -> str:
@@ -52,38 +65,3 @@ def latex_table(rows: Sequence[Row]) -> str:
             cells += ["--", "--"]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def accuracy_figure(rows: Sequence[Row]) -> bytes:
-    """Accuracy over k of every method as PDF, one column of a paper wide, with a band of one standard deviation over seeds."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    K = range(1, timesteps(rows) + 1)
-    with matplotlib.rc_context({"font.size": 8, "pdf.fonttype": 42, "text.parse_math": False}):
-        figure = Figure(figsize=(3.4, 2.6 + 0.14 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
-        lines = []
-        for place, row in enumerate(rows):
-            mean = [row[f"accuracy_{k}"] for k in K]
-            color = "black" if place == 0 else f"C{(place - 1) % 10}"
-            lines += axes.plot(
-                K,
-                mean,
-                color=color,
-                marker="osD^vPX*"[place % 8],
-                markersize=3,
-                linestyle=("-", "--", ":", "-.")[place % 4],
-                linewidth=1,
-            )
-            if row["seeds"] > 1:
-                spread = [row[f"accuracy_{k}_std"] for k in K]
-                low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
-                axes.fill_between(K, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.set(xlabel="k, timesteps", ylabel="test accuracy, %")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(lines, [row["method"] for row in rows], loc="outside lower center", frameon=False)
-        content = io.BytesIO()
-        figure.savefig(content, format="pdf", metadata={"CreationDate": None})  # no date: the same rows, the same bytes
-    return content.getvalue()

@@ -1,11 +1,13 @@
-"""The plots of the pages, each a function of numbers that gives a plotly figure in plain data."""
+"""The plots of the pages, each a function of numbers that gives a plotly figure in plain data, and those that are printed."""
 
 from .comparison import METHODS, differences, methods, regrets, shares
 from .drawing import Figure
+from .printed import FORMATS, print_figure
 from .recording import membranes, raster
 from .run import accuracy, confusion, cosines, firing_rates, over_epochs, reliability, tradeoff
 
 __all__ = [
+    "FORMATS",
     "METHODS",
     "Figure",
     "accuracy",
@@ -16,6 +18,7 @@ __all__ = [
     "membranes",
     "methods",
     "over_epochs",
+    "print_figure",
     "raster",
     "regrets",
     "reliability",

@@ -1,0 +1,156 @@
+"""The figures of a comparison as papers print them, one column wide: drawn by matplotlib, from the rows that its pages show."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+Row = Mapping[str, Any]
+Format = Literal["pdf", "svg"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+WIDTH = 3.4  # inches
+_MARKERS, _LINES = "osD^vPX*", ("-", "--", ":", "-.")
+_ALONE = {"accuracy": "accuracy, %", "confidence": "confidence, %", "entropy": "entropy, nats"}
+# "none" leaves text as text in an SVG; a fixed salt names its parts alike every time
+_STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "spikedistill",
+    "text.parse_math": False,
+}
+
+
+def print_figure(name: str, rows: Sequence[Row], file_format: Format) -> bytes:
+    """A figure as a file of vectors; the same rows give the same bytes.
+
+    Args:
+        name: "accuracy" over k with a band of one standard deviation; "timesteps" alone, their accuracy, confidence and entropy;
+            "regret" at each k with its interval; "chosen", how often each timestep was strongest and weakest over training.
+        rows: one or more, of `leaderboard`, `every_timestep`, `regrets` or `chosen_timesteps`; see
+            `spikedistill.evaluation.comparison`.
+        file_format: of the file.
+    """
+    import matplotlib
+
+    draw = {"accuracy": _accuracy, "timesteps": _timesteps, "regret": _regret, "chosen": _chosen}[name]
+    content = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        no_date = {"CreationDate": None} if file_format == "pdf" else {"Date": None}
+        draw(rows).savefig(content, format=file_format, metadata=no_date)
+    return content.getvalue()
+
+
+def _accuracy(rows: Sequence[Row]) -> "Figure":
+    figure, (axes,) = _panels(1, 1, rows)
+    lines = []
+    for place, row in enumerate(rows):
+        K = _numbers(row, "accuracy_")
+        mean, spread = [row[f"accuracy_{k}"] for k in K], [row[f"accuracy_{k}_std"] for k in K]
+        lines.append(_curve(axes, place, K, mean))
+        if any(spread):
+            low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
+            axes.fill_between(K, low, high, color=_color(place), alpha=0.15, linewidth=0)
+    axes.set(xlabel="k, timesteps", ylabel="test accuracy, %")
+    _legend(figure, lines, [_short(row["method"]) for row in rows])
+    return figure
+
+
+def _timesteps(rows: Sequence[Row]) -> "Figure":
+    shown = {key: title for key, title in _ALONE.items() if f"{key}_1" in rows[0]}
+    figure, panels = _panels(len(shown), 1, rows)
+    lines = []
+    for axes, (key, title) in zip(panels, shown.items(), strict=True):
+        for place, row in enumerate(rows):
+            K = _numbers(row, f"{key}_")
+            lines.append(_curve(axes, place, K, [row[f"{key}_{k}"] for k in K]))
+        axes.set(ylabel=title)
+    panels[-1].set(xlabel="timestep k alone")
+    _legend(figure, lines[: len(rows)], [_short(row["method"]) for row in rows])
+    return figure
+
+
+def _regret(rows: Sequence[Row]) -> "Figure":
+    figure, (axes,) = _panels(1, 1, rows)
+    axes.axhline(0, color="black", linewidth=0.5)
+    bars, step = [], min(0.08, 0.4 / len(rows))  # side by side, so that intervals do not hide each other
+    for place, row in enumerate(rows):
+        K = _numbers(row, "regret_")
+        lost = [row[f"regret_{k}"] for k in K]
+        ends = [[abs(row[f"regret_{k}_{end}"] - row[f"regret_{k}"]) for k in K] for end in ("low", "high")]
+        shifted = [k + step * (place - (len(rows) - 1) / 2) for k in K]
+        bars.append(
+            axes.errorbar(shifted, lost, yerr=ends, color=f"C{place % 10}", **_marks(place), capsize=2, elinewidth=0.8)
+        )
+    axes.set(xlabel="k, timesteps", ylabel="points lost to the network trained at T = k")
+    _legend(figure, bars, [f"{_short(row['method'])} against {_short(row['specialists'])}" for row in rows])
+    return figure
+
+
+def _chosen(rows: Sequence[Row]) -> "Figure":
+    methods, roles = list(dict.fromkeys(row["method"] for row in rows)), ("strongest", "weakest")
+    figure, panels = _panels(len(methods), 2, ())
+    for (method, role), axes in zip(((m, r) for m in methods for r in roles), panels, strict=True):
+        epochs = [row for row in rows if (row["method"], row["role"]) == (method, role)]
+        bottom = [0.0] * len(epochs)
+        parts = []
+        for k in range(1, max(len(_numbers(row, "share_")) for row in epochs) + 1):
+            shares = [row.get(f"share_{k}", 0.0) for row in epochs]
+            parts.append(axes.bar([row["epoch"] for row in epochs], shares, width=1, bottom=bottom, color=f"C{k}"))
+            bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
+        axes.set(ylim=(0, 1), title=role if method == methods[0] else "")
+        axes.set(ylabel=_short(method, "\n") if role == roles[0] else "")
+        axes.margins(x=0)
+    for axes in panels[-2:]:
+        axes.set(xlabel="epoch")
+    _legend(figure, parts, [f"timestep {k}" for k in range(1, len(parts) + 1)], ncols=2)
+    return figure
+
+
+def _panels(rows: int, columns: int, named: Sequence[Row]) -> tuple["Figure", list["Axes"]]:
+    """A figure with room for a legend of a line per name, and its panels in reading order."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    height = 2.6 if rows == 1 else 0.6 + 1.5 * rows
+    figure = Figure(figsize=(WIDTH, height + 0.14 * len(named)), layout="constrained")
+    panels = [*figure.subplots(rows, columns, sharex=True, sharey=columns > 1, squeeze=False).flat]
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, panels
+
+
+def _curve(axes: "Axes", place: int, x: Sequence[float], y: Sequence[float]) -> "Line2D":
+    (line,) = axes.plot(x, y, color=_color(place), **_marks(place))
+    return line
+
+
+def _marks(place: int) -> dict[str, Any]:
+    style = {"marker": _MARKERS[place % len(_MARKERS)], "linestyle": _LINES[place % len(_LINES)]}
+    return style | {"markersize": 3, "linewidth": 1}
+
+
+def _color(place: int) -> str:
+    """The first is the baseline."""
+    return "black" if place == 0 else f"C{(place - 1) % 10}"
+
+
+def _legend(figure: "Figure", handles: Sequence[Any], names: Sequence[str], ncols: int = 1) -> None:
+    figure.legend(handles, names, loc="outside lower center", ncols=ncols, frameon=False)
+
+
+def _short(method: str, between: str = ", ") -> str:
+    """Without the data set, which is the same for all, and of a variant what it changes: a column has little room."""
+    name, *changes = method.split(",")
+    return between.join([name.partition("-")[2] or name, *(change.rpartition(".")[2] for change in changes)])
+
+
+def _numbers(row: Row, beginning: str) -> list[int]:
+    """The k of the keys `<beginning>k`."""
+    return sorted(
+        int(end) for key in row if key.startswith(beginning) and (end := key.removeprefix(beginning)).isdigit()
+    )

@@ -1,0 +1,101 @@
+"""Figures as papers print them: what is drawn is what the rows say, and nothing of the day or the machine is in the file."""
+
+import re
+import zlib
+from xml.etree import ElementTree
+
+import pytest
+
+from spikedistill.report import write_paper_files
+from spikedistill.report.figures import FORMATS, print_figure
+
+LEADERBOARD = [
+    {"method": name, "seeds": 2, "area": 81.5, "area_std": 1.0}
+    | {f"accuracy_{k}{end}": v for k in (1, 2) for end, v in (("", 80.0 + k), ("_std", 1))}
+    for name in ("tiny-sce", "_$x$")
+]
+LEADERBOARD[1] |= {"area_difference": 0.0, "area_low": -1.0, "area_high": 1.0, "area_p": 1.0}
+TIMESTEPS = [
+    {"method": f"tiny-{name}"}
+    | {f"{key}_{k}": 10.0 * k for key in ("accuracy", "confidence", "entropy") for k in (1, 2, 3)}
+    for name in ("sce", "tser-unofficial,objective.options.alpha=0,objective.options.gamma=0")
+]
+REGRETS = [
+    {"method": "tiny-twkd", "specialists": "tiny-skd"}
+    | {f"regret_{k}{end}": v for k in (1, 2) for end, v in (("", 1.0), ("_low", 0.5), ("_high", 2.0))}
+]
+CHOSEN = [
+    {"method": f"tiny-s2w{measure}", "role": role, "epoch": epoch, "share_1": 0.25, "share_2": 0.75}
+    for measure in ("", ",objective.options.measure=random")
+    for role in ("strongest", "weakest")
+    for epoch in (1, 2, 3)
+]
+FIGURES = {"accuracy": LEADERBOARD, "timesteps": TIMESTEPS, "regret": REGRETS, "chosen": CHOSEN}
+
+
+def words_of(svg):
+    return [
+        " ".join("".join(e.itertext()).split())
+        for e in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("accuracy", ["test accuracy, %", "k, timesteps", "sce", "_$x$"]),
+        ("timesteps", ["accuracy, %", "confidence, %", "entropy, nats", "sce", "tser-unofficial, alpha=0, gamma=0"]),
+        ("regret", ["twkd against skd", "points lost to the network trained at T = k"]),
+        ("chosen", ["strongest", "weakest", "s2w", "measure=random", "epoch", "timestep 1", "timestep 2"]),
+    ],
+)
+def test_a_figure_names_what_it_shows(name, words):
+    assert set(words) <= set(words_of(print_figure(name, FIGURES[name], "svg")))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_same_rows_give_the_same_bytes_and_no_date(name, file_format):
+    content = print_figure(name, FIGURES[name], file_format)
+    assert content == print_figure(name, FIGURES[name], file_format)
+    assert not re.search(rb"CreationDate|dc:date|20\d\d-\d\d-\d\d", content)
+
+
+def test_a_figure_for_a_paper_holds_vectors_and_letters():
+    content = print_figure("accuracy", LEADERBOARD, "pdf")
+    assert b"/Subtype /Image" not in content
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+    drawn = b"".join(zlib.decompressobj().decompress(s) for s in streams if s[:1] == b"x")
+    # text is shown in pieces between which letters are set closer
+    letters = b"".join(re.findall(rb"\((.*?)\)", drawn, re.DOTALL)).replace(b"\0", b"")
+    assert b"sce" in letters
+    assert b"_$x$" in letters
+    assert drawn.count(b" l\n") > 10
+
+
+def test_what_was_not_evaluated_has_no_panel():
+    rows = [{"method": "tiny-sce", "accuracy_1": 90.0, "accuracy_2": 91.0}]
+    assert "entropy, nats" not in words_of(print_figure("timesteps", rows, "svg"))
+
+
+def test_one_seed_has_no_band():
+    one = [row | {"accuracy_1_std": 0.0, "accuracy_2_std": 0.0} for row in LEADERBOARD]
+    bands = [
+        svg.count(b"FillBetweenPolyCollection")
+        for svg in (print_figure("accuracy", rows, "svg") for rows in (LEADERBOARD, one))
+    ]
+    assert bands == [2, 0]
+
+
+def test_a_folder_has_the_figures_of_its_rows_and_no_others(tmp_path):
+    write_paper_files(tmp_path, LEADERBOARD, TIMESTEPS, REGRETS, CHOSEN)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "leaderboard.tex",
+        *(f"{n}.{f}" for n in FIGURES for f in FORMATS),
+    }
+    write_paper_files(tmp_path, LEADERBOARD, TIMESTEPS)
+    left = ("accuracy", "timesteps")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "leaderboard.tex",
+        *(f"{n}.{f}" for n in left for f in FORMATS),
+    }
