@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from quick_runs import quick
@@ -67,6 +68,14 @@ def test_one_that_was_now_faster_and_now_slower_is_as_fast(tmp_path):
     file.write_text(HEAD + "\n".join(lines))
     configs = [quick(f"digits-{name}") for name in ("sce", "twce", "rate", "skd")]
     assert relative_speeds(configs, file) == [1, 1, 1.2, 0.9]
+
+
+def test_a_published_file_without_the_extremes_keeps_its_ratios():
+    """A study of the docs goes on with the speeds that it was published with."""
+    file = Path(__file__).parents[2] / "docs/studies/rules_cifar10_equal_time/speeds.csv"
+    published = rows(file)
+    configs = [quick("digits-sce").model_copy(update={"recipe": row["method"]}) for row in published]
+    assert relative_speeds(configs, file) == [float(row["against_first"]) for row in published]
 
 
 def test_a_network_that_runs_four_times_as_long_is_slower(tmp_path):

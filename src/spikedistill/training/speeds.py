@@ -62,7 +62,7 @@ def _told(row: dict[str, Any]) -> float:
 
 
 def _kept(file: Path) -> dict[str, dict[str, Any]]:
-    """The rows of the file by method.
+    """The rows of the file by method; files of before there were extremes keep to their ratios.
 
     Raises:
         ValueError: naming the file where it is damaged.
@@ -70,7 +70,10 @@ def _kept(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     try:
-        rows = {row["method"]: row for row in csv.DictReader(file.read_text().splitlines())}
+        rows = {
+            row["method"]: {"slowest": row["against_first"], "fastest": row["against_first"], **row}
+            for row in csv.DictReader(file.read_text().splitlines())
+        }
         if all(float(row[key]) > 0 for row in rows.values() for key in ("against_first", "slowest", "fastest")):
             return rows
     except (KeyError, TypeError, ValueError):
