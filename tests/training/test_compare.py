@@ -17,7 +17,7 @@ from spikedistill.evaluation.records import RunRecord
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.compare import in_equal_time, weights_of
-from spikedistill.training.side_by_side import take_share
+from spikedistill.training.side_by_side import take_share, time_left
 
 SMALL = [
     "--epochs",
@@ -45,6 +45,7 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
     first = capfd.readouterr().out
     # an ANN to teach, and two recipes with two seeds
     assert first.count("run ") == 5
+    assert "4 of 5 trained, about 1 min left" in first
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     assert len(weights) == 5
     assert compare(tmp_path, "digits-sce", "digits-twkd") == 0
@@ -270,3 +271,16 @@ def test_several_devices_take_part_in_a_comparison(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("run ") == 2
     assert (tmp_path / "leaderboard.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waiting", "running", "said"),
+    [
+        (600, 8, 0, "2 of 10 trained, about 40 min left"),
+        (600, 6, 2, "2 of 10 trained, about 23 min left"),  # 7 runs left of 200 s each, 3 done
+        (7200, 8, 0, "2 of 10 trained, about 8.0 h left"),
+        (1, 1, 0, "9 of 10 trained, about 1 min left"),
+    ],
+)
+def test_the_time_that_is_left_is_guessed_from_the_runs_so_far(seconds, waiting, running, said):
+    assert time_left(seconds, 10, waiting, running) == said

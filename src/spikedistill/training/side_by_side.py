@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
@@ -57,6 +58,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
     processes = fresh_processes()
     waiting, running = dict(runs), dict[int, tuple[BaseProcess, Config]]()
     failed: list[Path] = []
+    begun = time.monotonic()
     try:
         while running or (waiting and not failed):
             open_runs = {
@@ -77,6 +79,10 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
                     del running[place]
                     if done.exitcode == 0:
                         ended(config)
+                        if waiting and not failed:
+                            print(
+                                time_left(time.monotonic() - begun, len(runs), len(waiting), len(running)), flush=True
+                            )
                     else:
                         failed.append(config.run_folder)
     except KeyboardInterrupt:
@@ -87,6 +93,15 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
         raise
     if failed:
         raise RuntimeError(f"the run in {failed[0]} failed; the same command goes on from there")
+
+
+def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
+    """A guess after so many seconds, as if all runs took equally long, and those that are running were halfway."""
+    done, left = runs - waiting - running / 2, waiting + running / 2
+    minutes = seconds / done * left / 60
+    return f"{runs - waiting - running} of {runs} trained, about " + (
+        f"{minutes / 60:.1f} h left" if minutes > 90 else f"{max(1, round(minutes))} min left"
+    )
 
 
 def _train(config: Config, place: int, jobs: int) -> None:
