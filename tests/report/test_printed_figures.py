@@ -1,5 +1,6 @@
 """Figures as papers print them: what is drawn is what the rows say, and nothing of the day or the machine is in the file."""
 
+import math
 import re
 import zlib
 from xml.etree import ElementTree
@@ -45,7 +46,7 @@ def words_of(svg):
     [
         ("accuracy", ["test accuracy, %", "k, timesteps", "sce", "_$x$"]),
         ("timesteps", ["accuracy, %", "confidence, %", "entropy, nats", "sce", "tser-unofficial, alpha=0, gamma=0"]),
-        ("regret", ["twkd against skd", "points lost to the network trained at T = k"]),
+        ("regret", ["twkd against skd", "points lost to the network"]),
         ("chosen", ["strongest", "weakest", "s2w", "measure=random", "epoch", "timestep 1", "timestep 2"]),
     ],
 )
@@ -73,9 +74,43 @@ def test_a_figure_for_a_paper_holds_vectors_and_letters():
     assert drawn.count(b" l\n") > 10
 
 
-def test_what_was_not_evaluated_has_no_panel():
-    rows = [{"method": "tiny-sce", "accuracy_1": 90.0, "accuracy_2": 91.0}]
-    assert "entropy, nats" not in words_of(print_figure("timesteps", rows, "svg"))
+@pytest.mark.parametrize("known", ["nobody", "the second"])
+def test_what_was_not_evaluated_has_no_panel(known):
+    rows = [row | {f"entropy_{k}": math.nan for k in (1, 2, 3)} for row in TIMESTEPS]
+    if known == "the second":
+        rows[1] = TIMESTEPS[1]
+    words = words_of(print_figure("timesteps", rows, "svg"))
+    assert ("entropy, nats" in words) == (known == "the second")
+    assert "accuracy, %" in words
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        ("tiny-sce,objective.options.alpha=0.5,objective.options.gamma=0.25", "sce, alpha=0.5, gamma=0.25"),
+        ("tiny-sce,model.name=a,optimizer.name=b", "sce, model.name=a, optimizer.name=b"),
+        ("tiny-sce,model.lif.no-detach-reset", "sce, no-detach-reset"),
+    ],
+)
+def test_a_variant_is_named_by_what_it_changes(method, shown):
+    assert shown in words_of(print_figure("accuracy", [LEADERBOARD[0] | {"method": method}], "svg"))
+
+
+def test_a_long_name_takes_several_lines_of_the_column():
+    against = "tiny-" + "a-very-long-name-" * 3
+    words = words_of(print_figure("regret", [REGRETS[0] | {"method": against, "specialists": against}], "svg"))
+    assert max(map(len, words)) <= 42
+
+
+def test_every_timestep_of_any_method_is_in_the_legend():
+    shorter = [{k: v for k, v in row.items() if k != "share_2"} | {"method": "tiny-s2w,timesteps=1"} for row in CHOSEN]
+    assert {"timestep 1", "timestep 2"} <= set(words_of(print_figure("chosen", [*CHOSEN, *shorter], "svg")))
+
+
+def test_one_epoch_fills_its_panel():
+    one = print_figure("chosen", [row for row in CHOSEN if row["epoch"] == 1], "svg")
+    parts = re.findall(rb'<path d="M ([\d.]+) [\d.]+ \nL ([\d.]+) ', one)
+    assert any(abs(float(left) - float(right)) > 50 for left, right in parts)
 
 
 def test_one_seed_has_no_band():

@@ -45,7 +45,7 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
     first = capfd.readouterr().out
     # an ANN to teach, and two recipes with two seeds
     assert first.count("run ") == 5
-    assert "4 of 5 trained, about 1 min left" in first
+    assert "trained 4 of the 5 that were left, about 1 min to go" in first
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     assert len(weights) == 5
     assert compare(tmp_path, "digits-sce", "digits-twkd") == 0
@@ -276,10 +276,10 @@ def test_several_devices_take_part_in_a_comparison(tmp_path):
 @pytest.mark.parametrize(
     ("seconds", "waiting", "running", "said"),
     [
-        (600, 8, 0, "2 of 10 trained, about 40 min left"),
-        (600, 6, 2, "2 of 10 trained, about 23 min left"),  # 7 runs left of 200 s each, 3 done
-        (7200, 8, 0, "2 of 10 trained, about 8.0 h left"),
-        (1, 1, 0, "9 of 10 trained, about 1 min left"),
+        (600, 8, 0, "trained 2 of the 10 that were left, about 40 min to go"),
+        (600, 6, 2, "trained 2 of the 10 that were left, about 23 min to go"),  # 7 runs left of 200 s each, 3 done
+        (7200, 8, 0, "trained 2 of the 10 that were left, about 8.0 h to go"),
+        (1, 1, 0, "trained 9 of the 10 that were left, about 1 min to go"),
     ],
 )
 def test_the_time_that_is_left_is_guessed_from_the_runs_so_far(seconds, waiting, running, said):

@@ -4,6 +4,7 @@ import csv
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -25,7 +26,17 @@ def short_rounds(monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 0.2)
 
 
-HEAD = "method,images_per_s,against_first,slowest,fastest\n"
+@pytest.fixture(autouse=True)
+def scratch(tmp_path_factory, monkeypatch):
+    """Where temporary files go, and are gone in the end."""
+    folder = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    # pymp is where this process talks to others, until it ends
+    assert [path.name for path in folder.iterdir() if not path.name.startswith("pymp-")] == []
+
+
+HEAD = "method,images_per_s,against_first,faster,slower\n"
 
 
 def rows(file):
@@ -40,16 +51,16 @@ def test_every_method_is_measured_once_also_one_that_learns_from_features(tmp_pa
     assert [row["method"] for row in rows(file)] == ["digits-sce", "digits-kdsnn"]
     assert speeds[0] == 1.0
     first, second = rows(file)
-    assert [first[key] for key in ("against_first", "slowest", "fastest")] == ["1.0", "1.0", "1.0"]
-    assert float(second["slowest"]) <= float(second["against_first"]) <= float(second["fastest"])
+    assert [first[key] for key in ("against_first", "faster", "slower")] == ["1.0", "0", "0"]
+    assert int(second["faster"]) + int(second["slower"]) == ROUNDS
+    assert (float(second["against_first"]) > 1) == (int(second["faster"]) > ROUNDS / 2)
     assert relative_speeds(configs, file) == speeds
     assert capfd.readouterr().out == ""
-    assert [path.name for path in tmp_path.iterdir()] == ["comparison"], "nothing is left of the measurement"
 
 
 def test_a_method_that_comes_later_is_measured_beside_the_first_and_the_others_keep_their_speeds(tmp_path, capfd):
     file = tmp_path / "speeds.csv"
-    file.write_text(HEAD + "digits-sce,1.0,1.0,1.0,1.0\ndigits-twce,3.0,3.0,2.0,4.0\n")
+    file.write_text(HEAD + "digits-sce,1.0,1.0,0,0\ndigits-twce,3.0,3.0,7,0\n")
     configs = [quick(f"digits-{name}") for name in ("sce", "twce", "rate")]
     speeds = relative_speeds(configs, file)
     assert "each of 2 methods" in capfd.readouterr().out
@@ -59,18 +70,13 @@ def test_a_method_that_comes_later_is_measured_beside_the_first_and_the_others_k
 
 def test_one_that_was_now_faster_and_now_slower_is_as_fast(tmp_path):
     file = tmp_path / "speeds.csv"
-    lines = [
-        "digits-sce,9,1,1,1",
-        "digits-twce,9,1.2,0.99,1.3",
-        "digits-rate,9,1.2,1.01,1.3",
-        "digits-skd,9,0.9,0.8,0.98",
-    ]
+    lines = ["digits-sce,9,1,0,0", "digits-twce,9,1.2,5,2", "digits-rate,9,1.2,6,1", "digits-skd,9,0.9,0,7"]
     file.write_text(HEAD + "\n".join(lines))
     configs = [quick(f"digits-{name}") for name in ("sce", "twce", "rate", "skd")]
     assert relative_speeds(configs, file) == [1, 1, 1.2, 0.9]
 
 
-def test_a_published_file_without_the_extremes_keeps_its_ratios():
+def test_a_published_file_without_counts_keeps_its_ratios():
     """A study of the docs goes on with the speeds that it was published with."""
     file = Path(__file__).parents[2] / "docs/studies/rules_cifar10_equal_time/speeds.csv"
     published = rows(file)
@@ -86,22 +92,45 @@ def test_a_network_that_runs_four_times_as_long_is_slower(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["method,images_per_s\na,1\n", HEAD + "a,1,fast,1,1\n", HEAD + "a,1,1,0,1\n", HEAD + "a,1,1\n"]
+    "text",
+    [
+        "method,images_per_s\na,1\n",
+        HEAD + "a,1,fast,1,1\n",
+        HEAD + "a,1,0,1,1\n",
+        HEAD + "a,1,1,x,1\n",
+        HEAD + "a,1,1\n",
+    ],
 )
 def test_a_damaged_file_is_named(text, tmp_path):
     file = tmp_path / "speeds.csv"
     file.write_text(text)
     with pytest.raises(ValueError, match="holds no speeds of methods: delete it, and they are measured anew"):
-        relative_speeds([quick("digits-sce")], file)
+        relative_speeds([quick("digits-sce").model_copy(update={"recipe": "a"})], file)
 
 
 def test_a_round_has_its_steps_and_its_seconds(tmp_path):
     plan = make_plan(quick("digits-sce", epochs=1_000_000))
-    few, long = StepClock(3, 0.0), StepClock(3, 0.5)
+    few, long = StepClock(1, 0.0), StepClock(1, 0.5)
     for clock in (few, long):
         fit(make_trainer(plan, tmp_path, [clock]), DistillationModule(plan))
-    assert few.images == 3 * plan.config.data.batch_size
+    assert few.images == plan.config.data.batch_size, "one behind the first, in the middle of an epoch of four"
     assert 0.5 <= long.seconds < 5
+
+
+def test_a_step_that_sums_up_gradients_is_timed_whole(tmp_path):
+    trainer = TrainerConfig(accelerator="cpu", progress=False, accumulate=2)
+    plan, clock = make_plan(quick("digits-sce", epochs=1_000_000, trainer=trainer)), StepClock(2, 0.0)
+    fit(make_trainer(plan, tmp_path, [clock]), DistillationModule(plan))
+    assert clock.images == 5 * plan.config.data.batch_size, "three steps of two batches, but for the first batch"
+
+
+def test_the_speeds_of_a_folder_are_against_one_first_method(tmp_path):
+    file = tmp_path / "speeds.csv"
+    file.write_text(HEAD + "digits-sce,9,1,0,0\ndigits-rate,18,2,7,0\n")
+    with pytest.raises(
+        ValueError, match="holds speeds against digits-sce: another first method, digits-rate, needs another --out"
+    ):
+        relative_speeds([quick("digits-rate"), quick("digits-twce")], file)
 
 
 def test_what_cannot_be_measured_says_why(tmp_path):

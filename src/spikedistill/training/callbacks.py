@@ -203,20 +203,19 @@ class Speedometer(L.Callback):
 
 
 class StepClock(Speedometer):
-    """A speedometer that ends training after so many steps at least and so many seconds; it waits for a GPU to end each step."""
+    """A speedometer that ends training after so many steps behind the first and so many seconds; it waits for a GPU at each."""
 
     def __init__(self, steps: int, seconds: float) -> None:
         super().__init__()
-        self.left, self.enough = steps, seconds
+        self.steps, self.enough = steps, seconds
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
-        self.left -= self.last is not None
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        trainer.should_stop = self.left <= 0 and self.seconds >= self.enough
+        trainer.should_stop = trainer.global_step > self.steps and self.seconds >= self.enough
 
 
 class ProgressBar(TQDMProgressBar):

@@ -40,7 +40,8 @@ def compare(
         seeds: the seeds that every method is trained with.
         out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them records.jsonl, leaderboard.csv,
             runs.csv and timesteps.csv, where methods were trained at several T regret.csv, where some rank timesteps
-            chosen.csv, the page report.html, and for papers leaderboard.tex and the figures of all these as PDF and SVG.
+            chosen.csv, the page report.html, and for papers leaderboard.tex and
+            the figures of `spikedistill.report.write_paper_files`.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, and the objective that it had there. Runs that this leaves as they are there are not trained again. How
             fast each trains is measured before, in turn, and kept in speeds.csv; see `relative_speeds`.

@@ -99,9 +99,8 @@ def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
     """A guess after so many seconds, as if all runs took equally long, and those that are running were halfway."""
     done, left = runs - waiting - running / 2, waiting + running / 2
     minutes = seconds / done * left / 60
-    return f"{runs - waiting - running} of {runs} trained, about " + (
-        f"{minutes / 60:.1f} h left" if minutes > 90 else f"{max(1, round(minutes))} min left"
-    )
+    about = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(1, round(minutes))} min"
+    return f"trained {runs - waiting - running} of the {runs} that were left, about {about} to go"
 
 
 def _train(config: Config, place: int, jobs: int) -> None:

@@ -25,23 +25,27 @@ def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
     """Images per second of every configuration over those of the first; 1 where they cannot be told apart.
 
     All are measured in turn, round after round, because a machine is not equally fast all the time: a method is compared with the
-    first within each round, and the median of the rounds counts. One that was now faster and now slower than the first is
-    taken to be as fast. What has been measured is kept: a comparison that goes on has the speeds that it began with.
+    first within each round, and the median of the rounds counts. One that was faster than the first in two rounds or more, and
+    slower in two or more, is taken to be as fast. What has been measured is kept: a comparison that goes on has the speeds that it
+    began with.
 
     Args:
         configs: one per method.
-        file: where they are kept, a CSV file with the columns method, images_per_s (the median), and against_first (the median over
-            the rounds), slowest and fastest (its extremes).
+        file: where they are kept, a CSV file with the columns method, images_per_s and against_first, the medians, and faster and
+            slower, in how many rounds it was so.
 
     Raises:
-        ValueError: for settings that do not fit each other, or a damaged file.
+        ValueError: for settings that do not fit each other, or a file that is damaged or was measured against another first method.
         FileNotFoundError: where the data set is missing.
-        RuntimeError: where the process that measures ends before it has.
+        RuntimeError: where a method cannot be trained, or the process that measures is ended.
     """
-    rows = _kept(file)
+    rows, first = _kept(file), configs[0]
+    if rows and first.recipe != (against := next(iter(rows))):
+        raise ValueError(
+            f"{file} holds speeds against {against}: another first method, {first.recipe}, needs another --out"
+        )
     missing = [config for config in configs if config.recipe not in rows]
     if missing:
-        first = configs[0]
         rounds = images_per_s([first, *(config for config in missing if config is not first)])
         for config in missing:
             ratios = [speeds[config.recipe] / speeds[first.recipe] for speeds in rounds]
@@ -49,8 +53,8 @@ def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
                 "method": config.recipe,
                 "images_per_s": round(median(speeds[config.recipe] for speeds in rounds), 1),
                 "against_first": round(median(ratios), 4),
-                "slowest": round(min(ratios), 4),
-                "fastest": round(max(ratios), 4),
+                "faster": sum(ratio > 1 for ratio in ratios),
+                "slower": sum(ratio < 1 for ratio in ratios),
             }
         write_rows(file, [*rows.values()])
     return [_told(rows[config.recipe]) for config in configs]
@@ -58,11 +62,11 @@ def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
 
 def _told(row: dict[str, Any]) -> float:
     """The ratio of a row, 1 where its rounds are on either side of that."""
-    return 1.0 if float(row["slowest"]) <= 1 <= float(row["fastest"]) else float(row["against_first"])
+    return 1.0 if min(int(row["faster"]), int(row["slower"])) > 1 else float(row["against_first"])
 
 
 def _kept(file: Path) -> dict[str, dict[str, Any]]:
-    """The rows of the file by method; files of before there were extremes keep to their ratios.
+    """The rows of the file by method; where it does not say in how many rounds, they keep to their ratios.
 
     Raises:
         ValueError: naming the file where it is damaged.
@@ -71,10 +75,11 @@ def _kept(file: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         rows = {
-            row["method"]: {"slowest": row["against_first"], "fastest": row["against_first"], **row}
-            for row in csv.DictReader(file.read_text().splitlines())
+            row["method"]: {"faster": 0, "slower": 0, **row} for row in csv.DictReader(file.read_text().splitlines())
         }
-        if all(float(row[key]) > 0 for row in rows.values() for key in ("against_first", "slowest", "fastest")):
+        if all(
+            float(row["against_first"]) > 0 and int(row["faster"]) + int(row["slower"]) >= 0 for row in rows.values()
+        ):
             return rows
     except (KeyError, TypeError, ValueError):
         pass
@@ -84,25 +89,29 @@ def _kept(file: Path) -> dict[str, dict[str, Any]]:
 def images_per_s(configs: Sequence[Config]) -> list[dict[str, float]]:
     """Images per second of training on one device, by recipe, in each of some rounds of a few seconds each.
 
-    Every round has a process of its own, which takes with it the memory that it kept.
+    Every round has a process of its own, which takes with it the memory that it kept, and begins with another method.
 
     Raises:
         ValueError: for settings that do not fit each other.
         FileNotFoundError: where the data set is missing.
-        RuntimeError: where such a process ends before it has measured.
+        RuntimeError: where a method cannot be trained, or such a process is ended before it has measured.
     """
     rounds = []
-    for number in range(1, ROUNDS + 1):
-        print(f"measuring how fast each of {len(configs)} methods trains, round {number} of {ROUNDS}", flush=True)
-        rounds.append(_round_in_process(configs))
+    with tempfile.TemporaryDirectory() as scratch:
+        for number in range(ROUNDS):
+            print(
+                f"measuring how fast each of {len(configs)} methods trains, round {number + 1} of {ROUNDS}", flush=True
+            )
+            begin = number % len(configs)
+            rounds.append(_round_in_process([*configs[begin:], *configs[:begin]], Path(scratch)))
     return rounds
 
 
 @sigterm_interrupts()
-def _round_in_process(configs: Sequence[Config]) -> dict[str, float]:
+def _round_in_process(configs: Sequence[Config], scratch: Path) -> dict[str, float]:
     processes = fresh_processes()
     ours, theirs = processes.Pipe(duplex=False)
-    process = processes.Process(target=_round, args=(configs, STEPS, SECONDS, theirs), daemon=True)
+    process = processes.Process(target=_round, args=(configs, STEPS, SECONDS, scratch, theirs), daemon=True)
     process.start()
     theirs.close()  # so that the end of the process is the end of the pipe
     try:
@@ -110,23 +119,29 @@ def _round_in_process(configs: Sequence[Config]) -> dict[str, float]:
     except EOFError:
         process.join()
         raise RuntimeError(f"measuring how fast methods train ended with exit code {process.exitcode}") from None
-    finally:
+    except BaseException:
         process.terminate()
+        raise
+    finally:
         process.join()
     if isinstance(found, Exception):
         raise found
     return found
 
 
-def _round(configs: Sequence[Config], steps: int, seconds: float, to: Connection) -> None:
+def _round(configs: Sequence[Config], steps: int, seconds: float, scratch: Path, to: Connection) -> None:
     """Send the images per second of each, by recipe, or the error that one meets."""
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            to.send({config.recipe: _images_per_s(config, steps, seconds, Path(scratch)) for config in configs})
-    except (ValueError, OSError) as error:
-        to.send(error)
-    except KeyboardInterrupt:
-        pass  # at a terminal the process that waits got it too
+    speeds = {}
+    for config in configs:
+        try:
+            speeds[config.recipe] = _images_per_s(config, steps, seconds, scratch)
+        except (ValueError, OSError) as error:
+            return to.send(error)
+        except Exception as error:
+            return to.send(RuntimeError(f"{config.recipe} does not train: {error}"))
+        except KeyboardInterrupt:
+            return None  # at a terminal the process that waits got it too
+    return to.send(speeds)
 
 
 def _images_per_s(config: Config, steps: int, seconds: float, scratch: Path) -> float:

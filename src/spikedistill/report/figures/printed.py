@@ -1,6 +1,8 @@
 """The figures of a comparison as papers print them, one column wide: drawn by matplotlib, from the rows that its pages show."""
 
 import io
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -46,7 +48,7 @@ def print_figure(name: str, rows: Sequence[Row], file_format: Format) -> bytes:
 
 
 def _accuracy(rows: Sequence[Row]) -> "Figure":
-    figure, (axes,) = _panels(1, 1, rows)
+    figure, (axes,) = _panels(1, 1, names := [_short(row["method"]) for row in rows])
     lines = []
     for place, row in enumerate(rows):
         K = _numbers(row, "accuracy_")
@@ -56,13 +58,13 @@ def _accuracy(rows: Sequence[Row]) -> "Figure":
             low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
             axes.fill_between(K, low, high, color=_color(place), alpha=0.15, linewidth=0)
     axes.set(xlabel="k, timesteps", ylabel="test accuracy, %")
-    _legend(figure, lines, [_short(row["method"]) for row in rows])
+    _legend(figure, lines, names)
     return figure
 
 
 def _timesteps(rows: Sequence[Row]) -> "Figure":
-    shown = {key: title for key, title in _ALONE.items() if f"{key}_1" in rows[0]}
-    figure, panels = _panels(len(shown), 1, rows)
+    shown = {key: title for key, title in _ALONE.items() if any(math.isfinite(row[f"{key}_1"]) for row in rows)}
+    figure, panels = _panels(len(shown), 1, names := [_short(row["method"]) for row in rows])
     lines = []
     for axes, (key, title) in zip(panels, shown.items(), strict=True):
         for place, row in enumerate(rows):
@@ -70,12 +72,13 @@ def _timesteps(rows: Sequence[Row]) -> "Figure":
             lines.append(_curve(axes, place, K, [row[f"{key}_{k}"] for k in K]))
         axes.set(ylabel=title)
     panels[-1].set(xlabel="timestep k alone")
-    _legend(figure, lines[: len(rows)], [_short(row["method"]) for row in rows])
+    _legend(figure, lines[: len(rows)], names)
     return figure
 
 
 def _regret(rows: Sequence[Row]) -> "Figure":
-    figure, (axes,) = _panels(1, 1, rows)
+    names = [f"{_short(row['method'])} against {_short(row['specialists'])}" for row in rows]
+    figure, (axes,) = _panels(1, 1, names)
     axes.axhline(0, color="black", linewidth=0.5)
     bars, step = [], min(0.08, 0.4 / len(rows))  # side by side, so that intervals do not hide each other
     for place, row in enumerate(rows):
@@ -83,41 +86,46 @@ def _regret(rows: Sequence[Row]) -> "Figure":
         lost = [row[f"regret_{k}"] for k in K]
         ends = [[abs(row[f"regret_{k}_{end}"] - row[f"regret_{k}"]) for k in K] for end in ("low", "high")]
         shifted = [k + step * (place - (len(rows) - 1) / 2) for k in K]
-        bars.append(
-            axes.errorbar(shifted, lost, yerr=ends, color=f"C{place % 10}", **_marks(place), capsize=2, elinewidth=0.8)
-        )
-    axes.set(xlabel="k, timesteps", ylabel="points lost to the network trained at T = k")
-    _legend(figure, bars, [f"{_short(row['method'])} against {_short(row['specialists'])}" for row in rows])
+        style = _marks(place) | {"color": f"C{place % 10}", "capsize": 2, "elinewidth": 0.8}
+        bars.append(axes.errorbar(shifted, lost, yerr=ends, **style))
+    axes.set(xlabel="k, timesteps", ylabel="points lost to the network\ntrained at T = k")
+    _legend(figure, bars, names)
     return figure
 
 
 def _chosen(rows: Sequence[Row]) -> "Figure":
+    from matplotlib import colormaps
+
     methods, roles = list(dict.fromkeys(row["method"] for row in rows)), ("strongest", "weakest")
-    figure, panels = _panels(len(methods), 2, ())
+    T = max(k for row in rows for k in _numbers(row, "share_"))
+    names = {k: f"timestep {k}" for k in range(1, T + 1)}
+    colors = {k: colormaps["viridis_r"](k / T) for k in names}  # light to dark as time goes on
+    figure, panels = _panels(len(methods), 2, [*names.values()][: (T + 1) // 2])
+    parts: dict[int, Any] = {}
     for (method, role), axes in zip(((m, r) for m in methods for r in roles), panels, strict=True):
         epochs = [row for row in rows if (row["method"], row["role"]) == (method, role)]
-        bottom = [0.0] * len(epochs)
-        parts = []
-        for k in range(1, max(len(_numbers(row, "share_")) for row in epochs) + 1):
-            shares = [row.get(f"share_{k}", 0.0) for row in epochs]
-            parts.append(axes.bar([row["epoch"] for row in epochs], shares, width=1, bottom=bottom, color=f"C{k}"))
-            bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
+        edges = [row["epoch"] - 0.5 for row in epochs] + [epochs[-1]["epoch"] + 0.5]
+        K = sorted({k for row in epochs for k in _numbers(row, "share_")})
+        shares = [[row.get(f"share_{k}", 0.0) for row in [*epochs, epochs[-1]]] for k in K]
+        stack = axes.stackplot(edges, shares, colors=[colors[k] for k in K], step="post")
+        parts |= dict(zip(K, stack, strict=True))
         axes.set(ylim=(0, 1), title=role if method == methods[0] else "")
         axes.set(ylabel=_short(method, "\n") if role == roles[0] else "")
         axes.margins(x=0)
     for axes in panels[-2:]:
         axes.set(xlabel="epoch")
-    _legend(figure, parts, [f"timestep {k}" for k in range(1, len(parts) + 1)], ncols=2)
+    _legend(figure, [parts[k] for k in names], [*names.values()], ncols=2)
     return figure
 
 
-def _panels(rows: int, columns: int, named: Sequence[Row]) -> tuple["Figure", list["Axes"]]:
-    """A figure with room for a legend of a line per name, and its panels in reading order."""
+def _panels(rows: int, columns: int, named: Sequence[str]) -> tuple["Figure", list["Axes"]]:
+    """A figure with room for a legend of these names below each other, and its panels in reading order."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     height = 2.6 if rows == 1 else 0.6 + 1.5 * rows
-    figure = Figure(figsize=(WIDTH, height + 0.14 * len(named)), layout="constrained")
+    lines = sum(1 + _wrapped(name).count("\n") for name in named)
+    figure = Figure(figsize=(WIDTH, height + 0.16 * lines), layout="constrained")
     panels = [*figure.subplots(rows, columns, sharex=True, sharey=columns > 1, squeeze=False).flat]
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -140,13 +148,23 @@ def _color(place: int) -> str:
 
 
 def _legend(figure: "Figure", handles: Sequence[Any], names: Sequence[str], ncols: int = 1) -> None:
-    figure.legend(handles, names, loc="outside lower center", ncols=ncols, frameon=False)
+    labels = [_wrapped(name) for name in names]
+    figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False)
+
+
+def _wrapped(name: str) -> str:
+    """In lines that a column has room for, with the line of the legend before them."""
+    return textwrap.fill(name, 42)
 
 
 def _short(method: str, between: str = ", ") -> str:
     """Without the data set, which is the same for all, and of a variant what it changes: a column has little room."""
     name, *changes = method.split(",")
-    return between.join([name.partition("-")[2] or name, *(change.rpartition(".")[2] for change in changes)])
+    settings = [change.partition("=") for change in changes]
+    short = [key.rpartition(".")[2] + given + value for key, given, value in settings]
+    if len({key.rpartition(".")[2] for key, _, _ in settings}) < len(settings):  # two of one last name
+        short = changes
+    return between.join([name.partition("-")[2] or name, *short])
 
 
 def _numbers(row: Row, beginning: str) -> list[int]:
