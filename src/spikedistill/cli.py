@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from .config import Config
 
 # of the validation library, whose errors would otherwise end in a link; read when it is imported
@@ -243,9 +245,32 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
                 f"{row['area_difference']:+.2f} [{row['area_low']:+.2f}, {row['area_high']:+.2f}], {row['area_p']:.3f}"
             )
         table.add_row(row["method"].partition("-")[2], *shown, against)
-    Console().print(table)
+    Console().print(table, _costs(rows))
     print(f"leaderboard: {folder / 'leaderboard.csv'}")
     print(f"report: {folder / 'report.html'}")
+
+
+def _costs(rows: list[dict[str, Any]]) -> "Table":
+    """What each method took; a figure that was not measured is left out."""
+    from rich.table import Table
+
+    from .report.blocks import decimals, duration, measured
+
+    table = Table(title="what it took: medians over the runs, and spikes per neuron and timestep")
+    columns: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "epochs": ("epochs", str),
+        "training time": ("training_s", duration),
+        "images/s": ("images_per_s", decimals(0)),
+        "peak MiB": ("peak_mib", decimals(0)),
+        "firing rate": ("firing_rate", decimals(3)),
+    }
+    table.add_column("method")
+    for title in columns:
+        table.add_column(title, justify="right")
+    for row in rows:
+        cells = [write(row[key]) if measured(row, key) else "-" for key, write in columns.values()]
+        table.add_row(row["method"].partition("-")[2], *cells)
+    return table
 
 
 _GRADIENTS_HELP = """\

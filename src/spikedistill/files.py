@@ -1,11 +1,16 @@
-"""Files that are either the old one or the new one, never half of it."""
+"""Files that are either the old one or the new one, never half of it, in folders that one process at a time writes to."""
 
+import contextlib
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+LOCK = ".lock"
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -32,3 +37,24 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder, which is made where it is missing; it is free again however this ends.
+
+    Raises:
+        BlockingIOError: where another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise BlockingIOError(
+            f"another process is at work in {folder}: wait until it has ended, stop it, or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

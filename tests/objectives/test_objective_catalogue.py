@@ -10,6 +10,7 @@ import objectives_reference as reference
 import pytest
 import torch
 
+from spikedistill.evaluation import published_numbers
 from spikedistill.objectives import (
     create_objective,
     describe_objective,
@@ -158,11 +159,11 @@ def test_no_entry_is_a_copy_of_another():
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods" / "baselines.md"
-IDENTITIES = re.findall(
-    r"^\| `([\w-]+)`([^|]*)\| `([\w-]+)`([^|]*)\|$",
-    PAGE.read_text().split("## Which are one")[1].split("\n## ")[0],
-    re.MULTILINE,
+DECLARED, ON_LOGITS = (
+    PAGE.read_text().split("## Which are one")[1].split("\n## ")[0].split("On the gradient of the logits")
 )
+IDENTITIES = re.findall(r"^\| `([a-z][\w-]*)`([^|]*)\| `([a-z][\w-]*)`([^|]*)\|$", DECLARED, re.MULTILINE)
+ONE_ON_LOGITS = dict(re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \|$", ON_LOGITS, re.MULTILINE))
 
 
 def _settings(cell):
@@ -185,6 +186,16 @@ def test_what_the_page_declares_identical_is(one, its, other, others):
     torch.testing.assert_close(first[0].total, second[0].total, rtol=1e-9, atol=1e-12)
     for gradient, same in zip(first[1], second[1], strict=True):
         torch.testing.assert_close(gradient, same, rtol=1e-9, atol=1e-12)
+
+
+def test_on_logits_alone_those_are_one_that_the_page_declares_and_no_others():
+    gradients = {name: run(create_objective(name))[1].flatten() for name in list_objectives()}
+    for one in gradients:
+        for other in gradients:
+            if one < other:
+                declared = ONE_ON_LOGITS.get(one, one) == ONE_ON_LOGITS.get(other, other)
+                cosine = torch.cosine_similarity(gradients[one], gradients[other], dim=0)
+                assert (cosine > 1 - 1e-12) if declared else (cosine < 1 - 1e-4), (one, other)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -260,6 +271,22 @@ def test_an_entry_is_described_by_a_sentence_and_its_equation(name):
     first_line = describe_objective(name).splitlines()[0]
     assert first_line.endswith((".", ";", ":"))
     assert len(first_line) > 40
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_entry_says_what_is_published_of_it(name):
+    last_line = describe_objective(name).rstrip().splitlines()[-1].strip()
+    rows = published_numbers(objectives=[name])
+    if not rows:
+        assert last_line in ("Published: in no paper.", "Published: no number that we could check.")
+        return
+    said = {
+        f"Published: {row['accuracy']} on {row['dataset']}, {row['network']}, "
+        + (f"T={row['T']}" if row["T"] else "T unknown")
+        + (" (disputed)." if row["doubt"] else ".")
+        for row in rows
+    }
+    assert last_line in said
 
 
 SOFTENED = ["skd", "prefix-kd", "sce-twkl", "twce-skl", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"]

@@ -14,9 +14,8 @@ from spikedistill.config import Config
 from spikedistill.evaluation.comparison import chosen_timesteps, every_run, every_timestep, leaderboard
 from spikedistill.evaluation.records import RunRecord
 from spikedistill.files import write_rows
-from spikedistill.report import figures, write_comparison, write_paper_files
+from spikedistill.report import figures, latex, write_comparison, write_paper_files
 from spikedistill.report.comparison import verdict
-from spikedistill.report.paper import latex_table
 
 NASTY = "tiny-a<b>&_c%{x}$#^~\\,seed=1"
 
@@ -283,8 +282,63 @@ def test_what_was_not_measured_is_a_gap(comparison, tmp_path, read_page):
     write_comparison(tmp_path, [found | unknown for found in rows], {}, [])
     page = read_page(tmp_path / "report.html")
     gaps = dict.fromkeys(unknown)
-    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 2, "timesteps": 3, "epochs": 6, **gaps}
+    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 2, "timesteps": 3, "epochs": 6, "training_s": 3723.0, **gaps}
     assert "nan" not in page.text
+
+
+def test_records_without_training_times_have_no_column_of_them(comparison, tmp_path, read_page):
+    _, rows, _ = comparison
+    write_comparison(tmp_path, [{k: v for k, v in found.items() if k != "training_s"} for found in rows], {}, [])
+    page = read_page(tmp_path / "report.html")
+    assert "training_s" not in page.tables["cost"]["tiny-twsd"]
+    assert "Training time" not in page.text
+
+
+PUBLISHED = [
+    {"ours": "tiny-sce", "ours_accuracy": 81.234, "accuracy": "76.30", "network": "VGG_9", "T": "4"}
+    | {"protocol": "mean of 3", "augmentation": "crop", "source": "Doe (2025), Tab. 1", "doubt": "best test epoch"},
+    {"ours": "tiny-s2w", "ours_accuracy": 82.0, "accuracy": "78.2", "network": "VGG-9", "T": ""}
+    | {"protocol": "not stated", "augmentation": "none", "source": "Doe (2025), Tab. 2", "doubt": ""},
+]
+
+
+def test_what_papers_report_stands_beside_ours_with_its_doubts(comparison, tmp_path, read_page):
+    folder, rows, _ = comparison
+    assert "published" not in read_page(folder / "report.html").sections, "nothing is published on this data set"
+    assert not (folder / "published.tex").exists()
+    write_comparison(tmp_path, rows, {}, [], published=PUBLISHED)
+    page = read_page(tmp_path / "report.html")
+    assert "published" in page.sections
+    assert page.tables["published"]["tiny-sce"]["ours_accuracy"] == 81.234
+    assert "76.30 †" in page.text
+    assert "best test epoch" in page.text
+    assert "78.2 †" not in page.text
+    write_paper_files(tmp_path, rows, published=PUBLISHED)
+    assert (tmp_path / "published.tex").read_text().splitlines()[2:6] == [
+        r"Method & Here & Published & Its network & Its $T$ & Source \\",
+        r"\midrule",
+        r"tiny-sce & $81.23$ & $76.30^\dagger$ & VGG\_9 & 4 & Doe (2025), Tab. 1 \\",
+        r"tiny-s2w & $82.00$ & $78.2$ & VGG-9 & -- & Doe (2025), Tab. 2 \\",
+    ]
+
+
+def test_cost_timesteps_and_regret_are_tables_for_latex_too(comparison):
+    folder, rows, _ = comparison
+    steps = [{"method": row["method"], "accuracy_1": 80.0, "confidence_1": math.nan, "entropy_1": 0.25} for row in rows]
+    lost = [
+        {"method": "tiny-twsd", "specialists": "tiny-sce", "regret_2": 1.0, "regret_2_low": -0.5, "regret_2_high": 2.0},
+        {"method": "tiny-s2w", "specialists": "tiny-sce", "regret_3": 1.0, "regret_3_low": -0.5, "regret_3_high": 2.0},
+    ]
+    write_paper_files(folder, rows, steps, lost)
+    tables = {name: (folder / f"{name}.tex").read_text().splitlines() for name in ("cost", "timesteps", "regret")}
+    firing = f"{rows[1]['firing_rate']:.3f}"
+    assert tables["cost"][2] == r"Method & T & Epochs & Training time & Images/s & Memory, MiB & Firing rate \\"
+    assert tables["cost"][5] == rf"tiny-twsd & 3 & 6 & 1:02:03 & 1234 & 321 & {firing} \\"
+    assert tables["timesteps"][2] == r"Method & Accuracy, \%, $k=1$ & Entropy, nats, $k=1$ \\", "none was confident"
+    assert tables["timesteps"][4] == r"tiny-sce & 80.00 & 0.250 \\"
+    assert tables["regret"][4] == r"tiny-twsd against tiny-sce & $+1.00$ [$-0.50$, $+2.00$] & -- \\"
+    write_paper_files(folder, rows)
+    assert not (folder / "regret.tex").exists(), "of an earlier comparison"
 
 
 def row(method, area, difference=None, p=None):
@@ -347,7 +401,7 @@ def test_a_p_below_what_the_resamples_resolve_is_written_as_such():
         {"method": "b", "seeds": 1, "accuracy_1": 95.0, "area": 95.0} | difference | {"area_p": 0.002},
         {"method": "c", "seeds": 1, "accuracy_1": 95.0, "area": 95.0} | difference | {"area_p": 0.0126},
     ]
-    table = latex_table(rows)
+    table = latex.leaderboard(rows)
     # none of 2000 resamples, both sides: below 2/2000, and twice that for two comparisons
     assert r"b & $95.00$ & $95.00$ & $+5.00$ [$+4.00$, $+6.00$] & $0.002$ \\" in table
     assert r"[$+4.00$, $+6.00$] & $0.013$ \\" in table

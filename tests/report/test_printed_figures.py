@@ -122,15 +122,12 @@ def test_one_seed_has_no_band():
     assert bands == [2, 0]
 
 
-def test_a_folder_has_the_figures_of_its_rows_and_no_others(tmp_path):
+def test_a_folder_has_the_tables_and_figures_of_its_rows_and_no_others(tmp_path):
+    def files(tables, figures):
+        return {*(f"{name}.tex" for name in tables), *(f"{name}.{end}" for name in figures for end in FORMATS)}
+
     write_paper_files(tmp_path, LEADERBOARD, TIMESTEPS, REGRETS, CHOSEN)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "leaderboard.tex",
-        *(f"{n}.{f}" for n in FIGURES for f in FORMATS),
-    }
+    tables = ["leaderboard", "cost", "timesteps", "regret"]
+    assert {path.name for path in tmp_path.iterdir()} == files(tables, FIGURES)
     write_paper_files(tmp_path, LEADERBOARD, TIMESTEPS)
-    left = ("accuracy", "timesteps")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "leaderboard.tex",
-        *(f"{n}.{f}" for n in left for f in FORMATS),
-    }
+    assert {path.name for path in tmp_path.iterdir()} == files(tables[:3], ("accuracy", "timesteps"))

@@ -1,6 +1,7 @@
 """Where the gradient rules must coincide, and that no run leaves anything behind for the next."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,11 @@ def test_one_timestep_is_bptt_under_every_rule(name, kind):
 def test_rate_with_a_segment_per_timestep_is_sltt(name, rule, kind):
     assert RULES[rule] == ("rate", (1,) * T)
     assert_same_run(one_run(name, "rate", T, kind, T), one_run(name, "sltt", 1, kind, T), 1e-10)
+
+
+def test_the_page_declares_it():
+    page = Path(__file__).parents[2] / "docs" / "methods" / "baselines.md"
+    assert "| `--gradient rate` with `--segments` T | `--gradient sltt` |\n" in page.read_text()
 
 
 class WithMeanLogits(nn.Module):

@@ -81,6 +81,17 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
     assert float(rows[1]["area_difference"]) == pytest.approx(float(rows[1]["area"]) - float(rows[0]["area"]))
 
 
+def test_two_comparisons_in_one_folder_are_refused(tmp_path, capsys):
+    stay = "import sys, pathlib, spikedistill.files as files\n"
+    stay += "with files.alone_in(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", stay, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        assert compare(tmp_path, "digits-sce", "digits-twce") == 2
+    assert f"another process is at work in {tmp_path}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_a_comparison_of_one_is_refused(tmp_path, capsys):
     assert compare(tmp_path / "out", "digits-sce") == 2
     assert "two or more different recipes" in capsys.readouterr().err
@@ -235,7 +246,7 @@ def test_with_its_records_a_comparison_needs_no_run_again(tmp_path, capfd):
 def without_cost(folder):
     """The leaderboard but for what training took, which no run has twice."""
     rows = csv.DictReader((folder / "leaderboard.csv").read_text().splitlines())
-    return [{k: v for k, v in row.items() if k not in ("images_per_s", "peak_mib")} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("training_s", "images_per_s", "peak_mib")} for row in rows]
 
 
 def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path, capsys):

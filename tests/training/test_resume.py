@@ -79,6 +79,25 @@ def kill_after(seconds: float, settings: Config) -> bool:
     return alive
 
 
+def test_a_run_folder_is_one_process_s_at_a_time_and_free_when_that_is_killed(uninterrupted, tmp_path):
+    settings, run = config(tmp_path), RunFolder(tmp_path)
+    process = PROCESSES.Process(target=begin, args=(settings,))
+    process.start()
+    while not run.checkpoint.is_file():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(BlockingIOError, match=f"another process is at work in {tmp_path}: wait until it has ended"):
+        train(settings)
+    with pytest.raises(BlockingIOError, match="another process"):
+        train(settings.model_copy(update={"resume": "never", "overwrite": True}))
+    assert run.checkpoint.is_file(), "what the other process has is not deleted"
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not run.is_complete
+    assert not kill_after(600, settings)
+    assert outcome(tmp_path) == uninterrupted
+
+
 def test_twenty_kills_at_random_moments_change_nothing(uninterrupted, tmp_path):
     start = time.monotonic()
     assert not kill_after(600, config(tmp_path / "timed"))
@@ -129,7 +148,7 @@ def test_a_run_in_pieces_has_the_speed_and_memory_of_all_of_them():
     first, second = Speedometer(), Speedometer()
     first.images, first.seconds, first.peak_mib = 100, 2.0, 1e6
     second.load_state_dict(first.state_dict())
-    assert second.cost() == {"images_per_s": 50.0, "peak_mib": 1e6}
+    assert second.cost() == {"training_s": 2.0, "images_per_s": 50.0, "peak_mib": 1e6}
 
 
 def test_a_comparison_that_is_asked_to_stop_takes_its_runs_along(tmp_path):
@@ -159,6 +178,43 @@ def test_a_comparison_that_is_asked_to_stop_takes_its_runs_along(tmp_path):
     rows = [run.metrics.read_text() for run in runs]
     time.sleep(1)
     assert [run.metrics.read_text() for run in runs] == rows, "nothing trains on"
+
+
+def test_a_comparison_that_is_killed_twice_ends_as_if_nothing_had_happened(tmp_path):
+    arguments = [
+        "compare",
+        "--recipes",
+        "digits-sce",
+        "digits-twce",
+        "--seeds",
+        "0",
+        "--epochs",
+        "3",
+        "--timesteps",
+        "2",
+    ]
+    arguments += ["--data.train-samples", "240", "--model.width", "0.25", "--trainer.accelerator", "cpu"]
+    arguments += ["--trainer.checkpoint-seconds", "0", "--trainer.no-progress", "--out"]
+    command = [sys.executable, "-m", "spikedistill", *arguments]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
+    for name in ("sce", "twce"):  # the first time in the first run, then in the second
+        run = RunFolder(tmp_path / "killed" / f"digits-{name}" / "seed0")
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        while not run.checkpoint.exists():
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not run.is_complete
+    last = subprocess.run([*command, str(tmp_path / "killed")], check=True, stdout=subprocess.PIPE, text=True)
+    assert "run 1 of 2" not in last.stdout, "what is finished is not trained again"
+    assert "run 2 of 2" in last.stdout
+    runs = [Path(f"digits-{name}") / "seed0" for name in ("sce", "twce")]
+    for file in ("model.safetensors", "metrics.csv", "logits.safetensors"):
+        assert [(tmp_path / "killed" / run / file).read_bytes() for run in runs] == [
+            (tmp_path / "whole" / run / file).read_bytes() for run in runs
+        ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

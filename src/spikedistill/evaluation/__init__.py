@@ -7,6 +7,7 @@ from .evaluate import collect_logits, evaluate
 from .exits import POLICIES, ExitCurve, ExitPoint, calibrate_threshold, exit_curve, exit_times
 from .gradients import GradientRule, compare_gradients, gradient_microscope, gradient_rules
 from .operations import LayerOperations, NeuronOperations, OperationCounts, count_operations
+from .published import published_numbers
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
@@ -37,6 +38,7 @@ __all__ = [
     "fit_temperature",
     "gradient_microscope",
     "gradient_rules",
+    "published_numbers",
     "record",
     "timestep_metrics",
     "timestep_reliability",

@@ -86,9 +86,9 @@ def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
 
     Returns:
         Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, timesteps, epochs, images_per_s, peak_mib, firing_rate}`,
-        k = 1..K; accuracies and area (their mean over k) in percent. Those that a run taught also have `teacher_agreement` and
-        `teacher_agreement_where_wrong`, in percent. All but the baseline have `area_` and `accuracy_K_` with `difference`, `low`,
-        `high` (in points) and the Holm-corrected `p`.
+        k = 1..K; accuracies and area (their mean over k) in percent. Those whose training time was measured have `training_s`, in
+        seconds, those that a run taught `teacher_agreement` and `teacher_agreement_where_wrong`, in percent. All but the baseline
+        have `area_` and `accuracy_K_` with `difference`, `low`, `high` (in points) and the Holm-corrected `p`.
 
     Raises:
         ValueError: as `right_answers`.
@@ -184,6 +184,8 @@ def _row(method: str, right: Array, records: Sequence[RunRecord]) -> dict[str, A
         row |= {f"accuracy_{k + 1}": float(accuracy[:, k].mean()), f"accuracy_{k + 1}_std": float(spread[k])}
     row |= {"area": float(area.mean()), "area_std": float(area.std(ddof=1)) if len(area) > 1 else 0.0}
     row |= {"timesteps": records[0].config.timesteps, "epochs": records[0].config.epochs}
+    if all("training_s" in record.cost for record in records):  # records of earlier versions have speeds alone
+        row["training_s"] = float(np.median([record.cost["training_s"] for record in records]))
     for key in ("images_per_s", "peak_mib"):
         row[key] = float(np.median([record.cost.get(key, np.nan) for record in records]))
     layers = [np.mean(layer["rates"]) for record in records for layer in record.results.get("firing_rates", [])]

@@ -14,7 +14,10 @@ from .registry import register_objective
 
 @register_objective
 def sce() -> Objective:
-    """Cross-entropy of the mean logits, the usual way to train: CE(mean_t z_t, y)."""
+    """Cross-entropy of the mean logits, the usual way to train: CE(mean_t z_t, y).
+
+    Published: 76.33 on CIFAR-100, MS-ResNet-18, T=4 (disputed).
+    """
     return Objective("sce", [Term("sce", 1.0, task.sce)])
 
 
@@ -23,13 +26,17 @@ def twce() -> Objective:
     """Cross-entropy of every timestep: mean_t CE(z_t, y).
 
     Deng et al.: Temporal Efficient Training (ICLR 2022), without its regulariser; the task loss of TWKD and TSER.
+    Published: 78.58 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     return Objective("twce", [Term("twce", 1.0, task.twce)])
 
 
 @register_objective
 def prefix() -> Objective:
-    """Cross-entropy of what deployment at k timesteps scores, for every k: mean_k CE(mean(z_1..z_k), y)."""
+    """Cross-entropy of what deployment at k timesteps scores, for every k: mean_k CE(mean(z_1..z_k), y).
+
+    Published: in no paper.
+    """
     return Objective("prefix", [Term("prefix_ce", 1.0, task.prefix_ce)])
 
 
@@ -38,6 +45,7 @@ def label_smoothing(epsilon: float = 0.1) -> Objective:
     """Cross-entropy of the mean logits against smoothed labels: CE(mean_t z_t, (1-epsilon) y + epsilon/C).
 
     A control for methods that soften predictions. Szegedy et al.: Rethinking the Inception Architecture (CVPR 2016).
+    Published: no number that we could check.
     """
     return Objective("label-smoothing", [Term("sce", 1.0, task.sce, {"label_smoothing": epsilon})])
 
@@ -47,6 +55,7 @@ def entropy_regularisation(gamma: float = 0.1) -> Objective:
     """Cross-entropy of the mean logits with every timestep's entropy rewarded: CE(mean_t z_t, y) - gamma mean_t H(z_t).
 
     A control for methods that soften predictions. Pereyra et al.: Penalizing Confident Output Distributions (2017).
+    Published: no number that we could check.
     """
     return Objective("entropy-regularisation", [Term("sce", 1.0, task.sce), Term("entropy", -gamma, task.entropy)])
 
@@ -59,6 +68,7 @@ def skd(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     """Standard logit distillation, of the mean logits: CE(mean_t z_t, y) + alpha KD(mean_t z_t <- A).
 
     Hinton et al.: Distilling the Knowledge in a Neural Network (2015); the baseline of TWKD.
+    Published: 78.32 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     soft = Term("logit_kd", alpha, distillation.logit_kd, {"temperature": temperature})
     return Objective("skd", [Term("sce", 1.0, task.sce), soft])
@@ -69,6 +79,7 @@ def prefix_kd(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     """Distillation of what deployment at k timesteps predicts: mean_k [CE(m_k, y) + alpha KD(m_k <- A)].
 
     m_k = mean(z_1..z_k), for every k = 1..S.
+    Published: in no paper.
     """
     soft = Term("prefix_kd", alpha, distillation.prefix_kd, {"temperature": temperature})
     return Objective("prefix-kd", [Term("prefix_ce", 1.0, task.prefix_ce), soft])
@@ -79,6 +90,7 @@ def sce_twkl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     """Cross-entropy of the mean logits, distillation of every timestep: CE(mean_t z_t, y) + alpha mean_t KD(z_t <- A).
 
     Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation with the soft term alone decoupled over time.
+    Published: 78.60 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
     return Objective("sce-twkl", [Term("sce", 1.0, task.sce), soft])
@@ -89,6 +101,7 @@ def twce_skl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     """Cross-entropy of every timestep, distillation of the mean logits: mean_t CE(z_t, y) + alpha KD(mean_t z_t <- A).
 
     Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation with the hard term alone decoupled over time.
+    Published: 78.74 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     soft = Term("logit_kd", alpha, distillation.logit_kd, {"temperature": temperature})
     return Objective("twce-skl", [Term("twce", 1.0, task.twce), soft])
@@ -99,6 +112,7 @@ def twce_twkl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     """Cross-entropy and distillation of every timestep: mean_t [CE(z_t, y) + alpha KD(z_t <- A)].
 
     Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation without self-distillation.
+    Published: 79.05 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
     return Objective("twce-twkl", [Term("twce", 1.0, task.twce), soft])
@@ -110,6 +124,7 @@ def twce_twsd(beta: float = 0.5, temperature: float = 3.0, teacher: str = "ensem
 
     q is the mean of all timesteps ("ensemble") or of those that are right ("correct", "correct_masked").
     Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation without a trained network.
+    Published: 78.94 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     self_distillation = Term("twsd", beta, distillation.twsd, {"temperature": temperature, "teacher": teacher})
     return Objective("twce-twsd", [Term("twce", 1.0, task.twce), self_distillation])
@@ -121,6 +136,7 @@ def twkd(alpha: float = 0.2, beta: float = 0.5, temperature: float = 3.0, teache
 
     mean_t [CE(z_t, y) + alpha KD(z_t <- A) + beta KD(z_t <- q)], q as in twce-twsd; the released ImageNet code has temperature 1.
     Yu et al.: Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks (ICML 2025).
+    Published: 79.10 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
     self_distillation = Term("twsd", beta, distillation.twsd, {"temperature": temperature, "teacher": teacher})
@@ -133,6 +149,7 @@ def tser_unofficial(alpha: float = 0.5, gamma: float = 0.1, temperature: float =
 
     mean_t [(1-alpha) CE(z_t, y) + alpha KD(z_t <- A) - gamma H(z_t)].
     Yu et al.: Temporal Separation with Entropy Regularization for Knowledge Distillation in SNNs (CVPR 2025).
+    Published: 78.30 on CIFAR-100, ResNet-18, T unknown (disputed).
     """
     check_share("alpha", alpha)
     hard, reward = Term("twce", 1 - alpha, task.twce), Term("entropy", -gamma, task.entropy)
@@ -155,6 +172,7 @@ def s2w(
     """The strongest timestep of the batch teaches the weakest: CE(mean_t z_t, y) + weight KL(weak <- strong), no tau².
 
     Ding et al.: Synergy Between the Strong and the Weak (NeurIPS 2025); `strong2weak` explains variants and measures.
+    Published: 78.25 on CIFAR-100, MS-ResNet-18, T=4 (disputed).
     """
     options = {"variant": variant, "measure": measure, "divergence": divergence, "teacher_grad": teacher_grad}
     pair = Term("strong2weak", weight, strong_weak.strong2weak, {"temperature": temperature, **options})
@@ -173,6 +191,7 @@ def w2s(
     """The weakest timestep of the batch teaches the strongest: CE(mean_t z_t, y) + weight KL(strong <- weak), no tau².
 
     Ding et al.: Synergy Between the Strong and the Weak (NeurIPS 2025); `strong2weak` explains variants and measures.
+    Published: 77.98 on CIFAR-100, MS-ResNet-18, T=4 (disputed).
     """
     options = {"variant": variant, "measure": measure, "divergence": divergence, "teacher_grad": teacher_grad}
     pair = Term("weak2strong", weight, strong_weak.weak2strong, {"temperature": temperature, **options})
@@ -192,6 +211,7 @@ def s2w_w2s(
     """Strongest and weakest teach each other: CE(mean_t z_t, y) + KL(weak <- strong) + KL(strong <- weak), weighted.
 
     Ding et al.: Synergy Between the Strong and the Weak (NeurIPS 2025), its simultaneous variant.
+    Published: 79.17 on CIFAR10-DVS, VGG-9, T=5 (disputed).
     """
     options = {"variant": variant, "measure": measure, "divergence": divergence, "teacher_grad": teacher_grad}
     strong = Term("strong2weak", s2w_weight, strong_weak.strong2weak, {"temperature": temperature, **options})
@@ -217,6 +237,7 @@ def esd(
     paper's loss. beta is 0.3 on CIFAR and ImageNet, 0.1 for event frames; alpha is 0.7 on ImageNet. Its controls: beta=0, and
     teachers "all" or "unreliable".
     Zhao et al.: Enhanced Self-Distillation Framework for Efficient SNN Training (NeurIPS 2025).
+    Published: 80.20 on CIFAR-100, ResNet-18, T=6 (disputed).
     """
     labels = Term("heads_ce", factor, task.heads_ce, {"branch_weight": alpha})
     options = {"temperature": temperature, "teachers": teachers}

@@ -1,7 +1,9 @@
 """What a page is made of: sections of blocks. A block knows its content; the template of the same `kind` draws it."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, ClassVar
 
 Row = dict[str, Any]
@@ -10,6 +12,24 @@ Row = dict[str, Any]
 def decimals(count: int) -> Callable[[float], str]:
     """A format with so many decimals."""
     return lambda value: f"{value:.{count}f}"
+
+
+def numbered(row: Mapping[str, Any], beginning: str) -> list[int]:
+    """The k of the keys `<beginning>k`."""
+    return sorted(
+        int(end) for key in row if key.startswith(beginning) and (end := key.removeprefix(beginning)).isdigit()
+    )
+
+
+def measured(row: Mapping[str, Any], key: str) -> bool:
+    """Whether a row has a figure there, none of nan."""
+    value = row.get(key)
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def percent(key: str, title: str, unit: str = "%") -> "Column":

@@ -10,9 +10,26 @@ from urllib.parse import quote
 from ..files import write_atomically
 from ..run_folder import RunFolder
 from . import figures
-from .blocks import Code, Column, Number, Numbers, Page, Plot, Plots, Row, Section, Table, Terms, Text, decimals
+from .blocks import (
+    Code,
+    Column,
+    Number,
+    Numbers,
+    Page,
+    Plot,
+    Plots,
+    Row,
+    Section,
+    Table,
+    Terms,
+    Text,
+    decimals,
+    duration,
+    numbered,
+)
 from .chosen import chosen_section
 from .page import render
+from .published import published_section
 from .regret import regret_section
 from .timesteps import timesteps_section
 
@@ -28,6 +45,7 @@ def write_comparison(
     steps: Sequence[Row] = (),
     lost: Sequence[Row] = (),
     chosen: Sequence[Row] = (),
+    published: Sequence[Row] = (),
     *,
     command: str | None = None,
 ) -> Path:
@@ -41,6 +59,7 @@ def write_comparison(
         steps: one row per method; see `spikedistill.evaluation.comparison.every_timestep`.
         lost: what networks lose to specialists; see `spikedistill.evaluation.comparison.regrets`.
         chosen: which timesteps methods chose; see `spikedistill.evaluation.comparison.chosen_timesteps`.
+        published: what papers report; see `spikedistill.evaluation.published.beside_published`.
         command: what repeats the comparison, where it was started from the command line.
 
     Returns:
@@ -56,6 +75,7 @@ def write_comparison(
         timesteps_section([_without_nan(row) for row in steps]),
         chosen_section(chosen),
         _teaching(board),
+        published_section(published),
         Section("cost", "Cost", [_cost(board)]),
         Section("runs", "Every run", [_runs(folder, board, runs, each)]),
     ]
@@ -81,7 +101,7 @@ def write_comparison(
 
 def timesteps(rows: Sequence[Row]) -> int:
     """The largest k of a leaderboard."""
-    return sum(key.removeprefix("accuracy_").isdigit() for key in rows[0])
+    return numbered(rows[0], "accuracy_")[-1]
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -215,10 +235,13 @@ def _cost(rows: Sequence[Row]) -> Table:
         Column("seeds", "Seeds"),
         Column("timesteps", "T in training"),
         Column("epochs", "Epochs"),
+        Column("training_s", "Training time", "h:mm:ss", duration),
         Column("images_per_s", "Training speed", "images/s", lambda v: f"{v:,.0f}"),
         Column("peak_mib", "Peak memory in training", "MiB", lambda v: f"{v:,.0f}"),
         Column("firing_rate", "Firing rate", "spikes per neuron and timestep", decimals(3)),
     ]
+    if not any("training_s" in row for row in rows):
+        del columns[4]
     return Table("cost", "What each method took: medians over its runs, and its mean firing rate", columns, rows)
 
 

@@ -1,34 +1,26 @@
-"""A comparison as a paper shows it: a table for LaTeX, and figures as PDF and, for pages and slides, SVG."""
+"""A comparison as a paper shows it: tables for LaTeX, and figures as PDF and, for pages and slides, SVG."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_atomically
+from . import latex
 from .blocks import Row
-from .comparison import timesteps
 from .figures import FORMATS, print_figure
-
-_TEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "[": "{[}",  # after the end of a row it would be an option
-        "]": "{]}",
-        **{character: "\\" + character for character in "&%$#_{}"},
-    }
-)
 
 
 def write_paper_files(
-    folder: Path, rows: Sequence[Row], steps: Sequence[Row] = (), lost: Sequence[Row] = (), chosen: Sequence[Row] = ()
+    folder: Path,
+    rows: Sequence[Row],
+    steps: Sequence[Row] = (),
+    lost: Sequence[Row] = (),
+    chosen: Sequence[Row] = (),
+    published: Sequence[Row] = (),
 ) -> None:
-    """Write `leaderboard.tex`, and as .pdf and .svg the figures accuracy, timesteps, regret and chosen that there are rows for.
+    """Write what a paper takes over: tables as .tex, and figures as .pdf and .svg.
 
-    The same rows give the same bytes.
+    Tables are leaderboard, cost, timesteps, regret and published, figures accuracy, timesteps, regret and chosen, as far as there
+    are rows for them. The same rows give the same bytes.
 
     Args:
         folder: of the comparison.
@@ -36,32 +28,26 @@ def write_paper_files(
         steps: one row per method; see `spikedistill.evaluation.comparison.every_timestep`.
         lost: what networks lose to specialists; see `spikedistill.evaluation.comparison.regrets`.
         chosen: which timesteps methods chose; see `spikedistill.evaluation.comparison.chosen_timesteps`.
+        published: what papers report; see `spikedistill.evaluation.published.beside_published`.
     """
-    write_atomically(folder / "leaderboard.tex", latex_table(rows))
-    for name, shown in (("accuracy", rows), ("timesteps", steps), ("regret", lost), ("chosen", chosen)):
+    tables = {
+        "leaderboard": (latex.leaderboard, rows),
+        "cost": (latex.cost, rows),
+        "timesteps": (latex.timesteps, steps),
+        "regret": (latex.regret, lost),
+        "published": (latex.published, published),
+    }
+    for name, (table, shown) in tables.items():
+        _write_or_remove(folder / f"{name}.tex", table(shown) if shown else None)
+    for name, drawn in (("accuracy", rows), ("timesteps", steps), ("regret", lost), ("chosen", chosen)):
         for file_format in FORMATS:
-            file = folder / f"{name}.{file_format}"
-            if shown:
-                write_atomically(file, print_figure(name, shown, file_format))
-            else:
-                file.unlink(missing_ok=True)  # of an earlier comparison here
+            figure = print_figure(name, drawn, file_format) if drawn else None
+            _write_or_remove(folder / f"{name}.{file_format}", figure)
 
 
-def latex_table(rows: Sequence[Row]) -> str:
-    """The leaderboard as a `tabular` for a document that loads booktabs: accuracies, mean over k, and its difference."""
-    K = range(1, timesteps(rows) + 1)
-    several = rows[0]["seeds"] > 1
-    head = ["Method", *(f"$k={k}$" for k in K), r"Mean over $k$", r"Difference [95\,\%]", "$p$"]
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
-    for row in rows:
-        cells = [row["method"].translate(_TEX)]
-        for key in (*(f"accuracy_{k}" for k in K), "area"):
-            spread = rf" \pm {row[f'{key}_std']:.2f}" if several else ""
-            cells += [f"${row[key]:.2f}{spread}$"]
-        if "area_difference" in row:
-            difference, low, high = (f"{row[f'area_{part}']:+.2f}" for part in ("difference", "low", "high"))
-            cells += [f"${difference}$ [${low}$, ${high}$]", f"${row['area_p']:.3f}$"]
-        else:
-            cells += ["--", "--"]
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+def _write_or_remove(file: Path, content: bytes | str | None) -> None:
+    """Write a file, or remove that of an earlier comparison here."""
+    if content is None:
+        file.unlink(missing_ok=True)
+    else:
+        write_atomically(file, content)

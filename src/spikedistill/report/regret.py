@@ -17,11 +17,6 @@ class _Regret(Column):
         return f"{row[self.key]:+.2f} [{row[f'{self.key}_low']:+.2f}, {row[f'{self.key}_high']:+.2f}]"
 
 
-def _short(method: str) -> str:
-    """Without the data set, which is the same for all: a legend has little room."""
-    return method.partition("-")[2] or method
-
-
 def regret_section(rows: Sequence[Row]) -> Section | None:
     """A plot and a table of what is lost at each k; None where nobody specialised.
 
@@ -30,7 +25,8 @@ def regret_section(rows: Sequence[Row]) -> Section | None:
     """
     if not rows:
         return None
-    named = [{"pair": f"{_short(row['method'])} against {_short(row['specialists'])}", **row} for row in rows]
+    short = figures.short_name
+    named = [{"pair": f"{short(row['method'])} against {short(row['specialists'])}", **row} for row in rows]
     K = sorted({int(key.split("_")[1]) for row in rows for key in row if key.startswith("regret_")})
     curves = {
         row["pair"]: {

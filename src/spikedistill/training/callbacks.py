@@ -161,7 +161,7 @@ class Checkpoints(L.Callback):
 
 
 class Speedometer(L.Callback):
-    """Measures images per second, without the first step of each process, and shows it on the progress bar.
+    """Measures time and images per second, without the first step of each process, and shows the speed on the progress bar.
 
     What it has measured travels in the checkpoint, so that a run in pieces has the speed of all of them.
     """
@@ -193,8 +193,12 @@ class Speedometer(L.Callback):
         self.images, self.seconds, self.peak_mib = (state_dict[key] for key in ("images", "seconds", "peak_mib"))
 
     def cost(self) -> dict[str, float]:
-        """Images per second of training, and the peak memory of its processes in MiB (the accelerator's where there is one)."""
-        return {"images_per_s": round(self.images_per_s, 1), "peak_mib": round(self._peak_mib(), 1)}
+        """Training time in seconds, images per second, and the peak memory of its processes in MiB (the accelerator's, if any)."""
+        return {
+            "training_s": round(self.seconds, 1),
+            "images_per_s": round(self.images_per_s, 1),
+            "peak_mib": round(self._peak_mib(), 1),
+        }
 
     def _peak_mib(self) -> float:
         if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

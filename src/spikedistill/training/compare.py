@@ -6,8 +6,9 @@ from typing import Any
 
 from ..config import Config
 from ..evaluation.comparison import chosen_timesteps, every_run, every_timestep, leaderboard, regrets
+from ..evaluation.published import beside_published
 from ..evaluation.records import Records, RunRecord
-from ..files import write_rows
+from ..files import alone_in, write_rows
 from ..objectives import create_objective
 from ..report import write_comparison, write_paper_files
 from ..run_folder import RunFolder
@@ -59,6 +60,7 @@ def compare(
             several devices, a run there that was begun with other settings, in equal time different training samples, or settings
             of one that do not fit each other. All this is found before anything is trained.
         FileNotFoundError: where a method was not trained in `equal_time`, or the data set is missing.
+        BlockingIOError: where another process compares in the same folder.
         RuntimeError: where a run failed; what is finished stays.
     """
     if equal_time is not None and tune:
@@ -79,6 +81,16 @@ def compare(
         raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
     if equal_time is not None:
         configs = weights_of(configs, seeds, equal_time)
+    with alone_in(out):
+        found = _trained(configs, seeds, out, equal_time, tune, jobs)
+        return _written(found, seeds, out, command)
+
+
+def _trained(
+    configs: Sequence[Config], seeds: Sequence[int], out: Path, equal_time: Path | None, tune: bool, jobs: int
+) -> dict[str, list[RunRecord]]:
+    """Every run of a comparison, by method."""
+    if equal_time is not None:
         configs = in_equal_time(configs, relative_speeds(configs, out / "speeds.csv"))
     records = Records(out)
     if tune:
@@ -87,9 +99,16 @@ def compare(
     if equal_time is not None:
         _take_over(planned, Records(equal_time), records)
     _train_all(planned, records, jobs)
-    runs = {name: [out / name / f"seed{seed}" for seed in seeds] for name in names}
-    found = {name: [_finished(records, run) for run in folders] for name, folders in runs.items()}
-    rows = leaderboard(found, baseline=names[0])
+    return {
+        config.recipe: [_finished(records, out / config.recipe / f"seed{seed}") for seed in seeds] for config in configs
+    }
+
+
+def _written(
+    found: dict[str, list[RunRecord]], seeds: Sequence[int], out: Path, command: str | None
+) -> list[dict[str, Any]]:
+    """The leaderboard, the first method being the baseline, after everything that a comparison writes."""
+    rows = leaderboard(found, baseline=next(iter(found)))
     write_rows(out / "leaderboard.csv", rows)
     each, steps, lost, chosen = every_run(found), every_timestep(found), regrets(found), chosen_timesteps(found)
     write_rows(out / "runs.csv", each)
@@ -99,8 +118,10 @@ def compare(
             write_rows(out / name, of_some)
         else:
             (out / name).unlink(missing_ok=True)  # of an earlier comparison here
-    write_paper_files(out, rows, steps, lost, chosen)
-    write_comparison(out, rows, runs, each, steps, lost, chosen, command=command)
+    published = beside_published(found, rows)
+    write_paper_files(out, rows, steps, lost, chosen, published)
+    folders = {name: [out / name / f"seed{seed}" for seed in seeds] for name in found}
+    write_comparison(out, rows, folders, each, steps, lost, chosen, published, command=command)
     return rows
 
 
@@ -179,7 +200,7 @@ def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out:
     for config in configs:
         changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
         if not create_objective(config.objective.name, **config.objective.options).needs_teacher:
-            changes["teacher"] = None  # which is that of the others
+            changes |= {"teacher": None, "teacher_logits": "computed"}  # which are for the others
         elif config.teacher is None:
             # one teacher for all, also where each has epochs of its own
             teacher = relu_twin(config.model_copy(update={"epochs": configs[0].epochs}), teacher_seed, out)

@@ -1,5 +1,6 @@
 """From a configuration to a run folder."""
 
+import contextlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from torch import Tensor, distributed
 from ..config import Config, TrainerConfig
 from ..data import Batches
 from ..evaluation import evaluate
-from ..files import write_atomically
+from ..files import LOCK, alone_in, write_atomically
 from ..models import save_model
 from ..report import write_report
 from ..run_folder import RunFolder
@@ -46,6 +47,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         FileNotFoundError: where the data set is missing.
         FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do. Nothing in
             it is deleted before everything else is known to be right.
+        BlockingIOError: where another process trains in the run folder.
         RunStopped: where SIGTERM or SIGINT asked the process to stop; a checkpoint is saved, and `resume="auto"` goes on.
     """
     check_processes(config.trainer)
@@ -67,15 +69,19 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     trained = resuming and run.model.is_file()
     speed = Speedometer()
     trainer = None if trained else make_trainer(plan, run.path, make_callbacks(plan, run, speed))
-    if is_main_process(config.trainer):
-        if not resuming:
-            _claim(run, overwrite=config.overwrite)
-        write_atomically(run.config_file, config.to_yaml())
-    if trainer is not None:
-        _fit(plan, run, trainer, speed, resuming)
-    if is_main_process(config.trainer):
-        evaluate(run.path)
-        write_report(run.path)
+    main = is_main_process(config.trainer)
+    if main and not resuming:
+        _check_free(run, overwrite=config.overwrite)
+    with alone_in(run.path) if main else contextlib.nullcontext():
+        if main:
+            if not resuming:
+                _clear(run.path)
+            write_atomically(run.config_file, config.to_yaml())
+        if trainer is not None:
+            _fit(plan, run, trainer, speed, resuming)
+        if main:
+            evaluate(run.path)
+            write_report(run.path)
     return run.path
 
 
@@ -155,25 +161,31 @@ def _settings(config: Config) -> dict[str, Any]:
     return flat
 
 
-def _claim(run: RunFolder, *, overwrite: bool) -> None:
-    """Make the run folder ours, losing nothing that was not given up.
+def _check_free(run: RunFolder, *, overwrite: bool) -> None:
+    """Refuse a folder that holds what was not given up.
 
     Raises:
-        FileExistsError: where something is in it.
+        FileExistsError: where something is in it, and it is no run that may be overwritten.
     """
     # what a killed process had only begun to write is no loss
-    if run.path.exists() and any(path.suffix != ".partial" for path in run.path.iterdir()):
-        if not overwrite:
-            raise FileExistsError(
-                f"{run.path} is not empty: --resume auto goes on with the run in it, --overwrite deletes it, "
-                "--out writes elsewhere"
-            )
-        if not run.config_file.is_file():
-            raise FileExistsError(
-                f"{run.path} is no run folder, so --overwrite will not delete it: choose another --out"
-            )
-        shutil.rmtree(run.path)
-    run.path.mkdir(parents=True, exist_ok=True)
+    if not run.path.exists() or all(path.suffix == ".partial" or path.name == LOCK for path in run.path.iterdir()):
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"{run.path} is not empty: --resume auto goes on with the run in it, --overwrite deletes it, "
+            "--out writes elsewhere"
+        )
+    if not run.config_file.is_file():
+        raise FileExistsError(f"{run.path} is no run folder, so --overwrite will not delete it: choose another --out")
+
+
+def _clear(folder: Path) -> None:
+    """Delete what is in a folder, but for the lock that keeps it ours."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def _fit(plan: Plan, run: RunFolder, trainer: "L.Trainer", speed: "Speedometer", resuming: bool) -> None:

@@ -2,7 +2,7 @@
 
 from .comparison import METHODS, differences, methods, regrets, shares
 from .drawing import Figure
-from .printed import FORMATS, print_figure
+from .printed import FORMATS, print_figure, short_name
 from .recording import membranes, raster
 from .run import accuracy, confusion, cosines, firing_rates, over_epochs, reliability, tradeoff
 
@@ -23,5 +23,6 @@ __all__ = [
     "regrets",
     "reliability",
     "shares",
+    "short_name",
     "tradeoff",
 ]

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ..blocks import numbered
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -48,10 +50,10 @@ def print_figure(name: str, rows: Sequence[Row], file_format: Format) -> bytes:
 
 
 def _accuracy(rows: Sequence[Row]) -> "Figure":
-    figure, (axes,) = _panels(1, 1, names := [_short(row["method"]) for row in rows])
+    figure, (axes,) = _panels(1, 1, names := [short_name(row["method"]) for row in rows])
     lines = []
     for place, row in enumerate(rows):
-        K = _numbers(row, "accuracy_")
+        K = numbered(row, "accuracy_")
         mean, spread = [row[f"accuracy_{k}"] for k in K], [row[f"accuracy_{k}_std"] for k in K]
         lines.append(_curve(axes, place, K, mean))
         if any(spread):
@@ -64,11 +66,11 @@ def _accuracy(rows: Sequence[Row]) -> "Figure":
 
 def _timesteps(rows: Sequence[Row]) -> "Figure":
     shown = {key: title for key, title in _ALONE.items() if any(math.isfinite(row[f"{key}_1"]) for row in rows)}
-    figure, panels = _panels(len(shown), 1, names := [_short(row["method"]) for row in rows])
+    figure, panels = _panels(len(shown), 1, names := [short_name(row["method"]) for row in rows])
     lines = []
     for axes, (key, title) in zip(panels, shown.items(), strict=True):
         for place, row in enumerate(rows):
-            K = _numbers(row, f"{key}_")
+            K = numbered(row, f"{key}_")
             lines.append(_curve(axes, place, K, [row[f"{key}_{k}"] for k in K]))
         axes.set(ylabel=title)
     panels[-1].set(xlabel="timestep k alone")
@@ -77,12 +79,12 @@ def _timesteps(rows: Sequence[Row]) -> "Figure":
 
 
 def _regret(rows: Sequence[Row]) -> "Figure":
-    names = [f"{_short(row['method'])} against {_short(row['specialists'])}" for row in rows]
+    names = [f"{short_name(row['method'])} against {short_name(row['specialists'])}" for row in rows]
     figure, (axes,) = _panels(1, 1, names)
     axes.axhline(0, color="black", linewidth=0.5)
     bars, step = [], min(0.08, 0.4 / len(rows))  # side by side, so that intervals do not hide each other
     for place, row in enumerate(rows):
-        K = _numbers(row, "regret_")
+        K = numbered(row, "regret_")
         lost = [row[f"regret_{k}"] for k in K]
         ends = [[abs(row[f"regret_{k}_{end}"] - row[f"regret_{k}"]) for k in K] for end in ("low", "high")]
         shifted = [k + step * (place - (len(rows) - 1) / 2) for k in K]
@@ -97,7 +99,7 @@ def _chosen(rows: Sequence[Row]) -> "Figure":
     from matplotlib import colormaps
 
     methods, roles = list(dict.fromkeys(row["method"] for row in rows)), ("strongest", "weakest")
-    T = max(k for row in rows for k in _numbers(row, "share_"))
+    T = max(k for row in rows for k in numbered(row, "share_"))
     names = {k: f"timestep {k}" for k in range(1, T + 1)}
     colors = {k: colormaps["viridis_r"](k / T) for k in names}  # light to dark as time goes on
     figure, panels = _panels(len(methods), 2, [*names.values()][: (T + 1) // 2])
@@ -105,12 +107,12 @@ def _chosen(rows: Sequence[Row]) -> "Figure":
     for (method, role), axes in zip(((m, r) for m in methods for r in roles), panels, strict=True):
         epochs = [row for row in rows if (row["method"], row["role"]) == (method, role)]
         edges = [row["epoch"] - 0.5 for row in epochs] + [epochs[-1]["epoch"] + 0.5]
-        K = sorted({k for row in epochs for k in _numbers(row, "share_")})
+        K = sorted({k for row in epochs for k in numbered(row, "share_")})
         shares = [[row.get(f"share_{k}", 0.0) for row in [*epochs, epochs[-1]]] for k in K]
         stack = axes.stackplot(edges, shares, colors=[colors[k] for k in K], step="post")
         parts |= dict(zip(K, stack, strict=True))
         axes.set(ylim=(0, 1), title=role if method == methods[0] else "")
-        axes.set(ylabel=_short(method, "\n") if role == roles[0] else "")
+        axes.set(ylabel=short_name(method, "\n") if role == roles[0] else "")
         axes.margins(x=0)
     for axes in panels[-2:]:
         axes.set(xlabel="epoch")
@@ -157,7 +159,7 @@ def _wrapped(name: str) -> str:
     return textwrap.fill(name, 42)
 
 
-def _short(method: str, between: str = ", ") -> str:
+def short_name(method: str, between: str = ", ") -> str:
     """Without the data set, which is the same for all, and of a variant what it changes: a column has little room."""
     name, *changes = method.split(",")
     settings = [change.partition("=") for change in changes]
@@ -165,10 +167,3 @@ def _short(method: str, between: str = ", ") -> str:
     if len({key.rpartition(".")[2] for key, _, _ in settings}) < len(settings):  # two of one last name
         short = changes
     return between.join([name.partition("-")[2] or name, *short])
-
-
-def _numbers(row: Row, beginning: str) -> list[int]:
-    """The k of the keys `<beginning>k`."""
-    return sorted(
-        int(end) for key in row if key.startswith(beginning) and (end := key.removeprefix(beginning)).isdigit()
-    )
