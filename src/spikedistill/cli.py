@@ -58,11 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped" + ("; the same command goes on" if known.command == "compare" else ""), file=sys.stderr)
         return 1
     except Exception as error:
-        from .run_folder import RunStopped
+        from .run_folder import RunFailed, RunStopped
 
-        if not isinstance(error, RunStopped):
+        if not isinstance(error, RunFailed | RunStopped):
             raise
-        print(f"spikedistill {known.command}: {error}; the same command with --resume auto goes on", file=sys.stderr)
+        hint = "; the same command with --resume auto goes on" if isinstance(error, RunStopped) else ""
+        print(f"spikedistill {known.command}: {error}{hint}", file=sys.stderr)
         return 1
     return 0
 
@@ -228,7 +229,9 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    T = max(int(key.removeprefix("accuracy_")) for key in rows[0] if key.removeprefix("accuracy_").isdigit())
+    from .report.blocks import numbered
+
+    T = numbered(rows[0], "accuracy_")[-1]
     dataset = rows[0]["method"].partition("-")[0]
     seeds = rows[0]["seeds"]
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
@@ -251,25 +254,18 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def _costs(rows: list[dict[str, Any]]) -> "Table":
-    """What each method took; a figure that was not measured is left out."""
+    """What each method took."""
     from rich.table import Table
 
-    from .report.blocks import decimals, duration, measured
+    from .report.costs import cost_columns
 
-    table = Table(title="what it took: medians over the runs, and spikes per neuron and timestep")
-    columns: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "epochs": ("epochs", str),
-        "training time": ("training_s", duration),
-        "images/s": ("images_per_s", decimals(0)),
-        "peak MiB": ("peak_mib", decimals(0)),
-        "firing rate": ("firing_rate", decimals(3)),
-    }
+    table = Table(title="what it took, medians over the runs")
     table.add_column("method")
-    for title in columns:
-        table.add_column(title, justify="right")
+    columns = cost_columns(rows)
+    for column in columns:
+        table.add_column(f"{column.title}, {column.unit}" if column.unit else column.title, justify="right")
     for row in rows:
-        cells = [write(row[key]) if measured(row, key) else "-" for key, write in columns.values()]
-        table.add_row(row["method"].partition("-")[2], *cells)
+        table.add_row(row["method"].partition("-")[2], *(column.text(row) for column in columns))
     return table
 
 
@@ -448,7 +444,12 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
     Console().print(table)
     cost = results["cost"]
     if cost:
-        print(f"trained at {cost['images_per_s']:.0f} images/s, peak memory {cost['peak_mib']:.0f} MiB")
+        from .report.blocks import duration
+
+        took = (
+            f" in {duration(cost['training_s'])}" if "training_s" in cost else ""
+        )  # unknown of runs before version 0.1
+        print(f"trained{took} at {cost['images_per_s']:.0f} images/s, peak memory {cost['peak_mib']:.0f} MiB")
     print(f"report: {folder / 'report.html'}")
 
 

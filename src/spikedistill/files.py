@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never half of it, in folders that one process at a time writes to."""
+"""Files that are either the old one or the new one, never half of it, and folders for one process at a time."""
 
 import contextlib
 import csv
@@ -54,6 +54,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise BlockingIOError(
             f"another process is at work in {folder}: wait until it has ended, stop it, or choose another --out"
         ) from None
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks, on which two at once are the user's to avoid
     try:
         yield
     finally:

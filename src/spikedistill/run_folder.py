@@ -23,6 +23,10 @@ class RunStopped(Exception):
     """A run was asked to stop, and has saved where it is."""
 
 
+class RunFailed(RuntimeError):
+    """A run of several failed, in a process of its own that has said why."""
+
+
 class RunFolder:
     """The files of one run.
 
@@ -115,7 +119,7 @@ class RunFolder:
         return tensors
 
     def read_cost(self) -> dict[str, Any]:
-        """Training speed and memory, `{images_per_s, peak_mib}`; empty where training measured none."""
+        """Training time, speed and memory, `{training_s, images_per_s, peak_mib}`; empty where training measured none."""
         return json.loads(self.cost.read_text()) if self.cost.is_file() else {}
 
 

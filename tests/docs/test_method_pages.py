@@ -55,12 +55,15 @@ def test_the_overview_says_what_a_method_needs_and_costs_what_is_published_and_w
     numbers = {
         ", ".join([r["accuracy"], r["dataset"], r["network"], *([f"T={r['T']}"] if r["T"] else [])])
         + " †" * bool(r["doubt"])
-        for r in published_numbers(objectives=[objective.name] if own else [])
+        for r in (published_numbers(None, objective.name) if own else [])
     }
-    assert published in (numbers or {"–"})
+    on_cifar100 = {number for number in numbers if "CIFAR-100" in number}
+    assert published in (on_cifar100 or numbers or {"–"})
     assert ours == OURS.get(name, "–")
     page = METHOD_PAGES[re.search(r"\((\w+\.md)\)", link)[1]]
-    assert (f"### `{name}`\n" if name in list_objectives() else name) in page
+    named = {"rate": "`rate`", "sltt": "The recipe `sltt`", "tdbn": "`--model.norm tdbn`", "ann": "ReLU twin"}
+    named |= {"dspike": "`--model.lif.surrogate dspike`", "twsd": "### `twce-twsd`\n"}
+    assert named.get(name, f"### `{name}`\n") in page
 
 
 def test_the_overview_knows_every_method_that_is_no_objective():

@@ -11,11 +11,13 @@ from spikedistill.recipes import recipe
 
 def test_numbers_are_found_by_data_set_and_objective():
     everything = published_numbers()
-    found = published_numbers("cifar100", ["s2w"])
+    found = published_numbers("cifar100", "s2w")
     assert {row["dataset"] for row in found} == {"CIFAR-100"}
     assert {row["method"] for row in found} == {"S2W"}
     (ours,) = [row for row in found if row["network"] == "MS-ResNet-18"]
     assert (ours["accuracy"], ours["T"], ours["k"]) == ("78.25", "4", "4")
+    assert published_numbers("CIFAR-100", "s2w") == found
+    assert {row["method"] for row in published_numbers(None, "s2w", "w2s")} == {"S2W", "W2S"}
     assert published_numbers("fashion_mnist") == []
     assert len(published_numbers("cifar10")) + len(published_numbers("cifar100")) < len(everything)
 
@@ -30,17 +32,28 @@ def test_rows_of_an_objective_are_of_it_as_published_and_nothing_more():
         assert "8/255" not in row["protocol"], "perturbed"
 
 
-def record(name):
-    return RunRecord(recipe(name), {}, {}, [], np.zeros((4, 2), bool))
+def beside(*names, T=4):
+    config = {name: recipe(name.partition(",")[0]).model_copy(update={"timesteps": T}) for name in names}
+    records = {name: [RunRecord(config[name], {}, {}, [], np.zeros((T, 2), bool))] for name in names}
+    return beside_published(
+        records, [{"method": name, **{f"accuracy_{k}": 10.0 * k for k in range(1, T + 1)}} for name in names]
+    )
 
 
-def test_a_comparison_has_what_is_published_of_its_methods_once():
-    names = ["cifar100-sce", "cifar100-sltt", "cifar100-s2w", "cifar100-prefix"]
-    rows = [{"method": name, **{f"accuracy_{k}": 10.0 * k for k in range(1, 7)}} for name in names]
-    found = beside_published({name: [record(name)] for name in names}, rows)
-    assert {row["ours"] for row in found} == {"cifar100-sce", "cifar100-s2w"}, "nothing is published of prefix"
-    assert [row["accuracy"] for row in found if row["ours"] == "cifar100-sce"] == [
-        row["accuracy"] for row in published_numbers("cifar100", ["sce"])
+def test_published_numbers_stand_beside_the_method_itself():
+    others = ["ann", "sltt", "rate", "tdbn", "dspike", "sce,timesteps=1", "prefix"]
+    found = beside(*(f"cifar100-{name}" for name in [*others, "sce", "s2w"]))
+    assert {row["ours"] for row in found} == {"cifar100-sce", "cifar100-s2w"}, "the others only share their objective"
+    assert [row["accuracy"] for row in found if row["ours"] == "cifar100-s2w"] == [
+        row["accuracy"] for row in published_numbers("cifar100", "s2w")
     ]
-    T = recipe("cifar100-sce").timesteps
-    assert {row["ours_accuracy"] for row in found} == {10.0 * T}
+    assert {row["method"] for row in beside("cifar100-twsd")} == {"TWCE + TWSD"}
+    assert beside("digits-sce") == []
+
+
+def test_ours_is_run_for_as_many_timesteps_as_the_published_network_where_it_was():
+    found = {(row["network"], row["T"]): (row["ours_k"], row["ours_accuracy"]) for row in beside("cifar100-twkd")}
+    assert found["ResNet-18", "2"] == (2, 20.0)
+    assert found["ResNet-18", "4"] == (4, 40.0)
+    assert found["ResNet-18", "6"] == (4, 40.0), "it was not scored at six"
+    assert {row["ours_k"] for row in beside("cifar100-tser-unofficial")} == {4}, "nobody says at how many"

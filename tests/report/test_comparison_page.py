@@ -15,6 +15,7 @@ from spikedistill.evaluation.comparison import chosen_timesteps, every_run, ever
 from spikedistill.evaluation.records import RunRecord
 from spikedistill.files import write_rows
 from spikedistill.report import figures, latex, write_comparison, write_paper_files
+from spikedistill.report.blocks import duration
 from spikedistill.report.comparison import verdict
 
 NASTY = "tiny-a<b>&_c%{x}$#^~\\,seed=1"
@@ -276,28 +277,34 @@ def test_one_seed_has_no_spread_and_says_so(make_comparison, read_page):
     assert r"\pm" not in (folder / "leaderboard.tex").read_text()
 
 
-def test_what_was_not_measured_is_a_gap(comparison, tmp_path, read_page):
+def test_what_was_not_measured_is_a_gap_and_what_no_method_has_no_column(comparison, tmp_path, read_page):
     _, rows, _ = comparison
-    unknown = dict.fromkeys(("images_per_s", "peak_mib", "firing_rate"), math.nan)
-    write_comparison(tmp_path, [found | unknown for found in rows], {}, [])
+    unknown = dict.fromkeys(("images_per_s", "firing_rate"), math.nan)
+    earlier = {key: value for key, value in rows[1].items() if key != "training_s"} | unknown
+    write_comparison(tmp_path, [rows[0], earlier, rows[2] | {"firing_rate": math.nan}], {}, [])
     page = read_page(tmp_path / "report.html")
-    gaps = dict.fromkeys(unknown)
-    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 2, "timesteps": 3, "epochs": 6, "training_s": 3723.0, **gaps}
+    gaps = {**dict.fromkeys(unknown), "training_s": None}
+    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 2, "timesteps": 3, "epochs": 6, "peak_mib": 321.25, **gaps}
+    assert page.tables["cost"]["tiny-sce"]["training_s"] == 3723.0
     assert "nan" not in page.text
+    write_comparison(tmp_path, [found | unknown for found in rows], {}, [])
+    assert not unknown.keys() & read_page(tmp_path / "report.html").tables["cost"]["tiny-twsd"].keys()
 
 
-def test_records_without_training_times_have_no_column_of_them(comparison, tmp_path, read_page):
-    _, rows, _ = comparison
-    write_comparison(tmp_path, [{k: v for k, v in found.items() if k != "training_s"} for found in rows], {}, [])
-    page = read_page(tmp_path / "report.html")
-    assert "training_s" not in page.tables["cost"]["tiny-twsd"]
-    assert "Training time" not in page.text
+@pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00:00"), (3723.0, "1:02:03"), (90061.0, "25:01:01")])
+def test_durations_are_hours_minutes_and_seconds_of_more_than_a_day_too(seconds, shown):
+    assert duration(seconds) == shown
 
 
 PUBLISHED = [
-    {"ours": "tiny-sce", "ours_accuracy": 81.234, "accuracy": "76.30", "network": "VGG_9", "T": "4"}
-    | {"protocol": "mean of 3", "augmentation": "crop", "source": "Doe (2025), Tab. 1", "doubt": "best test epoch"},
-    {"ours": "tiny-s2w", "ours_accuracy": 82.0, "accuracy": "78.2", "network": "VGG-9", "T": ""}
+    {"ours": "tiny-sce", "ours_accuracy": 81.234, "ours_k": 3, "accuracy": "76.30", "network": "VGG_9", "T": "4"}
+    | {
+        "protocol": "mean of 3",
+        "augmentation": "crop",
+        "source": "Doe (2025), Tab. 1",
+        "doubt": "best test epoch; one seed",
+    },
+    {"ours": "tiny-s2w", "ours_accuracy": 82.0, "ours_k": 2, "accuracy": "78.2", "network": "VGG-9", "T": ""}
     | {"protocol": "not stated", "augmentation": "none", "source": "Doe (2025), Tab. 2", "doubt": ""},
 ]
 
@@ -310,15 +317,17 @@ def test_what_papers_report_stands_beside_ours_with_its_doubts(comparison, tmp_p
     page = read_page(tmp_path / "report.html")
     assert "published" in page.sections
     assert page.tables["published"]["tiny-sce"]["ours_accuracy"] == 81.234
-    assert "76.30 †" in page.text
-    assert "best test epoch" in page.text
-    assert "78.2 †" not in page.text
+    assert page.tables["published"]["tiny-sce"]["doubts"] == "†1 †2"
+    assert page.tables["published"]["tiny-s2w"]["doubts"] is None
+    assert re.search(r"†1\s+best test epoch\s+†2\s+one seed", page.text)
     write_paper_files(tmp_path, rows, published=PUBLISHED)
-    assert (tmp_path / "published.tex").read_text().splitlines()[2:6] == [
-        r"Method & Here & Published & Its network & Its $T$ & Source \\",
+    assert (tmp_path / "published.tex").read_text().splitlines()[:6] == [
+        r"\begin{tabular}{lrrrlrl}",
+        r"\toprule",
+        r"Method & Here & at $k$ & Published & Its network & Its $T$ & Source \\",
         r"\midrule",
-        r"tiny-sce & $81.23$ & $76.30^\dagger$ & VGG\_9 & 4 & Doe (2025), Tab. 1 \\",
-        r"tiny-s2w & $82.00$ & $78.2$ & VGG-9 & -- & Doe (2025), Tab. 2 \\",
+        r"tiny-sce & $81.23$ & 3 & $76.30^\dagger$ & VGG\_9 & 4 & Doe (2025), Tab. 1 \\",
+        r"tiny-s2w & $82.00$ & 2 & $78.2$ & VGG-9 & -- & Doe (2025), Tab. 2 \\",
     ]
 
 
@@ -332,8 +341,11 @@ def test_cost_timesteps_and_regret_are_tables_for_latex_too(comparison):
     write_paper_files(folder, rows, steps, lost)
     tables = {name: (folder / f"{name}.tex").read_text().splitlines() for name in ("cost", "timesteps", "regret")}
     firing = f"{rows[1]['firing_rate']:.3f}"
-    assert tables["cost"][2] == r"Method & T & Epochs & Training time & Images/s & Memory, MiB & Firing rate \\"
-    assert tables["cost"][5] == rf"tiny-twsd & 3 & 6 & 1:02:03 & 1234 & 321 & {firing} \\"
+    assert tables["cost"][2] == (
+        "Method & T in training & Epochs & Training time, h:mm:ss & Training speed, images/s & Peak memory in training, MiB & "
+        r"Firing rate, spikes per neuron and timestep \\"
+    )
+    assert tables["cost"][5] == rf"tiny-twsd & 3 & 6 & 1:02:03 & 1,234 & 321 & {firing} \\"
     assert tables["timesteps"][2] == r"Method & Accuracy, \%, $k=1$ & Entropy, nats, $k=1$ \\", "none was confident"
     assert tables["timesteps"][4] == r"tiny-sce & 80.00 & 0.250 \\"
     assert tables["regret"][4] == r"tiny-twsd against tiny-sce & $+1.00$ [$-0.50$, $+2.00$] & -- \\"

@@ -45,6 +45,9 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
     first = capfd.readouterr().out
     # an ANN to teach, and two recipes with two seeds
     assert first.count("run ") == 5
+    took = first.partition("what it took")[2]
+    assert "time" in took
+    assert re.search(r"│ sce +│ +2 │ +1 │ +0:00:0\d │", took)
     assert "trained 4 of the 5 that were left, about 1 min to go" in first
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     assert len(weights) == 5
@@ -168,15 +171,18 @@ def test_runs_side_by_side_are_those_one_after_another(tmp_path, capfd):
     assert (together / "records.jsonl").read_text().count("\n") == 5
 
 
-def test_a_run_that_fails_lets_those_beside_it_end(tmp_path):
+def test_a_run_that_fails_lets_those_beside_it_end(tmp_path, capfd):
     assert compare(tmp_path, "digits-sce", "digits-twce") == 0
     damaged, gone = (RunFolder(tmp_path / f"digits-{name}" / "seed0") for name in ("sce", "twce"))
     damaged.model.write_bytes(b"damaged")
     damaged.report.unlink()
     shutil.rmtree(gone.path)
     (tmp_path / "records.jsonl").unlink()
-    with pytest.raises(RuntimeError, match="digits-sce/seed0 failed; the same command goes on from there"):
-        compare(tmp_path, "digits-sce", "digits-twce", "--jobs", "2")
+    capfd.readouterr()
+    assert compare(tmp_path, "digits-sce", "digits-twce", "--jobs", "2") == 1
+    (why, which) = capfd.readouterr().err.splitlines()[-2:]
+    assert "is no complete safetensors file" in why
+    assert which.endswith("digits-sce/seed0 failed; the same command goes on from there")
     assert gone.is_complete
     assert '"run":"digits-twce/seed0"' in (tmp_path / "records.jsonl").read_text()
 

@@ -1,5 +1,6 @@
 """Runs that are killed, stopped or interrupted anywhere end as if nothing had happened."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from spikedistill import train
 from spikedistill.config import Config, DataConfig, TrainerConfig
+from spikedistill.files import alone_in
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.callbacks import Speedometer
@@ -79,20 +81,29 @@ def kill_after(seconds: float, settings: Config) -> bool:
     return alive
 
 
+def wait_for(run: RunFolder, process) -> None:
+    """Until a run has saved its first checkpoint; it must not end before."""
+    alive = process.is_alive if hasattr(process, "is_alive") else lambda: process.poll() is None
+    while not run.checkpoint.is_file():
+        assert alive(), "no checkpoint was ever written"
+        time.sleep(0.01)
+
+
 def test_a_run_folder_is_one_process_s_at_a_time_and_free_when_that_is_killed(uninterrupted, tmp_path):
     settings, run = config(tmp_path), RunFolder(tmp_path)
     process = PROCESSES.Process(target=begin, args=(settings,))
     process.start()
-    while not run.checkpoint.is_file():
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGSTOP)
-    with pytest.raises(BlockingIOError, match=f"another process is at work in {tmp_path}: wait until it has ended"):
-        train(settings)
-    with pytest.raises(BlockingIOError, match="another process"):
-        train(settings.model_copy(update={"resume": "never", "overwrite": True}))
-    assert run.checkpoint.is_file(), "what the other process has is not deleted"
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    try:
+        wait_for(run, process)
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(BlockingIOError, match=f"another process is at work in {tmp_path}: wait until it has ended"):
+            train(settings)
+        with pytest.raises(BlockingIOError, match="another process"):
+            train(settings.model_copy(update={"resume": "never", "overwrite": True}))
+        assert run.checkpoint.is_file(), "what the other process has is not deleted"
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
     assert not run.is_complete
     assert not kill_after(600, settings)
     assert outcome(tmp_path) == uninterrupted
@@ -202,8 +213,7 @@ def test_a_comparison_that_is_killed_twice_ends_as_if_nothing_had_happened(tmp_p
         process = subprocess.Popen(
             [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, start_new_session=True
         )
-        while not run.checkpoint.exists():
-            time.sleep(0.01)
+        wait_for(run, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert not run.is_complete
@@ -215,6 +225,25 @@ def test_a_comparison_that_is_killed_twice_ends_as_if_nothing_had_happened(tmp_p
         assert [(tmp_path / "killed" / run / file).read_bytes() for run in runs] == [
             (tmp_path / "whole" / run / file).read_bytes() for run in runs
         ]
+
+
+def test_the_run_of_a_comparison_that_was_killed_saves_itself_and_stops(tmp_path):
+    arguments = ["compare", "--recipes", "digits-sce", "digits-twce", "--epochs", "100000", "--seeds", "0"]
+    command = [sys.executable, "-m", "spikedistill", *arguments, "--out", str(tmp_path), "--trainer.accelerator", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = RunFolder(tmp_path / "digits-sce" / "seed0")
+    wait_for(run, process)
+    process.kill()  # it alone, not the process that trains
+    process.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError), alone_in(run.path):
+            break
+        time.sleep(0.1)
+    rows = run.metrics.read_text()
+    with alone_in(run.path):
+        time.sleep(1)
+    assert run.metrics.read_text() == rows, "nothing trains on"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

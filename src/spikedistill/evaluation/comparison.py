@@ -105,7 +105,7 @@ def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
 
 
 def every_run(runs: Runs) -> list[dict[str, Any]]:
-    """One row per run: `{method, seed, accuracy_k, area, images_per_s, peak_mib, <last row of its metrics.csv>}`.
+    """One row per run: `{method, seed, accuracy_k, area, <its cost>, <last row of its metrics.csv>}`.
 
     Accuracies are in percent.
     """

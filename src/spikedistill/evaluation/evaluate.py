@@ -37,8 +37,9 @@ def evaluate(run: Path | str, *, batch_size: int | None = None, root: Path | Non
 
     Returns:
         What results.json holds: `{schema, timesteps, last: {ensemble: [{k, accuracy, nll, ece, confidence, ...}],
-        single: [...], ...}, cost: {images_per_s, peak_mib}, ...}`; `ensemble` scores the mean logits of the first k timesteps,
-        `single` those of timestep k alone. `selected` holds the same for the epoch that a hold-out selected, where there was one.
+        single: [...], ...}, cost: {training_s, images_per_s, peak_mib}, ...}`; `ensemble` scores the mean logits of the first k
+        timesteps, `single` those of timestep k alone. `selected` holds the same for the epoch that a hold-out selected, where
+        there was one.
         `deployment` holds what exit policies give, for a spiking network of two timesteps or more: see `deployment.deployment`.
         `teacher` holds how often the network answers as the run that taught it: see `agreement`.
 

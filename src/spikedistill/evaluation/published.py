@@ -1,36 +1,41 @@
 """What papers report, to be shown beside what was measured."""
 
 import csv
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from .records import RunRecord
 
 
-def published_numbers(dataset: str | None = None, objectives: Collection[str] | None = None) -> list[dict[str, str]]:
+def published_numbers(dataset: str | None = None, *objectives: str) -> list[dict[str, str]]:
     """Test accuracies that papers report, with where each was read and why it may be off.
 
     None of them was measured with this library. Networks, augmentation, schedules and the choice of the reported epoch differ from
     paper to paper, so they are no ranking.
 
     Args:
-        dataset: name of a data set, such as "cifar100"; all where left out.
-        objectives: names of the catalogue; then rows of these methods as they are published, without ablations, perturbations or
-            early exit.
+        dataset: name of a data set, such as "cifar100" or "CIFAR-100"; all where left out.
+        objectives: names of the catalogue; where there are some, rows of these methods alone, as they are published, without
+            ablations, perturbations or early exit.
 
     Returns:
         Rows `{dataset, network, method, T, k, accuracy, protocol, augmentation, source, doubt, objective}`, all text as it was
         published; accuracy in percent, `doubt` empty where nothing speaks against a number, `objective` the name in the catalogue
-        where the row is of that method and nothing more. None for a data set that no paper has.
+        where the row is of that method and nothing more. No rows for a data set that no paper has.
     """
     text = files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
     return [
         row
         for row in csv.DictReader(text.splitlines())
-        if (dataset is None or row["dataset"].lower().replace("-", "") == dataset)
-        and (objectives is None or row["objective"] in objectives)
+        if (dataset is None or _plain(row["dataset"]) == _plain(dataset))
+        and (not objectives or row["objective"] in objectives)
     ]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W|_", "", name).lower()
 
 
 def beside_published(
@@ -43,14 +48,18 @@ def beside_published(
         rows: its leaderboard.
 
     Returns:
-        Rows of `published_numbers` with `ours`, the name of the first method here that has the objective, and `ours_accuracy`, in
-        percent after the T timesteps that it was trained with.
+        Rows of `published_numbers` with `ours`, the method here that is the published one (no variant of it, and no other gradient
+        rule or network under its objective), and `ours_accuracy` in percent after `ours_k` timesteps: as many as the published
+        network was trained with, or the nearest number of them that it was scored at.
     """
-    found, seen = [], set[str]()
+    K = max(record.config.timesteps for records in runs.values() for record in records)
+    found = []
     for row in rows:
         config = runs[row["method"]][0].config
-        if config.objective.name not in seen:
-            seen.add(config.objective.name)
-            ours = {"ours": row["method"], "ours_accuracy": row[f"accuracy_{config.timesteps}"]}
-            found += [number | ours for number in published_numbers(config.data.name, [config.objective.name])]
+        name = row["method"].partition("-")[2]
+        if {"twsd": "twce-twsd"}.get(name, name) != config.objective.name:
+            continue
+        for number in published_numbers(config.data.name, config.objective.name):
+            k = min(K, int(number["T"] or K))
+            found.append(number | {"ours": row["method"], "ours_k": k, "ours_accuracy": row[f"accuracy_{k}"]})
     return found

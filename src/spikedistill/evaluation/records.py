@@ -30,7 +30,7 @@ class RunRecord:
         config: what it was trained with.
         results: of `results.json`, what it scored over time: `{single, ensemble, firing_rates}`, and its agreement with a teacher,
             `{agreement, agreement_where_wrong}`, where there was one.
-        cost: `{images_per_s, peak_mib}`; empty where training measured none.
+        cost: `{training_s, images_per_s, peak_mib}`; empty where training measured none, without `training_s` of earlier versions.
         metrics: the rows of its `metrics.csv`, one per epoch.
         right: `[K, N]` bool, whether the first k timesteps together are right on each test sample. K is the largest k that the run
             was evaluated at, which for static images is above the T that it was trained with.
@@ -150,10 +150,9 @@ class Records:
         for run in runs:
             if RunFolder(run).is_complete:
                 self.add(run, RunRecord.of(run))
-        written = self._written()
-        self._lines = written | self._lines  # another comparison in this folder may have added to it
-        if self._lines != written:
-            write_atomically(self.file, "".join(f"{line}\n" for _, line in sorted(self._lines.items())))
+        text = "".join(f"{line}\n" for _, line in sorted(self._lines.items()))
+        if text != (self.file.read_text() if self.file.is_file() else ""):
+            write_atomically(self.file, text)
 
     def _written(self) -> dict[str, str]:
         """The lines of the file by run."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, ClassVar
 
 Row = dict[str, Any]
@@ -29,7 +28,8 @@ def measured(row: Mapping[str, Any], key: str) -> bool:
 
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds: 1:02:03."""
-    return str(timedelta(seconds=round(seconds)))
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def percent(key: str, title: str, unit: str = "%") -> "Column":
@@ -39,17 +39,17 @@ def percent(key: str, title: str, unit: str = "%") -> "Column":
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: the key of its values, its title and unit, and how a value is written."""
+    """One column of a table: the key of its values, its title and unit, how a value is written, and whether they are words."""
 
     key: str
     title: str
     unit: str = ""
     write: Callable[[Any], str] = str
+    words: bool = False
 
     def text(self, row: Row) -> str:
         """The cell as a reader sees it."""
-        value = row.get(self.key)
-        return "–" if value is None else self.write(value)
+        return self.write(row[self.key]) if measured(row, self.key) else "–"
 
 
 @dataclass(frozen=True)

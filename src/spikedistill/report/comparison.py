@@ -24,16 +24,20 @@ from .blocks import (
     Terms,
     Text,
     decimals,
-    duration,
     numbered,
 )
 from .chosen import chosen_section
+from .costs import cost_columns
 from .page import render
 from .published import published_section
 from .regret import regret_section
 from .timesteps import timesteps_section
 
 METHOD = Column("method", "Method")
+_COST_WORDS = (
+    "Time and speed are those of the training steps and of the scores after every epoch but the last, without the first step of "
+    "each process, which may compile. Runs that were trained side by side have slowed each other down."
+)
 NBSP = "\N{NO-BREAK SPACE}"  # a number and its uncertainty stay on one line on a phone
 
 
@@ -76,7 +80,7 @@ def write_comparison(
         chosen_section(chosen),
         _teaching(board),
         published_section(published),
-        Section("cost", "Cost", [_cost(board)]),
+        Section("cost", "Cost", [Text(_COST_WORDS), _cost(board)]),
         Section("runs", "Every run", [_runs(folder, board, runs, each)]),
     ]
     if command:
@@ -230,19 +234,8 @@ def _difference_tables(rows: Sequence[Row]) -> list[Table | Terms]:
 
 
 def _cost(rows: Sequence[Row]) -> Table:
-    columns = [
-        METHOD,
-        Column("seeds", "Seeds"),
-        Column("timesteps", "T in training"),
-        Column("epochs", "Epochs"),
-        Column("training_s", "Training time", "h:mm:ss", duration),
-        Column("images_per_s", "Training speed", "images/s", lambda v: f"{v:,.0f}"),
-        Column("peak_mib", "Peak memory in training", "MiB", lambda v: f"{v:,.0f}"),
-        Column("firing_rate", "Firing rate", "spikes per neuron and timestep", decimals(3)),
-    ]
-    if not any("training_s" in row for row in rows):
-        del columns[4]
-    return Table("cost", "What each method took: medians over its runs, and its mean firing rate", columns, rows)
+    caption = "What each method took: medians over its runs, and its mean firing rate"
+    return Table("cost", caption, [METHOD, Column("seeds", "Seeds"), *cost_columns(rows)], rows)
 
 
 def _teaching(rows: Sequence[Row]) -> Section | None:

@@ -1,11 +1,10 @@
 """Tables of a comparison, each a `tabular` for a document that loads booktabs."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from .blocks import Row, decimals, duration, measured, numbered
+from .blocks import Column, Row, decimals, measured, numbered
+from .costs import cost_columns
 
-Columns = dict[str, tuple[str, Callable[[Any], str]]]  # a head, the key of its figures, how they are written
 _TEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -14,6 +13,7 @@ _TEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
+        "–": "--",
         "[": "{[}",  # after the end of a row it would be an option
         "]": "{]}",
         **{character: "\\" + character for character in "&%$#_{}"},
@@ -40,26 +40,21 @@ def leaderboard(rows: Sequence[Row]) -> str:
 
 def cost(rows: Sequence[Row]) -> str:
     """What training took, and how often neurons fire."""
-    columns: Columns = {
-        "Method": ("method", str),
-        "T": ("timesteps", str),
-        "Epochs": ("epochs", str),
-        "Training time": ("training_s", duration),
-        "Images/s": ("images_per_s", decimals(0)),
-        "Memory, MiB": ("peak_mib", decimals(0)),
-        "Firing rate": ("firing_rate", decimals(3)),
-    }
-    return _figures(columns, rows)
+    columns = cost_columns(rows)
+    head = [f"{column.title}, {column.unit}" if column.unit else column.title for column in columns]
+    return _tabular(["Method", *head], _cells(columns, rows))
 
 
 def timesteps(rows: Sequence[Row]) -> str:
-    """Every timestep alone."""
-    K = sorted({k for row in rows for k in numbered(row, "accuracy_")})
-    units = {"accuracy": r"Accuracy, \%", "confidence": r"Confidence, \%", "entropy": "Entropy, nats"}
-    columns: Columns = {"Method": ("method", str)}
-    for key, unit in units.items():
-        columns |= {f"{unit}, $k={k}$": (f"{key}_{k}", decimals(3 if key == "entropy" else 2)) for k in K}
-    return _figures(columns, rows)
+    """Every timestep alone; what no method was scored by is left out."""
+    titles = {"accuracy": r"Accuracy, \%", "confidence": r"Confidence, \%", "entropy": "Entropy, nats"}
+    columns = [
+        Column(f"{key}_{k}", rf"{title}, $k={k}$", write=decimals(3 if key == "entropy" else 2))
+        for key, title in titles.items()
+        for k in sorted({k for row in rows for k in numbered(row, f"{key}_")})
+        if any(measured(row, f"{key}_{k}") for row in rows)
+    ]
+    return _tabular(["Method", *(column.title for column in columns)], _cells(columns, rows))
 
 
 def regret(rows: Sequence[Row]) -> str:
@@ -81,18 +76,16 @@ def published(rows: Sequence[Row]) -> str:
     for row in rows:
         accuracy = f"${row['accuracy']}{dagger if row['doubt'] else ''}$"
         places = [str(row[key]).translate(_TEX) or "--" for key in ("network", "T", "source")]
-        lines.append([row["ours"].translate(_TEX), f"${row['ours_accuracy']:.2f}$", accuracy, *places])
-    return _tabular(["Method", "Here", "Published", "Its network", "Its $T$", "Source"], lines)
+        lines.append(
+            [row["ours"].translate(_TEX), f"${row['ours_accuracy']:.2f}$", str(row["ours_k"]), accuracy, *places]
+        )
+    head = ["Method", "Here", "at $k$", "Published", "Its network", "Its $T$", "Source"]
+    return _tabular(head, lines, "lrrrlrl")
 
 
-def _figures(columns: Columns, rows: Sequence[Row]) -> str:
-    """A table of columns `{head: (key, format)}`, a dash where a row has no such figure, without columns that no row has."""
-    known = {head: part for head, part in columns.items() if any(measured(row, part[0]) for row in rows)}
-    lines = [
-        [write(row[key]).translate(_TEX) if measured(row, key) else "--" for key, write in known.values()]
-        for row in rows
-    ]
-    return _tabular([*known], lines)
+def _cells(columns: Sequence[Column], rows: Sequence[Row]) -> list[list[str]]:
+    cells = [[row["method"], *(column.text(row) for column in columns)] for row in rows]
+    return [[cell.translate(_TEX) for cell in line] for line in cells]
 
 
 def _interval(row: Row, key: str, ends: str) -> str:
@@ -100,6 +93,8 @@ def _interval(row: Row, key: str, ends: str) -> str:
     return f"${difference}$ [${low}$, ${high}$]"
 
 
-def _tabular(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    begin = [rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+def _tabular(head: Sequence[str], lines: Sequence[Sequence[str]], columns: str = "") -> str:
+    """A table whose first column is text and whose others are figures, unless `columns` says which are what."""
+    columns = columns or "l" + "r" * (len(head) - 1)
+    begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
     return "\n".join([*begin, *(" & ".join(cells) + r" \\" for cells in lines), r"\bottomrule", r"\end{tabular}", ""])

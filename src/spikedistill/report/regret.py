@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import figures
-from .blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals
+from .blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, numbered
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def regret_section(rows: Sequence[Row]) -> Section | None:
         return None
     short = figures.short_name
     named = [{"pair": f"{short(row['method'])} against {short(row['specialists'])}", **row} for row in rows]
-    K = sorted({int(key.split("_")[1]) for row in rows for key in row if key.startswith("regret_")})
+    K = sorted({k for row in rows for k in numbered(row, "regret_")})
     curves = {
         row["pair"]: {
             k: (row[f"regret_{k}"], row[f"regret_{k}_low"], row[f"regret_{k}_high"]) for k in K if f"regret_{k}" in row

@@ -79,6 +79,7 @@ class BestTest(BaseModel):
 class Cost(BaseModel):
     """What training took."""
 
+    training_s: float | None = None
     images_per_s: float | None = None
     peak_mib: float | None = None
 

@@ -41,8 +41,7 @@ def compare(
         seeds: the seeds that every method is trained with.
         out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them records.jsonl, leaderboard.csv,
             runs.csv and timesteps.csv, where methods were trained at several T regret.csv, where some rank timesteps
-            chosen.csv, the page report.html, and for papers leaderboard.tex and
-            the figures of `spikedistill.report.write_paper_files`.
+            chosen.csv, the page report.html, and for papers the tables and figures of `spikedistill.report.write_paper_files`.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
             of the first, and the objective that it had there. Runs that this leaves as they are there are not trained again. How
             fast each trains is measured before, in turn, and kept in speeds.csv; see `relative_speeds`.
@@ -61,7 +60,7 @@ def compare(
             of one that do not fit each other. All this is found before anything is trained.
         FileNotFoundError: where a method was not trained in `equal_time`, or the data set is missing.
         BlockingIOError: where another process compares in the same folder.
-        RuntimeError: where a run failed; what is finished stays.
+        RunFailed: where a run failed; what is finished stays.
     """
     if equal_time is not None and tune:
         raise ValueError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
@@ -81,9 +80,23 @@ def compare(
         raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
     if equal_time is not None:
         configs = weights_of(configs, seeds, equal_time)
+    _check_trainable(configs, seeds, out)
     with alone_in(out):
         found = _trained(configs, seeds, out, equal_time, tune, jobs)
         return _written(found, seeds, out, command)
+
+
+def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], out: Path) -> None:
+    """Find what cannot be trained before anything is written.
+
+    Raises:
+        ValueError: for settings of a method that do not fit each other.
+        FileNotFoundError: where its data set is missing.
+    """
+    records = Records(out)
+    for config in configs:
+        if any(records.find(out / config.recipe / f"seed{seed}") is None for seed in seeds):
+            plan_without_teacher(_without_foreign_settings(config))
 
 
 def _trained(
@@ -199,15 +212,23 @@ def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out:
     runs: list[Config] = []
     for config in configs:
         changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
-        if not create_objective(config.objective.name, **config.objective.options).needs_teacher:
-            changes |= {"teacher": None, "teacher_logits": "computed"}  # which are for the others
-        elif config.teacher is None:
+        config = _without_foreign_settings(config)
+        if config.teacher is None and _is_taught(config):
             # one teacher for all, also where each has epochs of its own
             teacher = relu_twin(config.model_copy(update={"epochs": configs[0].epochs}), teacher_seed, out)
             changes["teacher"] = teacher.out
             runs.append(teacher)
         runs.append(config.model_copy(update=changes))
     return runs
+
+
+def _without_foreign_settings(config: Config) -> Config:
+    """The configuration of a method without the teacher that is for the others, where it learns from none."""
+    return config if _is_taught(config) else config.model_copy(update={"teacher": None, "teacher_logits": "computed"})
+
+
+def _is_taught(config: Config) -> bool:
+    return create_objective(config.objective.name, **config.objective.options).needs_teacher
 
 
 def weights_of(configs: Sequence[Config], seeds: Sequence[int], finished: Path) -> list[Config]:

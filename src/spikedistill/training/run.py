@@ -75,6 +75,8 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     with alone_in(run.path) if main else contextlib.nullcontext():
         if main:
             if not resuming:
+                _check_free(run, overwrite=config.overwrite)  # again, now that nobody else can begin in it
+            if config.overwrite:
                 _clear(run.path)
             write_atomically(run.config_file, config.to_yaml())
         if trainer is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..run_folder import RunFolder, RunStopped
+from ..run_folder import RunFailed, RunFolder, RunStopped
 from .run import train
 
 
@@ -52,7 +52,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
         ended: called with each as it has ended well.
 
     Raises:
-        RuntimeError: where a run failed, once those beside it have ended; no further ones are started.
+        RunFailed: where a run failed, once those beside it have ended; no further ones are started.
         KeyboardInterrupt: where SIGINT or SIGTERM asked this process to stop; the runs have saved a checkpoint.
     """
     processes = fresh_processes()
@@ -92,7 +92,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
             interrupted.join()
         raise
     if failed:
-        raise RuntimeError(f"the run in {failed[0]} failed; the same command goes on from there")
+        raise RunFailed(f"the run in {failed[0]} failed; the same command goes on from there")
 
 
 def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
@@ -105,6 +105,7 @@ def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
 
 def _train(config: Config, place: int, jobs: int) -> None:
     """Train in this process, from where Lightning starts further ones for further devices by repeating the command line."""
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
     if jobs > 1:
         take_share(place, jobs)
         config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"progress": False})})
@@ -116,6 +117,14 @@ def _train(config: Config, place: int, jobs: int) -> None:
         sys.exit(1)
     except (ValueError, OSError) as error:
         sys.exit(f"{config.run_folder}: {error}")
+
+
+def _stop_with_parent() -> None:
+    """Ask this process to stop when the one that began it is gone, killed perhaps: nobody would wait for its run any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def take_share(place: int, jobs: int) -> None:

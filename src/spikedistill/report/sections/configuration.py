@@ -1,12 +1,15 @@
 """What the run took, and how to do it again."""
 
-from ..blocks import Code, Number, Numbers, Section
+from ..blocks import Code, Number, Numbers, Section, duration
 from ..run import Run
 
 
 def cost_section(run: Run) -> Section | None:
     """What training took."""
     cost, numbers = run.results.cost, []
+    if cost.training_s is not None:
+        note = "without the first step of each process and the last scores"
+        numbers.append(Number("training_s", cost.training_s, duration(cost.training_s), "training time, h:mm:ss", note))
     if cost.images_per_s is not None:
         numbers.append(
             Number("images_per_s", cost.images_per_s, f"{cost.images_per_s:,.0f}", "training samples per second")
