@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from spikedistill import train
+from spikedistill.cli import main
 from spikedistill.config import Config, DataConfig, TrainerConfig
 from spikedistill.files import alone_in
 from spikedistill.recipes import recipe
@@ -191,7 +192,7 @@ def test_a_comparison_that_is_asked_to_stop_takes_its_runs_along(tmp_path):
     assert [run.metrics.read_text() for run in runs] == rows, "nothing trains on"
 
 
-def test_a_comparison_that_is_killed_twice_ends_as_if_nothing_had_happened(tmp_path):
+def test_a_comparison_that_is_killed_ends_as_if_nothing_had_happened(tmp_path, capfd):
     arguments = [
         "compare",
         "--recipes",
@@ -206,20 +207,19 @@ def test_a_comparison_that_is_killed_twice_ends_as_if_nothing_had_happened(tmp_p
     ]
     arguments += ["--data.train-samples", "240", "--model.width", "0.25", "--trainer.accelerator", "cpu"]
     arguments += ["--trainer.checkpoint-seconds", "0", "--trainer.no-progress", "--out"]
-    command = [sys.executable, "-m", "spikedistill", *arguments]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
-    for name in ("sce", "twce"):  # the first time in the first run, then in the second
-        run = RunFolder(tmp_path / "killed" / f"digits-{name}" / "seed0")
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        wait_for(run, process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not run.is_complete
-    last = subprocess.run([*command, str(tmp_path / "killed")], check=True, stdout=subprocess.PIPE, text=True)
-    assert "run 1 of 2" not in last.stdout, "what is finished is not trained again"
-    assert "run 2 of 2" in last.stdout
+    assert main([*arguments, str(tmp_path / "whole")]) == 0
+    run = RunFolder(tmp_path / "killed" / "digits-twce" / "seed0")  # the second
+    command = [sys.executable, "-m", "spikedistill", *arguments, str(tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    wait_for(run, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not run.is_complete
+    capfd.readouterr()
+    assert main([*arguments, str(tmp_path / "killed")]) == 0
+    printed = capfd.readouterr().out
+    assert "run 1 of 2" not in printed, "what is finished is not trained again"
+    assert "run 2 of 2" in printed
     runs = [Path(f"digits-{name}") / "seed0" for name in ("sce", "twce")]
     for file in ("model.safetensors", "metrics.csv", "logits.safetensors"):
         assert [(tmp_path / "killed" / run / file).read_bytes() for run in runs] == [
