@@ -62,6 +62,7 @@ RULES = [
 METHODS = [
     *rows("methods_fashion_mnist/leaderboard.csv"),
     *of_other_epochs("methods_fashion_mnist_equal_time/leaderboard.csv", 10),
+    *rows("methods_untuned_fashion_mnist/leaderboard.csv"),
 ]
 
 
