@@ -263,7 +263,7 @@ def _costs(rows: list[dict[str, Any]]) -> "Table":
     table.add_column("method")
     columns = cost_columns(rows)
     for column in columns:
-        table.add_column(f"{column.title}, {column.unit}" if column.unit else column.title, justify="right")
+        table.add_column(column.head, justify="right")
     for row in rows:
         table.add_row(row["method"].partition("-")[2], *(column.text(row) for column in columns))
     return table
@@ -446,9 +446,8 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
     if cost:
         from .report.blocks import duration
 
-        took = (
-            f" in {duration(cost['training_s'])}" if "training_s" in cost else ""
-        )  # unknown of runs before version 0.1
+        # runs of earlier versions have no time
+        took = f" in {duration(cost['training_s'])}" if "training_s" in cost else ""
         print(f"trained{took} at {cost['images_per_s']:.0f} images/s, peak memory {cost['peak_mib']:.0f} MiB")
     print(f"report: {folder / 'report.html'}")
 

@@ -47,6 +47,11 @@ class Column:
     write: Callable[[Any], str] = str
     words: bool = False
 
+    @property
+    def head(self) -> str:
+        """Title and unit on one line."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
     def text(self, row: Row) -> str:
         """The cell as a reader sees it."""
         return self.write(row[self.key]) if measured(row, self.key) else "–"

@@ -41,8 +41,7 @@ def leaderboard(rows: Sequence[Row]) -> str:
 def cost(rows: Sequence[Row]) -> str:
     """What training took, and how often neurons fire."""
     columns = cost_columns(rows)
-    head = [f"{column.title}, {column.unit}" if column.unit else column.title for column in columns]
-    return _tabular(["Method", *head], _cells(columns, rows))
+    return _tabular(["Method", *(column.head for column in columns)], _cells(columns, rows))
 
 
 def timesteps(rows: Sequence[Row]) -> str:
