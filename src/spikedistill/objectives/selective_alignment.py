@@ -1,7 +1,7 @@
 """Distillation that treats the timesteps of a sample differently, as selective alignment does.
 
-Sun et al.: Not All Timesteps Matter Equally: Selective Alignment Knowledge Distillation for Spiking Neural Networks (2026). What
-the public description leaves open is inferred, and each function says what.
+Sun et al.: Not All Timesteps Matter Equally: Selective Alignment Knowledge Distillation for Spiking Neural Networks (2026), as the
+code of its anonymous submission has it.
 
 Shapes: logits [S, B, C], teacher logits [B, C] or [S, B, C], target int64 [B]; every loss is a scalar, a mean over S and B.
 """
@@ -20,22 +20,18 @@ from .submodels import compares_submodels
 def aligned_kd(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
     """Timestep-wise distillation in which a wrong timestep's two competing logits are made equal: mean_t KD(z'_t <- A'_t).
 
-    Where timestep t answers c instead of y, z'_t is z_t with both logits replaced by their mean; a timestep that is right stays
-    as it is. Inferred: that "equalised" means the mean, and that the teacher's logits of the same two classes are equalised too.
+    Where timestep t answers c instead of y, z'_t is z_t with the logit of y in the place of that of c too, and A'_t is the teacher
+    with the smaller of its two in both places: what is learned there is the label's logit, from both places, and all other
+    classes. A timestep that is right stays as it is, and so does its teacher.
     """
     logits = check_logits(logits)
     teacher = check_teacher(teacher_logits, logits).expand_as(logits)
     labels = check_target(target, logits).expand(logits.shape[:2]).unsqueeze(-1)
     answers = logits.argmax(-1, keepdim=True)
-    competing = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, labels, True).scatter(-1, answers, True)
-    student, teacher = (_equalised(each, competing) for each in (logits, teacher))
+    student = logits.scatter(-1, answers, logits.gather(-1, labels))
+    least = torch.minimum(teacher.gather(-1, labels), teacher.gather(-1, answers))
+    teacher = teacher.scatter(-1, labels, least).scatter(-1, answers, least)
     return kd(student, teacher, temperature=check_temperature(temperature)).mean()
-
-
-def _equalised(logits: Tensor, chosen: Tensor) -> Tensor:
-    """The logits with the chosen ones, one or more per row, replaced by their mean."""
-    mean = torch.where(chosen, logits, 0.0).sum(-1, keepdim=True) / chosen.sum(-1, keepdim=True)
-    return torch.where(chosen, mean, logits)
 
 
 @compares_submodels
@@ -43,8 +39,7 @@ def selective(logits: Tensor, *, temperature: float = 3.0) -> Tensor:
     """Every timestep learns from a mixture of the others: mean_t KD(z_t <- Σ_{s≠t} w_ts z_s).
 
     w_ts is the softmax over s≠t of confidence(s) · cosine(z_s, z_t) for each sample, with confidence 1 - H(softmax(z_s)) / log C.
-    Everything in the teacher is detached. With one timestep the loss is 0. Inferred: no temperature in the softmax over s and in
-    H, the cosine of the raw logits, and the detaching.
+    Everything in the teacher is detached, and neither the softmax over s nor H has a temperature. With one timestep the loss is 0.
     """
     logits = check_logits(logits)
     check_temperature(temperature)
