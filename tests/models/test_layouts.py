@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from spikedistill import LIF, create_model, list_models
+from spikedistill.temporal.features import outputs_of
 
 T, B, CLASSES = 4, 4, 10
 
@@ -285,3 +286,14 @@ def test_residual_networks_take_images_of_any_size(name):
     model = small(name)
     for side in (1, 7, 40):
         assert model(images(side), timesteps=2).shape == (2, B, CLASSES)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_what_the_last_stage_returns_is_classified_as_the_whole_network_does(name):
+    model = create_model(name, num_classes=CLASSES, in_channels=3, image_size=32, width=0.125, neuron="relu").eval()
+    layout, images = model.module, torch.rand(2, 3, 32, 32)
+    last = [*layout.stage_channels][-1]
+    with torch.no_grad(), outputs_of(layout, [last]) as outputs:
+        logits = layout(images)
+        torch.testing.assert_close(layout.classify(outputs[last]), logits, rtol=0, atol=0)
+    assert outputs[last].ndim == 4

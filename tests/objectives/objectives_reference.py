@@ -266,24 +266,20 @@ def right_sum(Z, y, tau=3.0):
     return value, gradient
 
 
-def equalised(row, label, answer):
-    """The row with the logits of the label and of the answer replaced by their mean, and the Jacobian of that."""
-    out, jacobian = row.copy(), np.eye(len(row))
-    if answer != label:
-        out[label] = out[answer] = (row[label] + row[answer]) / 2
-        for c in (label, answer):
-            jacobian[c] = 0
-            jacobian[c, [label, answer]] = 0.5
-    return out, jacobian
-
-
 def aligned_kd(Z, y, A, tau=3.0):
+    """Of a wrong row the answer's place holds the label's logit, and both places of its teacher hold the smaller of the two."""
+
     def row_loss(s, b):
-        answer = int(np.argmax(Z[s, b]))
-        student, jacobian = equalised(Z[s, b], y[b], answer)
-        teacher, _ = equalised(A[b] if A.ndim == 2 else A[s, b], y[b], answer)
+        answer, label = int(np.argmax(Z[s, b])), y[b]
+        student, teacher = Z[s, b].copy(), (A[b] if A.ndim == 2 else A[s, b]).copy()
+        student[answer] = student[label]
+        if answer != label:
+            teacher[answer] = teacher[label] = min(teacher[answer], teacher[label])
         value, gradient = kd_row(student, teacher, tau)
-        return value, jacobian.T @ gradient
+        if answer != label:
+            gradient[label] += gradient[answer]
+            gradient[answer] = 0
+        return value, gradient
 
     return average(Z, row_loss)
 
@@ -341,6 +337,59 @@ def blurred_distance(features, teacher_features, kept):
         value += (gap**2).sum() / len(student)
         gradients.append(2 * out * gap / len(student))
     return value, gradients
+
+
+def noisy_kd(Z, A, drawn, noise=0.1, tau=2.0):
+    """τ² KL(softmax(A/τ) || (1-noise) softmax(z/τ) + noise softmax(n/τ)), n = mean z + drawn · variance of z; by the chain rule."""
+    teacher = A if A.ndim == 2 else A.mean(0)
+
+    def row_loss(row, b):
+        C, centred = len(row), row - row.mean()
+        n = row.mean() + drawn[b] * (centred**2).sum() / (C - 1)
+        p, r, q = softmax(row, tau), softmax(n, tau), softmax(teacher[b], tau)
+        mixed = (1 - noise) * p + noise * r
+        value = (q * np.log(q / mixed)).sum()
+        slope = -q / mixed
+        of_row = (1 - noise) * (np.diag(p) - np.outer(p, p)) @ slope / tau
+        of_noise = noise * (np.diag(r) - np.outer(r, r)) @ slope / tau
+        # dn_j / dz_k = 1/C + drawn_j · 2 centred_k / (C - 1)
+        of_row += of_noise.sum() / C + (of_noise @ drawn[b]) * 2 * centred / (C - 1)
+        return tau**2 * value, tau**2 * of_row
+
+    return of_mean(Z, row_loss)
+
+
+def pooled_linear(features, weight, bias):
+    """A classifier: the mean over positions, then a linear layer."""
+    return features.mean((2, 3)) @ weight.T + bias
+
+
+def classified_kd(features, A, weight, bias, tau=3.0):
+    """KD of what a pooled linear classifier makes of the last features; the value, and the gradient in every layer's features."""
+    student, (B, _, H, W) = pooled_linear(features[-1], weight, bias), features[-1].shape
+    rows = [kd_row(student[b], A[b], tau) for b in range(B)]
+    gradients = [np.zeros_like(f) for f in features]
+    for b, (_, gradient) in enumerate(rows):
+        gradients[-1][b] += (gradient @ weight / (B * H * W))[:, None, None]
+    return sum(value for value, _ in rows) / B, gradients
+
+
+def activation_map_kl(features, teacher_features, weight, bias, S, tau=2.0):
+    """KL between maps of B·H·W values, brought to 0..1 over the batch; the gradient through smallest and largest value too."""
+    B, _, H, W = features[-1].shape
+    answers = pooled_linear(teacher_features[-1], weight, bias).argmax(1)
+    seen = np.maximum(np.einsum("bc,bchw->bhw", weight[answers], teacher_features[-1]), 0).reshape(B, -1)
+    spikes = S * features[-1].sum(1).reshape(B, -1)
+    low, high, gap = spikes.argmin(), spikes.argmax(), spikes.max() - spikes.min() + 1e-3
+    student, teacher = (spikes - spikes.min()) / gap, (seen - seen.min()) / (seen.max() - seen.min() + 1e-3)
+    rows = [kl_row(student[b], teacher[b], tau) for b in range(B)]
+    of_maps = np.stack([gradient for _, gradient in rows]) / B
+    of_spikes = of_maps / gap
+    of_spikes.flat[low] += (-of_maps / gap + of_maps * student / gap).sum()
+    of_spikes.flat[high] -= (of_maps * student / gap).sum()
+    gradients = [np.zeros_like(f) for f in features]
+    gradients[-1] += S * of_spikes.reshape(B, 1, H, W)
+    return sum(value for value, _ in rows) / B, gradients
 
 
 def conv3x3(x, weight, bias):

@@ -149,7 +149,9 @@ def test_the_students_mean_rates_and_the_teachers_activations_are_compared_stage
     assert given["teacher_logits"].shape == (5, 10)
 
 
-@pytest.mark.parametrize("name", ["kdsnn", "sakd", "lasnn-unofficial", "bkdsnn-unofficial"])
+@pytest.mark.parametrize(
+    "name", ["kdsnn", "sakd", "lasnn-unofficial", "bkdsnn-unofficial", "ckdsnn-unofficial", "enof-laf"]
+)
 def test_features_move_the_student_and_no_gradient_reaches_the_teacher(name, teachers, tmp_path):
     module = module_of(quick(f"digits-{name}", out=tmp_path, teacher=teachers[0.25]))
     images, target = torch.rand(8, 1, 8, 8), torch.arange(8)
@@ -202,7 +204,7 @@ def test_trained_transforms_are_learned_with_the_network_and_left_behind(name, t
     assert not any("transform" in key for key in load_file(run.model))
 
 
-@pytest.mark.parametrize("name", ["sakd", "bkdsnn-unofficial"])
+@pytest.mark.parametrize("name", ["sakd", "bkdsnn-unofficial", "ckdsnn-unofficial"])
 def test_a_resumed_run_goes_on_with_its_transforms_and_its_draws(name, teachers, tmp_path, monkeypatch):
     """One run breaks off in the third step of the second epoch; there is a checkpoint of the second."""
 

@@ -33,8 +33,26 @@ torch.manual_seed(DRAW)
 DRAWN = torch.randperm(4)[:2].tolist()
 torch.manual_seed(DRAW)
 KEPT = [(torch.rand(shape[:2]) >= 0.15).double().numpy() for shape in SHAPES]
-FEATURES = {"lasnn-unofficial", "kdsnn", "sakd", "supersnn-similarity", "bkdsnn-unofficial"}
+torch.manual_seed(DRAW)
+NOISE = torch.randn(6, 3, dtype=torch.float64).numpy()
+FEATURES = {
+    "lasnn-unofficial",
+    "kdsnn",
+    "sakd",
+    "supersnn-similarity",
+    "bkdsnn-unofficial",
+    "ckdsnn-unofficial",
+    "enof-laf",
+}
+# The teacher's classifier: global pooling and a linear layer.
+WEIGHT, BIAS = GENERATOR.standard_normal((3, 32)), GENERATOR.standard_normal(3)
 UNCHANGED = [torch.nn.Identity() for _ in SHAPES]
+
+
+def classifier(features):
+    """The teacher's, for features of as many channels as there are."""
+    weight = torch.tensor(WEIGHT, dtype=features.dtype)[:, : features.shape[1]]
+    return features.mean((2, 3)) @ weight.T + torch.tensor(BIAS, dtype=features.dtype)
 
 
 def of_features(value_and_gradients):
@@ -100,6 +118,15 @@ PUBLISHED = {
         "wsld": (1, reference.wsld(Z, Y, A)),
         "blurred_distance": (7e-5, of_features(reference.blurred_distance(F, G, KEPT))),
     },
+    "ckdsnn-unofficial": {
+        "sce": (1, reference.sce(Z, Y)),
+        "noisy_kd": (1, reference.noisy_kd(Z, A, NOISE)),
+        "activation_map_kl": (1, of_features(reference.activation_map_kl(F, G, WEIGHT, BIAS, len(Z)))),
+    },
+    "enof-laf": {
+        "sce": (1, reference.sce(Z, Y)),
+        "classified_kd": (0.2, of_features(reference.classified_kd(F, A, WEIGHT, BIAS))),
+    },
     "sm-unofficial": {
         "weighted_heads_ce": (0.1, reference.weighted_heads_ce(Z, Y)),
         "mutual": (0.9, reference.mutual(Z)),
@@ -112,7 +139,7 @@ def evaluate(objective, timesteps=4, progress=PROGRESS):
     torch.manual_seed(DRAW)
     logits, features = torch.tensor(Z[:timesteps], requires_grad=True), [torch.tensor(f, requires_grad=True) for f in F]
     teacher = {"teacher_logits": torch.tensor(A), "teacher_features": [torch.tensor(g) for g in G]}
-    teacher["transforms"] = UNCHANGED
+    teacher |= {"transforms": UNCHANGED, "classifier": classifier}
     value = objective(logits, torch.tensor(Y), **teacher, features=features, progress=progress)
     gradients = torch.autograd.grad(value.total, [logits, *features], allow_unused=True, materialize_grads=True)
     return value, gradients
@@ -205,6 +232,7 @@ def test_an_entry_runs_with_one_timestep_in_half_precision(name):
     features, teacher_features = ([torch.randn(2, 5, 3, 3).bfloat16()] for _ in range(2))
     features[0].requires_grad_()
     teacher = {"teacher_logits": torch.randn(2, 3), "teacher_features": teacher_features, "transforms": UNCHANGED[:1]}
+    teacher["classifier"] = classifier
     total, terms = objective(logits, torch.tensor([0, 2]), **teacher, features=features, progress=0.5)
     total.backward()
     assert features[0].grad is None or features[0].grad.isfinite().all()
@@ -241,6 +269,7 @@ def test_the_entries_that_need_a_trained_network_and_those_that_compare_timestep
 def test_the_entries_that_compare_features_and_those_that_change_over_training():
     objectives = [create_objective(name) for name in list_objectives()]
     assert {o.name for o in objectives if o.needs_features} == FEATURES
+    assert {o.name for o in objectives if o.needs_classifier} == {"ckdsnn-unofficial", "enof-laf"}
     assert {o.name: o.transform for o in objectives if o.transform} == {
         "sakd": "conv_norm",
         "bkdsnn-unofficial": "generator",
@@ -251,7 +280,8 @@ def test_the_entries_that_compare_features_and_those_that_change_over_training()
 def test_layers_are_named_with_commas_and_are_those_that_end_stages_otherwise():
     assert create_objective("kdsnn").layers == ()
     assert create_objective("kdsnn", layers="stages.2, stages.3").layers == ("stages.2", "stages.3")
-    assert create_objective("bkdsnn-unofficial").layers == ("last",)
+    for name in ("bkdsnn-unofficial", "ckdsnn-unofficial", "enof-laf"):
+        assert create_objective(name).layers == ("last",)
 
 
 def test_the_entries_over_heads():
@@ -291,6 +321,7 @@ def test_an_entry_says_what_is_published_of_it(name):
 
 SOFTENED = ["skd", "prefix-kd", "sce-twkl", "twce-skl", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"]
 SOFTENED += ["etc", "tks", "seal-unofficial", "kdsnn", "bkdsnn-unofficial", "sm-unofficial"]
+SOFTENED += ["ckdsnn-unofficial", "enof-laf"]
 
 
 @pytest.mark.parametrize("name", SOFTENED)
@@ -318,6 +349,8 @@ def test_the_temperature_option_reaches_the_distillation(name):
         ("sakd", {"alpha": 10.0}, [1, 10]),
         ("supersnn-similarity", {"weight": 1}, [1, 1]),
         ("bkdsnn-unofficial", {"alpha": 0.1, "beta": 0.3}, [1, 0.1, 0.3]),
+        ("ckdsnn-unofficial", {"alpha": 0.1, "beta": 0.3}, [1, 0.1, 0.3]),
+        ("enof-laf", {"alpha": 0.1}, [1, 0.1]),
         ("sm-unofficial", {"beta": 0.3}, [0.7, 0.3]),
     ],
 )
@@ -378,6 +411,11 @@ def test_the_share_of_missing_channels_is_an_option():
     assert value.terms["blurred_distance"].item() == pytest.approx(whole, rel=1e-10)
 
 
+def test_the_share_of_noise_is_an_option():
+    value, _ = run(create_objective("ckdsnn-unofficial", noise=0.4))
+    assert value.terms["noisy_kd"].item() == pytest.approx(reference.noisy_kd(Z, A, NOISE, 0.4)[0], rel=1e-10)
+
+
 @pytest.mark.parametrize("name", ["s2w", "w2s", "s2w-w2s"])
 def test_the_gradient_of_the_teacher_is_an_option(name):
     assert (run(create_objective(name, teacher_grad=True))[1] - run(create_objective(name))[1]).abs().max() > 1e-3
@@ -396,7 +434,7 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
     ("name", "options", "message"),
     [
         ("tkwd", {}, "unknown objective 'tkwd': did you mean twkd"),
-        ("zzz", {}, "unknown objective 'zzz': did you mean bkdsnn-unofficial, entropy-regularisation"),
+        ("zzz", {}, "unknown objective 'zzz': did you mean bkdsnn-unofficial, ckdsnn-unofficial"),
         ("s2w", {"lam": 1.0}, "objective 's2w' has no option 'lam': its options are weight=1.0, temperature=2.0"),
         ("sce", {"weight": 1.0}, "objective 'sce' has no option 'weight': its options are none"),
         ("s2w", {"weight": "1"}, "option 'weight' of objective 's2w' must be a float; got '1'"),
@@ -417,6 +455,7 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
         ("sltt-k", {"mse_weight": 2.0}, "mse_weight must lie between 0 and 1"),
         ("etc", {"temperature": 0.0}, "temperature must be a finite number above 0"),
         ("bkdsnn-unofficial", {"mask": 1.5}, "mask must lie between 0 and 1; got 1.5"),
+        ("ckdsnn-unofficial", {"noise": -0.1}, "noise must lie between 0 and 1; got -0.1"),
         ("sm-unofficial", {"alpha": -0.5}, "alpha must lie between 0 and 1; got -0.5"),
         ("sm-unofficial", {"beta": 1.5}, "beta must lie between 0 and 1; got 1.5"),
     ],
@@ -427,7 +466,8 @@ def test_a_mistake_is_found_when_the_objective_is_created(name, options, message
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("s2w", {"measure": "random"}), ("sltt-k", {}), ("bkdsnn-unofficial", {})]
+    ("name", "options"),
+    [("s2w", {"measure": "random"}), ("sltt-k", {}), ("bkdsnn-unofficial", {}), ("ckdsnn-unofficial", {})],
 )
 def test_creating_an_objective_leaves_the_random_generator_alone(name, options):
     torch.manual_seed(3)

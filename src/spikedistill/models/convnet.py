@@ -23,7 +23,10 @@ class ConvNet(Layout):
         self.head = nn.Linear(widths[-1] * side * side, sizes.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x).flatten(1))
+        return self.classify(self.features(x))
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1))
 
 
 def convnet(layers: Layers, sizes: Sizes) -> Layout:

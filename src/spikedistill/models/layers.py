@@ -31,6 +31,10 @@ class Layout(nn.Module):
 
     stage_channels: dict[str, int]
 
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits of what the last stage returns."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Layers:

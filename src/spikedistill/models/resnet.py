@@ -52,7 +52,10 @@ class ResNet(Layout):
         self.head = (head or linear_head)(layers, channels, sizes.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pool(self.final(self.stages(self.stem(x)))).flatten(1))
+        return self.classify(self.stages(self.stem(x)))
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.final(x)).flatten(1))
 
 
 class BasicBlock(nn.Module):

@@ -42,7 +42,8 @@ class VGG(Layout):
             inputs, channels = channels, layers.channels(count)
             features += [layers.conv_norm(inputs, channels), layers.neuron(channels)]
             if place + 1 == len(plan) or plan[place + 1] == POOL:
-                self.stage_channels[f"features.{len(features) - 1}"] = channels
+                self.last_neuron = len(features) - 1
+                self.stage_channels[f"features.{self.last_neuron}"] = channels
         self.features = nn.Sequential(*features)
         self.pool = nn.Identity() if flatten else nn.AdaptiveAvgPool2d(1)
         side = sizes.image_size // self.smallest if flatten else 1
@@ -50,7 +51,13 @@ class VGG(Layout):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(min(x.shape[-2:]))
-        return self.head(self.pool(self.features(x)).flatten(1))
+        return self._pooled_to_logits(self.features(x))
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self._pooled_to_logits(self.features[self.last_neuron + 1 :](x))
+
+    def _pooled_to_logits(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(x).flatten(1))
 
     def _check(self, image_size: int) -> None:
         if image_size < self.smallest:

@@ -6,7 +6,7 @@ Pure functions that need torch alone: the logits may come from any spiking netwo
 from spikedistill.objectives import baselines, catalogue  # noqa: F401  (they fill the registry)
 
 from .composition import Objective, ObjectiveValue, Term
-from .distillation import logit_kd, prefix_kd, reliable, twkl, twsd, wsld
+from .distillation import logit_kd, noisy_kd, prefix_kd, reliable, twkl, twsd, wsld
 from .features import blurred_distance, feature_distance, feature_mse, similarity
 from .registry import (
     create_objective,
@@ -20,16 +20,20 @@ from .strong_weak import strong2weak, timestep_scores, weak2strong
 from .submodels import compares_submodels
 from .surrogate_modules import mutual, weighted_heads_ce
 from .task import entropy, heads_ce, logit_mse, prefix_ce, sce, tet_of_some, twce
+from .teacher_classifier import activation_map_kl, class_activation_map, classified_kd
 from .timesteps import adjacent, all_pairs, right_sum
 
 __all__ = [
     "Objective",
     "ObjectiveValue",
     "Term",
+    "activation_map_kl",
     "adjacent",
     "aligned_kd",
     "all_pairs",
     "blurred_distance",
+    "class_activation_map",
+    "classified_kd",
     "compares_submodels",
     "create_objective",
     "describe_objective",
@@ -41,6 +45,7 @@ __all__ = [
     "logit_kd",
     "logit_mse",
     "mutual",
+    "noisy_kd",
     "objective_options",
     "prefix_ce",
     "prefix_kd",

@@ -3,7 +3,7 @@
 The symbols are those of `catalogue`; F_l is the student's mean rate at layer l, A_l the teacher's activation there.
 """
 
-from . import distillation, features, selective_alignment, surrogate_modules, task, timesteps
+from . import distillation, features, selective_alignment, surrogate_modules, task, teacher_classifier, timesteps
 from .checks import check_share
 from .composition import Objective, Term
 from .registry import register_objective
@@ -84,7 +84,8 @@ def seal_unofficial(alpha: float = 0.6, beta: float = 0.15, temperature: float =
     """Wrong timesteps are taught with their two competing logits made equal, and all by a mixture of the other timesteps.
 
     mean_t [CE(z_t, y) + alpha KD(z'_t <- A'_t) + beta KD(z_t <- Σ_{s≠t} w_ts z_s)]; `aligned_kd` and `selective` explain z', A' and
-    w, and what is inferred of them. The weights are those of the released code.
+    w. Form and weights are those of the code of the paper's anonymous submission; that the published numbers have this form is
+    inferred.
     Sun et al.: Not All Timesteps Matter Equally: Selective Alignment Knowledge Distillation for SNNs (2026).
     Published: no number that we could check.
     """
@@ -151,6 +152,35 @@ def bkdsnn_unofficial(
     near = Term("blurred_distance", beta, features.blurred_distance, {"mask": mask})
     terms = [Term("sce", 1.0, task.sce), soft, near]
     return Objective("bkdsnn-unofficial", terms, layers=_names(layers), transform="generator")
+
+
+@register_objective
+def ckdsnn_unofficial(alpha: float = 1.0, beta: float = 1.0, noise: float = 0.1, temperature: float = 2.0) -> Objective:
+    """An ANN teaches a prediction mixed with noise, and where on the image to be active (CAM-based distillation).
+
+    CE(z, y) + alpha noisy KD(z <- A) + beta KL(M(C_F) <- M(C_A)) with z = mean_t z_t, C_F the spikes at each position of the last
+    stage and C_A the ANN's class activation map there; `noisy_kd` and `activation_map_kl` explain the terms. Defaults and form are
+    those of the released code, whose ANN stays in training mode, and whose settings name weights that it does not use; ours is in
+    evaluation mode. Inferred: that the paper's numbers have this form.
+    A Closer Look at Knowledge Distillation in Spiking Neural Network Training (CKDSNN).
+    Published: no number that we could check.
+    """
+    soft = Term("noisy_kd", alpha, distillation.noisy_kd, {"noise": noise, "temperature": temperature})
+    maps = Term("activation_map_kl", beta, teacher_classifier.activation_map_kl, {"temperature": temperature})
+    return Objective("ckdsnn-unofficial", [Term("sce", 1.0, task.sce), soft, maps], layers=("last",))
+
+
+@register_objective
+def enof_laf(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
+    """An ANN teaches what its own classifier makes of mean rates, one half of EnOF: CE(mean_t z_t, y) + alpha KD(c(F) <- A).
+
+    F is what the last stage returns and c the ANN's classifier. The other half of EnOF, a ReLU in place of the last neurons,
+    changes the network and is not here: this is not EnOF. Inferred: alpha and temperature, those of `skd`.
+    Guo et al.: EnOF-SNN: Training Accurate Spiking Neural Networks via Enhancing the Output Feature Representation (NeurIPS 2024).
+    Published: no number that we could check.
+    """
+    soft = Term("classified_kd", alpha, teacher_classifier.classified_kd, {"temperature": temperature})
+    return Objective("enof-laf", [Term("sce", 1.0, task.sce), soft], layers=("last",))
 
 
 @register_objective

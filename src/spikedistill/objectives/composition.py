@@ -15,7 +15,16 @@ from .checks import check_progress
 from .strong_weak import timestep_scores
 from .submodels import Average
 
-INPUTS = ("target", "teacher_logits", "scores", "average", "features", "teacher_features", "transforms")
+INPUTS = (
+    "target",
+    "teacher_logits",
+    "scores",
+    "average",
+    "features",
+    "teacher_features",
+    "transforms",
+    "classifier",
+)
 # What an objective that takes one of these inputs is, and what to pass where it is missing.
 _NEEDED = {
     "teacher_logits": ("learns from a trained network", "its logits on this batch, [B, C] or [S, B, C]"),
@@ -28,6 +37,10 @@ _NEEDED = {
         "learns from features that pass trained layers first",
         "those layers, one per layer of the features, and train them along",
     ),
+    "classifier": (
+        "learns from what the classifier of a trained network makes of features",
+        "a function from the features of its last layer, [B, c, ...], to logits [B, C]",
+    ),
     "progress": ("changes its weights over training", "the share of training that is done, 0 to 1"),
 }
 
@@ -37,8 +50,9 @@ class Term:
     """One named, weighted loss: `weight * function(logits, ..., **options)`.
 
     The function takes logits [S, B, C] and returns a scalar. Of `target`, `teacher_logits`, `scores`, `average`, `features`,
-    `teacher_features` and `transforms` it is given those that its signature names. With an `end_weight` the weight moves in a
-    straight line from `weight`, where training begins, to that. Raises ValueError for an option that the function does not have.
+    `teacher_features`, `transforms` and `classifier` it is given those that its signature names. With an `end_weight` the weight
+    moves in a straight line from `weight`, where training begins, to that. Raises ValueError for an option that the function does
+    not have.
     """
 
     name: str
@@ -110,6 +124,7 @@ class Objective:
         features: Sequence[Tensor] | None = None,
         teacher_features: Sequence[Tensor] | None = None,
         transforms: Sequence[Callable[[Tensor], Tensor]] | None = None,
+        classifier: Callable[[Tensor], Tensor] | None = None,
         progress: float | None = None,
     ) -> ObjectiveValue:
         """Σ weight · value over the terms, for logits [S, B, C] and target int64 [B].
@@ -124,6 +139,7 @@ class Objective:
             features: mean rates [B, ...] of the student's layers, where `needs_features`.
             teacher_features: what the teacher's layers return, [B, ...] each, in the same order.
             transforms: trained layers that the student's features pass, in the same order, where there is a `transform`.
+            classifier: the teacher's, from the features of its last layer to logits, where `needs_classifier`.
             progress: the share of training that is done, 0 to 1, where `needs_progress`.
 
         Raises:
@@ -137,6 +153,7 @@ class Objective:
             "features": features,
             "teacher_features": teacher_features,
             "transforms": transforms,
+            "classifier": classifier,
             "progress": None if progress is None else check_progress(progress),
         }
         for name, (what, wanted) in _NEEDED.items():
@@ -174,6 +191,11 @@ class Objective:
     def needs_features(self) -> bool:
         """Whether a term compares what layers inside the networks return."""
         return self._takes("features") or self._takes("teacher_features")
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether a term asks the teacher's classifier what features are to it."""
+        return self._takes("classifier")
 
     @property
     def needs_progress(self) -> bool:

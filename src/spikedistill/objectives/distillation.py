@@ -5,13 +5,14 @@ and B. z_t = logits[t], A = teacher logits, KD(s <- q) = tau² · KL(softmax(q /
 detached unless `teacher_grad`. All raise ValueError for inputs of another type or shape, and for tau <= 0.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_logits, check_target, check_teacher, check_temperature
-from .divergences import kd
+from .checks import check_choice, check_logits, check_share, check_target, check_teacher, check_temperature
+from .divergences import kd, log_probabilities
 from .submodels import Average, compares_submodels, mean_of, prefix_means, right_submodels
 from .task import cross_entropies
 
@@ -40,6 +41,29 @@ def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature:
     # a teacher may be so sure of a label that its cross-entropy is 0
     weight = -torch.expm1(-of_student / of_teacher.clamp(min=1e-7))
     return (weight * kd(logits.mean(0), teacher, temperature=check_temperature(temperature))).mean()
+
+
+def noisy_kd(logits: Tensor, teacher_logits: Tensor, *, noise: float = 0.1, temperature: float = 2.0) -> Tensor:
+    """Logit distillation of a student whose prediction is mixed with noise: tau² KL(softmax(A / tau) || p).
+
+    p = (1 - noise) softmax(z / tau) + noise softmax(n / tau) with z = mean_t z_t, and n normal around the mean of z over the
+    classes with its variance there as the standard deviation, drawn anew from torch's global generator; gradients flow through
+    both. A teacher [S, B, C] is averaged.
+
+    A Closer Look at Knowledge Distillation in Spiking Neural Network Training (CKDSNN), from its released code.
+    """
+    logits, noise, temperature = check_logits(logits), check_share("noise", noise), check_temperature(temperature)
+    teacher = check_teacher(teacher_logits, logits)
+    teacher, mean = (teacher.mean(0) if teacher.ndim == 3 else teacher), logits.mean(0)
+    # the mean of the noise would move all classes alike, which softmax does not see
+    drawn = torch.randn_like(mean) * mean.var(-1, keepdim=True, correction=min(1, mean.shape[-1] - 1))
+    parts = [
+        log_probabilities(part, temperature) + (math.log(share) if share else -math.inf)
+        for part, share in ((mean, 1 - noise), (drawn, noise))
+    ]
+    log_p = torch.logaddexp(*parts)
+    log_q = log_probabilities(teacher.detach(), temperature)
+    return temperature**2 * (log_q.exp() * (log_q - log_p)).sum(-1).mean()
 
 
 def twkl(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:

@@ -82,5 +82,6 @@ def _try(objective: Objective) -> None:
             features=features,
             teacher_features=features,
             transforms=[torch.nn.Identity()],
+            classifier=lambda values: values.flatten(1).expand(-1, 2),
             progress=0.0,
         )

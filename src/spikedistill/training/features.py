@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..models.layers import Layout
+from ..neurons import LIF
 from ..temporal import Temporal
+from ..temporal.features import outputs_of
 
 
 def layer_names(network: Temporal, wanted: Sequence[str] = ()) -> tuple[str, ...]:
@@ -16,10 +19,47 @@ def layer_names(network: Temporal, wanted: Sequence[str] = ()) -> tuple[str, ...
     Raises:
         ValueError: for a network of no layout, whose stages are not known.
     """
+    place, layout = layout_of(network)
+    prefix, stages = f"{place}." if place else "", tuple(layout.stage_channels)
+    return tuple(prefix + (stages[-1] if name == "last" else name) for name in wanted or stages)
+
+
+def classifier_of(network: Temporal, features: Tensor) -> Callable[[Tensor], Tensor]:
+    """The part of a network behind its last stage, from features `[B, c, ...]` to logits `[B, C]`.
+
+    Args:
+        network: the network.
+        features: what its last stage returns for some samples, to try it on.
+
+    Raises:
+        ValueError: for a network of no layout, or one that has spiking neurons there, which features without time tell nothing.
+    """
+    _, layout = layout_of(network)
+
+    def classify(features: Tensor) -> Tensor:
+        # under 64-true the student's features are in float64
+        return layout.classify(features.to(next(layout.parameters()).dtype))
+
+    neurons = [name for name, module in layout.named_modules() if isinstance(module, LIF)]
+    with torch.no_grad(), outputs_of(layout, neurons) as spikes:
+        classify(features)
+    if spikes:
+        raise ValueError(
+            f"the teacher's classifier has spiking neurons, {', '.join(spikes)}, and would be asked about mean rates: use its ReLU "
+            "twin as the teacher, or a network that ends in linear layers"
+        )
+    return classify
+
+
+def layout_of(network: Temporal) -> tuple[str, Layout]:
+    """The layout of a network, and its name within `network.module`, empty where it is that.
+
+    Raises:
+        ValueError: for a network of no layout, whose stages are not known.
+    """
     for place, module in network.module.named_modules():
         if isinstance(module, Layout):
-            prefix, stages = f"{place}." if place else "", tuple(module.stage_channels)
-            return tuple(prefix + (stages[-1] if name == "last" else name) for name in wanted or stages)
+            return place, module
     raise ValueError(
         f"features are read at the stages of a network made by create_model; got one of {type(network.module).__name__}"
     )

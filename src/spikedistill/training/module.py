@@ -45,7 +45,9 @@ class DistillationModule(L.LightningModule):
         self.summed_epoch = 0
 
     def teaching(self, inputs: Tensor, places: Tensor) -> dict[str, Any]:
-        """What the teacher, where there is one, has for the objective on the student's own batch: logits `[B, C]`, features.
+        """What the teacher, where there is one, has for the objective on the student's own batch.
+
+        Logits `[B, C]`, features, and its classifier.
 
         Args:
             inputs: the batch.
@@ -56,7 +58,7 @@ class DistillationModule(L.LightningModule):
         if self.cached is not None:
             return {"teacher_logits": self.cached[places]}
         logits, features = self.plan.teacher.look(inputs, self.plan.dataset.kind)
-        return {"teacher_logits": logits, "teacher_features": features}
+        return {"teacher_logits": logits, "teacher_features": features, "classifier": self.plan.teacher.classifier}
 
     def look(self, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective is over (of heads, or the same), features."""

@@ -124,6 +124,7 @@ def feature_channels(
             features=features,
             teacher_features=wanted,
             transforms=[torch.nn.Identity() for _ in features],
+            classifier=teacher.classifier,
             progress=0.0,
         )
     return {layer: feature.shape[1] for layer, feature in zip(layers, features, strict=True)}

@@ -13,7 +13,7 @@ from ..objectives import Objective
 from ..run_folder import RunFolder
 from ..temporal import Temporal, mean_rate
 from ..temporal.features import outputs_of
-from .features import layer_names
+from .features import classifier_of, layer_names
 
 
 class Teacher:
@@ -23,11 +23,15 @@ class Teacher:
         function: takes images `[B, C, H, W]` in [0, 1], augmented as the student sees them (for events, the mean of the frames),
             and normalises them itself.
         num_classes: C, which its logits must have.
+
+    Attributes:
+        classifier: from features `[B, c, ...]` of its last stage to logits `[B, C]`, where the objective asks for it.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], num_classes: int) -> None:
         self.function = function
         self.num_classes = num_classes
+        self.classifier: Callable[[Tensor], Tensor] | None = None
 
     def logits(self, inputs: Tensor, kind: str) -> Tensor:
         """Logits `[B, C]` on a batch of images, or of event frames `[T, B, C, H, W]`.
@@ -156,7 +160,9 @@ def load_teacher(
             f"--teacher runs/{ann}/seed0"
         )
     first = dataset.train.inputs(torch.zeros(1, dtype=torch.int64))
-    teacher.logits(as_network_input(first, dataset.kind), dataset.kind)
+    _, features = teacher.look(as_network_input(first, dataset.kind), dataset.kind)
+    if objective.needs_classifier and isinstance(teacher.function, MeanLogits):
+        teacher.classifier = classifier_of(teacher.function.network, features[-1])
     return teacher
 
 
