@@ -169,7 +169,7 @@ class Config(_Section):
     """Passes over the training set."""
     timesteps: AtLeastOne = 4
     """T, the timesteps of training."""
-    gradient: Literal["bptt", "sltt", "rate"] = "bptt"
+    gradient: Literal["bptt", "sltt", "rate", "dsr"] = "bptt"
     """How gradients flow back through time."""
     segments: int | tuple[int, ...] = 1
     """Under rate: how many segments of time carry a gradient of their own, or their lengths."""

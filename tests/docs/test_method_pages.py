@@ -49,7 +49,7 @@ def test_the_overview_says_what_a_method_needs_and_costs_what_is_published_and_w
     _, _, teacher, segment, cost, published, ours, link = OVERVIEW[name]
     assert teacher == ("yes" if objective.needs_teacher else "no")
     assert (segment == "no") == objective.compares_submodels
-    passes = ("T + 2" if config.gradient == "rate" else "3T") if config.timesteps > 1 else "3, at T=1"
+    passes = ("T + 2" if config.gradient in ("rate", "dsr") else "3T") if config.timesteps > 1 else "3, at T=1"
     assert cost == passes + " + 1" * objective.needs_teacher + ", and branches" * config.model.branches
     own = name in list_objectives() or name == "twsd"  # the others are trained with another's objective
     numbers = {
@@ -61,7 +61,13 @@ def test_the_overview_says_what_a_method_needs_and_costs_what_is_published_and_w
     assert published in (on_cifar100 or numbers or {"–"})
     assert ours == OURS.get(name, "–")
     page = METHOD_PAGES[re.search(r"\((\w+\.md)\)", link)[1]]
-    named = {"rate": "`rate`", "sltt": "The recipe `sltt`", "tdbn": "`--model.norm tdbn`", "ann": "ReLU twin"}
+    named = {
+        "rate": "`rate`",
+        "sltt": "The recipe `sltt`",
+        "dsr": "## DSR\n",
+        "tdbn": "`--model.norm tdbn`",
+        "ann": "ReLU twin",
+    }
     named |= {"dspike": "`--model.lif.surrogate dspike`", "twsd": "### `twce-twsd`\n"}
     assert named.get(name, f"### `{name}`\n") in page
 
@@ -69,7 +75,7 @@ def test_the_overview_says_what_a_method_needs_and_costs_what_is_published_and_w
 def test_the_overview_knows_every_method_that_is_no_objective():
     rows = [row[0] for row in table_after("Each objective is a method", METHOD_PAGES["index.md"])]
     assert sorted(rows) == sorted(set(list_methods()) - set(list_objectives()))
-    assert f"there are {['four', 'five', 'six', 'seven'][len(rows) - 4]} more" in METHOD_PAGES["index.md"]
+    assert f"there are {['five', 'six', 'seven', 'eight'][len(rows) - 5]} more" in METHOD_PAGES["index.md"]
 
 
 def test_the_page_on_gradients_names_the_objectives_that_one_segment_silences():

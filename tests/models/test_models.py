@@ -148,7 +148,7 @@ def test_the_relu_twin_has_the_same_layout_and_nothing_that_spikes(name):
 @pytest.mark.parametrize("name", list_models())
 def test_the_relu_twin_of_a_static_image_learns_under_every_rule(name):
     gradients = []
-    for gradient in ("bptt", "sltt", "rate"):
+    for gradient in ("bptt", "sltt", "rate", "dsr"):
         model = small(name, neuron="relu", gradient=gradient).double()
         model(images(B, name=name).double(), timesteps=3).square().mean(0).sum().backward()
         gradients.append([p.grad for p in model.parameters()])
@@ -200,7 +200,7 @@ def test_normalisation_is_part_of_the_network():
         ({"tau": 2.0}, "neither create_model nor LIF takes tau; LIF takes decay, threshold, v_reset"),
         ({"decay": 3.0}, "decay is 3.0, expected 0"),
         ({"surrogate": "box"}, "surrogate 'box' is unknown"),
-        ({"gradient": "rtrl"}, "gradient is 'rtrl', expected one of bptt, sltt, rate"),
+        ({"gradient": "rtrl"}, "gradient is 'rtrl', expected one of bptt, sltt, rate, dsr"),
         ({"segments": 2}, "segments=2 only means something under gradient='rate'"),
         ({"mean": (0.5, 0.5, 0.5)}, "give both, a number for each of the 3 channels, or neither"),
         ({"mean": (0.5,), "std": (0.5,)}, "give both, a number for each of the 3 channels, or neither"),

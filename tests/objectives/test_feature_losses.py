@@ -268,7 +268,7 @@ def test_features_that_do_not_fit_are_found_before_training(teachers, tmp_path):
         make_plan(quick("digits-kdsnn", out=tmp_path, teacher=teachers[0.25], objective=objective))
 
 
-@pytest.mark.parametrize("gradient", ["sltt", "rate"])
+@pytest.mark.parametrize("gradient", ["sltt", "rate", "dsr"])
 def test_features_are_learned_under_every_gradient_rule(gradient, teachers, tmp_path):
     config = quick("digits-kdsnn", out=tmp_path, teacher=teachers[0.25], gradient=gradient)
     module = module_of(config)

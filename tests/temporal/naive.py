@@ -2,7 +2,8 @@
 
 A copy of a plain network is made and the `forward` of those layers that must know of time is replaced, so that parameters and
 buffers keep their names. "rate" is the two-pass form: a pass on spikes without a graph that records rates, eligibilities and
-batch-norm statistics, then a pass on the rates of all segments, folded into the batch, with the records swapped in. The package
+batch-norm statistics, then a pass on the rates of all segments, folded into the batch, with the records swapped in. "dsr" is the
+same with means whose weights fade with the neurons' decay, and with the slope of a clamp for the eligibility. The package
 is used for nothing but recognising `LIF` and reading its options.
 """
 
@@ -35,6 +36,7 @@ class Clock:
     samples: int
     cut_membrane: bool = False
     on_rates: bool = False
+    decay: float | None = None
     records: dict = field(default_factory=dict)
 
     @property
@@ -51,6 +53,11 @@ class Clock:
 
     def segment_means(self, x):
         """[T*B, ...] -> [m*B, ...]"""
+        if self.decay is not None:
+            powers = torch.tensor(
+                [self.decay ** (self.timesteps - 1 - t) for t in range(self.timesteps)], dtype=x.dtype
+            )
+            return torch.einsum("t,t...->...", powers / powers.sum(), self.unfold(x))
         return torch.cat([part.mean(0) for part in self.unfold(x).split(list(self.lengths))])
 
     def record(self, module, value):
@@ -85,7 +92,11 @@ def lif(module, clock, folded):
     if not clock.on_rates:
         current = clock.unfold(folded)
         spikes = plain_lif(current, cuts=range(1, clock.timesteps) if clock.cut_membrane else (), **options)
-        if not torch.is_grad_enabled():
+        if clock.decay is not None:
+            mean = clock.segment_means(folded)
+            slope = ((mean > 0) & (mean < module.threshold)).to(mean.dtype) / module.threshold
+            clock.record(module, (clock.segment_means(spikes.flatten(0, 1)), slope.unsqueeze(0), None, None))
+        elif not torch.is_grad_enabled():
             with torch.enable_grad():
                 _, *slopes = plain_eligibility(current, clock.lengths, **options)
             clock.record(module, (clock.segment_means(spikes.flatten(0, 1)), *slopes))
@@ -118,7 +129,7 @@ def batch_norm(module, clock, folded):
 
     m = mean(folded)
     mu = spike_mean + m - m.detach()
-    w = mean((folded - mu.view(shape)) ** 2)
+    w = mean((folded - mu.detach().view(shape)) ** 2)  # deviations from the mean do not see it move
     var = spike_var + w - w.detach()
     y = (folded - mu.view(shape)) / (var.view(shape) + module.eps).sqrt()
     return y * module.weight.view(shape) + module.bias.view(shape) if module.affine else y
@@ -165,28 +176,29 @@ class Naive:
 
     Attributes:
         network: the copy that runs; its parameters' gradients and its buffers are the ones to compare with.
-        rates: after a run under "rate", the mean logits [m, B, ...] of the second pass, with their graph.
+        rates: after a run under "rate" or "dsr", the mean logits [m, B, ...] of the second pass, with their graph.
         spikes: the mean of every neuron layer's output in the last pass on spikes.
     """
 
-    def __init__(self, network, gradient="bptt", lengths=None):
+    def __init__(self, network, gradient="bptt", lengths=None, decay=None):
         self.network = copy.deepcopy(network)
         self.gradient = gradient
         self.lengths = lengths
+        self.decay = decay
         self.rates = None
         self.spikes = []
 
     def __call__(self, x, timesteps=None):
         values = x.unsqueeze(0).expand(timesteps, *x.shape) if timesteps else x
         T, B = values.shape[:2]
-        clock = Clock(tuple(self.lengths or (T,)), B, cut_membrane=self.gradient == "sltt")
+        clock = Clock(tuple(self.lengths or (T,)), B, cut_membrane=self.gradient == "sltt", decay=self.decay)
         self._replace_layers(clock)
-        if self.gradient != "rate":
+        if self.gradient not in ("rate", "dsr"):
             return clock.unfold(self.network(values.flatten(0, 1)))
         with torch.no_grad():
             logits = clock.unfold(self.network(values.flatten(0, 1)))
+        means = clock.segment_means(values.flatten(0, 1))
         clock.on_rates = True
-        means = torch.cat([part.mean(0) for part in values.split(list(clock.lengths))])
         self.rates = clock.unfold(self.network(means))
         # z_t = zbar_segment + sg(z_t - zbar_segment)
         of_segment = self.rates[segment_of(clock.lengths)]

@@ -9,7 +9,7 @@ from torch import nn
 from spikedistill import LIF, temporal
 
 f64 = torch.float64
-RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", 2)]
+RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", 2), ("dsr", 1)]
 
 
 def repeated(norm, x, T):

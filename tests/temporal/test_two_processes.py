@@ -7,7 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spikedistill import create_model
 
-RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", 2)]
+RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", 2), ("dsr", 1)]
 
 
 def network(gradient, segments):

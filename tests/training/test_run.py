@@ -139,7 +139,7 @@ def test_twenty_steps_reproduce_the_stored_losses(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits-ann", "digits-rate", "digits-sltt", "digits-s2w", "digits-prefix", "digits-w2s"]
+    "name", ["digits-ann", "digits-rate", "digits-sltt", "digits-dsr", "digits-s2w", "digits-prefix", "digits-w2s"]
 )
 def test_recipes_train_to_a_finite_result_better_than_chance(name, tmp_path):
     config = quick(name, out=tmp_path / "run", epochs=4)
@@ -317,3 +317,17 @@ def test_weight_decay_is_on_weights_of_convolutions_and_linear_layers_alone():
 )
 def test_learning_rate_schedules(options, epoch, factor):
     assert learning_rate_factor(epoch, 10, OptimizerConfig(**options)) == pytest.approx(factor, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gradient": "rate"}, "under --gradient rate with one segment all timesteps share .*: use --segments 2 or more, or"),
+        ({"gradient": "dsr"}, "under --gradient dsr all timesteps share .*: use --gradient rate with --segments 2 or more, or"),
+        ({"gradient": "dsr", "segments": 2}, "segments=2 needs --gradient rate; this run has --gradient dsr"),
+    ],
+)  # fmt: skip
+def test_timesteps_that_share_one_gradient_cannot_teach_each_other(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        make_plan(quick("digits-twsd", out=tmp_path, **options))
+    assert make_plan(quick("digits-twsd", out=tmp_path, gradient="rate", segments=2))

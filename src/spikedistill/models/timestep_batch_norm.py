@@ -1,12 +1,11 @@
 """Batch-norm whose statistics are each timestep's own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from ..temporal.rate import segment_means
 
 
 class TimestepBatchNorm(nn.Module):
@@ -73,26 +72,28 @@ class TimestepBatchNorm(nn.Module):
         space = [1] * (values.ndim - scale.ndim)
         return (values * scale.view(*scale.shape, *space) + shift.view(*shift.shape, *space)).to(values.dtype)
 
-    def over_segments(self, spikes: Tensor, rates: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Normalise a rate pair in training: spikes `[T, B, C, ...]` without graph, segment means `[m, B, C, ...]` with one.
+    def over_segments(
+        self, spikes: Tensor, rates: Tensor, lengths: tuple[int, ...], means: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise a rate pair in training: spikes `[T, B, C, ...]` without graph, their means `[m, B, C, ...]` with one.
 
         Returns:
-            Both normalised: the rates are the segment means of the spikes. With c the rates less their mean over the batch, their
-            gradient is that of c * mean_t (var_t + var(c) - sg(var(c)) + eps)^(-1/2).
+            Both normalised: the rates are the means of the spikes, as `means` takes them. With c the rates less their mean over
+            the batch, their gradient is that of c * mean_t (var_t + var(c) - sg(var(c)) + eps)^(-1/2).
         """
         space = [1] * (rates.ndim - 3)
         weight, bias = self.weight.view(-1, *space), self.bias.view(-1, *space)
         with torch.no_grad():
             normalised, var = self._by_batch(spikes, sum(lengths))
-            means = segment_means(normalised, lengths)
+            rates_of = means(normalised)
             normalised = (normalised * weight + bias).to(spikes.dtype)
             inverse = (var + self.eps).rsqrt().unflatten(1, (1, -1, *space))
-            slope, cubed = segment_means(inverse, lengths), segment_means(inverse**3, lengths)
+            slope, cubed = means(inverse), means(inverse**3)
         over_batch = [d for d in range(rates.ndim) if d not in (0, 2)]
         precise = rates.to(slope.dtype)
         centred = precise - precise.mean(over_batch, keepdim=True)
         answer = centred * slope - centred.detach() * centred.square().mean(over_batch, keepdim=True) * cubed / 2
-        return normalised, ((means + (answer - answer.detach())) * weight + bias).to(rates.dtype)
+        return normalised, ((rates_of + (answer - answer.detach())) * weight + bias).to(rates.dtype)
 
     def _by_batch(
         self, values: Tensor, timesteps: int, weight: Tensor | None = None, bias: Tensor | None = None

@@ -78,6 +78,11 @@ def _rate(config: Config) -> Config:
     return with_objective(config, "sce").model_copy(update={"gradient": "rate"})
 
 
+def _dsr(config: Config) -> Config:
+    """SCE on gradients of the spike representation, thresholds as they are (DSR)."""
+    return with_objective(config, "sce").model_copy(update={"gradient": "dsr"})
+
+
 def _sltt(config: Config) -> Config:
     """SCE with the gradient's path through the membrane cut (SLTT)."""
     return with_objective(config, "sce").model_copy(update={"gradient": "sltt"})
@@ -133,6 +138,7 @@ _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {"nmnist": {"beta": 0.1
 _OTHER_METHODS: dict[str, Callable[[Config], Config]] = {
     "ann": _ann,
     "dspike": _dspike,
+    "dsr": _dsr,
     "esd": _esd,
     "rate": _rate,
     "sltt": _sltt,

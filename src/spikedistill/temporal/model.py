@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from .chunked import ChunkedRate
 from .rate import Rate, segment_means
+from .representation import Representation, common_decay, fading_weights, weighted_mean
 from .signal import Signal, replace_signals, segment_lengths
 from .stream import Membranes, Stream
 from .unrolled import Unrolled
 
-Gradient = Literal["bptt", "sltt", "rate"]
-GRADIENTS: tuple[Gradient, ...] = ("bptt", "sltt", "rate")
+Gradient = Literal["bptt", "sltt", "rate", "dsr"]
+GRADIENTS: tuple[Gradient, ...] = ("bptt", "sltt", "rate", "dsr")
 
 
 class Temporal(nn.Module):
@@ -38,6 +39,7 @@ class Temporal(nn.Module):
         self.chunk = chunk
         self.recompute = recompute
         self.checkpoint = checkpoint
+        self.decay = common_decay(module) if gradient == "dsr" else None
 
     def forward(self, x: Tensor, timesteps: int | None = None) -> Any:
         """Run the network for T timesteps.
@@ -57,6 +59,11 @@ class Temporal(nn.Module):
         if not torch.is_grad_enabled():
             # without gradients every rule computes the same values, and T may be another than the segments make up
             signal = Unrolled(values.detach(), total, self.gradient)
+        elif self.decay is not None:
+            weights = fading_weights(self.decay, total)
+            signal = Representation(
+                values.detach(), weighted_mean(values, weights) if timesteps is None else values, weights
+            )
         elif self.gradient != "rate":
             signal = Unrolled(values, total, self.gradient, checkpoint=self.checkpoint)
         else:
@@ -158,6 +165,8 @@ def temporal(
     - "sltt": the path through the previous membrane is cut (Meng et al., SLTT, ICCV 2023).
     - "rate": gradients flow through the mean rates of `segments` stretches of time, at a cost that hardly grows with T (Yu et
       al., RateBP, NeurIPS 2024, in one pass). One segment is RateBP, T segments are SLTT.
+    - "dsr": gradients flow through mean rates with weights that fade with the neurons' decay, by the slope of a clamp and without
+      a surrogate (Meng et al., DSR, CVPR 2022, with thresholds that are not trained).
 
     Args:
         module: the network.
@@ -176,7 +185,8 @@ def temporal(
         with a method `step` for one timestep at a time.
 
     Raises:
-        ValueError: for an unknown rule, segments or chunks without "rate", or a checkpoint with it.
+        ValueError: for an unknown rule, segments or chunks without "rate", a checkpoint with it or "dsr", or neurons that "dsr"
+            says nothing of: with hard reset, an initial membrane, or decays that are learned or differ.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient is {gradient!r}, expected one of {', '.join(GRADIENTS)}")
@@ -193,7 +203,7 @@ def temporal(
         raise ValueError(
             "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk"
         )
-    if checkpoint and gradient == "rate":
+    if checkpoint and gradient in ("rate", "dsr"):
         raise ValueError(
             "checkpoint=True keeps less of what gradient='bptt' and 'sltt' need; under 'rate' memory is saved with chunk=1"
         )

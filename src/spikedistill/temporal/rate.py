@@ -126,17 +126,21 @@ class Rate(Signal):
         return lif_response(self._spikes, self._lengths, **options)
 
     def _means(self, spikes: Tensor) -> Tensor:
-        return segment_means(spikes, self._lengths)
+        return self._average(spikes)
+
+    def _average(self, values: Tensor) -> Tensor:
+        """The means of values `[T, B, ...]` that stand for them here, with their graph."""
+        return segment_means(values, self._lengths)
 
     def normalise(self, norm: Any) -> Self:
         self.keep_graph(type(norm).__name__)
         if norm.training and not self.is_constant:
-            spikes, rates = norm.over_segments(self._spikes, self._rates, self._lengths)
+            spikes, rates = norm.over_segments(self._spikes, self._rates, self._lengths, self._average)
             return self.like(spikes, rates)
         values = norm.over_time(self._rates if self.is_constant else self.over_time(), self.timesteps)
         if values.shape[0] == 1:
             return self.like(values.detach(), values)
-        return self.like(values.detach(), segment_means(values, self._lengths))
+        return self.like(values.detach(), self._average(values))
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name not in LAYERS:

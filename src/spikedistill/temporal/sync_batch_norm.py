@@ -1,5 +1,6 @@
 """Batch-norm whose statistics are taken over the samples of all processes."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -49,11 +50,13 @@ class SyncBatchNorm(_BatchNorm):
         mean, var, share = self._statistics(values, lengths)
         return self._normalise(values, mean, var, share)
 
-    def over_segments(self, spikes: Tensor, rates: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Normalise a rate pair in training: spikes `[T, B, C, ...]` without graph, segment means `[m, B, C, ...]` with one.
+    def over_segments(
+        self, spikes: Tensor, rates: Tensor, lengths: tuple[int, ...], means: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise a rate pair in training: spikes `[T, B, C, ...]` without graph, their means `[m, B, C, ...]` with one.
 
         Returns:
-            Both normalised by the statistics of the spikes; the gradient of these goes through the segment means.
+            Both normalised by the statistics of the spikes; the gradient of these goes through the means.
         """
         mean, var, share = self._statistics(spikes, lengths)
         with torch.no_grad():

@@ -163,12 +163,18 @@ def check_gradient(config: Config, objective: Objective) -> None:
             raise ValueError(
                 f"segments={config.segments} needs --gradient rate; this run has --gradient {config.gradient}"
             )
-        return
+        if config.gradient != "dsr":
+            return
     lengths = segment_lengths(config.segments, config.timesteps)
     if objective.compares_submodels and len(lengths) == 1 and config.timesteps > 1:
+        one, others = (
+            ("--gradient dsr", "--gradient rate with --segments 2 or more")
+            if config.gradient == "dsr"
+            else ("--gradient rate with one segment", "--segments 2 or more")
+        )
         raise ValueError(
-            f"objective {objective.name!r} lets timesteps teach each other, but under --gradient rate with one segment all "
-            "timesteps share one gradient path and nothing would be learned from it: use --segments 2 or more, or --gradient bptt"
+            f"objective {objective.name!r} lets timesteps teach each other, but under {one} all timesteps share one gradient path "
+            f"and nothing would be learned from it: use {others}, or --gradient bptt"
         )
 
 

@@ -1,0 +1,83 @@
+"""Gradients of the spike representation: a neuron's weighted mean rate as a clamped function of its weighted mean current.
+
+Meng et al.: Training High-Performance Low-Latency Spiking Neural Networks by Differentiation on Spike Representation (DSR, CVPR
+2022). With soft reset a membrane holds what its currents brought less what its spikes took away, both fading with the decay λ:
+u_T = Σ_t λ^(T-t) (I_t - θ s_t). So with the weights w_t ∝ λ^(T-t), which sum to 1, the mean rate is the mean current over θ but
+for what the membrane still holds, and between 0 and 1: Σ w_t s_t ≈ min(1, max(0, Σ w_t I_t / θ)), whose slope is the gradient.
+"""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..neurons import LIF, lif
+from .given import given
+from .rate import Rate
+
+
+class Representation(Rate):
+    """Spikes `[T, B, ...]` without graph beside one weighted mean `[1, B, ...]` with graph.
+
+    Args:
+        spikes: exact values.
+        rates: their weighted mean.
+        weights: w_t of the T timesteps.
+    """
+
+    gradient = "dsr"
+
+    def __init__(self, spikes: Any, rates: Tensor, weights: tuple[float, ...]) -> None:
+        super().__init__(spikes, rates, (len(weights),))
+        self._weights = weights
+
+    def like(self, spikes: Any, rates: Tensor) -> Self:
+        return type(self)(spikes, rates, self._weights)
+
+    def mean_over_time(self) -> Tensor:
+        # what leaves the flow of time is the plain mean, though its gradient is that of the weighted one
+        return self.over_time().mean(0)
+
+    def fire(self, neuron: Any) -> Self:
+        self.keep_graph("LIF")
+        with torch.no_grad():
+            dynamics = neuron.dynamics(self.ndim)
+            spikes = lif(self._spikes.expand(self.timesteps, *self.shape), **dynamics)
+            inside = (self._rates > 0) & (self._rates < dynamics["threshold"])
+            slope = inside.to(self.dtype) / dynamics["threshold"]
+        return self.like(spikes, given(self._means(spikes), self._rates, slope))
+
+    def _average(self, values: Tensor) -> Tensor:
+        return weighted_mean(values, self._weights)
+
+
+def weighted_mean(value: Tensor, weights: tuple[float, ...]) -> Tensor:
+    """`[T, B, ...] -> [1, B, ...]`, computed in float32 or better."""
+    total = value[0].to(torch.promote_types(value.dtype, torch.float32)) * weights[0]
+    for part, weight in zip(value[1:], weights[1:], strict=True):
+        total = total.add(part, alpha=weight)
+    return total.to(value.dtype).unsqueeze(0)
+
+
+def fading_weights(decay: float, timesteps: int) -> tuple[float, ...]:
+    """w_t = λ^(T-t) / Σ_s λ^(T-s) for t = 1..T."""
+    powers = [decay ** (timesteps - t) for t in range(1, timesteps + 1)]
+    return tuple(power / sum(powers) for power in powers)
+
+
+def common_decay(module: nn.Module) -> float:
+    """The decay that all neurons of a network share; 1 where there are none.
+
+    Raises:
+        ValueError: for neurons with a hard reset, an initial membrane, a decay that is learned, or one that is not all others'.
+    """
+    neurons = {name: neuron for name, neuron in module.named_modules() if isinstance(neuron, LIF)}
+    decay = next(iter(neurons.values())).decay if neurons else 1.0
+    for name, neuron in neurons.items():
+        starts = isinstance(neuron.v_init, Tensor) or neuron.v_init != 0
+        if starts or neuron.v_reset is not None or neuron.decay_logit is not None or neuron.decay != decay:
+            raise ValueError(
+                "gradient='dsr' needs neurons with soft reset, no initial membrane and one decay that is not learned; got "
+                f"{neuron} as {name or 'the network'!r}: use gradient='rate'"
+            )
+    return decay

@@ -1,0 +1,146 @@
+"""Gradients of the spike representation (DSR): numbers by hand, what it rests on, the naive reference, and who is refused."""
+
+import pytest
+import torch
+from naive import Naive
+from temporal_runs import T, assert_same_gradients, build, cases, f64, make_input, naive_network, run
+from torch import nn
+from zoo import block, head
+
+from spikedistill import LIF, create_model, mean_rate, temporal
+from spikedistill.neurons import lif
+
+DECAY = 0.5
+WEIGHTS = torch.tensor([DECAY**3, DECAY**2, DECAY, 1.0], dtype=f64)
+WEIGHTS /= WEIGHTS.sum()
+
+
+@pytest.mark.parametrize(
+    ("currents", "spikes", "slope"),
+    [
+        ([0.6, 0.9], [0, 1], 1 / 1.0),  # a mean of 0.6 / 3 + 1.8 / 3 = 0.8
+        ([0.0, 1.2], [0, 1], 1 / 1.0),  # 0.8 too
+        ([2.0, 2.0], [1, 1], 0.0),  # above the threshold
+        ([0.9, -0.6], [0, 0], 0.0),  # 0.9 / 3 - 1.2 / 3, below zero
+    ],
+)
+def test_by_hand_with_weights_of_one_and_two_thirds(currents, spikes, slope):
+    x = torch.tensor(currents, dtype=f64).view(2, 1, 1).requires_grad_()
+    out = temporal(nn.Sequential(LIF(decay=0.5)), gradient="dsr")(x)
+    assert out.flatten().tolist() == spikes
+    (3 * out[0] + 5 * out[1]).sum().backward()
+    # both timesteps stand for the one mean, whose share of the first current is a third
+    torch.testing.assert_close(x.grad.flatten(), torch.tensor([8 * slope / 3, 16 * slope / 3], dtype=f64))
+
+
+def test_the_slope_is_of_a_rate_over_a_current_that_reaches_the_threshold():
+    x = torch.full((4, 1, 1), 0.3, dtype=f64, requires_grad=True)
+    temporal(nn.Sequential(LIF(threshold=0.5)), gradient="dsr")(x).sum().backward()
+    torch.testing.assert_close(x.grad.flatten(), 4 / 0.5 * WEIGHTS)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 1.0])
+def test_a_mean_rate_is_the_clamped_mean_current_but_for_what_the_membrane_holds(decay):
+    currents = torch.rand(40, 300, dtype=f64) * 0.5
+    weights = torch.tensor([decay ** (39 - t) for t in range(40)], dtype=f64)
+    spikes = lif(currents, decay=decay, threshold=0.6)
+    gap = (weights @ currents / 0.6 - weights @ spikes) / weights.sum()
+    assert gap.min() > -1e-12
+    assert gap.max() <= 1 / weights.sum() + 1e-12, "less than a spike of the last timestep"
+
+
+def without_what_is_refused(name):
+    """The network of a pattern with neurons of soft reset and one decay; None where they learn something."""
+    network = build(name)
+    for neuron in network.modules():
+        if isinstance(neuron, LIF):
+            if neuron.decay_logit is not None or isinstance(neuron.v_init, nn.Parameter):
+                return None
+            neuron.decay, neuron.v_reset, neuron.v_init = DECAY, None, 0.0
+    return network
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize(("name", "rule", "kind"), cases(rules=["rate"]))
+def test_matches_the_naive_reference(name, rule, kind):
+    network = without_what_is_refused(name)
+    if network is None:
+        pytest.skip("its neurons learn a decay or a membrane")
+    x, timesteps = make_input(name, kind), T if kind == "static" else None
+    reference = Naive(naive_network(name, network), "dsr", decay=DECAY)
+    logits, gradients, buffers = run(temporal(network, gradient="dsr"), network, x, timesteps)
+    expected, expected_gradients, expected_buffers = run(reference, reference.network, x, timesteps)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+    assert_same_gradients(gradients, expected_gradients, 1e-8)
+    for key, value in expected_buffers.items():
+        torch.testing.assert_close(buffers[key], value, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["static", "events"])
+def test_what_leaves_the_flow_of_time_is_the_plain_mean_with_the_gradient_of_the_weighted_one(kind):
+    torch.manual_seed(0)
+    body = block(2, 3).to(f64)
+    x = make_input("sequential", kind).requires_grad_()
+    timesteps = T if kind == "static" else None
+
+    class Means(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = body
+
+        def forward(self, x):
+            features = self.body(x)
+            return features, mean_rate(features)
+
+    spikes, mean = temporal(Means(), gradient="dsr")(x, timesteps=timesteps)
+    torch.testing.assert_close(mean, spikes.mean(0), rtol=0, atol=1e-12)
+    direction = torch.randn(mean.shape, dtype=f64)
+    (of_mean,) = torch.autograd.grad((mean * direction).sum(), x, retain_graph=True)
+    (of_last,) = torch.autograd.grad((spikes[-1] * direction).sum(), x)
+    torch.testing.assert_close(of_mean, of_last), "every timestep stands for the same mean"
+    assert of_mean.abs().max() > 0
+
+
+def test_the_surrogate_takes_no_part():
+    x, gradients = torch.rand(3, 1, 8, 8), []
+    for surrogate in ("sigmoid", "rectangular"):
+        torch.manual_seed(0)
+        model = create_model("convnet", num_classes=4, in_channels=1, image_size=8, gradient="dsr", surrogate=surrogate)
+        model(x, timesteps=4).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"v_reset": 0.0}, "hard to 0.0"),
+        ({"learn_decay": True}, "decay=learned"),
+        ({"v_init": "half"}, "LIF"),
+        ({"v_init": "learned", "channels": 3}, "LIF"),
+    ],
+)
+def test_neurons_that_the_representation_says_nothing_of_are_refused(changes, said):
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), LIF(), nn.Conv2d(3, 3, 3), LIF(**changes), head(12))
+    with pytest.raises(ValueError, match=f"gradient='dsr' needs neurons with soft reset.*{said}.* as '3': use"):
+        temporal(network, gradient="dsr")
+
+
+def test_decays_that_differ_are_refused():
+    network = nn.Sequential(LIF(decay=0.5), nn.Linear(2, 2), LIF(decay=0.9))
+    with pytest.raises(ValueError, match=r"one decay that is not learned; got LIF\(decay=0.9.* as '2'"):
+        temporal(network, gradient="dsr")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"segments": 2}, "segments=2 only means something under gradient='rate'"),
+        ({"chunk": 1}, "chunk=1 with gradient='dsr'"),
+        ({"checkpoint": True}, "checkpoint=True keeps less of what gradient='bptt' and 'sltt' need"),
+    ],
+)
+def test_options_of_other_rules_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        temporal(nn.Sequential(LIF()), gradient="dsr", **options)
