@@ -62,6 +62,8 @@ class ModelConfig(_Section):
     """Batch-norm with statistics of all timesteps together, or of each timestep; tdbn is the first, starting at the threshold."""
     branches: bool = False
     """Auxiliary heads on the early stages, in training alone; for objectives over heads (esd, sm-unofficial)."""
+    joint: bool = False
+    """An ANN beside the network that shares its singular vectors, in training alone; for joint-asnn-unofficial."""
     lif: NeuronConfig = NeuronConfig()
 
 

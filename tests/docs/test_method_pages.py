@@ -50,7 +50,13 @@ def test_the_overview_says_what_a_method_needs_and_costs_what_is_published_and_w
     assert teacher == ("yes" if objective.needs_teacher else "no")
     assert (segment == "no") == objective.compares_submodels
     passes = ("T + 2" if config.gradient in ("rate", "dsr") else "3T") if config.timesteps > 1 else "3, at T=1"
-    assert cost == passes + " + 1" * objective.needs_teacher + ", and branches" * config.model.branches
+    assert (
+        cost
+        == passes
+        + " + 1" * objective.needs_teacher
+        + ", and branches" * config.model.branches
+        + " + 3, and exits" * config.model.joint
+    )
     own = name in list_objectives() or name == "twsd"  # the others are trained with another's objective
     numbers = {
         ", ".join([r["accuracy"], r["dataset"], r["network"], *([f"T={r['T']}"] if r["T"] else [])])

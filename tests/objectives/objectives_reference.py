@@ -392,6 +392,24 @@ def activation_map_kl(features, teacher_features, weight, bias, S, tau=2.0):
     return sum(value for value, _ in rows) / B, gradients
 
 
+def exits_ce(Z, y):
+    value, gradient = twce(Z, y)
+    return len(Z) * value, len(Z) * gradient
+
+
+def exits_kd(Z, tau=3.0):
+    """Exits a_1..a_n of an ANN, then z_1..z_n: a_i <- a_n for i < n, and z_i <- a_i for all."""
+    n, B = len(Z) // 2, Z.shape[1]
+    pairs = [(i, n - 1) for i in range(n - 1)] + [(n + i, i) for i in range(n)]
+    value, gradient = 0.0, np.zeros_like(Z)
+    for student, teacher in pairs:
+        for b in range(B):
+            v, g = kd_row(Z[student, b], Z[teacher, b], tau)
+            value += v / B
+            gradient[student, b] += g / B
+    return value, gradient
+
+
 def conv3x3(x, weight, bias):
     """out[b, o, i, j] = bias[o] + Σ_{c, k, l} weight[o, c, k, l] x[b, c, i + k - 1, j + l - 1], zeros around x."""
     B, _, H, W = x.shape

@@ -127,6 +127,10 @@ PUBLISHED = {
         "sce": (1, reference.sce(Z, Y)),
         "classified_kd": (0.2, of_features(reference.classified_kd(F, A, WEIGHT, BIAS))),
     },
+    "joint-asnn-unofficial": {
+        "exits_ce": (0.9, reference.exits_ce(Z, Y)),
+        "exits_kd": (0.1, reference.exits_kd(Z)),
+    },
     "sm-unofficial": {
         "weighted_heads_ce": (0.1, reference.weighted_heads_ce(Z, Y)),
         "mutual": (0.9, reference.mutual(Z)),
@@ -228,7 +232,8 @@ def test_on_logits_alone_those_are_one_that_the_page_declares_and_no_others():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_an_entry_runs_with_one_timestep_in_half_precision(name):
     objective = create_objective(name)
-    logits = torch.randn(1, 2, 3).bfloat16().requires_grad_()
+    of_each = 2 if objective.submodels == "pair" else 1  # an exit of either network
+    logits = torch.randn(of_each, 2, 3).bfloat16().requires_grad_()
     features, teacher_features = ([torch.randn(2, 5, 3, 3).bfloat16()] for _ in range(2))
     features[0].requires_grad_()
     teacher = {"teacher_logits": torch.randn(2, 3), "teacher_features": teacher_features, "transforms": UNCHANGED[:1]}
@@ -287,6 +292,7 @@ def test_layers_are_named_with_commas_and_are_those_that_end_stages_otherwise():
 def test_the_entries_over_heads():
     objectives = [create_objective(name) for name in list_objectives()]
     assert {o.name for o in objectives if o.submodels == "heads"} == {"esd", "sm-unofficial"}
+    assert {o.name for o in objectives if o.submodels == "pair"} == {"joint-asnn-unofficial"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -321,7 +327,7 @@ def test_an_entry_says_what_is_published_of_it(name):
 
 SOFTENED = ["skd", "prefix-kd", "sce-twkl", "twce-skl", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"]
 SOFTENED += ["etc", "tks", "seal-unofficial", "kdsnn", "bkdsnn-unofficial", "sm-unofficial"]
-SOFTENED += ["ckdsnn-unofficial", "enof-laf"]
+SOFTENED += ["ckdsnn-unofficial", "enof-laf", "joint-asnn-unofficial"]
 
 
 @pytest.mark.parametrize("name", SOFTENED)
@@ -351,6 +357,7 @@ def test_the_temperature_option_reaches_the_distillation(name):
         ("bkdsnn-unofficial", {"alpha": 0.1, "beta": 0.3}, [1, 0.1, 0.3]),
         ("ckdsnn-unofficial", {"alpha": 0.1, "beta": 0.3}, [1, 0.1, 0.3]),
         ("enof-laf", {"alpha": 0.1}, [1, 0.1]),
+        ("joint-asnn-unofficial", {"beta": 0.3}, [0.7, 0.3]),
         ("sm-unofficial", {"beta": 0.3}, [0.7, 0.3]),
     ],
 )
@@ -456,6 +463,7 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
         ("etc", {"temperature": 0.0}, "temperature must be a finite number above 0"),
         ("bkdsnn-unofficial", {"mask": 1.5}, "mask must lie between 0 and 1; got 1.5"),
         ("ckdsnn-unofficial", {"noise": -0.1}, "noise must lie between 0 and 1; got -0.1"),
+        ("joint-asnn-unofficial", {"beta": 1.5}, "beta must lie between 0 and 1; got 1.5"),
         ("sm-unofficial", {"alpha": -0.5}, "alpha must lie between 0 and 1; got -0.5"),
         ("sm-unofficial", {"beta": 1.5}, "beta must lie between 0 and 1; got 1.5"),
     ],
@@ -499,6 +507,7 @@ COMPILED = [
     "tks",
     "seal-unofficial",
     "bkdsnn-unofficial",
+    "joint-asnn-unofficial",
     "sm-unofficial",
 ]
 

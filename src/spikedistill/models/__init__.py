@@ -2,6 +2,7 @@
 
 from .branches import Branched
 from .files import load_model, load_weights, save_model
+from .joint import Joint
 from .layers import Normalize
 from .registry import create_model, list_models
 from .spikingjelly import load_spikingjelly
@@ -9,6 +10,7 @@ from .timestep_batch_norm import TimestepBatchNorm
 
 __all__ = [
     "Branched",
+    "Joint",
     "Normalize",
     "TimestepBatchNorm",
     "create_model",

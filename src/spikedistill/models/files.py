@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..files import write_atomically
 from ..temporal import Temporal
+from .joint import plain_state
 from .registry import create_model
 
 _KEY = "spikedistill"
@@ -23,7 +24,7 @@ def save_model(model: Temporal, spec: dict[str, Any], path: Path) -> None:
         spec: the arguments that `create_model` was called with.
         path: the file, replaced only once the new one is complete.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state(model.module).items()}
     write_atomically(path, save(tensors, metadata={_KEY: json.dumps(spec)}))
 
 

@@ -4,6 +4,7 @@ import difflib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
@@ -12,6 +13,7 @@ from ..neurons import LIF
 from ..temporal import Gradient, Temporal, temporal
 from .branches import Branched, branch
 from .convnet import convnet
+from .joint import Joint, exit_heads
 from .layers import Layers, Layout, Normalize, Sizes
 from .preactivation import ms_resnet18, resnet34
 from .resnet import resnet18, resnet19, spiking_resnet18, spiking_resnet34
@@ -63,6 +65,7 @@ def create_model(
     norm_timesteps: int | None = None,
     width: float = 1.0,
     branches: bool = False,
+    joint: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     **lif_options: Any,
@@ -86,6 +89,8 @@ def create_model(
         width: factor on every hidden channel count.
         branches: give every stage but the last an auxiliary head for training (ESD, Zhao et al., NeurIPS 2025); see
             `spikedistill.models.Branched`, whose method `heads` returns the logits of all of them.
+        joint: train an ANN of the same layout beside the network, with an exit behind every stage of both (Joint A-SNN, Guo et al.,
+            2023); see `spikedistill.models.Joint`, whose method `heads` returns the logits of all exits.
         mean, std: statistics of the channels of images in [0, 1], which the network then normalises itself.
         lif_options: arguments of `spikedistill.LIF`.
 
@@ -95,7 +100,8 @@ def create_model(
 
     Raises:
         ValueError: for an unknown name, an option out of its range, or "tdbn" where currents meet no threshold before they are
-            added up: in ReLU twins, `resnet34` and `ms_resnet18`.
+            added up: in ReLU twins, `resnet34` and `ms_resnet18`; or for a `joint` network with branches, without neurons or with
+            statistics of each timestep's own, which its ANN has not.
     """
     if name not in _MODELS:
         close = difflib.get_close_matches(name, _MODELS, n=1)
@@ -115,18 +121,21 @@ def create_model(
         raise ValueError(
             f"mean={mean} and std={std}: give both, a number for each of the {in_channels} channels, or neither"
         )
+    if joint and (branches or neuron == "relu" or norm != "batch"):
+        raise ValueError(
+            f"a joint network is one of spiking neurons with an ANN beside it; got branches={branches}, neuron={neuron!r} and "
+            f"norm={norm!r}: leave them out"
+        )
     layers = Layers(
-        neuron=_lif(lif_options) if neuron == "lif" else lambda channels: nn.ReLU(),
+        neuron=_lif(lif_options) if neuron == "lif" else _relu,
         norm=_norm(norm, norm_timesteps),
         width=width,
     )
-    layout = _MODELS[name](layers, Sizes(in_channels, image_size, num_classes))
+    sizes = Sizes(in_channels, image_size, num_classes)
+    layout = _MODELS[name](layers, sizes)
     if norm == "tdbn":
         start_at_threshold(layout)
-    network: nn.Module = layout
-    prefix = ""
-    if mean is not None and std is not None:
-        network, prefix = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=layout)), "network."
+    network, prefix = _normalised(layout, mean, std)
     size = f"{image_size}, {image_size}" if name in _FLATTENING else "H, W"
     model = temporal(
         network,
@@ -137,6 +146,11 @@ def create_model(
         recompute=recompute,
         checkpoint=checkpoint,
     )
+    if joint:
+        of_twin = replace(layers, neuron=_relu)
+        twin, _ = _normalised(_MODELS[name](of_twin, sizes), mean, std)
+        exits, twin_exits = (exit_heads(kind, layout.stage_channels, prefix, num_classes) for kind in (layers, of_twin))
+        return Joint(model, twin, exits, twin_exits)
     if not branches:
         return model
     # a head after every stage but the last, whose blocks take on the channels of the stages that follow
@@ -145,6 +159,17 @@ def create_model(
         branch(counts[stage:], num_classes, residual=name in _RESIDUAL_BRANCHES) for stage in range(len(counts) - 1)
     ]
     return Branched(model, dict(zip(names, heads, strict=False)))
+
+
+def _normalised(layout: Layout, mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[nn.Module, str]:
+    """The layout behind what normalises images, where statistics are given, and what its layers' names then begin with."""
+    if mean is None or std is None:
+        return layout, ""
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=layout)), "network."
+
+
+def _relu(channels: int) -> nn.Module:
+    return nn.ReLU()
 
 
 def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:

@@ -8,6 +8,7 @@ from spikedistill.objectives import baselines, catalogue  # noqa: F401  (they fi
 from .composition import Objective, ObjectiveValue, Term
 from .distillation import logit_kd, noisy_kd, prefix_kd, reliable, twkl, twsd, wsld
 from .features import blurred_distance, feature_distance, feature_mse, similarity
+from .joint import exits_ce, exits_kd
 from .registry import (
     create_objective,
     describe_objective,
@@ -38,6 +39,8 @@ __all__ = [
     "create_objective",
     "describe_objective",
     "entropy",
+    "exits_ce",
+    "exits_kd",
     "feature_distance",
     "feature_mse",
     "heads_ce",

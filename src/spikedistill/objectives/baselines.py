@@ -3,7 +3,7 @@
 The symbols are those of `catalogue`; F_l is the student's mean rate at layer l, A_l the teacher's activation there.
 """
 
-from . import distillation, features, selective_alignment, surrogate_modules, task, teacher_classifier, timesteps
+from . import distillation, features, joint, selective_alignment, surrogate_modules, task, teacher_classifier, timesteps
 from .checks import check_share
 from .composition import Objective, Term
 from .registry import register_objective
@@ -214,6 +214,27 @@ def sm_unofficial(alpha: float = 0.5, beta: float = 0.9, temperature: float = 3.
     labels = Term("weighted_heads_ce", 1 - beta, surrogate_modules.weighted_heads_ce, {"branch_weight": alpha})
     teaching = Term("mutual", beta, surrogate_modules.mutual, {"temperature": temperature})
     return Objective("sm-unofficial", [labels, teaching], submodels="heads")
+
+
+# An ANN and the spiking network, trained together
+
+
+@register_objective
+def joint_asnn_unofficial(beta: float = 0.1, temperature: float = 3.0) -> Objective:
+    """An ANN is trained along and teaches exit by exit: (1-beta) Σ_i [CE(a_i, y) + CE(z_i, y)] + beta Σ KD.
+
+    Σ KD = Σ_{i<n} KD(a_i <- a_n) + Σ_i KD(z_i <- a_i) over the n exits a_i of the ANN and z_i of the network, of which the n-th are
+    their own heads. The weights are those of the released code, and so are the exits and the convolutions with shared singular
+    vectors (`spikedistill.models.Joint`). Not here: its distance of the exits' features, whose weight there is 1e-6. Inferred:
+    that an exit's logits are a mean over the timesteps, as one of the code's versions has it, where another has their sum.
+    Guo et al.: Joint A-SNN: Joint Training of Artificial and Spiking Neural Networks via Self-Distillation and Weight
+    Factorization (Pattern Recognition, 2023).
+    Published: no number that we could check.
+    """
+    check_share("beta", beta)
+    labels = Term("exits_ce", 1 - beta, joint.exits_ce)
+    teaching = Term("exits_kd", beta, joint.exits_kd, {"temperature": temperature})
+    return Objective("joint-asnn-unofficial", [labels, teaching], submodels="pair")
 
 
 def _names(layers: str) -> tuple[str, ...]:

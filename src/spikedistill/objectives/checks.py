@@ -22,6 +22,16 @@ def check_logits(logits: Tensor) -> Tensor:
     return _at_least_float32(logits)
 
 
+def check_pair(logits: Tensor) -> Tensor:
+    """The logits; ValueError unless they come from as many exits of one network as of the other."""
+    if len(logits) % 2:
+        raise ValueError(
+            f"logits must come from as many exits of an ANN as of a spiking network, an even number; got {len(logits)}: use a "
+            "network made with joint=True"
+        )
+    return logits
+
+
 def check_target(target: Tensor | None, logits: Tensor) -> Tensor:
     """The target; ValueError unless int64 class indices [B] for logits [S, B, C]."""
     batch = logits.shape[1]

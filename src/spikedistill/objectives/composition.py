@@ -96,15 +96,16 @@ class ObjectiveValue(NamedTuple):
 class Objective:
     """A named sum of terms: called with logits and labels it returns the total and every term's value.
 
-    `submodels` says whose logits it is meant for: the timesteps', or those of heads (auxiliary ones first, the network's own,
-    the mean over time, last). `layers` names the layers whose features are compared, if any are; none named means those that
-    end the network's stages, "last" the last of these. `transform` says which kind of trained layer, no part of the network, the
-    student's features pass before they are compared, one per layer. Raises ValueError for no terms, or two of one name.
+    `submodels` says whose logits it is meant for: the timesteps'; those of heads (auxiliary ones first, the network's own, the
+    mean over time, last); or those of a pair, as many exits of an ANN as of the network, the own one last in each. `layers` names
+    the layers whose features are compared, if any are; none named means those that end the network's stages, "last" the last of
+    these. `transform` says which kind of trained layer, no part of the network, the student's features pass before they are
+    compared, one per layer. Raises ValueError for no terms, or two of one name.
     """
 
     name: str
     terms: Sequence[Term]
-    submodels: Literal["timesteps", "heads"] = "timesteps"
+    submodels: Literal["timesteps", "heads", "pair"] = "timesteps"
     layers: tuple[str, ...] = ()
     transform: Literal["conv_norm", "generator"] | None = None
 

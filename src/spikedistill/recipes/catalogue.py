@@ -120,6 +120,12 @@ def _sm(config: Config) -> Config:
     return with_objective(config, "sm-unofficial").model_copy(update={"model": model})
 
 
+def _joint(config: Config) -> Config:
+    """An ANN is trained beside the network and teaches it (Joint A-SNN)."""
+    model = config.model.model_copy(update={"joint": True})
+    return with_objective(config, "joint-asnn-unofficial").model_copy(update={"model": model})
+
+
 def _tdbn(config: Config) -> Config:
     """SCE on a network whose batch-norms start at the threshold of its neurons (tdBN)."""
     return with_objective(config, "sce").model_copy(update={"model": config.model.model_copy(update={"norm": "tdbn"})})
@@ -140,6 +146,7 @@ _OTHER_METHODS: dict[str, Callable[[Config], Config]] = {
     "dspike": _dspike,
     "dsr": _dsr,
     "esd": _esd,
+    "joint-asnn-unofficial": _joint,
     "rate": _rate,
     "sltt": _sltt,
     "sltt-k": _sltt_k,

@@ -60,7 +60,7 @@ class Plan:
     def build_network(self) -> Temporal:
         """The untrained network, the same for the same seed; with its auxiliary heads, which `spec` leaves out."""
         torch.manual_seed(derive_seed(self.config.seed))
-        network = create_model(**self.spec, branches=self.config.model.branches)
+        network = create_model(**self.spec, branches=self.config.model.branches, joint=self.config.model.joint)
         if self.config.trainer.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return synchronise_batch_norm(network) if self.config.trainer.sync_batch_norm else network
@@ -93,7 +93,8 @@ def plan_without_teacher(config: Config) -> Plan:
     check_heads(config, objective)
     dataset = dataset_of(config)
     spec = model_spec(config, dataset)
-    create_model(**spec)  # which refuses what does not fit
+    # which refuses what does not fit
+    create_model(**spec, branches=config.model.branches, joint=config.model.joint)
     train, holdout = training_samples(config, dataset)
     augmentations = check_augmentations(config, dataset)
     check_teacher_logits(config, objective, augmentations)
@@ -186,7 +187,14 @@ def check_heads(config: Config, objective: Objective) -> None:
     """
     if objective.submodels == "heads" and not config.model.branches:
         raise ValueError(f"objective {objective.name!r} is over the heads of a network: add --model.branches")
-    if objective.submodels == "timesteps" and config.model.branches:
+    if objective.submodels == "pair" and not config.model.joint:
+        raise ValueError(f"objective {objective.name!r} is over a network and an ANN beside it: add --model.joint")
+    if objective.submodels != "pair" and config.model.joint:
+        raise ValueError(
+            f"objective {objective.name!r} knows no ANN beside the network: leave --model.joint out, or use --objective.name "
+            "joint-asnn-unofficial"
+        )
+    if objective.submodels != "heads" and config.model.branches:
         raise ValueError(
             f"objective {objective.name!r} is over timesteps, so auxiliary heads would learn nothing: leave --model.branches "
             "out, or use --objective.name esd"

@@ -1,0 +1,142 @@
+"""An ANN trained beside the spiking network, on convolutions whose singular vectors the two share, with exits on the way.
+
+Guo et al.: Joint A-SNN: Joint Training of Artificial and Spiking Neural Networks via Self-Distillation and Weight Factorization
+(Pattern Recognition, 2023).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..temporal import Temporal, mean_rate
+from ..temporal.features import outputs_of
+from .branches import Branched
+from .layers import Layers
+
+
+class SharedFactors(nn.Module):
+    """A convolution's weight from its singular values, with singular vectors that several convolutions share.
+
+    At every position of the kernel W = U diag(σ) V, with U `[kh, kw, c_out, r]` and V `[kh, kw, r, c_in]` trained like any weight:
+    nothing keeps them orthogonal.
+
+    Args:
+        weight: `[c_out, c_in, kh, kw]`, which is taken apart.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        left, _, right = torch.linalg.svd(weight.detach().permute(2, 3, 0, 1), full_matrices=False)
+        self.left, self.right = nn.Parameter(left.contiguous()), nn.Parameter(right.contiguous())
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (self.left * values.unsqueeze(-2) @ self.right).permute(2, 3, 0, 1).contiguous()
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """The singular values `[kh, kw, r]` of a weight with these vectors."""
+        return (self.left.mT @ weight.permute(2, 3, 0, 1) @ self.right.mT).diagonal(dim1=-2, dim2=-1)
+
+
+class Joint(Branched):
+    """A spiking network with an ANN of its layout beside it; for everything but training it is the network alone.
+
+    Each convolution shares its singular vectors with its twin and has singular values of its own; batch-norms and linear layers
+    are the networks' own. Both have an exit behind every stage but the last, convolutions shared in the same way.
+
+    Args:
+        network: the spiking network.
+        twin: its ReLU twin, which starts with the same weights.
+        exits: an exit with spiking neurons by the name of the layer whose output it takes, shallow to deep.
+        twin_exits: their ReLU twins.
+    """
+
+    def __init__(
+        self, network: Temporal, twin: nn.Module, exits: Mapping[str, nn.Module], twin_exits: Mapping[str, nn.Module]
+    ) -> None:
+        super().__init__(network, exits)
+        self.twin = twin
+        self.twin_branches = nn.ModuleList(twin_exits.values())
+        share_factors(self.module, twin)
+        share_factors(self.branches, self.twin_branches)
+
+    def heads(self, x: Tensor, timesteps: int | None = None) -> tuple[Tensor, Tensor]:
+        """Run both networks and every exit.
+
+        Args:
+            x: as the network takes it, `[B, ...]` with `timesteps`, or `[T, B, ...]` without, of which the ANN sees the mean.
+            timesteps: T, for a static input alone.
+
+        Returns:
+            The spiking network's logits `[T, B, C]`, and those of the exits `[2n, B, C]`: the ANN's n, from shallow to deep and
+            last its own, and the spiking network's n in the same order, each the mean over its timesteps.
+        """
+        with outputs_of(self.module, self.layers) as spikes:
+            logits = self(x, timesteps)
+        with outputs_of(self.twin, self.layers) as activations:
+            of_twin = self.twin(x if timesteps is not None else x.mean(0))
+        own = logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(0)
+        parts = [
+            *_read(self.twin_branches, self.layers, activations),
+            of_twin,
+            *_read(self.branches, self.layers, spikes),
+            own,
+        ]
+        return logits, torch.stack([part.to(own.dtype) for part in parts])
+
+
+def _read(branches: nn.ModuleList, layers: tuple[str, ...], outputs: Mapping[str, Any]) -> list[Tensor]:
+    return [mean_rate(branch(outputs[layer])) for layer, branch in zip(layers, branches, strict=True)]
+
+
+def share_factors(one: nn.Module, other: nn.Module) -> None:
+    """Give the second network the weights of the first, and the convolutions of both the singular vectors of the first's."""
+    other.load_state_dict(one.state_dict(), strict=False)
+    twins = dict(other.named_modules())
+    for name, conv in list(one.named_modules()):
+        if isinstance(conv, nn.Conv2d):
+            factors = SharedFactors(conv.weight)
+            parametrize.register_parametrization(conv, "weight", factors)
+            parametrize.register_parametrization(twins[name], "weight", factors)
+
+
+def exit_head(layers: Layers, inputs: int, channels: int, shrink: int, num_classes: int) -> nn.Module:
+    """An exit: 1x1, strided and 1x1 convolutions with batch-norms and neurons, global average pooling and a linear layer.
+
+    Args:
+        layers: the kinds of layer.
+        inputs: channels that it takes.
+        channels: at its end; a quarter of them before.
+        shrink: kernel and stride of the convolution in the middle.
+        num_classes: C.
+    """
+    middle = max(1, channels // 4)
+    shapes: list[tuple[int, int, int]] = [(inputs, middle, 1), (middle, middle, shrink), (middle, channels, 1)]
+    blocks: list[nn.Module] = []
+    for before, after, kernel in shapes:
+        conv = nn.Conv2d(before, after, kernel, stride=kernel, bias=False)
+        blocks += [conv, layers.norm(after), layers.neuron(after)]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+
+
+def exit_heads(layers: Layers, stages: Mapping[str, int], prefix: str, num_classes: int) -> dict[str, nn.Module]:
+    """An exit behind every stage but the last, by the name of the layer that ends it; each shrinks as the stages behind it do."""
+    names, counts = list(stages), list(stages.values())
+    return {
+        prefix + name: exit_head(layers, count, counts[-1], 2 ** (len(names) - 1 - place), num_classes)
+        for place, (name, count) in enumerate(zip(names[:-1], counts, strict=False))
+    }
+
+
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network under the names that they have where no weight is made of others."""
+    made = {
+        f"{place}.{name}" if place else name: getattr(layer, name)
+        for place, layer in module.named_modules()
+        if parametrize.is_parametrized(layer)
+        for name in layer.parametrizations
+    }
+    kept = {name: value for name, value in module.state_dict().items() if "parametrizations." not in name}
+    return kept | made
