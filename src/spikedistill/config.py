@@ -172,7 +172,7 @@ class Config(_Section):
     timesteps: AtLeastOne = 4
     """T, the timesteps of training."""
     gradient: Literal["bptt", "sltt", "rate", "dsr"] = "bptt"
-    """How gradients flow back through time."""
+    """How gradients flow back through time; dsr, for neurons with soft reset, uses no surrogate."""
     segments: int | tuple[int, ...] = 1
     """Under rate: how many segments of time carry a gradient of their own, or their lengths."""
     chunk: AtLeastOne | None = None

@@ -118,3 +118,17 @@ def test_a_teacher_that_spikes_behind_its_last_stage_is_refused_and_one_that_end
                 make_plan(config)
         else:
             assert make_plan(config).teacher.classifier is not None
+
+
+def test_features_without_positions_have_one():
+    features, weight = torch.tensor([[2.0, 1.0], [0.5, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    # the first sample's logits are 2 and 2, of which the first is the answer; the second's 0.5 and 6
+    assert class_activation_map(features, lambda value: value @ weight.T).sum(1).tolist()[1] == 6.0
+    assert activation_map_kl(torch.zeros(3, 2, 2), [features], [features], lambda value: value @ weight.T).item() == 0
+
+
+def test_under_autocast_the_student_is_compared_in_single_precision():
+    layer, student, teacher = torch.nn.Linear(8, 4), [torch.rand(3, 8)], [torch.rand(3, 8)]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = classified_kd(torch.zeros(2, 3, 4), torch.randn(3, 4), student, teacher, layer)
+    assert loss.dtype == torch.float32

@@ -35,7 +35,8 @@ def classified_kd(
     logits, temperature = check_logits(logits), check_temperature(temperature)
     teacher = check_teacher(teacher_logits, logits)
     student, _ = _last(logits, features, teacher_features)
-    return kd(classifier(student), teacher.mean(0) if teacher.ndim == 3 else teacher, temperature=temperature).mean()
+    teacher = teacher.mean(0) if teacher.ndim == 3 else teacher
+    return kd(classifier(student).to(teacher.dtype), teacher, temperature=temperature).mean()
 
 
 def activation_map_kl(
@@ -58,7 +59,7 @@ def activation_map_kl(
     """
     logits, temperature = check_logits(logits), check_temperature(temperature)
     student, teacher = _last(logits, features, teacher_features)
-    spikes = len(logits) * student.flatten(2).sum(1)
+    spikes = len(logits) * _positions(student).sum(1)
     seen = class_activation_map(teacher, classifier)
     return kl(_in_unit(spikes), _in_unit(seen), temperature=temperature).mean()
 
@@ -73,13 +74,18 @@ def class_activation_map(features: Tensor, classifier: Classifier) -> Tensor:
         value = features.detach().requires_grad_()
         answers = classifier(value).amax(-1).sum()
         (slope,) = torch.autograd.grad(answers, value)
-    parts = (value.detach() * slope).flatten(2).sum(1)
+    parts = _positions(value.detach() * slope).sum(1)
     return parts.shape[1] * parts.clamp(min=0)
 
 
 def _last(logits: Tensor, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Student's and teacher's features of the last layer."""
     return check_features(features, teacher_features, logits, same_shape=True)[-1]
+
+
+def _positions(features: Tensor) -> Tensor:
+    """`[B, c, ...] -> [B, c, P]`."""
+    return features.reshape(*features.shape[:2], -1)
 
 
 def _in_unit(values: Tensor) -> Tensor:
