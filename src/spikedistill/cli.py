@@ -275,9 +275,9 @@ How far each rule's gradient is from that of backpropagation through time (BPTT)
 cosine      of the angle between the two: 1 is the same direction, 0 is unrelated, below 0 points the other way
 norm ratio  how long the rule's gradient is for each unit of BPTT's: under SGD, 2 acts like twice the learning rate
 
-Compared are sltt, rate with m segments (one is RateBP, T are SLTT), and BPTT with the other surrogates. BPTT has the surrogate
-that the run was trained with. The loss is the cross-entropy of the mean output on training images, with batch statistics as in
-training. Nothing is trained: the network stays as it is.
+Compared are sltt, rate with m segments (one is RateBP, T are SLTT), and BPTT with the other surrogates; dsr is not. BPTT has the
+surrogate that the run was trained with. The loss is the cross-entropy of the mean output on training images, with batch
+statistics as in training. Nothing is trained: the network stays as it is.
 """
 
 

@@ -62,10 +62,9 @@ def test_both_networks_start_alike_and_share_singular_vectors_but_not_values():
     for (ours, _), weight in zip(pairs[:3], plain, strict=True):
         torch.testing.assert_close(ours.weight, weight)
     assert not any(isinstance(m, LIF) for part in (model.twin, model.twin_branches) for m in part.modules())
-    count = sum(p.numel() for p in model.parameters())
-    assert count == sum(p.numel() for p in {id(p): p for p in model.parameters()}.values()), (
-        "what is shared is held once"
-    )
+    vectors = [p for name, p in model.named_parameters(remove_duplicate=False) if name.endswith((".left", ".right"))]
+    assert len(vectors) == 2 * 2 * len(pairs)
+    assert len({id(p) for p in vectors}) == 2 * len(pairs), "each is in two places"
 
 
 def test_what_the_ann_learns_moves_the_shared_vectors_and_nothing_else_of_the_network():
@@ -122,7 +121,7 @@ def test_what_is_saved_is_the_network_alone(tmp_path):
     with torch.no_grad():  # as after training: values that differ, vectors that are no longer orthogonal
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))
-    spec = {"name": "convnet", **SIZES, **STATISTICS}
+    spec = {"name": "convnet", **SIZES, **STATISTICS, "joint": True}
     save_model(model, spec, tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors")
     assert not isinstance(loaded, Joint)
@@ -141,3 +140,19 @@ def test_a_joint_network_of_another_kind_is_refused(options):
         ValueError, match="a joint network is one of spiking neurons with an ANN beside it; got branches="
     ):
         joint(**options)
+
+
+def test_images_that_are_too_small_for_the_exits_are_refused():
+    with pytest.raises(
+        ValueError, match=r"images of 8x8 are too small for the exits of this joint network \(.*\): use larger"
+    ):
+        create_model("sew_resnet18", num_classes=3, image_size=8, joint=True, width=0.1)
+    assert create_model("sew_resnet18", num_classes=3, image_size=32, joint=True, width=0.1).training
+
+
+def test_a_network_with_its_channels_last_has_weights_of_that_layout():
+    model = create_model("resnet18", num_classes=3, joint=True, width=0.1).to(memory_format=torch.channels_last)
+    conv = model.module.stages[0][0].body[0][0]
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not conv.weight.is_contiguous()
+    assert model.module.stem[0][0].weight.shape[2:] == (3, 3)

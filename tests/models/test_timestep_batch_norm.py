@@ -10,7 +10,7 @@ from spikedistill.models import TimestepBatchNorm, load_model, save_model
 
 f64 = torch.float64
 T, B = 4, 3
-RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", (1, 3)), ("rate", T)]
+RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", (1, 3)), ("rate", T), ("dsr", 1)]
 
 
 def make_norm(channels=2, timesteps=T, **options):

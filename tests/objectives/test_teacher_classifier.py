@@ -112,12 +112,28 @@ def test_a_teacher_that_spikes_behind_its_last_stage_is_refused_and_one_that_end
         config = quick("digits-enof-laf", out=tmp_path, teacher=file)
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
         if (name, options) == ("resnet19", {}):
-            with pytest.raises(
-                ValueError, match=r"the teacher's classifier has spiking neurons, head.1, and would be asked"
-            ):
+            with pytest.raises(ValueError, match="the teacher's classifier has spiking neurons, and would be asked"):
                 make_plan(config)
         else:
             assert make_plan(config).teacher.classifier is not None
+
+
+def test_a_teacher_whose_classifier_tells_timesteps_apart_is_refused(tmp_path):
+    spec = {"name": "resnet19", "num_classes": 10, "in_channels": 1, "image_size": 8, "width": 0.1, "neuron": "relu"}
+    spec |= {"norm": "timestep_batch", "norm_timesteps": 3}
+    model, file = create_model(**spec), tmp_path / "teacher.safetensors"
+    with torch.no_grad():
+        model(torch.rand(8, 1, 8, 8), 3)
+        for value in model.buffers():
+            if value.is_floating_point():
+                value.add_(torch.rand_like(value))
+    save_model(model, spec, file)
+    config = quick("digits-enof-laf", out=tmp_path, teacher=file)
+    changes = {"name": "resnet19", "width": 0.1}
+    with pytest.raises(
+        ValueError, match="answers otherwise than the teacher, whose timesteps differ there: use one without"
+    ):
+        make_plan(config.model_copy(update={"model": config.model.model_copy(update=changes)}))
 
 
 def test_features_without_positions_have_one():

@@ -97,7 +97,7 @@ def test_what_leaves_the_flow_of_time_is_the_plain_mean_with_the_gradient_of_the
     direction = torch.randn(mean.shape, dtype=f64)
     (of_mean,) = torch.autograd.grad((mean * direction).sum(), x, retain_graph=True)
     (of_last,) = torch.autograd.grad((spikes[-1] * direction).sum(), x)
-    torch.testing.assert_close(of_mean, of_last), "every timestep stands for the same mean"
+    torch.testing.assert_close(of_mean, of_last)  # every timestep stands for the same mean
     assert of_mean.abs().max() > 0
 
 
@@ -117,8 +117,8 @@ def test_the_surrogate_takes_no_part():
     [
         ({"v_reset": 0.0}, "hard to 0.0"),
         ({"learn_decay": True}, "decay=learned"),
-        ({"v_init": "half"}, "LIF"),
-        ({"v_init": "learned", "channels": 3}, "LIF"),
+        ({"v_init": "half"}, "v_init=0.5"),
+        ({"v_init": "learned", "channels": 3}, "v_init=learned"),
     ],
 )
 def test_neurons_that_the_representation_says_nothing_of_are_refused(changes, said):

@@ -17,7 +17,7 @@ from spikedistill.temporal.batch_norm import Normalise
 
 f64, f32 = torch.float64, torch.float32
 T = 4
-RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", 2), ("rate", (1, 3))]
+RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", 2), ("rate", (1, 3)), ("dsr", 1)]
 KINDS = ["static", "events"]
 SIZES = [(3, 1), (2, 2)]  # samples of each process
 OPTIONS = [{"momentum": None}, {"momentum": 0.7}, {"affine": False}, {"track_running_stats": False}]

@@ -331,3 +331,14 @@ def test_timesteps_that_share_one_gradient_cannot_teach_each_other(options, mess
     with pytest.raises(ValueError, match=message):
         make_plan(quick("digits-twsd", out=tmp_path, **options))
     assert make_plan(quick("digits-twsd", out=tmp_path, gradient="rate", segments=2))
+
+
+@pytest.mark.parametrize("changes", [{"surrogate": "arctan"}, {"detach_reset": True}])
+def test_what_dsr_makes_no_use_of_is_refused_under_it(changes, tmp_path):
+    config = quick("digits-dsr", out=tmp_path)
+    lif = config.model.lif.model_copy(update=changes)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"lif": lif})})
+    with pytest.raises(
+        ValueError, match="--gradient dsr takes no derivative of a spike and none through a reset: leave"
+    ):
+        make_plan(config)

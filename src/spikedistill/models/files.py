@@ -21,11 +21,12 @@ def save_model(model: Temporal, spec: dict[str, Any], path: Path) -> None:
 
     Args:
         model: the network; its inner module's tensors are written under their own names.
-        spec: the arguments that `create_model` was called with.
+        spec: the arguments that `create_model` was called with; what is written of a joint network is the network alone.
         path: the file, replaced only once the new one is complete.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state(model.module).items()}
-    write_atomically(path, save(tensors, metadata={_KEY: json.dumps(spec)}))
+    alone = {option: value for option, value in spec.items() if option != "joint"}
+    write_atomically(path, save(tensors, metadata={_KEY: json.dumps(alone)}))
 
 
 def load_model(path: Path) -> Temporal:

@@ -33,7 +33,11 @@ class SharedFactors(nn.Module):
         self.left, self.right = nn.Parameter(left.contiguous()), nn.Parameter(right.contiguous())
 
     def forward(self, values: Tensor) -> Tensor:
-        return (self.left * values.unsqueeze(-2) @ self.right).permute(2, 3, 0, 1).contiguous()
+        last = torch.channels_last
+        # the vectors are laid out as the network was asked to be
+        as_asked = last if self.left.is_contiguous(memory_format=last) and not self.left.is_contiguous() else None
+        weight = (self.left * values.unsqueeze(-2) @ self.right).permute(2, 3, 0, 1)
+        return weight.contiguous(memory_format=as_asked or torch.contiguous_format)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The singular values `[kh, kw, r]` of a weight with these vectors."""
@@ -128,6 +132,21 @@ def exit_heads(layers: Layers, stages: Mapping[str, int], prefix: str, num_class
         prefix + name: exit_head(layers, count, counts[-1], 2 ** (len(names) - 1 - place), num_classes)
         for place, (name, count) in enumerate(zip(names[:-1], counts, strict=False))
     }
+
+
+@torch.no_grad()
+def check_exits(network: Joint, in_channels: int, image_size: int) -> Joint:
+    """The network; ValueError where images of that size are too small for what its exits shrink."""
+    network.eval()
+    try:
+        network.heads(torch.zeros(1, in_channels, image_size, image_size), 1)
+    except RuntimeError as error:
+        raise ValueError(
+            f"images of {image_size}x{image_size} are too small for the exits of this joint network "
+            f"({str(error).splitlines()[0]}): use larger ones, or a layout that keeps the resolution longer, such as resnet18"
+        ) from None
+    network.train()
+    return network
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from ..neurons import LIF
 from ..temporal import Gradient, Temporal, temporal
 from .branches import Branched, branch
 from .convnet import convnet
-from .joint import Joint, exit_heads
+from .joint import Joint, check_exits, exit_heads
 from .layers import Layers, Layout, Normalize, Sizes
 from .preactivation import ms_resnet18, resnet34
 from .resnet import resnet18, resnet19, spiking_resnet18, spiking_resnet34
@@ -80,7 +80,7 @@ def create_model(
         gradient: how gradients flow back through time; see `spikedistill.temporal`.
         segments: under `gradient="rate"`, the segments of time.
         chunk, recompute: under `gradient="rate"`, compute each layer so many timesteps at a time; see `spikedistill.temporal`.
-        checkpoint: under the other rules, keep less and compute convolutions twice; see `spikedistill.temporal`.
+        checkpoint: under `bptt` and `sltt`, keep less and compute convolutions twice; see `spikedistill.temporal`.
         neuron: "lif", or "relu" for the ANN twin: the same layout, nothing in it spikes.
         norm: "batch", whose statistics are those of all timesteps; "timestep_batch", whose statistics are each timestep's own
             (see `TimestepBatchNorm`); or "tdbn", which is "batch" with weights that start at the threshold of the neurons, less
@@ -101,7 +101,7 @@ def create_model(
     Raises:
         ValueError: for an unknown name, an option out of its range, or "tdbn" where currents meet no threshold before they are
             added up: in ReLU twins, `resnet34` and `ms_resnet18`; or for a `joint` network with branches, without neurons or with
-            statistics of each timestep's own, which its ANN has not.
+            statistics of each timestep's own, which its ANN has not, or on images that are too small for its exits.
     """
     if name not in _MODELS:
         close = difflib.get_close_matches(name, _MODELS, n=1)
@@ -150,7 +150,7 @@ def create_model(
         of_twin = replace(layers, neuron=_relu)
         twin, _ = _normalised(_MODELS[name](of_twin, sizes), mean, std)
         exits, twin_exits = (exit_heads(kind, layout.stage_channels, prefix, num_classes) for kind in (layers, of_twin))
-        return Joint(model, twin, exits, twin_exits)
+        return check_exits(Joint(model, twin, exits, twin_exits), in_channels, image_size)
     if not branches:
         return model
     # a head after every stage but the last, whose blocks take on the channels of the stages that follow

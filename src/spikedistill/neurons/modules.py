@@ -95,4 +95,6 @@ class LIF(nn.Module):
         surrogate = self.surrogate if isinstance(self.surrogate, str) else getattr(self.surrogate, "__name__", "custom")
         reset = "soft" if self.v_reset is None else f"hard to {self.v_reset}"
         decay = "learned" if self.decay_logit is not None else self.decay
-        return f"decay={decay}, threshold={self.threshold}, reset={reset}, surrogate={surrogate}"
+        starts = "" if isinstance(self.v_init, float) and not self.v_init else ", v_init="
+        v_init = starts and starts + ("learned" if isinstance(self.v_init, Tensor) else str(self.v_init))
+        return f"decay={decay}, threshold={self.threshold}, reset={reset}, surrogate={surrogate}{v_init}"

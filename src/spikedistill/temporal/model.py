@@ -205,7 +205,8 @@ def temporal(
         )
     if checkpoint and gradient in ("rate", "dsr"):
         raise ValueError(
-            "checkpoint=True keeps less of what gradient='bptt' and 'sltt' need; under 'rate' memory is saved with chunk=1"
+            f"checkpoint=True keeps less of what gradient='bptt' and 'sltt' need, and this is {gradient!r}, which keeps hardly "
+            "more with every timestep; under 'rate' memory is saved with chunk=1"
         )
     return Temporal(module, gradient, segments, sample_axes, chunk, recompute, checkpoint)
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from ..models.layers import Layout
 from ..neurons import LIF
 from ..temporal import Temporal
-from ..temporal.features import outputs_of
 
 
 def layer_names(network: Temporal, wanted: Sequence[str] = ()) -> tuple[str, ...]:
@@ -24,15 +23,17 @@ def layer_names(network: Temporal, wanted: Sequence[str] = ()) -> tuple[str, ...
     return tuple(prefix + (stages[-1] if name == "last" else name) for name in wanted or stages)
 
 
-def classifier_of(network: Temporal, features: Tensor) -> Callable[[Tensor], Tensor]:
+def classifier_of(network: Temporal, features: Tensor, logits: Tensor) -> Callable[[Tensor], Tensor]:
     """The part of a network behind its last stage, from features `[B, c, ...]` to logits `[B, C]`.
 
     Args:
         network: the network.
         features: what its last stage returns for some samples, to try it on.
+        logits: what it answers for them.
 
     Raises:
-        ValueError: for a network of no layout, or one that has spiking neurons there, which features without time tell nothing.
+        ValueError: for a network of no layout, or one that has spiking neurons there, or tells timesteps apart, to which
+            features without time say nothing.
     """
     _, layout = layout_of(network)
 
@@ -40,13 +41,23 @@ def classifier_of(network: Temporal, features: Tensor) -> Callable[[Tensor], Ten
         # under 64-true the student's features are in float64
         return layout.classify(features.to(next(layout.parameters()).dtype))
 
-    neurons = [name for name, module in layout.named_modules() if isinstance(module, LIF)]
-    with torch.no_grad(), outputs_of(layout, neurons) as spikes:
-        classify(features)
-    if spikes:
+    def refuse(*_: object) -> None:
         raise ValueError(
-            f"the teacher's classifier has spiking neurons, {', '.join(spikes)}, and would be asked about mean rates: use its ReLU "
-            "twin as the teacher, or a network that ends in linear layers"
+            "the teacher's classifier has spiking neurons, and would be asked about mean rates: use its ReLU twin as the teacher, "
+            "or a network that ends in linear layers"
+        )
+
+    hooks = [module.register_forward_pre_hook(refuse) for module in layout.modules() if isinstance(module, LIF)]
+    try:
+        with torch.no_grad():
+            answers = classify(features)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not torch.allclose(answers, logits.to(answers.dtype), rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            "the teacher's classifier, asked about its own mean features, answers otherwise than the teacher, whose timesteps "
+            "differ there: use one without batch-norms of single timesteps"
         )
     return classify
 

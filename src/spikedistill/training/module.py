@@ -129,7 +129,7 @@ class DistillationModule(L.LightningModule):
         for kind, answers in (("single", logits.float()), ("prefix", prefixes)):
             for k, z in enumerate(answers, 1):
                 step[f"ce_{kind}_{k}"] = F.cross_entropy(z, target)
-        if self.plan.objective.submodels == "heads":
+        if self.plan.objective.submodels != "timesteps":
             right_heads = right_submodels(submodels, target)
             step |= {f"head_accuracy_{s}": share for s, share in enumerate(right_heads.float().mean(1), 1)}
             step["no_head_right"] = 1 - right_heads.any(0).float().mean()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Config, ModelConfig
+from ..config import Config, ModelConfig, NeuronConfig
 from ..data import (
     Dataset,
     Samples,
@@ -166,6 +166,12 @@ def check_gradient(config: Config, objective: Objective) -> None:
             )
         if config.gradient != "dsr":
             return
+        lif = config.model.lif
+        if lif.surrogate != NeuronConfig().surrogate or lif.detach_reset:
+            raise ValueError(
+                "--gradient dsr takes no derivative of a spike and none through a reset: leave --model.lif.surrogate and "
+                "--model.lif.detach-reset out"
+            )
     lengths = segment_lengths(config.segments, config.timesteps)
     if objective.compares_submodels and len(lengths) == 1 and config.timesteps > 1:
         one, others = (
@@ -196,8 +202,8 @@ def check_heads(config: Config, objective: Objective) -> None:
         )
     if objective.submodels != "heads" and config.model.branches:
         raise ValueError(
-            f"objective {objective.name!r} is over timesteps, so auxiliary heads would learn nothing: leave --model.branches "
-            "out, or use --objective.name esd"
+            f"objective {objective.name!r} is not over the heads of a network, so auxiliary heads would learn nothing: leave "
+            "--model.branches out, or use --objective.name esd"
         )
 
 

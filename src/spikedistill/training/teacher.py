@@ -160,9 +160,9 @@ def load_teacher(
             f"--teacher runs/{ann}/seed0"
         )
     first = dataset.train.inputs(torch.zeros(1, dtype=torch.int64))
-    _, features = teacher.look(as_network_input(first, dataset.kind), dataset.kind)
+    logits, features = teacher.look(as_network_input(first, dataset.kind), dataset.kind)
     if objective.needs_classifier and isinstance(teacher.function, MeanLogits):
-        teacher.classifier = classifier_of(teacher.function.network, features[-1])
+        teacher.classifier = classifier_of(teacher.function.network, features[-1], logits)
     return teacher
 
 
