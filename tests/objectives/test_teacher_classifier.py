@@ -119,7 +119,7 @@ def test_a_teacher_that_spikes_behind_its_last_stage_is_refused_and_one_that_end
 
 
 def test_a_teacher_whose_classifier_tells_timesteps_apart_is_refused(tmp_path):
-    spec = {"name": "resnet19", "num_classes": 10, "in_channels": 1, "image_size": 8, "width": 0.1, "neuron": "relu"}
+    spec = {"name": "ms_resnet18", "num_classes": 10, "in_channels": 1, "image_size": 8, "width": 0.1, "neuron": "relu"}
     spec |= {"norm": "timestep_batch", "norm_timesteps": 3}
     model, file = create_model(**spec), tmp_path / "teacher.safetensors"
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_a_teacher_whose_classifier_tells_timesteps_apart_is_refused(tmp_path):
                 value.add_(torch.rand_like(value))
     save_model(model, spec, file)
     config = quick("digits-enof-laf", out=tmp_path, teacher=file)
-    changes = {"name": "resnet19", "width": 0.1}
+    changes = {"name": "ms_resnet18", "width": 0.1}
     with pytest.raises(
         ValueError, match="answers otherwise than the teacher, whose timesteps differ there: use one without"
     ):
