@@ -1,5 +1,6 @@
 """What every layout is built of."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +23,7 @@ class Sizes(NamedTuple):
     num_classes: int
 
 
-class Layout(nn.Module):
+class Layout(nn.Module, ABC):
     """A network of a published layout, in stages.
 
     Attributes:
@@ -31,9 +32,9 @@ class Layout(nn.Module):
 
     stage_channels: dict[str, int]
 
+    @abstractmethod
     def classify(self, x: Tensor) -> Tensor:
         """Logits of what the last stage returns."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
