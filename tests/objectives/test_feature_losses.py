@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from quick_runs import quick
+from quick_runs import assert_resumes_to_the_same_bytes, quick
 from safetensors.torch import load_file
 
 from spikedistill import create_model, train
@@ -206,26 +206,8 @@ def test_trained_transforms_are_learned_with_the_network_and_left_behind(name, t
 
 @pytest.mark.parametrize("name", ["sakd", "bkdsnn-unofficial", "ckdsnn-unofficial"])
 def test_a_resumed_run_goes_on_with_its_transforms_and_its_draws(name, teachers, tmp_path, monkeypatch):
-    """One run breaks off in the third step of the second epoch; there is a checkpoint of the second."""
-
-    def config(folder):
-        trainer = quick("digits-sce").trainer.model_copy(update={"checkpoint_seconds": 0.0})
-        changes = {"teacher": teachers[0.25], "epochs": 2, "resume": "auto", "trainer": trainer}
-        return quick(f"digits-{name}", out=tmp_path / folder, **changes)
-
-    def break_off(module, batch, batch_index):
-        if (module.current_epoch, batch_index) == (1, 2):
-            raise InterruptedError
-        return step(module, batch, batch_index)
-
-    whole, step = RunFolder(train(config("whole"))), DistillationModule.training_step
-    monkeypatch.setattr(DistillationModule, "training_step", break_off)
-    with pytest.raises(InterruptedError):
-        train(config("broken"))
-    monkeypatch.undo()
-    resumed = RunFolder(train(config("broken")))
-    assert resumed.model.read_bytes() == whole.model.read_bytes()
-    assert resumed.metrics.read_bytes() == whole.metrics.read_bytes()
+    config = quick(f"digits-{name}", out=tmp_path, teacher=teachers[0.25])
+    assert_resumes_to_the_same_bytes(config, monkeypatch)
 
 
 def test_named_layers_are_compared_alone(teachers, tmp_path):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from quick_runs import quick
+from quick_runs import assert_resumes_to_the_same_bytes, quick
 from safetensors import safe_open
 
 from spikedistill import load, train
@@ -44,24 +44,8 @@ def test_the_run_learns_from_both_and_leaves_the_network_alone(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9}])
 def test_a_run_that_breaks_off_is_resumed_to_the_same_bytes(options, tmp_path, monkeypatch):
-    trainer = quick(NAME).trainer.model_copy(update={"checkpoint_seconds": 0.0} | options)
-
-    def config(folder):
-        return quick(NAME, out=tmp_path / folder, epochs=2, resume="auto", trainer=trainer)
-
-    def break_off(module, batch, batch_index):
-        if (module.current_epoch, batch_index) == (1, 2):
-            raise InterruptedError
-        return step(module, batch, batch_index)
-
-    whole, step = RunFolder(train(config("whole"))), DistillationModule.training_step
-    monkeypatch.setattr(DistillationModule, "training_step", break_off)
-    with pytest.raises(InterruptedError):
-        train(config("broken"))
-    monkeypatch.undo()
-    resumed = RunFolder(train(config("broken")))
-    assert resumed.model.read_bytes() == whole.model.read_bytes()
-    assert resumed.metrics.read_bytes() == whole.metrics.read_bytes()
+    trainer = quick(NAME).trainer.model_copy(update=options)
+    assert_resumes_to_the_same_bytes(quick(NAME, out=tmp_path, trainer=trainer), monkeypatch)
 
 
 def test_the_ann_learns_what_the_network_does_not(tmp_path):
