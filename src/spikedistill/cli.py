@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .signals import GRACE, stoppable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -49,23 +51,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (run, summary) in _COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False).set_defaults(run=run)
     known, rest = parser.parse_known_args(arguments[:1])
+    # a comparison waits for its runs, which have the grace themselves
+    with stoppable(grace=GRACE + 5 if known.command == "compare" else GRACE):
+        return _run(known.command, known.run, [*rest, *arguments[1:]])
+
+
+def _run(command: str, run: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Run a command, and say in one line what ended it."""
+    hint = {"compare": "; the same command goes on", "train": "; the same command with --resume auto goes on"}
     try:
-        known.run([*rest, *arguments[1:]])
-    except (ValueError, OSError) as error:
-        print(f"spikedistill {known.command}: {error}", file=sys.stderr)
+        run(arguments)
+        sys.stdout.flush()  # where nobody reads any more it is noticed here
+    except BrokenPipeError:
+        # whoever read the output has enough of it; nothing may be written as Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"spikedistill {command}: {error or 'there is not enough memory'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped" + ("; the same command goes on" if known.command == "compare" else ""), file=sys.stderr)
+        print("stopped" + hint.get(command, ""), file=sys.stderr)
         return 1
     except Exception as error:
-        from .run_folder import RunFailed, RunStopped
+        from .run_folder import RunDiverged, RunFailed, RunStopped
 
-        if not isinstance(error, RunFailed | RunStopped):
+        if _is_out_of_memory(error):
+            what = " ".join(str(error).split())[:160]
+            print(
+                f"spikedistill {command}: not enough memory ({what}): choose less of what it was for", file=sys.stderr
+            )
+            return 2
+        if not isinstance(error, RunDiverged | RunFailed | RunStopped):
             raise
-        hint = "; the same command with --resume auto goes on" if isinstance(error, RunStopped) else ""
-        print(f"spikedistill {known.command}: {error}{hint}", file=sys.stderr)
+        print(
+            f"spikedistill {command}: {error}{hint['train'] if isinstance(error, RunStopped) else ''}", file=sys.stderr
+        )
         return 1
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch could not get memory, on a CPU or a GPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _train(arguments: list[str]) -> None:
@@ -109,7 +135,11 @@ def from_file(path: Path) -> "Config":
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: expected the config.yaml of a run, or a recipe")
-    config = Config.from_yaml(path.read_text(), origin=str(path))
+    from .run_folder import RunFolder
+
+    folder = RunFolder(path.parent)
+    of_run = path.name == folder.config_file.name and folder.manifest() is not None
+    config = folder.config() if of_run else Config.from_yaml(path.read_bytes(), origin=str(path))
     return config.model_copy(update={"out": None, "resume": "never", "overwrite": False})
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .files import parse_yaml
+
 OptionValue = bool | int | float | str
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -146,6 +148,8 @@ class TrainerConfig(_Section):
     """Score the test set after every epoch too. It still selects nothing: the best epoch on it is only shown, as optimistic."""
     checkpoint_seconds: NotNegative = 300.0
     """Seconds between checkpoints within an epoch; there is one after every epoch besides."""
+    grace_seconds: NotNegative = 10.0
+    """Seconds from the first SIGTERM or SIGINT until the process is ended even within a step; a second signal ends it at once."""
     keep_memory: bool = True
     """Keep freed memory in the process, which makes CPU training faster (glibc alone; see spikedistill.training.allocator)."""
     capture: bool = True
@@ -211,15 +215,36 @@ class Config(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     @classmethod
-    def from_yaml(cls, text: str, origin: str = "the text") -> Self:
-        """Read what `to_yaml` wrote.
+    def from_yaml(cls, content: bytes | str, origin: str = "the text") -> Self:
+        """Read what `to_yaml` wrote, or settings of one's own; those that are not named have their defaults.
 
         Raises:
             ValueError: naming `origin`, where it is no such configuration.
         """
+        return cls._checked(parse_yaml(content.encode() if isinstance(content, str) else content, origin), origin)
+
+    @classmethod
+    def of_run(cls, content: bytes, origin: str) -> Self:
+        """Read the whole of what `to_yaml` wrote: a default must not stand for what was cut off.
+
+        Raises:
+            ValueError: naming `origin`, where it is no configuration, or a part of one.
+        """
+        values = parse_yaml(content, origin)
+        sections = [name for name, field in cls.model_fields.items() if isinstance(field.default, _Section)]
+        if missing := [name for name in ("recipe", "seed", *sections) if name not in values]:
+            raise ValueError(f"{origin} is cut short: it has no {missing[0]!r}; copy it again, or train the run again")
+        if not isinstance(values["trainer"], dict) or "progress" not in values["trainer"]:  # what comes last
+            raise ValueError(
+                f"{origin} is cut short: it ends before trainer.progress; copy it again, or train the run again"
+            )
+        return cls._checked(values, origin)
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any], origin: str) -> Self:
         try:
-            return cls.model_validate(yaml.safe_load(text))
-        except (yaml.YAMLError, ValidationError) as error:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{origin} is no configuration of a run: {explain(error)}") from None
 
 

@@ -1,6 +1,11 @@
 """A run folder: what a run leaves behind, and where."""
 
-import json
+import contextlib
+import csv
+import functools
+import io
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +13,15 @@ import torch
 from torch import Tensor
 
 from .config import Config, TrainerConfig
-from .data import Dataset, load_dataset
+from .data import AUGMENTATION_VERSION, SLICING_VERSION, Dataset, load_dataset
+from .files import LOCK, PARTIAL, clear_partial, parse_json, write_atomically
+from .manifest import MANIFEST, Manifest
 from .models import load_model
 from .temporal import Temporal
+
+logger = logging.getLogger("spikedistill")
+
+VERSIONS = {"augmentation": AUGMENTATION_VERSION, "slicing": SLICING_VERSION}
 
 
 def device_of(options: TrainerConfig) -> torch.device:
@@ -23,12 +34,18 @@ class RunStopped(Exception):
     """A run was asked to stop, and has saved where it is."""
 
 
+class RunDiverged(RuntimeError):
+    """A number of a run became infinite or NaN; the last good checkpoint stays, and `diverged.json` says where it happened."""
+
+
 class RunFailed(RuntimeError):
     """A run of several failed, in a process of its own that has said why."""
 
 
 class RunFolder:
     """The files of one run.
+
+    Its manifest lists those that are whole. What is read of a listed file is checked against it.
 
     Args:
         path: the folder.
@@ -39,6 +56,8 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.metrics = self.path / "metrics.csv"
         self.checkpoint = self.path / "checkpoints" / "last.ckpt"
+        self.earlier_checkpoint = self.path / "checkpoints" / "previous.ckpt"
+        self.diverged = self.path / "diverged.json"
         self.model = self.path / "model.safetensors"
         self.selected_model = self.path / "selected.safetensors"
         self.cost = self.path / "cost.json"
@@ -47,6 +66,10 @@ class RunFolder:
         self.samples = self.path / "samples.safetensors"
         self.gradients = self.path / "gradients.csv"
         self.report = self.path / "report.html"
+        # Written while training runs, and of a trained run anew by the command named.
+        self.of_training = (self.config_file, self.metrics, self.model, self.selected_model, self.cost)
+        self.made_by = dict.fromkeys((self.results, self.logits, self.samples), "evaluate")
+        self.made_by |= {self.gradients: "gradients", self.report: "report"}
 
     @classmethod
     def trained(cls, path: Path | str) -> "RunFolder":
@@ -68,16 +91,126 @@ class RunFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether training and evaluation have written everything."""
-        return self.model.is_file() and self.report.is_file()
+        """Whether training and evaluation have written everything.
+
+        Raises:
+            ValueError: where the manifest is damaged.
+        """
+        needed = (self.model, self.results, self.logits, self.report)
+        manifest = self.manifest()
+        if manifest is None:
+            return self.model.is_file() and self.report.is_file()
+        return all(file.name in manifest.files and file.is_file() for file in needed)
+
+    # The manifest
+
+    def manifest(self) -> Manifest | None:
+        """What the folder lists as whole; None in a folder of version 0.1.0.
+
+        Raises:
+            ValueError: where it is damaged.
+        """
+        return Manifest.read(self.path, "run")
+
+    def begin(self, config: Config) -> None:
+        """Write the configuration, and the manifest that proves the folder to be a run's; for the process that is alone in it."""
+        clear_partial(self.path, self._names())
+        clear_partial(self.checkpoint.parent, (self.checkpoint.name, self.earlier_checkpoint.name))
+        manifest = self.manifest() or Manifest.new("run", **VERSIONS)
+        if self.config_file.name in manifest.files:
+            manifest.without([self.config_file.name]).write(self.path)
+        write_atomically(self.config_file, config.to_yaml())
+        manifest.with_files(self.path, [self.config_file.name]).write(self.path)
+
+    @contextlib.contextmanager
+    def rewriting(self, *files: Path) -> Iterator[None]:
+        """Take files out of the manifest while they are written, and list them as they are once all are whole.
+
+        A folder without a manifest gets none: what else lies in it would be taken for verified.
+        """
+        names, manifest = [file.name for file in files], self.manifest()
+        if manifest is not None and manifest.files.keys() & set(names):
+            manifest.without(names).write(self.path)
+        yield
+        if manifest is not None:
+            manifest.with_files(self.path, names).write(self.path)
+
+    def read(self, file: Path) -> bytes:
+        """What a file of the run holds, checked against the manifest.
+
+        Raises:
+            FileNotFoundError: where it is missing.
+            ValueError: where it is damaged, or a process was killed while it was written.
+        """
+        again = self._again(file)
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.path} holds no {file.name}: {again}") from None
+        manifest = self.manifest()
+        if manifest is None:
+            _say_unverified(self.path.resolve())
+        elif file.name in manifest.files:
+            if not manifest.files[file.name].fits(content):
+                raise ValueError(f"{file} is damaged: it is not the file that {MANIFEST} lists; {again}")
+        elif file in self.made_by:
+            raise ValueError(f"{file} is not whole: a process was stopped while it was written; {again}")
+        return content
+
+    def _again(self, file: Path) -> str:
+        """How to get a file anew."""
+        command = self.made_by.get(file)
+        if command:
+            return f"spikedistill {command} {self.path} writes it anew"
+        return "copy it again, or train the run again"
+
+    # Deleting
+
+    def is_free(self) -> bool:
+        """Whether nothing is in the folder but what a killed process had only begun to write."""
+        return not self.path.exists() or all(
+            path.name == LOCK or path.name.endswith(PARTIAL) for path in self.path.iterdir()
+        )
+
+    def is_run(self) -> bool:
+        """Whether the folder proves to be a run's: by its manifest, or in version 0.1.0 by a configuration with every setting."""
+        try:
+            if self.manifest() is not None:
+                return True
+            Config.of_run(self.config_file.read_bytes(), str(self.config_file))
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def delete_files(self) -> None:
+        """Delete what a run writes, by name, and nothing else; the manifest last.
+
+        Raises:
+            FileExistsError: where a folder has the name of such a file; nothing is deleted then.
+        """
+        files = [self.path / name for name in self._names() if name != MANIFEST]
+        files += [self.checkpoint, self.earlier_checkpoint, self.path / MANIFEST]
+        if wrong := next((file for file in files if file.is_dir() and not file.is_symlink()), None):
+            raise FileExistsError(f"{wrong} is a folder, and no run has written it: choose another --out")
+        for file in files:
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where something else is in it, or it is a link
+            self.checkpoint.parent.rmdir()
+
+    def _names(self) -> list[str]:
+        """The names of the files that a run writes into its folder."""
+        return [*(file.name for file in (*self.of_training, *self.made_by, self.diverged)), MANIFEST]
+
+    # Reading
 
     def config(self) -> Config:
         """The configuration that the run was trained with.
 
         Raises:
+            FileNotFoundError: where there is none.
             ValueError: where config.yaml is damaged.
         """
-        return Config.from_yaml(self.config_file.read_text(), origin=str(self.config_file))
+        return Config.of_run(self.read(self.config_file), str(self.config_file))
 
     def read_results(self) -> dict[str, Any]:
         """What evaluation wrote.
@@ -86,15 +219,11 @@ class RunFolder:
             FileNotFoundError: where the run has not been evaluated.
             ValueError: where the file is damaged.
         """
-        if not self.results.is_file():
-            raise FileNotFoundError(f"{self.path} holds no results.json: spikedistill evaluate {self.path} writes it")
+        results = self._json(self.results)
         try:
-            results = json.loads(self.results.read_text())
-            results["last"]["single"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{self.results} is damaged ({error}): spikedistill evaluate {self.path} writes it anew"
-            ) from None
+            results["last"]["single"][0]["accuracy"]
+        except (TypeError, KeyError, IndexError):
+            raise ValueError(f"{self.results} is damaged: it holds no results; {self._again(self.results)}") from None
         return results
 
     def read_tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
@@ -105,22 +234,65 @@ class RunFolder:
             ValueError: where the file is damaged.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        again = f"spikedistill evaluate {self.path} writes it"
+        content = self.read(file)
         try:
-            tensors = load_file(file)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path} holds no {file.name}: {again}") from None
+            tensors = load(content)
         except SafetensorError as error:
-            raise ValueError(f"{file} is damaged ({error}): {again} anew") from None
+            raise ValueError(f"{file} is damaged ({error}): {self._again(file)}") from None
         if missing := next((name for name in names if name not in tensors), None):
-            raise ValueError(f"{file} holds no tensor {missing!r}: {again} anew")
+            raise ValueError(f"{file} holds no tensor {missing!r}: {self._again(file)}")
         return tensors
 
     def read_cost(self) -> dict[str, Any]:
-        """Training time, speed and memory, `{training_s, images_per_s, peak_mib}`; empty where training measured none."""
-        return json.loads(self.cost.read_text()) if self.cost.is_file() else {}
+        """Training time, speed and memory, `{training_s, images_per_s, peak_mib}`; empty where training measured none.
+
+        Raises:
+            ValueError: where the file is damaged.
+        """
+        if not self.cost.is_file():
+            return {}
+        cost = self._json(self.cost)
+        known = {"training_s", "images_per_s", "peak_mib"}
+        if not cost.keys() <= known or not all(isinstance(value, int | float) for value in cost.values()):
+            raise ValueError(f"{self.cost} is damaged: expected numbers named {', '.join(sorted(known))}; got {cost}")
+        return cost
+
+    def read_rows(self, file: Path) -> list[dict[str, str]]:
+        """The rows of a CSV file of the run, by column; none where it is missing.
+
+        Raises:
+            ValueError: where it is damaged.
+        """
+        if not file.is_file():
+            return []
+        try:
+            return list(csv.DictReader(io.StringIO(self.read(file).decode(), newline="")))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{file} is damaged ({error}): {self._again(file)}") from None
+
+    def load_network(self, file: Path) -> Temporal:
+        """The network of `model` or `selected_model`, in eval mode.
+
+        Raises:
+            FileNotFoundError: where it is missing.
+            ValueError: where it is damaged, or holds a number that is not finite.
+        """
+        return load_model(file, self.read(file))
+
+    def _json(self, file: Path) -> dict[str, Any]:
+        content = self.read(file)
+        try:
+            return parse_json(content, file)
+        except ValueError as error:
+            raise ValueError(f"{error}; {self._again(file)}") from None
+
+
+@functools.cache
+def _say_unverified(folder: Path) -> None:
+    """Say once of a folder that nothing in it can be checked."""
+    logger.warning("%s has no %s, as in version 0.1.0: its files are read unverified", folder, MANIFEST)
 
 
 def dataset_of(config: Config, root: Path | None = None) -> Dataset:
@@ -146,6 +318,7 @@ def load(run: Path | str) -> Temporal:
 
     Raises:
         FileNotFoundError: where there is no trained run.
-        ValueError: where the model file is damaged.
+        ValueError: where the model file is damaged, or a number in it is not finite.
     """
-    return load_model(RunFolder.trained(run).model)
+    folder = RunFolder.trained(run)
+    return folder.load_network(folder.model)

@@ -1,6 +1,5 @@
 """A trained run, scored on its test set at every number of timesteps."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order, split_holdout
-from ..files import write_atomically
-from ..models import Branched, load_model
+from ..files import alone_in, write_atomically
+from ..models import Branched, read_model
 from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder, dataset_of, device_of
 from ..temporal import Temporal
@@ -47,10 +46,16 @@ def evaluate(run: Path | str, *, batch_size: int | None = None, root: Path | Non
         FileNotFoundError: where the run or its data set is missing.
     """
     folder = RunFolder.trained(run)
+    with alone_in(folder.path, wait=True):
+        return _evaluate(folder, batch_size, root)
+
+
+def _evaluate(folder: RunFolder, batch_size: int | None, root: Path | None) -> dict[str, Any]:
     config = folder.config()
     device = device_of(config.trainer)
     batch_size = batch_size or (250 if device.type == "cpu" else 50)
     dataset = dataset_of(config, root)
+    check_classes(folder, dataset)
     heldout = held_out(config, dataset)
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -63,7 +68,7 @@ def evaluate(run: Path | str, *, batch_size: int | None = None, root: Path | Non
     tensors: dict[str, Tensor] = {}
     for name, file in (("selected", folder.selected_model), ("last", folder.model)):
         if file.is_file():
-            model = load_model(file).to(device)
+            model = folder.load_network(file).to(device)
             results[name], tensors = score(model, config, dataset, heldout, batch_size)
     if config.timesteps > 1 and config.model.neuron == "lif":
         estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)
@@ -76,10 +81,25 @@ def evaluate(run: Path | str, *, batch_size: int | None = None, root: Path | Non
     if best is not None:
         results["best_test"] = best
     results["cost"] = folder.read_cost()
-    write_atomically(folder.samples, save(example_images(dataset, tensors["logits"])))
-    write_atomically(folder.logits, save(tensors))
-    write_atomically(folder.results, json.dumps(results, indent=1))
+    with folder.rewriting(folder.samples, folder.logits, folder.results):
+        write_atomically(folder.samples, save(example_images(dataset, tensors["logits"])))
+        write_atomically(folder.logits, save(tensors))
+        write_atomically(folder.results, json.dumps(results, indent=1))
     return results
+
+
+def check_classes(folder: RunFolder, dataset: Dataset) -> None:
+    """Refuse to score a network on other classes than it was trained on.
+
+    Raises:
+        ValueError: naming both.
+    """
+    classes = read_model(folder.model, folder.read(folder.model)).classes
+    if classes is not None and tuple(classes) != tuple(dataset.classes):
+        raise ValueError(
+            f"{folder.model} was trained on the classes {', '.join(classes[:6])}, {len(classes)} in all, and the data set "
+            f"{dataset.name} now has {', '.join(dataset.classes[:6])}, {len(dataset.classes)} in all: use the data of the run"
+        )
 
 
 def score(
@@ -178,7 +198,7 @@ def held_out(config: Config, dataset: Dataset) -> Samples | None:
 
 def best_test_epoch(folder: RunFolder, timesteps: int) -> dict[str, Any] | None:
     """The epoch that the test set would have chosen, which is what the papers report, where the run tracked it."""
-    rows = list(csv.DictReader(folder.metrics.read_text().splitlines())) if folder.metrics.is_file() else []
+    rows = folder.read_rows(folder.metrics)
     column = f"test_accuracy_{timesteps}"
     if not rows or column not in rows[0]:
         return None

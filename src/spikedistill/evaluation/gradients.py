@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..config import Config
 from ..data import Dataset, as_network_input, training_indices
-from ..files import write_rows
-from ..models import TimestepBatchNorm, load_model
+from ..files import alone_in, write_rows
+from ..models import TimestepBatchNorm
 from ..neurons import LIF, SURROGATES
 from ..neurons.compiler import uncompiled
 from ..neurons.surrogate import resolve_surrogate
@@ -146,7 +146,7 @@ def gradient_microscope(
     if batch_size < 2:
         raise ValueError(f"batch_size is {batch_size}: expected 2 or more, for batch-norm in training")
     folder = RunFolder.trained(run)
-    config, network = folder.config(), load_model(folder.model)
+    config, network = folder.config(), folder.load_network(folder.model)
     _neurons(network)
     dataset = dataset_of(config, root)
     chosen = choose_timesteps(network, config, dataset, timesteps)
@@ -160,7 +160,8 @@ def gradient_microscope(
         for row in compare_gradients(network, inputs, dataset.train.targets[indices], timesteps=shown, rules=rules):
             found.setdefault((T, row["rule"], row["layer"]), []).append((row["cosine"], row["ratio"]))
     rows = [_over_batches(*key, np.array(values)) for key, values in found.items()]
-    write_rows(folder.gradients, rows)
+    with alone_in(folder.path, wait=True), folder.rewriting(folder.gradients):
+        write_rows(folder.gradients, rows)
     return rows
 
 

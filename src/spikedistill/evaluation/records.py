@@ -1,7 +1,6 @@
 """What a comparison keeps of every run, in one small file: enough to compare them again where their folders are gone."""
 
 import base64
-import csv
 import json
 import zlib
 from collections.abc import Iterable
@@ -69,7 +68,7 @@ class RunRecord:
             config=folder.config(),
             results={key: value for key, value in results["last"].items() if key in kept},
             cost=folder.read_cost() or results.get("cost", {}),
-            metrics=list(csv.DictReader(folder.metrics.read_text().splitlines())) if folder.metrics.is_file() else [],
+            metrics=folder.read_rows(folder.metrics),
             right=torch.cat(right).numpy(),
             heldout_area=heldout,
             teacher=results.get("teacher", {}),

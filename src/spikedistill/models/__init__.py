@@ -1,7 +1,7 @@
 """Networks by name, and their ANN twins."""
 
 from .branches import Branched
-from .files import load_model, load_weights, save_model
+from .files import ModelFile, load_model, load_weights, read_model, save_model
 from .joint import Joint
 from .layers import Normalize
 from .registry import create_model, list_models
@@ -11,6 +11,7 @@ from .timestep_batch_norm import TimestepBatchNorm
 __all__ = [
     "Branched",
     "Joint",
+    "ModelFile",
     "Normalize",
     "TimestepBatchNorm",
     "create_model",
@@ -18,5 +19,6 @@ __all__ = [
     "load_model",
     "load_spikingjelly",
     "load_weights",
+    "read_model",
     "save_model",
 ]

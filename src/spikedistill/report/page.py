@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ..files import write_atomically
+from ..files import alone_in, write_atomically
 from ..run_folder import RunFolder
 from .blocks import Page, Plots
 from .headline import headline, trained
-from .run import Run, read_run
+from .run import Run, check_present, read_run
 from .sections import SECTIONS
 
 
@@ -26,10 +26,13 @@ def write_report(run: Path | str) -> Path:
         FileNotFoundError: the folder or one of these files is missing.
         ValueError: a file is broken, or does not belong to the others.
     """
-    page = render(page_of_run(read_run(run)))
-    path = RunFolder(run).report
-    write_atomically(path, page)
-    return path
+    folder = RunFolder(run)
+    check_present(folder)
+    with alone_in(folder.path, wait=True):
+        page = render(page_of_run(read_run(run)))
+        with folder.rewriting(folder.report):
+            write_atomically(folder.report, page)
+    return folder.report
 
 
 def page_of_run(run: Run) -> Page:

@@ -3,7 +3,6 @@
 Shapes: T timesteps, N test samples, C classes, n stored sample images.
 """
 
-import csv
 import math
 from dataclasses import dataclass
 from itertools import chain
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
 from ..evaluation.calibration import BINS, as_arrays
+from ..files import parse_yaml
 from ..run_folder import RunFolder
 from .results import Deployment, Exit, Fixed, GradientRow, Results
 
@@ -51,17 +50,12 @@ def read_run(path: Path | str) -> Run:
         ValueError: a file is broken, or does not belong to the others.
     """
     folder = RunFolder(path)
-    first = f"train first with `spikedistill train RECIPE --out {path}`"
-    if not folder.path.is_dir():
-        raise FileNotFoundError(f"no run folder {path}: {first}")
-    for file in (folder.config_file, folder.results):
-        if not file.is_file():
-            raise FileNotFoundError(f"no {file.name} in {path}: {first} and let it finish")
+    check_present(folder)
     run = Run(
-        *_read_config(folder.config_file),
-        _read_results(folder.results),
-        _read_epochs(folder.metrics),
-        _read_gradients(folder.gradients),
+        *_read_config(folder),
+        _read_results(folder),
+        _read_epochs(folder),
+        _read_gradients(folder),
         *_read_tensors(folder, folder.logits, "logits", "targets"),
         *_read_tensors(folder, folder.samples, "images", "indices"),
     )
@@ -71,26 +65,37 @@ def read_run(path: Path | str) -> Run:
     return run
 
 
+def check_present(folder: RunFolder) -> None:
+    """Refuse a folder without the files that every report needs.
+
+    Raises:
+        FileNotFoundError: the folder, its `config.yaml` or its `results.json` is missing.
+    """
+    first = f"train first with `spikedistill train RECIPE --out {folder.path}`"
+    if not folder.path.is_dir():
+        raise FileNotFoundError(f"no run folder {folder.path}: {first}")
+    for file in (folder.config_file, folder.results):
+        if not file.is_file():
+            raise FileNotFoundError(f"no {file.name} in {folder.path}: {first} and let it finish")
+
+
 def _again(file: Path) -> str:
     return f"evaluate the run again with `spikedistill evaluate {file.parent}`"
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], str]:
+def _read_config(folder: RunFolder) -> tuple[dict[str, Any], str]:
+    content = folder.read(folder.config_file)
     try:
-        text = path.read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}): train the run again") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no settings, expected `name: value` lines: train the run again")
-    return config, text
+        return parse_yaml(content, folder.config_file), content.decode()
+    except ValueError as error:
+        raise ValueError(f"{error}: train the run again") from None
 
 
-def _read_results(path: Path) -> Results:
+def _read_results(folder: RunFolder) -> Results:
     try:
-        return Results.model_validate_json(path.read_bytes())
+        return Results.model_validate_json(folder.read(folder.results))
     except ValidationError as error:
-        raise ValueError(f"{path} is broken ({_first(error)}): {_again(path)}") from None
+        raise ValueError(f"{folder.results} is broken ({_first(error)}): {_again(folder.results)}") from None
 
 
 def _first(error: ValidationError) -> str:
@@ -100,34 +105,28 @@ def _first(error: ValidationError) -> str:
     return f"{place + ': ' if place else ''}{first['msg']}"
 
 
-def _read_epochs(path: Path) -> Epochs:
-    if not path.is_file():
-        return {}
+def _read_epochs(folder: RunFolder) -> Epochs:
     columns: Epochs = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                cells = {name: math.nan if cell == "" else float(cell) for name, cell in row.items()}
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"{path} is broken (line {number} is not a row of numbers): train the run again"
-                ) from None
-            for name, value in cells.items():
-                columns.setdefault(name, []).append(value if math.isfinite(value) else None)
+    for number, row in enumerate(folder.read_rows(folder.metrics), 2):
+        try:
+            cells = {name: math.nan if cell == "" else float(cell) for name, cell in row.items()}
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{folder.metrics} is broken (line {number} is not a row of numbers): train the run again"
+            ) from None
+        for name, value in cells.items():
+            columns.setdefault(name, []).append(value if math.isfinite(value) else None)
     return columns
 
 
-def _read_gradients(path: Path) -> list[GradientRow]:
-    if not path.is_file():
-        return []
+def _read_gradients(folder: RunFolder) -> list[GradientRow]:
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                rows.append(GradientRow.model_validate(row))
-            except ValidationError as error:
-                again = f"write it anew with `spikedistill gradients {path.parent}`"
-                raise ValueError(f"{path} is broken (line {number}, {_first(error)}): {again}") from None
+    for number, row in enumerate(folder.read_rows(folder.gradients), 2):
+        try:
+            rows.append(GradientRow.model_validate(row))
+        except ValidationError as error:
+            again = f"write it anew with `spikedistill gradients {folder.path}`"
+            raise ValueError(f"{folder.gradients} is broken (line {number}, {_first(error)}): {again}") from None
     return rows
 
 

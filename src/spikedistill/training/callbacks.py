@@ -1,11 +1,9 @@
 """What the Trainer does beside training: progress, metrics, speed."""
 
 import resource
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 
-from ..data import Samples
+from ..data import BrokenSample, Samples
 from ..evaluation import collect_logits, timestep_metrics
 from ..files import write_rows
-from ..models import Branched, save_model
+from ..models import Branched
 from ..run_folder import RunFolder, RunStopped
+from ..signals import GRACE, Stop, stoppable
 from ..temporal import Temporal
 from .module import DistillationModule
 from .plan import Plan
@@ -78,7 +77,7 @@ class EpochRecord(L.Callback):
         accuracy = row.get(f"holdout_accuracy_{self.plan.config.timesteps}", self.best)
         if accuracy > self.best:  # of equals the first
             self.best = accuracy
-            save_model(network, self.plan.spec, self.run.selected_model)
+            self.plan.save(network, self.run.selected_model)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "best": self.best}
@@ -104,19 +103,22 @@ class Checkpoints(L.Callback):
     """Keeps the last checkpoint: after every epoch, every so many seconds within one, and when the process is asked to stop.
 
     After the last epoch there is none, because the finished model follows at once. Training does not begin where one process
-    found the checkpoint and another did not.
+    found the checkpoint and another did not. A broken sample stops training with a checkpoint too.
 
     Args:
         path: the file.
         seconds: between two checkpoints within an epoch.
+        grace: seconds from the wish to stop until the process is ended, even within a step.
     """
 
-    def __init__(self, path: Path, seconds: float) -> None:
+    def __init__(self, path: Path, seconds: float, grace: float = GRACE) -> None:
         self.path = path
         self.seconds = seconds
+        self.grace = grace
         self.last = time.monotonic()
-        self.asked_to_stop = False
-        self.handlers: dict[int, Any] = {}
+        self.place = ""
+        self.open = ExitStack()
+        self.stop: Stop | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         first = trainer.strategy.broadcast(trainer.fit_loop.total_batch_idx)
@@ -125,23 +127,22 @@ class Checkpoints(L.Callback):
                 f"not every process finds the checkpoint in {self.path.parent}: the run folder must be one that all machines share"
             )
 
-        def ask(number: int, frame: Any) -> None:
-            self.asked_to_stop = True
-
-        if threading.current_thread() is threading.main_thread():
-            self.handlers = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.stop = self.open.enter_context(stoppable(grace=self.grace, saved=self._saved, raises=False))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
+        self.open.close()
+
+    def _saved(self) -> str:
+        if not self.path.is_file():
+            return "nothing was saved yet"
+        return f"the checkpoint {self.path}{self.place} is saved, and the same command with --resume auto goes on"
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # the epoch's own checkpoint follows at once; gradients that are still summed up are in none
-        stop = trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False)
+        stop = self._asked_to_stop(trainer)
         due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self.last >= self.seconds, all=False)
         if stop or due:
             self._save(trainer)
@@ -152,12 +153,24 @@ class Checkpoints(L.Callback):
         if trainer.current_epoch + 1 == trainer.max_epochs:
             return
         self._save(trainer)
-        if trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False):
+        if self._asked_to_stop(trainer):
             raise RunStopped(f"stopped after epoch {trainer.current_epoch + 1}")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        # between two steps, and one process: others would wait for this one
+        between = trainer.fit_loop.epoch_loop.batch_progress.current.completed % trainer.accumulate_grad_batches == 0
+        if isinstance(exception, BrokenSample) and between and trainer.world_size == 1:
+            self._save(trainer)
+
+    def _asked_to_stop(self, trainer: L.Trainer) -> bool:
+        """Whether a signal has come, to any of the processes."""
+        asked = self.stop is not None and self.stop.asked
+        return trainer.strategy.reduce_boolean_decision(asked, all=False)
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.path)
         self.last = time.monotonic()
+        self.place = f", of step {trainer.global_step} in epoch {trainer.current_epoch + 1},"
 
 
 class Speedometer(L.Callback):

@@ -1,22 +1,169 @@
-"""Checkpoints that survive being killed while they are written."""
+"""Checkpoints that survive being killed while they are written, say when they are damaged, and run nothing when they are read.
+
+A checkpoint is what `torch.save` writes, and behind it a line with the SHA-256 of all before, which `torch.load` ignores. It holds tensors, numbers, strings and containers of them only. The one before the last is kept beside it.
+"""
 
 import io
 import os
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
 
-from ..files import write_atomically
+from ..files import sha256, write_atomically
+from ..run_folder import RunFolder
+
+_MARK = b"\nspikedistill checkpoint, sha256 "
+# What Lightning and this package need of one.
+_ENTRIES = {
+    "state_dict",
+    "optimizer_states",
+    "lr_schedulers",
+    "loops",
+    "callbacks",
+    "epoch",
+    "global_step",
+    "epoch_means",
+}
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, flushes it to the disk and moves it there: the last good one is never lost."""
+    """Writes a checkpoint beside its place, reads it back, and moves it there; the one before it becomes `previous.ckpt`.
+
+    Args:
+        made_from: what the run is made from, by name: fingerprints of the data and the teacher. Every checkpoint carries them.
+    """
+
+    def __init__(self, made_from: Mapping[str, str]) -> None:
+        super().__init__()
+        self.made_from = dict(made_from)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_atomically(Path(path), buffer.getvalue())
+        torch.save({**checkpoint, "made_from": self.made_from}, buffer)
+        content, last = buffer.getvalue(), Path(path)
+        following = last.with_name("next.ckpt")
+        write_atomically(following, content + _MARK + sha256(content).encode() + b"\n")
+        if last.is_file():
+            os.replace(last, last.with_name("previous.ckpt"))
+        os.replace(following, last)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Callable[..., Any] | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint with its checksum verified; nothing in it is executed.
+
+    A checkpoint of version 0.1.0, which has no checksum, is verified by those of the parts of its archive.
+
+    Raises:
+        ValueError: where it is damaged, holds anything but tensors, numbers, strings and containers of them, or is none of a run.
+    """
+    content = path.read_bytes()
+    payload, mark, digest = content.rpartition(_MARK)
+    if mark:
+        whole = digest.strip() == sha256(payload).encode()
+    else:
+        payload, whole = content, _archive_is_whole(content)
+    if not whole:
+        raise ValueError(f"{path} is damaged: its checksum does not fit")
+    try:
+        checkpoint = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} holds more than tensors and numbers, and reading it would run code: it is refused, and nothing of it was run"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= _ENTRIES:
+        raise ValueError(f"{path} is no checkpoint of a run")
+    return checkpoint
+
+
+def _archive_is_whole(content: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError):
+        return False
+
+
+def last_good_checkpoint(run: RunFolder) -> dict[str, Any] | None:
+    """The last checkpoint of a run that is whole, which is then in its place; None where none was written.
+
+    A damaged one is said, and the one before it takes its place.
+
+    Raises:
+        ValueError: where there are checkpoints and all are damaged, or one would run code.
+    """
+    said = []
+    for path in (run.checkpoint, run.earlier_checkpoint):
+        if not path.is_file():
+            continue
+        try:
+            checkpoint = read_checkpoint(path)
+        except ValueError as error:
+            if "would run code" in str(error):
+                raise
+            said.append(str(error))
+            continue
+        if path != run.checkpoint:
+            what = said[0] if said else f"{run.checkpoint} was being replaced when a process was killed"
+            print(f"{what}: going on from the one before it, in epoch {checkpoint['epoch'] + 1}", flush=True)
+            os.replace(path, run.checkpoint)
+        return checkpoint
+    if said:
+        raise ValueError(f"{' and '.join(said)}: no other checkpoint is left; --overwrite begins the run anew")
+    return None
+
+
+def check_made_from(run: Path, checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """Refuse to go on with a run on other data, or with another teacher, than it was begun with.
+
+    Checkpoints of version 0.1.0 do not say what they were begun with.
+
+    Raises:
+        ValueError: naming what has changed.
+    """
+    begun = checkpoint.get("made_from", now)
+    changed = [name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name)]
+    if changed:
+        raise ValueError(
+            f"{run} cannot go on, because {' and '.join(_NAMES.get(name, name) for name in changed)} changed since it was begun: "
+            "bring back what was there, or train with another --out"
+        )
+
+
+_NAMES = {
+    "train": "the training samples",
+    "test": "the test samples",
+    "teacher": "the teacher",
+    "augmentation": "the version of the augmentation",
+    "slicing": "the version of event slicing",
+}
+
+
+def check_fits(path: Path, checkpoint: Mapping[str, Any], own: Mapping[str, Tensor]) -> None:
+    """Refuse the checkpoint of another network.
+
+    Raises:
+        ValueError: naming the first tensor that is missing, unknown or of another shape.
+    """
+    theirs = checkpoint["state_dict"]
+    for name in [*own, *(name for name in theirs if name not in own)]:
+        shapes = [list(found[name].shape) if name in found else "none" for found in (own, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{path} is of another network: {name} is {shapes[1]} there, expected {shapes[0]}")

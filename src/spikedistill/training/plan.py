@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ..data import (
     augment,
     training_indices,
 )
-from ..models import create_model
+from ..models import create_model, save_model
 from ..objectives import Objective, create_objective
 from ..run_folder import dataset_of
 from ..seeds import derive_seed
@@ -64,6 +65,12 @@ class Plan:
         if self.config.trainer.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return synchronise_batch_norm(network) if self.config.trainer.sync_batch_norm else network
+
+    def save(self, network: Temporal, path: Path) -> None:
+        """Write a model file of the trained network, with what it was trained on."""
+        data = self.dataset
+        taken = {"kind": data.kind, "channels": data.channels, "size": list(data.size)}
+        save_model(network, self.spec, path, classes=data.classes, input=taken)
 
 
 def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None) -> Plan:

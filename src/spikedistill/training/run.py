@@ -4,22 +4,19 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import warnings
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, distributed
 
 from ..config import Config, TrainerConfig
-from ..data import Batches
+from ..data import Batches, fingerprint
 from ..evaluation import evaluate
-from ..files import LOCK, alone_in, write_atomically
-from ..models import save_model
+from ..files import alone_in, sha256, write_atomically
 from ..report import write_report
-from ..run_folder import RunFolder
+from ..run_folder import VERSIONS, RunFolder
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
 
@@ -45,10 +42,12 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     Raises:
         ValueError: for a configuration that does not fit together, or that asks for other processes than torchrun started.
         FileNotFoundError: where the data set is missing.
-        FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do. Nothing in
-            it is deleted before everything else is known to be right.
+        FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do, or
+            something else than a run. Only what a run writes is deleted, once everything else is known to be right.
         BlockingIOError: where another process trains in the run folder.
         RunStopped: where SIGTERM or SIGINT asked the process to stop; a checkpoint is saved, and `resume="auto"` goes on.
+        RunDiverged: where a loss, gradient, weight or running statistic became NaN or infinite; the last good checkpoint stays.
+        BrokenSample: where a file of a training sample cannot be read; a checkpoint is saved.
     """
     check_processes(config.trainer)
     if config.overwrite and config.resume == "auto":
@@ -67,8 +66,8 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     from .callbacks import Speedometer  # and Lightning with it, which takes seconds
 
     trained = resuming and run.model.is_file()
-    speed = Speedometer()
-    trainer = None if trained else make_trainer(plan, run.path, make_callbacks(plan, run, speed))
+    speed, origin = Speedometer(), made_from(plan)
+    trainer = None if trained else make_trainer(plan, run.path, make_callbacks(plan, run, speed), origin)
     main = is_main_process(config.trainer)
     if main and not resuming:
         _check_free(run, overwrite=config.overwrite)
@@ -77,10 +76,10 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
             if not resuming:
                 _check_free(run, overwrite=config.overwrite)  # again, now that nobody else can begin in it
             if config.overwrite:
-                _clear(run.path)
-            write_atomically(run.config_file, config.to_yaml())
+                run.delete_files()
+            run.begin(config)
         if trainer is not None:
-            _fit(plan, run, trainer, speed, resuming)
+            _fit(plan, run, trainer, speed, origin, resuming)
         if main:
             evaluate(run.path)
             write_report(run.path)
@@ -149,7 +148,15 @@ def changed_settings(config: Config, begun: Config) -> dict[str, tuple[Any, Any]
 
 def _settings(config: Config) -> dict[str, Any]:
     """What decides the outcome of a run, flat."""
-    ignored = {"out", "resume", "overwrite", "trainer.progress", "trainer.capture", "data.root"}
+    ignored = {
+        "out",
+        "resume",
+        "overwrite",
+        "trainer.progress",
+        "trainer.capture",
+        "trainer.grace_seconds",
+        "data.root",
+    }
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -169,28 +176,34 @@ def _check_free(run: RunFolder, *, overwrite: bool) -> None:
     Raises:
         FileExistsError: where something is in it, and it is no run that may be overwritten.
     """
-    # what a killed process had only begun to write is no loss
-    if not run.path.exists() or all(path.suffix == ".partial" or path.name == LOCK for path in run.path.iterdir()):
+    if run.is_free():
         return
     if not overwrite:
         raise FileExistsError(
-            f"{run.path} is not empty: --resume auto goes on with the run in it, --overwrite deletes it, "
+            f"{run.path} is not empty: --resume auto goes on with the run in it, --overwrite deletes that run's files, "
             "--out writes elsewhere"
         )
-    if not run.config_file.is_file():
-        raise FileExistsError(f"{run.path} is no run folder, so --overwrite will not delete it: choose another --out")
+    if not run.is_run():
+        raise FileExistsError(
+            f"{run.path} is not empty and no run folder, so --overwrite deletes nothing in it: choose another --out"
+        )
 
 
-def _clear(folder: Path) -> None:
-    """Delete what is in a folder, but for the lock that keeps it ours."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
+def made_from(plan: Plan) -> dict[str, str]:
+    """What the numbers of a run come from beside its settings, by name: digests of the data and the teacher, and versions."""
+    found = fingerprint(plan.dataset) | {name: str(number) for name, number in VERSIONS.items()}
+    taught_by = plan.config.teacher
+    if taught_by is not None:
+        file = taught_by if taught_by.suffix == ".safetensors" else RunFolder(taught_by).model
+        found["teacher"] = sha256(file.read_bytes())
+    elif plan.teacher is not None:
+        found["teacher"] = "given from Python"
+    return found
 
 
-def _fit(plan: Plan, run: RunFolder, trainer: "L.Trainer", speed: "Speedometer", resuming: bool) -> None:
+def _fit(
+    plan: Plan, run: RunFolder, trainer: "L.Trainer", speed: "Speedometer", origin: Mapping[str, str], resuming: bool
+) -> None:
     """Train to the last epoch and leave the model in the run folder.
 
     Raises:
@@ -198,6 +211,7 @@ def _fit(plan: Plan, run: RunFolder, trainer: "L.Trainer", speed: "Speedometer",
         RunStopped: where the process was asked to stop; a checkpoint is saved.
     """
     from .allocator import keep_freed_memory
+    from .checkpoints import check_fits, check_made_from, last_good_checkpoint
     from .module import DistillationModule
 
     if plan.config.trainer.keep_memory:
@@ -205,13 +219,17 @@ def _fit(plan: Plan, run: RunFolder, trainer: "L.Trainer", speed: "Speedometer",
     module = DistillationModule(plan)
     group_was_open = distributed.is_available() and distributed.is_initialized()
     # not resuming, a checkpoint there is one that the main process is about to delete
-    resume_from = run.checkpoint if resuming and run.checkpoint.is_file() else None
-    if resume_from is not None and not zipfile.is_zipfile(resume_from):
-        raise ValueError(f"{resume_from} is damaged: delete it, and the run begins anew")
-    fit(trainer, module, resume_from)
+    checkpoint = last_good_checkpoint(run) if resuming else None
+    if checkpoint is not None:
+        check_made_from(run.path, checkpoint, origin)
+        check_fits(run.checkpoint, checkpoint, module.state_dict())
     if trainer.is_global_zero:
-        write_atomically(run.cost, json.dumps(speed.cost(), indent=2))
-        save_model(module.network, plan.spec, run.model)
+        run.diverged.unlink(missing_ok=True)
+    fit(trainer, module, None if checkpoint is None else run.checkpoint)
+    if trainer.is_global_zero:
+        with run.rewriting(run.metrics, run.selected_model, run.cost, run.model):
+            write_atomically(run.cost, json.dumps(speed.cost(), indent=2))
+            plan.save(module.network, run.model)
     trainer.save_checkpoint(run.checkpoint)
     if trainer.world_size > 1 and not group_was_open:
         # a process that ends while its group is open aborts now and then, and takes the others with it
@@ -225,7 +243,7 @@ def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | 
         # Lightning 2.6 calls what PyTorch 2.13 deprecates, and does not know that our batches need no state to be resumed
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
-        trainer.fit(module, make_batches(module.plan, trainer), ckpt_path=resume_from, weights_only=False)
+        trainer.fit(module, make_batches(module.plan, trainer), ckpt_path=resume_from, weights_only=True)
 
 
 def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
@@ -256,7 +274,7 @@ def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.
         EpochRecord(run, plan, {name: samples for name, samples in scored.items() if samples is not None}),
         speed,
         # last, so that what the others keep is in the checkpoint
-        Checkpoints(run.checkpoint, options.checkpoint_seconds),
+        Checkpoints(run.checkpoint, options.checkpoint_seconds, options.grace_seconds),
     ]
     if options.ema is not None:
         callbacks.insert(0, EMAWeightAveraging(decay=options.ema))
@@ -265,8 +283,10 @@ def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.
     return callbacks
 
 
-def make_trainer(plan: Plan, folder: Path, callbacks: list["L.Callback"]) -> "L.Trainer":
-    """Lightning's Trainer for the epochs of a plan.
+def make_trainer(
+    plan: Plan, folder: Path, callbacks: list["L.Callback"], made_from: Mapping[str, str] | None = None
+) -> "L.Trainer":
+    """Lightning's Trainer for the epochs of a plan; `made_from` goes into its checkpoints.
 
     Raises:
         ValueError: for an accelerator or a number of devices that this machine has not.
@@ -290,7 +310,7 @@ def make_trainer(plan: Plan, folder: Path, callbacks: list["L.Callback"]) -> "L.
             gradient_clip_val=options.clip,
             max_epochs=plan.config.epochs,
             callbacks=callbacks,
-            plugins=[AtomicCheckpoints()],
+            plugins=[AtomicCheckpoints(made_from or {})],
             logger=make_logger(options.logger, folder),
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -10,7 +10,7 @@ from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order
 from ..models import create_model, load_model, load_weights
 from ..objectives import Objective
-from ..run_folder import RunFolder
+from ..run_folder import load
 from ..temporal import Temporal, mean_rate
 from ..temporal.features import outputs_of
 from .features import classifier_of, layer_names
@@ -169,7 +169,7 @@ def load_teacher(
 def read_network(path: Path, model: str | None, dataset: Dataset) -> Temporal:
     """The network of a run folder, of a model file, or of a safetensors file with the weights of the ReLU twin of a named model."""
     if model is None:
-        return load_model(path if path.suffix == ".safetensors" else RunFolder.trained(path).model)
+        return load_model(path) if path.suffix == ".safetensors" else load(path)
     network = create_model(
         model,
         num_classes=len(dataset.classes),

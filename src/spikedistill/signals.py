@@ -1,0 +1,103 @@
+"""SIGTERM and SIGINT: the first asks the process to stop, which takes some seconds at most; a second ends it at once."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+GRACE = 10.0  # seconds
+_DONE = b"\0"  # which is no signal
+_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+# At a terminal every process of a group gets SIGINT, and one that waits for another then sends it SIGTERM: that is one wish.
+_ONE_WISH = 1.0  # seconds
+
+
+class Stop:
+    """What has been asked of the process.
+
+    Attributes:
+        asked: whether a signal has come.
+        saved: returns what is saved, for the message of a process that does not come to an end by itself.
+    """
+
+    def __init__(self, saved: Callable[[], str]) -> None:
+        self.asked = False
+        self.saved = saved
+
+
+@contextlib.contextmanager
+def stoppable(*, grace: float = GRACE, saved: Callable[[], str] = lambda: "", raises: bool = True) -> Iterator[Stop]:
+    """Inside, SIGTERM and SIGINT ask the process to stop, and after `grace` seconds it is ended from outside of what it computes.
+
+    Python runs handlers between two instructions only, and a single one may compute for minutes. So a thread of its own reads
+    what the system writes at once for every signal. Outside of the main thread, where no handler can be set, nothing changes.
+
+    Args:
+        grace: seconds from the first signal to the end, at most.
+        saved: what is saved, in words; said where the time is up.
+        raises: KeyboardInterrupt from the place the process is at. Otherwise only `asked` is set, and whoever reads it stops.
+    """
+    stop = Stop(saved)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        stop.asked = True
+        if raises:
+            raise KeyboardInterrupt
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watch = threading.Thread(target=_watch, args=(reading, grace, stop), daemon=True)
+    before = {number: signal.signal(number, ask) for number in _NUMBERS}
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watch.start()
+    try:
+        yield stop
+    finally:
+        signal.set_wakeup_fd(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        os.write(writing, _DONE)  # a forked process may hold the pipe open, so its end says nothing
+        watch.join()
+        os.close(writing)
+        os.close(reading)
+
+
+def _watch(reading: int, grace: float, stop: Stop) -> None:
+    """End the process where the time after the first signal is up, or a second one comes."""
+    numbers: list[int] = []
+    begun = 0.0
+    ended = threading.Event()
+    while _DONE not in (received := os.read(reading, 64)):
+        for number in (number for number in received if number in _NUMBERS):
+            now = time.monotonic()
+            if not numbers:
+                begun = now
+                threading.Thread(target=_end_later, args=(grace, ended, stop), daemon=True).start()
+            elif number in numbers or now - begun > _ONE_WISH:
+                _end(f"stopped at once{_what_is_saved(stop)}")
+            numbers.append(number)
+    ended.set()
+
+
+def _end_later(grace: float, ended: threading.Event, stop: Stop) -> None:
+    if not ended.wait(grace):
+        _end(f"stopped after {grace:g} s within a computation{_what_is_saved(stop)}")
+
+
+def _what_is_saved(stop: Stop) -> str:
+    saved = stop.saved()
+    return f"; {saved}" if saved else ""
+
+
+def _end(message: str) -> None:
+    """End the process now, whatever it is doing. Files are written whole or not at all, so none is left half written."""
+    with contextlib.suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
+    os._exit(1)

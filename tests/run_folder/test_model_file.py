@@ -1,0 +1,125 @@
+"""A model file says whether it is whole, and is never the reason for code to run or memory to be taken."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save, save_file
+
+from spikedistill.models import create_model, load_model, load_weights, read_model, save_model
+
+SPEC = {"name": "convnet", "num_classes": 10, "in_channels": 1, "image_size": 8, "width": 0.1}
+KEY = "spikedistill"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    taken = {"kind": "image", "channels": 1, "size": [8, 8]}
+    save_model(create_model(**SPEC), SPEC, path, classes=[str(n) for n in range(10)], input=taken)
+    return path
+
+
+def described(path) -> dict:
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return json.loads(header["__metadata__"][KEY])
+
+
+def rewritten(path, to, **changes):
+    """The same file with other entries, its checksum left as it was."""
+    save_file(load_file(path), to, metadata={KEY: json.dumps(described(path) | changes)})
+    return to
+
+
+def test_it_holds_network_classes_and_input(saved):
+    file = read_model(saved)
+    assert file.network == SPEC
+    assert file.classes == [str(n) for n in range(10)]
+    assert file.input == {"kind": "image", "channels": 1, "size": [8, 8]}
+    assert described(saved)["schema"] == 2
+
+
+def test_one_flipped_bit_anywhere_is_found(saved, tmp_path):
+    whole, path = saved.read_bytes(), tmp_path / "model.safetensors"
+    for position in range(0, len(whole), max(1, len(whole) // 400)):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"model\.safetensors"):
+            load_model(path)
+
+
+def test_a_file_of_the_first_version_still_loads(saved, tmp_path):
+    old = tmp_path / "old.safetensors"
+    save_file(load_file(saved), old, metadata={KEY: json.dumps(SPEC)})
+    assert read_model(old).classes is None
+    for ours, theirs in zip(load_model(saved).parameters(), load_model(old).parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {**SPEC, "width": 1e9},
+        {**SPEC, "num_classes": 10**9},
+        {**SPEC, "image_size": 10**6},
+        {**SPEC, "name": ["convnet"]},
+        {**SPEC, "name": {"a": 1}},
+        {**SPEC, "width": "wide"},
+        {**SPEC, "num_classes": None},
+        {**SPEC, "unheard_of": 1},
+        {},
+        {"name": "convnet"},
+        {**SPEC, "norm": "timestep_batch", "norm_timesteps": 10**8},
+        {**SPEC, "mean": [[1]], "std": "x"},
+    ],
+)
+def test_a_description_of_another_network_is_refused_before_memory_is_taken(saved, tmp_path, spec):
+    path = tmp_path / "model.safetensors"
+    save_file(load_file(saved), path, metadata={KEY: json.dumps(spec)})
+    with pytest.raises(ValueError, match=r"."):
+        load_model(path)
+
+
+def test_entries_that_were_changed_or_are_of_a_newer_version_are_refused(saved, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ValueError, match="its checksum does not fit"):
+        load_model(rewritten(saved, path, classes=["one", *"23456789", "ten"]))
+    with pytest.raises(ValueError, match="schema 3, and this version reads 2"):
+        load_model(rewritten(saved, path, schema=3))
+    save_file(load_file(saved), path, metadata={KEY: "[1, 2]"})
+    with pytest.raises(ValueError, match="holds a list"):
+        load_model(path)
+
+
+def test_a_pickle_by_that_name_is_not_opened(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps(Payload()))
+    torch.save(Payload(), tmp_path / "torch.safetensors")
+    for file in (path, tmp_path / "torch.safetensors"):
+        with pytest.raises(ValueError, match="no complete safetensors file"):
+            load_model(file)
+        with pytest.raises(ValueError, match="no complete safetensors file"):
+            load_weights(create_model(**SPEC), file)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kind", ["weight", "running_var", "running_mean", "bias"])
+def test_a_tensor_that_is_not_finite_is_named(tmp_path, kind, value):
+    model, path = create_model(**SPEC), tmp_path / "model.safetensors"
+    name, tensor = next((name, tensor) for name, tensor in model.module.state_dict().items() if name.endswith(kind))
+    tensor.view(-1)[-1] = value
+    save_model(model, SPEC, path)
+    with pytest.raises(ValueError, match=rf"holds 1 of {tensor.numel()} numbers in {name} that are NaN or infinite"):
+        load_model(path)
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(save(dict(model.module.state_dict())))
+    with pytest.raises(ValueError, match=f"in {name} that are NaN or infinite"):
+        load_weights(create_model(**SPEC), weights)

@@ -1,0 +1,103 @@
+"""SIGTERM and SIGINT ask, end a process that does not come to an end by itself, and end it at once when they are repeated."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAD = """
+import sys, time, torch
+from spikedistill.signals import stoppable
+torch.set_num_threads(1)
+matrix = torch.rand(6000, 6000)
+def ready(): print("ready", flush=True)
+"""
+# torch computes one matrix decomposition for minutes, in which no Python runs
+LONG = "torch.linalg.svd(matrix)"
+
+
+def begin(body: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEAD + body], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def end(process: subprocess.Popen) -> tuple[int, str]:
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_interrupts_where_python_runs(number):
+    process = begin("""
+try:
+    with stoppable():
+        ready()
+        time.sleep(600)
+except KeyboardInterrupt:
+    sys.exit(7)
+""")
+    process.send_signal(number)
+    assert end(process) == (7, "")
+
+
+def test_where_a_loop_reads_it_the_first_signal_only_asks():
+    process = begin("""
+with stoppable(raises=False) as stop:
+    ready()
+    while not stop.asked: time.sleep(0.01)
+print("an end of its own", file=sys.stderr)
+""")
+    process.terminate()
+    assert end(process) == (0, "an end of its own\n")
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_long_computation_is_ended_after_the_grace_and_what_is_saved_is_said(raises):
+    process = begin(f"""
+with stoppable(grace=0.3, saved=lambda: "the checkpoint of step 3 is saved", raises={raises}):
+    ready()
+    {LONG}
+""")
+    time.sleep(0.2)
+    process.terminate()
+    assert end(process) == (1, "stopped after 0.3 s within a computation; the checkpoint of step 3 is saved\n")
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(second):
+    process = begin(f"with stoppable(grace=600, raises=False):\n    ready()\n    {LONG}")
+    time.sleep(0.2)
+    process.terminate()
+    time.sleep(0.1 if second == signal.SIGTERM else 1.2)  # another number at once is the same wish, of a terminal's
+    process.send_signal(second)
+    assert end(process) == (1, "stopped at once\n")
+
+
+def test_a_signal_to_the_group_that_the_parent_repeats_is_one_wish():
+    process = begin("""
+with stoppable(grace=600, raises=False) as stop:
+    ready()
+    while not stop.asked: time.sleep(0.01)
+    time.sleep(0.5)
+print("an end of its own", file=sys.stderr)
+""")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.terminate()
+    assert end(process) == (0, "an end of its own\n")
+
+
+def test_afterwards_signals_are_as_they_were():
+    from spikedistill.signals import stoppable
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), len(os.listdir("/proc/self/fd"))
+    with stoppable(), stoppable(raises=False):
+        pass
+    after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), len(os.listdir("/proc/self/fd"))
+    assert before == after
