@@ -1,5 +1,6 @@
 """CIFAR files, written here opcode by opcode as Python 2 pickled them, and files that mean harm."""
 
+import hashlib
 import pickle
 import struct
 from pathlib import Path
@@ -10,7 +11,16 @@ import pytest
 import torch
 
 from spikedistill.data import load_dataset
-from spikedistill.data.cifar import PAGE, check_balance, read_batch, safe_unpickle
+from spikedistill.data.cifar import (
+    CIFAR10,
+    CIFAR100,
+    PAGE,
+    Official,
+    content_digest,
+    read_batch,
+    read_names,
+    safe_unpickle,
+)
 
 
 def string(value: bytes) -> bytes:
@@ -90,9 +100,9 @@ def test_every_other_name_is_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (batch_file(array(IMAGES), number_list(LABELS))[:-600], "is damaged (pickle data was truncated)"),
-        (b"", "is damaged (Ran out of input)"),
-        (b"<html>not found</html>", "is damaged (invalid load key, '<'.)"),
+        (batch_file(array(IMAGES), number_list(LABELS))[:-600], "is damaged (it ends too early)"),
+        (b"", "is damaged (it ends too early)"),
+        (b"<html>not found</html>", "is damaged (no official file has the instruction b'<')"),
         (b"\x80\x02]q\x00.", "holds a list, expected a dictionary"),
         (
             b"\x80\x02}(" + string(b"labels") + number_list(LABELS) + b"u.",
@@ -121,40 +131,141 @@ def test_a_wrong_batch_is_named_with_what_it_holds(tmp_path: Path, content: byte
     assert f"download it again from {PAGE}" in str(error.value)
 
 
-def test_another_checksum_is_refused(tmp_path: Path) -> None:
+def names_file(entries: dict[str, int | list[str]]) -> bytes:
+    """A file of names as Python 2 pickled it, where every text is remembered for being used again."""
+    number = 1
+
+    def remembered(content: bytes) -> bytes:
+        nonlocal number
+        number += 1
+        return content + (b"q" + bytes([number]) if number < 256 else b"r" + struct.pack("<i", number))
+
+    content = b"\x80\x02}q\x01("
+    for key, value in entries.items():
+        content += remembered(string(key.encode()))
+        if isinstance(value, int):
+            content += b"M" + struct.pack("<H", value)
+        else:
+            content += remembered(b"]") + b"(" + b"".join(remembered(string(name.encode())) for name in value) + b"e"
+    return content + b"u."
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+NAMES = words("airplane automobile bird cat deer dog frog horse ship truck")
+FINE_NAMES = words("""apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox
+girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road
+rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""")
+COARSE_NAMES = words("""aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices
+household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes
+large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1
+vehicles_2""")
+BATCHES_META = names_file({"num_cases_per_batch": 10_000, "label_names": NAMES, "num_vis": 3072})
+META = names_file({"fine_label_names": FINE_NAMES, "coarse_label_names": COARSE_NAMES})
+
+
+def test_the_published_checksums_are_those_of_the_official_names(tmp_path: Path) -> None:
+    path = tmp_path / "meta"
+    for content, key, names, official in (
+        (BATCHES_META, b"label_names", NAMES, CIFAR10["batches.meta"]),
+        (META, b"fine_label_names", FINE_NAMES, CIFAR100["meta"]),
+    ):
+        assert hashlib.md5(content).hexdigest() == official.md5
+        assert hashlib.sha256("\n".join(names).encode()).hexdigest() == official.content
+        path.write_bytes(content)
+        assert read_names(path, key, len(names), official) == tuple(names)
+        path.write_bytes(names_file({key.decode(): names}))  # made anew, with the same names
+        assert read_names(path, key, len(names), official) == tuple(names)
+        for wrong in (names[::-1], [*names[:-1], names[-1] + "s"]):
+            path.write_bytes(names_file({key.decode(): wrong}))
+            with pytest.raises(ValueError, match=f"meta: has md5 [0-9a-f]{{32}}, the official file has {official.md5}"):
+                read_names(path, key, len(names), official)
+
+
+def test_a_batch_passes_by_its_md5_or_by_its_images_and_labels_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "batch"
-    path.write_bytes(batch_file(array(IMAGES), number_list(LABELS)))
-    with pytest.raises(ValueError, match=r"has md5 [0-9a-f]{32}, the official file has 0123"):
-        read_batch(path, b"labels", 4, 10, md5="0123")
+    content = batch_file(array(IMAGES), number_list(LABELS))
+    md5, digest = hashlib.md5(content).hexdigest(), content_digest(IMAGES, LABELS)
 
+    def check(images: np.ndarray, labels: list[int], official: Official) -> None:
+        path.write_bytes(batch_file(array(images), number_list(labels)))
+        read_batch(path, b"labels", 4, 10, official)
 
-def test_unequal_classes_are_refused(tmp_path: Path) -> None:
-    samples = read(tmp_path / "batch", batch_file(array(IMAGES), number_list([0, 1, 1, 1])))
-    with pytest.raises(ValueError, match="test_batch: holds 1 images of class 0, expected 2"):
-        check_balance(Path("test_batch"), samples, 2)
+    check(IMAGES, LABELS, Official(md5))
+    check(IMAGES, LABELS, Official(md5, "another"))
+    check(IMAGES[::-1], LABELS[::-1], Official("another", digest))
+    one_level = IMAGES.copy()
+    one_level[2, 1000] ^= 1
+    for images, labels, official in (
+        (IMAGES, LABELS, Official("another")),
+        (IMAGES[::-1], LABELS[::-1], Official(md5)),
+        (one_level, LABELS, Official(md5, digest)),
+        (IMAGES, [0, 3, 9, 3], Official(md5, digest)),  # two labels swapped
+        (IMAGES[[0, 1, 2, 2]], LABELS, Official(md5, digest)),  # one twice, one not at all
+    ):
+        with pytest.raises(
+            ValueError, match=rf"has md5 [0-9a-f]{{32}}, the official file has {official.md5}; download"
+        ):
+            check(images, labels, official)
 
 
 @pytest.mark.parametrize(
-    ("name", "folder", "meta"),
-    [("cifar10", "cifar-10-batches-py", "batches.meta"), ("cifar100", "cifar-100-python", "meta")],
+    ("name", "folder", "meta", "key", "first"),
+    [
+        ("cifar10", "cifar-10-batches-py", "batches.meta", b"label_names", "data_batch_1"),
+        ("cifar100", "cifar-100-python", "meta", b"fine_label_names", "train"),
+    ],
 )
-def test_missing_files_and_wrong_names_are_refused(tmp_path: Path, name: str, folder: str, meta: str) -> None:
+def test_missing_files_and_all_wrong_ones_are_named(
+    tmp_path: Path, name: str, folder: str, meta: str, key: bytes, first: str
+) -> None:
     with pytest.raises(FileNotFoundError, match=f"{folder}/{meta} is missing: download it from {PAGE}"):
         load_dataset(name, tmp_path)
     (tmp_path / folder).mkdir()
-    key = b"label_names" if name == "cifar10" else b"fine_label_names"
     (tmp_path / folder / meta).write_bytes(b"\x80\x02}" + string(key) + b"](" + string(b"cat") + b"es.")
-    with pytest.raises(ValueError, match=f"{meta}: holds no list of 100? names under '{key.decode()}'"):
+    with pytest.raises(FileNotFoundError, match=f"{first} is missing: .*; also .*{meta}: holds no list of 100? names"):
         load_dataset(name, tmp_path)
+    for file in CIFAR10 if name == "cifar10" else CIFAR100:
+        (tmp_path / folder / file).write_bytes(b"no pickle")
+    with pytest.raises(ValueError, match="is damaged") as error:
+        load_dataset(name, tmp_path)
+    for file in CIFAR10 if name == "cifar10" else CIFAR100:
+        assert f"{folder}/{file}: is damaged" in str(error.value)
 
 
-def test_a_missing_training_batch_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    names = b"".join(string(bytes([65 + k])) for k in range(10))
-    (folder / "batches.meta").write_bytes(b"\x80\x02}" + string(b"label_names") + b"](" + names + b"es.")
-    with pytest.raises(FileNotFoundError, match="data_batch_1 is missing"):
-        load_dataset("cifar10", tmp_path)
+# Of a few bytes each; Python's own reader takes 70 GB and half a minute for the first, and the second ends its process.
+HARMFUL = {
+    "a place in memory of a large number": b"\x80\x02]r\xff\xff\xff\x7f.",
+    "tuples in tuples as a key": b"\x80\x02})" + b"\x85" * 500_000 + b"Ns.",
+    "tuples in tuples in a set": b"\x80\x04\x8f()" + b"\x85" * 500_000 + b"\x90.",
+    "a buffer of an exabyte": b"\x80\x05\x96" + struct.pack("<Q", 2**60) + b".",
+    "text of an exabyte": b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b".",
+    "a part of an exabyte": b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"]",
+    "millions of lists": b"\x80\x02" + b"]" * 3_000_000 + b".",
+    "an array of an exabyte": batch_file(
+        array(IMAGES).replace(b"J\x04\0\0\0", b"\x8a\x08" + b"\xff" * 7 + b"\x0f"), b"]"
+    ),
+    "lists in lists as a label": batch_file(
+        array(IMAGES), b"](K\x00K\x01K\x02" + b"]" * 100_000 + b"a" * 99_999 + b"e"
+    ),
+    "a label of ten thousand digits": batch_file(
+        array(IMAGES), b"](K\x00K\x01K\x02\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000 + b"e"
+    ),
+    "a registered type": b"\x80\x02\x82\x01.",
+    "an object of another process": b"\x80\x02K\x01Q.",
+}
+
+
+@pytest.mark.parametrize("content", HARMFUL.values(), ids=HARMFUL)
+def test_what_a_pickle_announces_is_not_taken_on_trust(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ValueError, match="batch: ") as error:
+        read(tmp_path / "batch", content)
+    assert len(str(error.value)) < 1000
 
 
 def test_lists_numbers_and_bytes_pass(tmp_path: Path) -> None:
@@ -189,3 +300,23 @@ def test_known_cifar10_images_have_their_labels(data_root: Path) -> None:
     # the published deviation is the mean of the images' own
     some = dataset.train.inputs(torch.arange(10_000)) / 255
     assert dataset.std == pytest.approx(some.std((2, 3)).mean(0).tolist(), abs=1e-3)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("file", "key", "count", "official"),
+    [
+        ("cifar-10-batches-py/test_batch", b"labels", 10_000, CIFAR10["test_batch"]),
+        ("cifar-10-batches-py/data_batch_3", b"labels", 10_000, CIFAR10["data_batch_3"]),
+        ("cifar-100-python/test", b"fine_labels", 10_000, CIFAR100["test"]),
+        ("cifar-100-python/train", b"fine_labels", 50_000, CIFAR100["train"]),
+    ],
+)
+def test_one_bit_of_an_official_image_is_noticed(
+    data_root: Path, tmp_path: Path, file: str, key: bytes, count: int, official: Official
+) -> None:
+    content = bytearray((data_root / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "batch").write_bytes(content)
+    with pytest.raises(ValueError, match=f"the official file has {official.md5}"):
+        read_batch(tmp_path / "batch", key, count, 100, official)

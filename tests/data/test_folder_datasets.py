@@ -135,7 +135,7 @@ def truncate(path: str) -> Callable[[Path], None]:
         (lambda root: (root / "train").rename(root / "training"), FileNotFoundError, "/train is missing"),
         (lambda root: (root / "train" / "dog").mkdir(), ValueError, "/train/dog: no *.jpg or *.jpeg or"),
         (
-            write("train/dog/a.tif", b""),
+            write("train/dog/a.svg", b""),
             ValueError,
             "file among its 1 entries; put the class's samples there or remove",
         ),
@@ -206,7 +206,7 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: write_frames(path, GOOD, "x"), "holds no array 'frames' but x"),
     (lambda path: write_frames(path, GOOD * np.nan), "(float32) holds values that are no finite numbers"),
     (lambda path: write_frames(path, GOOD.astype("U3")), "(<U3) holds values that are no finite numbers"),
-    (lambda path: write_frames(path, GOOD.astype(object)), "is no readable .npz file"),
+    (lambda path: write_frames(path, GOOD.astype(object)), "(object) holds values that are no finite numbers"),
     (lambda path: path.write_bytes(path.read_bytes()[:-30]), "is no readable .npz file"),
     (lambda path: path.write_bytes(b"PK"), "is no readable .npz file"),
     (lambda path: path.write_bytes(b""), "is no readable .npz file"),

@@ -1,14 +1,20 @@
 """Images and events: data sets by name, their splits, and augmentation on the batch."""
 
-from .augment import AUGMENTATIONS, augment
+from .augment import AUGMENTATION_VERSION, AUGMENTATIONS, augment
 from .batches import Batches, as_network_input, in_order
-from .dataset import Dataset, FileSamples, Samples, TensorSamples
-from .registry import expected_files, list_datasets, load_dataset
+from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
+from .fingerprint import fingerprint
+from .nmnist import SLICING_VERSION
+from .registry import expected_files, list_datasets, load_dataset, what_loading_checks
 from .split import balanced_order, split_holdout, training_indices
+from .verify import verify
 
 __all__ = [
     "AUGMENTATIONS",
+    "AUGMENTATION_VERSION",
+    "SLICING_VERSION",
     "Batches",
+    "BrokenSample",
     "Dataset",
     "FileSamples",
     "Samples",
@@ -17,9 +23,12 @@ __all__ = [
     "augment",
     "balanced_order",
     "expected_files",
+    "fingerprint",
     "in_order",
     "list_datasets",
     "load_dataset",
     "split_holdout",
     "training_indices",
+    "verify",
+    "what_loading_checks",
 ]

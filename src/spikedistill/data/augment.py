@@ -12,6 +12,9 @@ from torch import Tensor
 from .autoaugment import autoaugment
 from .pixels import rotate, take_pixels
 
+# Goes into a run's manifest, and into the fingerprint that its checkpoints carry. Whoever changes what an augmentation makes of the
+# same draws raises it, so that runs made before are read as they were made.
+AUGMENTATION_VERSION = 1
 PADDING = 4
 HOLE = 16
 SHIFT = 5

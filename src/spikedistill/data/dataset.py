@@ -1,12 +1,31 @@
 """What a data set is to the rest of the library: labelled inputs, read by index, and what a network must know about them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+
+class BrokenSample(ValueError):
+    """A sample cannot be read.
+
+    Args:
+        fault: which file it is, what is wrong with it and what to do.
+        dataset: the name of its data set, to say which command names every broken file.
+    """
+
+    def __init__(self, fault: str, dataset: str = "") -> None:
+        super().__init__(fault, dataset)  # both, so that it can be sent between processes
+        self.fault = fault
+        self.dataset = dataset
+
+    def __str__(self) -> str:
+        all_of_them = f"; `spikedistill data {self.dataset} --verify` names every broken file"
+        return self.fault + (all_of_them if self.dataset else "")
 
 
 class Samples(Protocol):
@@ -19,10 +38,17 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def inputs(self, indices: Tensor) -> Tensor:
-        """The samples at `indices` `[B]`: images `[B, C, H, W]` uint8, event frames `[B, T, C, H, W]` float32."""
+        """The samples at `indices` `[B]`: images `[B, C, H, W]` uint8, event frames `[B, T, C, H, W]` float32.
+
+        Raises:
+            BrokenSample: one of them cannot be read.
+        """
 
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at `indices` as samples of their own, in that order."""
+
+    def identity(self) -> Iterator[bytes | memoryview]:
+        """What tells these inputs from others, in pieces: their values, or the names and sizes of their files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +67,57 @@ class TensorSamples:
     def subset(self, indices: Tensor) -> "TensorSamples":
         return TensorSamples(self.data[indices], self.targets[indices])
 
+    def identity(self) -> Iterator[bytes | memoryview]:
+        yield f"{self.data.dtype} {list(self.data.shape)}".encode()
+        yield self.data.contiguous().flatten().view(torch.uint8).numpy().data
+
 
 @dataclass(frozen=True, eq=False)
 class FileSamples:
-    """Samples in one file each, read when asked for: `paths` (N of them), `targets` `[N]`, `read(path) -> tensor`."""
+    """Samples in one file each, read when they are used.
+
+    Attributes:
+        paths: the files, N of them.
+        targets: class of every sample, `[N]`.
+        read: returns the sample of a file; a ValueError or an OSError says that it cannot be read.
+        folder: the folder that holds them all; below it their paths are the same wherever it lies.
+        dataset: the name of the data set.
+    """
 
     paths: Sequence[Path]
     targets: Tensor
     read: Callable[[Path], Tensor]
+    folder: Path = Path()
+    dataset: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def inputs(self, indices: Tensor) -> Tensor:
-        return torch.stack([self.read(self.paths[index]) for index in indices.tolist()])
+        return torch.stack([self._sample(self.paths[index]) for index in indices.tolist()])
 
     def subset(self, indices: Tensor) -> "FileSamples":
-        return FileSamples([self.paths[index] for index in indices.tolist()], self.targets[indices], self.read)
+        return replace(self, paths=[self.paths[index] for index in indices.tolist()], targets=self.targets[indices])
+
+    def identity(self) -> Iterator[bytes | memoryview]:
+        folder = os.path.join(self.folder, "")
+        for path in self.paths:
+            name = os.fspath(path).removeprefix(folder).replace(os.sep, "/")
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise self._broken(path, error) from error
+            yield os.fsencode(f"{size} {name}")
+
+    def _sample(self, path: Path) -> Tensor:
+        try:
+            return self.read(path)
+        except (ValueError, OSError) as error:
+            raise self._broken(path, error) from error
+
+    def _broken(self, path: Path, error: Exception) -> BrokenSample:
+        fault = str(error)
+        return BrokenSample(fault if str(path) in fault else f"{path}: {fault}", self.dataset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +135,7 @@ class Dataset:
         channels: channels of one image, or of one event frame (two polarities).
         size: height and width in pixels.
         augmentations: names for `augment` that suit the training samples, as published for this data set.
+        options: the options of `load_dataset` that shaped the samples, with their values.
     """
 
     name: str
@@ -87,3 +148,4 @@ class Dataset:
     channels: int
     size: tuple[int, int]
     augmentations: tuple[str, ...] = ()
+    options: Mapping[str, int | str] = field(default_factory=dict)

@@ -4,41 +4,81 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .dataset import FileSamples
 
+MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option can ask for all memory
+LONGEST_FAULT = 400  # characters: what a damaged file says of itself can be of any length
 
-def data_error(path: Path, found: str, remedy: str) -> ValueError:
+
+class DataError(ValueError):
+    """A file is there but wrong."""
+
+
+def data_error(path: Path, found: str, remedy: str) -> DataError:
     """The one-line error for a file that is there but wrong: `path`, what was found (and expected), what to do."""
-    return ValueError(" ".join(f"{path}: {found}; {remedy}".split()))
+    found = " ".join(found.split())
+    if len(found) > LONGEST_FAULT:
+        found = found[:LONGEST_FAULT] + " ..."
+    return DataError(f"{path}: {found}; {remedy}")
 
 
-def read_bytes(path: Path, page: str) -> bytes:
+def read_bytes(path: Path, page: str, most: int) -> bytes:
     """The bytes of `path`, decompressed where its name ends in .gz.
 
     Args:
         path: the file.
         page: the official page that offers it, for the error.
+        most: how many bytes are read at most, so that a file which unpacks to gigabytes does not take all memory.
 
     Raises:
         FileNotFoundError: it does not exist.
-        ValueError: it cannot be read or decompressed.
+        ValueError: it cannot be read or decompressed, or has more than `most` bytes.
     """
+    again = f"download it again from {page}"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: download it from {page}, or point --data.root or $SPIKEDISTILL_DATA at the folder "
             f"that holds {path.parent.name}/"
         )
+    too_long = data_error(path, f"holds more than {most} bytes, which no official file does", again)
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+        if path.stat().st_size > most:
+            raise too_long
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise data_error(path, f"cannot be read ({error})", f"download it again from {page}") from error
+        raise data_error(path, f"cannot be read ({error})", again) from error
+    if len(content) > most:
+        raise too_long
+    return content
+
+
+def read_all(readers: Iterable[Callable[[], Any]]) -> list[Any]:
+    """What each reader returns. One error names every file that is wrong, up to the first that is missing.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: files are wrong.
+    """
+    contents = []
+    faults: list[ValueError] = []
+    for reader in readers:
+        try:
+            contents.append(reader())
+        except FileNotFoundError as error:
+            raise FileNotFoundError("; also ".join(map(str, (error, *faults)))) from error
+        except ValueError as error:
+            faults.append(error)
+    if faults:
+        raise DataError("; also ".join(map(str, faults))) from faults[0]
+    return contents
 
 
 def verify_md5(path: Path, content: bytes, expected: str, page: str) -> None:
@@ -53,7 +93,7 @@ def verify_md5(path: Path, content: bytes, expected: str, page: str) -> None:
 
 
 def labelled_files(
-    train: Path, test: Path, suffixes: tuple[str, ...], read: Callable[[Path], Tensor]
+    dataset: str, train: Path, test: Path, suffixes: tuple[str, ...], read: Callable[[Path], Tensor]
 ) -> tuple[FileSamples, FileSamples, tuple[str, ...]]:
     """Samples from `train/<class>/<file>` and `test/<class>/<file>`, and the classes' names, those of the training folders.
 
@@ -75,11 +115,12 @@ def labelled_files(
             )
     label = {name: k for k, name in enumerate(classes)}
 
-    def samples(files: dict[str, list[Path]]) -> FileSamples:
+    def samples(folder: Path, files: dict[str, list[Path]]) -> FileSamples:
         paths = [path for paths in files.values() for path in paths]
-        return FileSamples(paths, torch.tensor([label[path.parent.name] for path in paths]), read)
+        targets = torch.tensor([label[path.parent.name] for path in paths])
+        return FileSamples(paths, targets, read, folder, dataset)
 
-    return samples(train_files), samples(test_files), classes
+    return samples(train, train_files), samples(test, test_files), classes
 
 
 def _files_by_class(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:

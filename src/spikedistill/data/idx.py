@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset, TensorSamples
-from .files import data_error, read_bytes, verify_md5
+from .files import data_error, read_all, read_bytes, verify_md5
 
 UNSIGNED_BYTE = 0x08
+MOST_BYTES = 2**26  # decompressed; the largest file has 47 MB
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,19 @@ def load_idx(root: Path, name: str) -> Dataset:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or not the official one.
+        ValueError: files are damaged, or not the official ones.
     """
     source = SOURCES[name]
+    files = [
+        partial(read_official, root / name / f"{split}-{content}-ubyte", (count, *shape), source)
+        for split, count in (("train", 60_000), ("t10k", 10_000))
+        for content, shape in (("images-idx3", (28, 28)), ("labels-idx1", ()))
+    ]
+    images, labels, test_images, test_labels = read_all(files)
     return Dataset(
         name=name,
-        train=_read_split(root / name, "train", 60_000, source),
-        test=_read_split(root / name, "t10k", 10_000, source),
+        train=TensorSamples(images[:, None], labels.long()),
+        test=TensorSamples(test_images[:, None], test_labels.long()),
         classes=source.classes,
         mean=(source.mean,),
         std=(source.std,),
@@ -77,17 +85,11 @@ def load_idx(root: Path, name: str) -> Dataset:
     )
 
 
-def _read_split(folder: Path, split: str, count: int, source: Source) -> TensorSamples:
-    images = read_official(folder / f"{split}-images-idx3-ubyte", (count, 28, 28), source)
-    labels = read_official(folder / f"{split}-labels-idx1-ubyte", (count,), source)
-    return TensorSamples(images[:, None], labels.long())
-
-
 def read_official(stem: Path, shape: tuple[int, ...], source: Source) -> Tensor:
     """The content of the file at `stem`, with or without .gz, checked to have that shape and to be the official one."""
     compressed = stem.with_name(stem.name + ".gz")
     path = stem if stem.is_file() and not compressed.is_file() else compressed
-    content = read_bytes(path, source.page)
+    content = read_bytes(path, source.page, MOST_BYTES)
     values = parse_idx(path, content, shape, source.page)
     if values.ndim == 1 and values.max() >= len(source.classes):
         raise data_error(

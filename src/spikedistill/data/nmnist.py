@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset
-from .files import data_error, labelled_files, read_bytes
+from .files import MOST_VALUES, data_error, labelled_files, read_bytes
 
 PAGE = "https://www.garrickorchard.com/datasets/n-mnist"
 SIDE = 34
 OVERFLOW_ROW, OVERFLOW_MICROSECONDS = 240, 2**13  # an entry at this row is no event: it says that the clock went round
 SLICINGS = ("number", "time")
+# Goes into a run's manifest, and into the fingerprint that its checkpoints carry. Whoever lets events fall into other frames raises
+# it, so that runs made before are read as they were made.
+SLICING_VERSION = 1
+MOST_BYTES = 2**24  # of a recording; the official ones have about 20,000
+MOST_TIMESTEPS = MOST_VALUES // (2 * SIDE * SIDE)
 
 
 class Events(NamedTuple):
@@ -40,18 +45,31 @@ def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dat
         FileNotFoundError: a folder is missing.
         ValueError: `timesteps` or `slicing` is none of these, a folder is empty or no digit; later, a file is damaged.
     """
-    if timesteps < 1:
-        raise ValueError(f"timesteps is the number of frames per recording, at least 1; got {timesteps}")
+    if not 1 <= timesteps <= MOST_TIMESTEPS:
+        raise ValueError(
+            f"timesteps is the number of frames per recording, at most {MOST_TIMESTEPS} and at least 1; got {timesteps}"
+        )
     if slicing not in SLICINGS:
         raise ValueError(f"slicing is one of {', '.join(SLICINGS)}; got {slicing!r}")
     folder = root / "N-MNIST"
     read = partial(read_recording, timesteps=timesteps, slicing=slicing)
-    train, test, classes = labelled_files(folder / "Train", folder / "Test", (".bin",), read)
+    train, test, classes = labelled_files("nmnist", folder / "Train", folder / "Test", (".bin",), read)
     if classes != tuple("0123456789"):
         raise data_error(
             folder / "Train", f"holds the folders {', '.join(classes[:12])}, expected 0 to 9", f"unpack {PAGE} there"
         )
-    return Dataset("nmnist", train, test, classes, (0.0, 0.0), (1.0, 1.0), "events", 2, (SIDE, SIDE))
+    return Dataset(
+        name="nmnist",
+        train=train,
+        test=test,
+        classes=classes,
+        mean=(0.0, 0.0),
+        std=(1.0, 1.0),
+        kind="events",
+        channels=2,
+        size=(SIDE, SIDE),
+        options={"timesteps": timesteps, "slicing": slicing},
+    )
 
 
 def read_recording(path: Path, timesteps: int, slicing: str) -> Tensor:
@@ -71,7 +89,7 @@ def read_events(path: Path) -> Events:
         FileNotFoundError: it is missing.
         ValueError: it is empty, cut inside an event, or has an event outside 34x34 pixels.
     """
-    content, again = read_bytes(path, PAGE), f"unpack it again from {PAGE}"
+    content, again = read_bytes(path, PAGE, MOST_BYTES), f"unpack it again from {PAGE}"
     if not content or len(content) % 5:
         raise data_error(path, f"holds {len(content)} bytes, expected five for each event", again)
     x, y, high, middle, low = np.frombuffer(content, np.uint8).reshape(-1, 5).T.astype(np.int64)

@@ -12,6 +12,7 @@ from .dataset import Dataset
 from .digits import load_digits
 from .folders import load_event_frames, load_image_folder
 from .idx import load_idx
+from .images import SUFFIXES
 from .nmnist import load_nmnist
 
 ROOT_VARIABLE = "SPIKEDISTILL_DATA"
@@ -20,26 +21,46 @@ ROOT_VARIABLE = "SPIKEDISTILL_DATA"
 @dataclass(frozen=True)
 class _Entry:
     load: Callable[..., Dataset]
+    checked: str  # by loading
     files: str | None = None  # below the data root; None where the data come with a library
     page: str = "your own files"
     options: tuple[str, ...] = ()
 
 
+OFFICIAL = "every file has its published checksum, or holds exactly what the official one does"
+
+
 def _idx_entry(name: str) -> _Entry:
     files = f"{name}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz"
-    return _Entry(partial(load_idx, name=name), files, idx.SOURCES[name].page)
+    return _Entry(partial(load_idx, name=name), OFFICIAL, files, idx.SOURCES[name].page)
 
 
 _ENTRIES = {
-    "digits": _Entry(load_digits),
+    "digits": _Entry(load_digits, "nothing, because it comes with scikit-learn"),
     "fashion_mnist": _idx_entry("fashion_mnist"),
     "mnist": _idx_entry("mnist"),
-    "cifar10": _Entry(load_cifar10, "cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}", cifar.PAGE),
-    "cifar100": _Entry(load_cifar100, "cifar-100-python/{train,test,meta}", cifar.PAGE),
-    "image_folder": _Entry(load_image_folder, "{train,test}/<class>/*.jpg", options=("size",)),
-    "event_frames": _Entry(load_event_frames, "{train,test}/<class>/*.npz", options=("timesteps",)),
+    "cifar10": _Entry(
+        load_cifar10, OFFICIAL, "cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}", cifar.PAGE
+    ),
+    "cifar100": _Entry(load_cifar100, OFFICIAL, "cifar-100-python/{train,test,meta}", cifar.PAGE),
+    "image_folder": _Entry(
+        load_image_folder,
+        "file names and classes; pixels are not read: --verify reads them",
+        "{train,test}/<class>/*." + "{" + ",".join(suffix[1:] for suffix in SUFFIXES) + "}",
+        options=("size",),
+    ),
+    "event_frames": _Entry(
+        load_event_frames,
+        "file names and classes, and the frames of one file; the others are not read: --verify reads them",
+        "{train,test}/<class>/*.npz",
+        options=("timesteps",),
+    ),
     "nmnist": _Entry(
-        load_nmnist, "N-MNIST/{Train,Test}/<digit>/<id>.bin", nmnist.PAGE, options=("timesteps", "slicing")
+        load_nmnist,
+        "file names and classes; events are not read: --verify reads them",
+        "N-MNIST/{Train,Test}/<digit>/<id>.bin",
+        nmnist.PAGE,
+        options=("timesteps", "slicing"),
     ),
 }
 
@@ -61,6 +82,15 @@ def expected_files(name: str) -> str:
     return f"ROOT/{entry.files} (from {entry.page})"
 
 
+def what_loading_checks(name: str) -> str:
+    """What `load_dataset` has checked of a data set when it returns, and what not, in words.
+
+    Raises:
+        ValueError: no data set has this name.
+    """
+    return _entry(name).checked
+
+
 def load_dataset(
     name: str,
     root: str | Path | None = None,
@@ -69,7 +99,7 @@ def load_dataset(
     size: int | None = None,
     slicing: str | None = None,
 ) -> Dataset:
-    """Load a data set, its files checked.
+    """Load a data set, its files checked as far as `what_loading_checks(name)` says; `verify` reads every sample.
 
     Args:
         name: one of `list_datasets()`.
@@ -82,10 +112,15 @@ def load_dataset(
 
     Raises:
         FileNotFoundError: no root is known, or files are missing in it.
-        ValueError: no data set has this name, an option does not belong to it, or a file is damaged or not the official one.
+        ValueError: no data set has this name, an option does not belong to it or is no whole number, or files are damaged or not
+            the official ones.
+        BrokenSample: later, a file of "image_folder", "event_frames" or "nmnist" cannot be read.
     """
     entry = _entry(name)
     given = {"timesteps": timesteps, "size": size, "slicing": slicing}
+    for key in ("timesteps", "size"):
+        if given[key] is not None and type(given[key]) is not int:
+            raise ValueError(f"{key} is a whole number; got {given[key]!r}")
     options = {key: value for key, value in given.items() if value is not None and key in entry.options}
     for key in ("size", "slicing"):
         if given[key] is not None and key not in options:

@@ -1,0 +1,130 @@
+"""Pixels from image files, as a person would see them: upright, in their own range, on a white background."""
+
+import warnings
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .files import data_error
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Whatever a file's name says, Pillow reads it as one of these or not at all: it has readers that run other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+BACKGROUND = (255, 255, 255)
+# of TIFF and EXIF
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, BLACK_IS_ZERO = 0x0112, 258, 262, 1
+
+
+def read_image(path: Path, size: int) -> Tensor:
+    """The image of a file in colour, `[3, size, size]` uint8: scaled until its shorter side is `size`, cropped at its centre.
+
+    - It is turned upright as its EXIF orientation says.
+    - What is transparent shows a white background.
+    - A 16-bit grey level v becomes round(v / 257), so that 65535 becomes 255; of 16-bit colours the upper byte is taken.
+    - Of an animation or of several pages it is the first.
+
+    Raises:
+        ValueError: the file is missing, damaged (the checksums of a PNG file are verified), no image in one of `FORMATS`, of
+            32 bits per channel, or of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata that cannot be read, beside pixels that can
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with path.open("rb") as file:
+                image = _open(file)
+                fitted = ImageOps.fit(_in_colour(_upright(image)), (size, size), Image.Resampling.BICUBIC)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        fault = f"announces more than {Image.MAX_IMAGE_PIXELS} pixels, as a small file may to take all memory"
+        raise data_error(path, fault, "make the image smaller or remove it") from error
+    except Exception as error:  # Pillow's decoders raise exceptions of every kind
+        raise data_error(path, f"is no readable image ({error})", "replace or remove it") from error
+    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
+
+
+def _open(file: IO[bytes]) -> "Image":
+    from PIL import Image
+
+    image = Image.open(file, formats=FORMATS)
+    if image.format == "PNG":
+        image.verify()  # its checksums, which decoding ignores; afterwards it must be opened again
+        file.seek(0)
+        image = Image.open(file, formats=FORMATS)
+        _scale_transparent_level(image)
+    return image
+
+
+def _scale_transparent_level(image: "Image") -> None:
+    """Scale the level that a PNG file calls transparent as Pillow scales the pixels, which it forgets to do."""
+    if "transparency" in image.info:
+        stored_as = image.tile[0][3]  # type: ignore[attr-defined]
+        if stored_as in ("L;2", "L;4"):
+            image.info["transparency"] *= 255 // (3 if stored_as == "L;2" else 15)
+        elif stored_as == "RGB;16B":
+            raise ValueError("one of its 16-bit colours stands for transparent: save it with an alpha channel")
+
+
+def _upright(image: "Image") -> "Image":
+    """The image turned as its metadata say; where these cannot be read, as it is stored."""
+    from PIL.Image import Transpose
+
+    image.load()  # the reader of TIFF turns it by itself
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:
+        return image
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation or 1)
+    return image if turn is None else image.transpose(turn)
+
+
+def _in_colour(image: "Image") -> "Image":
+    """The image as RGB on the background.
+
+    Raises:
+        ValueError: its levels have a range that the file does not state.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        image = _from_16_bits(image)
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            "its levels are of 32 bits or signed, so black and white are unknown: save it with 8 or 16 unsigned bits per channel"
+        )
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, BACKGROUND)
+        canvas.alpha_composite(image.convert("RGBA"))
+        image = canvas
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: "Image") -> "Image":
+    """A grey image of 16 bits with 8 bits, and with an alpha channel where one level is transparent."""
+    from PIL import Image
+
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if tags.get(BITS_PER_SAMPLE) != (16,) or tags.get(PHOTOMETRIC) != BLACK_IS_ZERO:
+            raise ValueError("its levels have 12 bits, or white is 0: save it with 8 or 16 bits and black as 0")
+    levels = np.asarray(image)
+    grey = Image.fromarray((levels / 257).round().astype(np.uint8))
+    if "transparency" in image.info:
+        opaque = levels != image.info["transparency"]
+        grey.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
+    return grey
