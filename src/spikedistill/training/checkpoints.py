@@ -1,6 +1,7 @@
 """Checkpoints that survive being killed while they are written, say when they are damaged, and run nothing when they are read.
 
-A checkpoint is what `torch.save` writes, and behind it a line with the SHA-256 of all before, which `torch.load` ignores. It holds tensors, numbers, strings and containers of them only. The one before the last is kept beside it.
+A checkpoint is what `torch.save` writes, and behind it a line with the SHA-256 of all before, which `torch.load` ignores. It holds
+tensors, numbers, strings and containers of them only. The one before the last is kept beside it.
 """
 
 import io
