@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, distributed
 
-from ..config import Config, TrainerConfig
+from ..config import Config
 from ..data import Batches, fingerprint
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
@@ -19,6 +18,7 @@ from ..report import write_report
 from ..run_folder import VERSIONS, RunFolder
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
+from .processes import check_processes, depending_on_others, is_main_process, stop_with_torchrun
 
 if TYPE_CHECKING:
     import lightning as L
@@ -46,10 +46,12 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
             something else than a run. Only what a run writes is deleted, once everything else is known to be right.
         BlockingIOError: where another process trains in the run folder.
         RunStopped: where SIGTERM or SIGINT asked the process to stop; a checkpoint is saved, and `resume="auto"` goes on.
+        RunFailed: where another process that trains with this one has ended, or lets it wait for too long.
         RunDiverged: where a loss, gradient, weight or running statistic became NaN or infinite; the last good checkpoint stays.
         BrokenSample: where a file of a training sample cannot be read; a checkpoint is saved.
     """
     check_processes(config.trainer)
+    stop_with_torchrun()
     if config.overwrite and config.resume == "auto":
         raise ValueError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
     run = RunFolder(config.run_folder)
@@ -79,32 +81,12 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
                 run.delete_files()
             run.begin(config)
         if trainer is not None:
-            _fit(plan, run, trainer, speed, origin, resuming)
+            with depending_on_others(config.trainer):
+                _fit(plan, run, trainer, speed, origin, resuming)
         if main:
             evaluate(run.path)
             write_report(run.path)
     return run.path
-
-
-def check_processes(options: TrainerConfig) -> None:
-    """Refuse another number of processes than torchrun has started, each of which would train alone, in one folder; and processes
-    that would each choose a precision of their own.
-
-    Raises:
-        ValueError: saying both numbers, or what to name.
-    """
-    if options.precision == "auto" and options.devices * options.nodes > 1:
-        raise ValueError(
-            "--trainer.precision auto measures in one process: with several devices or nodes name one, such as bf16-mixed"
-        )
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return
-    started, expected = int(os.environ["WORLD_SIZE"]), options.devices * options.nodes
-    if started != expected:
-        raise ValueError(
-            f"torchrun started {started} processes, but --trainer.devices {options.devices} on --trainer.nodes {options.nodes} "
-            f"means {expected}: set them to its --nproc-per-node and --nnodes"
-        )
 
 
 def _with_chosen_precision(config: Config, run: RunFolder) -> Config:
@@ -114,15 +96,6 @@ def _with_chosen_precision(config: Config, run: RunFolder) -> Config:
     chosen = run.config().trainer
     update = {"precision": chosen.precision, "channels_last": chosen.channels_last}
     return config.model_copy(update={"trainer": config.trainer.model_copy(update=update)})
-
-
-def is_main_process(options: TrainerConfig) -> bool:
-    """Whether this is the first of the processes that train together, or the only one."""
-    if options.devices * options.nodes == 1:
-        return True
-    if "RANK" in os.environ:  # of torchrun, which may number machines in another order than whoever started it
-        return os.environ["RANK"] == "0"
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def check_same_run(config: Config, begun: Config, run: Path) -> None:
@@ -155,6 +128,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "trainer.progress",
         "trainer.capture",
         "trainer.grace_seconds",
+        "trainer.timeout_seconds",
         "data.root",
     }
     flat: dict[str, Any] = {}
@@ -295,6 +269,7 @@ def make_trainer(
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from .checkpoints import AtomicCheckpoints
+    from .strategy import make_strategy
 
     # its notices about accelerators and products; errors still show
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -305,6 +280,7 @@ def make_trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             num_nodes=options.nodes,
+            strategy=make_strategy(options),
             precision=options.precision,
             accumulate_grad_batches=options.accumulate,
             gradient_clip_val=options.clip,

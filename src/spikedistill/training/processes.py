@@ -1,0 +1,94 @@
+"""The processes that train one network: which of them this is, and what becomes of it when the others die."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+from torch import distributed
+
+from ..config import TrainerConfig
+from ..run_folder import RunFailed
+
+
+def check_processes(options: TrainerConfig) -> None:
+    """Refuse processes that could not train one network together.
+
+    Raises:
+        ValueError: for another number of processes than torchrun has started, each of which would train alone, in one folder; for
+            processes that would each choose a precision of their own; for machines that would not find each other again.
+    """
+    if options.precision == "auto" and options.devices * options.nodes > 1:
+        raise ValueError(
+            "--trainer.precision auto measures in one process: with several devices or nodes name one, such as bf16-mixed"
+        )
+    if not started_by_torchrun():
+        return
+    started, expected = int(os.environ["WORLD_SIZE"]), options.devices * options.nodes
+    if started != expected:
+        raise ValueError(
+            f"torchrun started {started} processes, but --trainer.devices {options.devices} on --trainer.nodes {options.nodes} "
+            f"means {expected}: set them to its --nproc-per-node and --nnodes"
+        )
+    # each machine counts its restarts by itself, so keys of a common store cannot be told apart by that number
+    if options.nodes > 1 and shares_store_of_torchrun() and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        raise ValueError(
+            "torchrun restarts processes on several machines that then find the addresses of killed ones: start it with "
+            "--rdzv-backend c10d and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or without --max-restarts"
+        )
+
+
+def is_main_process(options: TrainerConfig) -> bool:
+    """Whether this is the first of the processes that train together, or the only one."""
+    if options.devices * options.nodes == 1:
+        return True
+    if "RANK" in os.environ:  # of torchrun, which may number machines in another order than whoever started it
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def shares_store_of_torchrun() -> bool:
+    """Whether torchrun lends its processes the store in which they find each other, the same one after every restart."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def stop_with_torchrun() -> None:
+    """Ask this process to stop as soon as the torchrun that started it is gone: killed, it cannot tell anybody."""
+    if started_by_torchrun():
+        threading.Thread(target=_outlive, args=(os.getppid(),), daemon=True).start()
+
+
+def _outlive(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def depending_on_others(options: TrainerConfig) -> Iterator[None]:
+    """Inside, a process waits for others that train with it.
+
+    Raises:
+        RunFailed: where one of them is gone, or lets the others wait for longer than `options.timeout_seconds`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if options.devices * options.nodes == 1 or not _is_of_communication(error):
+            raise
+        raise RunFailed(
+            f"another process of this run has ended, or did not answer within {options.timeout_seconds:g} s "
+            f"(--trainer.timeout-seconds); --resume auto goes on from the last checkpoint. {' '.join(str(error).split())}"
+        ) from error
+
+
+def _is_of_communication(error: RuntimeError) -> bool:
+    """Whether an error comes from the exchange between processes; Gloo's have no class of their own."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
