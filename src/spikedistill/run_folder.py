@@ -39,7 +39,7 @@ class RunDiverged(RuntimeError):
 
 
 class RunFailed(RuntimeError):
-    """A run of several failed, in a process of its own that has said why."""
+    """Another process failed, which has said why: a run of several, or one of the processes that train a run together."""
 
 
 class RunFolder:
@@ -221,9 +221,9 @@ class RunFolder:
         """
         results = self._json(self.results)
         try:
-            results["last"]["single"][0]["accuracy"]
-        except (TypeError, KeyError, IndexError):
-            raise ValueError(f"{self.results} is damaged: it holds no results; {self._again(self.results)}") from None
+            results["last"]["single"]
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{self.results} is damaged ({error}): {self._again(self.results)}") from None
         return results
 
     def read_tensors(self, file: Path, *names: str) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ def test_a_changed_copy_is_checked_like_the_first():
             r"^x\.yaml is no configuration of a run: model: width: got -1, input should be greater than 0$",
         ),
         ("epochs: 30", "epoch: 30", r"epoch: got 30, extra inputs are not permitted$"),
-        ("recipe: digits-twsd", "recipe: [", r"^x\.yaml is no configuration of a run: while parsing"),
+        ("recipe: digits-twsd", "recipe: [", r"^x\.yaml is not valid YAML \(while parsing"),
     ],
 )
 def test_a_damaged_configuration_is_named_in_one_line(before, after, said):

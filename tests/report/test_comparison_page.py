@@ -33,7 +33,7 @@ def make_comparison(tmp_path):
             for seed, path in zip(seeds, runs[method], strict=True):
                 config = CONFIG | {"recipe": method, "seed": seed, "timesteps": T, "epochs": 5 + place}
                 config |= {"model": {"name": "convnet"}, "data": {"name": "digits"}, "objective": {"name": "sce"}}
-                write_run(path, T=T, N=60, config=config, first_seed=10 * place + seed)
+                write_run(path, T=T, N=60, config=Config(**config).model_dump(mode="json"), first_seed=10 * place + seed)
                 (path / "report.html").touch()
         records = {method: [RunRecord.of(path) for path in paths] for method, paths in runs.items()}
         rows, each = leaderboard(records, baseline=methods[0]), every_run(records)
