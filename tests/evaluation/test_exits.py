@@ -190,9 +190,9 @@ def test_wrong_policies_and_thresholds_are_refused_in_one_line(arguments, messag
         (torch.zeros(3, 4), None, r"expected floating-point logits \[T, N, C\], not empty, got torch.float32 \[3, 4\]"),
         (torch.zeros(2, 3, 4).long(), None, "expected floating-point logits"),
         (torch.full((2, 3, 4), math.nan), None, "expected finite logits, got 24 of 24 that are not"),
-        (torch.zeros(2, 3, 1), None, r"expected logits of 2 classes or more, got \[2, 3, 1\]"),
+        (torch.zeros(2, 3, 1), None, r"of 2 classes or more, got \[2, 3, 1\]"),
         (torch.zeros(2, 3, 4), torch.zeros(2).long(), r"expected integer target \[3\] for logits \[2, 3, 4\]"),
-        (torch.zeros(2, 3, 4), torch.full((3,), 4), "expected classes 0 to 3, got 4 to 4"),
+        (torch.zeros(2, 3, 4), torch.full((3,), 4), "label 4 at place 0 of the batch is no class: expected 0 to 3"),
     ],
 )
 def test_wrong_logits_and_targets_are_refused(logits, targets, message):

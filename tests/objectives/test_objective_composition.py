@@ -169,5 +169,5 @@ def test_an_unknown_option_of_a_term_is_refused_with_the_known_ones():
 @pytest.mark.parametrize("weight", [math.nan, math.inf, "1"])
 def test_a_weight_must_be_a_finite_number(weight):
     for weights in ({"weight": weight}, {"weight": 1.0, "end_weight": weight}):
-        with pytest.raises(ValueError, match="weight of term 'hard' must be a finite number"):
+        with pytest.raises(ValueError, match="weight of term 'hard' must be a number up to ±1,000,000,000"):
             Term("hard", function=sce, **weights)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..objectives.checks import check_labels
+
 Array = NDArray[Any]
 BINS = 15
 _INNER_EDGES = np.arange(1, BINS) / BINS
@@ -126,13 +128,15 @@ def as_arrays(logits: Tensor, target: Tensor, layout: str) -> tuple[Array, Array
         raise ValueError(
             f"expected integer target [{shape[-2]}] for logits {shape}, got {target.dtype} {list(target.shape)}"
         )
-    scores, labels = logits.detach().cpu().double().numpy(), target.cpu().long().numpy()
-    if labels.min() < 0 or labels.max() >= shape[-1]:
-        raise ValueError(f"expected classes 0 to {shape[-1] - 1}, got {labels.min()} to {labels.max()}")
+    if shape[-1] < 2:
+        raise ValueError(f"one class has nothing to tell apart: expected logits {layout} of 2 classes or more, got {shape}")
+    labels = target.cpu().long()
+    check_labels(labels, shape[-1])
+    scores = logits.detach().cpu().double().numpy()
     broken = int((~np.isfinite(scores)).sum())
     if broken:
         raise ValueError(
             f"expected finite logits, got {broken} of {scores.size} that are not: the training diverged, "
             "repeat it with a lower learning rate"
         )
-    return scores, labels
+    return scores, labels.numpy()

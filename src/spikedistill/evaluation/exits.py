@@ -232,8 +232,6 @@ def check_policy(policy: str, threshold: float = math.inf) -> None:
 def _checked(logits: Tensor, targets: Tensor | None = None) -> Tensor:
     """The logits, once they and the targets are known to fit."""
     as_arrays(logits, torch.zeros(logits.shape[1:2], dtype=torch.int64) if targets is None else targets, "[T, N, C]")
-    if logits.shape[-1] < 2:
-        raise ValueError(f"expected logits of 2 classes or more, got {list(logits.shape)}")
     return logits.detach()
 
 

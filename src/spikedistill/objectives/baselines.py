@@ -4,7 +4,7 @@ The symbols are those of `catalogue`; F_l is the student's mean rate at layer l,
 """
 
 from . import distillation, features, joint, selective_alignment, surrogate_modules, task, teacher_classifier, timesteps
-from .checks import check_share
+from .checks import check_share, check_weights
 from .composition import Objective, Term
 from .registry import register_objective
 
@@ -45,6 +45,7 @@ def etc(weight: float = 1.0, temperature: float = 4.0) -> Objective:
     Zhao et al.: Improving Stability and Performance of Spiking Neural Networks through Enhancing Temporal Consistency (2023).
     Published: no number that we could check.
     """
+    check_weights(weight=weight)
     pairs = Term("all_pairs", weight, timesteps.all_pairs, {"temperature": temperature})
     return Objective("etc", [Term("sce", 1.0, task.sce), pairs])
 
@@ -72,6 +73,7 @@ def mps_guidance(weight: float = 1.0, temperature: float = 1.0) -> Objective:
     Ding et al.: Rethinking Spiking Neural Networks from an Ensemble Learning Perspective (ICLR 2025).
     Published: no number that we could check.
     """
+    check_weights(weight=weight)
     pairs = Term("adjacent", weight, timesteps.adjacent, {"temperature": temperature})
     return Objective("mps-guidance", [Term("sce", 1.0, task.sce), pairs])
 
@@ -89,6 +91,7 @@ def seal_unofficial(alpha: float = 0.6, beta: float = 0.15, temperature: float =
     Sun et al.: Not All Timesteps Matter Equally: Selective Alignment Knowledge Distillation for SNNs (2026).
     Published: no number that we could check.
     """
+    check_weights(alpha=alpha, beta=beta)
     aligned = Term("aligned_kd", alpha, selective_alignment.aligned_kd, {"temperature": temperature})
     mixture = Term("selective", beta, selective_alignment.selective, {"temperature": temperature})
     return Objective("seal-unofficial", [Term("twce", 1.0, task.twce), aligned, mixture])
@@ -103,6 +106,7 @@ def lasnn_unofficial(alpha: float = 7e-5, layers: str = "stages") -> Objective:
     Hong et al.: LaSNN: Layer-wise ANN-to-SNN Distillation for Effective and Efficient Training in Deep SNNs (2023).
     Published: no number that we could check.
     """
+    check_weights(alpha=alpha)
     near = Term("feature_distance", alpha, features.feature_distance)
     return Objective("lasnn-unofficial", [Term("sce", 1.0, task.sce), near], layers=_names(layers))
 
@@ -116,6 +120,7 @@ def kdsnn(alpha: float = 0.2, beta: float = 7e-5, temperature: float = 3.0, laye
     must be the same. Inferred: alpha and temperature, those of `skd`.
     Published: 93.41 on CIFAR-10, ResNet-18, T=4 (disputed).
     """
+    check_weights(alpha=alpha, beta=beta)
     soft = Term("logit_kd", alpha, distillation.logit_kd, {"temperature": temperature})
     near = Term("feature_distance", beta, features.feature_distance)
     return Objective("kdsnn", [Term("sce", 1.0, task.sce), soft, near], layers=_names(layers))
@@ -130,6 +135,7 @@ def sakd(alpha: float = 100.0, layers: str = "stages") -> Objective:
     Qiu et al.: Self-Architectural Knowledge Distillation for Spiking Neural Networks (Neural Networks, 2024).
     Published: no number that we could check.
     """
+    check_weights(alpha=alpha)
     near = Term("feature_mse", alpha, features.feature_mse)
     return Objective("sakd", [Term("sce", 1.0, task.sce), near], layers=_names(layers), transform="conv_norm")
 
@@ -148,6 +154,7 @@ def bkdsnn_unofficial(
     Distillation (ECCV 2024).
     Published: 74.95 on CIFAR-100, ResNet-19, T=4 (disputed).
     """
+    check_weights(alpha=alpha, beta=beta)
     soft = Term("wsld", alpha, distillation.wsld, {"temperature": temperature})
     near = Term("blurred_distance", beta, features.blurred_distance, {"mask": mask})
     terms = [Term("sce", 1.0, task.sce), soft, near]
@@ -165,6 +172,7 @@ def ckdsnn_unofficial(alpha: float = 1.0, beta: float = 1.0, noise: float = 0.1,
     A Closer Look at Knowledge Distillation in Spiking Neural Network Training (CKDSNN).
     Published: no number that we could check.
     """
+    check_weights(alpha=alpha, beta=beta)
     soft = Term("noisy_kd", alpha, distillation.noisy_kd, {"noise": noise, "temperature": temperature})
     maps = Term("activation_map_kl", beta, teacher_classifier.activation_map_kl, {"temperature": temperature})
     return Objective("ckdsnn-unofficial", [Term("sce", 1.0, task.sce), soft, maps], layers=("last",))
@@ -179,6 +187,7 @@ def enof_laf(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     Guo et al.: EnOF-SNN: Training Accurate Spiking Neural Networks via Enhancing the Output Feature Representation (NeurIPS 2024).
     Published: no number that we could check.
     """
+    check_weights(alpha=alpha)
     soft = Term("classified_kd", alpha, teacher_classifier.classified_kd, {"temperature": temperature})
     return Objective("enof-laf", [Term("sce", 1.0, task.sce), soft], layers=("last",))
 
@@ -192,6 +201,7 @@ def supersnn_similarity(weight: float = 3000.0, layers: str = "stages") -> Objec
     (ICCV 2019). Inferred: this form, the layers, and a weight of the size that this form is used with.
     Published: no number that we could check.
     """
+    check_weights(weight=weight)
     alike = Term("similarity", weight, features.similarity)
     return Objective("supersnn-similarity", [Term("sce", 1.0, task.sce), alike], layers=_names(layers))
 

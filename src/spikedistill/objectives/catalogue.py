@@ -5,7 +5,7 @@ CE: cross-entropy; KL(s <- q) = KL(softmax(q / tau) || softmax(s / tau)), q deta
 """
 
 from . import distillation, strong_weak, task
-from .checks import check_share
+from .checks import check_share, check_weights
 from .composition import Objective, Term
 from .registry import register_objective
 
@@ -47,6 +47,7 @@ def label_smoothing(epsilon: float = 0.1) -> Objective:
     A control for methods that soften predictions. Szegedy et al.: Rethinking the Inception Architecture (CVPR 2016).
     Published: no number that we could check.
     """
+    check_share("epsilon", epsilon)
     return Objective("label-smoothing", [Term("sce", 1.0, task.sce, {"label_smoothing": epsilon})])
 
 
@@ -57,6 +58,7 @@ def entropy_regularisation(gamma: float = 0.1) -> Objective:
     A control for methods that soften predictions. Pereyra et al.: Penalizing Confident Output Distributions (2017).
     Published: no number that we could check.
     """
+    check_weights(gamma=gamma)
     return Objective("entropy-regularisation", [Term("sce", 1.0, task.sce), Term("entropy", -gamma, task.entropy)])
 
 
@@ -70,6 +72,7 @@ def skd(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     Hinton et al.: Distilling the Knowledge in a Neural Network (2015); the baseline of TWKD.
     Published: 78.32 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
+    check_weights(alpha=alpha)
     soft = Term("logit_kd", alpha, distillation.logit_kd, {"temperature": temperature})
     return Objective("skd", [Term("sce", 1.0, task.sce), soft])
 
@@ -81,6 +84,7 @@ def prefix_kd(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     m_k = mean(z_1..z_k), for every k = 1..S.
     Published: in no paper.
     """
+    check_weights(alpha=alpha)
     soft = Term("prefix_kd", alpha, distillation.prefix_kd, {"temperature": temperature})
     return Objective("prefix-kd", [Term("prefix_ce", 1.0, task.prefix_ce), soft])
 
@@ -92,6 +96,7 @@ def sce_twkl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation with the soft term alone decoupled over time.
     Published: 78.60 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
+    check_weights(alpha=alpha)
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
     return Objective("sce-twkl", [Term("sce", 1.0, task.sce), soft])
 
@@ -103,6 +108,7 @@ def twce_skl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation with the hard term alone decoupled over time.
     Published: 78.74 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
+    check_weights(alpha=alpha)
     soft = Term("logit_kd", alpha, distillation.logit_kd, {"temperature": temperature})
     return Objective("twce-skl", [Term("twce", 1.0, task.twce), soft])
 
@@ -114,6 +120,7 @@ def twce_twkl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation without self-distillation.
     Published: 79.05 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
+    check_weights(alpha=alpha)
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
     return Objective("twce-twkl", [Term("twce", 1.0, task.twce), soft])
 
@@ -126,6 +133,7 @@ def twce_twsd(beta: float = 0.5, temperature: float = 3.0, teacher: str = "ensem
     Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation without a trained network.
     Published: 78.94 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
+    check_weights(beta=beta)
     self_distillation = Term("twsd", beta, distillation.twsd, {"temperature": temperature, "teacher": teacher})
     return Objective("twce-twsd", [Term("twce", 1.0, task.twce), self_distillation])
 
@@ -138,6 +146,7 @@ def twkd(alpha: float = 0.2, beta: float = 0.5, temperature: float = 3.0, teache
     Yu et al.: Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks (ICML 2025).
     Published: 79.10 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
+    check_weights(alpha=alpha, beta=beta)
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
     self_distillation = Term("twsd", beta, distillation.twsd, {"temperature": temperature, "teacher": teacher})
     return Objective("twkd", [Term("twce", 1.0, task.twce), soft, self_distillation])
@@ -152,6 +161,7 @@ def tser_unofficial(alpha: float = 0.5, gamma: float = 0.1, temperature: float =
     Published: 78.30 on CIFAR-100, ResNet-18, T unknown (disputed).
     """
     check_share("alpha", alpha)
+    check_weights(gamma=gamma)
     hard, reward = Term("twce", 1 - alpha, task.twce), Term("entropy", -gamma, task.entropy)
     soft = Term("twkl", alpha, distillation.twkl, {"temperature": temperature})
     return Objective("tser-unofficial", [hard, soft, reward])
@@ -174,6 +184,7 @@ def s2w(
     Ding et al.: Synergy Between the Strong and the Weak (NeurIPS 2025); `strong2weak` explains variants and measures.
     Published: 78.25 on CIFAR-100, MS-ResNet-18, T=4 (disputed).
     """
+    check_weights(weight=weight)
     options = {"variant": variant, "measure": measure, "divergence": divergence, "teacher_grad": teacher_grad}
     pair = Term("strong2weak", weight, strong_weak.strong2weak, {"temperature": temperature, **options})
     return Objective("s2w", [Term("sce", 1.0, task.sce), pair])
@@ -193,6 +204,7 @@ def w2s(
     Ding et al.: Synergy Between the Strong and the Weak (NeurIPS 2025); `strong2weak` explains variants and measures.
     Published: 77.98 on CIFAR-100, MS-ResNet-18, T=4 (disputed).
     """
+    check_weights(weight=weight)
     options = {"variant": variant, "measure": measure, "divergence": divergence, "teacher_grad": teacher_grad}
     pair = Term("weak2strong", weight, strong_weak.weak2strong, {"temperature": temperature, **options})
     return Objective("w2s", [Term("sce", 1.0, task.sce), pair])
@@ -213,6 +225,7 @@ def s2w_w2s(
     Ding et al.: Synergy Between the Strong and the Weak (NeurIPS 2025), its simultaneous variant.
     Published: 79.17 on CIFAR10-DVS, VGG-9, T=5 (disputed).
     """
+    check_weights(s2w_weight=s2w_weight, w2s_weight=w2s_weight)
     options = {"variant": variant, "measure": measure, "divergence": divergence, "teacher_grad": teacher_grad}
     strong = Term("strong2weak", s2w_weight, strong_weak.strong2weak, {"temperature": temperature, **options})
     weak = Term("weak2strong", w2s_weight, strong_weak.weak2strong, {"temperature": temperature, **options})
@@ -239,6 +252,7 @@ def esd(
     Zhao et al.: Enhanced Self-Distillation Framework for Efficient SNN Training (NeurIPS 2025).
     Published: 80.20 on CIFAR-100, ResNet-18, T=6 (disputed).
     """
+    check_weights(alpha=alpha, beta=beta, factor=factor)
     labels = Term("heads_ce", factor, task.heads_ce, {"branch_weight": alpha})
     options = {"temperature": temperature, "teachers": teachers}
     teaching = Term("reliable", factor * beta, distillation.reliable, options)

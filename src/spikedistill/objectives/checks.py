@@ -1,7 +1,8 @@
 """The border: what an objective accepts. Each check says what came, what was expected and what to do.
 
-Only types and shapes are read, never values: reading a value would make a GPU wait. A class index outside 0..C-1 is
-therefore reported by PyTorch's own cross-entropy.
+Values are read on a CPU only: reading one would make a GPU wait, and there PyTorch's own cross-entropy reports a label outside
+0..C-1, with a device assert. Nor are values read where PyTorch only follows the operations: while it compiles or exports, in a
+dispatch mode, under `torch.func` transforms, and with tensors that hold no values.
 """
 
 import math
@@ -10,14 +11,25 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+HIGHEST_WEIGHT = 1e9
+TEMPERATURES = 1e-3, 1e6
+# A class is masked where its logit is -inf, or as low as torch.finfo(dtype).min, which would overflow in sums and products.
+MASKED = -1e30
 
 
 def check_logits(logits: Tensor) -> Tensor:
-    """The logits in float32 or better; ValueError unless floating point [S, B, C] with none of the three empty."""
+    """The logits in float32 or better; ValueError unless floating point [S, B, C], none of the three empty and C 2 or more."""
     if not _is_floating(logits) or logits.ndim != 3 or 0 in logits.shape:
         raise ValueError(
             f"logits must be floating point [submodels, batch, classes], none of them 0; got {_describe(logits)}: "
             "stack the timesteps' outputs with torch.stack(outputs), or add the axis of a single one with unsqueeze(0)"
+        )
+    if logits.shape[-1] == 1:
+        raise ValueError(
+            f"one class has nothing to tell apart; got logits {list(logits.shape)}: use a network with 2 outputs or more, one for "
+            "each class"
         )
     return _at_least_float32(logits)
 
@@ -32,15 +44,58 @@ def check_pair(logits: Tensor) -> Tensor:
     return logits
 
 
-def check_target(target: Tensor | None, logits: Tensor) -> Tensor:
-    """The target; ValueError unless int64 class indices [B] for logits [S, B, C]."""
+def check_target(target: Tensor | None, logits: Tensor, ignore_index: int | None = None) -> Tensor:
+    """The target; ValueError unless int64 class indices [B] in 0..C-1, or `ignore_index`, for logits [S, B, C]."""
     batch = logits.shape[1]
     if not isinstance(target, Tensor) or target.dtype != torch.int64 or target.shape != (batch,):
         raise ValueError(
             f"target must be int64 class indices of shape [{batch}]; got {_describe(target)}: "
             "pass target.long(), or target.argmax(-1) for one-hot labels"
         )
+    if ignore_index is not None and type(ignore_index) is not int:
+        raise ValueError(f"ignore_index must be an int or None; got {ignore_index!r}: -100 is usual")
+    check_labels(target, logits.shape[-1], ignore_index)
     return target
+
+
+def check_labels(target: Tensor, classes: int, ignore_index: int | None = None) -> None:
+    """ValueError, with the label and its place, unless the labels [B] are in 0..classes-1 or `ignore_index`; read on a CPU only."""
+    if not _has_values(target):
+        return
+    wrong = (target < 0) | (target >= classes)
+    if ignore_index is not None:
+        wrong &= target != ignore_index
+    if wrong.any():
+        place = int(wrong.nonzero()[0])
+        label = int(target[place])
+        hint = f"task losses leave such samples out with ignore_index={label}" if label < 0 else "labels count from 0"
+        raise ValueError(
+            f"label {label} at place {place} of the batch is no class: expected 0 to {classes - 1}; {hint}"
+        )
+
+
+def check_label_kept(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> None:
+    """ValueError where the logits [S, B, C] mask the class of a label, whose loss would be infinite; read on a CPU only.
+
+    Logits that hold NaN or inf, or mask all classes, are of a network that has diverged: they pass, and their loss is not finite.
+    """
+    if not _has_values(logits) or not _has_values(target):
+        return
+    classes = target if ignore_index is None else target.clamp(0, logits.shape[-1] - 1)
+    lost = is_masked(logits.gather(-1, classes.expand(logits.shape[:2]).unsqueeze(-1)).squeeze(-1)).any(0)
+    if ignore_index is not None:
+        lost &= target != ignore_index
+    if lost.any() and (logits < math.inf).all() and not is_masked(logits).all(-1).any():
+        place = int(lost.nonzero()[0])
+        raise ValueError(
+            f"label {int(target[place])} at place {place} of the batch is a class that the logits mask with -inf: leave the sample "
+            "out, or the class unmasked"
+        )
+
+
+def is_masked(logits: Tensor) -> Tensor:
+    """Which classes are masked, bool of the shape of the logits: those at -inf, or below -1e30 as torch.finfo(dtype).min is."""
+    return logits < MASKED
 
 
 def check_teacher(teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
@@ -65,9 +120,10 @@ def check_scores(scores: Tensor, logits: Tensor) -> Tensor:
 
 
 def check_temperature(temperature: float) -> float:
-    """The temperature; ValueError unless a finite number above 0."""
-    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be a finite number above 0; got {temperature!r}: 2 to 5 are usual")
+    """The temperature; ValueError unless a number from 0.001 to 1e6."""
+    low, high = TEMPERATURES
+    if not isinstance(temperature, int | float) or not low <= temperature <= high:
+        raise ValueError(f"temperature must lie between {low:g} and {high:,.0f}; got {temperature!r}: 2 to 5 are usual")
     return temperature
 
 
@@ -85,15 +141,22 @@ def check_share(name: str, value: float) -> float:
     return value
 
 
+def check_weights(**weights: float) -> None:
+    """ValueError unless each is a number from 0 to 1e9: a loss to be minimised with a negative weight would be maximised."""
+    for name, value in weights.items():
+        if not isinstance(value, int | float) or not 0 <= value <= HIGHEST_WEIGHT:
+            raise ValueError(f"{name} must be a number from 0 to {HIGHEST_WEIGHT:,.0f}; got {value!r}")
+
+
 def check_progress(progress: float) -> float:
     """The share of training that is done; ValueError unless a number from 0 to 1."""
     return check_share("progress", progress)
 
 
 def check_count(name: str, value: int) -> int:
-    """The value; ValueError unless a whole number of 1 or more."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of 1 or more; got {value!r}")
+    """The value; ValueError unless a whole number from 1 to 10,000."""
+    if not isinstance(value, int) or not 1 <= value <= 10_000:
+        raise ValueError(f"{name} must be a whole number from 1 to 10,000; got {value!r}")
     return value
 
 
@@ -131,6 +194,14 @@ def check_choice(option: str, value: str, choices: Collection[str]) -> str:
     if value not in choices:
         raise ValueError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
     return value
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether values may be read here; see the top of this file."""
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        return False
+    plain = tensor.device.type == "cpu" and type(tensor) in (Tensor, torch.nn.Parameter)
+    return plain and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def _is_floating(value: object) -> TypeGuard[Tensor]:

@@ -4,14 +4,13 @@ A term is one named, weighted loss; an objective is a named sum of terms.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from .checks import check_progress
+from .checks import HIGHEST_WEIGHT, check_progress
 from .strong_weak import timestep_scores
 from .submodels import Average
 
@@ -71,8 +70,10 @@ class Term:
                 f"term {self.name!r} has no option {', '.join(unknown)}: it takes {', '.join(allowed) or 'none'}"
             )
         for weight in (self.weight, self.weight if self.end_weight is None else self.end_weight):
-            if not isinstance(weight, int | float) or not math.isfinite(weight):
-                raise ValueError(f"the weight of term {self.name!r} must be a finite number; got {weight!r}")
+            if not isinstance(weight, int | float) or not -HIGHEST_WEIGHT <= weight <= HIGHEST_WEIGHT:
+                raise ValueError(
+                    f"the weight of term {self.name!r} must be a number up to ±{HIGHEST_WEIGHT:,.0f}; got {weight!r}"
+                )
 
     def weight_at(self, progress: float | None) -> float:
         """The weight where this share of training is done; a constant one needs no progress."""
@@ -100,7 +101,8 @@ class Objective:
     mean over time, last); or those of a pair, as many exits of an ANN as of the network, the own one last in each. `layers` names
     the layers whose features are compared, if any are; none named means those that end the network's stages, "last" the last of
     these. `transform` says which kind of trained layer, no part of the network, the student's features pass before they are
-    compared, one per layer. Raises ValueError for no terms, or two of one name.
+    compared, one per layer. Raises ValueError for no terms, two of one name, or none with
+    a weight.
     """
 
     name: str
@@ -113,6 +115,8 @@ class Objective:
         names = [term.name for term in self.terms]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"objective {self.name!r} needs one or more terms with different names; got {names}")
+        if not any(term.weight or term.end_weight for term in self.terms):
+            raise ValueError(f"objective {self.name!r} has no weight above 0 and would learn nothing: raise one")
 
     def __call__(
         self,
@@ -205,11 +209,14 @@ class Objective:
 
     @property
     def compares_submodels(self) -> bool:
-        """Whether a term's teacher and students are timesteps, which share all of their graph under a single rate segment.
+        """Whether timesteps are teacher and student of a term whose weight is not 0.
 
-        Such a term carries no signal there. Heads have graphs of their own.
+        Such a term needs two timesteps, and carries no signal where they share all of their graph, under a single rate segment.
+        Heads have graphs of their own.
         """
-        marked = any(getattr(term.function, "compares_submodels", False) for term in self.terms)
+        marked = any(
+            getattr(term.function, "compares_submodels", False) for term in self.terms if term.weight or term.end_weight
+        )
         return marked and self.submodels == "timesteps"
 
     def _takes(self, name: str) -> bool:

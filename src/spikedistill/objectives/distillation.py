@@ -2,7 +2,8 @@
 
 Shapes: logits [S, B, C], teacher logits [B, C] or [S, B, C], target int64 [B]; every loss is a scalar, a mean over S
 and B. z_t = logits[t], A = teacher logits, KD(s <- q) = tau² · KL(softmax(q / tau) || softmax(s / tau)), and the teacher q is
-detached unless `teacher_grad`. All raise ValueError for inputs of another type or shape, and for tau <= 0.
+detached unless `teacher_grad`. All raise ValueError for inputs of another type or shape, and for tau outside 0.001..1e6; those that
+take a target raise it for labels as the task losses do.
 """
 
 import math
@@ -11,8 +12,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_logits, check_share, check_target, check_teacher, check_temperature
-from .divergences import kd, log_probabilities
+from .checks import (
+    check_choice,
+    check_logits,
+    check_share,
+    check_target,
+    check_teacher,
+    check_temperature,
+    is_masked,
+)
+from .divergences import among_kept, centred, kd, kl_of_logs, log_probabilities
 from .submodels import Average, compares_submodels, mean_of, prefix_means, right_submodels
 from .task import cross_entropies
 
@@ -36,7 +45,7 @@ def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature:
     logits = check_logits(logits)
     teacher = check_teacher(teacher_logits, logits)
     teacher = teacher.mean(0) if teacher.ndim == 3 else teacher
-    both = torch.stack([logits.mean(0), teacher]).detach()
+    both = torch.stack([logits.mean(0), among_kept(logits.mean(0), teacher)]).detach()
     of_student, of_teacher = cross_entropies(both, check_target(target, logits))
     # a teacher may be so sure of a label that its cross-entropy is 0
     weight = -torch.expm1(-of_student / of_teacher.clamp(min=1e-7))
@@ -56,14 +65,15 @@ def noisy_kd(logits: Tensor, teacher_logits: Tensor, *, noise: float = 0.1, temp
     teacher = check_teacher(teacher_logits, logits)
     teacher, mean = (teacher.mean(0) if teacher.ndim == 3 else teacher), logits.mean(0)
     # the mean of the noise would move all classes alike, which softmax does not see
-    drawn = torch.randn_like(mean) * mean.var(-1, keepdim=True, correction=min(1, mean.shape[-1] - 1))
+    masked = is_masked(mean)
+    variance = centred(mean).square().sum(-1, keepdim=True) / ((~masked).sum(-1, keepdim=True) - 1).clamp(min=1)
+    drawn = (torch.randn_like(mean) * variance).masked_fill(masked, -math.inf)
     parts = [
         log_probabilities(part, temperature) + (math.log(share) if share else -math.inf)
         for part, share in ((mean, 1 - noise), (drawn, noise))
     ]
-    log_p = torch.logaddexp(*parts)
-    log_q = log_probabilities(teacher.detach(), temperature)
-    return temperature**2 * (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    log_q = log_probabilities(among_kept(mean, teacher.detach()), temperature)
+    return temperature**2 * kl_of_logs(torch.logaddexp(*parts), log_q).mean()
 
 
 def twkl(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:

@@ -1,23 +1,39 @@
 """How far a student's prediction is from a teacher's: the one softened KL of the field, and two alternatives.
 
 Shapes: student and teacher [..., C], broadcast against each other; results [...], one value per sample.
+
+Where the student masks classes with -inf, a divergence is over the classes that it keeps, as if the others were not there, and so
+is the teacher's distribution. A class that only the teacher masks has probability 0 there. A row that masks all classes gives NaN,
+and so does one that holds NaN.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import MASKED, is_masked
+
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """log softmax(logits / temperature), kept finite: a class masked with -inf has probability 0 and adds nothing."""
-    log_p = F.log_softmax(logits / temperature, dim=-1)
-    return log_p.clamp(min=torch.finfo(log_p.dtype).min)
+    """log softmax(logits / temperature), kept finite: a masked class has probability 0 and adds nothing."""
+    return F.log_softmax(logits / temperature, dim=-1).clamp(min=MASKED)
+
+
+def among_kept(student: Tensor, teacher: Tensor) -> Tensor:
+    """The teacher's logits without the classes that the student masks, broadcast against each other."""
+    return torch.where(is_masked(student), -math.inf, teacher)
 
 
 def kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, teacher_grad: bool = False) -> Tensor:
     """Forward KL(softmax(teacher / tau) || softmax(student / tau)), summed over classes; the teacher is detached."""
-    log_q = log_probabilities(teacher if teacher_grad else teacher.detach(), temperature)
-    log_p = log_probabilities(student, temperature)
+    teacher = among_kept(student, teacher if teacher_grad else teacher.detach())
+    return kl_of_logs(log_probabilities(student, temperature), log_probabilities(teacher, temperature))
+
+
+def kl_of_logs(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(q || p) from logarithms of probabilities, summed over classes."""
     return (log_q.exp() * (log_q - log_p)).sum(-1)
 
 
@@ -30,8 +46,10 @@ def kd(student: Tensor, teacher: Tensor, *, temperature: float = 3.0, teacher_gr
 
 
 def mse(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, teacher_grad: bool = False) -> Tensor:
-    """Mean over classes of the squared difference of the logits; a temperature has no meaning here and is not used."""
-    return (student - (teacher if teacher_grad else teacher.detach())).square().mean(-1)
+    """Mean over the classes that both keep of the squared difference of the logits; a temperature is not used."""
+    kept = ~(is_masked(student) | is_masked(teacher))
+    difference = student - (teacher if teacher_grad else teacher.detach())
+    return torch.where(kept, difference, 0.0).square().sum(-1) / kept.sum(-1)
 
 
 def standardized_kl(
@@ -41,8 +59,21 @@ def standardized_kl(
 
     Sun et al.: Logit Standardization in Knowledge Distillation (CVPR 2024).
     """
-    student, teacher = (F.layer_norm(logits, logits.shape[-1:]) for logits in (student, teacher))
+    student, teacher = (_standardized(logits) for logits in (student, among_kept(student, teacher)))
     return kl(student, teacher, temperature=temperature, teacher_grad=teacher_grad)
+
+
+def centred(logits: Tensor) -> Tensor:
+    """The logits less their mean over the classes that are not masked; 0 for those that are."""
+    masked = is_masked(logits)
+    mean = logits.masked_fill(masked, 0.0).sum(-1, keepdim=True) / (~masked).sum(-1, keepdim=True)
+    return (logits - mean).masked_fill(masked, 0.0)
+
+
+def _standardized(logits: Tensor) -> Tensor:
+    masked, values = is_masked(logits), centred(logits)
+    variance = values.square().sum(-1, keepdim=True) / (~masked).sum(-1, keepdim=True)
+    return (values / (variance + 1e-5).sqrt()).masked_fill(masked, -math.inf)
 
 
 DIVERGENCES = {"kl": kl, "mse": mse, "standardized": standardized_kl}

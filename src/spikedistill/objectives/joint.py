@@ -10,15 +10,15 @@ another type or shape.
 
 from torch import Tensor
 
-from .checks import check_logits, check_pair, check_target, check_temperature
+from .checks import check_logits, check_pair, check_temperature
 from .divergences import kd
-from .task import cross_entropies
+from .task import cross_entropy_of_each
 
 
-def exits_ce(logits: Tensor, target: Tensor) -> Tensor:
+def exits_ce(logits: Tensor, target: Tensor, *, ignore_index: int | None = None) -> Tensor:
     """Cross-entropy of all exits of both networks: Σ_i [CE(a_i, y) + CE(z_i, y)]."""
     logits = check_pair(check_logits(logits))
-    return cross_entropies(logits, check_target(target, logits)).mean(1).sum()
+    return cross_entropy_of_each(logits, target, ignore_index=ignore_index).sum()
 
 
 def exits_kd(logits: Tensor, *, temperature: float = 3.0) -> Tensor:

@@ -44,7 +44,7 @@ def strong2weak(
     so if all are tied, "pair" is 0.
     divergence: "kl"; "mse" of the logits (without temperature); "standardized", the KL of standardised logits.
 
-    Raises ValueError for inputs of another type or shape, unknown names and tau <= 0.
+    Raises ValueError for inputs of another type or shape, unknown names and tau outside 0.001..1e6.
     """
     logits = check_logits(logits)
     scores = _scores(logits, target, measure, scores, average)
@@ -103,7 +103,7 @@ def _negative_entropy(logits: Tensor, target: Tensor | None) -> Tensor:
 
 
 def _margin(logits: Tensor, target: Tensor | None) -> Tensor:
-    largest = log_probabilities(logits).exp().topk(min(2, logits.shape[-1])).values
+    largest = log_probabilities(logits).exp().topk(2).values
     return (largest[..., 0] - largest[..., -1]).mean(-1)
 
 

@@ -14,11 +14,15 @@ from .submodels import compares_submodels
 from .task import heads_ce
 
 
-def weighted_heads_ce(logits: Tensor, target: Tensor, *, branch_weight: float = 0.5) -> Tensor:
+def weighted_heads_ce(
+    logits: Tensor, target: Tensor, *, branch_weight: float = 0.5, ignore_index: int | None = None
+) -> Tensor:
     """Cross-entropy of the heads, a mean with weights: (CE(z_f, y) + w Σ_i CE(z_i, y)) / (1 + N w), w from 0 to 1."""
     logits, weight = check_logits(logits), check_share("branch_weight", branch_weight)
     heads = len(logits)
-    return heads_ce(logits, target, branch_weight=weight) * heads / (1 + (heads - 1) * weight)
+    return (
+        heads_ce(logits, target, branch_weight=weight, ignore_index=ignore_index) * heads / (1 + (heads - 1) * weight)
+    )
 
 
 @compares_submodels

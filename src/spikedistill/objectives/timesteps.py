@@ -2,14 +2,14 @@
 
 Shapes: logits [S, B, C], target int64 [B]; every loss is a scalar, a mean over B. z_t = logits[t], and KD(s <- q) = tau² ·
 KL(softmax(q / tau) || softmax(s / tau)) with q detached unless `teacher_grad`. All raise ValueError for inputs of another type or
-shape, and for tau <= 0. With one timestep there is no pair, and `all_pairs` and `adjacent` are 0.
+shape, and for tau outside 0.001..1e6. With one timestep there is no pair, and `all_pairs` and `adjacent` are 0.
 """
 
 import torch
 from torch import Tensor
 
 from .checks import check_logits, check_target, check_temperature
-from .divergences import kd, log_probabilities
+from .divergences import among_kept, kd, log_probabilities
 from .submodels import compares_submodels, right_submodels
 
 
@@ -47,5 +47,6 @@ def right_sum(logits: Tensor, target: Tensor, *, temperature: float = 3.0, teach
     logits = check_logits(logits)
     right = right_submodels(logits, check_target(target, logits))
     q = torch.where(right.unsqueeze(-1), logits, 0.0).sum(0)
-    p = log_probabilities(q if teacher_grad else q.detach(), check_temperature(temperature)).exp()
+    q = among_kept(logits, q if teacher_grad else q.detach())
+    p = log_probabilities(q, check_temperature(temperature)).exp()
     return -(temperature**2) * (p * log_probabilities(logits)).sum(-1).mean()
