@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikedistill.data import load_dataset
+from spikedistill.data import load_dataset, pickles
 from spikedistill.data.cifar import (
     CIFAR10,
     CIFAR100,
@@ -155,13 +155,15 @@ def words(text: str) -> list[str]:
 
 
 NAMES = words("airplane automobile bird cat deer dog frog horse ship truck")
-FINE_NAMES = words("""apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+FINE_NAMES = words("""
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
 caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox
 girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
 oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road
 rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
 television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""")
-COARSE_NAMES = words("""aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices
+COARSE_NAMES = words("""
+aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices
 household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes
 large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1
 vehicles_2""")
@@ -240,32 +242,45 @@ def test_missing_files_and_all_wrong_ones_are_named(
 
 # Of a few bytes each; Python's own reader takes 70 GB and half a minute for the first, and the second ends its process.
 HARMFUL = {
-    "a place in memory of a large number": b"\x80\x02]r\xff\xff\xff\x7f.",
-    "tuples in tuples as a key": b"\x80\x02})" + b"\x85" * 500_000 + b"Ns.",
-    "tuples in tuples in a set": b"\x80\x04\x8f()" + b"\x85" * 500_000 + b"\x90.",
-    "a buffer of an exabyte": b"\x80\x05\x96" + struct.pack("<Q", 2**60) + b".",
-    "text of an exabyte": b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b".",
-    "a part of an exabyte": b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"]",
-    "millions of lists": b"\x80\x02" + b"]" * 3_000_000 + b".",
-    "an array of an exabyte": batch_file(
-        array(IMAGES).replace(b"J\x04\0\0\0", b"\x8a\x08" + b"\xff" * 7 + b"\x0f"), b"]"
+    "a place in memory of a large number": (b"\x80\x02]r\xff\xff\xff\x7f.", "holds a list"),
+    "tuples in tuples as a key": (b"\x80\x02})" + b"\x85" * 500_000 + b"Ns.", "a key is no text"),
+    "tuples in tuples in a set": (b"\x80\x04\x8f()" + b"\x85" * 500_000 + b"\x90.", "the instruction b'\\x8f'"),
+    "a buffer of an exabyte": (b"\x80\x05\x96" + struct.pack("<Q", 2**60) + b".", "the instruction b'\\x96'"),
+    "text of an exabyte": (b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b".", "it ends too early"),
+    "an array of an exabyte": (
+        batch_file(array(IMAGES).replace(b"J\x04\0\0\0", b"\x8a\x08" + b"\xff" * 7 + b"\x0f"), b"]"),
+        "does not match its own shape",
     ),
-    "lists in lists as a label": batch_file(
-        array(IMAGES), b"](K\x00K\x01K\x02" + b"]" * 100_000 + b"a" * 99_999 + b"e"
+    "lists in lists as a label": (
+        batch_file(array(IMAGES), b"](K\x00K\x01K\x02" + b"]" * 100_000 + b"a" * 99_999 + b"e"),
+        "holds label something else",
     ),
-    "a label of ten thousand digits": batch_file(
-        array(IMAGES), b"](K\x00K\x01K\x02\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000 + b"e"
+    "a label of ten thousand digits": (
+        batch_file(array(IMAGES), b"](K\x00K\x01K\x02\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000 + b"e"),
+        "holds label something else",
     ),
-    "a registered type": b"\x80\x02\x82\x01.",
-    "an object of another process": b"\x80\x02K\x01Q.",
+    "a registered type": (b"\x80\x02\x82\x01.", "the instruction b'\\x82'"),
+    "an object of another process": (b"\x80\x02K\x01Q.", "the instruction b'Q'"),
 }
 
 
-@pytest.mark.parametrize("content", HARMFUL.values(), ids=HARMFUL)
-def test_what_a_pickle_announces_is_not_taken_on_trust(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(("content", "message"), HARMFUL.values(), ids=HARMFUL)
+def test_what_a_pickle_announces_is_not_taken_on_trust(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match="batch: ") as error:
         read(tmp_path / "batch", content)
+    assert message in str(error.value)
     assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x80\x02", b"\x80\x04\x95" + struct.pack("<Q", 2001)], ids=["plain", "in one part"]
+)
+def test_a_pickle_of_more_instructions_than_an_official_file_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(pickles, "MOST_READS", 1000)  # of 2**20, which take a second
+    with pytest.raises(ValueError, match="more instructions than any official file has"):
+        read(tmp_path / "batch", start + b"]" * 2000 + b".")
 
 
 def test_lists_numbers_and_bytes_pass(tmp_path: Path) -> None:
