@@ -66,6 +66,10 @@ CHANGES: dict[str, tuple[Callable[[Path], object], set[str]]] = {
         lambda root: (root / "train" / "ant" / "1.png").rename(root / "train" / "ant" / "7.png"),
         {"train"},
     ),
+    "an image renamed in its place": (
+        lambda root: (root / "train" / "ant" / "2.png").rename(root / "train" / "ant" / "7.png"),
+        {"train"},
+    ),
     "an image of another size": (
         lambda root: Image.new("RGB", (80, 80), (1, 2, 3)).save(root / "train" / "ant" / "1.png"),
         {"train"},
