@@ -429,27 +429,59 @@ def _list(arguments: list[str]) -> None:
         print(f"{what}:", *names(), sep="\n  ")
 
 
+_MOST_FAULTS = 20  # that are shown of a data set
+
+
 def _data(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "spikedistill data", description="Say what a data set consists of and where its files belong, and check them."
     )
-    parser.add_argument("name", nargs="?", help="a data set; all of them where left out")
+    parser.add_argument("name", nargs="?", help="a data set; default all of them")
+    parser.add_argument("--verify", action="store_true", help="read every sample and name every broken file")
     parser.add_argument(
-        "--data.root", dest="root", type=Path, help="folder of the data sets; SPIKEDISTILL_DATA where left out"
+        "--data.root", dest="root", type=Path, help="folder of the data sets; default SPIKEDISTILL_DATA"
     )
-    options = parser.parse_args(arguments)
+    parser.add_argument("--data.size", dest="size", type=int, help="side of the images of image_folder; default 32")
+    parser.add_argument("--timesteps", type=int, help="frames per recording of event data; default as in training")
+    parser.add_argument("--data.slicing", dest="slicing", help="number or time, how nmnist fills its frames")
+    options = vars(parser.parse_args(arguments))
 
-    from .data import expected_files, list_datasets, load_dataset
+    from .data import expected_files, list_datasets, load_dataset, verify, what_loading_checks
 
-    if options.name is None:
-        for name in list_datasets():
-            print(f"{name}: {expected_files(name)}")
+    name, to_verify = options.pop("name"), options.pop("verify")
+    if name is None:
+        if to_verify:
+            raise ValueError("--verify reads one data set: say which, such as spikedistill data image_folder --verify")
+        for known in list_datasets():
+            print(f"{known}: {expected_files(known)}")
         return
-    dataset = load_dataset(options.name, options.root)
+    dataset = load_dataset(name, **options)
+    samples = len(dataset.train) + len(dataset.test)
     print(
-        f"{dataset.name}: {len(dataset.train)} training and {len(dataset.test)} test samples of {len(dataset.classes)} classes, "
-        f"{dataset.channels} x {dataset.size[0]} x {dataset.size[1]}; the files are as they should be"
+        f"{name}: {len(dataset.train)} training and {len(dataset.test)} test samples of {len(dataset.classes)} classes, "
+        f"{dataset.channels} x {dataset.size[0]} x {dataset.size[1]}"
     )
+    if not to_verify:
+        print(f"checked: {what_loading_checks(name)}")
+        return
+
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    faults = verify(
+        dataset,
+        track=partial(track, description="reading samples", console=console, disable=not console.is_terminal),
+    )
+    for fault in faults[:_MOST_FAULTS]:
+        print(fault, file=sys.stderr)
+    if len(faults) > _MOST_FAULTS:
+        print(f"and {len(faults) - _MOST_FAULTS} more", file=sys.stderr)
+    if faults:
+        raise ValueError(f"{len(faults)} of {samples} samples are broken: replace or remove them")
+    print(f"verified: all {samples} samples were read, none is broken")
 
 
 def _print_results(results: dict[str, Any], folder: Path) -> None:
