@@ -1,6 +1,7 @@
 """Every network of the registry, and the messages of `create_model`."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -192,9 +193,22 @@ def test_normalisation_is_part_of_the_network():
         ({"name": "xyz"}, "no model is called 'xyz': choose one of convnet, "),
         ({"width": 0.0}, "width is 0.0, expected a positive factor"),
         ({"width": -1.0}, "width is -1.0, expected a positive factor"),
-        ({"num_classes": 0}, "num_classes=0, in_channels=3, image_size=32: each must be at least 1"),
-        ({"in_channels": 0}, "each must be at least 1"),
-        ({"image_size": 0}, "each must be at least 1"),
+        ({"width": math.nan}, "width is nan, expected a positive factor"),
+        ({"width": math.inf}, "width is inf, expected a positive factor such as 0.25 or 1.0, at most 64"),
+        ({"width": 1e9}, "width is 1000000000.0, expected a positive factor"),
+        ({"num_classes": 0}, "num_classes is 0, expected a whole number from 1 to 1000000"),
+        ({"num_classes": 10**12}, "num_classes is 1000000000000, expected a whole number from 1 to 1000000"),
+        ({"in_channels": 0}, "in_channels is 0, expected a whole number"),
+        ({"in_channels": 2.5}, "in_channels is 2.5, expected a whole number"),
+        ({"image_size": 0}, "image_size is 0, expected a whole number"),
+        ({"image_size": 10**9}, "image_size is 1000000000, expected a whole number from 1 to 4096"),
+        ({"norm": "timestep_batch", "norm_timesteps": 10**9}, "norm_timesteps is 1000000000, expected the number of timesteps"),
+        ({"threshold": math.inf}, "threshold is inf, expected a positive number"),
+        ({"v_init": math.nan}, "v_init is nan, expected a number"),
+        ({"v_reset": math.inf}, "v_reset is inf, expected a number"),
+        ({"decay": math.nan}, "decay is nan, expected 0"),
+        ({"mean": (math.nan, 0.5, 0.5), "std": (1, 1, 1)}, "each must be finite, and no std 0 or less"),
+        ({"mean": (0.5, 0.5, 0.5), "std": (1, 0, 1)}, "each must be finite, and no std 0 or less"),
         ({"neuron": "izhikevich"}, "neuron is 'izhikevich', expected 'lif' or 'relu'"),
         ({"neuron": "relu", "decay": 0.5}, "the ReLU twin has no spiking neurons to take decay"),
         ({"tau": 2.0}, "neither create_model nor LIF takes tau; LIF takes decay, threshold, v_reset"),
@@ -266,5 +280,5 @@ def test_files_that_hold_no_model_are_refused(tmp_path):
         load_model(path)
     spec = {"name": "convnet", "num_classes": 3, "in_channels": 2, "image_size": 8, "width": 0.1}
     save_file({"weight": torch.zeros(2)}, path, metadata={"spikedistill": json.dumps(spec)})
-    with pytest.raises(ValueError, match="holds the weights of another network: Missing key"):
+    with pytest.raises(ValueError, match=r"holds the weights of another network: features\.0\.0\.weight is none there"):
         load_model(path)
