@@ -1,19 +1,23 @@
 """Runs of several methods side by side: the same test samples, the same seeds, and what can be told apart.
 
+A run that diverged has no numbers. Figures of a method are over its other runs, differences over the seeds that both methods have.
+
 Legend: S seeds, N test samples, K numbers of timesteps.
 """
 
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .records import RunRecord
+from .records import LostRun, RunRecord
 
 Array = npt.NDArray[np.float64]
-Runs = Mapping[str, Sequence[RunRecord]]
+Runs = Mapping[str, Sequence[RunRecord | LostRun]]
+LOST = {"diverged": "diverged", "not trained": "not_trained"}  # the column of each status
 
 
 def paired_difference(ours: Array, theirs: Array, *, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
@@ -60,63 +64,105 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def right_answers(runs: Runs) -> dict[str, Array]:
-    """Whether each run of a method is right after k timesteps, `[S, K, N]`, for K the largest T that one was trained with.
+def finished(runs: Runs) -> dict[str, list[RunRecord]]:
+    """The runs with numbers of each method that has some."""
+    found = {method: [run for run in records if isinstance(run, RunRecord)] for method, records in runs.items()}
+    return {method: records for method, records in found.items() if records}
+
+
+def right_answers(runs: Runs) -> dict[str, dict[int, Array]]:
+    """Whether each finished run of a method is right after k timesteps, `[K, N]`, by the place of its seed.
+
+    K is the largest T that one of them was trained with.
 
     Raises:
         ValueError: where the methods have not the same number of seeds or test samples, or some were not evaluated at K.
     """
-    K = max(record.config.timesteps for records in runs.values() for record in records)
-    right = {method: np.stack([record.right[:K] for record in records]) for method, records in runs.items()}
-    shapes = {method: array.shape for method, array in right.items()}
-    if len(set(shapes.values())) > 1:
+    K = max(record.config.timesteps for records in finished(runs).values() for record in records)
+    right = {
+        method: {place: run.right[:K] for place, run in enumerate(records) if isinstance(run, RunRecord)}
+        for method, records in runs.items()
+    }
+    shapes = {method: sorted({array.shape for array in arrays.values()}) for method, arrays in right.items()}
+    if len({shape for of_one in shapes.values() for shape in of_one}) > 1 or len({*map(len, runs.values())}) > 1:
         raise ValueError(
             f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}: event recordings have one T, "
             "and runs that were evaluated before images were shown longer than T are scored again by spikedistill evaluate"
         )
-    return {method: array.astype(np.float64) for method, array in right.items()}
+    return {
+        method: {place: array.astype(np.float64) for place, array in arrays.items()} for method, arrays in right.items()
+    }
+
+
+def paired(
+    ours: Mapping[int, Array], theirs: Mapping[int, Array], pick: Callable[[Array], Array]
+) -> dict[str, float] | None:
+    """`paired_difference` over the seeds that both have, None without any; `pick` makes scores `[N]` of answers `[K, N]`."""
+    places = sorted(ours.keys() & theirs.keys())
+    if not places:
+        return None
+    first, second = (np.stack([pick(answers[place]) for place in places]) for answers in (ours, theirs))
+    return paired_difference(first, second)
 
 
 def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
     """One row per method, over its seeds, at every k up to the largest T that a method was trained with.
 
     Args:
-        runs: the records of each method, one per seed, in the same order of seeds for all.
+        runs: the records of each method, one per seed, in the same order of seeds for all; one of them at least is finished.
         baseline: the method that the others are compared with.
 
     Returns:
         Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, timesteps, epochs, images_per_s, peak_mib, firing_rate}`,
         k = 1..K; accuracies and area (their mean over k) in percent. Those whose training time was measured have `training_s`, in
         seconds, those that a run taught `teacher_agreement` and `teacher_agreement_where_wrong`, in percent. All but the baseline
-        have `area_` and `accuracy_K_` with `difference`, `low`, `high` (in points) and the Holm-corrected `p`.
+        have `area_` and `accuracy_K_` with `difference`, `low`, `high` (in points) and the Holm-corrected `p`, where a seed of both
+        is finished. `seeds` are the finished ones; where some run has diverged, or was not trained because its teacher has, all
+        rows have `diverged`, `not_trained`, how many. A method without any finished run has no other figures.
 
     Raises:
         ValueError: as `right_answers`.
     """
     right = right_answers(runs)
-    rows = [_row(method, right[method], runs[method]) for method in runs]
-    compared = [row for row in rows if row["method"] != baseline]
-    last = right[baseline].shape[1]
-    for name, pick in (("area", lambda a: a.mean(1)), (f"accuracy_{last}", lambda a: a[:, -1])):
-        found = [paired_difference(pick(right[row["method"]]), pick(right[baseline])) for row in compared]
-        for row, entry, p in zip(compared, found, holm([entry["p"] for entry in found]), strict=True):
-            row |= {f"{name}_{key}": 100 * entry[key] for key in ("difference", "low", "high")} | {f"{name}_p": p}
+    lost = {run.status for records in runs.values() for run in records if isinstance(run, LostRun)}
+    rows = [_row(method, runs[method], right[method], lost) for method in runs]
+    last = max(len(array) for arrays in right.values() for array in arrays.values())
+    picks: dict[str, Callable[[Array], Array]] = {"area": lambda a: a.mean(0), f"accuracy_{last}": lambda a: a[-1]}
+    for name, pick in picks.items():
+        found = {
+            row["method"]: difference
+            for row in rows
+            if row["method"] != baseline
+            and (difference := paired(right[row["method"]], right[baseline], pick)) is not None
+        }
+        corrected = dict(zip(found, holm([entry["p"] for entry in found.values()]), strict=True))
+        for row in rows:
+            if (entry := found.get(row["method"])) is not None:
+                row |= {f"{name}_{key}": 100 * entry[key] for key in ("difference", "low", "high")}
+                row[f"{name}_p"] = corrected[row["method"]]
     return rows
 
 
 def every_run(runs: Runs) -> list[dict[str, Any]]:
     """One row per run: `{method, seed, accuracy_k, area, <its cost>, <last row of its metrics.csv>}`.
 
-    Accuracies are in percent.
+    Accuracies are in percent. Where some run has no numbers, all rows have `status`, "finished", "diverged" or "not trained", and
+    those of such runs `reason`.
     """
     rows, right = [], right_answers(runs)
+    some_lost = any(isinstance(run, LostRun) for records in runs.values() for run in records)
     for method, records in runs.items():
-        for record, answers in zip(records, right[method], strict=True):
-            accuracy = 100 * answers.mean(1)
-            row: dict[str, Any] = {"method": method, "seed": record.config.seed}
+        for place, run in enumerate(records):
+            row: dict[str, Any] = {"method": method, "seed": run.config.seed}
+            if isinstance(run, LostRun):
+                rows.append(row | {"status": run.status, "reason": run.reason})
+                continue
+            if some_lost:
+                row["status"] = "finished"
+            accuracy = 100 * right[method][place].mean(1)
             row |= {f"accuracy_{k}": float(value) for k, value in enumerate(accuracy, 1)}
-            row |= {"area": float(accuracy.mean()), **record.cost}
-            rows.append(row | record.metrics[-1])
+            row |= {"area": float(accuracy.mean()), **run.cost}
+            rows.append(row | run.metrics[-1])
     return rows
 
 
@@ -132,13 +178,14 @@ def regrets(runs: Runs) -> list[dict[str, Any]]:
     Returns:
         Rows `{method, specialists, regret_k, regret_k_low, regret_k_high}` in points, for every k that a specialist was trained at,
         except where it is the method itself: its accuracy after its T = k timesteps less that of the method after its first k,
-        paired as in `paired_difference`. No rows where nobody specialised.
+        paired as in `paired_difference` over the seeds that both have. No rows where nobody specialised, or no seed of both is
+        finished.
 
     Raises:
         ValueError: as `right_answers`.
     """
     right = right_answers(runs)
-    trained = {method: records[0].config.timesteps for method, records in runs.items()}
+    trained = {method: records[0].config.timesteps for method, records in finished(runs).items()}
     families: dict[str, dict[int, str]] = {}
     for method, T in trained.items():
         families.setdefault(re.sub(r",timesteps=\d+", "", method), {}).setdefault(T, method)
@@ -149,11 +196,14 @@ def regrets(runs: Runs) -> list[dict[str, Any]]:
                 continue
             row: dict[str, Any] = {"method": method, "specialists": family}
             for k, specialist in sorted(members.items()):
-                if specialist != method:
-                    found = paired_difference(right[specialist][:, k - 1], right[method][:, k - 1])
+                if specialist == method:
+                    continue
+                found = paired(right[specialist], right[method], operator.itemgetter(k - 1))
+                if found is not None:
                     row |= {f"regret_{k}": 100 * found["difference"]}
                     row |= {f"regret_{k}_{end}": 100 * found[end] for end in ("low", "high")}
-            rows.append(row)
+            if len(row) > 2:
+                rows.append(row)
     return rows
 
 
@@ -164,7 +214,7 @@ def chosen_timesteps(runs: Runs) -> list[dict[str, Any]]:
     that rank none.
     """
     rows = []
-    for method, records in runs.items():
+    for method, records in finished(runs).items():
         for role in ("strongest", "weakest"):
             for epochs in zip(*(record.metrics for record in records), strict=True):
                 keys = [f"{role}_{k}" for k in range(1, records[0].config.timesteps + 1) if f"{role}_{k}" in epochs[0]]
@@ -175,11 +225,20 @@ def chosen_timesteps(runs: Runs) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(method: str, right: Array, records: Sequence[RunRecord]) -> dict[str, Any]:
-    accuracy = 100 * right.mean(-1)  # [S, K]
+def _row(
+    method: str, runs: Sequence[RunRecord | LostRun], right: Mapping[int, Array], lost: Set[str]
+) -> dict[str, Any]:
+    """The row of a method; `lost` is what became of some run of the comparison."""
+    records = [run for run in runs if isinstance(run, RunRecord)]
+    row: dict[str, Any] = {"method": method, "seeds": len(records)}
+    for status, column in LOST.items():
+        if status in lost:
+            row[column] = sum(isinstance(run, LostRun) and run.status == status for run in runs)
+    if not records:
+        return row | {"timesteps": runs[0].config.timesteps, "epochs": runs[0].config.epochs}
+    accuracy = 100 * np.stack([*right.values()]).mean(-1)  # [S, K]
     spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else np.zeros(accuracy.shape[1])
     area = accuracy.mean(1)
-    row: dict[str, Any] = {"method": method, "seeds": len(records)}
     for k in range(accuracy.shape[1]):
         row |= {f"accuracy_{k + 1}": float(accuracy[:, k].mean()), f"accuracy_{k + 1}_std": float(spread[k])}
     row |= {"area": float(area.mean()), "area_std": float(area.std(ddof=1)) if len(area) > 1 else 0.0}
@@ -200,10 +259,11 @@ def _row(method: str, right: Array, records: Sequence[RunRecord]) -> dict[str, A
 def every_timestep(runs: Runs) -> list[dict[str, Any]]:
     """How each method answers at timestep k alone, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
 
-    Accuracy and confidence are in percent, entropy in nats; one that was not evaluated is nan.
+    Accuracy and confidence are in percent, entropy in nats; one that was not evaluated is nan. No row for a method without any
+    finished run.
     """
     rows = []
-    for method, records in runs.items():
+    for method, records in finished(runs).items():
         row: dict[str, Any] = {"method": method}
         single = [record.results["single"] for record in records]
         for key, unit in (("accuracy", 100), ("confidence", 100), ("entropy", 1)):

@@ -2,7 +2,15 @@
 
 from .comparison import write_comparison
 from .page import write_report
-from .paper import write_paper_files
+from .paper import PAPER_FILES, write_paper_files
 from .recording import membranes, raster, write_recording
 
-__all__ = ["membranes", "raster", "write_comparison", "write_paper_files", "write_recording", "write_report"]
+__all__ = [
+    "PAPER_FILES",
+    "membranes",
+    "raster",
+    "write_comparison",
+    "write_paper_files",
+    "write_recording",
+    "write_report",
+]

@@ -24,10 +24,12 @@ from .blocks import (
     Terms,
     Text,
     decimals,
+    measured,
     numbered,
 )
 from .chosen import chosen_section
 from .costs import cost_columns
+from .lost import count_columns, planned_seeds, what_was_lost, why_no_differences, with_numbers
 from .page import render
 from .published import published_section
 from .regret import regret_section
@@ -70,11 +72,10 @@ def write_comparison(
         The path of the page.
     """
     board = [_without_nan(row) for row in rows]
+    accuracy = [_words(board), _leaderboard(board), Plots([_curves(with_numbers(board))])]
     sections: list[Section | None] = [
-        Section("accuracy", "Accuracy over timesteps", [_words(board), _leaderboard(board), Plots([_curves(board)])]),
-        Section(
-            "differences", "Differences to the baseline", [Plots([_differences(board)]), *_difference_tables(board)]
-        ),
+        Section("accuracy", "Accuracy over timesteps", accuracy),
+        Section("differences", "Differences to the baseline", _differences(board)),
         regret_section(lost),
         timesteps_section([_without_nan(row) for row in steps]),
         chosen_section(chosen),
@@ -88,7 +89,7 @@ def write_comparison(
             "Command to repeat the comparison; runs that are finished in its folder are kept, another --out trains anew"
         )
         sections.append(Section("repeat", "Repeat", [Code(caption, command)]))
-    dataset, seeds = board[0]["method"].partition("-")[0], board[0]["seeds"]
+    dataset, seeds = board[0]["method"].partition("-")[0], planned_seeds(board[0])
     page = Page(
         kind="comparison",
         title=f"{dataset}: {len(board)} methods",
@@ -105,26 +106,30 @@ def write_comparison(
 
 def timesteps(rows: Sequence[Row]) -> int:
     """The largest k of a leaderboard."""
-    return numbered(rows[0], "accuracy_")[-1]
+    return numbered(with_numbers(rows)[0], "accuracy_")[-1]
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Which method leads over all k, and how many can be told from the baseline, in two sentences."""
+    """Which method leads over all k, how many can be told from the baseline, and how many runs have no numbers."""
     baseline, *others = rows
-    best = max(rows, key=lambda row: row["area"])
+    best = max(with_numbers(rows), key=lambda row: row["area"])
+    compared = [row for row in others if "area_difference" in row]
+    leader = f"Best over all k is {best['method']} with {best['area']:.2f} %"
     if best is baseline:
         leader = (
-            f"No method is better over all k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %."
+            f"No method is better over all k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %"
         )
+    elif best in compared:
+        leader += f": {best['area_difference']:+.2f} points [{best['area_low']:+.2f}, {best['area_high']:+.2f}] from the baseline, "
+        leader += baseline["method"]
+    told = sum(row["area_p"] < 0.05 for row in compared)
+    if not compared:
+        second = why_no_differences(rows)
+    elif len(others) == 1:
+        second = f"The two {'can' if told else 'cannot'} be told apart."
     else:
-        leader = (
-            f"Best over all k is {best['method']} with {best['area']:.2f} %: {best['area_difference']:+.2f} points "
-            f"[{best['area_low']:+.2f}, {best['area_high']:+.2f}] from the baseline, {baseline['method']}."
-        )
-    told = sum(row["area_p"] < 0.05 for row in others)
-    if len(others) == 1:
-        return f"{leader} The two {'can' if told else 'cannot'} be told apart."
-    return f"{leader} Of the {len(others)} other methods {told or 'none'} can be told from the baseline."
+        second = f"Of the {len(compared)} other methods {told or 'none'} can be told from the baseline."
+    return " ".join(sentence for sentence in (f"{leader}.", second, what_was_lost(rows)) if sentence)
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class _Spread(Column):
 
     def text(self, row: Row) -> str:
         spread = f" ±{NBSP}{row[f'{self.key}_std']:.2f}" if row["seeds"] > 1 else ""
-        return f"{row[self.key]:.2f}{spread}"
+        return f"{row[self.key]:.2f}{spread}" if measured(row, self.key) else "–"
 
 
 def _words(rows: Sequence[Row]) -> Terms:
@@ -141,18 +146,22 @@ def _words(rows: Sequence[Row]) -> Terms:
         ("k", "The number of timesteps the one trained network has run when it answers."),
         ("Mean over k", "The mean of the accuracies at every k: how good the network is wherever it is stopped."),
     ]
-    if rows[0]["seeds"] > 1:
+    if any(row["seeds"] > 1 for row in rows):
         terms.append(("±", "Standard deviation over the seeds."))
     else:
         terms.append(("One seed", "How much accuracy changes from one training to the next is not known."))
+    if lost := what_was_lost(rows):
+        words = f"{lost} Figures of a method are over its finished runs; the reasons are below, under Every run."
+        terms.append(("Runs without numbers", words))
     return Terms(terms)
 
 
 def _leaderboard(rows: Sequence[Row]) -> Table:
-    columns = [_Spread(f"accuracy_{k}", f"k = {k}", "%") for k in range(1, timesteps(rows) + 1)]
-    over = f"over {_seeds(rows[0]['seeds'])}"
+    columns: list[Column] = [_Spread(f"accuracy_{k}", f"k = {k}", "%") for k in range(1, timesteps(rows) + 1)]
+    over = f"over {_seeds(planned_seeds(rows[0]))}"
     caption = f"Leaderboard: test accuracy after the last epoch, {over}; the baseline first"
-    return Table("leaderboard", caption, [METHOD, *columns, _Spread("area", "Mean over k", "%")], rows)
+    columns = [METHOD, *count_columns(rows), *columns, _Spread("area", "Mean over k", "%")]
+    return Table("leaderboard", caption, columns, rows)
 
 
 def _curves(rows: Sequence[Row]) -> Plot:
@@ -161,7 +170,7 @@ def _curves(rows: Sequence[Row]) -> Plot:
     keys = [key for k in K for key in (f"accuracy_{k}", f"accuracy_{k}_std")] + ["area", "area_std"]
     titles = [text for k in K for text in (f"k = {k}", f"its deviation, k = {k}")] + ["mean over k", "its deviation"]
     columns = [Column(key, title, write=decimals(4)) for key, title in zip(keys, titles, strict=True)]
-    several = rows[0]["seeds"] > 1
+    several = any(row["seeds"] > 1 for row in rows)
     return Plot(
         name="accuracy",
         title="Test accuracy at every k",
@@ -181,8 +190,14 @@ def _what(rows: Sequence[Row]) -> dict[str, str]:
     return {"area": "mean over k", f"accuracy_{last}": f"k = {last}"}
 
 
-def _differences(rows: Sequence[Row]) -> Plot:
-    others = rows[1:]
+def _differences(rows: Sequence[Row]) -> list[Plots | Table | Terms | Text]:
+    if reason := why_no_differences(rows):
+        return [Text(reason)]
+    return [Plots([_difference_plot(rows)]), *_difference_tables(rows)]
+
+
+def _difference_plot(rows: Sequence[Row]) -> Plot:
+    others = [row for row in rows[1:] if "area_difference" in row]
     found = {
         title: {row["method"]: (row[f"{key}_difference"], row[f"{key}_low"], row[f"{key}_high"]) for row in others}
         for key, title in _what(rows).items()
@@ -208,6 +223,8 @@ class _Interval(Column):
     """A difference with its interval."""
 
     def text(self, row: Row) -> str:
+        if not measured(row, self.key):
+            return "–"
         name = self.key.removesuffix("_difference")
         return f"{row[self.key]:+.2f} [{row[f'{name}_low']:+.2f},{NBSP}{row[f'{name}_high']:+.2f}]"
 
@@ -221,7 +238,7 @@ def _difference_tables(rows: Sequence[Row]) -> list[Table | Terms]:
     words = [
         (
             "Difference",
-            "Paired: the same seeds and the same test samples. The interval holds for other seeds and other "
+            "Paired: the seeds that both methods have, and the same test samples. The interval holds for other seeds and other "
             "samples: samples are resampled, and seeds vary as Student's t says, which is much where they are few.",
         ),
         (
@@ -255,15 +272,16 @@ def _teaching(rows: Sequence[Row]) -> Section | None:
 def _runs(folder: Path, rows: Sequence[Row], runs: Mapping[str, Sequence[Path]], each: Sequence[Row]) -> Table:
     last = timesteps(rows)
     paths = [path for found in runs.values() for path in found]
+    some_lost = any("reason" in row for row in each)
     shown = []
     for path, row in zip(paths, each, strict=True):
-        accuracies = {key: row[key] for key in (f"accuracy_{last}", "area")}
+        shown_of_row = {key: row.get(key) for key in (f"accuracy_{last}", "area", "status", "reason")}
         shown.append(
             {
                 "run": _relative(path, folder),
                 "seed": row["seed"],
                 "report": _relative(RunFolder(path).report, folder) if RunFolder(path).report.is_file() else None,
-                **accuracies,
+                **shown_of_row,
             }
         )
     columns = [
@@ -271,6 +289,7 @@ def _runs(folder: Path, rows: Sequence[Row], runs: Mapping[str, Sequence[Path]],
         Column("seed", "Seed"),
         Column(f"accuracy_{last}", f"k = {last}", "%", decimals(2)),
         Column("area", "Mean over k", "%", decimals(2)),
+        *([Column("status", "Status"), Column("reason", "Reason", words=True)] if some_lost else []),
         Column("report", "Its own report", write=_link),
     ]
     return Table("runs", "Every run, with a link to its own report", columns, shown)
@@ -288,8 +307,9 @@ def _link(path: str) -> str:
 
 
 def _numbers(rows: Sequence[Row]) -> Numbers:
-    best = max(rows, key=lambda row: row["area"])
-    shown = {"baseline": rows[0]} if best is rows[0] else {"best": best, "baseline": rows[0]}
+    best = max(with_numbers(rows), key=lambda row: row["area"])
+    shown = {"best": best} if best is not rows[0] else {}
+    shown |= {"baseline": rows[0]} if "area" in rows[0] else {}
     return Numbers(
         [
             Number(f"area_{name}", row["area"], f"{row['area']:.2f} %", f"mean over k, {row['method']}", note=name)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from .blocks import Column, Row, decimals, measured, numbered
 from .costs import cost_columns
+from .lost import count_columns, with_numbers
 
 _TEX = str.maketrans(
     {
@@ -22,20 +23,20 @@ _TEX = str.maketrans(
 
 
 def leaderboard(rows: Sequence[Row]) -> str:
-    """Accuracies at every k, their mean, and its difference to the baseline."""
-    K = numbered(rows[0], "accuracy_")
-    several = rows[0]["seeds"] > 1
+    """Accuracies at every k, their mean, and its difference to the baseline; how many runs are finished, where not all are."""
+    K, counts = numbered(with_numbers(rows)[0], "accuracy_"), count_columns(rows)
     lines = []
     for row in rows:
-        cells = [row["method"].translate(_TEX)]
+        cells = [row["method"].translate(_TEX), *(column.text(row) for column in counts)]
         for key in (*(f"accuracy_{k}" for k in K), "area"):
-            spread = rf" \pm {row[f'{key}_std']:.2f}" if several else ""
-            cells += [f"${row[key]:.2f}{spread}$"]
+            spread = rf" \pm {row[f'{key}_std']:.2f}" if row["seeds"] > 1 else ""
+            cells.append(f"${row[key]:.2f}{spread}$" if key in row else "--")
         against = ["--", "--"]
         if "area_difference" in row:
             against = [_interval(row, "area_difference", "area"), f"${row['area_p']:.3f}$"]
         lines.append([*cells, *against])
-    return _tabular(["Method", *(f"$k={k}$" for k in K), r"Mean over $k$", r"Difference [95\,\%]", "$p$"], lines)
+    head = ["Method", *(column.title for column in counts), *(f"$k={k}$" for k in K), r"Mean over $k$"]
+    return _tabular([*head, r"Difference [95\,\%]", "$p$"], lines)
 
 
 def cost(rows: Sequence[Row]) -> str:

@@ -7,6 +7,17 @@ from ..files import write_atomically
 from . import latex
 from .blocks import Row
 from .figures import FORMATS, print_figure
+from .lost import with_numbers
+
+_TABLES = {
+    "leaderboard": latex.leaderboard,
+    "cost": latex.cost,
+    "timesteps": latex.timesteps,
+    "regret": latex.regret,
+    "published": latex.published,
+}
+_FIGURES = ("accuracy", "timesteps", "regret", "chosen")
+PAPER_FILES = (*(f"{name}.tex" for name in _TABLES), *(f"{name}.{end}" for name in _FIGURES for end in FORMATS))
 
 
 def write_paper_files(
@@ -30,16 +41,10 @@ def write_paper_files(
         chosen: which timesteps methods chose; see `spikedistill.evaluation.comparison.chosen_timesteps`.
         published: what papers report; see `spikedistill.evaluation.published.beside_published`.
     """
-    tables = {
-        "leaderboard": (latex.leaderboard, rows),
-        "cost": (latex.cost, rows),
-        "timesteps": (latex.timesteps, steps),
-        "regret": (latex.regret, lost),
-        "published": (latex.published, published),
-    }
-    for name, (table, shown) in tables.items():
-        _write_or_remove(folder / f"{name}.tex", table(shown) if shown else None)
-    for name, drawn in (("accuracy", rows), ("timesteps", steps), ("regret", lost), ("chosen", chosen)):
+    tables = {"leaderboard": rows, "cost": rows, "timesteps": steps, "regret": lost, "published": published}
+    for name, shown in tables.items():
+        _write_or_remove(folder / f"{name}.tex", _TABLES[name](shown) if shown else None)
+    for name, drawn in zip(_FIGURES, (with_numbers(rows), steps, lost, chosen), strict=True):
         for file_format in FORMATS:
             figure = print_figure(name, drawn, file_format) if drawn else None
             _write_or_remove(folder / f"{name}.{file_format}", figure)

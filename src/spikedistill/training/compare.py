@@ -1,23 +1,24 @@
 """Several methods and seeds on equal footing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
-from ..evaluation.comparison import chosen_timesteps, every_run, every_timestep, leaderboard, regrets
+from ..config import SEEDS, Config
+from ..evaluation.comparison import chosen_timesteps, every_run, every_timestep, finished, leaderboard, regrets
 from ..evaluation.published import beside_published
-from ..evaluation.records import Records, RunRecord
+from ..evaluation.records import LostRun, Records, RunRecord
 from ..files import alone_in, write_rows
-from ..objectives import create_objective
 from ..report import write_comparison, write_paper_files
-from ..run_folder import RunFolder
+from ..report.lost import with_numbers
+from ..run_folder import RunDiverged, RunFolder
+from .comparison_folder import begin, check_own
 from .plan import plan_without_teacher
-from .run import changed_settings, check_same_run
-from .side_by_side import train_side_by_side
+from .planned_runs import Runs, with_teachers, without_foreign_settings
+from .run import changed_settings
 from .speeds import relative_speeds
-from .teacher import relu_twin
-from .tuning import choose, trials
+from .tuning import every_trial_diverged, tuned
 
 
 def compare(
@@ -28,9 +29,12 @@ def compare(
     equal_time: Path | None = None,
     tune: bool = False,
     jobs: int = 1,
+    retry_diverged: bool = False,
     command: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
+
+    A run that diverges has no numbers, and is not trained again; what learns from it is not trained. All others are compared.
 
     Each run has a process of its own, so that its peak memory is its own. What is compared of it is kept in `records.jsonl`, a few
     kilobytes a run: with that file in its folder, a comparison needs no run again, wherever it is repeated. Objectives that learn
@@ -49,6 +53,7 @@ def compare(
             run each with the first seed. The runs are in `tuning`, their figures in tuning.csv.
         jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small
             networks train faster so, all together, but the speeds that are measured are those of runs side by side.
+        retry_diverged: train runs again that diverged here, from their last good checkpoint.
         command: what repeats the comparison, for its page.
 
     Returns:
@@ -59,8 +64,10 @@ def compare(
             several devices, a run there that was begun with other settings, in equal time different training samples, or settings
             of one that do not fit each other. All this is found before anything is trained.
         FileNotFoundError: where a method was not trained in `equal_time`, or the data set is missing.
+        FileExistsError: where `out` holds files that a comparison would write over and that are not one's own.
         BlockingIOError: where another process compares in the same folder.
         RunFailed: where a run failed; what is finished stays.
+        RunDiverged: where no run is left to be compared.
     """
     if equal_time is not None and tune:
         raise ValueError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
@@ -71,54 +78,88 @@ def compare(
         )
     if any(config.trainer.precision == "auto" for config in configs):
         raise ValueError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
-    if min(seeds) < 0:
-        raise ValueError(f"--seeds are numbers from 0 on; got {list(seeds)}")
+    if min(seeds) < 0 or max(seeds) >= SEEDS:
+        raise ValueError(f"--seeds are numbers from 0 on, below {SEEDS}; got {list(seeds)}")
     data = [config.data.model_dump(include={"name", "root", "size", "slicing"}) for config in configs]
     if other := next((place for place in data if place != data[0]), None):
         raise ValueError(f"a comparison is of the same test samples; got those of {data[0]} and of {other}")
     if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
         raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
+    check_own(out)
     if equal_time is not None:
         configs = weights_of(configs, seeds, equal_time)
-    _check_trainable(configs, seeds, out)
+    _check_trainable(configs, seeds, Runs(Records(out), jobs, retry_diverged))
     with alone_in(out):
-        found = _trained(configs, seeds, out, equal_time, tune, jobs)
+        check_own(out)  # again, now that nobody else can begin in it
+        begin(out)
+        if equal_time is not None:
+            own = [without_foreign_settings(config) for config in configs]
+            configs = in_equal_time(configs, relative_speeds(own, out / "speeds.csv"))
+        runs = Runs(Records(out), jobs, retry_diverged)
+        found = _trained(configs, seeds, runs, equal_time, tune)
+        _check_some_finished(found)
         return _written(found, seeds, out, command)
 
 
-def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], out: Path) -> None:
+def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs) -> None:
     """Find what cannot be trained before anything is written.
 
     Raises:
         ValueError: for settings of a method that do not fit each other.
         FileNotFoundError: where its data set is missing.
+        FileExistsError: where the folder of a run that is to begin holds something else.
     """
-    records = Records(out)
     for config in configs:
-        if any(records.find(out / config.recipe / f"seed{seed}") is None for seed in seeds):
-            plan_without_teacher(_without_foreign_settings(config))
+        folders = [runs.records.folder / config.recipe / f"seed{seed}" for seed in seeds]
+        left = [RunFolder(folder) for folder in folders if runs.is_left(folder)]
+        if wrong := next((run for run in left if not run.config_file.is_file() and not run.is_free()), None):
+            raise FileExistsError(f"{wrong.path} is not empty, and no run has begun in it: choose another --out")
+        if left:
+            plan_without_teacher(without_foreign_settings(config))
+
+
+def _check_some_finished(found: Mapping[str, Sequence[RunRecord | LostRun]]) -> None:
+    """Refuse to compare nothing.
+
+    Raises:
+        RunDiverged: saying why there is nothing.
+    """
+    lost = [run for runs in found.values() for run in runs if isinstance(run, LostRun)]
+    if not finished(found):
+        first = lost[0]
+        raise RunDiverged(
+            f"none of the {len(lost)} runs is finished, so there is nothing to compare. {first.config.recipe}, seed "
+            f"{first.config.seed}: {first.status}, {first.reason}. --retry-diverged trains those that diverged again"
+        )
 
 
 def _trained(
-    configs: Sequence[Config], seeds: Sequence[int], out: Path, equal_time: Path | None, tune: bool, jobs: int
-) -> dict[str, list[RunRecord]]:
-    """Every run of a comparison, by method."""
-    if equal_time is not None:
-        configs = in_equal_time(configs, relative_speeds(configs, out / "speeds.csv"))
-    records = Records(out)
+    configs: Sequence[Config], seeds: Sequence[int], runs: Runs, equal_time: Path | None, tune: bool
+) -> dict[str, list[RunRecord | LostRun]]:
+    """What became of every run of a comparison, by method."""
+    out, epochs = runs.records.folder, configs[0].epochs
+    lost: dict[str, LostRun] = {}
     if tune:
-        configs = _tuned(configs, seeds[0], out, records, jobs)
-    planned = [run for seed in seeds for run in _with_teachers(configs, seed, seeds[0], out)]
+        configs, lost = tuned(configs, seeds[0], runs)
+    to_train = [config for config in configs if config.recipe not in lost]
+    planned = [run for seed in seeds for run in with_teachers(to_train, seed, seeds[0], out, epochs)]
     if equal_time is not None:
-        _take_over(planned, Records(equal_time), records)
-    _train_all(planned, records, jobs)
-    return {
-        config.recipe: [_finished(records, out / config.recipe / f"seed{seed}") for seed in seeds] for config in configs
-    }
+        _take_over(planned, Records(equal_time), runs.records)
+    runs.train(planned)
+    of_folder = {run.run_folder: run for run in planned}
+    found: dict[str, list[RunRecord | LostRun]] = {}
+    for config in configs:
+        if config.recipe in lost:
+            seeded = [config.model_copy(update={"seed": seed}) for seed in seeds]
+            found[config.recipe] = [replace(lost[config.recipe], config=run) for run in seeded]
+        else:
+            folders = [out / config.recipe / f"seed{seed}" for seed in seeds]
+            found[config.recipe] = [runs.outcome(of_folder[folder]) for folder in folders]
+    return found
 
 
 def _written(
-    found: dict[str, list[RunRecord]], seeds: Sequence[int], out: Path, command: str | None
+    found: dict[str, list[RunRecord | LostRun]], seeds: Sequence[int], out: Path, command: str | None
 ) -> list[dict[str, Any]]:
     """The leaderboard, the first method being the baseline, after everything that a comparison writes."""
     rows = leaderboard(found, baseline=next(iter(found)))
@@ -131,39 +172,11 @@ def _written(
             write_rows(out / name, of_some)
         else:
             (out / name).unlink(missing_ok=True)  # of an earlier comparison here
-    published = beside_published(found, rows)
+    published = beside_published(finished(found), with_numbers(rows))
     write_paper_files(out, rows, steps, lost, chosen, published)
     folders = {name: [out / name / f"seed{seed}" for seed in seeds] for name in found}
     write_comparison(out, rows, folders, each, steps, lost, chosen, published, command=command)
     return rows
-
-
-def _finished(records: Records, run: Path) -> RunRecord:
-    """The record of a run that was trained.
-
-    Raises:
-        FileNotFoundError: where it was not.
-    """
-    record = records.find(run)
-    if record is None:
-        raise FileNotFoundError(f"{run} holds no finished run, and {records.file} knows of none: train it there first")
-    return record
-
-
-def _tuned(configs: Sequence[Config], seed: int, out: Path, records: Records, jobs: int) -> list[Config]:
-    """Every method with the weights that were best on held-out samples."""
-    folder = out / "tuning"
-    tried = [trials(config, seed) for config in configs]
-    planned = [trial for of_one in tried for trial in of_one.values()]
-    _train_all(_with_teachers(planned, seed, seed, folder), records, jobs)
-    chosen = []
-    for config, of_one in zip(configs, tried, strict=True):
-        found = {factor: _finished(records, folder / trial.recipe / f"seed{seed}") for factor, trial in of_one.items()}
-        chosen.append(choose(config, of_one, {factor: record.heldout_area or 0.0 for factor, record in found.items()}))
-    rows = [row for _, of_one in chosen for row in of_one]
-    if rows:
-        write_rows(out / "tuning.csv", rows)
-    return [config for config, _ in chosen]
 
 
 def _take_over(planned: Sequence[Config], finished: Records, records: Records) -> None:
@@ -177,71 +190,17 @@ def _take_over(planned: Sequence[Config], finished: Records, records: Records) -
                 records.add(config.run_folder, record)
 
 
-def _train_all(planned: Sequence[Config], records: Records, jobs: int) -> None:
-    """Every run once, those that are finished left out."""
-    planned = list({config.run_folder: config for config in planned}.values())
-    left = []
-    for config in planned:
-        folder, record = RunFolder(config.run_folder), records.find(config.run_folder)
-        for begun in (folder.config() if folder.config_file.is_file() else None, record.config if record else None):
-            if begun is not None:
-                check_same_run(config, _with_teacher_of(config, begun), folder.path)
-        if record is None:
-            left.append(config)
-    records.keep(config.run_folder for config in planned)
-    for config in {config.recipe: config for config in left}.values():
-        plan_without_teacher(config)  # finds what cannot be trained before anything is
-    needed = {config.run_folder for config in left} | {config.teacher for config in left}
-    lines = {
-        f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}": config
-        for number, config in enumerate(planned, 1)
-        if config.run_folder in needed and not RunFolder(config.run_folder).is_complete
-    }
-    train_side_by_side(lines, jobs, lambda config: records.keep([config.run_folder]))
-
-
-def _with_teacher_of(config: Config, begun: Config) -> Config:
-    """What a run was begun with, taught by the run of the same name that is in the folder now, which may have been moved."""
-    teachers = config.teacher, begun.teacher
-    same = all(teachers) and len({teacher.parts[-2:] for teacher in teachers if teacher}) == 1
-    return begun.model_copy(update={"teacher": config.teacher}) if same else begun
-
-
-def _with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: Path) -> list[Config]:
-    """The runs of one seed in the order in which they must happen."""
-    runs: list[Config] = []
-    for config in configs:
-        changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
-        config = _without_foreign_settings(config)
-        if config.teacher is None and _is_taught(config):
-            # one teacher for all, also where each has epochs of its own
-            teacher = relu_twin(config.model_copy(update={"epochs": configs[0].epochs}), teacher_seed, out)
-            changes["teacher"] = teacher.out
-            runs.append(teacher)
-        runs.append(config.model_copy(update=changes))
-    return runs
-
-
-def _without_foreign_settings(config: Config) -> Config:
-    """The configuration of a method without the teacher that is for the others, where it learns from none."""
-    return config if _is_taught(config) else config.model_copy(update={"teacher": None, "teacher_logits": "computed"})
-
-
-def _is_taught(config: Config) -> bool:
-    return create_objective(config.objective.name, **config.objective.options).needs_teacher
-
-
-def weights_of(configs: Sequence[Config], seeds: Sequence[int], finished: Path) -> list[Config]:
+def weights_of(configs: Sequence[Config], seeds: Sequence[int], comparison: Path) -> list[Config]:
     """The configurations with the objectives, and so the weights, that they had in a finished comparison of the same methods.
 
     Args:
         configs: one per method.
         seeds: of the runs there.
-        finished: its folder.
+        comparison: its folder.
 
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
-        ValueError: where not all have the same training samples.
+        ValueError: where not all have the same training samples, or one has no run there because its trials or teacher diverged.
     """
     for config in configs:
         if (config.data.train_samples, config.data.holdout) != (configs[0].data.train_samples, configs[0].data.holdout):
@@ -249,12 +208,17 @@ def weights_of(configs: Sequence[Config], seeds: Sequence[int], finished: Path) 
                 f"--equal-time: {configs[0].recipe} and {config.recipe} train on different samples: give all the same "
                 "--data.train-samples and --data.holdout"
             )
-    records = Records(finished)
-    found = [[_finished(records, finished / config.recipe / f"seed{seed}") for seed in seeds] for config in configs]
-    return [
-        config.model_copy(update={"objective": runs[0].config.objective})
-        for config, runs in zip(configs, found, strict=True)
-    ]
+    before, found = Runs(Records(comparison)), []
+    for config in configs:
+        planned = [with_teachers([config], seed, seeds[0], comparison, config.epochs)[-1] for seed in seeds]
+        ended = [] if every_trial_diverged(config, seeds[0], before) else [before.outcome(run) for run in planned]
+        ended = [run for run in ended if isinstance(run, RunRecord) or run.status == "diverged"]
+        if not ended:
+            raise ValueError(
+                f"{comparison} has no run of {config.recipe}, because its trials or its teacher diverged: leave it out"
+            )
+        found.append(config.model_copy(update={"objective": ended[0].config.objective}))
+    return found
 
 
 def in_equal_time(configs: Sequence[Config], speeds: Sequence[float]) -> list[Config]:

@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..run_folder import RunFailed, RunFolder, RunStopped
+from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped
 from .run import train
+
+DIVERGED = 3  # exit code of a process whose run diverged
 
 
 def fresh_processes() -> ForkServerContext:
@@ -44,19 +46,20 @@ def sigterm_interrupts() -> Iterator[None]:
 def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[Config], None]) -> None:
     """Train runs, so many at a time, each after the one that teaches it.
 
-    Those that run together share the cores, or take one GPU each where there are several, and draw no progress bars.
+    Those that run together share the cores, or take one GPU each where there are several, and draw no progress bars. Where a run
+    diverges the others go on, but for those that were to learn from it.
 
     Args:
         runs: by the line that is printed as they start.
         jobs: how many at a time.
-        ended: called with each as it has ended well.
+        ended: called with each as it has ended well, or diverged.
 
     Raises:
         RunFailed: where a run failed, once those beside it have ended; no further ones are started.
         KeyboardInterrupt: where SIGINT or SIGTERM asked this process to stop; the runs have saved a checkpoint.
     """
     processes = fresh_processes()
-    waiting, running = dict(runs), dict[int, tuple[BaseProcess, Config]]()
+    left, waiting, running = len(runs), dict(runs), dict[int, tuple[BaseProcess, Config]]()
     failed: list[Path] = []
     begun = time.monotonic()
     try:
@@ -70,25 +73,29 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
                 print(line, flush=True)
                 place = min(set(range(jobs)) - running.keys())
                 process = processes.Process(target=_train, args=(config, place, jobs))
+                running[place] = process, config  # first, so that one is stopped that is interrupted as it starts
                 process.start()
-                running[place] = process, config
                 continue
             wait([process.sentinel for process, _ in running.values()])
             for place, (done, config) in list(running.items()):
                 if not done.is_alive():
                     del running[place]
-                    if done.exitcode == 0:
-                        ended(config)
-                        if waiting and not failed:
-                            print(
-                                time_left(time.monotonic() - begun, len(runs), len(waiting), len(running)), flush=True
-                            )
-                    else:
+                    diverged = done.exitcode == DIVERGED and RunFolder(config.run_folder).diverged.is_file()
+                    if done.exitcode != 0 and not diverged:
                         failed.append(config.run_folder)
-    except KeyboardInterrupt:
-        for interrupted, _ in running.values():
+                        continue
+                    ended(config)
+                    if diverged:
+                        for line in [line for line, taught in waiting.items() if taught.teacher == config.run_folder]:
+                            del waiting[line]
+                            left -= 1
+                    if waiting and not failed:
+                        print(time_left(time.monotonic() - begun, left, len(waiting), len(running)), flush=True)
+    except BaseException:
+        begun_ones = [process for process, _ in running.values() if process.pid is not None]
+        for interrupted in begun_ones:
             interrupted.terminate()  # upon which it saves; at a terminal all of them got the signal already
-        for interrupted, _ in running.values():
+        for interrupted in begun_ones:
             interrupted.join()
         raise
     if failed:
@@ -115,8 +122,11 @@ def _train(config: Config, place: int, jobs: int) -> None:
         train(config)
     except RunStopped:
         sys.exit(1)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{config.run_folder}: {error}")
+    except RunDiverged as error:
+        print(f"{config.run_folder}: {error}", file=sys.stderr)
+        sys.exit(DIVERGED)
+    except (ValueError, OSError, MemoryError, RunFailed) as error:
+        sys.exit(f"{config.run_folder}: {error or 'there is not enough memory'}")
 
 
 def _stop_with_parent() -> None:

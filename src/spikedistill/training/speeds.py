@@ -1,6 +1,8 @@
 """How fast methods train, one against the other, measured in turn on this machine."""
 
 import csv
+import io
+import math
 import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -12,6 +14,8 @@ from ..config import Config
 from ..files import write_rows
 from ..models import save_model
 from ..objectives import create_objective
+from ..run_folder import RunFailed
+from .comparison_folder import read_checked, rewriting
 from .plan import make_plan, plan_without_teacher
 from .run import fit, make_trainer
 from .side_by_side import fresh_processes, sigterm_interrupts
@@ -19,6 +23,7 @@ from .teacher import relu_twin
 
 ROUNDS = 7
 STEPS, SECONDS = 6, 2.0  # of a method in a round, at least
+LARGEST_RATIO = 1e4  # of two methods' speeds; anything larger is no measurement
 
 
 def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
@@ -37,7 +42,7 @@ def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
     Raises:
         ValueError: for settings that do not fit each other, or a file that is damaged or was measured against another first method.
         FileNotFoundError: where the data set is missing.
-        RuntimeError: where a method cannot be trained, or the process that measures is ended.
+        RunFailed: where a method cannot be trained, or the process that measures is ended.
     """
     rows, first = _kept(file), configs[0]
     if rows and first.recipe != (against := next(iter(rows))):
@@ -56,7 +61,8 @@ def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
                 "faster": sum(ratio > 1 for ratio in ratios),
                 "slower": sum(ratio < 1 for ratio in ratios),
             }
-        write_rows(file, [*rows.values()])
+        with rewriting(file):
+            write_rows(file, [*rows.values()])
     return [_told(rows[config.recipe]) for config in configs]
 
 
@@ -73,17 +79,23 @@ def _kept(file: Path) -> dict[str, dict[str, Any]]:
     """
     if not file.is_file():
         return {}
+    content = read_checked(file)
     try:
-        rows = {
-            row["method"]: {"faster": 0, "slower": 0, **row} for row in csv.DictReader(file.read_text().splitlines())
-        }
-        if all(
-            float(row["against_first"]) > 0 and int(row["faster"]) + int(row["slower"]) >= 0 for row in rows.values()
-        ):
+        read = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        rows = {row["method"]: {"faster": 0, "slower": 0, **row} for row in read}
+        if len(rows) == len(read) and float(read[0]["against_first"]) == 1 and all(map(_is_speed, rows.values())):
             return rows
-    except (KeyError, TypeError, ValueError):
+    except (IndexError, KeyError, TypeError, ValueError, csv.Error):
         pass
     raise ValueError(f"{file} holds no speeds of methods: delete it, and they are measured anew")
+
+
+def _is_speed(row: dict[str, Any]) -> bool:
+    """Whether a row, which has its columns and no others, holds what a measurement can give."""
+    numbers = [float(row[key]) for key in ("images_per_s", "against_first")]
+    rounds = [int(row[key]) for key in ("faster", "slower")]
+    believable = 0 < numbers[0] < math.inf and 1 / LARGEST_RATIO < numbers[1] < LARGEST_RATIO
+    return believable and min(rounds) >= 0 and None not in row
 
 
 def images_per_s(configs: Sequence[Config]) -> list[dict[str, float]]:
@@ -94,7 +106,7 @@ def images_per_s(configs: Sequence[Config]) -> list[dict[str, float]]:
     Raises:
         ValueError: for settings that do not fit each other.
         FileNotFoundError: where the data set is missing.
-        RuntimeError: where a method cannot be trained, or such a process is ended before it has measured.
+        RunFailed: where a method cannot be trained, or such a process is ended before it has measured.
     """
     rounds = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,7 +130,7 @@ def _round_in_process(configs: Sequence[Config], scratch: Path) -> dict[str, flo
         found = ours.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f"measuring how fast methods train ended with exit code {process.exitcode}") from None
+        raise RunFailed(f"measuring how fast methods train ended with exit code {process.exitcode}") from None
     except BaseException:
         process.terminate()
         raise
@@ -138,7 +150,7 @@ def _round(configs: Sequence[Config], steps: int, seconds: float, scratch: Path,
         except (ValueError, OSError) as error:
             return to.send(error)
         except Exception as error:
-            return to.send(RuntimeError(f"{config.recipe} does not train: {error}"))
+            return to.send(RunFailed(f"{config.recipe} does not train: {error}"))
         except KeyboardInterrupt:
             return None  # at a terminal the process that waits got it too
     return to.send(speeds)
