@@ -7,9 +7,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spikedistill.evaluation.comparison import every_timestep, holm, leaderboard, paired_difference, regrets
+from spikedistill.evaluation.comparison import (
+    chosen_timesteps,
+    every_run,
+    every_timestep,
+    holm,
+    leaderboard,
+    paired_difference,
+    regrets,
+)
 from spikedistill.evaluation.evaluate import agreement
-from spikedistill.evaluation.records import RunRecord
+from spikedistill.evaluation.records import LostRun, RunRecord
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 
@@ -75,7 +83,8 @@ def write_run(folder, T, right, beyond=(), teacher=None):
     """The record of a run of 4 samples and 2 classes, trained at T, of which so many are right after each k up to T, and beyond."""
     run = RunFolder(folder)
     run.path.mkdir(parents=True)
-    run.config_file.write_text(recipe("digits-sce").model_copy(update={"timesteps": T}).to_yaml())
+    run.config_file.write_text(recipe("digits-sce").model_copy(update={"timesteps": T, "epochs": 1}).to_yaml())
+    run.metrics.write_text("epoch,loss\n1,0.5\n")
     lead = torch.tensor([[1.0 if n < count else -1.0 for n in range(4)] for count in right])
     lead = lead * 3.0 ** torch.arange(T)[:, None]  # each timestep outweighs those before it
     tensors = {"logits": torch.stack([lead, -lead], -1), "targets": torch.zeros(4, dtype=torch.int64)}
@@ -150,3 +159,96 @@ def test_every_timestep_alone_is_a_mean_over_seeds(tmp_path):
     assert (row["accuracy_1"], row["accuracy_2"]) == (37.5, 87.5)
     assert (row["confidence_1"], row["confidence_2"]) == pytest.approx((60.0, 70.0))
     assert np.isnan(row["entropy_1"])
+
+
+def lost(T=2, status="diverged", seed=1):
+    config = recipe("digits-sce").model_copy(update={"timesteps": T, "epochs": 1, "seed": seed})
+    return LostRun(config, status, "the loss is nan in step 3")
+
+
+@pytest.fixture
+def some_lost(tmp_path):
+    """Three seeds of four methods: all finished, the second diverged, all diverged, the first and last not trained."""
+    right = {
+        "all": ([1, 2], [3, 4], [2, 2]),
+        "one": ([2, 3], None, [4, 4]),
+        "none": (None,) * 3,
+        "second": (None, [4, 4], None),
+    }
+    return {
+        name: [
+            lost(status="not trained" if name == "second" else "diverged", seed=seed)
+            if scores is None
+            else write_run(tmp_path / name / f"seed{seed}", 2, scores)
+            for seed, scores in enumerate(of_seeds)
+        ]
+        for name, of_seeds in right.items()
+    }
+
+
+def test_runs_that_diverged_are_counted_and_the_others_compared_by_hand(some_lost):
+    rows = {row["method"]: row for row in leaderboard(some_lost, baseline="all")}
+    counts = {name: (row["seeds"], row["diverged"], row["not_trained"]) for name, row in rows.items()}
+    assert counts == {"all": (3, 0, 0), "one": (2, 1, 0), "none": (0, 3, 0), "second": (1, 0, 2)}
+    assert (rows["all"]["accuracy_1"], rows["one"]["accuracy_1"]) == (50.0, 75.0)
+    assert rows["one"]["accuracy_1_std"] == pytest.approx(np.std([50.0, 100.0], ddof=1))
+    # seeds 0 and 2 of both: 2+3 and 4+4 of 8 against 1+2 and 2+2
+    assert rows["one"]["area_difference"] == pytest.approx((25.0 + 50.0) / 2)
+    assert rows["one"]["accuracy_2_difference"] == pytest.approx((25.0 + 50.0) / 2)
+    # seed 1 of both: 4+4 of 8 against 3+4
+    assert (rows["second"]["area"], rows["second"]["area_difference"]) == (100.0, 12.5)
+    assert rows["none"] == {"method": "none", "seeds": 0, "diverged": 3, "not_trained": 0, "timesteps": 2, "epochs": 1}
+    # corrected for the two comparisons that there are, of means over k of each sample
+    one = paired_difference(np.array([[1, 1, 0.5, 0], [1, 1, 1, 1]]), np.array([[1, 0.5, 0, 0], [1, 1, 0, 0]]))
+    second = paired_difference(np.ones((1, 4)), np.array([[1, 1, 1, 0.5]]))
+    assert [rows[name]["area_p"] for name in ("one", "second")] == holm([one["p"], second["p"]])
+
+
+def test_where_the_baseline_diverged_nothing_is_compared_with_it(some_lost):
+    for row in leaderboard(some_lost, baseline="none"):
+        assert not [key for key in row if key.endswith(("_difference", "_low", "_high", "_p"))]
+    # nor with one that has no seed in common
+    only = {"second": some_lost["second"], "one": some_lost["one"]}
+    assert "area_difference" not in leaderboard(only, baseline="second")[1]
+
+
+def test_without_a_lost_run_there_are_no_columns_for_them(tmp_path):
+    runs = {name: [write_run(tmp_path / name, 2, [1, 2])] for name in ("a", "b")}
+    assert not {"diverged", "not_trained"} & leaderboard(runs, baseline="a")[0].keys()
+    assert not {"status", "reason"} & every_run(runs)[0].keys()
+
+
+def test_every_run_says_what_became_of_it(some_lost):
+    rows = every_run(some_lost)
+    assert [(row["method"], row["seed"]) for row in rows[3:9:2]] == [("one", 0), ("one", 0), ("none", 1)]
+    assert [row["status"] for row in rows] == [
+        *["finished"] * 3,
+        *("finished", "diverged", "finished"),
+        *["diverged"] * 3,
+        *("not trained", "finished", "not trained"),
+    ]
+    assert rows[4] == {"method": "one", "seed": 1, "status": "diverged", "reason": "the loss is nan in step 3"}
+    assert (rows[3]["accuracy_2"], rows[3]["loss"]) == (75.0, "0.5")
+
+
+def test_what_is_shown_beside_the_leaderboard_is_of_finished_runs(some_lost):
+    steps = {row["method"]: row["accuracy_1"] for row in every_timestep(some_lost)}
+    assert steps == {"all": 50.0, "one": 75.0, "second": 100.0}
+    assert chosen_timesteps(some_lost) == []
+
+
+def test_a_specialist_that_diverged_has_no_regret(tmp_path):
+    runs = {
+        "d-sce,timesteps=1": [lost(T=1)],
+        "d-sce": [write_run(tmp_path / "b", 2, [1, 4])],
+        "d-twkd": [write_run(tmp_path / "c", 2, [2, 3])],
+    }
+    assert regrets(runs) == []
+    specialist = write_run(tmp_path / "a", 1, [3], beyond=[3])
+    apart = {"d-sce,timesteps=1": [specialist, lost()], "d-sce": [lost(), runs["d-sce"][0]]}
+    assert regrets(apart) == [], "no seed of both"
+
+
+def test_seeds_that_are_missing_are_not_taken_for_others(some_lost):
+    with pytest.raises(ValueError, match="methods can be compared over the same seeds"):
+        leaderboard(some_lost | {"one": some_lost["one"][:2]}, baseline="all")

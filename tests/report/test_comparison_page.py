@@ -12,7 +12,7 @@ from conftest import CONFIG, write_run
 
 from spikedistill.config import Config
 from spikedistill.evaluation.comparison import chosen_timesteps, every_run, every_timestep, leaderboard
-from spikedistill.evaluation.records import RunRecord
+from spikedistill.evaluation.records import LostRun, RunRecord
 from spikedistill.files import write_rows
 from spikedistill.report import figures, latex, write_comparison, write_paper_files
 from spikedistill.report.blocks import duration
@@ -23,9 +23,12 @@ NASTY = "tiny-a<b>&_c%{x}$#^~\\,seed=1"
 
 @pytest.fixture
 def make_comparison(tmp_path):
-    """`make_comparison(*methods)` writes their runs and everything that a comparison leaves beside them."""
+    """`make_comparison(*methods)` writes their runs and everything that a comparison leaves beside them.
 
-    def make(*methods, seeds=(0, 1), T=3):
+    `lost` are those without numbers, `{(method, seed): status}`.
+    """
+
+    def make(*methods, seeds=(0, 1), T=3, lost=None):
         folder = tmp_path / "comparison"
         runs = {}
         for place, method in enumerate(methods):
@@ -33,9 +36,15 @@ def make_comparison(tmp_path):
             for seed, path in zip(seeds, runs[method], strict=True):
                 config = CONFIG | {"recipe": method, "seed": seed, "timesteps": T, "epochs": 5}
                 config |= {"model": {"name": "convnet"}, "data": {"name": "digits"}, "objective": {"name": "sce"}}
-                write_run(path, T=T, N=60, config=Config(**config).model_dump(mode="json"), first_seed=10 * place + seed)
+                write_run(
+                    path, T=T, N=60, config=Config(**config).model_dump(mode="json"), first_seed=10 * place + seed
+                )
                 (path / "report.html").touch()
         records = {method: [RunRecord.of(path) for path in paths] for method, paths in runs.items()}
+        for (method, seed), status in (lost or {}).items():
+            place = seeds.index(seed)
+            records[method][place] = LostRun(records[method][place].config, status, f"nan in step {seed} & more")
+            (runs[method][place] / "report.html").unlink()
         rows, each = leaderboard(records, baseline=methods[0]), every_run(records)
         write_rows(folder / "leaderboard.csv", rows)
         write_paper_files(folder, rows)
@@ -204,6 +213,61 @@ def test_a_run_of_which_only_the_record_is_left_has_no_link(tmp_path, make_compa
     page = read_page(tmp_path / "report.html")
     assert list(page.tables["runs"]) == ["tiny-sce", "tiny-twsd"]
     assert not [address for tag, address in page.references if tag == "a" and not address.startswith("#")]
+
+
+def test_what_diverged_is_counted_and_named(make_comparison, read_page):
+    methods = "tiny-sce", "tiny-twsd", "tiny-s2w"
+    gone = {("tiny-twsd", 1): "diverged", ("tiny-s2w", 0): "not trained", ("tiny-s2w", 1): "not trained"}
+    folder, rows, _ = make_comparison(*methods, lost=gone)
+    page = read_page(folder / "report.html")
+    counts = ("seeds", "diverged", "not_trained")
+    shown = page.tables["leaderboard"]
+    assert [tuple(shown[method][key] for key in counts) for method in methods] == [(2, 0, 0), (1, 1, 0), (0, 0, 2)]
+    assert [shown["tiny-s2w"][key] for key in ("accuracy_3", "area")] == [None, None]
+    assert [trace["name"] for trace in page.figures["accuracy"]["data"]] == ["tiny-sce", "tiny-twsd"]
+    assert list(page.tables["against"]) == ["tiny-twsd", "tiny-s2w"]
+    assert page.tables["against"]["tiny-s2w"]["area_difference"] is None
+    assert page.figures["differences"]["data"][0]["x"] == [rows[1]["area_difference"]]
+    said = "Of 6 runs 1 diverged and 2 were not trained, because their teacher diverged."
+    assert page.text.count(said) == 2, "in the first lines and beside the table"
+    assert page.text.count("nan in step 1 & more") == 2
+    assert page.tables["runs"]["method1/seed1"]["status"] == "diverged"
+    assert page.tables["runs"]["method1/seed1"]["report"] is None
+    assert f"{rows[0]['area']:.2f} ±" in page.text
+    assert f"{rows[1]['area']:.2f} ±" not in page.text, "one seed has no spread"
+    lines = [line.removesuffix(r" \\").split(" & ") for line in (folder / "leaderboard.tex").read_text().splitlines()]
+    assert lines[2][:5] == ["Method", "Finished", "Diverged", "Not trained", "$k=1$"]
+    assert lines[5][:4] == ["tiny-twsd", "1", "1", "0"]
+    assert lines[6] == ["tiny-s2w", "0", "0", "2", *["--"] * 6]
+    assert {len(cells) for cells in lines if len(cells) > 1} == {10}
+    assert of_csv(folder)[2] == {
+        "method": "tiny-s2w",
+        **dict(zip(counts, (0, 0, 2), strict=True)),
+        "timesteps": 3,
+        "epochs": 5,
+    }
+    assert (folder / "cost.tex").read_text().count("tiny-s2w & 3 & 5 & -- & --") == 1
+
+
+def test_where_the_baseline_diverged_the_page_says_why_nothing_is_compared(make_comparison, read_page):
+    gone = dict.fromkeys((("tiny-sce", 0), ("tiny-sce", 1)), "diverged")
+    folder, rows, _ = make_comparison("tiny-sce", "tiny-twsd", lost=gone)
+    page = read_page(folder / "report.html")
+    assert "differences" not in page.figures
+    assert "against" not in page.tables
+    reason = "There are no differences, because the baseline, tiny-sce, has no finished run."
+    assert verdict(rows) == f"Best over all k is tiny-twsd with {rows[1]['area']:.2f} %. {reason} Of 4 runs 2 diverged."
+    assert page.text.count(reason) == 2
+    assert page.numbers == {"area_best": rows[1]["area"]}
+    assert "2 seeds for every method" in page.text
+    assert r"tiny-sce & 0 & 2 & -- & -- & -- & -- & -- & --" in (folder / "leaderboard.tex").read_text()
+
+
+def test_methods_without_a_seed_in_common_are_not_compared(make_comparison):
+    _, rows, _ = make_comparison(
+        "tiny-sce", "tiny-twsd", lost={("tiny-sce", 0): "diverged", ("tiny-twsd", 1): "diverged"}
+    )
+    assert "because no other method has a seed finished that tiny-sce has" in verdict(rows)
 
 
 def test_the_page_fetches_nothing(comparison, read_page):

@@ -16,7 +16,7 @@ from ..files import sha256
 LARGEST_LINE = 16 * 2**20
 MOST_ANSWERS = 2**28  # timesteps times test samples
 
-Figure = int | FiniteFloat
+Figure = FiniteFloat | int
 
 
 class _Part(BaseModel):
