@@ -6,9 +6,10 @@ import sys
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
-from spikedistill.neurons import LIF, compiler, eligibility, fused, lif, lif_in_bits, lif_response
+from spikedistill.neurons import LIF, compiler, fused, lif, lif_in_bits, lif_response
 from spikedistill.neurons.eligibility import lif_response_in_chunks
 from spikedistill.neurons.packed import PackedSpikes, pack
 from spikedistill.neurons.surrogate import dspike, rectangular, sigmoid
@@ -19,6 +20,10 @@ needs_compiler = pytest.mark.skipif(not compiler.compiler_works(), reason="torch
 @pytest.fixture(autouse=True)
 def _without_kernels(monkeypatch):
     monkeypatch.setattr(compiler, "_cpu_kernels", lambda: None)
+
+
+def graphs_compiled():
+    return counters["stats"]["unique_graphs"]
 
 
 OPTIONS = {
@@ -75,14 +80,30 @@ def test_membranes_and_gradients_pass_from_block_to_block(T, monkeypatch):
         torch.testing.assert_close(grad, outcomes[0][1], rtol=1e-12, atol=1e-14)
 
 
+def test_code_is_for_numbers_of_timesteps_and_options_but_for_every_size():
+    x = torch.zeros(4, 6, 5)
+    kind = compiler.kind_of((x, 0.5, None, (torch.zeros(6, 1),)))
+    assert kind == compiler.kind_of((x.new_zeros(4, 60, 7), 0.5, None, (torch.zeros(60, 1),)))
+    for other in (
+        (x[:3], 0.5, None, (torch.zeros(6, 1),)),
+        (x, 0.25, None, (torch.zeros(6, 1),)),
+        (x, 0.5, 0.0, (torch.zeros(6, 1),)),
+        (x.bfloat16(), 0.5, None, (torch.zeros(6, 1),)),
+        (x[:, :1], 0.5, None, (torch.zeros(1, 1),)),
+        (x.transpose(1, 2), 0.5, None, (torch.zeros(6, 1),)),
+    ):
+        assert compiler.kind_of(other) != kind
+
+
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
 def test_all_blocks_of_one_size_take_the_same_code(monkeypatch):
     monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
     loops = [compiler.compiled(loop).versions for loop in (fused._fire, fused._gradient_of_block)]
-    before = [sum(map(len, versions.values())) for versions in loops]
+    before, traced = [len(versions) for versions in loops], graphs_compiled()
     lif(torch.randn(24, 2, 3, requires_grad=True), decay=0.3).sum().backward()
-    assert [sum(map(len, versions.values())) for versions in loops] == [count + 1 for count in before]
+    assert [len(versions) for versions in loops] == [count + 1 for count in before]
+    assert graphs_compiled() == traced + 2
 
 
 @needs_compiler
@@ -150,10 +171,9 @@ def test_chunks_are_compiled_once_and_not_for_each_of_them(monkeypatch):
     current, options = torch.randn(6, 3, 4), {"detach_reset": True, "decay": 0.9}
     whole = lif_response(current, (6,), **options)
     monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
-    advance = compiler.compiled(eligibility._advance).versions
-    before = sum(map(len, advance.values()))
+    before = graphs_compiled()
     in_chunks = lif_response_in_chunks(lambda start, stop: current[start:stop], (6,), 1, **options)
-    assert sum(map(len, advance.values())) - before <= 2  # the first chunk and those after it
+    assert graphs_compiled() - before <= 2  # the first chunk and those after it
     assert torch.equal(in_chunks.spikes.read(0, 6, torch.float32), whole.spikes)
     torch.testing.assert_close(in_chunks.to_current, whole.to_current)
 
@@ -172,21 +192,36 @@ def test_the_response_of_mean_rates_is_equal(monkeypatch):
         assert torch.allclose(outcomes[0].to_current, outcomes[1].to_current, rtol=1e-5)
 
 
+SCRIPT = """
+import logging, torch; logging.basicConfig(level='WARNING')
+from spikedistill import lif
+for _ in range(2):
+    x = torch.ones(2, 2**20, dtype=torch.float64, requires_grad=True)
+    lif(x).sum().backward()
+assert x.grad.abs().sum() > 0
+"""
+
+
+def log_of_script(**environment):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
 def test_without_a_compiler_it_says_so_once_and_goes_on(tmp_path):
-    script = (
-        "import logging, torch; logging.basicConfig(level='WARNING')\n"
-        "from spikedistill import lif\n"
-        "for _ in range(2):\n"
-        "    x = torch.ones(2, 2**20, requires_grad=True); lif(x).sum().backward()\n"
-        "assert x.grad.abs().sum() > 0\n"
-    )
     nowhere = str(tmp_path)
-    environment = {**os.environ, "CXX": f"{nowhere}/no-compiler", "PATH": nowhere, "TORCHINDUCTOR_CACHE_DIR": nowhere}
-    result = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.count("torch.compile does not work here") == 1
+    log = log_of_script(CXX=f"{nowhere}/no-compiler", PATH=nowhere, TORCHINDUCTOR_CACHE_DIR=nowhere)
+    assert log.count("torch.compile does not work here") == 1
+
+
+def test_where_others_can_write_into_the_cache_of_torch_compile_it_is_not_used(tmp_path):
+    """It holds pickles and libraries, which PyTorch would execute."""
+    tmp_path.chmod(0o777)
+    log = log_of_script(TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
+    assert log.count(f"other users can write in {tmp_path} (mode 0777); TORCHINDUCTOR_CACHE_DIR may name another") == 1
+    assert not [*tmp_path.iterdir()]
 
 
 @needs_compiler

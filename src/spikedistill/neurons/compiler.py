@@ -8,24 +8,31 @@ without a C++ compiler and networks that are compiled as a whole use it.
 import functools
 import logging
 import os
-import subprocess
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from .compiled_code import Version, kind_of, load_or_compile, without_warnings
+from .code_cache import private_folder
 from .surrogate import Surrogate, form_of
 
 # Below so many elements the eager path is fast enough that compiling is not earned back.
 MIN_ELEMENTS = 2**19
 _pays_off = ContextVar("_pays_off", default=True)
 _gave_up = False
+
+# A loop over timesteps uses each membrane several times. Written out wherever it is used, the code grows with every timestep by a
+# factor; a name of its own costs nothing, because values between operations of one loop stay in registers. The second option tries
+# other ways to cut a loop up, and finds none.
+_ON_CPU: dict[str, Any] = {"realize_reads_threshold": 2, "cpp.enable_tiling_heuristics": False}
 
 logger = logging.getLogger("spikedistill")
 
@@ -81,8 +88,8 @@ def _cpu_kernels() -> ModuleType | None:
 
     try:
         on_cpu.check()
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        logger.debug("the loops in C++ are not there: %s", getattr(error, "stderr", None) or error)
+    except OSError as error:
+        logger.debug("the loops in C++ are not there: %s", error)
         return None
     return on_cpu
 
@@ -103,14 +110,43 @@ def _give_up() -> None:
     _gave_up = True
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without those of the compiler's own parts, which some take for errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 @functools.cache
 def compiler_works() -> bool:
-    """Whether `torch.compile` works on this machine; where it does not, one log line says so."""
+    """Whether `torch.compile` works on this machine, and its cache is this user's; else one log line says why not."""
+    if not _torch_cache_is_private():
+        return False
     try:
-        with without_warnings():
+        with _without_warnings():
             torch.compile(_probe)(torch.zeros(2))
     except Exception as error:
         logger.warning("torch.compile does not work here, so LIF layers run without it: %s", str(error).splitlines()[0])
+        return False
+    return True
+
+
+@functools.cache
+def _torch_cache_is_private() -> bool:
+    """Whether nobody else can write where PyTorch keeps compiled code, which it executes; else one log line says why not."""
+    try:
+        from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+    except ImportError:  # another version of PyTorch keeps it elsewhere
+        return True
+    try:
+        private_folder(Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir()), own_group=True)
+    except OSError as error:
+        logger.warning(
+            "torch.compile would execute what others put into its cache, so LIF layers run without it: %s; "
+            "TORCHINDUCTOR_CACHE_DIR may name another folder",
+            error,
+        )
         return False
     return True
 
@@ -128,31 +164,68 @@ def compiled(function: Callable[..., Any]) -> "CompiledLoop":
 class CompiledLoop:
     """A function of tensors, compiled once for each T and set of options and for every size of the rest.
 
-    Compiled code is kept on disk, and the next process loads it in place of tracing the function again. Where there turns out to be
-    no compiler, the function runs as it is.
+    Where there turns out to be no compiler, the function runs as it is.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.versions: dict[Any, list[Version]] = {}
+        self.versions: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        # without a past and a base, which would be compiled for anew
-        plain = tuple(argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments)
+        plain = pytree.tree_map_only(Tensor, _by_itself, arguments)
         kind = kind_of((*plain, torch.get_num_threads()))  # which is written into the code
-        known = self.versions.setdefault(kind, [])
         with torch.no_grad():
-            for version in known:
-                if version.takes(plain):
+            if version := self.versions.get(kind):
+                with _settings():
                     return version(*plain)
+            if not _torch_cache_is_private():
+                _give_up()
+                return self.function(*plain)
+            options = dict(_ON_CPU) if _all_on_cpu(plain) else None
+            version = torch.compile(self.function, dynamic=True, fullgraph=True, options=options)
             try:
-                with without_warnings():
-                    version = load_or_compile(self.function, plain, kind)
+                with _settings():
                     result = version(*plain)
             except Exception:
                 if compiler_works():
                     raise
                 _give_up()
                 return self.function(*plain)
-        known.append(version)
+        self.versions[kind] = version
         return result
+
+
+def _by_itself(value: Tensor) -> Tensor:
+    """The same memory without a graph, and without a place in a larger tensor: for both, code would be compiled anew."""
+    value = value.detach()
+    return torch.from_dlpack(value) if value.storage_offset() else value
+
+
+def kind_of(value: Any) -> Any:
+    """What code is compiled for, of an argument: all of it but what is in tensors, and sizes other than T, 0 and 1."""
+    if isinstance(value, Tensor):
+        sizes = [n if n < 2 or (place == 0 and value.ndim > 2) else None for place, n in enumerate(value.shape)]
+        return value.dtype, value.device, tuple(sizes), value.is_contiguous()
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(kind_of, value))
+    if isinstance(value, dict):
+        return dict, tuple((key, kind_of(inner)) for key, inner in value.items())
+    return value
+
+
+def _all_on_cpu(arguments: tuple[Any, ...]) -> bool:
+    return all(leaf.is_cpu for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor))
+
+
+def _settings() -> ExitStack:
+    """PyTorch's settings while something may be compiled."""
+    from torch.fx.experimental import _config as shapes
+
+    # every T is a loop of its own: more of them than PyTorch expects of one function; and options are written into it, because
+    # numbers that may change would be traced twice
+    settings = ExitStack()
+    settings.enter_context(_without_warnings())
+    settings.enter_context(torch._dynamo.config.patch(recompile_limit=256, specialize_float=True))
+    # sizes that happen to be equal would be compiled for
+    settings.enter_context(shapes.patch(use_duck_shape=False))  # type: ignore[attr-defined]
+    return settings

@@ -13,13 +13,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .code_cache import load_or_build
 from .surrogate import Surrogate, known_form
 
 _SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
@@ -227,14 +227,13 @@ def check() -> None:
     """Compile loops and run one.
 
     Raises:
-        OSError: where there is no compiler, what it made cannot be kept, or cannot be loaded.
-        RuntimeError: where nobody knows the user's home.
-        subprocess.CalledProcessError: for what the compiler does not take.
+        OSError: where there is no compiler, or what it made cannot be loaded.
     """
+    if os.name != "posix":
+        raise OSError("the loops in C++ are for POSIX systems")
     if shutil.which(_compiler()[0]) is None:  # some loops may have been compiled before, but others will be asked for
         raise FileNotFoundError(f"there is no compiler {_compiler()[0]!r}")
-    with tempfile.TemporaryFile(dir=_folder()):
-        unpack(torch.ones(1, 1, 1, dtype=torch.uint8, device="cpu"), 0, 1, torch.float32)
+    unpack(torch.ones(1, 1, 1, dtype=torch.uint8, device="cpu"), 0, 1, torch.float32)
 
 
 @functools.cache
@@ -247,39 +246,32 @@ def _loops(
     instructions = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])
     flags = [*_FLAGS, *instructions, *(f"-D{name}={value}" for name, value in values.items())]
     made_of = _SOURCE.read_text(), _compiler(), flags, platform.machine(), torch.__version__
-    file = _folder() / f"loops-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.so"
-    try:
-        return ctypes.CDLL(str(file))
-    except OSError:  # not there, or damaged
-        _compile([*_compiler(), *flags], file)
-        return ctypes.CDLL(str(file))
+    name = f"loops-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}"
+    return load_or_build(name, functools.partial(_compile, [*_compiler(), *flags]))
 
 
 def _compile(command: list[str], file: Path) -> None:
-    """Compile the source into that file, which other processes may be about to do too."""
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made, parts = Path(folder) / file.name, Path(folder) / "loops.o"
-        _run([*command, "-fopenmp", "-c", str(_SOURCE), "-o", str(parts)])
-        try:  # linked without OpenMP it takes PyTorch's, whose threads then serve both
-            _run([*command, "-shared", str(parts), "-o", str(made)])
-            ctypes.CDLL(str(made))
-        except (OSError, subprocess.CalledProcessError):
-            _run([*command, "-shared", str(parts), "-fopenmp", "-o", str(made)])
-        with made.open("rb") as content:
-            os.fsync(content.fileno())  # a part of a library would end the process that loads it
-        made.replace(file)
+    """Compile the source into a library.
+
+    Raises:
+        OSError: where the compiler fails.
+    """
+    parts = file.with_suffix(".o")
+    _run([*command, "-fopenmp", "-c", str(_SOURCE), "-o", str(parts)], file.parent)
+    try:  # linked without OpenMP it takes PyTorch's, whose threads then serve both
+        _run([*command, "-shared", str(parts), "-o", str(file)], file.parent)
+        ctypes.CDLL(str(file))
+    except OSError:
+        _run([*command, "-shared", str(parts), "-fopenmp", "-o", str(file)], file.parent)
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def _run(command: list[str], folder: Path) -> None:
+    """Run the compiler, with its own temporary files in that folder."""
+    environment = os.environ | {"TMPDIR": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, umask=0o077)
+    if done.returncode:
+        raise OSError(f"{command[0]} cannot compile {_SOURCE.name}: {' '.join(done.stderr.split())[:300]}")
 
 
 def _compiler() -> list[str]:
     return shlex.split(os.environ.get("CXX", "")) or ["c++"]
-
-
-def _folder() -> Path:
-    """Where compiled loops are kept."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikedistill"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
