@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from spikedistill.cli import main
-from spikedistill.evaluation.records import RunRecord
+from spikedistill.evaluation.records import from_json
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.compare import in_equal_time, weights_of
+from spikedistill.training.comparison_folder import FILES, begin
 from spikedistill.training.side_by_side import take_share, time_left
+from spikedistill.training.tuning import choose, trials
 
 SMALL = [
     "--epochs",
@@ -34,7 +36,7 @@ SMALL = [
 
 
 def compare(out: Path, *recipes: str) -> int:
-    """`spikedistill compare` of recipes, and settings behind them, with two seeds."""
+    """`spikedistill compare` of recipes, and settings behind them, with two seeds unless they say otherwise."""
     return main(
         ["compare", "--seeds", "0", "1", "--out", str(out), "--trainer.no-progress", *SMALL, "--recipes", *recipes]
     )
@@ -140,7 +142,8 @@ def test_methods_at_equal_time_train_on_the_same_samples_and_were_all_trained_be
 def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capfd):
     first, second = tmp_path / "epochs", tmp_path / "time"
     assert compare(first, "digits-sce", "digits-twkd") == 0
-    second.mkdir()  # as if one had been measured to be twice as fast as the other
+    second.mkdir()
+    begin(second)  # as if one had been measured to be twice as fast as the other
     speeds = "method,images_per_s,against_first\ndigits-sce,100.0,1.0\ndigits-twkd,200.0,2.0\n"
     (second / "speeds.csv").write_text(speeds)
     capfd.readouterr()
@@ -263,9 +266,7 @@ def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path, capsys
     # nor is an old record taken for a run that was begun anew, and not ended
     begun = RunFolder(tmp_path / "digits-sce" / "seed0")
     begun.path.mkdir(parents=True)
-    config = next(
-        RunRecord.from_json(line, tmp_path)[1].config for line in (tmp_path / "records.jsonl").read_text().splitlines()
-    )
+    config = from_json((tmp_path / "records.jsonl").read_text().splitlines()[0], tmp_path)[1].config
     begun.config_file.write_text(
         config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": 0.2})}).to_yaml()
     )
@@ -274,7 +275,10 @@ def test_records_of_other_settings_and_damaged_ones_are_refused(tmp_path, capsys
     file = tmp_path / "records.jsonl"
     file.write_text(file.read_text().replace('"bits":"', '"bits":"?'))
     assert compare(tmp_path, "digits-sce", "digits-twce") == 2
-    assert "records.jsonl, line 1, is no record of a run" in capsys.readouterr().err
+    assert (
+        "records.jsonl, line 1, is no record of a run (its checksum does not fit): delete the line"
+        in capsys.readouterr().err
+    )
 
 
 def test_several_devices_take_part_in_a_comparison(tmp_path):
@@ -300,3 +304,164 @@ def test_several_devices_take_part_in_a_comparison(tmp_path):
 )
 def test_the_time_that_is_left_is_guessed_from_the_runs_so_far(seconds, waiting, running, said):
     assert time_left(seconds, 10, waiting, running) == said
+
+
+DIVERGING = "digits-twce,optimizer.lr=1e12"
+SEVERAL_STEPS = ["--data.train-samples", "120", "--data.batch-size", "20", "--seeds", "0"]
+
+
+def table(folder, name):
+    """The rows of a CSV file by method, without what is empty."""
+    rows = csv.DictReader((folder / name).read_text().splitlines())
+    return {row["method"]: {key: value for key, value in row.items() if value} for row in rows}
+
+
+def trained(out):
+    """The runs that a comparison says it trains."""
+    return sorted(re.findall(r"run \d of \d: (\S+), seed \d", out))
+
+
+def test_where_one_run_diverges_the_others_are_trained_and_compared(tmp_path, capfd):
+    recipes = ("digits-sce", DIVERGING, "digits-twce", *SEVERAL_STEPS)
+    assert compare(tmp_path, *recipes) == 0
+    out, err = capfd.readouterr()
+    assert trained(out) == ["digits-sce", "digits-twce", DIVERGING]
+    assert "Of 3 runs 1 diverged. The reasons are in" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    where = json.loads((tmp_path / DIVERGING / "seed0" / "diverged.json").read_text())
+    rows = table(tmp_path, "leaderboard.csv")
+    assert {key: rows[DIVERGING][key] for key in ("seeds", "diverged")} == {"seeds": "0", "diverged": "1"}
+    assert not {"accuracy_2", "area", "area_difference"} & rows[DIVERGING].keys()
+    assert rows["digits-twce"]["diverged"] == "0"
+    assert {"accuracy_2", "area", "area_difference"} <= rows["digits-twce"].keys()
+    assert table(tmp_path, "runs.csv")[DIVERGING] == {
+        "method": DIVERGING,
+        "seed": "0",
+        "status": "diverged",
+        "reason": where["message"],
+    }
+    page = (tmp_path / "report.html").read_text()
+    assert "Of 3 runs 1 diverged." in page
+    assert f"{DIVERGING} & 0 & 1 & -- & -- & -- & -- & -- \\\\" in (tmp_path / "leaderboard.tex").read_text()
+
+    # not again, neither here nor where only the records are
+    written = {file: file.read_bytes() for file in (tmp_path / "leaderboard.csv", tmp_path / "runs.csv")}
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    shutil.copy(tmp_path / "records.jsonl", copied)
+    for folder in (tmp_path, copied):
+        assert compare(folder, *recipes) == 0
+        assert trained(capfd.readouterr().out) == []
+        assert {file: (folder / file.name).read_bytes() for file in written} == written
+    # unless told to: from its last good checkpoint, which leads to the same
+    assert compare(tmp_path, *recipes, "--retry-diverged") == 0
+    assert trained(capfd.readouterr().out) == [DIVERGING]
+    assert table(tmp_path, "leaderboard.csv") == rows
+    assert "--retry-diverged" not in (tmp_path / "report.html").read_text(), "what repeats the comparison"
+
+    # a baseline that diverged, and then does not
+    baseline = RunFolder(tmp_path / "digits-sce" / "seed0")
+    baseline.report.unlink()
+    baseline.diverged.write_text(json.dumps({"step": 2, "epoch": 1, "message": "the loss is inf"}))
+    assert compare(tmp_path, *recipes) == 0
+    out, err = capfd.readouterr()
+    assert trained(out) == []
+    assert (
+        "Of 3 runs 2 diverged. There are no differences, because the baseline, digits-sce, has no finished run." in err
+    )
+    assert compare(tmp_path, *recipes, "--retry-diverged") == 0
+    assert trained(capfd.readouterr().out) == ["digits-sce", DIVERGING]
+    assert table(tmp_path, "leaderboard.csv") == rows
+
+
+def test_what_would_learn_from_one_that_diverged_is_not_trained(tmp_path, capfd):
+    assert compare(tmp_path, f"digits-twkd,{DIVERGING[12:]}", DIVERGING, *SEVERAL_STEPS) == 1
+    out, err = capfd.readouterr()
+    assert trained(out) == ["digits-ann", DIVERGING]
+    assert (
+        "none of the 2 runs is finished, so there is nothing to compare. digits-twkd,optimizer.lr=1e12, seed 0" in err
+    )
+    assert "not trained, its teacher, digits-ann, seed 0, diverged: " in err
+    assert not (tmp_path / "leaderboard.csv").exists()
+    # a method beside it is compared
+    assert compare(tmp_path, f"digits-twkd,{DIVERGING[12:]}", "digits-sce", *SEVERAL_STEPS) == 0
+    out, err = capfd.readouterr()
+    assert trained(out) == ["digits-sce"]
+    assert "Of 2 runs 1 was not trained, because its teacher diverged." in err
+    rows = table(tmp_path, "leaderboard.csv")
+    assert [rows[name]["not_trained"] for name in rows] == ["1", "0"]
+    reason = table(tmp_path, "runs.csv")[f"digits-twkd,{DIVERGING[12:]}"]["reason"]
+    assert reason.startswith("its teacher, digits-ann, seed 0, diverged: ")
+
+
+def test_a_method_of_which_every_trial_diverged_has_diverged(tmp_path, capfd):
+    out, later = tmp_path / "tuned", tmp_path / "later"
+    lost = "digits-tet,optimizer.lr=1e12"
+    assert compare(out, "digits-sce", lost, *SEVERAL_STEPS, "--tune") == 0
+    assert trained(capfd.readouterr().out) == [
+        "digits-sce",
+        *(f"{lost},weights={factor}" for factor in ("0.5", "1", "2")),
+    ]
+    assert table(out, "leaderboard.csv")[lost]["diverged"] == "1"
+    assert table(out, "runs.csv")[lost]["reason"].startswith("with every factor on its weights, first: ")
+    assert (out / "tuning.csv").read_text().count(",False\n") == 3
+    assert compare(later, "digits-sce", lost, *SEVERAL_STEPS, "--equal-time", str(out)) == 2
+    assert f"{out} has no run of {lost}, because its trials or its teacher diverged" in capfd.readouterr().err
+    assert not later.exists()
+
+
+def test_of_trials_one_that_diverged_is_the_worst():
+    config = recipe("digits-etc")
+    best, rows = choose(config, trials(config, seed=0), {0.5: 0.0, 1.0: None, 2.0: None})
+    assert best.objective.options["weight"] == 0.5
+    assert [row["heldout_area"] for row in rows] == [0.0, None, None]
+    assert choose(config, trials(config, seed=0), dict.fromkeys((0.5, 1.0, 2.0)))[0] is None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_with_files_of_somebody_else_is_left_as_it_is(name, tmp_path, capsys):
+    (tmp_path / name).write_text('{"name": "my project"}\n')
+    (tmp_path / "notes.md").write_text("mine")
+    assert compare(tmp_path, "digits-sce", "digits-twce") == 2
+    assert str(tmp_path) in (said := capsys.readouterr().err)
+    assert "choose another --out" in said
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        name: '{"name": "my project"}\n',
+        "notes.md": "mine",
+    }
+
+
+def test_folders_that_are_no_comparison_s_are_refused(tmp_path, capsys):
+    def refused(folder, message):
+        before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+        assert compare(folder, "digits-sce", "digits-twce") == 2
+        assert message in capsys.readouterr().err
+        assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.begin(recipe("digits-sce"))
+    refused(run.path, "is the folder of a run: choose another --out for the comparison")
+    (run.path / "manifest.json").unlink()
+    refused(run.path, "is the folder of a run")  # as version 0.1.0 left it
+    own = tmp_path / "own"
+    (own / "report.html").mkdir(parents=True)
+    refused(own, "report.html is a folder, and a comparison has a file there")
+    (own / "report.html").rmdir()
+    (own / "records.jsonl").write_text("")
+    refused(own, "holds records.jsonl, and nothing shows that a comparison wrote it")
+    (own / "records.jsonl").unlink()
+    notes = own / "digits-twce" / "seed1" / "notes.md"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    refused(own, "seed1 is not empty, and it is no run that has begun: choose another --out")
+    notes.with_name("config.yaml").write_text("lr: 0.1\n")
+    refused(own, "seed1 is not empty, and it is no run that has begun")
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert compare(file, "digits-sce", "digits-twce") == 2
+    assert file.read_text() == "mine"
+    begin(own)
+    manifest = own / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("comparison", "comparisoN"))
+    refused(own, "manifest.json is damaged, or no manifest of spikedistill")

@@ -15,6 +15,7 @@ from quick_runs import quick
 from spikedistill.config import DataConfig, TrainerConfig
 from spikedistill.training import speeds as module
 from spikedistill.training.callbacks import StepClock
+from spikedistill.training.comparison_folder import begin, rewriting
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
 from spikedistill.training.run import fit, make_trainer
@@ -100,13 +101,40 @@ def test_a_network_that_runs_sixty_four_times_as_long_is_slower(tmp_path):
         HEAD + "a,1,0,1,1\n",
         HEAD + "a,1,1,x,1\n",
         HEAD + "a,1,1\n",
+        "",
+        HEAD,
+        HEAD + "a,1,inf,1,1\n",
+        HEAD + "a,1,nan,1,1\n",
+        HEAD + "a,inf,1,1,1\n",
+        HEAD + "a,1,2,1,1\n",  # faster than itself
+        HEAD + "a,1,1,0,0\nb,1,1e300,7,0\n",
+        HEAD + "a,1,1,0,0\nb,1,2,8,-1\n",
+        HEAD + "a,1,1,0,0\na,1,1,0,0\n",
+        HEAD + "a,1,1,0,0,9\n",
+        HEAD + "a,1,1,0,0\0\n",
+        HEAD + 200_000 * "a" + ",1,1,0,0\n",
+        HEAD + "\udcffa,1,1,0,0\n",  # no UTF-8
     ],
 )
 def test_a_damaged_file_is_named(text, tmp_path):
     file = tmp_path / "speeds.csv"
-    file.write_text(text)
+    file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match="holds no speeds of methods: delete it, and they are measured anew"):
         relative_speeds([quick("digits-sce").model_copy(update={"recipe": "a"})], file)
+
+
+def test_another_digit_in_the_file_of_a_comparison_is_noticed(tmp_path):
+    begin(tmp_path)
+    file = tmp_path / "speeds.csv"
+    with rewriting(file):
+        file.write_text(HEAD + "digits-sce,9,1,0,0\ndigits-rate,18,2,7,0\n")
+    configs = [quick("digits-sce"), quick("digits-rate")]
+    assert relative_speeds(configs, file) == [1.0, 2.0]
+    file.write_text(file.read_text().replace("18,2", "18,3"))
+    with pytest.raises(
+        ValueError, match=r"speeds\.csv is damaged: it is not the file that manifest\.json lists; delete it"
+    ):
+        relative_speeds(configs, file)
 
 
 def test_a_round_has_its_steps_and_its_seconds(tmp_path):

@@ -112,8 +112,8 @@ def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs
     for config in configs:
         folders = [runs.records.folder / config.recipe / f"seed{seed}" for seed in seeds]
         left = [RunFolder(folder) for folder in folders if runs.is_left(folder)]
-        if wrong := next((run for run in left if not run.config_file.is_file() and not run.is_free()), None):
-            raise FileExistsError(f"{wrong.path} is not empty, and no run has begun in it: choose another --out")
+        if wrong := next((run for run in left if not run.is_free() and not run.is_run()), None):
+            raise FileExistsError(f"{wrong.path} is not empty, and it is no run that has begun: choose another --out")
         if left:
             plan_without_teacher(without_foreign_settings(config))
 
