@@ -109,7 +109,7 @@ def attempt(kind: Kind, number: int, workshop: Workshop) -> Verdict:
     try:
         return kind.attempt(workshop, number)
     except Exception:
-        return Verdict("traceback", f"in the attempt itself: {traceback.format_exc()[-2000:]}")
+        return Verdict("traceback", f"in the attempt itself: {traceback.format_exc()[-800:]}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 PATIENCE = 10.0  # seconds without progress that are a hang
 LONGEST = 120.0  # seconds of one command
 MOST_MIB = 3072  # of one process; an ordinary one here takes about 450
-_ADDRESSES = 16 << 30  # bytes: a process that asks for all memory fails, and not the machine
+_ADDRESSES = 6 << 30  # bytes: a process that asks for all memory fails, and not the machine
 _IDLE = 0.05  # seconds of computing in PATIENCE that are no progress: waiting for a lock takes less
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -56,7 +56,7 @@ class Running:
             now = time.monotonic()
             if now - looked > 0.5:
                 looked, seconds = now, _computed_in(self.pid)
-                if seconds > used + _IDLE:
+                if abs(seconds - used) > _IDLE:  # less where a process of the session has ended
                     used, moved = seconds, now
             hangs = now - moved > PATIENCE or now - self.begun > LONGEST
         self.end_session()
