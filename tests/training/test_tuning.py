@@ -100,7 +100,7 @@ def test_a_comparison_tunes_trains_with_what_was_chosen_and_repeats_nothing(tmp_
     changed = trained.model_copy(
         update={"objective": trained.objective.model_copy(update={"options": {"weight": 7.0}})}
     )
-    RunFolder(tmp_path / "digits-etc" / "seed0").config_file.write_text(changed.to_yaml())
+    RunFolder(tmp_path / "digits-etc" / "seed0").begin(changed)
     assert weights_of(configs, [0], tmp_path)[1].objective.options["weight"] == 7.0
 
 
