@@ -143,10 +143,9 @@ class RunFolder:
             ValueError: where it is damaged, or a process was killed while it was written.
         """
         again = self._again(file)
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path} holds no {file.name}: {again}") from None
+        if not file.is_file():  # a pipe would be waited for, and a device read for ever
+            raise FileNotFoundError(f"{self.path} holds no {file.name}: {again}")
+        content = file.read_bytes()
         manifest = self.manifest()
         if manifest is None:
             _say_unverified(self.path.resolve())
@@ -177,25 +176,29 @@ class RunFolder:
         try:
             if self.manifest() is not None:
                 return True
+            if not self.config_file.is_file():
+                return False
             Config.of_run(self.config_file.read_bytes(), str(self.config_file))
         except (OSError, ValueError):
             return False
         return True
 
     def delete_files(self) -> None:
-        """Delete what a run writes, by name, and nothing else; the manifest last.
+        """Delete what a run writes, by name, and nothing else; the manifest last. Of a link it is the link, not what it points at.
 
         Raises:
             FileExistsError: where a folder has the name of such a file; nothing is deleted then.
         """
         files = [self.path / name for name in self._names() if name != MANIFEST]
-        files += [self.checkpoint, self.earlier_checkpoint, self.path / MANIFEST]
+        checkpoints = self.checkpoint.parent
+        files += [checkpoints] if checkpoints.is_symlink() else [self.checkpoint, self.earlier_checkpoint]
+        files.append(self.path / MANIFEST)
         if wrong := next((file for file in files if file.is_dir() and not file.is_symlink()), None):
             raise FileExistsError(f"{wrong} is a folder, and no run has written it: choose another --out")
         for file in files:
             file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # where something else is in it, or it is a link
-            self.checkpoint.parent.rmdir()
+        with contextlib.suppress(OSError):  # where something else is in it
+            checkpoints.rmdir()
 
     def _names(self) -> list[str]:
         """The names of the files that a run writes into its folder."""

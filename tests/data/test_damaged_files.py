@@ -6,6 +6,7 @@ Files with a checksum are damaged in hundreds of places, and none of them may gi
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import random
 import struct
@@ -172,12 +173,16 @@ def test_another_file_in_its_place_is_named(tmp_path: Path, kind: Kind, content:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_a_file_that_is_gone_or_a_folder_is_named(tmp_path: Path, kind: Kind) -> None:
+def test_what_is_no_file_is_named(tmp_path: Path, kind: Kind) -> None:
     path = tmp_path / kind.name
-    for _ in ("gone", "a folder"):
+    for make in (lambda: None, path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero")):
+        make()
         with pytest.raises((ValueError, OSError), match=kind.name):
             kind.read(path)
-        path.mkdir(exist_ok=True)
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 
 import pytest
 
@@ -114,6 +115,16 @@ def test_a_folder_of_the_first_version_is_read_and_called_unverified_once(run, c
     assert [record.message for record in caplog.records] == [
         f"{run.path} has no manifest.json, as in version 0.1.0: its files are read unverified"
     ]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), os.mkdir])
+def test_a_pipe_or_a_device_in_the_place_of_a_file_is_not_waited_for(run, make):
+    for file in (run.config_file, run.path / "manifest.json"):
+        file.unlink()
+        make(file)
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.yaml"):
+        run.config()
+    assert not run.is_run()
 
 
 @pytest.mark.parametrize("lines", [1, 2, 12, 20, 40, -1])

@@ -107,6 +107,7 @@ def test_links_are_cut_and_what_they_point_at_stays(run, tmp_path):
         (run.path / name).unlink()
         (run.path / name).symlink_to(precious)
     shared = project(tmp_path / "disk")
+    (shared / "last.ckpt").write_text("of another run")
     shutil.rmtree(run.path / "checkpoints")
     (run.path / "checkpoints").symlink_to(shared)
     before = contents(shared)

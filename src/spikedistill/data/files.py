@@ -29,6 +29,16 @@ def data_error(path: Path, found: str, remedy: str) -> DataError:
     return DataError(f"{path}: {found}; {remedy}")
 
 
+def check_is_no_pipe(path: Path) -> None:
+    """Refuse what is neither a file nor a folder: a pipe would be waited for, and a device read for ever.
+
+    Raises:
+        ValueError: it is a pipe, a device or a socket.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise data_error(path, "is no file but a pipe, a device or a socket", "replace or remove it")
+
+
 def read_bytes(path: Path, page: str, most: int) -> bytes:
     """The bytes of `path`, decompressed where its name ends in .gz.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset
-from .files import MOST_VALUES, DataError, data_error, labelled_files
+from .files import MOST_VALUES, DataError, check_is_no_pipe, data_error, labelled_files
 from .images import SUFFIXES, read_image
 
 MOST_SIZE = math.isqrt(MOST_VALUES // 3)
@@ -103,6 +103,7 @@ def read_frames(path: Path, shape: tuple[int, ...] | None = None) -> Tensor:
     Raises:
         ValueError: it is missing, damaged, has another `shape`, or holds anything but finite numbers of at least 0.
     """
+    check_is_no_pipe(path)
     try:
         with zipfile.ZipFile(path) as archive:
             counts = _read_counts(path, archive, shape)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import data_error
+from .files import check_is_no_pipe, data_error
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,6 +35,7 @@ def read_image(path: Path, size: int) -> Tensor:
     """
     from PIL import Image, ImageOps
 
+    check_is_no_pipe(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata that cannot be read, beside pixels that can
