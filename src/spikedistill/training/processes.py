@@ -12,6 +12,8 @@ from torch import distributed
 from ..config import TrainerConfig
 from ..run_folder import RunFailed
 
+_LAUNCHER = "SPIKEDISTILL_LAUNCHER"  # the environment's name for the main process
+
 
 def check_processes(options: TrainerConfig) -> None:
     """Refuse processes that could not train one network together.
@@ -59,14 +61,20 @@ def shares_store_of_torchrun() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def stop_with_torchrun() -> None:
-    """Ask this process to stop as soon as the torchrun that started it is gone: killed, it cannot tell anybody."""
+def stop_with_launcher() -> None:
+    """Ask this process to stop as soon as what started it to train with others is gone: torchrun, or the main process."""
     if started_by_torchrun():
-        threading.Thread(target=_outlive, args=(os.getppid(),), daemon=True).start()
+        launcher = os.getppid()
+    elif os.environ.get("LOCAL_RANK", "0") != "0" and _LAUNCHER in os.environ:
+        launcher = int(os.environ[_LAUNCHER])
+    else:
+        os.environ[_LAUNCHER] = str(os.getpid())  # for those that Lightning will start
+        return
+    threading.Thread(target=_outlive, args=(launcher,), daemon=True).start()
 
 
-def _outlive(parent: int) -> None:
-    while os.getppid() == parent:
+def _outlive(launcher: int) -> None:
+    while os.getppid() == launcher:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -84,8 +92,8 @@ def depending_on_others(options: TrainerConfig) -> Iterator[None]:
         if options.devices * options.nodes == 1 or not _is_of_communication(error):
             raise
         raise RunFailed(
-            f"another process of this run has ended, or did not answer within {options.timeout_seconds:g} s "
-            f"(--trainer.timeout-seconds); --resume auto goes on from the last checkpoint. {' '.join(str(error).split())}"
+            f"another process of this run has ended, or has not answered in time (--trainer.timeout-seconds "
+            f"{options.timeout_seconds:g}); --resume auto goes on from the last checkpoint. {' '.join(str(error).split())}"
         ) from error
 
 

@@ -18,7 +18,7 @@ from ..report import write_report
 from ..run_folder import VERSIONS, RunFolder
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
-from .processes import check_processes, depending_on_others, is_main_process, stop_with_torchrun
+from .processes import check_processes, depending_on_others, is_main_process, stop_with_launcher
 
 if TYPE_CHECKING:
     import lightning as L
@@ -51,7 +51,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         BrokenSample: where a file of a training sample cannot be read; a checkpoint is saved.
     """
     check_processes(config.trainer)
-    stop_with_torchrun()
+    stop_with_launcher()
     if config.overwrite and config.resume == "auto":
         raise ValueError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
     run = RunFolder(config.run_folder)

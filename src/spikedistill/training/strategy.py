@@ -11,6 +11,7 @@ from torch import distributed
 from ..config import TrainerConfig
 from .processes import shares_store_of_torchrun
 
+CONNECTING = 30.0  # seconds for each address of a name; torchrun's store is there before its processes are
 _groups = itertools.count()
 
 
@@ -38,9 +39,11 @@ class Restartable(DDPStrategy):
             environment = self.cluster_environment
             assert environment is not None
             assert self._timeout is not None
+            connecting = min(self._timeout, timedelta(seconds=CONNECTING))
             store = distributed.TCPStore(
-                environment.main_address, environment.main_port, is_master=False, timeout=self._timeout
+                environment.main_address, environment.main_port, is_master=False, timeout=connecting
             )
+            store.set_timeout(self._timeout)
             group = f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}, group {next(_groups)}"
             distributed.init_process_group(
                 self._get_process_group_backend(),
