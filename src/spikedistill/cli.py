@@ -4,6 +4,8 @@ Exit codes: 0 done, 2 the user's mistake (a message of one line), 1 anything els
 """
 
 import argparse
+import contextlib
+import io
 import os
 import shlex
 import sys
@@ -146,25 +148,51 @@ def from_file(path: Path) -> "Config":
 def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
     """The configuration with `--key value` overrides applied.
 
-    Another `--objective.name` brings its own options, so that they can be set in the same call.
+    Another `--objective.name` brings its own options, so that they can be set in the same call, and `--model.neuron relu` takes
+    the settings of spiking neurons with it.
+
+    Raises:
+        ValueError: for a value that is refused.
     """
     import tyro
 
-    from .config import Config
+    from .config import Config, ConfigError
     from .recipes import with_objective
 
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--objective.name", dest="name")
-    name = chosen.parse_known_args(arguments)[0].name
-    if name is not None:
-        default = with_objective(default, name)
-    return tyro.cli(
-        Config,
-        default=default,
-        args=arguments,
-        prog=f"spikedistill train {default.recipe}",
-        description=f"Train the recipe {default.recipe}.",
-    )
+    chosen.add_argument("--model.neuron", dest="neuron")
+    options = chosen.parse_known_args(arguments)[0]
+    if options.name is not None:
+        default = with_objective(default, options.name)
+    if options.neuron == "relu":
+        default = default.model_copy(update={"model": default.model.as_ann()})
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(
+                Config,
+                default=default,
+                args=arguments,
+                prog=f"spikedistill train {default.recipe}",
+                description=f"Train the recipe {default.recipe}.",
+            )
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        error: BaseException | None = stop
+        while error is not None and not isinstance(error, ConfigError):
+            error = error.__context__
+        raise error or ValueError(_in_one_line(boxed.getvalue())) from None
+
+
+def _in_one_line(box: str) -> str:
+    """What tyro says in a box: its first paragraph, and the flags that it takes to be meant."""
+    rows = [row.strip("│| ") for row in box.splitlines()[1:-1]]
+    end = next((place for place, row in enumerate(rows) if row and not row.strip("─-")), len(rows))
+    said = " ".join(" ".join(rows[:end]).split())
+    meant = [row.split()[0] for row in rows[end:] if row.startswith("--")] if "Perhaps you meant:" in rows else []
+    return f"{said}; perhaps you meant {' or '.join(meant)}" if meant else said
 
 
 def variant(text: str, settings: Sequence[str]) -> "Config":
@@ -237,12 +265,16 @@ def _compare(arguments: list[str]) -> None:
         default=1,
         help="runs to train at a time, 1 where left out: they share the cores, or take one GPU each where there are several",
     )
+    parser.add_argument(
+        "--retry-diverged", action="store_true", help="train the runs again that diverged; by default they are left"
+    )
     options, settings = parser.parse_known_args(arguments)
 
     from .training import compare
 
     configs = [variant(text, settings) for text in options.recipes]
-    command = shlex.join(["spikedistill", "compare", *arguments])
+    repeat = [argument for argument in arguments if argument != "--retry-diverged"]
+    command = shlex.join(["spikedistill", "compare", *repeat])
     rows = compare(
         configs,
         options.seeds,
@@ -250,6 +282,7 @@ def _compare(arguments: list[str]) -> None:
         equal_time=options.equal_time,
         tune=options.tune,
         jobs=options.jobs,
+        retry_diverged=options.retry_diverged,
         command=command,
     )
     _print_leaderboard(rows, options.out)
@@ -259,19 +292,22 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from .report.blocks import numbered
+    from .report.comparison import timesteps
+    from .report.lost import count_columns, planned_seeds, what_was_lost, why_no_differences
 
-    T = numbered(rows[0], "accuracy_")[-1]
-    dataset = rows[0]["method"].partition("-")[0]
-    seeds = rows[0]["seeds"]
+    counts, accuracies = count_columns(rows), [f"accuracy_{k}" for k in range(1, timesteps(rows) + 1)]
+    dataset, seeds = rows[0]["method"].partition("-")[0], planned_seeds(rows[0])
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     table = Table(title=f"{dataset}: accuracy in percent, {over}")
     table.add_column("method")
-    for column in (*(f"k={k}" for k in range(1, T + 1)), "mean over k", "mean over k against the first [95 %], p"):
-        table.add_column(column, justify="right")
+    titles = [column.title.lower() for column in counts] + [f"k={k}" for k in range(1, len(accuracies) + 1)]
+    for title in (*titles, "mean over k", "mean over k against the first [95 %], p"):
+        table.add_column(title, justify="right")
     for row in rows:
-        columns = [*(f"accuracy_{k}" for k in range(1, T + 1)), "area"]
-        shown = [f"{row[name]:.2f}" + (f" ± {row[f'{name}_std']:.2f}" if seeds > 1 else "") for name in columns]
+        shown = [column.text(row) for column in counts]
+        for name in (*accuracies, "area"):
+            spread = f" ± {row[f'{name}_std']:.2f}" if row["seeds"] > 1 else ""
+            shown.append(f"{row[name]:.2f}{spread}" if name in row else "-")
         against = "-"
         if "area_difference" in row:
             against = (
@@ -281,6 +317,10 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
     Console().print(table, _costs(rows))
     print(f"leaderboard: {folder / 'leaderboard.csv'}")
     print(f"report: {folder / 'report.html'}")
+    if lost := what_was_lost(rows):
+        hints = f"The reasons are in {folder / 'runs.csv'}; --retry-diverged trains diverged runs again."
+        said = [lost, why_no_differences(rows), hints]
+        print(f"spikedistill compare: {' '.join(sentence for sentence in said if sentence)}", file=sys.stderr)
 
 
 def _costs(rows: list[dict[str, Any]]) -> "Table":

@@ -2,29 +2,51 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .files import parse_yaml
 
+# What lies beyond these is a slip of the keyboard, to be found before a machine tries it.
+WIDEST = 64
+MOST_TIMESTEPS = 10_000
+MOST_EPOCHS = 1_000_000
+MOST_PIXELS = 4096
+MOST_SAMPLES = 1_000_000_000
+MOST_DEVICES = 1024
+SEEDS = 2**32
+
 OptionValue = bool | int | float | str
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+NotNegative = Annotated[float, Field(ge=0, le=1e9)]
+Timesteps = Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)]
+Length = Annotated[int, Field(le=MOST_TIMESTEPS)]
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Count = Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
+Devices = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
+
+
+class ConfigError(ValueError):
+    """A configuration that is refused, with each setting by its full name."""
 
 
 class _Section(BaseModel):
-    """Unknown keys are refused; docstrings below a field are its help."""
+    """Unknown keys are refused, and so are NaN and infinity; docstrings below a field are its help.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    Attributes:
+        place: where the section stands in a configuration, such as "model.lif.".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    place: ClassVar[str] = ""
 
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ValueError(explain(error)) from None
+            raise ConfigError(explain(error, self.place)) from None
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """The configuration with some values changed, and checked like all others; pydantic's own checks none."""
@@ -35,6 +57,7 @@ class _Section(BaseModel):
 class NeuronConfig(_Section):
     """Spiking neurons."""
 
+    place = "model.lif."
     decay: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the membrane that survives a timestep; 1 is a neuron without leak."""
     threshold: Positive = 1.0
@@ -54,10 +77,11 @@ class NeuronConfig(_Section):
 class ModelConfig(_Section):
     """The network."""
 
+    place = "model."
     name: str = "convnet"
     """One of `spikedistill list models`."""
-    width: Positive = 1.0
-    """Factor on every hidden channel count."""
+    width: Annotated[float, Field(gt=0, le=WIDEST)] = 1.0
+    """Factor on every hidden channel count, at most 64."""
     neuron: Literal["lif", "relu"] = "lif"
     """Spiking neurons, or ReLU for the ANN twin of the same layout."""
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch"
@@ -68,21 +92,26 @@ class ModelConfig(_Section):
     """An ANN beside the network that shares its singular vectors, in training alone; for joint-asnn-unofficial."""
     lif: NeuronConfig = NeuronConfig()
 
+    def as_ann(self) -> Self:
+        """The same layout with ReLU in the place of spiking neurons, without the settings of these."""
+        return self.model_copy(update={"neuron": "relu", "lif": NeuronConfig()})
+
 
 class DataConfig(_Section):
     """The data set and its batches."""
 
+    place = "data."
     name: str = "digits"
     """One of `spikedistill list data`."""
     root: Path | None = None
     """Folder of the data sets; the environment variable SPIKEDISTILL_DATA where left out."""
-    size: AtLeastOne | None = None
+    size: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | None = None
     """Side in pixels of the images of image_folder; 32 where left out."""
     slicing: Literal["number", "time"] | None = None
     """Frames of nmnist by equal number of events (where left out) or by equal time."""
-    batch_size: AtLeastOne = 128
+    batch_size: Count = 128
     """Images per step, over all devices together."""
-    train_samples: AtLeastOne | None = None
+    train_samples: Count | None = None
     """Train on the first so many images of a fixed, class-balanced order; all of them where left out."""
     augment: tuple[str, ...] | None = None
     """Augmentations of the training batches, in their order; those published for the data set where left out."""
@@ -93,6 +122,7 @@ class DataConfig(_Section):
 class ObjectiveConfig(_Section):
     """What is learned."""
 
+    place = "objective."
     name: str = "sce"
     """One of `spikedistill list objectives`."""
     options: dict[str, OptionValue] = {}
@@ -102,6 +132,7 @@ class ObjectiveConfig(_Section):
 class OptimizerConfig(_Section):
     """Optimiser and learning rate."""
 
+    place = "optimizer."
     name: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum, or AdamW."""
     lr: Positive = 0.1
@@ -114,20 +145,21 @@ class OptimizerConfig(_Section):
     """Cosine to zero, a factor every so many epochs, or none."""
     warmup_epochs: NotNegative = 0.0
     """Epochs of linear rise before the schedule."""
-    step_epochs: AtLeastOne = 30
+    step_epochs: Epochs = 30
     """Epochs between two steps of the step schedule."""
-    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """What a step multiplies the learning rate by."""
 
 
 class TrainerConfig(_Section):
     """The machine."""
 
+    place = "trainer."
     accelerator: str = "auto"
     """cpu, gpu or auto."""
-    devices: AtLeastOne = 1
+    devices: Devices = 1
     """Devices, or processes on a CPU."""
-    nodes: AtLeastOne = 1
+    nodes: Devices = 1
     """Machines."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     """Arithmetic of convolutions; membranes and batch-norm statistics stay in float32 or better. auto measures a step in float32
@@ -136,8 +168,11 @@ class TrainerConfig(_Section):
     """Keep images and weights with the channels last in memory, which some machines compute faster."""
     sync_batch_norm: bool = False
     """Batch-norm statistics over the batches of all devices together, rather than each device's own."""
-    accumulate: AtLeastOne = 1
+    accumulate: Count = 1
     """Batches whose gradients are added up before a step of the optimiser."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do where a loss, gradient, weight or running statistic becomes NaN or infinite: stop before the update, or leave the
+    step out and count it."""
     clip: Positive | None = None
     """Largest norm of the gradient; not clipped where left out."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -150,6 +185,8 @@ class TrainerConfig(_Section):
     """Seconds between checkpoints within an epoch; there is one after every epoch besides."""
     grace_seconds: NotNegative = 10.0
     """Seconds from the first SIGTERM or SIGINT until the process is ended even within a step; a second signal ends it at once."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    """With several devices: seconds that a process waits for the others before it gives up."""
     keep_memory: bool = True
     """Keep freed memory in the process, which makes CPU training faster (glibc alone; see spikedistill.training.allocator)."""
     capture: bool = True
@@ -169,17 +206,17 @@ class Config(_Section):
 
     recipe: str
     """The recipe that this configuration began as."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
     """Every random draw is a function of it, the epoch, the step and the device."""
-    epochs: AtLeastOne = 10
+    epochs: Epochs = 10
     """Passes over the training set."""
-    timesteps: AtLeastOne = 4
-    """T, the timesteps of training."""
+    timesteps: Timesteps = 4
+    """T, the timesteps of training, at most 10000."""
     gradient: Literal["bptt", "sltt", "rate", "dsr"] = "bptt"
     """How gradients flow back through time; dsr, for neurons with soft reset, uses no surrogate."""
-    segments: int | tuple[int, ...] = 1
+    segments: Length | tuple[Length, ...] = 1
     """Under rate: how many segments of time carry a gradient of their own, or their lengths."""
-    chunk: AtLeastOne | None = None
+    chunk: Timesteps | None = None
     """Under rate: timesteps of a layer to compute at a time, so that memory hardly grows with T; all where left out."""
     recompute: bool = True
     """With chunk: run every convolution twice, rather than keep the outputs of one layer at a time."""
@@ -248,14 +285,48 @@ class Config(_Section):
             raise ValueError(f"{origin} is no configuration of a run: {explain(error)}") from None
 
 
-def explain(error: Exception) -> str:
-    """What was wrong with a configuration, in one line."""
+def explain(error: Exception, place: str = "") -> str:
+    """What was wrong with a configuration, in one line; settings are named from `place` on."""
     if not isinstance(error, ValidationError):
         return str(error).splitlines()[0]
-    found = []
+    expected: dict[str, list[str]] = {}
     for item in error.errors():
-        message = item["msg"].removeprefix("Value error, ")  # of a section, which said what it got
-        if item["type"] != "value_error":
-            message = f"got {item['input']!r}, {message[0].lower()}{message[1:]}"
-        found.append(": ".join([*(str(part) for part in item["loc"]), message]))
-    return "; ".join(found)
+        # behind the name of a setting come the kinds that it may have, each of which refused the value
+        name = place + ".".join(map(str, item["loc"][: 2 if item["loc"][:1] == ("options",) else 1]))
+        if item["type"] == "value_error":  # of a section, which names its own settings
+            expected[str(item["ctx"]["error"])] = []
+        elif item["type"] == "missing":
+            expected[f"{name} is missing"] = []
+        else:
+            value = repr(item["input"])
+            came = f"{name}: got {value if len(value) <= 80 else f'{value[:77]}...'}, "
+            expected.setdefault(came, []).append(_in_plain_words(item["msg"]))
+    return "; ".join(came + _any_of(kinds) for came, kinds in expected.items())
+
+
+_PLAIN = {
+    "Extra inputs are not permitted": "there is no such setting",
+    "Input should be ": "expected ",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "more than",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a text",
+    "a valid boolean": "true or false",
+    "a valid tuple": "several",
+}
+
+
+def _in_plain_words(message: str) -> str:
+    said = message.partition(", unable to parse")[0].partition(", got a number")[0]
+    for words, plain in _PLAIN.items():
+        said = said.replace(words, plain)
+    return said
+
+
+def _any_of(kinds: list[str]) -> str:
+    """What a setting takes, of whatever kind; of a number that is not finite this says all."""
+    return " or ".join(dict.fromkeys([kind for kind in kinds if "finite" in kind] or kinds)).replace(
+        " or expected", " or"
+    )

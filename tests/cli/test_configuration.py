@@ -30,14 +30,14 @@ def test_a_changed_copy_is_checked_like_the_first():
         (
             "timesteps: 4",
             "timesteps: 0",
-            r"^x\.yaml is no configuration of a run: timesteps: got 0, input should be greater",
+            r"^x\.yaml is no configuration of a run: timesteps: got 0, expected at least 1$",
         ),
         (
             "width: 1.0",
             "width: -1",
-            r"^x\.yaml is no configuration of a run: model: width: got -1, input should be greater than 0$",
+            r"^x\.yaml is no configuration of a run: model\.width: got -1, expected more than 0$",
         ),
-        ("epochs: 30", "epoch: 30", r"epoch: got 30, extra inputs are not permitted$"),
+        ("epochs: 30", "epoch: 30", r"epoch: got 30, there is no such setting$"),
         ("recipe: digits-twsd", "recipe: [", r"^x\.yaml is not valid YAML \(while parsing"),
     ],
 )

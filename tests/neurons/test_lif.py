@@ -240,6 +240,14 @@ def test_the_backward_pass_grows_linearly_with_time():
         ({"decay": float("nan")}, "decay is nan, expected"),
         ({"threshold": 0.0}, "threshold is 0.0, expected a positive number"),
         ({"threshold": -1.0}, "threshold is -1.0, expected"),
+        ({"threshold": float("inf")}, "threshold is inf, expected a positive number, finite in float32"),
+        ({"threshold": 1e300}, "threshold is 1e\\+300, expected a positive number, finite in float32"),
+        ({"threshold": 1e-300}, "threshold is 1e-300, expected"),  # 0 in float32
+        ({"threshold": float("nan")}, "threshold is nan, expected"),
+        ({"v_init": float("nan")}, "v_init is nan, expected a number that is finite in float32"),
+        ({"v_init": -float("inf")}, "v_init is -inf, expected"),
+        ({"v_reset": float("inf")}, "v_reset is inf, expected"),
+        ({"v_reset": -1e39}, "v_reset is -1e\\+39, expected"),
         ({"surrogate": "box"}, "surrogate 'box' is unknown"),
     ],
 )

@@ -1,6 +1,7 @@
 """The neuron as a module: its options, parameters and messages."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -91,6 +92,13 @@ def test_the_state_dict_round_trips():
     [
         ({"decay": 2.0}, "decay is 2.0, expected 0"),
         ({"threshold": 0}, "threshold is 0, expected a positive number"),
+        ({"threshold": "1"}, "threshold is '1', expected a number"),
+        ({"decay": None}, "decay is None, expected a number"),
+        ({"v_reset": True}, "v_reset is True, expected a number"),
+        ({"v_init": math.nan}, "v_init is nan, expected a number that is finite in float32"),
+        ({"v_init": 2.0}, "v_init is 2.0: without any input a neuron fires at the first timestep, because decay 0.5 times v_init"),
+        ({"v_reset": 1.0, "decay": 1.0}, "v_reset is 1.0: without any input a neuron fires for ever once it has, because decay"),
+        ({"v_init": "learned", "channels": 0}, "channels is 0, expected a whole number of 1 or more"),
         ({"surrogate": "gauss"}, "surrogate 'gauss' is unknown"),
         ({"v_init": "quarter"}, "v_init is 'quarter', expected a number, 'half' or 'learned'"),
         ({"v_init": "learned"}, "say how many with channels="),

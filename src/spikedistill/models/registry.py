@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
 from ..neurons import LIF
 from ..temporal import Gradient, Temporal, temporal
 from .branches import Branched, branch
@@ -38,6 +40,7 @@ _BUILDERS: list[Callable[[Layers, Sizes], Layout]] = [
     vggsnn,
 ]
 _MODELS = {build.__name__: build for build in _BUILDERS}
+_MOST_CLASSES, _MOST_CHANNELS = 1_000_000, 65_536
 # Layouts whose head fixes the size of the image.
 _FLATTENING = {"convnet", "vgg9", "vggsnn"}
 # Layouts whose auxiliary heads are of the form for ImageNet.
@@ -86,7 +89,7 @@ def create_model(
             (see `TimestepBatchNorm`); or "tdbn", which is "batch" with weights that start at the threshold of the neurons, less
             at residual additions (tdBN, Zheng et al., AAAI 2021).
         norm_timesteps: for "timestep_batch", how many timesteps the network is trained with.
-        width: factor on every hidden channel count.
+        width: factor on every hidden channel count, at most 64.
         branches: give every stage but the last an auxiliary head for training (ESD, Zhao et al., NeurIPS 2025); see
             `spikedistill.models.Branched`, whose method `heads` returns the logits of all of them.
         joint: train an ANN of the same layout beside the network, with an exit behind every stage of both (Joint A-SNN, Guo et al.,
@@ -107,12 +110,15 @@ def create_model(
         close = difflib.get_close_matches(name, _MODELS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"no model is called {name!r}: {hint}choose one of {', '.join(list_models())}")
-    if not width > 0:
-        raise ValueError(f"width is {width}, expected a positive factor such as 0.25 or 1.0")
-    if num_classes < 1 or in_channels < 1 or image_size < 1:
-        raise ValueError(
-            f"num_classes={num_classes}, in_channels={in_channels}, image_size={image_size}: each must be at least 1"
-        )
+    if not 0 < width <= WIDEST:
+        raise ValueError(f"width is {width}, expected a positive factor such as 0.25 or 1.0, at most {WIDEST}")
+    for what, count, most in (
+        ("num_classes", num_classes, _MOST_CLASSES),
+        ("in_channels", in_channels, _MOST_CHANNELS),
+        ("image_size", image_size, MOST_PIXELS),
+    ):
+        if type(count) is not int or not 1 <= count <= most:
+            raise ValueError(f"{what} is {count!r}, expected a whole number, at least 1 and at most {most}")
     if neuron not in ("lif", "relu"):
         raise ValueError(f"neuron is {neuron!r}, expected 'lif' or 'relu'")
     if neuron == "relu" and lif_options:
@@ -121,6 +127,8 @@ def create_model(
         raise ValueError(
             f"mean={mean} and std={std}: give both, a number for each of the {in_channels} channels, or neither"
         )
+    if not all(math.isfinite(value) for value in mean or ()) or not all(0 < value < math.inf for value in std or ()):
+        raise ValueError(f"mean={mean} and std={std}: each must be finite, and no std 0 or less")
     if joint and (branches or neuron == "relu" or norm != "batch"):
         raise ValueError(
             f"a joint network is one of spiking neurons with an ANN beside it; got branches={branches}, neuron={neuron!r} and "
@@ -188,7 +196,7 @@ def _norm(norm: str, timesteps: int | None) -> Callable[[int], nn.Module]:
         if timesteps is not None:
             raise ValueError(f"norm_timesteps={timesteps} only means something under norm='timestep_batch'")
         return nn.BatchNorm2d
-    if timesteps is None or timesteps < 1:
+    if type(timesteps) is not int or not 1 <= timesteps <= MOST_TIMESTEPS:
         raise ValueError(
             f"norm='timestep_batch' keeps statistics for each timestep: norm_timesteps is {timesteps}, expected the number of "
             "timesteps to train with"

@@ -19,6 +19,8 @@ from .fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
 from .packed import PackedSpikes
 from .surrogate import Surrogate, resolve_surrogate, spike
 
+_FLOAT32 = torch.finfo(torch.float32)
+
 
 def lif(
     current: Tensor,
@@ -81,7 +83,7 @@ def lif_in_bits(
     Args:
         timesteps: how many, where the currents are `[1, B, ...]`, the same at all of them.
     """
-    check_options(decay, threshold)
+    check_options(decay, threshold, v_reset, v_init)
     if current.ndim == 0 or current.shape[0] == 0 or not current.is_floating_point():
         raise ValueError(
             f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
@@ -153,7 +155,7 @@ def lif_step(
     Raises:
         ValueError: for a current of integers, a state of another shape, or an option out of its range.
     """
-    check_options(decay, threshold)
+    check_options(decay, threshold, v_reset, v_init)
     if not current.is_floating_point():
         raise ValueError(f"lif_step takes a floating-point current [B, ...]; got {current.dtype} {list(current.shape)}")
     _check_state(state, current.shape)
@@ -226,13 +228,19 @@ def initial_membrane(like: Tensor, v_init: float | Tensor) -> Tensor:
     return torch.full_like(like, v_init)
 
 
-def check_options(decay: float | Tensor, threshold: float) -> None:
+def check_options(
+    decay: float | Tensor, threshold: float, v_reset: float | None = None, v_init: float | Tensor = 0.0
+) -> None:
     """Refuse dynamics that cannot be meant.
 
     Raises:
-        ValueError: for a decay outside [0, 1] or a threshold that is not positive.
+        ValueError: for a decay outside [0, 1], a threshold that is not positive, or a number that is not finite in float32.
     """
     if not isinstance(decay, Tensor) and not 0 <= decay <= 1:
         raise ValueError(f"decay is {decay}, expected 0 (no memory) to 1 (no leak)")
-    if not threshold > 0:
-        raise ValueError(f"threshold is {threshold}, expected a positive number")
+    # reset and spike would read it as 0 or infinite otherwise
+    if not _FLOAT32.tiny <= threshold <= _FLOAT32.max:
+        raise ValueError(f"threshold is {threshold}, expected a positive number, finite in float32")
+    for name, value in (("v_reset", v_reset), ("v_init", v_init)):
+        if value is not None and not isinstance(value, Tensor) and not abs(value) <= _FLOAT32.max:
+            raise ValueError(f"{name} is {value}, expected a number that is finite in float32")

@@ -1,5 +1,6 @@
 """The neuron as a module, to be put between the layers of a network."""
 
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,8 @@ class LIF(nn.Module):
         channels: number of channels, needed by `v_init="learned"` alone.
 
     Raises:
-        ValueError: for an option out of its range, or `v_init="learned"` without `channels`.
+        ValueError: for an option out of its range, `v_init="learned"` without `channels`, or a `v_init` or `v_reset` that fires
+            without any input.
     """
 
     def __init__(
@@ -44,7 +46,15 @@ class LIF(nn.Module):
         channels: int | None = None,
     ) -> None:
         super().__init__()
-        check_options(decay, threshold)
+        rest = {
+            "v_reset": 0.0 if v_reset is None else v_reset,
+            "v_init": 0.0 if isinstance(v_init, str) else v_init,
+        }
+        for name, value in {"decay": decay, "threshold": threshold, **rest}.items():
+            if isinstance(value, bool) or not isinstance(value, Real | Tensor):
+                raise ValueError(f"{name} is {value!r}, expected a number")
+        check_options(decay, threshold, **rest)
+        _check_silent_at_rest(decay, threshold, **rest)
         resolve_surrogate(surrogate)
         self.threshold = threshold
         self.v_reset = v_reset
@@ -69,6 +79,8 @@ class LIF(nn.Module):
             raise ValueError(f"v_init is {v_init!r}, expected a number, 'half' or 'learned'")
         if channels is None:
             raise ValueError("v_init='learned' keeps one value per channel: say how many with channels=...")
+        if type(channels) is not int or channels < 1:
+            raise ValueError(f"channels is {channels!r}, expected a whole number of 1 or more")
         return nn.Parameter(torch.zeros(channels))
 
     def dynamics(self, ndim: int) -> dict[str, Any]:
@@ -98,3 +110,20 @@ class LIF(nn.Module):
         starts = "" if isinstance(self.v_init, float) and not self.v_init else ", v_init="
         v_init = starts and starts + ("learned" if isinstance(self.v_init, Tensor) else str(self.v_init))
         return f"decay={decay}, threshold={self.threshold}, reset={reset}, surrogate={surrogate}{v_init}"
+
+
+def _check_silent_at_rest(decay: float, threshold: float, v_reset: float, v_init: float) -> None:
+    """Refuse neurons that fire at their first timestep, or always once they have fired, whatever their input.
+
+    Raises:
+        ValueError: in that case.
+    """
+    for name, value, when in (
+        ("v_init", v_init, "at the first timestep"),
+        ("v_reset", v_reset, "for ever once it has"),
+    ):
+        if decay * value >= threshold:
+            raise ValueError(
+                f"{name} is {value}: without any input a neuron fires {when}, because decay {decay} times {name} reaches the "
+                f"threshold {threshold}; expected less"
+            )

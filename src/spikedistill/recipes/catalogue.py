@@ -69,8 +69,7 @@ def with_objective(config: Config, name: str) -> Config:
 
 def _ann(config: Config) -> Config:
     """The ReLU twin of the network: an ordinary ANN, to teach from."""
-    model = config.model.model_copy(update={"neuron": "relu"})
-    return with_objective(config, "sce").model_copy(update={"model": model, "timesteps": 1})
+    return with_objective(config, "sce").model_copy(update={"model": config.model.as_ann(), "timesteps": 1})
 
 
 def _rate(config: Config) -> Config:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import Config, ModelConfig, NeuronConfig
+from ..config import Config, ModelConfig
 from ..data import (
     Dataset,
     Samples,
@@ -22,7 +22,7 @@ from ..run_folder import dataset_of
 from ..seeds import derive_seed
 from ..temporal import Temporal, mean_rate, synchronise_batch_norm
 from ..temporal.features import outputs_of
-from ..temporal.signal import segment_lengths
+from .combinations import check_accumulation, check_together
 from .features import layer_names
 from .teacher import Teacher, load_teacher
 
@@ -96,13 +96,15 @@ def plan_without_teacher(config: Config) -> Plan:
         FileNotFoundError: where the data set is missing.
     """
     objective = create_objective(config.objective.name, **config.objective.options)
-    check_gradient(config, objective)
-    check_heads(config, objective)
+    check_together(config, objective)
     dataset = dataset_of(config)
+    if len(dataset.classes) < 2:
+        raise ValueError(f"{dataset.name} has one class, which has nothing to tell apart: expected 2 or more")
     spec = model_spec(config, dataset)
     # which refuses what does not fit
     create_model(**spec, branches=config.model.branches, joint=config.model.joint)
     train, holdout = training_samples(config, dataset)
+    check_accumulation(config, len(train))
     augmentations = check_augmentations(config, dataset)
     check_teacher_logits(config, objective, augmentations)
     return Plan(config, dataset, train, holdout, augmentations, spec, objective, teacher=None, layers={})
@@ -157,60 +159,6 @@ def check_teacher_logits(config: Config, objective: Objective, augmentations: tu
         raise ValueError(
             f"the training images are augmented at random ({', '.join(augmentations)}), and a teacher looks at what the student "
             "sees: leave --teacher-logits cached out, or --data.augment without names"
-        )
-
-
-def check_gradient(config: Config, objective: Objective) -> None:
-    """Refuse segments without rate, and objectives that a single segment would silence.
-
-    Raises:
-        ValueError: saying what to use instead.
-    """
-    if config.gradient != "rate":
-        if config.segments != 1:
-            raise ValueError(
-                f"segments={config.segments} needs --gradient rate; this run has --gradient {config.gradient}"
-            )
-        if config.gradient != "dsr":
-            return
-        lif = config.model.lif
-        if lif.surrogate != NeuronConfig().surrogate or lif.detach_reset:
-            raise ValueError(
-                "--gradient dsr takes no derivative of a spike and none through a reset: leave --model.lif.surrogate and "
-                "--model.lif.detach-reset out"
-            )
-    lengths = segment_lengths(config.segments, config.timesteps)
-    if objective.compares_submodels and len(lengths) == 1 and config.timesteps > 1:
-        one, others = (
-            ("--gradient dsr", "--gradient rate with --segments 2 or more")
-            if config.gradient == "dsr"
-            else ("--gradient rate with one segment", "--segments 2 or more")
-        )
-        raise ValueError(
-            f"objective {objective.name!r} lets timesteps teach each other, but under {one} all timesteps share one gradient path "
-            f"and nothing would be learned from it: use {others}, or --gradient bptt"
-        )
-
-
-def check_heads(config: Config, objective: Objective) -> None:
-    """Refuse an objective over heads without auxiliary ones, and auxiliary heads that nothing is learned from.
-
-    Raises:
-        ValueError: saying what to add or leave out.
-    """
-    if objective.submodels == "heads" and not config.model.branches:
-        raise ValueError(f"objective {objective.name!r} is over the heads of a network: add --model.branches")
-    if objective.submodels == "pair" and not config.model.joint:
-        raise ValueError(f"objective {objective.name!r} is over a network and an ANN beside it: add --model.joint")
-    if objective.submodels != "pair" and config.model.joint:
-        raise ValueError(
-            f"objective {objective.name!r} knows no ANN beside the network: leave --model.joint out, or use --objective.name "
-            "joint-asnn-unofficial"
-        )
-    if objective.submodels != "heads" and config.model.branches:
-        raise ValueError(
-            f"objective {objective.name!r} is not over the heads of a network, so auxiliary heads would learn nothing: leave "
-            "--model.branches out, or use --objective.name esd"
         )
 
 

@@ -122,7 +122,7 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
         data=config.data,
         optimizer=config.optimizer,
         trainer=config.trainer,
-        model=config.model.model_copy(update={"neuron": "relu", "norm": norm, "branches": False, "joint": False}),
+        model=config.model.as_ann().model_copy(update={"norm": norm, "branches": False, "joint": False}),
     )
 
 
