@@ -6,6 +6,7 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONWARNINGS="ignore")
 
 import argparse
+import gc
 import importlib
 import sys
 import time
@@ -22,7 +23,7 @@ from .workshop import Workshop
 _IMPORTED = (
     *("lightning", "sklearn.datasets", "plotly.graph_objects", "plotly.io", "plotly.offline", "jinja2", "tyro"),
     *("rich.console", "rich.table", "rich.progress", "PIL.Image", "PIL.ImageOps", "matplotlib.figure"),
-    *("matplotlib.backends.backend_svg", "matplotlib.backends.backend_pdf", "kornia.augmentation"),
+    *("matplotlib.backends.backend_svg", "matplotlib.backends.backend_pdf"),
     *("spikedistill.cli", "spikedistill.training.callbacks", "spikedistill.training.checkpoints"),
     *("spikedistill.training.module", "spikedistill.report", "spikedistill.recipes"),
 )
@@ -80,6 +81,8 @@ def try_all(kinds: Sequence[Kind], tried: Tried, workshop: Workshop, options: ar
     torch.set_num_threads(1)
     for name in _IMPORTED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # so that forks do not copy what they never collect
     deadline = time.monotonic() + 60 * options.minutes
     processes = get_context("fork")
     place = processes.Value("l", 0)
@@ -101,6 +104,7 @@ def try_all(kinds: Sequence[Kind], tried: Tried, workshop: Workshop, options: ar
         worker.start()
     for worker in workers:
         worker.join()
+    gc.unfreeze()
     return len([1 for kind, number in todo if (kind.name, number) not in tried.read()])
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from .attempts import Kind, Verdict
 from .processes import Ended, in_fork
-from .workshop import Workshop, done, wrong_end
+from .workshop import Workshop, done, name_of, wrong_end
 
-TRIES, SHORT = 200, 5
+TRIES, SHORT = 200, 4
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,16 @@ def damaged(content: bytes, draw: random.Random) -> tuple[bytes, str]:
 def attempt(sort: Sort, workshop: Workshop, number: int) -> Verdict:
     """Damage the file of a copy, and hold what a reader makes of it against what it makes of the sound one."""
 
-    def sound(folder: Path) -> Any:
-        done(in_fork(partial(sort.make, folder), folder.with_name(f"{folder.name} said"))[0])
-        with workshop.scratch() as scratch:
-            ended, answer = reading(sort.read, copied(folder, scratch / "place"), scratch)
-            done(ended)
-            return answer
+    sound = workshop.sound(sort.make)
 
-    name = f"files for {sort.name}".replace("/", "_")
-    expected = workshop.kept(name, sound)
+    def answer_of_sound(folder: Path) -> Any:
+        ended, answer = reading(sort.read, copied(sound, folder / "place"), folder)
+        done(ended)
+        return answer
+
+    expected = workshop.kept(f"{name_of(sort.read)} of {sound.name}", answer_of_sound)
     with workshop.scratch() as scratch:
-        place = copied(workshop.folder / "kept" / name, scratch / "place")
+        place = copied(sound, scratch / "place")
         files = sorted(place.glob(sort.file))
         file = files[number % len(files)]
         content, what = damaged(file.read_bytes(), random.Random(f"{sort.name} {number}"))

@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ def reported() -> str:
     return digest(Path("run/report.html").read_bytes())
 
 
-def make_stopped(folder: Path, *, earlier: bool) -> None:
-    """A run that breaks off a step before the end, with or without the checkpoint before the last."""
+def make_stopped(folder: Path) -> None:
+    """A run that breaks off a step before the end."""
     from spikedistill.cli import main
     from spikedistill.training.module import DistillationModule
 
@@ -56,8 +55,11 @@ def make_stopped(folder: Path, *, earlier: bool) -> None:
 
     DistillationModule.training_step = break_off  # type: ignore[assignment]
     assert main([str(argument) for argument in train(folder / "run")]) == 2
-    if not earlier:
-        (folder / "run" / "checkpoints" / "previous.ckpt").unlink()
+
+
+def make_stopped_without_previous(folder: Path) -> None:
+    make_stopped(folder)
+    (folder / "run" / "checkpoints" / "previous.ckpt").unlink()
 
 
 def resumed() -> dict[str, str]:
@@ -77,9 +79,10 @@ def taught() -> dict[str, str]:
 
 
 def make_comparison(folder: Path) -> None:
-    """A comparison of which only the records are left."""
+    """A comparison, with speeds, of which the runs' folders are gone."""
     os.chdir(folder)
     call(COMPARISON)
+    speeds()
     for run in Path("comparison").glob("digits-*"):
         shutil.rmtree(run)
 
@@ -100,12 +103,7 @@ def speeds() -> list[float]:
 
     measuring.ROUNDS, measuring.SECONDS = 2, 0.05  # where they are measured anew
     configs = [parse_config(recipe(name), SMALL) for name in ("digits-sce", "digits-twsd")]
-    return measuring.relative_speeds(configs, Path("speeds.csv"))
-
-
-def make_speeds(folder: Path) -> None:
-    os.chdir(folder)
-    speeds()
+    return measuring.relative_speeds(configs, Path("comparison/speeds.csv"))
 
 
 COMPILER = """#!/bin/sh
@@ -153,12 +151,11 @@ SORTS = (
         _of_run(name, reported)
         for name in ("results.json", "logits.safetensors", "samples.safetensors", "metrics.csv", "gradients.csv")
     ),
-    Sort(
-        "last.ckpt, with the one before it", "run/checkpoints/last.ckpt", partial(make_stopped, earlier=True), resumed
-    ),
-    Sort("last.ckpt alone", "run/checkpoints/last.ckpt", partial(make_stopped, earlier=False), resumed),
+    Sort("last.ckpt, with the one before it", "run/checkpoints/last.ckpt", make_stopped, resumed),
+    Sort("last.ckpt alone", "run/checkpoints/last.ckpt", make_stopped_without_previous, resumed),
     Sort("a model file as a teacher", TEACHER, make_teacher, taught),
     Sort("records.jsonl", "comparison/records.jsonl", make_comparison, compared),
-    Sort("speeds.csv", "speeds.csv", make_speeds, speeds),
+    Sort("manifest.json of a comparison", "comparison/manifest.json", make_comparison, compared),
+    Sort("speeds.csv", "comparison/speeds.csv", make_comparison, speeds),
     Sort("a compiled loop in the cache", "cache/spikedistill/*.so", make_cache, compiled),
 )

@@ -1,5 +1,6 @@
-"""Files made to do harm: nothing in them is executed, nothing of others is touched, and no more memory is taken than is sensible."""
+"""Files made to do harm: nothing in them is executed, nothing of others is touched, and no memory is taken beyond measure."""
 
+import contextlib
 import os
 import pickle
 import shutil
@@ -11,8 +12,7 @@ from pathlib import Path
 
 from .attempts import Kind, Verdict
 from .damage import reading
-from .processes import in_fork
-from .workshop import Workshop, done, files_below, wrong_end
+from .workshop import Workshop, files_below, wrong_end
 
 PRECIOUS = Path("../precious")  # of somebody else, beside the folder that a reader works in
 
@@ -69,17 +69,13 @@ def attempt(cases: Sequence[Case], workshop: Workshop, number: int) -> Verdict:
     case = cases[number]
     with workshop.scratch() as scratch:
         place, trap, precious = scratch / "place", scratch / "trap", scratch / "precious"
-        shutil.copytree(_sound(case.base, workshop), place)
+        shutil.copytree(workshop.sound(case.base), place)
         precious.mkdir()
         for name in ("last.ckpt", "notes.md"):
             (precious / name).write_text("of somebody else")
         before = files_below(precious)
-
-        def plant() -> None:
-            os.chdir(place)
+        with contextlib.chdir(place):
             case.plant(trap)
-
-        done(in_fork(plant, scratch / "said")[0])
         ended, _ = reading(case.read, place, scratch)
         if trap.exists():
             return Verdict("executed", case.name)
@@ -89,17 +85,6 @@ def attempt(cases: Sequence[Case], workshop: Workshop, number: int) -> Verdict:
         return wrong._replace(detail=f"{case.name}: {wrong.detail}")
     message = (ended.errors + ended.output).strip()
     return Verdict("refused" if ended.code else "survived", f"{case.name}: {message[-300:]}")
-
-
-def _sound(base: Callable[[Path], object], workshop: Workshop) -> Path:
-    """The folder that `base` fills."""
-    name = f"for hostile files {getattr(base, '__name__', base)}"
-
-    def make(folder: Path) -> None:
-        done(in_fork(lambda: base(folder) and None, folder.with_name(f"{name} said"))[0])
-
-    workshop.kept(name, make)
-    return workshop.folder / "kept" / name
 
 
 def nothing(folder: Path) -> None:

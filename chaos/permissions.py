@@ -65,7 +65,7 @@ CASES = (
 
 def attempt(workshop: Workshop, number: int) -> Verdict:
     """A command that lacks a permission, and again with it."""
-    case = CASES[number]
+    case = CASES[number * 7 % len(CASES)]  # the first ones are of every command
     scene = case.scene(workshop)
     with workshop.scratch() as scratch:
         place = scratch / "place"
@@ -101,6 +101,5 @@ def cache(workshop: Workshop, number: int) -> Verdict:
 
 
 def kinds() -> Iterator[Kind]:
-    # those of a comparison take seconds, and come last
-    yield Kind("permissions removed", "permissions removed: folders and files", len(CASES), len(CASES) - 1, attempt)
+    yield Kind("permissions removed", "permissions removed: folders and files", len(CASES), 8, attempt)
     yield Kind("permissions removed", "permissions removed: cache of compiled loops", 4, 4, cache)

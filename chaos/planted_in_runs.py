@@ -4,7 +4,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -28,10 +28,6 @@ from .hostile import PRECIOUS, Case, Payload, bomb, payload
 
 LAST, PREVIOUS = Path("run/checkpoints/last.ckpt"), Path("run/checkpoints/previous.ckpt")
 RECORDS = Path("comparison/records.jsonl")
-
-
-def stopped(folder: Path) -> None:
-    make_stopped(folder, earlier=True)
 
 
 def overwritten() -> None:
@@ -219,14 +215,14 @@ RECORD_KINDS = ("a pickle", "100,000 brackets", "answers of 4 GiB", "a shape of 
 # Links and pipes in the place of files
 
 
-def link(name: str, trap: Path) -> None:
-    """A link with the name of a run's file, or of its folder of checkpoints, to something of somebody else."""
-    path = Path("run") / name
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    aim = PRECIOUS if name == "checkpoints" else PRECIOUS / "notes.md"
-    path.symlink_to(os.path.relpath(aim, path.parent))
+def links(names: Sequence[str], trap: Path) -> None:
+    """Links with the names of a run's files, or of its folder of checkpoints, to what is of somebody else."""
+    for path in (Path("run") / name for name in names):
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        aim = PRECIOUS if path.name == "checkpoints" else PRECIOUS / "notes.md"
+        path.symlink_to(os.path.relpath(aim, path.parent))
 
 
 def pipe(name: str, trap: Path) -> None:
@@ -251,20 +247,15 @@ def manifest(trap: Path) -> None:
     sound.model_copy(update={"files": files}).write(Path("run"))
 
 
-WRITTEN = ("config.yaml", "metrics.csv", "model.safetensors", "results.json", "report.html", "manifest.json")
-READERS: dict[str, Callable[[], object]] = {
-    "evaluate": evaluated,
-    "report": reported,
-    "train": resumed,
-    "train --overwrite": overwritten,
-}
-READ = {
-    "evaluate": ("config.yaml", "model.safetensors", "manifest.json", "cost.json", "metrics.csv"),
-    "report": ("results.json", "logits.safetensors", "config.yaml"),
+INPUTS = ("metrics.csv", "model.safetensors", "selected.safetensors", "cost.json", "checkpoints/last.ckpt")
+OUTPUTS = ("results.json", "logits.safetensors", "samples.safetensors", "report.html")
+READ: dict[Callable[[], object], tuple[str, ...]] = {
+    evaluated: ("config.yaml", "model.safetensors", "manifest.json", "cost.json", "metrics.csv"),
+    reported: ("results.json", "logits.safetensors", "config.yaml"),
 }
 
 CASES: dict[str, list[Case]] = {
-    "checkpoints": [Case(kind, stopped, partial(checkpoint, kind), resumed) for kind in CHECKPOINTS],
+    "checkpoints": [Case(kind, make_stopped, partial(checkpoint, kind), resumed) for kind in CHECKPOINTS],
     "networks and teachers": [
         *(Case(kind, make_run, partial(model, kind, "run/model.safetensors"), evaluated) for kind in MODELS),
         *(Case(f"{kind}, as a teacher", make_teacher, partial(model, kind, TEACHER), taught) for kind in MODELS[:4]),
@@ -278,22 +269,22 @@ CASES: dict[str, list[Case]] = {
         *(Case(f"{kind} in a record", make_comparison, partial(records, kind), compared) for kind in RECORD_KINDS),
     ],
     "links and pipes": [
+        Case("outputs are links, evaluate", make_run, partial(links, OUTPUTS), evaluated),
+        Case("the lock is a link, evaluate", make_run, partial(links, (".lock",)), evaluated),
+        Case("files are links, train --overwrite", make_run, partial(links, (*OUTPUTS, *INPUTS)), overwritten),
+        Case("the lock is a link, train --overwrite", make_run, partial(links, (".lock",)), overwritten),
+        Case("checkpoints is a link, train --overwrite", make_run, partial(links, ("checkpoints",)), overwritten),
+        Case("the manifest is a link, train --overwrite", make_run, partial(links, ("manifest.json",)), overwritten),
+        Case("last.ckpt is a link, train", make_stopped, partial(links, ("checkpoints/last.ckpt",)), resumed),
+        Case("outputs are links, train", make_stopped, partial(links, (*OUTPUTS, "model.safetensors")), resumed),
         *(
-            Case(f"{name} is a link, {how}", make_run, partial(link, name), READERS[how])
-            for name in (*WRITTEN, ".lock")
-            for how in ("evaluate", "train --overwrite")
-        ),
-        Case("checkpoints is a link, train --overwrite", make_run, partial(link, "checkpoints"), overwritten),
-        Case("last.ckpt is a link, train --overwrite", make_run, partial(link, "checkpoints/last.ckpt"), overwritten),
-        Case("last.ckpt is a link, train", stopped, partial(link, "checkpoints/last.ckpt"), resumed),
-        *(
-            Case(f"{name} is {what}, {how}", make_run, partial(plant, name), READERS[how])
+            Case(f"{name} is {what}", make_run, partial(plant, name), read)
             for plant, what in ((pipe, "a pipe"), (endless, "a link to /dev/zero"))
-            for how, names in READ.items()
+            for read, names in READ.items()
             for name in names
         ),
         *(
-            Case(f"last.ckpt is {what}", stopped, partial(plant, "checkpoints/last.ckpt"), resumed)
+            Case(f"last.ckpt is {what}", make_stopped, partial(plant, "checkpoints/last.ckpt"), resumed)
             for plant, what in ((pipe, "a pipe"), (endless, "a link to /dev/zero"))
         ),
         Case("a manifest lists another's file, evaluate", make_run, manifest, evaluated),

@@ -6,13 +6,12 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from .attempts import Verdict
 from .files_of_data import make_images
 from .files_of_runs import COMPARISON, make_stopped
-from .processes import in_fork, run
+from .processes import run
 from .workshop import HOLDOUT, Whole, Workshop, compared, done, files_below, outcome, train, wrong_end
 
 NOTES = "what somebody wrote down"
@@ -179,15 +178,10 @@ def verifying(workshop: Workshop) -> Scene:
 
 def resuming(workshop: Workshop) -> Scene:
     """A run that goes on, a step before its end."""
-    whole = workshop.whole()
-
-    def make(folder: Path) -> None:
-        done(in_fork(partial(make_stopped, folder, earlier=True), folder.with_name("said"))[0])
-
-    workshop.kept("stopped", make)
+    whole, stopped = workshop.whole(), workshop.sound(make_stopped)
     return Scene(
         lambda folder: train(folder / "run"),
-        lambda folder: shutil.copytree(workshop.folder / "kept" / "stopped" / "run", folder / "run"),
+        lambda folder: shutil.copytree(stopped / "run", folder / "run"),
         dict(whole.outcome),
         lambda folder: outcome(folder / "run"),
         whole.seconds,

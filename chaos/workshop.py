@@ -10,11 +10,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .attempts import Verdict
-from .processes import MOST_MIB, Ended, run
+from .processes import MOST_MIB, Ended, in_fork, run
 
 # Two epochs of seven steps, so that two windows of accumulation do not fill an epoch; a checkpoint after each step.
 SMALL = (
@@ -58,6 +59,16 @@ class Workshop:
                 partial.write_bytes(made)
                 os.replace(partial, value)
             return pickle.loads(value.read_bytes())
+
+    def sound(self, make: Callable[[Path], object]) -> Path:
+        """The folder that `make` fills, in a process of its own."""
+
+        def fill(folder: Path) -> None:
+            done(in_fork(lambda: make(folder) and None, folder.with_name(f"{folder.name} said"))[0])
+
+        name = " ".join(("made by", name_of(make)))
+        self.kept(name, fill)
+        return self.folder / "kept" / name
 
     def whole(self, *options: str) -> "Whole":
         """The run `digits-twsd` with these options, uninterrupted."""
@@ -120,6 +131,14 @@ def outcome(run: Path) -> dict[str, str]:
     found["results.json"] = digest(json.dumps(results, sort_keys=True).encode())
     found["report.html"] = "whole" if folder.report.read_text().rstrip().endswith("</html>") else "cut"
     return found
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """What tells a function, with what it is given in advance, from others."""
+    if isinstance(function, partial):
+        given = (*function.args, *function.keywords.values())
+        return " ".join((name_of(function.func), *(str(value).replace("/", "_") for value in given)))
+    return function.__name__
 
 
 def digest(content: bytes) -> str:
