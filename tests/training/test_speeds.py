@@ -123,6 +123,13 @@ def test_a_damaged_file_is_named(text, tmp_path):
         relative_speeds([quick("digits-sce").model_copy(update={"recipe": "a"})], file)
 
 
+def test_a_method_that_diverges_is_measured_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROUNDS", 1)
+    config = quick("digits-sce", timesteps=2)
+    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": 1e12})})
+    assert relative_speeds([config], tmp_path / "speeds.csv") == [1.0]
+
+
 def test_another_digit_in_the_file_of_a_comparison_is_noticed(tmp_path):
     begin(tmp_path)
     file = tmp_path / "speeds.csv"

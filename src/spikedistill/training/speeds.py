@@ -165,8 +165,9 @@ def _images_per_s(config: Config, steps: int, seconds: float, scratch: Path) -> 
     alone = config.trainer.model_copy(
         update={"devices": 1, "nodes": 1, "sync_batch_norm": False, "progress": False, "logger": "none"}
     )
+    careful = config.optimizer.model_copy(update={"lr": 1e-6})  # so that no method diverges; a step takes as long
     config = config.model_copy(
-        update={"trainer": alone, "teacher": _some_teacher(config, scratch), "epochs": 1_000_000}
+        update={"trainer": alone, "optimizer": careful, "teacher": _some_teacher(config, scratch), "epochs": 1_000_000}
     )
     if alone.keep_memory:
         keep_freed_memory()
