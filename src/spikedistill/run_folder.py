@@ -35,7 +35,16 @@ class RunStopped(Exception):
 
 
 class RunDiverged(RuntimeError):
-    """A number of a run became infinite or NaN; the last good checkpoint stays, and `diverged.json` says where it happened."""
+    """A number of a run became infinite or NaN; the last good checkpoint stays, and `diverged.json` says where it happened.
+
+    Args:
+        message: in one line.
+        details: what `diverged.json` holds: `{step, epoch, what, layer, terms, samples, message}`.
+    """
+
+    def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or {"message": message}
 
 
 class RunFailed(RuntimeError):

@@ -2,6 +2,7 @@
 
 from .captured import Captured
 from .compiled_step import CompiledStep
+from .finite import NotFiniteInput
 from .model import GRADIENTS, Gradient, Temporal, mean_rate, temporal
 from .signal import Signal, UnsupportedOperationError
 from .sync_batch_norm import SyncBatchNorm, synchronise_batch_norm
@@ -11,6 +12,7 @@ __all__ = [
     "Captured",
     "CompiledStep",
     "Gradient",
+    "NotFiniteInput",
     "Signal",
     "SyncBatchNorm",
     "Temporal",

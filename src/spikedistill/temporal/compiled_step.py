@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..neurons import compiler_works
+from .finite import check_finite
 from .model import Temporal
 
 
@@ -43,10 +44,13 @@ class CompiledStep:
 
         Raises:
             RuntimeError: in training mode.
-            ValueError: for a state of another network or batch size, or a network that torch.compile cannot take as a whole.
+            ValueError: for a state of another network or batch size, a network that torch.compile cannot take as a whole, or, on a
+                CPU, an input that holds NaN or infinite values.
         """
         if self.model.training or not compiler_works():
             return self.model.step(x, state, still=still)
+        if not (still and state):
+            check_finite(x)
         if len(x) == 1 and {samples for samples, *_ in self._compiled_for} == {"several"}:
             # the compiler takes a batch of one for another network; for what is left of a batch that does not pay
             logits, after = self._run(_twice(x), state and {key: _twice(rows) for key, rows in state.items()}, still)

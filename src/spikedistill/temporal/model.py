@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .chunked import ChunkedRate
+from .finite import check_finite
 from .rate import Rate, segment_means
 from .representation import Representation, common_decay, fading_weights, weighted_mean
 from .signal import Signal, replace_signals, segment_lengths
@@ -52,7 +53,8 @@ class Temporal(nn.Module):
             Logits `[T, B, C]`: whatever the network returns, with each signal as the tensor of all its timesteps.
 
         Raises:
-            ValueError: for T below 1, or an input whose dimensions do not fit the network.
+            ValueError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or infinite
+                values.
         """
         values, total = self.check_input(x, timesteps)
         signal: Signal
@@ -95,13 +97,15 @@ class Temporal(nn.Module):
 
         Raises:
             RuntimeError: in training mode, where batch-norm needs all timesteps at once.
-            ValueError: for a state of another network or batch size.
+            ValueError: for a state of another network or batch size, or, on a CPU, an input that holds NaN or infinite values.
         """
         if self.training:
             raise RuntimeError(
                 "step() runs one timestep, and batch-norm in training needs them all: call model.eval() first"
             )
         membranes = Membranes({m: path for path, m in self.module.named_modules()}, state or {}, still)
+        if not membranes.reads_currents:
+            check_finite(x)
         value = x if torch.is_grad_enabled() else x.detach()
         keeps = membranes.keeps_currents or membranes.reads_currents
         out = self.module(Stream(value.to("meta") if membranes.reads_currents else value, membranes, keeps))
@@ -116,7 +120,8 @@ class Temporal(nn.Module):
         """The input as `[T or 1, B, ...]`, and T.
 
         Raises:
-            ValueError: for T below 1, or an input whose dimensions do not fit the network.
+            ValueError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or infinite
+                values.
         """
         if isinstance(x, Signal):
             raise ValueError(
@@ -134,6 +139,7 @@ class Temporal(nn.Module):
             raise ValueError(
                 f"got an input {list(x.shape)} without timesteps; expected a sequence [T, B, ...] with T >= 1, or timesteps=T"
             )
+        check_finite(x, axis=1 if timesteps is None else 0)
         return (x, x.shape[0]) if timesteps is None else (x.unsqueeze(0), timesteps)
 
     def _fits(self, sample: torch.Size) -> bool:
@@ -194,7 +200,10 @@ def temporal(
         raise ValueError(
             f"segments={segments} only means something under gradient='rate'; this is gradient={gradient!r}"
         )
-    if chunk is not None and (gradient != "rate" or chunk < 1):
+    lengths = segments if isinstance(segments, Sequence) else [segments]
+    if not lengths or not all(type(length) is int and length >= 1 for length in lengths):
+        raise ValueError(f"segments={segments!r}: expected how many segments of time, 1 or more, or the length of each")
+    if chunk is not None and (gradient != "rate" or type(chunk) is not int or chunk < 1):
         raise ValueError(
             f"chunk={chunk} with gradient={gradient!r}: expected the timesteps to compute at a time, 1 or more, under "
             "gradient='rate'; the other rules keep every timestep for their gradients"

@@ -1,5 +1,6 @@
 """What the Trainer does beside training: progress, metrics, speed."""
 
+import logging
 import resource
 import time
 from collections.abc import Iterable, Iterator
@@ -18,8 +19,11 @@ from ..models import Branched
 from ..run_folder import RunFolder, RunStopped
 from ..signals import GRACE, Stop, stoppable
 from ..temporal import Temporal
+from .constant_layers import LOOKED_AT, constant_layers
 from .module import DistillationModule
 from .plan import Plan
+
+logger = logging.getLogger("spikedistill")
 
 
 class EpochRecord(L.Callback):
@@ -40,6 +44,7 @@ class EpochRecord(L.Callback):
         self.scored = scored
         self.rows: list[dict[str, Any]] = []
         self.best = -1.0
+        self.constant: dict[str, list[str]] = {}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, DistillationModule)
@@ -47,7 +52,10 @@ class EpochRecord(L.Callback):
         reduced = trainer.strategy.reduce(torch.tensor(list(means.values()), device=pl_module.device))
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
         row |= dict(zip(means, reduced.tolist(), strict=True))
+        if self.plan.config.trainer.on_nonfinite == "skip":
+            row["skipped_steps"] = pl_module.skipped
         if trainer.is_global_zero:
+            self._name_constant_layers(pl_module.network, row["epoch"])
             with _averaged_weights(trainer, pl_module):
                 for name, samples in self.scored.items():
                     row |= self._score(name, samples, pl_module.network)
@@ -57,6 +65,15 @@ class EpochRecord(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=row["epoch"])
             write_rows(self.run.metrics, self.rows)
+
+    def _name_constant_layers(self, network: Temporal, epoch: int) -> None:
+        """Say which layers never or always fire, where that has changed."""
+        constant = constant_layers(network, self.plan.train, self.plan.dataset.kind, self.plan.config.timesteps)
+        if constant != self.constant:
+            for word, layers in constant.items():
+                if layers:
+                    logger.warning("epoch %d: %s %s on %d training samples", epoch, ", ".join(layers), word, LOOKED_AT)
+        self.constant = constant
 
     def _score(self, name: str, samples: Samples, network: Temporal) -> dict[str, float]:
         """Accuracy and cross-entropy of every prefix and of every single timestep, and the accuracy of every head."""
@@ -168,6 +185,8 @@ class Checkpoints(L.Callback):
         return trainer.strategy.reduce_boolean_decision(asked, all=False)
 
     def _save(self, trainer: L.Trainer) -> None:
+        if isinstance(module := trainer.lightning_module, DistillationModule) and module.watch is not None:
+            module.watch.settle()  # so that no checkpoint holds what came after a step that was not finite
         trainer.save_checkpoint(self.path)
         self.last = time.monotonic()
         self.place = f", of step {trainer.global_step} in epoch {trainer.current_epoch + 1},"

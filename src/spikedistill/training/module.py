@@ -12,10 +12,13 @@ from torch import Tensor
 from ..config import OptimizerConfig
 from ..data import as_network_input, augment
 from ..models import Branched
+from ..objectives import ObjectiveValue
 from ..objectives.submodels import prefix_means, right_submodels
+from ..run_folder import RunDiverged
 from ..seeds import derive_seed
-from ..temporal import Captured
+from ..temporal import Captured, NotFiniteInput
 from .features import TRANSFORMS
+from .finite import Batch, Watch
 from .plan import Plan
 from .student import StudentPass
 
@@ -36,13 +39,16 @@ class DistillationModule(L.LightningModule):
         timesteps = None if plan.dataset.kind == "events" else plan.config.timesteps
         student = StudentPass(self.network, timesteps, tuple(plan.layers))
         # a function, no submodule: a checkpoint holds the network once
-        self.student: Callable[[Tensor], tuple[Tensor, ...]] = student.forward
+        self.plain_student: Callable[[Tensor], tuple[Tensor, ...]] = student.forward
+        self.student: Callable[[Tensor], tuple[Tensor, ...]] = self.plain_student
         if plan.config.trainer.captures:
             self.student = Captured(student)
         self.cached: Tensor | None = None
         self.sums: dict[str, Tensor] = {}
         self.seen = 0
         self.summed_epoch = 0
+        self.skipped = 0
+        self.watch: Watch | None = None
 
     def teaching(self, inputs: Tensor, places: Tensor) -> dict[str, Any]:
         """What the teacher, where there is one, has for the objective on the student's own batch.
@@ -60,9 +66,11 @@ class DistillationModule(L.LightningModule):
         logits, features = self.plan.teacher.look(inputs, self.plan.dataset.kind)
         return {"teacher_logits": logits, "teacher_features": features, "classifier": self.plan.teacher.classifier}
 
-    def look(self, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def look(
+        self, inputs: Tensor, student: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective is over (of heads, or the same), features."""
-        logits, *others = self.student(inputs)
+        logits, *others = (student or self.student)(inputs)
         submodels = others.pop(0) if isinstance(self.network, Branched) else logits
         return logits, submodels, others
 
@@ -71,6 +79,9 @@ class DistillationModule(L.LightningModule):
         return self.trainer.strategy.reduce(value, reduce_op="mean")
 
     def on_fit_start(self) -> None:
+        options = self.plan.config.trainer
+        skip = options.on_nonfinite == "skip"
+        self.watch = Watch(self, skip=skip, lazily=self._is_fused and not skip)
         # no submodule, so that DDP does not wrap it and no checkpoint holds it
         if self.plan.teacher is None:
             return
@@ -86,15 +97,40 @@ class DistillationModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         # an epoch that is resumed goes on with the sums that it has
         if self.current_epoch != self.summed_epoch:
-            self.sums, self.seen, self.summed_epoch = {}, 0, self.current_epoch
+            self.sums, self.seen, self.skipped, self.summed_epoch = {}, 0, 0, self.current_epoch
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
-        # every draw of this step depends on its place alone, so that a resumed run repeats it
-        torch.manual_seed(derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank))
-        inputs, target, places = as_network_input(batch[0], self.plan.dataset.kind), *batch[1:]
-        if self.plan.augmentations:
-            inputs = augment(inputs, self.plan.augmentations)
-        logits, submodels, features = self.look(inputs)
+        accumulate = self.trainer.accumulate_grad_batches
+        assert self.watch is not None
+        self.watch.begin(self._optimizer, batch_index % accumulate == 0)
+        inputs, target, places = self._inputs(batch[0], self.current_epoch, batch_index), *batch[1:]
+        try:
+            logits, submodels, features = self.look(inputs)
+        except NotFiniteInput:
+            total = self._not_a_number()
+        else:
+            value, scores = self._value(inputs, target, places, submodels, features, self.current_epoch)
+            self._collect(logits.detach(), submodels.detach(), target, scores, value.total.detach(), value.terms)
+            total = value.total
+        self.watch.saw(Batch(self.current_epoch, batch_index, places, total.detach()))
+        # Lightning divides by the batches of a whole window, and the last one of an epoch may hold fewer
+        of_window = min(accumulate, int(self.trainer.num_training_batches) - batch_index // accumulate * accumulate)
+        if of_window != accumulate:
+            total = total * (accumulate / of_window)
+        scaled = self.plan.config.gradient_scale == "1/T"
+        return total / self.plan.config.timesteps if scaled else total
+
+    def _inputs(self, samples: Tensor, epoch: int, batch_index: int) -> Tensor:
+        """The batch as the network takes it, augmented."""
+        # every draw of this step depends on its place only, so that a resumed run repeats it
+        torch.manual_seed(derive_seed(self.plan.config.seed, epoch, batch_index, self.global_rank))
+        inputs = as_network_input(samples, self.plan.dataset.kind)
+        return augment(inputs, self.plan.augmentations) if self.plan.augmentations else inputs
+
+    def _value(
+        self, inputs: Tensor, target: Tensor, places: Tensor, submodels: Tensor, features: list[Tensor], epoch: int
+    ) -> tuple[ObjectiveValue, Tensor | None]:
+        """The objective on a batch, and how strong each of its submodels is where it ranks them."""
         average = self.average if self.trainer.world_size > 1 else None
         scores = self.plan.objective.ranking(submodels, target, average)
         value = self.plan.objective(
@@ -105,11 +141,48 @@ class DistillationModule(L.LightningModule):
             features=features,
             transforms=list(self.transforms) or None,
             average=average,
-            progress=self.current_epoch / self.plan.config.epochs,
+            progress=epoch / self.plan.config.epochs,
         )
-        self._collect(logits.detach(), submodels.detach(), target, scores, value.total.detach(), value.terms)
-        scaled = self.plan.config.gradient_scale == "1/T"
-        return value.total / self.plan.config.timesteps if scaled else value.total
+        return value, scores
+
+    def _not_a_number(self) -> Tensor:
+        """A loss for a batch that the network refuses, with a gradient for every parameter, so that all processes go on alike."""
+        return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * math.nan
+
+    # A batch again, for whoever looks for the reason of a number that is not finite
+
+    def made_again(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The inputs of an earlier batch as they were, with the same draws, and its targets."""
+        places = batch.places.cpu()
+        inputs = self._inputs(self.plan.train.inputs(places).to(self.device), batch.epoch, batch.number)
+        return inputs, self.plan.train.targets[places].to(self.device)
+
+    def terms_of(self, inputs: Tensor, target: Tensor, places: Tensor, batch: Batch) -> dict[str, float]:
+        """The terms of the loss on a batch, by name."""
+        _, submodels, features = self.look(inputs, self.plain_student)
+        value, _ = self._value(inputs, target, places, submodels, features, batch.epoch)
+        return {name: float(term) for name, term in value.terms.items()}
+
+    # Before and after an update
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        assert self.watch is not None
+        # the scaler of fp16 expects infinite gradients, and leaves such steps out itself
+        self.watch.before_update(optimizer, gradients=self.plan.config.trainer.precision != "16-mixed")
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        super().optimizer_step(*arguments, **options)
+        assert self.watch is not None
+        self.watch.after_update()
+
+    @property
+    def _is_fused(self) -> bool:
+        """Whether the optimiser is one that the device can keep from updating."""
+        return bool(self._optimizer.defaults.get("fused"))
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return self.trainer.optimizers[0]
 
     @torch.no_grad()
     def _collect(
@@ -142,15 +215,28 @@ class DistillationModule(L.LightningModule):
         for name, value in step.items():
             self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.float() * count
         bar = {"loss": total, "acc": right[-1], "acc@1": right[0]}
+        if self.skipped:
+            bar["skipped"] = torch.tensor(float(self.skipped))
         self.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False)
 
     def epoch_means(self) -> dict[str, float]:
-        """Means over the samples of the epoch so far, on this process."""
+        """Means over the samples of the epoch so far, on this process.
+
+        Raises:
+            RunDiverged: where a step was not finite, or every step was left out.
+        """
+        assert self.watch is not None
+        self.watch.settle()
+        if not self.seen:
+            raise RunDiverged(
+                f"every step of epoch {self.current_epoch + 1} was left out, because a number became NaN or infinite in it: lower "
+                "--optimizer.lr, or set --trainer.clip"
+            )
         return {name: float(value) / self.seen for name, value in self.sums.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         sums = {name: float(value) for name, value in self.sums.items()}
-        own = {"sums": sums, "seen": self.seen, "epoch": self.summed_epoch}
+        own = {"sums": sums, "seen": self.seen, "epoch": self.summed_epoch, "skipped": self.skipped}
         # each process has sums of its own, and the checkpoint of the first one is kept
         of_all: list[Any] = [own] * self.trainer.world_size
         if len(of_all) > 1:
@@ -161,10 +247,12 @@ class DistillationModule(L.LightningModule):
         own = checkpoint["epoch_means"][self.global_rank]
         self.sums = {name: torch.tensor(value, dtype=torch.float32) for name, value in own["sums"].items()}
         self.seen, self.summed_epoch = own["seen"], own["epoch"]
+        self.skipped = own.get("skipped", 0)  # version 0.1.0 skipped none
 
     def configure_optimizers(self) -> Any:
         options = self.plan.config.optimizer
-        optimizer = make_optimizer(self, options)
+        fp16 = self.plan.config.trainer.precision == "16-mixed"  # whose scaler looks after updates itself
+        optimizer = make_optimizer(self, options, fused=self.device.type == "cuda" and not fp16)
         steps_per_epoch = int(self.trainer.estimated_stepping_batches) / self.plan.config.epochs
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, self.plan.config.epochs, options)
@@ -172,17 +260,18 @@ class DistillationModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def make_optimizer(network: torch.nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimiser, with weight decay on the weights of convolutions and linear layers alone.
+def make_optimizer(network: torch.nn.Module, options: OptimizerConfig, *, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimiser, with weight decay on the weights of convolutions and linear layers only.
 
-    Biases, batch-norm and what neurons learn have one dimension or none, and no decay.
+    Biases, batch-norm and what neurons learn have one dimension or none, and no decay. A fused one updates in one kernel, and can
+    be told on the device not to.
     """
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if options.name == "adamw":
-        return torch.optim.AdamW(groups, lr=options.lr)
-    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
+        return torch.optim.AdamW(groups, lr=options.lr, fused=fused or None)
+    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=fused or None)
 
 
 def learning_rate_factor(epoch: float, epochs: int, options: OptimizerConfig) -> float:

@@ -15,7 +15,7 @@ from ..data import Batches, fingerprint
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
 from ..report import write_report
-from ..run_folder import VERSIONS, RunFolder
+from ..run_folder import VERSIONS, RunDiverged, RunFolder
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
 from .processes import check_processes, depending_on_others, is_main_process, stop_with_launcher
@@ -199,7 +199,12 @@ def _fit(
         check_fits(run.checkpoint, checkpoint, module.state_dict())
     if trainer.is_global_zero:
         run.diverged.unlink(missing_ok=True)
-    fit(trainer, module, None if checkpoint is None else run.checkpoint)
+    try:
+        fit(trainer, module, None if checkpoint is None else run.checkpoint)
+    except RunDiverged as error:
+        if trainer.is_global_zero:
+            write_atomically(run.diverged, json.dumps(error.details, indent=1))
+        raise
     if trainer.is_global_zero:
         with run.rewriting(run.metrics, run.selected_model, run.cost, run.model):
             write_atomically(run.cost, json.dumps(speed.cost(), indent=2))

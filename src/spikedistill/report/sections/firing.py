@@ -29,4 +29,16 @@ def firing_section(run: Run) -> Section | None:
         ),
     )
     words = f"The share of neurons that fire in a timestep, from 0 to 1. {span} Fewer spikes mean less work."
-    return Section("firing", "Firing rates", [Text(words), Plots([plot])])
+    return Section("firing", "Firing rates", [Text(" ".join([words, *_constant(means)])), Plots([plot])])
+
+
+def _constant(means: dict[str, float]) -> list[str]:
+    """A sentence about layers that never fire, and one about those that always do."""
+    sentences = []
+    for value, what in (
+        (0, "never fire on the test set: nothing reaches the layers behind them"),
+        (1, "always fire on the test set, whatever the input"),
+    ):
+        if layers := [layer for layer, mean in means.items() if mean == value]:
+            sentences.append(f"Neurons of {', '.join(layers)} {what}.")
+    return sentences

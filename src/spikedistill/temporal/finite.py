@@ -1,0 +1,68 @@
+"""Inputs that hold NaN or infinite values are refused: neurons would turn them into no spikes, and the network would answer."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+_NAMED = 8
+
+
+class NotFiniteInput(ValueError):
+    """An input holds NaN or infinite values.
+
+    Args:
+        count: how many.
+        size: of how many values.
+        samples: which samples hold them, counted from 0.
+    """
+
+    def __init__(self, count: int, size: int, samples: list[int]) -> None:
+        super().__init__(count, size, samples)
+        self.count = count
+        self.size = size
+        self.samples = samples
+
+    def __str__(self) -> str:
+        return (
+            f"the input holds {self.count} values of {self.size} that are NaN or infinite, in {name_samples(self.samples)}, counted "
+            "from 0: repair these samples, or leave them out"
+        )
+
+
+def check_finite(x: Tensor, axis: int = 0) -> None:
+    """Refuse an input that holds NaN or infinite values.
+
+    Values are read on a CPU only, because a GPU would have to be waited for, and not where PyTorch only follows the operations:
+    while it traces, compiles or exports, in a dispatch mode, under a transform of `torch.func`, and of tensors without values.
+
+    Args:
+        x: the input.
+        axis: of its samples.
+
+    Raises:
+        NotFiniteInput: naming the samples, counted from 0.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode():
+        return
+    if type(x) not in (Tensor, torch.nn.Parameter) or x.device.type != "cpu" or not x.is_floating_point():
+        return
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return
+    # the fastest way to read all values: a sum is not finite where one of them is not, nor where it overflows
+    if not math.isfinite(x.detach().sum().item()):
+        wrong = ~x.detach().isfinite()
+        if count := int(wrong.sum()):
+            rows = torch.atleast_1d(wrong).movedim(axis, 0)
+            samples = rows.reshape(len(rows), -1).any(1).nonzero().flatten().tolist()
+            raise NotFiniteInput(count, x.numel(), samples)
+
+
+def name_samples(places: list[int]) -> str:
+    """The samples at some places in words, a few of them by number."""
+    if len(places) == 1:
+        return f"sample {places[0]}"
+    if len(places) > _NAMED:
+        return f"samples {', '.join(map(str, places[:_NAMED]))} and {len(places) - _NAMED} more"
+    return f"samples {', '.join(map(str, places[:-1]))} and {places[-1]}"
