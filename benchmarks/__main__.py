@@ -14,7 +14,7 @@ from .contenders import SUITES
 from .harness import measure
 from .results import Results
 from .table import describe, print_table, rows_of, to_markdown, write_csv
-from .workloads import Workload
+from .workloads import NetworkWorkload, Workload
 
 _HELP = """usage: python -m benchmarks COMMAND ...
 
@@ -23,6 +23,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   neurons     one layer of neurons, forward and backward: a ReLU, ours, other libraries, the memory traffic alone
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
+  checks      what it costs to look for NaN and infinity in a training step
   table       print the figures in a file, and write them as CSV
   plot        draw time and memory over T
 
@@ -142,6 +143,22 @@ def _exits(
     print(out)
 
 
+def _checks(timesteps: int = 4, rounds: int = 15, model: str = "resnet18", batch: int = 16, threads: int = 2) -> None:
+    """Time the checks of a training step, alone, beside the step itself.
+
+    Args:
+        timesteps: T.
+        rounds: how often.
+        model: one of `spikedistill list models`.
+        batch: images in a step.
+        threads: of PyTorch.
+    """
+    from .checks import check_seconds, describe_checks
+
+    work = NetworkWorkload(model=model, batch=batch, threads=threads)
+    print(f"{model}, batch {batch}, T={timesteps}: {describe_checks(check_seconds(work, timesteps, rounds))}")
+
+
 def _read(file: Path) -> Results:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected the raw figures of a benchmark, such as step.jsonl")
@@ -154,7 +171,7 @@ def main(arguments: Sequence[str]) -> int:
         print(_HELP, end="")
         return 0 if arguments else 2
     command, rest = arguments[0], arguments[1:]
-    others: dict[str, Callable[..., None]] = {"exits": _exits, "table": _table, "plot": _plot}
+    others: dict[str, Callable[..., None]] = {"checks": _checks, "exits": _exits, "table": _table, "plot": _plot}
     try:
         if command in SUITES:
             _measure(command, rest)

@@ -363,3 +363,11 @@ def test_the_page_says_who_takes_part():
         name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
     ]
     assert described == list(SUITES["step"].contenders)
+
+
+def test_the_checks_of_a_step_are_timed_beside_it(capsys):
+    assert (
+        main(["checks", "--model", "convnet", "--batch", "2", "--timesteps", "1", "--rounds", "2", "--threads", "1"])
+        == 0
+    )
+    assert re.search(r"percent of a step, .* over 2 rounds", capsys.readouterr().out)

@@ -26,8 +26,8 @@ class NotFiniteInput(ValueError):
 
     def __str__(self) -> str:
         return (
-            f"the input holds {self.count} values of {self.size} that are NaN or infinite, in {name_samples(self.samples)}, counted "
-            "from 0: repair these samples, or leave them out"
+            f"the input holds {self.count} values of {self.size} that are NaN or infinite, in {name_samples(self.samples)}, "
+            "counted from 0: repair these samples, or leave them out"
         )
 
 

@@ -53,8 +53,8 @@ class Temporal(nn.Module):
             Logits `[T, B, C]`: whatever the network returns, with each signal as the tensor of all its timesteps.
 
         Raises:
-            ValueError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or infinite
-                values.
+            ValueError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or
+                infinite values.
         """
         values, total = self.check_input(x, timesteps)
         signal: Signal
