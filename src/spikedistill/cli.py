@@ -187,12 +187,21 @@ def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
 
 
 def _in_one_line(box: str) -> str:
-    """What tyro says in a box: its first paragraph, and the flags that it takes to be meant."""
-    rows = [row.strip("│| ") for row in box.splitlines()[1:-1]]
-    end = next((place for place, row in enumerate(rows) if row and not row.strip("─-")), len(rows))
-    said = " ".join(" ".join(rows[:end]).split())
-    meant = [row.split()[0] for row in rows[end:] if row.startswith("--")] if "Perhaps you meant:" in rows else []
-    return f"{said}; perhaps you meant {' or '.join(meant)}" if meant else said
+    """What tyro says in a box, below its title: the first paragraph, and the flags that it takes to be meant."""
+    parts: list[list[str]] = [[]]
+    for row in box.splitlines():
+        text = row.strip("╭╮╰╯│─ ")
+        if row.startswith("╭"):  # a title in the border
+            parts = [[text], []]
+        elif text.strip("-"):
+            parts[-1].append(text)
+        elif text or row.strip("│ "):  # a rule
+            parts.append([])
+    said, *others = parts[1:] or parts
+    meant = [
+        text.split()[0] for rows in others for text in rows if "Perhaps you meant:" in rows and text.startswith("--")
+    ]
+    return " ".join(" ".join(said).split()) + (f"; perhaps you meant {' or '.join(meant)}" if meant else "")
 
 
 def variant(text: str, settings: Sequence[str]) -> "Config":
