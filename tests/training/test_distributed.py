@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchrun_kills import ranks_below
 
 from spikedistill import train
 from spikedistill.config import Config, TrainerConfig
@@ -91,6 +92,27 @@ def test_torchrun_trains_the_same_network_also_when_it_is_stopped_and_resumed(to
     assert "the same command with --resume auto goes on" in stopped.communicate(timeout=240)[1]
     assert not run.model.is_file()
     assert finish(begin()).count(TABLE) == 1, "one process prints"
+    assert outcome(run.path) == outcome(together)
+
+
+def test_a_run_goes_on_whichever_rank_is_killed(together, tmp_path):
+    """Rank 1 is killed while it trains, and rank 0 as it has just been started again."""
+    run = RunFolder(tmp_path / "run")
+    torchrun = start(
+        *TORCHRUN, "--nproc-per-node", "2", "--max-restarts", "2", out=run.path, extra=("--resume", "auto")
+    )
+    while not run.checkpoint.is_file() and torchrun.poll() is None:
+        time.sleep(0.01)
+    killed = ranks_below(torchrun.pid)
+    os.kill(killed[1], signal.SIGKILL)
+    while (ranks := ranks_below(torchrun.pid)).keys() != {0, 1} or set(ranks.values()) & set(killed.values()):
+        assert torchrun.poll() is None, torchrun.communicate()[1]
+        time.sleep(0.01)
+    os.kill(ranks[0], signal.SIGKILL)
+    printed, complaints = torchrun.communicate(timeout=240)
+    assert torchrun.returncode == 0, complaints
+    assert printed.count(TABLE) == 1
+    assert "Traceback" not in complaints
     assert outcome(run.path) == outcome(together)
 
 
@@ -172,6 +194,15 @@ def test_machines_that_do_not_share_the_run_folder_do_not_begin(together, tmp_pa
     machines = [Machine(0, port, first), Machine(1, port, second)]
     for machine in machines:
         assert "the run folder must be one that all machines share" in machine.end()
+
+
+def test_a_process_that_waits_in_vain_says_so_in_time(tmp_path):
+    """As where another one finds the run complete, or never starts."""
+    options = TrainerConfig(accelerator="cpu", progress=False, nodes=2, timeout_seconds=2)
+    alone = Machine(0, free_port(), settings(tmp_path / "run", trainer=options))
+    said = alone.end()
+    assert "has not answered in time (--trainer.timeout-seconds 2); --resume auto goes on" in said
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(("devices", "nodes"), [(1, 1), (4, 1), (1, 2)])
