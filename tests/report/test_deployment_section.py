@@ -265,7 +265,7 @@ def test_the_classifier_does_what_a_point_says(trained):
     assert float(out.exit_times.double().mean()) == pytest.approx(point["mean_exit"], abs=2 * one)
 
 
-@pytest.mark.parametrize(("name", "timesteps"), [("digits-twsd", 1), ("digits-ann", 3)])
+@pytest.mark.parametrize(("name", "timesteps"), [("digits-twce", 1), ("digits-ann", 3)])
 def test_one_timestep_or_relu_has_no_such_entry(name, timesteps, tmp_path, read_page):
     run = train(quick(name, timesteps=timesteps, out=tmp_path / "run"))
     assert "deployment" not in json.loads((run / "results.json").read_text())
