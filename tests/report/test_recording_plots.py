@@ -1,7 +1,6 @@
 """Spikes and membranes of a recording as plots and as a page."""
 
 import json
-import math
 from itertools import pairwise
 
 import pytest
