@@ -53,17 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (run, summary) in _COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False).set_defaults(run=run)
     known, rest = parser.parse_known_args(arguments[:1])
-    # a comparison waits for its runs, which have the grace themselves
-    with stoppable(grace=GRACE + 5 if known.command == "compare" else GRACE):
-        return _run(known.command, known.run, [*rest, *arguments[1:]])
+    return _run(known.command, known.run, [*rest, *arguments[1:]])
 
 
 def _run(command: str, run: Callable[[list[str]], None], arguments: list[str]) -> int:
     """Run a command, and say in one line what ended it."""
     hint = {"compare": "; the same command goes on", "train": "; the same command with --resume auto goes on"}
     try:
-        run(arguments)
-        sys.stdout.flush()  # where nobody reads any more it is noticed here
+        # a comparison waits for its runs, which have the grace themselves
+        with stoppable(grace=GRACE + 5 if command == "compare" else GRACE):
+            run(arguments)
+            sys.stdout.flush()  # where nobody reads any more it is noticed here
     except BrokenPipeError:
         # whoever read the output has enough of it; nothing may be written as Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

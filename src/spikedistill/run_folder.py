@@ -105,11 +105,22 @@ class RunFolder:
         Raises:
             ValueError: where the manifest is damaged.
         """
-        needed = (self.model, self.results, self.logits, self.report)
+        if self.manifest() is None:
+            return self._are_whole(self.model, self.report)
+        return self._are_whole(self.model, self.results, self.logits, self.report)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether training has written everything; where a process was killed in between, the model may be there and be no proof.
+
+        Raises:
+            ValueError: where the manifest is damaged.
+        """
+        return self._are_whole(self.model)
+
+    def _are_whole(self, *files: Path) -> bool:
         manifest = self.manifest()
-        if manifest is None:
-            return self.model.is_file() and self.report.is_file()
-        return all(file.name in manifest.files and file.is_file() for file in needed)
+        return all(file.is_file() and (manifest is None or file.name in manifest.files) for file in files)
 
     # The manifest
 

@@ -48,18 +48,22 @@ def stoppable(*, grace: float = GRACE, saved: Callable[[], str] = lambda: "", ra
 
     def ask(number: int, frame: Any) -> None:
         stop.asked = True
-        if raises:
+        if raises and not over:
             raise KeyboardInterrupt
 
+    over = False
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     watch = threading.Thread(target=_watch, args=(reading, grace, stop), daemon=True)
-    before = {number: signal.signal(number, ask) for number in _NUMBERS}
-    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     watch.start()
+    before = {number: signal.getsignal(number) for number in _NUMBERS}
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
+        for number in _NUMBERS:
+            signal.signal(number, ask)
         yield stop
     finally:
+        over = True
         signal.set_wakeup_fd(woken)
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)

@@ -3,7 +3,9 @@
 import io
 import os
 import pickle
+import re
 import shutil
+import signal
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ from spikedistill.config import Config, DataConfig
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.checkpoints import AtomicCheckpoints, read_checkpoint
 from spikedistill.training.module import DistillationModule
+from spikedistill.training.plan import Plan
 
 
 def stopped(config: Config, monkeypatch, *, epoch: int, step: int) -> RunFolder:
@@ -216,6 +219,75 @@ def test_a_file_that_is_no_checkpoint_of_a_run_or_of_another_network_is_named(ru
     torch.save(valid, run.checkpoint)
     assert resume(run) == 2
     assert f"is of another network: {name} is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"optimizer_states": 5},
+        {"loops": {}},
+        {"callbacks": {"EpochRecord": 3}},
+        {"callbacks": []},
+        {"lr_schedulers": [{"last_epoch": []}] * 9},
+    ],
+    ids=str,
+)
+def test_a_whole_checkpoint_that_holds_something_else_is_named(run, changed, capsys):
+    valid = torch.load(run.checkpoint, weights_only=True)
+    AtomicCheckpoints(valid["made_from"]).save_checkpoint(valid | changed, run.checkpoint)
+    assert resume(run) == 2
+    assert re.search(
+        r"last\.ckpt (does not hold what this version expects|is no checkpoint of a run)", capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("moment", ["before the first step", "after the last"])
+def test_an_interrupt_outside_of_the_steps_has_a_message_too(run, moment, monkeypatch, capsys):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    hook = "configure_optimizers" if moment == "before the first step" else "on_train_end"
+    monkeypatch.setattr(DistillationModule, hook, interrupt, raising=False)
+    before = signal.getsignal(signal.SIGINT)
+    assert resume(run) == 1
+    assert "stopped; the same command with --resume auto goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_signal_in_the_last_step_is_no_lost_wish(run, whole, monkeypatch, capsys):
+    training_step = DistillationModule.training_step
+
+    def ask(module, batch, batch_index):
+        if (module.current_epoch, batch_index) == (2, 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(module, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationModule, "training_step", ask)
+        assert resume(run) == 1
+    assert "stopped after the last epoch, before evaluation; the same command with" in capsys.readouterr().err
+    assert run.is_trained
+    assert not run.results.exists()
+    assert resume(run) == 0
+    assert run.logits.read_bytes() == whole.logits.read_bytes()
+
+
+def test_a_run_that_is_killed_before_its_model_is_listed_lists_it(run, whole, monkeypatch):
+    save = Plan.save
+
+    def save_and_die(plan, network, path):
+        save(plan, network, path)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Plan, "save", save_and_die)
+        assert resume(run) == 2
+    assert run.model.is_file()
+    assert not run.is_trained
+    assert resume(run) == 0
+    assert run.is_complete
+    assert run.manifest().files.keys() == whole.manifest().files.keys()
+    assert run.model.read_bytes() == whole.model.read_bytes()
 
 
 # Data and teachers that changed while a run was stopped

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from ..data import Batches, fingerprint
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
 from ..report import write_report
-from ..run_folder import VERSIONS, RunDiverged, RunFolder
+from ..run_folder import VERSIONS, RunDiverged, RunFolder, RunStopped
+from ..signals import Stop
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
 from .processes import check_processes, depending_on_others, is_main_process, stop_with_launcher
@@ -67,7 +69,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         config = plan.config
     from .callbacks import Speedometer  # and Lightning with it, which takes seconds
 
-    trained = resuming and run.model.is_file()
+    trained = resuming and run.is_trained
     speed, origin = Speedometer(), made_from(plan)
     trainer = None if trained else make_trainer(plan, run.path, make_callbacks(plan, run, speed), origin)
     main = is_main_process(config.trainer)
@@ -210,6 +212,9 @@ def _fit(
             write_atomically(run.cost, json.dumps(speed.cost(), indent=2))
             plan.save(module.network, run.model)
     trainer.save_checkpoint(run.checkpoint)
+    stop = _wish_to_stop(trainer)
+    if stop is not None and stop.asked:  # in the last step, after which nothing looks
+        raise RunStopped("stopped after the last epoch, before evaluation")
     if trainer.world_size > 1 and not group_was_open:
         # a process that ends while its group is open aborts now and then, and takes the others with it
         distributed.barrier()
@@ -217,12 +222,38 @@ def _fit(
 
 
 def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | None = None) -> None:
-    """Train what the Trainer was made for, from a checkpoint on where there is one."""
+    """Train what the Trainer was made for, from a checkpoint on where there is one.
+
+    Raises:
+        ValueError: where the checkpoint is whole, and holds something else than Lightning and the callbacks expect.
+        KeyboardInterrupt: where SIGTERM or SIGINT came before the first step or after the last.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         # Lightning 2.6 calls what PyTorch 2.13 deprecates, and does not know that our batches need no state to be resumed
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
-        trainer.fit(module, make_batches(module.plan, trainer), ckpt_path=resume_from, weights_only=True)
+        try:
+            trainer.fit(module, make_batches(module.plan, trainer), ckpt_path=resume_from, weights_only=True)
+        except (
+            SystemExit
+        ):  # so Lightning answers a KeyboardInterrupt, without a message, and ignores SIGINT from then on
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            if resume_from is None or _wish_to_stop(trainer) is not None:  # training had begun
+                raise
+            raise ValueError(
+                f"{resume_from} does not hold what this version expects ({type(error).__name__}: {error}): go on with the "
+                "version that wrote it, or begin anew with --overwrite"
+            ) from error
+
+
+def _wish_to_stop(trainer: "L.Trainer") -> Stop | None:
+    """Whether the process was asked to stop while it trained; None where training has not begun."""
+    from .callbacks import Checkpoints
+
+    return next((callback.stop for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)
 
 
 def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
