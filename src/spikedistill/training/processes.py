@@ -98,5 +98,6 @@ def depending_on_others(options: TrainerConfig) -> Iterator[None]:
 
 
 def _is_of_communication(error: RuntimeError) -> bool:
-    """Whether an error comes from the exchange between processes; Gloo's have no class of their own."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+    """Whether an error comes from the exchange between processes; Gloo's have no class of their own, and all but one its name."""
+    said = str(error).lower()
+    return isinstance(error, distributed.DistError) or "gloo" in said or "caused pair closure" in said
