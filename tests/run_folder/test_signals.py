@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from spikedistill.cli import main
+
 HEAD = """
 import sys, time, torch
 from spikedistill.signals import stoppable
@@ -101,3 +103,21 @@ def test_afterwards_signals_are_as_they_were():
         pass
     after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), len(os.listdir("/proc/self/fd"))
     assert before == after
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_handlers_are_set_stops_a_command_with_a_message(second, monkeypatch, capsys):
+    set_handler = signal.signal
+
+    def set_and_send(number, handler):
+        found = set_handler(number, handler)
+        if number == second and callable(handler) and handler is not signal.default_int_handler:
+            os.kill(os.getpid(), second)
+        return found
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", set_and_send)
+        assert main(["list", "data"]) == 1
+    assert capsys.readouterr() == ("", "stopped\n")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

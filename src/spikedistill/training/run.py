@@ -253,7 +253,8 @@ def _wish_to_stop(trainer: "L.Trainer") -> Stop | None:
     """Whether the process was asked to stop while it trained; None where training has not begun."""
     from .callbacks import Checkpoints
 
-    return next((callback.stop for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback.stop for callback in callbacks if isinstance(callback, Checkpoints)), None)
 
 
 def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
@@ -274,9 +275,7 @@ def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
 
 def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.Callback"]:
     """What a run does beside training."""
-    from lightning.pytorch.callbacks import EMAWeightAveraging
-
-    from .callbacks import Checkpoints, EpochRecord, ProgressBar
+    from .callbacks import Checkpoints, EpochRecord, MovingAverage, ProgressBar
 
     options = plan.config.trainer
     scored = {"holdout": plan.holdout, "test": plan.dataset.test if options.track_test else None}
@@ -287,7 +286,7 @@ def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.
         Checkpoints(run.checkpoint, options.checkpoint_seconds, options.grace_seconds),
     ]
     if options.ema is not None:
-        callbacks.insert(0, EMAWeightAveraging(decay=options.ema))
+        callbacks.insert(0, MovingAverage(decay=options.ema))
     if options.progress:
         callbacks.insert(0, ProgressBar(refresh_rate=10))
     return callbacks

@@ -17,6 +17,7 @@ import torch
 
 from ..config import Config
 from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped
+from ..signals import stoppable
 from .run import train
 
 DIVERGED = 3  # exit code of a process whose run diverged
@@ -119,8 +120,9 @@ def _train(config: Config, place: int, jobs: int) -> None:
     command = ["train", str(RunFolder(config.run_folder).config_file), "--out", str(config.run_folder)]
     sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *command, "--resume", "auto"]
     try:
-        train(config)
-    except RunStopped:
+        with stoppable(grace=config.trainer.grace_seconds):
+            train(config)
+    except (RunStopped, KeyboardInterrupt):
         sys.exit(1)
     except RunDiverged as error:
         print(f"{config.run_folder}: {error}", file=sys.stderr)
