@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-browser test-peers bench docs notebooks lint format clean
+.PHONY: demo test test-browser test-peers bench chaos docs notebooks lint format clean
 
 demo: $(INSTALLED)  ## train on the embedded digits, print accuracy over timesteps, write a report
 	$(BIN)/spikedistill train digits-twsd --out runs/demo --overwrite
@@ -15,13 +15,13 @@ test-browser: $(INSTALLED)  ## the report as headless Chromium shows it; needs t
 	$(BIN)/pytest -m browser
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/mypy src benchmarks
+	$(BIN)/ruff check src tests benchmarks chaos
+	$(BIN)/ruff format --check src tests benchmarks chaos
+	$(BIN)/mypy src benchmarks chaos
 
 format: $(INSTALLED)
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks chaos
+	$(BIN)/ruff format src tests benchmarks chaos
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"spikedistill needs Python 3.11 or newer; this is {v.major}.{v.minor}: make PYTHON=python3.11 ...")'
@@ -51,6 +51,9 @@ bench: .venv-peers/bench  ## a training step, inference and neurons beside other
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt rich tyro pyyaml pydantic
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps norse==1.1.0 nir==1.0.8 nirtorch==2.6
 	touch $@
+
+chaos: $(INSTALLED)  ## kills, damage, full disks, missing permissions, hostile files; at most an hour; goes on where it was stopped
+	$(BIN)/python -m chaos --out runs/chaos
 
 docs: .venv/docs  ## the documentation, into site/; to search in it: $(BIN)/python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     version = code_version()
     tried = Tried(options.out / "tried.jsonl", version)
-    kinds = [kind for kind in all_kinds() if not options.only or any(word in kind.name for word in options.only)]
+    named = [kind for kind in all_kinds() if not options.only or any(word in kind.name for word in options.only)]
+    kinds = [kind for kind in named if kind.possible()]
     if options.markdown:
         print(to_markdown(kinds, tried.read()))
         return 0

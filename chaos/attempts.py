@@ -12,19 +12,9 @@ if TYPE_CHECKING:
     from .workshop import Workshop
 
 ROOT = Path(__file__).parents[1]
+# What may come of an attempt; docs/reliability.md says what each means.
 RIGHT = ("survived", "refused", "undetectable")
 WRONG = ("lost", "different", "executed", "traceback", "crash", "hang")
-MEANINGS = {
-    "survived": "the outcome is that of no trouble at all, bit for bit",
-    "refused": "a message of one line that names the file, exit code 2 (1 after a signal)",
-    "undetectable": "another value, in a file whose format has no checksum",
-    "lost": "something is gone that was whole before: a checkpoint, a file of another",
-    "different": "another outcome, without a word",
-    "executed": "code from a file ran",
-    "traceback": "any other exception, or a message that does not say which file it is",
-    "crash": "the process died of a signal, or took more than 3 GiB of memory",
-    "hang": "10 s without progress, or 120 s in all",
-}
 
 
 class Verdict(NamedTuple):
@@ -47,18 +37,18 @@ class Kind:
     """A row of the table: one kind of trouble.
 
     Attributes:
-        part: what it belongs to, such as "kills".
         name: of the kind, among all.
         tries: how many attempts, numbered from 0; each draws what it needs from its number.
         short: how many of them in the short form.
         attempt: makes one attempt.
+        possible: whether this machine allows it.
     """
 
-    part: str
     name: str
     tries: int
     short: int
     attempt: Callable[["Workshop", int], Verdict]
+    possible: Callable[[], bool] = lambda: True
 
 
 class Tried:

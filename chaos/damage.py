@@ -112,4 +112,4 @@ def kinds() -> Iterator[Kind]:
     from . import files_of_data, files_of_runs
 
     for sort in (*files_of_runs.SORTS, *files_of_data.SORTS):
-        yield Kind("damaged", f"damaged: {sort.name}", TRIES, SHORT, partial(attempt, sort))
+        yield Kind(f"damaged: {sort.name}", TRIES, SHORT, partial(attempt, sort))

@@ -1,6 +1,7 @@
 """Disks that are full while something is written: a message, nothing lost, and with space again the same outcome."""
 
 import ctypes
+import functools
 import os
 import random
 import resource
@@ -46,7 +47,9 @@ def put_disk(place: Path) -> Callable[[int], None]:
     return lambda size: mount(b"tmpfs", os.fsencode(place), _REMOUNT, f"size={size}".encode())
 
 
+@functools.cache
 def disks_are_possible() -> bool:
+    """Whether this user may put a disk in memory somewhere."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "disk"
         place.mkdir()
@@ -143,19 +146,17 @@ def kinds() -> Iterator[Kind]:
         "compare": comparing,
     }
     tries = {"compare": 10}
-    if disks_are_possible():
-        for name, make in scenes.items():
-            yield Kind(
-                "disk full",
-                f"disk full: {name}",
-                tries.get(name, 20),
-                int(name != "compare"),
-                partial(full, make, name),
-            )
-        yield Kind("disk full", "disk full: cache of compiled loops", 20, 1, full_cache)
     for name, make in scenes.items():
         yield Kind(
-            "files too large",
+            f"disk full: {name}",
+            tries.get(name, 20),
+            int(name != "compare"),
+            partial(full, make, name),
+            disks_are_possible,
+        )
+    yield Kind("disk full: cache of compiled loops", 20, 1, full_cache, disks_are_possible)
+    for name, make in scenes.items():
+        yield Kind(
             f"files too large: {name}",
             tries.get(name, 20),
             int(name != "compare"),

@@ -96,4 +96,4 @@ def kinds() -> Iterator[Kind]:
 
     for module in (planted_in_runs, planted_in_cache, planted_for_data):
         for name, cases in module.CASES.items():
-            yield Kind("hostile files", f"hostile: {name}", len(cases), len(cases), partial(attempt, cases))
+            yield Kind(f"hostile: {name}", len(cases), len(cases), partial(attempt, cases))

@@ -14,39 +14,62 @@ from .scenes import Scene, comparing, of_trained, overwriting, repeated, trainin
 from .workshop import HOLDOUT, Workshop, wrong_end
 
 MARGIN = 3.0  # seconds beyond the grace that a machine with other work may take
+UNHEARD = 0.3  # seconds after which an end of its own is no answer to a signal
 
 
-def struck(scene: Scene, folder: Path, draw: random.Random, strike: Callable[[Running], None]) -> tuple[Ended, float]:
+def struck(
+    scene: Scene, folder: Path, draw: random.Random, strike: Callable[[Running], None], *, listening: bool = False
+) -> tuple[Ended, float]:
     """How a process ended that met `strike` at a random moment, and the seconds from then on; it is begun anew where it was faster.
 
-    The clock starts with the process, or as the scene's file appears.
+    Args:
+        scene: what is run. The clock starts with the process, or as the scene's file appears.
+        folder: where, emptied at first.
+        draw: the moment.
+        strike: what happens then.
+        listening: the clock starts not before the process has set handlers for signals.
+
+    Raises:
+        WentWrong: something is wrong right after it.
     """
-    while True:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        scene.prepare(folder)
-        process = begin(command(scene.arguments(folder)), folder / "said")
-        start = process.begun
-        if scene.begins is not None:
-            while not (folder / scene.begins).is_file() and not process.has_ended():
-                time.sleep(0.001)
-            start = time.monotonic()
-        moment = start + draw.uniform(0, scene.seconds)
-        while time.monotonic() < moment and not process.has_ended():
-            time.sleep(0.001)
-        if process.has_ended():
-            process.wait()
-            continue
-        had = any((folder / "run" / "checkpoints").glob("*.ckpt"))
-        struck_at = time.monotonic()
-        strike(process)
-        ended = process.wait()
-        if ended.code == 0:
-            continue
-        seconds = time.monotonic() - struck_at
-        if wrong := scene.check(folder, had):
-            raise WentWrong(wrong)
-        return ended, seconds
+    while (found := _struck_once(scene, folder, draw, strike, listening)) is None:
+        pass
+    return found
+
+
+def _struck_once(
+    scene: Scene, folder: Path, draw: random.Random, strike: Callable[[Running], None], listening: bool
+) -> tuple[Ended, float] | None:
+    """As `struck`; None where the process was faster."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    scene.prepare(folder)
+    process = begin(command(scene.arguments(folder)), folder / "said")
+    _wait(process, lambda: not listening or process.listens())
+    _wait(process, lambda: scene.begins is None or (folder / scene.begins).is_file())
+    moment = time.monotonic() + draw.uniform(0, scene.seconds)
+    _wait(process, lambda: time.monotonic() > moment)
+    if process.has_ended():
+        process.wait()
+        return None
+    had = any((folder / "run" / "checkpoints").glob("*.ckpt"))
+    begun = time.monotonic()
+    strike(process)
+    ended = process.wait()
+    seconds = time.monotonic() - begun
+    if ended.code == 0:
+        if seconds > UNHEARD:
+            raise WentWrong(Verdict("hang", f"went on to its end, {seconds:.1f} s, as if nothing had been asked"))
+        return None
+    if wrong := scene.check(folder, had):
+        raise WentWrong(wrong)
+    return ended, seconds
+
+
+def _wait(process: Running, condition: Callable[[], bool]) -> None:
+    """Until something is so, or the process has ended."""
+    while not process.has_ended() and not condition():
+        time.sleep(0.001)
 
 
 class WentWrong(Exception):
@@ -68,7 +91,10 @@ def killed(make: Callable[[Workshop], Scene], name: str, workshop: Workshop, num
 
     def strike(process: Running) -> None:
         process.kill(all_of_them=not alone)
+        deadline = time.monotonic() + scene.grace + MARGIN
         while alone and not process.session_has_ended():
+            if time.monotonic() > deadline:
+                raise WentWrong(Verdict("hang", "its runs go on"))
             time.sleep(0.01)
 
     with workshop.scratch() as scratch:
@@ -89,7 +115,7 @@ def stopped(make: Callable[[Workshop], Scene], name: str, workshop: Workshop, nu
 
     with workshop.scratch() as scratch:
         try:
-            ended, seconds = struck(scene, scratch / "place", draw, strike)
+            ended, seconds = struck(scene, scratch / "place", draw, strike, listening=True)
         except WentWrong as error:
             return error.verdict
         if wrong := wrong_end(ended, 1):
@@ -116,7 +142,7 @@ def kinds() -> Iterator[Kind]:
         "data --verify": (verifying, 10, 1, 4, 1),
     }
     for name, (make, kills, short, _, _) in scenes.items():
-        yield Kind("killed (SIGKILL)", f"killed: {name}", kills, short, partial(killed, make, name))
+        yield Kind(f"killed: {name}", kills, short, partial(killed, make, name))
     for name, (make, _, _, stops, short) in scenes.items():
         if stops:
-            yield Kind("stopped (SIGTERM, SIGINT)", f"stopped: {name}", stops, short, partial(stopped, make, name))
+            yield Kind(f"stopped: {name}", stops, short, partial(stopped, make, name))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PATIENCE = 10.0  # seconds without progress that are a hang
+ASKING = (signal.SIGTERM, signal.SIGINT)
 LONGEST = 120.0  # seconds of one command
 MOST_MIB = 3072  # of one process; an ordinary one here takes about 450
 _ADDRESSES = 6 << 30  # bytes: a process that asks for all memory fails, and not the machine
@@ -65,6 +66,12 @@ class Running:
         output, errors = ((self.said / name).read_text(errors="replace") for name in ("out", "err"))
         return Ended(code, output, errors, usage.ru_maxrss // 1024)
 
+    def listens(self) -> bool:
+        """Whether it has set handlers for the signals that ask it to stop."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+        return not any(ignored >> number - 1 & 1 for number in ASKING)
+
     def session_has_ended(self) -> bool:
         """Whether no process of its session is left."""
         return not any(state not in "ZX" for state, _ in _session(self.pid))
@@ -95,9 +102,8 @@ def begin(work: Callable[[], int | None], said: Path) -> Running:
             os.dup2(file, number)
             os.close(file)
         _start_helpers_by_fork()
-        # no signal may come before the command has set its handlers; another program would not have inherited this one
-        for signal_ in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signal_, lambda *_: None)
+        for number in ASKING:  # until the command sets handlers of its own
+            signal.signal(number, signal.SIG_IGN)
         code = work() or 0
     except SystemExit as error:
         if isinstance(error.code, str):
@@ -169,8 +175,8 @@ def _start_helpers_by_fork() -> None:
         if pid := os.fork():
             return pid
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2 and int(name) not in kept:
                 with contextlib.suppress(OSError):
