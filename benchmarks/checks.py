@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from spikedistill import temporal
 from spikedistill.config import OptimizerConfig
 from spikedistill.temporal.finite import check_finite
-from spikedistill.training.finite import first_not_finite
+from spikedistill.training.finite import not_finite
 from spikedistill.training.module import make_optimizer
 
 from .workloads import NetworkWorkload
@@ -26,26 +26,28 @@ def check_seconds(work: NetworkWorkload, timesteps: int, rounds: int) -> list[tu
     network = temporal(work.network()).train()
     optimizer = make_optimizer(network, OptimizerConfig())
     images, target = work.images(), work.labels()
+    weights = list(network.parameters())
+    statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
     found = []
     for _ in range(rounds + 1):
         begun = time.perf_counter()
         optimizer.zero_grad()
         with work.autocast():
-            loss = F.cross_entropy(network(images, timesteps=timesteps).float().mean(0), target)
+            logits = network(images, timesteps=timesteps)
+            loss = F.cross_entropy(logits.float().mean(0), target)
         loss.backward()
         optimizer.step()
         step = time.perf_counter() - begun
-        found.append((_seconds(lambda loss=loss: _checks(network, images, loss)), step))  # type: ignore[misc]
+        gradients = [p.grad for p in weights if p.grad is not None]
+        looked_at = [loss.detach(), logits.detach()], statistics, gradients, weights
+        found.append((_seconds(lambda looked_at=looked_at: _checks(images, looked_at)), step))  # type: ignore[misc]
     return found[1:]
 
 
-def _checks(network: torch.nn.Module, images: torch.Tensor, loss: torch.Tensor) -> None:
+def _checks(images: torch.Tensor, looked_at: Sequence[list[torch.Tensor]]) -> None:
     check_finite(images)
-    before = [("loss", loss.detach())]
-    before += [(name, p.grad) for name, p in network.named_parameters() if p.grad is not None]
-    before += [(name, buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
-    assert first_not_finite(before) is None
-    assert first_not_finite((name, p.detach()) for name, p in network.named_parameters()) is None
+    for tensors in looked_at:
+        assert not not_finite(tensors)
 
 
 def _seconds(function: Callable[[], None]) -> float:

@@ -3,362 +3,602 @@
 import copy
 import csv
 import json
+import math
 from dataclasses import replace
-from pathlib import Path
+from itertools import pairwise
 
 import pytest
 import torch
-from quick_runs import quick
+from quick_runs import assert_resumes_to_the_same_bytes, quick
 
 from spikedistill import train
 from spikedistill.cli import main
-from spikedistill.config import Config
 from spikedistill.data import TensorSamples
 from spikedistill.models import create_model, save_model
+from spikedistill.objectives import Objective, Term
 from spikedistill.run_folder import RunDiverged, RunFolder
+from spikedistill.training.callbacks import EpochRecord, MovingAverage
 from spikedistill.training.checkpoints import read_checkpoint
 from spikedistill.training.constant_layers import constant_layers
-from spikedistill.training.finite import Watch, first_not_finite
-from spikedistill.training.module import DistillationModule, make_optimizer
+from spikedistill.training.finite import not_finite
+from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
-from spikedistill.training.run import make_batches, make_trainer
+from spikedistill.training.run import fit, make_trainer
+from spikedistill.training.teacher import MeanLogits
+
+NAN, INF = math.nan, math.inf
+FIRST_CONV, FIRST_NORM = "features.0.0", "features.0.1"
+
+
+def settings(name="digits-sce", **trainer):
+    """One epoch of 4 steps of 60 digits."""
+    optimizer = trainer.pop("optimizer", {})
+    config = quick(name, timesteps=2)
+    return config.model_copy(
+        update={
+            "trainer": config.trainer.model_copy(update=trainer),
+            "optimizer": config.optimizer.model_copy(update=optimizer),
+        }
+    )
+
+
+def module_of(config, *, every=None, objective=None, images=None):
+    """A module that has not been trained; `images(images, targets)` returns other training samples."""
+    plan = make_plan(config)
+    if objective is not None:
+        plan = replace(plan, objective=objective)
+    if images is not None:
+        stored = plan.train.inputs(torch.arange(len(plan.train))).float() / 255
+        images(stored, plan.train.targets)
+        plan = replace(plan, train=TensorSamples(stored, plan.train.targets))
+    return DistillationModule(plan, every=every)
+
+
+def trained(module, folder, *callbacks):
+    fit(make_trainer(module.plan, folder, list(callbacks)), module)
+    return module
+
+
+def diverges(module, folder, *callbacks):
+    """What the run says as it stops, which is one line and what `diverged.json` holds."""
+    with pytest.raises(RunDiverged) as caught:
+        trained(module, folder, *callbacks)
+    found = caught.value.details
+    assert found.keys() == {"step", "epoch", "what", "layer", "terms", "samples", "message"}
+    assert str(caught.value) == found["message"]
+    assert "\n" not in found["message"]
+    assert f"became NaN or infinite in step {found['step']}, epoch {found['epoch']}" in found["message"]
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def at_batch(module, number, act):
+    """Have `act(value)` return the objective's value at one batch of the first epoch, each time that it is computed."""
+    prepared, value_of = module.prepared, module.value_of
+    now = []
+
+    def preparing(samples, batch_index):
+        now[:] = [module.current_epoch, batch_index]
+        return prepared(samples, batch_index)
+
+    def valuing(*arguments):
+        value, scores = value_of(*arguments)
+        return (act(value) if now == [0, number] else value), scores
+
+    module.prepared, module.value_of = preparing, valuing
+    return module
+
+
+def state_of(module):
+    """Weights, running statistics and what the optimiser keeps, copied."""
+    optimizer = module.trainer.optimizers[0].state_dict()["state"]
+    return copy.deepcopy((module.state_dict(), optimizer, module.sums, module.seen))
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, tuple):
+        return all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def damage(kind):
+    """A function of a module that spoils the third batch by a number of that kind."""
+
+    def root_of_zero(value):
+        zero = value.total - value.total.detach()
+        return value._replace(total=value.total + zero.sqrt())  # as large as before, of infinite slope
+
+    def spoil(module):
+        if kind == "input":  # the last of its 60 samples, in the order of the epoch
+            samples = module.plan.train
+            place = next(iter(_places(module, 2)))
+            samples.data[place].view(-1)[-1] = INF
+        elif kind == "running statistic":
+            norm = dict(module.network.named_modules())["module.network." + FIRST_NORM]
+            number = [0]
+
+            def overflow(layer, inputs, output):
+                number[0] += layer.training
+                if number[0] == 3:
+                    layer.running_var[1] = INF
+
+            norm.register_forward_hook(overflow)
+        elif kind == "loss":
+            at_batch(module, 2, lambda value: value._replace(total=value.total * NAN))
+        else:
+            at_batch(module, 2, root_of_zero)
+        return module
+
+    return spoil
+
+
+def _places(module, number):
+    """Places in the training set of the samples of a batch of the first epoch."""
+    from spikedistill.data import Batches
+
+    config = module.plan.config
+    batches = Batches(module.plan.train, config.data.batch_size, config.seed, lambda: (0, number))
+    return next(iter(batches))[2].tolist()
+
+
+# The case that was found
+
 
 CASE = ["train", "digits-sce", "--epochs", "12", "--timesteps", "2", "--model.width", "0.25"]
 CASE += ["--data.train-samples", "300", "--trainer.accelerator", "cpu", "--trainer.no-progress"]
 
 
-def with_trainer(config: Config, **options) -> Config:
-    return config.model_copy(update={"trainer": config.trainer.model_copy(update=options)})
-
-
-def fitted(config: Config, tmp_path: Path, change=None, callbacks=()) -> DistillationModule:
-    """A module after training; `change(module)` before it begins."""
-    plan = make_plan(config)
-    module, trainer = DistillationModule(plan), make_trainer(plan, tmp_path, list(callbacks))
-    if change is not None:
-        change(module)
-    with pytest.MonkeyPatch.context():
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            trainer.fit(module, make_batches(module.plan, trainer))
-    return module
-
-
-def poisoned(module: DistillationModule, step: int, kind: str) -> None:
-    """Put NaN into the loss, the gradient or a running statistic of one step, counted from 0."""
-    training_step = module.training_step
-
-    def poison(batch, batch_idx):
-        loss = training_step(batch, batch_idx)
-        if module.current_epoch * int(module.trainer.num_training_batches) + batch_idx != step:
-            return loss
-        if kind == "loss":
-            module.watch.window[-1] = module.watch.window[-1]._replace(loss=loss.detach() * torch.nan)
-            return loss * torch.nan
-        if kind == "gradient":
-            parameter = next(module.parameters())
-            return (
-                loss + (parameter.flatten()[0] - parameter.flatten()[0].detach()).clamp(min=0).sqrt()
-            )  # 0, of slope inf
-        _, statistic = next(item for item in module.named_buffers() if item[0].endswith("running_var"))
-        statistic[0] = torch.inf
-        return loss
-
-    module.training_step = poison
-
-
-def test_a_learning_rate_far_too_high_stops_at_the_first_step_that_is_not_finite(tmp_path, capsys):
+@pytest.mark.parametrize("more", [[], ["--optimizer.name", "adamw"], ["--trainer.on-nonfinite", "skip"]])
+def test_a_learning_rate_far_too_high_stops_and_the_last_good_checkpoint_stays(more, tmp_path, capsys):
     run = RunFolder(tmp_path / "run")
-    assert main([*CASE, "--optimizer.lr", "1e12", "--out", str(run.path)]) == 1
+    rate = [
+        "--optimizer.lr",
+        "1e30" if "adamw" in more else "1e12",
+        "--trainer.checkpoint-seconds",
+        "0",
+        "--epochs",
+        "3",
+    ]
+    assert main([*CASE, *rate, *more, "--out", str(run.path)]) == 1
     message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "became NaN or infinite in step" in message
-    assert "terms of the loss: sce" in message
-    details = json.loads(run.diverged.read_text())
-    assert details.keys() == {"step", "epoch", "what", "layer", "terms", "samples", "message"}
-    assert details["step"] < 60
+    details = json.loads(run.diverged.read_text(), parse_constant=pytest.fail)
+    assert message.splitlines()[-1] == f"spikedistill train: {details['message']}"
+    assert "the terms of the loss are sce " in message
     assert not run.model.is_file()
-    assert not run.is_complete
+    if run.checkpoint.is_file():
+        checkpoint = read_checkpoint(run.checkpoint)
+        assert checkpoint["global_step"] < details["step"]
+        assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
+    else:
+        assert details["epoch"] == 1
 
 
-def test_the_last_good_checkpoint_stays_and_goes_on_where_the_reason_is_gone(tmp_path, monkeypatch):
-    config = with_trainer(quick("digits-sce", out=tmp_path / "run", epochs=3, resume="auto"), checkpoint_seconds=0.0)
+# Where it happens
+
+
+CASES = [
+    ("digits-sce", {}, "input"),
+    ("digits-sce", {"precision": "bf16-mixed"}, "loss"),
+    ("digits-sce", {"precision": "64-true"}, "input"),
+    ("digits-sce", {"precision": "64-true"}, "gradient"),
+    ("digits-sce", {"optimizer": {"name": "adamw", "lr": 0.01}}, "gradient"),
+    ("digits-sce", {"optimizer": {"name": "adamw", "lr": 0.01}}, "running statistic"),
+    ("digits-rate", {}, "gradient"),
+    ("digits-rate", {}, "running statistic"),
+    ("digits-dsr", {"accumulate": 3}, "gradient"),
+    ("digits-s2w", {"ema": 0.9, "accumulate": 2}, "loss"),
+    ("digits-sltt", {"clip": 1.0}, "gradient"),
+    ("digits-esd", {"clip": 1.0}, "loss"),
+    ("digits-joint-asnn-unofficial", {}, "gradient"),
+    ("digits-joint-asnn-unofficial", {}, "input"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "kind"), CASES)
+def test_a_step_that_is_not_finite_is_stopped_before_its_update_and_left_out_where_asked(name, options, kind, tmp_path):
+    accumulate = options.get("accumulate", 1)
+    bad_step = 2 // accumulate + 1
+    for on_nonfinite in ("stop", "skip"):
+        module = module_of(settings(name, on_nonfinite=on_nonfinite, **options), images=lambda *_: None)
+        damage(kind)(module)
+        begin, update, before, after = module.training_step, module.optimizer_step, [], []
+
+        def training_step(batch, batch_idx, module=module, begin=begin, before=before):
+            if batch_idx % accumulate == 0:
+                before.append(state_of(module))
+            return begin(batch, batch_idx)
+
+        def optimizer_step(*arguments, module=module, update=update, after=after, **named):
+            update(*arguments, **named)
+            after.append(state_of(module))
+
+        module.training_step, module.optimizer_step = training_step, optimizer_step
+        callbacks = [MovingAverage(decay=0.9)] if "ema" in options else []
+        if on_nonfinite == "stop":
+            found = diverges(module, tmp_path, *callbacks)
+            assert (found["step"], found["epoch"], len(after)) == (bad_step, 1, bad_step - 1)
+            weights = {
+                name: value for name, value in before[-1][0].items() if "running" not in name and "num_b" not in name
+            }
+            assert all(torch.equal(module.state_dict()[name], value) for name, value in weights.items())
+            assert found["what"].startswith(f"the {kind}")
+            if kind == "running statistic":
+                assert found["what"] == f"the running statistic {FIRST_NORM}.running_var"
+            expected = _places(module, 2)
+            assert found["samples"] == ([expected[0]] if kind == "input" else sorted(expected))
+            continue
+        average = []
+        if callbacks:
+            averaged = callbacks[0].on_train_batch_end
+
+            def batch_end(trainer, pl_module, *arguments, averaged=averaged, callback=callbacks[0], average=average):
+                averaged(trainer, pl_module, *arguments)
+                average.append(copy.deepcopy(callback._average_model.state_dict()))
+
+            callbacks[0].on_train_batch_end = batch_end
+        trained(module, tmp_path, *callbacks)
+        assert module.skipped == 1
+        assert [same(*pair) for pair in zip(before, after, strict=True)] == [
+            number == bad_step - 1 for number in range(len(after))
+        ]
+        assert all(value.isfinite().all() for value in (*module.state_dict().values(), *module.sums.values()))
+        assert module.seen == 240 - 60 * min(accumulate, 4 - (bad_step - 1) * accumulate)
+        if callbacks:
+            changed = [not same(*pair) for pair in pairwise(average)]
+            assert changed == [True, False, False], "the first of two updates; the second is left out"
+
+
+def test_a_step_has_the_number_that_it_has_in_the_whole_run_and_a_run_goes_on_once_the_reason_is_gone(
+    tmp_path, monkeypatch
+):
+    config = settings(checkpoint_seconds=0.0, ema=0.9).model_copy(update={"epochs": 3, "resume": "auto"})
     whole = RunFolder(train(config.model_copy(update={"out": tmp_path / "whole"})))
-    on_fit_start = DistillationModule.on_fit_start
-    with monkeypatch.context() as patch:
+    config = config.model_copy(update={"out": tmp_path / "run"})
+    value_of = DistillationModule.value_of
 
-        def start(module):
-            on_fit_start(module)
-            poisoned(module, 6, "gradient")
+    def spoiled(module, *arguments):
+        value, scores = value_of(module, *arguments)
+        bad = module.trainer.global_step == 6
+        return (value._replace(total=value.total * INF) if bad else value), scores
 
-        patch.setattr(DistillationModule, "on_fit_start", start)
-        with pytest.raises(RunDiverged, match=r"the gradient of .* became NaN or infinite in step 7, epoch 2"):
-            train(config)
     run = RunFolder(config.run_folder)
-    assert read_checkpoint(run.checkpoint)["global_step"] == 6
-    assert all(torch.isfinite(tensor).all() for tensor in read_checkpoint(run.checkpoint)["state_dict"].values())
-    assert run.diverged.is_file()
+    for _ in range(2):  # the second time from the checkpoint, and at the same step
+        with monkeypatch.context() as patch:
+            patch.setattr(DistillationModule, "value_of", spoiled)
+            with pytest.raises(
+                RunDiverged, match=r"^the loss became NaN or infinite in step 7, epoch 2; the outputs of all"
+            ):
+                train(config)
+        assert read_checkpoint(run.checkpoint)["global_step"] == 6
+        assert json.loads(run.diverged.read_text())["step"] == 7
     train(config)
     assert run.model.read_bytes() == whole.model.read_bytes()
+    assert run.metrics.read_bytes() == whole.metrics.read_bytes()
     assert not run.diverged.is_file()
 
 
-@pytest.mark.parametrize("kind", ["loss", "gradient", "running statistic"])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("digits-sce", {}),
-        ("digits-rate", {}),
-        ("digits-esd", {"clip": 1.0}),
-        ("digits-joint-asnn-unofficial", {}),
-        ("digits-dsr", {"accumulate": 2}),
-        ("digits-s2w", {"ema": 0.9}),
-        ("digits-sce", {"precision": "bf16-mixed"}),
-    ],
-)
-def test_the_update_does_not_happen(name, options, kind, tmp_path):
-    modules = []
+def with_overflowing_update(module, number):
+    """A module whose optimiser decays the first weights, which are large, by far too much at one batch."""
+    weight = dict(module.network.named_parameters())[f"module.network.{FIRST_CONV}.weight"]
+    weight.data.mul_(1e14)  # which the batch-norm behind divides by
+    update = module.optimizer_step
 
-    def change(module):
-        modules.append(module)
-        poisoned(module, 2, kind)
+    def optimizer_step(epoch, batch_index, optimizer, closure):
+        groups = optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = 1e30 if batch_index == number else group["lr"]
+        update(epoch, batch_index, optimizer, closure)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
-    config = with_trainer(quick(name, out=tmp_path / "run", epochs=1), **options)
-    with pytest.raises(RunDiverged, match=rf"^the {kind}") as error:
-        fitted(config, tmp_path, change)
-    # as after the steps before it
-    assert error.value.details["step"] == (2 if options.get("accumulate") == 2 else 3)
-    assert all(torch.isfinite(p).all() for p in modules[0].parameters())
+    module.optimizer_step = optimizer_step
+    return module
 
 
-def test_a_weight_that_the_update_makes_infinite_is_found_in_that_step(tmp_path):
-    config = quick("digits-sce", out=tmp_path / "run")
-    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"schedule": "constant"})})
-
-    def change(module):
-        configure = module.configure_optimizers
-
-        def overflowing():
-            found = configure()
-            found["optimizer"].param_groups[0]["lr"] = 1e38
-            found["optimizer"].param_groups[0]["initial_lr"] = 1e38
-            found.pop("lr_scheduler")
-            with torch.no_grad():
-                next(module.parameters()).mul_(1e3)
-            return found["optimizer"]
-
-        module.configure_optimizers = overflowing
-
-    with pytest.raises(RunDiverged, match=r"^the (weight|loss|running|gradient)") as error:
-        fitted(config, tmp_path, change)
-    assert error.value.details["step"] <= 2
+@pytest.mark.parametrize("every", [None, 4])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_weight_that_its_update_makes_infinite_is_found_in_that_step(name, every, tmp_path):
+    config = settings(optimizer={"name": name, "lr": 1e-3})
+    found = diverges(with_overflowing_update(module_of(config, every=every), 1), tmp_path)
+    assert (found["step"], found["layer"]) == (2, FIRST_CONV)
+    assert found["what"] == f"the weight {FIRST_CONV}.weight"
 
 
-@pytest.mark.parametrize(("value", "kind"), [(torch.nan, "NaN"), (torch.inf, "infinity")])
-def test_samples_that_hold_it_are_named_by_their_place_in_the_training_set(value, kind, tmp_path):
-    def change(module):
-        images = module.plan.train.inputs(torch.arange(240)).float() / 255
-        images[[17, 101]] = value
-        module.plan = replace(module.plan, train=TensorSamples(images, module.plan.train.targets))
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_an_update_that_makes_weights_infinite_is_undone_where_the_step_is_left_out(name, tmp_path):
+    config = settings(on_nonfinite="skip", optimizer={"name": name, "lr": 1e-3})
+    module, states = with_overflowing_update(module_of(config), 2), []
+    update = module.optimizer_step
 
-    config = quick(
-        "digits-sce", out=tmp_path / "run", data=quick("digits-sce").data.model_copy(update={"batch_size": 240})
-    )
-    with pytest.raises(RunDiverged, match="the first layer to return it is the input, on samples") as error:
-        fitted(config, tmp_path, change)
-    assert sorted(error.value.details["samples"]) == [17, 101]
+    def optimizer_step(*arguments):
+        update(*arguments)
+        states.append(state_of(module))
 
-
-def test_the_first_layer_is_named_though_spikes_hide_it(tmp_path):
-    def change(module):
-        network = dict(module.network.named_modules())
-        name = next(name for name in network if name.endswith("features.2.0"))
-        with torch.no_grad():
-            network[name].weight[0, 0, 0, 0] = torch.nan
-
-    with pytest.raises(RunDiverged) as error:
-        fitted(quick("digits-sce", out=tmp_path / "run"), tmp_path, change)
-    assert error.value.details["layer"] == "features.2.0"
-    assert error.value.details["step"] == 1
-
-
-@pytest.mark.parametrize("kind", ["loss", "gradient", "running statistic"])
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"clip": 0.5}])
-def test_skip_leaves_the_step_out_as_if_it_had_not_been(options, kind, tmp_path):
-    """The weights after it are those before it; the count is in metrics.csv."""
-    states = []
-
-    def change(module):
-        poisoned(module, 2, kind)
-        update = module.optimizer_step
-
-        def stepping(*arguments, **named):
-            before = (
-                copy.deepcopy(module.state_dict()),
-                copy.deepcopy(module.trainer.optimizers[0].state_dict()["state"]),
-            )
-            update(*arguments, **named)
-            states.append(
-                (before, (copy.deepcopy(module.state_dict()), module.trainer.optimizers[0].state_dict()["state"]))
-            )
-
-        module.optimizer_step = stepping
-
-    config = with_trainer(quick("digits-sce", out=tmp_path / "run"), on_nonfinite="skip", **options)
-    module = fitted(config, tmp_path, change)
+    module.optimizer_step = optimizer_step
+    trained(module, tmp_path)
+    assert [same(*pair) for pair in pairwise(states)] == [False, True, False]
     assert module.skipped == 1
-    of_step = 1 if options.get("accumulate") == 2 else 2
-    for number, (before, after) in enumerate(states):
-        same = all(torch.equal(before[0][name], after[0][name]) for name in before[0] if "num_batches" not in name)
-        # running statistics of the step itself have moved before its update begins
-        weights = [name for name in before[0] if "running" not in name and "num_batches" not in name]
-        assert all(torch.equal(before[0][name], after[0][name]) for name in weights) == (number == of_step)
-        assert not same or number == of_step
-    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
-    assert module.seen == 240 - (120 if options.get("accumulate") == 2 else 60)
-    assert all(torch.isfinite(value) for value in module.sums.values())
 
 
-def test_skipped_steps_are_counted_in_metrics_and_an_epoch_of_nothing_else_stops(tmp_path, monkeypatch):
-    on_fit_start = DistillationModule.on_fit_start
-
-    def start(module):
-        on_fit_start(module)
-        poisoned(module, 1, "gradient")
-
-    monkeypatch.setattr(DistillationModule, "on_fit_start", start)
-    run = RunFolder(train(with_trainer(quick("digits-sce", out=tmp_path / "run", epochs=2), on_nonfinite="skip")))
-    rows = list(csv.DictReader(run.metrics.read_text().splitlines()))
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_steps_that_are_left_out_are_counted_in_metrics(kind, tmp_path, monkeypatch):
+    start = DistillationModule.on_fit_start
+    monkeypatch.setattr(DistillationModule, "on_fit_start", lambda module: (start(module), damage(kind)(module)))
+    config = settings(on_nonfinite="skip").model_copy(update={"epochs": 2, "out": tmp_path / "run"})
+    rows = list(csv.DictReader(RunFolder(train(config)).metrics.read_text().splitlines()))
     assert [row["skipped_steps"] for row in rows] == ["1", "0"]
-    monkeypatch.undo()
-    high = ["--optimizer.lr", "1e12", "--trainer.on-nonfinite", "skip", "--out", str(tmp_path / "high")]
-    assert main([*CASE, *high]) == 1
+    assert all(math.isfinite(float(row["train_loss"])) for row in rows)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("kind", [None, "loss", "gradient"])
-def test_a_device_that_is_asked_seldom_updates_nothing_after_the_first_bad_step(optimizer, kind, tmp_path):
-    """The way of a GPU, on a CPU: the fused optimiser reads a flag, and the batch is computed again once the flag is read."""
-    config = quick("digits-sce", out=tmp_path / "run", epochs=3)
-    config = config.model_copy(
-        update={"optimizer": config.optimizer.model_copy(update={"name": optimizer, "lr": 0.01})}
-    )
-    weights = []
+def test_an_epoch_in_which_every_step_is_left_out_stops_the_run(tmp_path):
+    module = module_of(settings(on_nonfinite="skip"))
+    weight = dict(module.network.named_parameters())[f"module.network.{FIRST_CONV}.weight"]
+    weight.data[0, 0, 0, 0] = NAN
+    record = EpochRecord(RunFolder(tmp_path / "run"), module.plan, {})
+    found = diverges(module, tmp_path, record)
+    assert found["message"].startswith("every step of epoch 1 was left out; in the last one the running statistic")
+    assert (found["step"], found["layer"]) == (4, FIRST_CONV)
+    assert "skip" not in found["message"]
+    assert not record.run.metrics.is_file()
 
-    def lazily(module):
-        make, begin = make_optimizer, module.on_fit_start
 
-        def configure():
-            return make(module, config.optimizer, fused=True)
+# Why it happens
 
-        def start():
-            begin()
-            module.watch = Watch(module, skip=False, lazily=True, every=4)
-            if kind is not None:
-                poisoned(module, 5, kind)
 
-        update = module.optimizer_step
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_samples_are_named_by_their_place_in_the_training_set(value, tmp_path):
+    def images(stored, targets):
+        stored[[17, 101], 0, 3, 3] = value
 
-        def stepping(*arguments, **named):
-            update(*arguments, **named)
-            weights.append(next(module.parameters()).detach().clone())
+    config = settings(accumulate=4)
+    found = diverges(module_of(config, images=images), tmp_path)
+    number = next(n for n in range(4) if {17, 101} & {*_places(module_of(config), n)})
+    assert found["what"] == "the input"
+    assert found["samples"] == sorted({17, 101} & {*_places(module_of(config), number)})
+    assert "repair these samples or leave them out" in found["message"]
 
-        module.configure_optimizers, module.on_fit_start, module.optimizer_step = configure, start, stepping
 
-    if kind is None:
-        module = fitted(config, tmp_path, lazily)
-        module.watch.settle()
-        assert len(weights) == 12
-        assert not torch.equal(weights[-1], weights[-2])
-        return
-    with pytest.raises(RunDiverged, match=r"in step 6, epoch 2") as error:
-        fitted(config, tmp_path, lazily)
-    assert error.value.details["step"] == 6
-    assert len(weights) == 7, "it is found at the eighth step"
-    assert torch.equal(weights[4], weights[5]), "the sixth update does nothing"
-    assert torch.equal(weights[5], weights[6]), "nor does the next"
-    assert not torch.equal(weights[3], weights[4])
+def test_statistics_that_overflow_are_named_with_the_layer_before(tmp_path):
+    found = diverges(module_of(settings(), images=lambda stored, targets: stored.mul_(1e30)), tmp_path)
+    assert found["step"] == 1
+    assert (found["what"], found["layer"]) == (f"the running statistic {FIRST_NORM}.running_var", FIRST_NORM)
+    assert "on all 60 samples of the batch" in found["message"]
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient": "rate"}, {"gradient": "rate", "chunk": 1}, {"gradient": "dsr"}])
+def test_the_first_layer_is_named_though_spikes_hide_it(options, tmp_path):
+    module = module_of(settings().model_copy(update=options))
+    layers = dict(module.network.named_modules())
+    layers["module.network.features.2.0"].weight.data[0, 0, 0, 0] = NAN
+    found = diverges(module, tmp_path)
+    assert (found["step"], found["layer"]) == (1, "features.2.0")
+
+
+def slope_of_class(label, loss):
+    """A task loss, and a term that is zero and whose gradient is infinite, on samples of one class alone."""
+
+    def root(logits, target):
+        chosen = logits[:, target == label, 0]
+        return (chosen - chosen.detach()).sqrt().sum()
+
+    return Objective("custom", [Term("sce", 1.0, loss), Term("root", 1.0, root)])
+
+
+@pytest.mark.parametrize("every", [None, 3])
+def test_a_gradient_without_a_number_in_it_that_is_wrong_names_the_parameter_and_the_samples(every, tmp_path):
+    from spikedistill.objectives import sce
+
+    module = module_of(settings(), every=every, objective=slope_of_class(7, sce))
+    found = diverges(module, tmp_path)
+    assert (found["step"], found["layer"]) == (1, None)
+    assert found["what"] == "the gradient of head.bias"
+    assert found["terms"]["root"] == 0
+    assert math.isfinite(found["terms"]["sce"])
+    places = _places(module, 0)
+    assert found["samples"] == sorted(place for place in places if module.plan.train.targets[place] == 7)
+
+
+def test_a_teacher_that_answers_with_nan_is_named_with_the_samples(tmp_path):
+    def teacher(images):
+        logits = images.flatten(1)[:, :10].clone()
+        logits[images.flatten(1).sum(1) > 21.5] = NAN
+        return logits
+
+    plan = make_plan(settings("digits-skd"), teacher)
+    found = diverges(DistillationModule(plan), tmp_path)
+    bad = plan.train.data.flatten(1).float().div(255).sum(1) > 21.5
+    assert found["what"] == "the loss"
+    assert "those of the teacher are not" in found["message"]
+    assert found["samples"] == sorted(place for place in _places(DistillationModule(plan), 0) if bad[place])
+    assert 0 < len(found["samples"]) < 60
+
+
+@pytest.mark.parametrize(
+    ("options", "stops"),
+    [({}, False), ({"clip": 1.0}, True), ({"optimizer": {"name": "adamw", "lr": 1e-30}}, True)],
+)
+def test_a_finite_gradient_whose_square_is_not_stops_where_squares_are_taken(options, stops, tmp_path):
+    """Clipping would divide by infinity, and AdamW keep an infinite second moment: weights would stay as they are for ever."""
+    large = Objective("large", [Term("mean", 1e9, lambda logits, target: logits.mean() * 1e12)])
+    config = settings(**{"optimizer": {"lr": 1e-30}} | options)
+    if stops:
+        assert diverges(module_of(config, objective=large), tmp_path)["what"].startswith("the gradient of")
+    else:
+        assert trained(module_of(config, objective=large), tmp_path).seen == 240
+
+
+def test_an_infinite_logit_is_no_class_that_is_masked(tmp_path):
+    module = module_of(settings())
+    module.network.module.network.head.bias.data[:] = torch.tensor([-INF] * 3 + [0.0] * 7)
+    found = diverges(module, tmp_path)
+    assert (found["step"], found["what"], found["layer"]) == (1, "the loss", "head")
+
+
+# A device that is asked seldom: a GPU's way, on a CPU
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimizer": {"name": "adamw", "lr": 0.01}}, {"precision": "bf16-mixed", "clip": 1.0}, {"accumulate": 3}],
+)
+def test_asked_seldom_a_run_without_trouble_is_the_same(options, tmp_path):
+    config = settings(**options).model_copy(update={"epochs": 2})
+    often, seldom = (trained(module_of(config, every=every), tmp_path) for every in (None, 3))
+    assert seldom.trainer.optimizers[0].param_groups[0]["fused"]
+    assert not often.trainer.optimizers[0].param_groups[0]["fused"]
+    seldom.watch.settle()
+    # a fused optimiser rounds otherwise
+    for name, value in often.state_dict().items():
+        torch.testing.assert_close(seldom.state_dict()[name], value, rtol=0.02, atol=0.02)
+    assert often.epoch_means()["train_loss"] == pytest.approx(seldom.epoch_means()["train_loss"], rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["input", "running statistic", "loss", "gradient"])
+def test_asked_seldom_a_device_updates_nothing_from_the_first_bad_step_on(name, kind, tmp_path):
+    module = module_of(settings(optimizer={"name": name, "lr": 0.01}), every=4, images=lambda *_: None)
+    damage(kind)(module)
+    update, weights = module.optimizer_step, []
+
+    def optimizer_step(*arguments, **named):
+        weights.append(copy.deepcopy(dict(module.named_parameters())))
+        update(*arguments, **named)
+
+    module.optimizer_step = optimizer_step
+    found = diverges(module, tmp_path)
+    assert found["step"] == 3
+    assert found["what"].startswith(f"the {kind}")
+    assert len(weights) == 4, "it is found when the fourth step has been made"
+    assert not same(weights[1], weights[2])
+    assert same(weights[2], weights[3])
+    assert same(weights[3], dict(module.named_parameters()))
+    if kind != "input":
+        assert found["samples"] == sorted(_places(module, 2)), "that batch is computed again"
+
+
+def test_asked_seldom_no_checkpoint_and_no_epoch_comes_after_a_bad_step(tmp_path, monkeypatch):
+    made = DistillationModule.__init__
+    monkeypatch.setattr(DistillationModule, "__init__", lambda module, plan: made(module, plan, every=16))
+    start = DistillationModule.on_fit_start
+    monkeypatch.setattr(DistillationModule, "on_fit_start", lambda module: (start(module), damage("loss")(module)))
+    for seconds, saved in ((0.0, 2), (300.0, None)):
+        run = RunFolder(tmp_path / f"{seconds}")
+        config = settings(checkpoint_seconds=seconds).model_copy(update={"out": run.path, "epochs": 2})
+        with pytest.raises(RunDiverged, match="in step 3, epoch 1"):
+            train(config)
+        assert (read_checkpoint(run.checkpoint)["global_step"] if run.checkpoint.is_file() else None) == saved
+        assert not run.metrics.is_file()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_checkpoint_goes_on_asked_seldom_or_often(name, tmp_path):
+    config = settings(optimizer={"name": name, "lr": 0.01}).model_copy(update={"epochs": 2})
+    for first, second in ((None, 3), (3, None)):
+        module = module_of(config.model_copy(update={"epochs": 1}), every=first)
+        trained(module, tmp_path).trainer.save_checkpoint(tmp_path / "last.ckpt")
+        module = module_of(config, every=second)
+        fit(make_trainer(module.plan, tmp_path, []), module, tmp_path / "last.ckpt")
+        assert bool(module.trainer.optimizers[0].param_groups[0]["fused"]) == (second is not None)
+        assert module.trainer.global_step == 8
+
+
+# Accumulation
 
 
 def test_a_window_of_accumulation_is_divided_by_the_batches_that_it_holds(tmp_path):
     """Five batches in windows of four: the second window holds one, and has the gradient of that batch."""
-    gradients = {}
-
-    def record_into(name):
-        def change(module):
-            found = gradients.setdefault(name, [])
-            look = module.on_before_optimizer_step
-
-            def looking(optimizer):
-                found.append([p.grad.clone() for p in module.parameters()])
-                optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 0.0  # so that weights stay
-                look(optimizer)
-
-            module.on_before_optimizer_step = looking
-
-        return change
-
     data = quick("digits-sce").data.model_copy(update={"batch_size": 48})
-    config = quick("digits-sce", out=tmp_path / "run", data=data)
-    config = config.model_copy(
-        update={"optimizer": config.optimizer.model_copy(update={"momentum": 0.0, "weight_decay": 0.0})}
-    )
-    fitted(with_trainer(config, accumulate=4), tmp_path, record_into("windows"))
-    fitted(config, tmp_path, record_into("each"))
-    assert [len(found) for found in gradients.values()] == [2, 5]
-    mean = [torch.stack(parts).mean(0) for parts in zip(*gradients["each"][:4], strict=True)]
-    for found, expected in ((gradients["windows"][0], mean), (gradients["windows"][1], gradients["each"][4])):
-        for ours, theirs in zip(found, expected, strict=True):
-            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-7)
+    still = {"lr": 1e-30, "momentum": 0.0, "weight_decay": 0.0}
+    gradients = {}
+    for accumulate in (4, 2, 3, 1):
+        found = gradients[accumulate] = []
+        module = module_of(settings(accumulate=accumulate, optimizer=still).model_copy(update={"data": data}))
+        look = module.on_before_optimizer_step
+
+        def looking(optimizer, module=module, look=look, found=found):
+            found.append(torch.cat([p.grad.flatten() for p in module.parameters()]))
+            look(optimizer)
+
+        module.on_before_optimizer_step = looking
+        trained(module, tmp_path)
+    each = gradients.pop(1)
+    for accumulate, windows in gradients.items():
+        for window, batches in zip(windows, torch.stack(each).split(accumulate), strict=True):
+            torch.testing.assert_close(window, batches.mean(0), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(gradients[4][1], each[4], rtol=1e-5, atol=1e-8)
+
+
+def test_a_short_window_is_as_long_in_a_run_that_is_resumed(tmp_path, monkeypatch):
+    """Five batches in windows of two; the run breaks off before the second window of its second epoch."""
+    config = settings(accumulate=2).model_copy(update={"out": tmp_path})
+    data = config.data.model_copy(update={"batch_size": 48})
+    assert_resumes_to_the_same_bytes(config.model_copy(update={"data": data}), monkeypatch)
+
+
+# At the border
 
 
 def test_a_network_with_nan_is_refused_as_a_run_and_as_a_teacher(tmp_path, capsys):
     spec = {"name": "convnet", "num_classes": 10, "in_channels": 1, "image_size": 8, "neuron": "relu", "width": 0.25}
-    for kind in ("weight", "running_var"):
+    for kind, value in (("weight", NAN), ("running_var", NAN), ("running_mean", INF), ("bias", -INF)):
         network = create_model(**spec)
         name, tensor = next(item for item in network.module.state_dict().items() if item[0].endswith(kind))
-        tensor.flatten()[0] = torch.nan
+        tensor.flatten()[0] = value
         save_model(network, spec, tmp_path / "teacher.safetensors")
         arguments = ["train", "digits-skd", "--teacher", str(tmp_path / "teacher.safetensors")]
         assert main([*arguments, "--out", str(tmp_path / "student")]) == 2
         assert f"in {name} that are NaN or infinite" in capsys.readouterr().err
-    run = RunFolder(train(quick("digits-sce", out=tmp_path / "run")))
-    network = run.load_network(run.model)
-    next(iter(network.parameters())).data.flatten()[0] = torch.nan
-    plan = make_plan(quick("digits-sce", out=tmp_path / "run"))
+        with pytest.raises(
+            ValueError, match=f"the teacher holds 1 of .* in network.module.{name} that are NaN or infinite"
+        ):
+            make_plan(settings("digits-skd"), MeanLogits(network, 1))
+    run = RunFolder(train(settings().model_copy(update={"out": tmp_path / "run"})))
+    network, plan = run.load_network(run.model), make_plan(settings())
+    next(iter(network.parameters())).data.flatten()[0] = NAN
     with run.rewriting(run.model):
         plan.save(network, run.model)
     assert main(["evaluate", str(run.path)]) == 2
-    assert "that are NaN or infinite" in capsys.readouterr().err
+    assert f"in network.{FIRST_CONV}.weight that are NaN or infinite" in capsys.readouterr().err
 
 
-def test_sums_that_overflow_are_no_numbers_that_are_not_finite():
+def test_a_sum_that_overflows_is_of_finite_numbers():
     large = torch.full((4,), 3e38)
-    assert first_not_finite([("large", large)]) is None
-    assert first_not_finite([("large", large), ("nan", torch.tensor([1.0, torch.nan]))]) == "nan"
-    assert first_not_finite([("both", torch.tensor([torch.inf, -torch.inf]))]) == "both"
-    assert first_not_finite([]) is None
+    assert not not_finite([large, -large])
+    assert not_finite([large, torch.tensor([1.0, NAN])])
+    assert not_finite([torch.tensor([INF, -INF]), large])
+    assert not_finite([torch.ones(2, dtype=torch.float64), torch.tensor(INF, dtype=torch.bfloat16)])
+    assert not not_finite([])
+
+
+# Layers that say nothing
 
 
 def test_layers_that_never_or_always_fire_are_named_while_training_and_in_the_report(tmp_path, caplog):
-    config = quick("digits-sce", out=tmp_path / "run")
+    config = settings().model_copy(update={"out": tmp_path / "run", "epochs": 2})
     lif = config.model.lif.model_copy(update={"threshold": 1e6})
     run = RunFolder(train(config.model_copy(update={"model": config.model.model_copy(update={"lif": lif})})))
-    said = [record.message for record in caplog.records if "fires" in record.message]
-    assert len(said) == 1
-    assert said[0].startswith("epoch 1: features.1, features.3")
-    assert said[0].endswith("never fires on 32 training samples")
-    assert "never fire on the test set" in run.report.read_text()
-    network, plan = create_model(**plan_spec()), make_plan(quick("digits-sce", out=tmp_path / "other"))
-    state = torch.get_rng_state()
-    before = copy.deepcopy(network.state_dict())
-    constant_layers(network.train(), plan.train, "image", 2)
-    assert network.training
-    assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    said = [record.message for record in caplog.records if "fire" in record.message]
+    assert said == ["epoch 1: features.1, features.3, features.5 never fire on training samples"]
+    assert "Neurons of features.1, features.3, features.5 never fire on the test set" in run.report.read_text()
 
 
-def plan_spec() -> dict:
-    return {"name": "convnet", "num_classes": 10, "in_channels": 1, "image_size": 8, "width": 0.25}
+def test_looking_for_such_layers_changes_nothing(tmp_path):
+    plan = make_plan(settings())
+    network = plan.build_network().train()
+    neurons = {name: module for name, module in network.module.named_modules() if name.endswith("features.3")}
+    for neuron in neurons.values():
+        neuron.threshold, neuron.v_init, neuron.v_reset, neuron.decay = 1e-6, 1e6, 1e6, 1.0
+    before, draws = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    assert constant_layers(network, plan.train, "image", 2)["always fire"] == ["features.3"]
+    assert all(module.training for module in network.modules())
+    assert torch.equal(draws, torch.get_rng_state())
+    assert same(before, network.state_dict())
+    ann = make_plan(settings("digits-ann")).build_network()
+    ann.register_forward_pre_hook(lambda *_: pytest.fail("an ANN has no such layers"))
+    assert constant_layers(ann, plan.train, "image", 1) == {}
+    frames = TensorSamples(torch.zeros(3, 2, 2, 8, 8), torch.arange(3))
+    events = create_model("convnet", num_classes=3, in_channels=2, image_size=8, width=0.25)
+    assert constant_layers(events, frames, "events", 2)["never fire"][0] == "features.1"

@@ -1,7 +1,7 @@
 """Networks by name, and their ANN twins."""
 
 from .branches import Branched
-from .files import ModelFile, load_model, load_weights, read_model, save_model
+from .files import ModelFile, check_finite, load_model, load_weights, read_model, save_model
 from .joint import Joint
 from .layers import Normalize
 from .registry import create_model, list_models
@@ -14,6 +14,7 @@ __all__ = [
     "ModelFile",
     "Normalize",
     "TimestepBatchNorm",
+    "check_finite",
     "create_model",
     "list_models",
     "load_model",

@@ -175,13 +175,22 @@ def _fill(model: Temporal, tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         ValueError: naming the first that is not.
     """
+    check_finite(tensors, path)
+    model.module.load_state_dict(tensors)
+
+
+def check_finite(tensors: Mapping[str, Tensor], origin: object) -> None:
+    """Refuse tensors that hold NaN or infinite numbers.
+
+    Raises:
+        ValueError: naming `origin` and the first such tensor.
+    """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
             raise ValueError(
-                f"{path} holds {int((~finite).sum())} of {tensor.numel()} numbers in {name} that are NaN or infinite: its training "
-                "diverged, or the file is damaged; train the network again"
+                f"{origin} holds {int((~finite).sum())} of {tensor.numel()} numbers in {name} that are NaN or infinite: the "
+                "training diverged, or a file is damaged; train the network again"
             )
-    model.module.load_state_dict(tensors)
 
 
 def _checksum(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from .files import check_finite
 from .resnet import BasicBlock, ResNet
 
 # Ours and SpikingJelly's names of the same layer; both are torchvision's layout.
@@ -39,8 +40,8 @@ def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
         state_dict: what `state_dict()` of SpikingJelly's network returned.
 
     Raises:
-        ValueError: for a network of another family, or a state dict with missing, unknown or differently shaped entries; nothing is
-            copied then.
+        ValueError: for a network of another family, or a state dict with missing, unknown or differently shaped entries, or with
+            numbers that are not finite; nothing is copied then.
     """
     network = next((module for module in model.modules() if isinstance(module, ResNet)), None)
     if network is None or not any(isinstance(module, BasicBlock) for module in network.modules()):
@@ -61,6 +62,7 @@ def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
     ]
     if any(mismatches):
         raise ValueError(f"the state dict is not one of this network: {'; '.join(filter(None, mismatches))}")
+    check_finite(state_dict, "the state dict")
     network.load_state_dict({ours[name]: tensor for name, tensor in state_dict.items()})
 
 

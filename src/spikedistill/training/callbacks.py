@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, TQDMProgressBar, WeightAveraging
 
 from ..data import BrokenSample, Samples
 from ..evaluation import collect_logits, timestep_metrics
@@ -19,7 +19,7 @@ from ..models import Branched
 from ..run_folder import RunFolder, RunStopped
 from ..signals import GRACE, Stop, stoppable
 from ..temporal import Temporal
-from .constant_layers import LOOKED_AT, constant_layers
+from .constant_layers import constant_layers
 from .module import DistillationModule
 from .plan import Plan
 
@@ -51,9 +51,9 @@ class EpochRecord(L.Callback):
         means = pl_module.epoch_means()
         reduced = trainer.strategy.reduce(torch.tensor(list(means.values()), device=pl_module.device))
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
-        row |= dict(zip(means, reduced.tolist(), strict=True))
         if self.plan.config.trainer.on_nonfinite == "skip":
             row["skipped_steps"] = pl_module.skipped
+        row |= dict(zip(means, reduced.tolist(), strict=True))
         if trainer.is_global_zero:
             self._name_constant_layers(pl_module.network, row["epoch"])
             with _averaged_weights(trainer, pl_module):
@@ -70,9 +70,10 @@ class EpochRecord(L.Callback):
         """Say which layers never or always fire, where that has changed."""
         constant = constant_layers(network, self.plan.train, self.plan.dataset.kind, self.plan.config.timesteps)
         if constant != self.constant:
-            for word, layers in constant.items():
-                if layers:
-                    logger.warning("epoch %d: %s %s on %d training samples", epoch, ", ".join(layers), word, LOOKED_AT)
+            found = [f"{', '.join(layers)} {does} on training samples" for does, layers in constant.items() if layers]
+            logger.warning(
+                "epoch %d: %s", epoch, "; ".join(found) or "no layer is silent or fires all the time any more"
+            )
         self.constant = constant
 
     def _score(self, name: str, samples: Samples, network: Temporal) -> dict[str, float]:
@@ -114,6 +115,22 @@ def _averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Itera
     finally:
         for average in averages:
             average.on_validation_epoch_end(trainer, pl_module)
+
+
+class MovingAverage(EMAWeightAveraging):
+    """Lightning's moving average of the weights, in which steps that were left out do not count."""
+
+    @property
+    def state_key(self) -> str:
+        return EMAWeightAveraging.__qualname__  # as in checkpoints of version 0.1.0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
+        assert isinstance(pl_module, DistillationModule)
+        assert pl_module.watch is not None
+        if pl_module.watch.left_out:
+            self._latest_update_step = trainer.global_step  # as after an update, so that none follows for this step
+        else:
+            super().on_train_batch_end(trainer, pl_module, *arguments)
 
 
 class Checkpoints(L.Callback):

@@ -4,24 +4,29 @@ import torch
 
 from ..data import Samples
 from ..evaluation import collect_logits, record
+from ..neurons import LIF
 from ..neurons.compiler import uncompiled
 from ..temporal import Temporal
 
 LOOKED_AT = 32  # samples, so that looking costs little beside an epoch
+NEVER, ALWAYS = "never fire", "always fire"
 
 
 def constant_layers(network: Temporal, samples: Samples, kind: str, timesteps: int) -> dict[str, list[str]]:
-    """The layers of neurons that never fire, and those that always do, on the first training samples; by what they do.
+    """The layers of neurons that never fire, and those that always do, on some samples from all over the training set.
 
-    The network is looked at in eval mode and goes on as it was; nothing is drawn at random.
+    The network is looked at in eval mode and goes on as it was; nothing is drawn at random. An ANN has no such layers.
+
+    Returns:
+        Names of layers, under "never fire" and "always fire"; empty where there are none.
     """
-    few = samples.subset(torch.arange(min(LOOKED_AT, len(samples))))
+    if not any(isinstance(module, LIF) for module in network.module.modules()):
+        return {}
+    places = torch.linspace(0, len(samples) - 1, min(LOOKED_AT, len(samples))).round().long()
     was_training = network.training
     with record(network) as recording, uncompiled():
-        collect_logits(network, few, kind, timesteps, batch_size=LOOKED_AT)
+        collect_logits(network, samples.subset(places), kind, timesteps, batch_size=LOOKED_AT)
     network.train(was_training)
     rates = {path.removeprefix("network."): float(rate.mean()) for path, rate in recording.rates.items()}
-    return {
-        "never fires" if value == 0 else "always fires": [path for path, rate in rates.items() if rate == value]
-        for value in (0, 1)
-    }
+    found = {does: [path for path, rate in rates.items() if rate == value] for does, value in ((NEVER, 0), (ALWAYS, 1))}
+    return {does: layers for does, layers in found.items() if layers}

@@ -13,12 +13,12 @@ from ..config import OptimizerConfig
 from ..data import as_network_input, augment
 from ..models import Branched
 from ..objectives import ObjectiveValue
+from ..objectives.checks import is_masked
 from ..objectives.submodels import prefix_means, right_submodels
-from ..run_folder import RunDiverged
 from ..seeds import derive_seed
-from ..temporal import Captured, NotFiniteInput
+from ..temporal import Captured
 from .features import TRANSFORMS
-from .finite import Batch, Watch
+from .finite import EVERY, Batch, Watch
 from .plan import Plan
 from .student import StudentPass
 
@@ -28,11 +28,14 @@ class DistillationModule(L.LightningModule):
 
     Args:
         plan: the run.
+        every: steps after which it is asked whether all numbers were finite, several with a fused optimiser; by default each step,
+            and on a GPU some, because each question waits for it.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, every: int | None = None) -> None:
         super().__init__()
         self.plan = plan
+        self.every = every
         self.network = plan.build_network()
         kind = plan.objective.transform
         self.transforms = torch.nn.ModuleList(TRANSFORMS[kind](channels) for channels in plan.layers.values() if kind)
@@ -78,10 +81,17 @@ class DistillationModule(L.LightningModule):
         """The mean of a tensor over the processes that share a batch."""
         return self.trainer.strategy.reduce(value, reduce_op="mean")
 
-    def on_fit_start(self) -> None:
+    @property
+    def looks_lazily(self) -> bool:
+        """Whether answers stay on the device; skipping needs them at once, and the scaler of fp16 asks in every step anyway."""
         options = self.plan.config.trainer
-        skip = options.on_nonfinite == "skip"
-        self.watch = Watch(self, skip=skip, lazily=self._is_fused and not skip)
+        if options.on_nonfinite == "skip" or options.precision == "16-mixed":
+            return False
+        return self.device.type == "cuda" if self.every is None else self.every > 1
+
+    def on_fit_start(self) -> None:
+        skip = self.plan.config.trainer.on_nonfinite == "skip"
+        self.watch = Watch(self, skip=skip, lazily=self.looks_lazily, every=self.every or EVERY)
         # no submodule, so that DDP does not wrap it and no checkpoint holds it
         if self.plan.teacher is None:
             return
@@ -99,20 +109,26 @@ class DistillationModule(L.LightningModule):
         if self.current_epoch != self.summed_epoch:
             self.sums, self.seen, self.skipped, self.summed_epoch = {}, 0, 0, self.current_epoch
 
+    def on_train_start(self) -> None:
+        # a checkpoint brings along how its optimiser worked, and it may come from another device
+        for group in self._optimizer.param_groups:
+            group["fused"] = self.looks_lazily or None
+        for state in self._optimizer.state.values():
+            if "step" in state:
+                state["step"] = state["step"].to(self.device if self.looks_lazily else "cpu")
+
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
-        accumulate = self.trainer.accumulate_grad_batches
         assert self.watch is not None
-        self.watch.begin(self._optimizer, batch_index % accumulate == 0)
-        inputs, target, places = self._inputs(batch[0], self.current_epoch, batch_index), *batch[1:]
-        try:
-            logits, submodels, features = self.look(inputs)
-        except NotFiniteInput:
-            total = self._not_a_number()
-        else:
-            value, scores = self._value(inputs, target, places, submodels, features, self.current_epoch)
-            self._collect(logits.detach(), submodels.detach(), target, scores, value.total.detach(), value.terms)
-            total = value.total
-        self.watch.saw(Batch(self.current_epoch, batch_index, places, total.detach()))
+        accumulate = self.trainer.accumulate_grad_batches
+        samples, target, places = batch
+        samples = self.watch.begin(self._optimizer, samples, batch_index % accumulate == 0)
+        inputs = self.prepared(samples, batch_index)
+        logits, submodels, features = self.look(inputs)
+        taught = self.teaching(inputs, places)
+        value, scores = self.value_of(target, submodels, features, taught)
+        total = value.total
+        self._collect(logits.detach(), submodels.detach(), target, scores, total.detach(), value.terms)
+        self.watch.saw(Batch(batch_index, places, total.detach(), value.terms), submodels.detach())
         # Lightning divides by the batches of a whole window, and the last one of an epoch may hold fewer
         of_window = min(accumulate, int(self.trainer.num_training_batches) - batch_index // accumulate * accumulate)
         if of_window != accumulate:
@@ -120,65 +136,50 @@ class DistillationModule(L.LightningModule):
         scaled = self.plan.config.gradient_scale == "1/T"
         return total / self.plan.config.timesteps if scaled else total
 
-    def _inputs(self, samples: Tensor, epoch: int, batch_index: int) -> Tensor:
-        """The batch as the network takes it, augmented."""
-        # every draw of this step depends on its place only, so that a resumed run repeats it
-        torch.manual_seed(derive_seed(self.plan.config.seed, epoch, batch_index, self.global_rank))
+    def prepared(self, samples: Tensor, batch_index: int) -> Tensor:
+        """The samples of a batch of this epoch as the network takes them, augmented."""
+        # every draw of this step depends on its place only, so that it can be repeated
+        torch.manual_seed(derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank))
         inputs = as_network_input(samples, self.plan.dataset.kind)
         return augment(inputs, self.plan.augmentations) if self.plan.augmentations else inputs
 
-    def _value(
-        self, inputs: Tensor, target: Tensor, places: Tensor, submodels: Tensor, features: list[Tensor], epoch: int
+    def value_of(
+        self, target: Tensor, submodels: Tensor, features: list[Tensor], taught: dict[str, Any]
     ) -> tuple[ObjectiveValue, Tensor | None]:
-        """The objective on a batch, and how strong each of its submodels is where it ranks them."""
+        """The objective on a batch, and how strong each of its submodels is where it ranks them.
+
+        Args:
+            target: the labels, `[B]`.
+            submodels: logits `[S, B, C]`.
+            features: of the student.
+            taught: what `teaching` returns.
+        """
+        # the networks mask no class, and logits that an objective would take for that are of one that has diverged
+        submodels = submodels * torch.where(is_masked(submodels).any(), math.nan, 1.0)
         average = self.average if self.trainer.world_size > 1 else None
         scores = self.plan.objective.ranking(submodels, target, average)
         value = self.plan.objective(
             submodels,
             target,
-            **self.teaching(inputs, places),
+            **taught,
             scores=scores,
             features=features,
             transforms=list(self.transforms) or None,
             average=average,
-            progress=epoch / self.plan.config.epochs,
+            progress=self.current_epoch / self.plan.config.epochs,
         )
         return value, scores
 
-    def _not_a_number(self) -> Tensor:
-        """A loss for a batch that the network refuses, with a gradient for every parameter, so that all processes go on alike."""
-        return torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * math.nan
-
-    # A batch again, for whoever looks for the reason of a number that is not finite
-
-    def made_again(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The inputs of an earlier batch as they were, with the same draws, and its targets."""
-        places = batch.places.cpu()
-        inputs = self._inputs(self.plan.train.inputs(places).to(self.device), batch.epoch, batch.number)
-        return inputs, self.plan.train.targets[places].to(self.device)
-
-    def terms_of(self, inputs: Tensor, target: Tensor, places: Tensor, batch: Batch) -> dict[str, float]:
-        """The terms of the loss on a batch, by name."""
-        _, submodels, features = self.look(inputs, self.plain_student)
-        value, _ = self._value(inputs, target, places, submodels, features, batch.epoch)
-        return {name: float(term) for name, term in value.terms.items()}
-
-    # Before and after an update
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.watch is not None
-        # the scaler of fp16 expects infinite gradients, and leaves such steps out itself
-        self.watch.before_update(optimizer, gradients=self.plan.config.trainer.precision != "16-mixed")
+        # the scaler of fp16 leaves out steps with infinite gradients itself; below 1 it is not what makes them so
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        self.watch.before_update(optimizer, gradients=scaler is None or scaler.get_scale() <= 1)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
         assert self.watch is not None
         self.watch.after_update()
-
-    @property
-    def _is_fused(self) -> bool:
-        """Whether the optimiser is one that the device can keep from updating."""
-        return bool(self._optimizer.defaults.get("fused"))
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -216,7 +217,7 @@ class DistillationModule(L.LightningModule):
             self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.float() * count
         bar = {"loss": total, "acc": right[-1], "acc@1": right[0]}
         if self.skipped:
-            bar["skipped"] = torch.tensor(float(self.skipped))
+            bar["skipped_steps"] = torch.tensor(float(self.skipped))
         self.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False)
 
     def epoch_means(self) -> dict[str, float]:
@@ -228,10 +229,7 @@ class DistillationModule(L.LightningModule):
         assert self.watch is not None
         self.watch.settle()
         if not self.seen:
-            raise RunDiverged(
-                f"every step of epoch {self.current_epoch + 1} was left out, because a number became NaN or infinite in it: lower "
-                "--optimizer.lr, or set --trainer.clip"
-            )
+            raise self.watch.nothing_is_left()
         return {name: float(value) / self.seen for name, value in self.sums.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -251,8 +249,7 @@ class DistillationModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options = self.plan.config.optimizer
-        fp16 = self.plan.config.trainer.precision == "16-mixed"  # whose scaler looks after updates itself
-        optimizer = make_optimizer(self, options, fused=self.device.type == "cuda" and not fp16)
+        optimizer = make_optimizer(self, options, fused=self.looks_lazily)
         steps_per_epoch = int(self.trainer.estimated_stepping_batches) / self.plan.config.epochs
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, self.plan.config.epochs, options)
@@ -269,9 +266,15 @@ def make_optimizer(network: torch.nn.Module, options: OptimizerConfig, *, fused:
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer: torch.optim.Optimizer
     if options.name == "adamw":
-        return torch.optim.AdamW(groups, lr=options.lr, fused=fused or None)
-    return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=fused or None)
+        optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=fused or None)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=fused or None)
+    if fused:
+        # no scaler divides its gradients, so clipping is right; Lightning takes a fused one for one that has not divided yet
+        optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 def learning_rate_factor(epoch: float, epochs: int, options: OptimizerConfig) -> float:

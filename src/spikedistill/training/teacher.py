@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order
-from ..models import create_model, load_model, load_weights
+from ..models import check_finite, create_model, load_model, load_weights
 from ..objectives import Objective
 from ..run_folder import load
 from ..temporal import Temporal, mean_rate
@@ -132,7 +132,7 @@ def load_teacher(
     """The teacher that a run names or is given.
 
     Raises:
-        ValueError: for a teacher without use, one that is missing, or one of other classes.
+        ValueError: for a teacher without use, one that is missing, one of other classes, or one with a number that is not finite.
         FileNotFoundError: where that run or file is not there.
     """
     num_classes = len(dataset.classes)
@@ -148,7 +148,10 @@ def load_teacher(
                 f"objective {objective.name!r} learns from features inside the teacher, and a function shows its logits alone: "
                 "pass a run or a file, --teacher RUN"
             )
-        teacher = Teacher(given.eval().requires_grad_(False) if isinstance(given, nn.Module) else given, num_classes)
+        if isinstance(given, nn.Module):
+            check_finite({**dict(given.named_parameters()), **dict(given.named_buffers())}, "the teacher")
+            given = given.eval().requires_grad_(False)
+        teacher = Teacher(given, num_classes)
     elif config.teacher is not None:
         network = read_network(config.teacher, config.teacher_model, dataset)
         layers = layer_names(network, objective.layers) if objective.needs_features else ()

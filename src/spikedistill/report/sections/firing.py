@@ -36,7 +36,7 @@ def _constant(means: dict[str, float]) -> list[str]:
     """A sentence about layers that never fire, and one about those that always do."""
     sentences = []
     for value, what in (
-        (0, "never fire on the test set: nothing reaches the layers behind them"),
+        (0, "never fire on the test set: the layers behind get nothing from them"),
         (1, "always fire on the test set, whatever the input"),
     ):
         if layers := [layer for layer, mean in means.items() if mean == value]:
