@@ -13,7 +13,7 @@ from pathlib import Path
 from .attempts import Kind, Verdict
 from .files_of_runs import compiled
 from .processes import in_fork, run
-from .scenes import Scene, comparing, of_trained, repeated, resuming, training
+from .scenes import Scene, comparing, has_checkpoint, of_trained, repeated, resuming, training
 from .workshop import Workshop, done, wrong_end
 
 SPACE = 256 << 20  # bytes
@@ -97,7 +97,7 @@ def limited(make: Callable[[Workshop], Scene], name: str, workshop: Workshop, nu
 
 def twice(scene: Scene, place: Path, before: Callable[[], None], after: Callable[[], None]) -> Verdict:
     """A command that meets trouble, `before` in its process, and its repetition once that is over, `after`."""
-    had = any((place / "run" / "checkpoints").glob("*.ckpt"))
+    had = has_checkpoint(place)
     first = run(scene.arguments(place), place.parent / "said command", before)
     after()
     if wrong := wrong_end(first, 0, 1, 2) or scene.check(place, had):

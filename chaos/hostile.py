@@ -92,8 +92,8 @@ def nothing(folder: Path) -> None:
 
 
 def kinds() -> Iterator[Kind]:
-    from . import planted_for_data, planted_in_cache, planted_in_runs
+    from . import planted_for_data, planted_in_cache, planted_in_results, planted_in_runs
 
-    for module in (planted_in_runs, planted_in_cache, planted_for_data):
+    for module in (planted_in_runs, planted_in_results, planted_in_cache, planted_for_data):
         for name, cases in module.CASES.items():
             yield Kind(f"hostile: {name}", len(cases), len(cases), partial(attempt, cases))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from .attempts import Kind, Verdict
 from .processes import Ended, Running, begin, command
-from .scenes import Scene, comparing, of_trained, overwriting, repeated, training, verifying
+from .scenes import Scene, comparing, has_checkpoint, of_trained, overwriting, repeated, training, verifying
 from .workshop import HOLDOUT, Workshop, wrong_end
 
 MARGIN = 3.0  # seconds beyond the grace that a machine with other work may take
-UNHEARD = 0.3  # seconds after which an end of its own is no answer to a signal
+UNHEARD = 0.5  # seconds after which an end of its own is no answer to a signal
 
 
 def struck(
@@ -52,13 +52,13 @@ def _struck_once(
     if process.has_ended():
         process.wait()
         return None
-    had = any((folder / "run" / "checkpoints").glob("*.ckpt"))
+    had = has_checkpoint(folder)
     begun = time.monotonic()
     strike(process)
     ended = process.wait()
-    seconds = time.monotonic() - begun
+    seconds = ended.at - begun
     if ended.code == 0:
-        if seconds > UNHEARD:
+        if listening and seconds > UNHEARD:
             raise WentWrong(Verdict("hang", f"went on to its end, {seconds:.1f} s, as if nothing had been asked"))
         return None
     if wrong := scene.check(folder, had):
@@ -94,6 +94,7 @@ def killed(make: Callable[[Workshop], Scene], name: str, workshop: Workshop, num
         deadline = time.monotonic() + scene.grace + MARGIN
         while alone and not process.session_has_ended():
             if time.monotonic() > deadline:
+                process.end_session()
                 raise WentWrong(Verdict("hang", "its runs go on"))
             time.sleep(0.01)
 

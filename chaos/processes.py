@@ -24,12 +24,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit code (negative for a signal), None for one that hung; what it wrote; its memory."""
+    """How a process ended: its exit code (negative for a signal), None for one that hung; what it wrote; its memory; and when."""
 
     code: int | None
     output: str
     errors: str
     mib: int
+    at: float
 
 
 @dataclass
@@ -60,11 +61,12 @@ class Running:
                 if abs(seconds - used) > _IDLE:  # less where a process of the session has ended
                     used, moved = seconds, now
             hangs = now - moved > PATIENCE or now - self.begun > LONGEST
+        at = time.monotonic()
         self.end_session()
         _, status, usage = os.wait4(self.pid, 0)
         code = None if hangs else os.waitstatus_to_exitcode(status)
         output, errors = ((self.said / name).read_text(errors="replace") for name in ("out", "err"))
-        return Ended(code, output, errors, usage.ru_maxrss // 1024)
+        return Ended(code, output, errors, usage.ru_maxrss // 1024, at)
 
     def listens(self) -> bool:
         """Whether it has set handlers for the signals that ask it to stop."""

@@ -79,14 +79,20 @@ def overwriting(workshop: Workshop) -> Scene:
     )
 
 
+CHECKPOINTS = ("last.ckpt", "previous.ckpt")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any((folder / "run" / "checkpoints" / name).is_file() for name in CHECKPOINTS)
+
+
 def checkpoint_is_left(folder: Path, had: bool) -> Verdict | None:
     """Where there was a checkpoint, one can be read."""
     from spikedistill.training.checkpoints import read_checkpoint
 
-    checkpoints = folder / "run" / "checkpoints"
-    for name in ("last.ckpt", "previous.ckpt"):
+    for name in CHECKPOINTS:
         with contextlib.suppress(ValueError, FileNotFoundError):
-            read_checkpoint(checkpoints / name)
+            read_checkpoint(folder / "run" / "checkpoints" / name)
             return None
     return Verdict("lost", "no checkpoint can be read") if had else None
 
