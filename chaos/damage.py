@@ -14,7 +14,7 @@ from .attempts import Kind, Verdict
 from .processes import Ended, in_fork
 from .workshop import Workshop, done, name_of, wrong_end
 
-TRIES, SHORT = 200, 4
+TRIES, SHORT = 200, 3
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def kinds() -> Iterator[Kind]:
         "train with accumulation": (partial(training, accumulation), 20, 1, 4, 0),
         "train, while it evaluates and reports": (partial(training, plain, after=True), 20, 1, 4, 1),
         "train --overwrite over a run": (overwriting, 20, 1, 0, 0),
-        "compare": (comparing, 20, 1, 8, 1),
+        "compare": (comparing, 20, 1, 8, 0),
         "evaluate": (partial(of_trained, "evaluate"), 16, 1, 4, 1),
         "report": (partial(of_trained, "report"), 14, 1, 2, 0),
         "data --verify": (verifying, 10, 1, 4, 1),

@@ -211,6 +211,8 @@ def variant(text: str, settings: Sequence[str]) -> "Config":
     name, *changes = text.split(",")
     own = []
     for change in changes:
+        if not change:
+            raise ValueError(f"{text!r} has an empty setting: expected RECIPE,key=value,... without a comma too many")
         key, given, value = change.partition("=")
         own += [f"--{key}", value] if given else [f"--{key}"]
     default = recipe(name)
@@ -559,7 +561,9 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
 
         # runs of earlier versions have no time
         took = f" in {duration(cost['training_s'])}" if "training_s" in cost else ""
-        print(f"trained{took} at {cost['images_per_s']:.0f} images/s, peak memory {cost['peak_mib']:.0f} MiB")
+        speed = f" at {cost['images_per_s']:.0f} images/s" if "images_per_s" in cost else ""
+        memory = f", peak memory {cost['peak_mib']:.0f} MiB" if "peak_mib" in cost else ""
+        print(f"trained{took}{speed}{memory}")
     print(f"report: {folder / 'report.html'}")
 
 

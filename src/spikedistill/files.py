@@ -136,8 +136,14 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         BlockingIOError: where another process is in it, and `wait` is not given.
+        OSError: where it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(f"{folder} is no folder: choose another --out") from None
+    except OSError as error:
+        raise type(error)(f"{folder} cannot be made ({error.strerror}): choose another --out") from None
     lock = FileLock(folder.resolve() / LOCK, is_singleton=True)
     try:
         lock.acquire(blocking=False)

@@ -5,6 +5,7 @@ import csv
 import functools
 import io
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,13 @@ class RunFolder:
     # Deleting
 
     def is_free(self) -> bool:
-        """Whether nothing is in the folder but what a killed process had only begun to write."""
+        """Whether nothing is in the folder but what a killed process had only begun to write.
+
+        Raises:
+            NotADirectoryError: where it is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(f"{self.path} is no folder: choose another --out")
         return not self.path.exists() or all(
             path.name == LOCK or path.name.endswith(PARTIAL) for path in self.path.iterdir()
         )
@@ -278,7 +285,8 @@ class RunFolder:
             return {}
         cost = self._json(self.cost)
         known = {"training_s", "images_per_s", "peak_mib"}
-        if not cost.keys() <= known or not all(isinstance(value, int | float) for value in cost.values()):
+        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in cost.values())
+        if not cost.keys() <= known or not numbers:
             raise ValueError(f"{self.cost} is damaged: expected numbers named {', '.join(sorted(known))}; got {cost}")
         return cost
 

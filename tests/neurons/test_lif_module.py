@@ -96,8 +96,14 @@ def test_the_state_dict_round_trips():
         ({"decay": None}, "decay is None, expected a number"),
         ({"v_reset": True}, "v_reset is True, expected a number"),
         ({"v_init": math.nan}, "v_init is nan, expected a number that is finite in float32"),
-        ({"v_init": 2.0}, "v_init is 2.0: without any input a neuron fires at the first timestep, because decay 0.5 times v_init"),
-        ({"v_reset": 1.0, "decay": 1.0}, "v_reset is 1.0: without any input a neuron fires for ever once it has, because decay"),
+        (
+            {"v_init": 2.0},
+            "v_init is 2.0: without any input a neuron fires at the first timestep, because decay 0.5 times v_init",
+        ),
+        (
+            {"v_reset": 1.0, "decay": 1.0},
+            "v_reset is 1.0: without any input a neuron fires for ever once it has, because decay",
+        ),
         ({"v_init": "learned", "channels": 0}, "channels is 0, expected a whole number of 1 or more"),
         ({"surrogate": "gauss"}, "surrogate 'gauss' is unknown"),
         ({"v_init": "quarter"}, "v_init is 'quarter', expected a number, 'half' or 'learned'"),

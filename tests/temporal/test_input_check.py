@@ -36,7 +36,11 @@ def damaged(shape: tuple[int, ...], *places: tuple[int, ...], value: float = nan
         (damaged((3, 4), (0, 0), (2, 1), (2, 3), value=-inf), 2, "3 values of 12 .* in samples 0 and 2, counted"),
         (damaged((2, 3, 4), (1, 2, 0), value=inf), None, "1 values of 24 .* in sample 2, counted"),
         (damaged((2, 3, 4), (0,)), None, "12 values of 24 .* in samples 0, 1 and 2, counted"),
-        (damaged((20, 4), (slice(5, None), 0)), 1, "15 values of 80 .* in samples 5, 6, 7, 8, 9, 10, 11, 12 and 7 more"),
+        (
+            damaged((20, 4), (slice(5, None), 0)),
+            1,
+            "15 values of 80 .* in samples 5, 6, 7, 8, 9, 10, 11, 12 and 7 more",
+        ),
         (damaged((2, 4), (1, 0), value=inf).t().contiguous().t(), 2, "1 values of 8 .* in sample 1, counted"),
     ],
 )
@@ -74,7 +78,9 @@ def test_a_step_refuses_them_but_not_what_it_does_not_read():
         with pytest.raises(NotFiniteInput, match="sample 1"):
             model.step(bad)
         _, state = model.step(good, still=True)
-        assert model.step(bad, state, still=True)[0].isfinite().all(), "of a still input the first timestep alone is read"
+        assert model.step(bad, state, still=True)[0].isfinite().all(), (
+            "of a still input the first timestep alone is read"
+        )
         _, state = model.step(good)
         with pytest.raises(NotFiniteInput, match="sample 1"):
             model.step(bad, state)

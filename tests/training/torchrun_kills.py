@@ -85,7 +85,8 @@ class _Launch:
         """Kill so many seconds after the ranks have started, and return whether the run was still there."""
         while len(ranks_below(self.torchrun.pid)) < 2 and self.torchrun.poll() is None:
             time.sleep(0.01)
-        time.sleep(seconds)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.torchrun.wait(seconds)
         ranks = ranks_below(self.torchrun.pid)
         self.ranks = set(ranks.values())
         struck = [self.torchrun.pid] if rank == AGENT else [ranks[r] for r in ranks if rank in (r, BOTH)]
@@ -132,9 +133,13 @@ def _runs(process: int) -> bool:
 def main(folder: Path, times: int) -> None:
     draw = random.Random(times)
     table: dict[int, Counter[str]] = {rank: Counter() for rank in NAMES}
+    kill_a_rank(folder, 0, LONGEST)  # which comes too late; the run that is not interrupted is there then
+    begun = time.monotonic()
+    kill_a_rank(folder, 0, LONGEST)
+    length = time.monotonic() - begun
     for number in range(times):
         rank = AGENT if number % 8 == 7 else (0, 1, BOTH)[number % 3]
-        seconds = draw.uniform(0, 15)
+        seconds = draw.uniform(0, length)
         ended = kill_a_rank(folder, rank, seconds)
         table[rank][ended if ended.startswith("finished") else ended.partition(":")[0]] += 1
         print(f"{number}: {NAMES[rank]} after {seconds:.1f} s: {ended}", flush=True)

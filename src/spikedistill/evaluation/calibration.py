@@ -129,7 +129,9 @@ def as_arrays(logits: Tensor, target: Tensor, layout: str) -> tuple[Array, Array
             f"expected integer target [{shape[-2]}] for logits {shape}, got {target.dtype} {list(target.shape)}"
         )
     if shape[-1] < 2:
-        raise ValueError(f"one class has nothing to tell apart: expected logits {layout} of 2 classes or more, got {shape}")
+        raise ValueError(
+            f"one class has nothing to tell apart: expected logits {layout} of 2 classes or more, got {shape}"
+        )
     labels = target.cpu().long()
     check_labels(labels, shape[-1])
     scores = logits.detach().cpu().double().numpy()

@@ -120,8 +120,8 @@ class Temporal(nn.Module):
         """The input as `[T or 1, B, ...]`, and T.
 
         Raises:
-            ValueError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or infinite
-                values.
+            ValueError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or
+                infinite values.
         """
         if isinstance(x, Signal):
             raise ValueError(

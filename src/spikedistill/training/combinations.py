@@ -31,8 +31,8 @@ def check_timesteps(config: Config, objective: Objective) -> None:
     """
     if objective.compares_submodels and config.timesteps == 1:
         raise ValueError(
-            f"objective {objective.name!r} lets timesteps teach each other, and --timesteps 1 has only one, from which nothing would "
-            "be learned: use 2 or more, or another objective"
+            f"objective {objective.name!r} lets timesteps teach each other, and --timesteps 1 has only one, from which nothing "
+            "would be learned: use 2 or more, or another objective"
         )
 
 
