@@ -18,9 +18,7 @@ TRIED = re.search(r"<!-- chaos -->\n(.*)<!-- /chaos -->", PAGE, re.DOTALL)[1]
 def test_each_kind_in_the_table_was_tried_as_often_as_it_should_and_nothing_went_wrong():
     header = TRIED[TRIED.index("|") :].splitlines()[0]
     assert tuple(cell.strip() for cell in header.strip("| ").split("|")) == ("trouble", *COLUMNS)
-    rows = {
-        name: dict(zip(COLUMNS, map(int, figures), strict=True)) for name, *figures in table_after("cores:", TRIED)
-    }
+    rows = {name: dict(zip(COLUMNS, map(int, figures), strict=True)) for name, *figures in table_after("cores:", TRIED)}
     tried = {name: row["tried"] for name, row in rows.items()}
     assert tried.pop("all") == sum(tried.values())
     planned = {kind.name: kind.tries for kind in all_kinds()}
