@@ -49,7 +49,7 @@ def kill_a_rank(folder: Path, rank: int, seconds: float) -> str:
     ended = launch.wait()
     if ended.startswith(("traceback", "hang")):
         return ended
-    if ended and (again := _Launch(run).wait()):
+    if ended and (again := _Launch(run, "again").wait()):
         return f"different: refused again, {again}"
     same = (run / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
     if not (same and (run / "report.html").is_file()):
@@ -74,8 +74,8 @@ def ranks_below(torchrun: int) -> dict[int, int]:
 class _Launch:
     """A torchrun process with a run of two ranks."""
 
-    def __init__(self, run: Path) -> None:
-        self.said = run.with_suffix(".txt")
+    def __init__(self, run: Path, try_: str = "first") -> None:
+        self.said = run.with_name(f"{run.name}, {try_} try.txt")
         with self.said.open("w") as file:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             self.torchrun = subprocess.Popen([*TORCHRUN, *RUN, str(run)], stdout=file, stderr=file, env=environment)
