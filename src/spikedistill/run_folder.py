@@ -136,7 +136,7 @@ class RunFolder:
     def begin(self, config: Config) -> None:
         """Write the configuration, and the manifest that proves the folder to be a run's; for the process that is alone in it."""
         clear_partial(self.path, self._names())
-        clear_partial(self.checkpoint.parent, (self.checkpoint.name, self.earlier_checkpoint.name))
+        clear_partial(self.checkpoint.parent, (self.checkpoint.name, self.earlier_checkpoint.name, "next.ckpt"))
         manifest = self.manifest() or Manifest.new("run", **VERSIONS)
         if self.config_file.name in manifest.files:
             manifest.without([self.config_file.name]).write(self.path)
@@ -211,7 +211,9 @@ class RunFolder:
         return True
 
     def delete_files(self) -> None:
-        """Delete what a run writes, by name, and nothing else; the manifest last. Of a link it is the link, not what it points at.
+        """Delete what a run writes, by name, and nothing else. Of a link it is the link, not what it points at.
+
+        A manifest that lists nothing stays, so that the folder proves to be a run's wherever this is killed.
 
         Raises:
             FileExistsError: where a folder has the name of such a file; nothing is deleted then.
@@ -219,10 +221,11 @@ class RunFolder:
         files = [self.path / name for name in self._names() if name != MANIFEST]
         checkpoints = self.checkpoint.parent
         files += [checkpoints] if checkpoints.is_symlink() else [self.checkpoint, self.earlier_checkpoint]
-        files.append(self.path / MANIFEST)
-        if wrong := next((file for file in files if file.is_dir() and not file.is_symlink()), None):
+        if wrong := next((f for f in (*files, self.path / MANIFEST) if f.is_dir() and not f.is_symlink()), None):
             raise FileExistsError(f"{wrong} is a folder, and no run has written it: choose another --out")
-        for file in files:
+        Manifest.new("run", **VERSIONS).write(self.path)
+        clear_partial(checkpoints, (self.checkpoint.name, self.earlier_checkpoint.name, "next.ckpt"))
+        for file in (*files, checkpoints / "next.ckpt"):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # where something else is in it
             checkpoints.rmdir()

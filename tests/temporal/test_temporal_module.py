@@ -33,13 +33,13 @@ def test_segments_are_a_count_or_lengths(segments, timesteps, expected):
 @pytest.mark.parametrize(
     ("segments", "message"),
     [
-        (0, "segments=0 cannot divide 4 timesteps: expected 1 to 4"),
-        (-1, "segments=-1 cannot divide 4 timesteps"),
+        (0, "segments=0: expected how many segments of time, 1 or more"),
+        (-1, "segments=-1: expected how many segments of time"),
         (5, "segments=5 cannot divide 4 timesteps: expected 1 to 4"),
         ((1, 2), r"segments \(1, 2\) must be positive and sum to the 4 timesteps"),
-        ((4, 0), r"segments \(4, 0\) must be positive"),
-        ((5, -1), r"segments \(5, -1\) must be positive"),
-        ((), r"segments \(\) must be positive"),
+        ((4, 0), r"segments=\(4, 0\): expected how many segments"),
+        ((5, -1), r"segments=\(5, -1\): expected how many segments"),
+        ((), r"segments=\(\): expected how many segments"),
     ],
 )
 def test_segments_that_do_not_make_up_the_timesteps_are_refused(segments, message):

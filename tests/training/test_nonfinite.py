@@ -4,6 +4,10 @@ import copy
 import csv
 import json
 import math
+import multiprocessing
+import os
+import re
+import socket
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,9 +18,11 @@ from quick_runs import assert_resumes_to_the_same_bytes, quick
 from spikedistill import train
 from spikedistill.cli import main
 from spikedistill.data import TensorSamples
+from spikedistill.evaluation import collect_logits
 from spikedistill.models import create_model, save_model
 from spikedistill.objectives import Objective, Term
 from spikedistill.run_folder import RunDiverged, RunFolder
+from spikedistill.training import run as running
 from spikedistill.training.callbacks import EpochRecord, MovingAverage
 from spikedistill.training.checkpoints import read_checkpoint
 from spikedistill.training.constant_layers import constant_layers
@@ -298,6 +304,29 @@ def with_overflowing_update(module, number):
     return module
 
 
+def test_a_run_that_stopped_goes_on_as_if_it_had_skipped_from_the_beginning(tmp_path, monkeypatch):
+    value_of = DistillationModule.value_of
+
+    def spoiled(module, *arguments):
+        value, scores = value_of(module, *arguments)
+        bad = module.trainer.global_step == 6
+        return (value._replace(total=value.total * NAN) if bad else value), scores
+
+    monkeypatch.setattr(DistillationModule, "value_of", spoiled)
+    stop, skip = (
+        settings(on_nonfinite=on_nonfinite).model_copy(update={"epochs": 2, "resume": "auto"})
+        for on_nonfinite in ("stop", "skip")
+    )
+    whole = RunFolder(train(skip.model_copy(update={"out": tmp_path / "whole"})))
+    with pytest.raises(RunDiverged):
+        train(stop.model_copy(update={"out": tmp_path / "run"}))
+    run = RunFolder(train(skip.model_copy(update={"out": tmp_path / "run"})))
+    assert run.metrics.read_bytes() == whole.metrics.read_bytes()
+    assert run.model.read_bytes() == whole.model.read_bytes()
+    with pytest.raises(ValueError, match="on_nonfinite was 'skip' and is now 'stop'"):
+        train(stop.model_copy(update={"out": tmp_path / "run"}))
+
+
 @pytest.mark.parametrize("every", [None, 4])
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_weight_that_its_update_makes_infinite_is_found_in_that_step(name, every, tmp_path):
@@ -437,6 +466,68 @@ def test_an_infinite_logit_is_no_class_that_is_masked(tmp_path):
     assert (found["step"], found["what"], found["layer"]) == (1, "the loss", "head")
 
 
+# Several processes
+
+
+def part_of_two(rank, port, config, value, told):
+    """Train in one process of two, with a sample that holds a value."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": str(rank),
+        "PYTHONWARNINGS": "ignore",
+    }
+    torch.set_num_threads(1)
+    made = running.make_plan
+
+    def make_plan_with_it(*arguments):
+        plan = made(*arguments)
+        images = plan.train.inputs(torch.arange(len(plan.train))).float() / 255
+        images[17, 0, 3, 3] = value
+        return replace(plan, train=TensorSamples(images, plan.train.targets))
+
+    running.make_plan = make_plan_with_it
+    try:
+        train(config)
+        told.put("")
+    except RunDiverged as error:
+        told.put(str(error))
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "said"),
+    [
+        ({"sync_batch_norm": True}, NAN, "^the input became .* in step 2, epoch 1; on sample 17 of the training set"),
+        ({}, 1e30, r"^the running statistic features.0.1.running_var .* step 2, epoch 1; .* on "),
+        ({"sync_batch_norm": True, "on_nonfinite": "skip"}, INF, "^$"),
+    ],
+)
+def test_two_processes_of_which_one_has_the_sample_go_the_same_way(options, value, said, tmp_path):
+    """S2W ranks timesteps over both: whoever left the step alone would let the other wait."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["lightning", "sklearn.datasets", "spikedistill.training.callbacks"])
+    config = settings("digits-s2w", nodes=2, timeout_seconds=120, **options).model_copy(
+        update={"out": tmp_path / "run"}
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    told = processes.SimpleQueue()
+    both = [processes.Process(target=part_of_two, args=(rank, port, config, value, told)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(240)
+    one, other = told.get(), told.get()
+    assert one == other
+    assert re.search(said, one)
+    run = RunFolder(tmp_path / "run")
+    if one:
+        assert json.loads(run.diverged.read_text())["message"] == one
+    else:
+        assert next(csv.DictReader(run.metrics.read_text().splitlines()))["skipped_steps"] == "1"
+
+
 # A device that is asked seldom: a GPU's way, on a CPU
 
 
@@ -564,6 +655,16 @@ def test_a_network_with_nan_is_refused_as_a_run_and_as_a_teacher(tmp_path, capsy
     assert f"in network.{FIRST_CONV}.weight that are NaN or infinite" in capsys.readouterr().err
 
 
+def test_data_with_nan_are_refused_by_the_number_of_the_sample(tmp_path):
+    plan = make_plan(settings())
+    images = plan.train.inputs(torch.arange(9)).float() / 255
+    images[7, 0, 0] = NAN
+    with pytest.raises(
+        ValueError, match="the input holds 8 values of 256 that are NaN or infinite, in sample 7, counted from 0"
+    ):
+        collect_logits(plan.build_network(), TensorSamples(images, torch.arange(9)), "image", 2, batch_size=4)
+
+
 def test_a_sum_that_overflows_is_of_finite_numbers():
     large = torch.full((4,), 3e38)
     assert not not_finite([large, -large])
@@ -581,7 +682,7 @@ def test_layers_that_never_or_always_fire_are_named_while_training_and_in_the_re
     lif = config.model.lif.model_copy(update={"threshold": 1e6})
     run = RunFolder(train(config.model_copy(update={"model": config.model.model_copy(update={"lif": lif})})))
     said = [record.message for record in caplog.records if "fire" in record.message]
-    assert said == ["epoch 1: features.1, features.3, features.5 never fire on training samples"]
+    assert said == ["epoch 1: neurons of features.1, features.3, features.5 never fire on training samples"]
     assert "Neurons of features.1, features.3, features.5 never fire on the test set" in run.report.read_text()
 
 

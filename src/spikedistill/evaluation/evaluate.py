@@ -15,7 +15,7 @@ from ..files import alone_in, write_atomically
 from ..models import Branched, read_model
 from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder, dataset_of, device_of
-from ..temporal import Temporal
+from ..temporal import NotFiniteInput, Temporal
 from .deployment import deployment, energy_per_timestep
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -241,14 +241,21 @@ def collect_logits(
         batch_size: samples per forward pass.
         after_batch: called with the size of each batch once it has run.
         heads: of a network with auxiliary heads, return the heads' logits `[S, N, C]` instead.
+
+    Raises:
+        ValueError: naming the samples, on a CPU, that hold NaN or infinite values.
     """
     model.eval()
     device = next(model.parameters()).device
-    parts = []
+    parts: list[Tensor] = []
     for inputs, _ in in_order(samples, batch_size):
         x = as_network_input(inputs.to(device), kind)
         T = None if kind == "events" else timesteps
-        logits = model.heads(x, T)[1] if heads and isinstance(model, Branched) else model(x, T)
+        try:
+            logits = model.heads(x, T)[1] if heads and isinstance(model, Branched) else model(x, T)
+        except NotFiniteInput as error:
+            done = sum(part.shape[1] for part in parts)
+            raise NotFiniteInput(error.count, error.size, [done + sample for sample in error.samples]) from None
         parts.append(logits.float().cpu())
         if after_batch is not None:
             after_batch(len(inputs))

@@ -70,7 +70,11 @@ class EpochRecord(L.Callback):
         """Say which layers never or always fire, where that has changed."""
         constant = constant_layers(network, self.plan.train, self.plan.dataset.kind, self.plan.config.timesteps)
         if constant != self.constant:
-            found = [f"{', '.join(layers)} {does} on training samples" for does, layers in constant.items() if layers]
+            found = [
+                f"neurons of {', '.join(layers)} {does} on training samples"
+                for does, layers in constant.items()
+                if layers
+            ]
             logger.warning(
                 "epoch %d: %s", epoch, "; ".join(found) or "no layer is silent or fires all the time any more"
             )
@@ -102,6 +106,10 @@ class EpochRecord(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best = state_dict["rows"], state_dict["best"]
+        if (
+            self.plan.config.trainer.on_nonfinite == "skip"
+        ):  # rows of epochs before it was, in which no step was left out
+            self.rows = [{"epoch": row["epoch"], "lr": row["lr"], "skipped_steps": 0} | row for row in self.rows]
 
 
 @contextmanager

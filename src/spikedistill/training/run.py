@@ -107,6 +107,10 @@ def check_same_run(config: Config, begun: Config, run: Path) -> None:
         ValueError: naming the settings that differ.
     """
     differing = changed_settings(config, begun)
+    if config.trainer.on_nonfinite == "skip":
+        differing.pop(
+            "trainer.on_nonfinite", None
+        )  # a run that did not stop is as if it had been so from the beginning
     if differing:
         changes = ", ".join(
             f"{key} was {before!r} and is now {now!r}" for key, (before, now) in [*differing.items()][:3]
