@@ -43,9 +43,13 @@ def test_segments_are_a_count_or_lengths(segments, timesteps, expected):
     ],
 )
 def test_segments_that_do_not_make_up_the_timesteps_are_refused(segments, message):
-    model = temporal(build("sequential"), gradient="rate", segments=segments)
+    def run():
+        return temporal(build("sequential"), gradient="rate", segments=segments)(
+            make_input("sequential", "static"), timesteps=4
+        )
+
     with pytest.raises(ValueError, match=message):
-        model(make_input("sequential", "static"), timesteps=4)
+        run()
 
 
 @pytest.mark.parametrize(
