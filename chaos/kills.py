@@ -131,7 +131,7 @@ def stopped(make: Callable[[Workshop], Scene], name: str, workshop: Workshop, nu
 def kinds() -> Iterator[Kind]:
     plain, ema, accumulation = (), ("--trainer.ema", "0.9"), ("--trainer.accumulate", "2")
     scenes: dict[str, tuple[Callable[[Workshop], Scene], int, int, int, int]] = {
-        "train": (partial(training, plain), 40, 2, 8, 1),
+        "train": (partial(training, plain), 40, 1, 8, 1),
         "train with averaged weights": (partial(training, ema), 20, 1, 4, 0),
         "train with a hold-out": (partial(training, HOLDOUT), 20, 1, 4, 0),
         "train with accumulation": (partial(training, accumulation), 20, 1, 4, 0),

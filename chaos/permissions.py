@@ -101,5 +101,5 @@ def cache(workshop: Workshop, number: int) -> Verdict:
 
 
 def kinds() -> Iterator[Kind]:
-    yield Kind("permissions removed: folders and files", len(CASES), 8, attempt)
+    yield Kind("permissions removed: folders and files", len(CASES), 6, attempt)
     yield Kind("permissions removed: cache of compiled loops", 4, 4, cache)

@@ -125,15 +125,14 @@ CASES: dict[str, list[Case]] = {
         Case("last.ckpt is a link, train", make_stopped, partial(links, ("checkpoints/last.ckpt",)), resumed),
         Case("outputs are links, train", make_stopped, partial(links, (*OUTPUTS, "model.safetensors")), resumed),
         *(
-            Case(f"{name} is {what}", make_run, partial(plant, name), read)
-            for plant, what in ((pipe, "a pipe"), (endless, "a link to /dev/zero"))
+            Case(f"{name} is a pipe", make_run, partial(pipe, name), read)
             for read, names in READ.items()
             for name in names
         ),
-        *(
-            Case(f"last.ckpt is {what}", make_stopped, partial(plant, "checkpoints/last.ckpt"), resumed)
-            for plant, what in ((pipe, "a pipe"), (endless, "a link to /dev/zero"))
-        ),
+        Case("last.ckpt is a pipe", make_stopped, partial(pipe, "checkpoints/last.ckpt"), resumed),
+        Case("cost.json is a link to /dev/zero", make_run, partial(endless, "cost.json"), evaluated),
+        Case("results.json is a link to /dev/zero", make_run, partial(endless, "results.json"), reported),
+        Case("last.ckpt is a link to /dev/zero", make_stopped, partial(endless, "checkpoints/last.ckpt"), resumed),
         Case("a manifest lists another's file, evaluate", make_run, manifest, evaluated),
         Case("a manifest lists another's file, train --overwrite", make_run, manifest, overwritten),
     ],
