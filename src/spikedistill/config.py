@@ -172,7 +172,7 @@ class TrainerConfig(_Section):
     """Batches whose gradients are added up before a step of the optimiser."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What to do where a loss, gradient, weight or running statistic becomes NaN or infinite: stop before the update, or leave the
-    step out and count it."""
+    step out and count it, for which a GPU is waited for at every step."""
     clip: Positive | None = None
     """Largest norm of the gradient; not clipped where left out."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -133,6 +133,17 @@ def test_what_does_not_match_is_refused_by_name_and_nothing_is_copied(change, me
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_numbers_that_are_not_finite_are_refused_by_name_and_nothing_is_copied():
+    entries, model = state_dict(18), small("sew_resnet18")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    entries["layer1.0.bn1.running_var"][2] = torch.inf
+    with pytest.raises(
+        ValueError, match=r"the state dict holds 1 of \d+ numbers in layer1.0.bn1.running_var that are NaN"
+    ):
+        load_spikingjelly(model, entries)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

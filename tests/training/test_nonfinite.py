@@ -9,14 +9,16 @@ import os
 import re
 import socket
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
+import numpy as np
 import pytest
 import torch
 from quick_runs import assert_resumes_to_the_same_bytes, quick
 
 from spikedistill import train
 from spikedistill.cli import main
+from spikedistill.config import DataConfig
 from spikedistill.data import TensorSamples
 from spikedistill.evaluation import collect_logits
 from spikedistill.models import create_model, save_model
@@ -404,6 +406,30 @@ def test_the_first_layer_is_named_though_spikes_hide_it(options, tmp_path):
     layers["module.network.features.2.0"].weight.data[0, 0, 0, 0] = NAN
     found = diverges(module, tmp_path)
     assert (found["step"], found["layer"]) == (1, "features.2.0")
+
+
+def test_a_weight_made_of_shared_factors_is_named_by_its_layer(tmp_path):
+    module = module_of(settings("digits-joint-asnn-unofficial"))
+    layers = dict(module.network.named_modules())
+    layers["module.network.features.2.0"].parametrizations.weight.original.data[0, 0, 0] = NAN
+    assert diverges(module, tmp_path)["layer"] == "features.2.0"
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_event_recordings_are_named_by_their_place_too(precision, tmp_path):
+    generator = np.random.default_rng(0)
+    for split, label, number in product(("train", "test"), "ab", range(6)):
+        folder = tmp_path / "data" / split / label
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / f"{number}.npz", frames=generator.integers(0, 3, (2, 2, 8, 8)))
+    config = settings(precision=precision)
+    data = DataConfig(name="event_frames", root=tmp_path / "data", batch_size=4, augment=())
+    plan = make_plan(config.model_copy(update={"data": data}))
+    frames = plan.train.inputs(torch.arange(12))
+    frames[5, 1] = NAN
+    plan = replace(plan, train=TensorSamples(frames, plan.train.targets))
+    found = diverges(DistillationModule(plan), tmp_path)
+    assert (found["what"], found["samples"]) == ("the input", [5])
 
 
 def slope_of_class(label, loss):

@@ -112,7 +112,7 @@ class Watch:
         self.window.flag("loss", not_finite([batch.loss, logits]))
 
     def before_update(self, optimizer: torch.optim.Optimizer, *, gradients: bool) -> None:
-        """Keep the update from being made where something is not finite.
+        """Keep the update from being made where something is not finite; one that is left out is undone in `after_update`.
 
         Args:
             optimizer: which makes it.
@@ -139,8 +139,6 @@ class Watch:
             # gradients flow backward: the last one in the network was not finite first
             window.what = self._name(kind, dict(reversed(found.items())))
             self._leave_out_or_stop(window, kind)
-            for p in self.weights.values():
-                p.grad = None  # upon which the optimiser leaves it as it is
 
     def after_update(self) -> None:
         """Find a weight that the update has made infinite.
