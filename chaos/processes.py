@@ -174,18 +174,22 @@ def _start_helpers_by_fork() -> None:
     """Let multiprocessing's servers begin as forks too, which saves them seconds of imports; they are the same otherwise."""
 
     def spawn(path: bytes, arguments: Sequence[Any], kept: Sequence[int]) -> int:
+        # a signal between here and there would be taken for one to this process
+        signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
         if pid := os.fork():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
             return pid
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2 and int(name) not in kept:
                 with contextlib.suppress(OSError):
                     os.close(int(name))
         try:
             exec(os.fsdecode(arguments[-1]), {"__name__": "helper"})
-        except SystemExit:
+        except (SystemExit, KeyboardInterrupt):
             pass
         except BaseException:
             traceback.print_exc()
