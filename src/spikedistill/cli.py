@@ -123,7 +123,7 @@ def _train(arguments: list[str]) -> None:
         )
     folder = train(config)
     if is_main_process(config.trainer):
-        _print_results(RunFolder(folder).read_results(), folder)
+        _print_results(RunFolder(folder).read_figures(), folder)
 
 
 def from_file(path: Path) -> "Config":
@@ -556,7 +556,7 @@ def _print_results(results: dict[str, Any], folder: Path) -> None:
         )
     Console().print(table)
     cost = results["cost"]
-    if cost:
+    if cost.keys() >= {"images_per_s", "peak_mib"}:
         from .report.blocks import duration
 
         # runs of earlier versions have no time

@@ -259,6 +259,22 @@ class RunFolder:
             raise ValueError(f"{self.results} is damaged ({error}): {self._again(self.results)}") from None
         return results
 
+    def read_figures(self) -> dict[str, Any]:
+        """What evaluation wrote, with all that is printed of a run in it.
+
+        Raises:
+            FileNotFoundError: where the run has not been evaluated.
+            ValueError: where the file is damaged.
+        """
+        results = self.read_results()
+        try:
+            whole = _has_figures(results)
+        except (TypeError, KeyError, AttributeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{self.results} is damaged: it lacks figures of every k; {self._again(self.results)}")
+        return results
+
     def read_tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
         """What evaluation wrote into one of `logits` and `samples`, these names at least.
 
@@ -287,10 +303,11 @@ class RunFolder:
         if not self.cost.is_file():
             return {}
         cost = self._json(self.cost)
-        known = {"training_s", "images_per_s", "peak_mib"}
-        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in cost.values())
-        if not cost.keys() <= known or not numbers:
-            raise ValueError(f"{self.cost} is damaged: expected numbers named {', '.join(sorted(known))}; got {cost}")
+        if not _is_cost(cost):
+            raise ValueError(
+                f"{self.cost} is damaged: expected numbers named {', '.join(_COST)}; got {str(cost)[:100]}; "
+                f"{self._again(self.cost)}"
+            )
         return cost
 
     def read_rows(self, file: Path) -> list[dict[str, str]]:
@@ -321,6 +338,28 @@ class RunFolder:
             return parse_json(content, file)
         except ValueError as error:
             raise ValueError(f"{error}; {self._again(file)}") from None
+
+
+_COST = ("images_per_s", "peak_mib", "training_s")
+
+
+def _is_cost(cost: dict[str, Any]) -> bool:
+    """Whether these are costs of a training."""
+    finite = all(isinstance(value, int | float) and math.isfinite(value) for value in cost.values())
+    return finite and cost.keys() <= set(_COST)
+
+
+def _has_figures(results: dict[str, Any]) -> bool:
+    """Whether results hold what is printed of a run, at equally many k together and alone."""
+    together, alone = results["last"]["ensemble"], results["last"]["single"]
+    scores = ("k", "accuracy", "nll", "ece", "confidence")
+    numbers = [results["samples"], *(entry[key] for entry in (*together, *alone) for key in scores)]
+    return (
+        len(together) == len(alone) > 0
+        and all(isinstance(number, int | float) for number in numbers)
+        and isinstance(results["recipe"], str)
+        and _is_cost(results["cost"])
+    )
 
 
 @functools.cache

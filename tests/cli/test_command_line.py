@@ -99,67 +99,6 @@ def test_a_run_is_repeated_from_its_own_configuration(run, tmp_path, monkeypatch
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
-MISTAKES = {
-    "no such configuration": (["train", "runs/x/config.yaml"], "does not exist"),
-    "a configuration misspelt": (["train", "runs/x/config.yml"], "does not exist"),
-    "unknown command": (["tarin"], "invalid choice"),
-    "no recipe": (["train"], "no recipe was named"),
-    "unknown recipe": (["train", "digits-twds"], "did you mean digits-twsd"),
-    "a flag in the recipe's place": (["train", "--epochs", "3"], "expected a recipe before --epochs"),
-    "unknown key": (["train", "digits-sce", "--epoch", "3"], "--epochs"),
-    "unknown objective": (["train", "digits-sce", "--objective.name", "s2v"], "s2w"),
-    "an option of another objective": (["train", "digits-sce", "--objective.options.beta", "1"], "beta"),
-    "no timesteps": (["train", "digits-sce", "--timesteps", "0"], "timesteps"),
-    "negative temperature": (["train", "digits-twsd", "--objective.options.temperature", "-3"], "temperature"),
-    "not a number": (["train", "digits-sce", "--epochs", "many"], "many"),
-    "unknown model": (["train", "digits-sce", "--model.name", "resnet81"], "resnet18"),
-    "unknown data set": (["train", "digits-sce", "--data.name", "digit"], "digits"),
-    "missing data": (["train", "fashion_mnist-sce"], "SPIKEDISTILL_DATA"),
-    "no such data folder": (["train", "fashion_mnist-sce", "--data.root", "nowhere"], "nowhere"),
-    "too many samples": (["train", "digits-sce", "--data.train-samples", "99999"], "99999"),
-    "missing teacher": (["train", "digits-twkd"], "--teacher runs/digits-ann/seed0"),
-    "teacher without use": (["train", "digits-sce", "--teacher", "runs/x"], "learns from no teacher"),
-    "teacher that is not there": (["train", "digits-twkd", "--teacher", "nowhere"], "nowhere is no folder"),
-    "segments without rate": (["train", "digits-sce", "--segments", "2"], "needs --gradient rate"),
-    "too many segments": (["train", "digits-rate", "--segments", "9"], "cannot divide 4 timesteps"),
-    "rate silences the term": (["train", "digits-s2w", "--gradient", "rate"], "--segments 2 or more"),
-    "missing run folder": (["evaluate", "nowhere"], "nowhere is no folder"),
-    "empty run folder": (["evaluate", "empty"], "holds no config.yaml"),
-    "report of no run": (["report", "nowhere"], "nowhere"),
-    "over and on": (["train", "digits-sce", "--overwrite", "--resume", "auto"], "leave one of them out"),
-    "no such accelerator": (["train", "digits-sce", "--trainer.accelerator", "tpu"], "--trainer.accelerator tpu"),
-    "several data sets": (["compare", "--recipes", "digits-sce", "mnist-sce", "--out", "runs"], "of the same test samples"),
-    "a negative seed": (["compare", "--recipes", "digits-sce", "digits-twce", "--seeds", "-1", "--out", "runs"], "from 0 on"),
-    "one seed for all": (
-        ["compare", "--recipes", "digits-sce", "digits-twce", "--seed", "3", "--out", "runs"], "it has --seeds and --out"
-    ),
-    "a comparison's own mistake": (
-        ["compare", "--recipes", "digits-sce", "digits-s2w,gradient=rate", "--out", "runs"], "--segments 2 or more"
-    ),
-    "nowhere to write": (["train", "digits-sce", "--out", "/dev/null/run", *QUICK], "/dev/null"),
-    "unknown list": (["list", "methods"], "invalid choice"),
-    "unknown data set to check": (["data", "cifar11"], "cifar10"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gets_a_short_message_and_exit_code_2(mistake, tmp_path, monkeypatch, capsys):
-    arguments, said = MISTAKES[mistake]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SPIKEDISTILL_DATA", raising=False)
-    (tmp_path / "empty").mkdir()
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    message = capsys.readouterr().err
-    assert code == 2
-    assert said in message
-    assert "Traceback" not in message
-    assert len(message.splitlines()) < 30
-    assert not (tmp_path / "runs").exists(), "a mistake leaves nothing behind"
-
-
 def test_a_mistake_beside_overwrite_deletes_nothing(run, tmp_path, capsys):
     copied = shutil.copytree(run, tmp_path / "run")
     before = sorted(path.name for path in copied.iterdir())
@@ -197,3 +136,29 @@ def test_a_mistake_in_a_real_process_has_no_traceback():
     assert result.returncode == 2
     assert result.stderr.startswith("spikedistill train: no recipe is called 'digits-none'")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [["list", "recipes"], ["train", "digits-sce", *QUICK]])
+def test_nothing_is_said_where_the_reader_of_the_output_has_had_enough(command, tmp_path):
+    """As under `| head -1`."""
+    begin = [sys.executable, "-m", "spikedistill", *command]
+    with subprocess.Popen(begin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 0
+
+
+def test_three_evaluations_of_one_run_at_once_all_succeed(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    before = {
+        name: (copied / name).read_bytes() for name in ("results.json", "logits.safetensors", "samples.safetensors")
+    }
+    command = [sys.executable, "-m", "spikedistill", "evaluate", str(copied)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert (process.returncode, said) == (0, "")
+    assert {name: (copied / name).read_bytes() for name in before} == before
+    assert main(["report", str(copied)]) == 0, "what they left is whole"
+    assert not list(copied.glob(".*.partial"))

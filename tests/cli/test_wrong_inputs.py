@@ -281,6 +281,9 @@ FILES: dict[str, tuple[str, bytes | Callable[[bytes], bytes], str, str]] = {
     "costs that are no numbers": ("cost.json", b'{"peak_mib": NaN}', "evaluate run", "cost.json is damaged"),
     "no JSON": ("cost.json", b"{", "evaluate run", "cost.json is damaged: it is no JSON"),
     "deep JSON": ("cost.json", b"[" * 100_000, "evaluate run", "cost.json is damaged: it is no JSON"),
+    "results without figures": (
+        "results.json", b'{"last": {"single": []}}', "train run/config.yaml --out run --resume auto", "results.json is damaged",
+    ),
     "results in a list": ("results.json", b"[]", "report run", "results.json is broken"),
     "results that are null": ("results.json", b"null", "report run", "results.json is broken"),
     "results that are no text": ("results.json", b"\xff", "report run", "results.json is broken"),

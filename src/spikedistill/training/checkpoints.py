@@ -7,6 +7,7 @@ tensors, numbers, strings and containers of them only. The one before the last i
 import io
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,7 +83,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not whole:
         raise ValueError(f"{path} is damaged: its checksum does not fit")
     try:
-        checkpoint = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about ways to write tensors that we do not use
+            checkpoint = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path} holds more than tensors and numbers, and reading it would run code: it is refused, and nothing of it was run"

@@ -47,7 +47,7 @@ def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
     rows, first = _kept(file), configs[0]
     if rows and first.recipe != (against := next(iter(rows))):
         raise ValueError(
-            f"{file} holds speeds against {against}: another first method, {first.recipe}, needs another --out"
+            f"{file} holds speeds against {against[:60]}: another first method, {first.recipe}, needs another --out"
         )
     missing = [config for config in configs if config.recipe not in rows]
     if missing:
