@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -121,3 +122,21 @@ def test_a_signal_while_handlers_are_set_stops_a_command_with_a_message(second, 
         assert main(["list", "data"]) == 1
     assert capsys.readouterr() == ("", "stopped\n")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_training_that_ends_with_an_error_leaves_signals_as_they_were(tmp_path, monkeypatch):
+    from quick_runs import quick
+
+    from spikedistill import train
+    from spikedistill.training.module import DistillationModule
+
+    def fail(*arguments):
+        raise InterruptedError
+
+    monkeypatch.setattr(DistillationModule, "training_step", fail)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), threading.active_count()
+    with pytest.raises(InterruptedError):
+        train(quick("digits-sce", out=tmp_path / "run"))
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), threading.active_count()) == before
+    woken = signal.set_wakeup_fd(-1)
+    assert woken == -1, "nobody waits for a signal any more"

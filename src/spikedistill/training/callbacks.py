@@ -201,8 +201,12 @@ class Checkpoints(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         # between two steps, and one process: others would wait for this one
         between = trainer.fit_loop.epoch_loop.batch_progress.current.completed % trainer.accumulate_grad_batches == 0
-        if isinstance(exception, BrokenSample) and between and trainer.world_size == 1:
-            self._save(trainer)
+        try:
+            if isinstance(exception, BrokenSample) and between and trainer.world_size == 1:
+                self._save(trainer)
+        finally:
+            # Lightning does not call `teardown` then, and a later signal would end the process after the grace
+            self.open.close()
 
     def _asked_to_stop(self, trainer: L.Trainer) -> bool:
         """Whether a signal has come, to any of the processes."""
