@@ -43,8 +43,10 @@ class Running:
 
     def kill(self, number: int = signal.SIGKILL, *, all_of_them: bool = True) -> None:
         """Send a signal to the process, and to those that it began."""
-        with contextlib.suppress(ProcessLookupError):
-            (os.killpg if all_of_them else os.kill)(self.pid, number)
+        for send in (os.killpg, os.kill) if all_of_them else (os.kill,):  # it may have no group of its own yet
+            with contextlib.suppress(ProcessLookupError):
+                send(self.pid, number)
+                return
 
     def has_ended(self) -> bool:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -90,17 +92,19 @@ class Running:
 def begin(work: Callable[[], int | None], said: Path) -> Running:
     """Fork a process that does this work; what it writes goes to the files `out` and `err` of a folder."""
     said.mkdir(parents=True, exist_ok=True)
+    files = [os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("out", "err")]
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
+        for file in files:
+            os.close(file)
         return Running(pid, said, time.monotonic())
     code = 1
     try:
         os.setsid()
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
-        for number, name in ((1, "out"), (2, "err")):
-            file = os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for number, file in enumerate(files, 1):
             os.dup2(file, number)
             os.close(file)
         _start_helpers_by_fork()
