@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .files import parse_yaml
 
@@ -26,6 +26,14 @@ Length = Annotated[int, Field(le=MOST_TIMESTEPS)]
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Count = Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
 Devices = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
+
+
+def _below_runs(name: str) -> str:
+    """The name of a recipe, which is a folder below that of all runs."""
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():
+        raise ValueError(f"got {name!r}, expected the name of a folder below runs, without '..'")
+    return name
 
 
 class ConfigError(ValueError):
@@ -204,7 +212,7 @@ class TrainerConfig(_Section):
 class Config(_Section):
     """One training run."""
 
-    recipe: str
+    recipe: Annotated[str, AfterValidator(_below_runs)]
     """The recipe that this configuration began as."""
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
     """Every random draw is a function of it, the epoch, the step and the device."""
