@@ -32,7 +32,7 @@ def _below_runs(name: str) -> str:
     """The name of a recipe, which is a folder below that of all runs."""
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
-        raise ValueError(f"got {name!r}, expected the name of a folder below runs, without '..'")
+        raise ValueError(f"recipe is {name!r}, expected the name of a folder below runs, without '..'")
     return name
 
 

@@ -41,7 +41,7 @@ COMMANDS = {
     "train --epochs 3": "expected a recipe before --epochs",
     "train digits-twsd digits-sce": "digits-sce",
     "train digits-sce --recipe ../../x": "a folder below runs, without '..'",
-    "train digits-sce --recipe ''": "got '', expected the name of a folder",
+    "train digits-sce --recipe ''": "recipe is '', expected the name of a folder",
     "train runs/x/config.yaml": "does not exist",
     "train runs/x/config.yml": "does not exist",
     # flags
@@ -384,7 +384,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "an unknown recipe": (lambda: recipe("digits-twds"), "digits-twsd"),
     "a configuration of no epochs": (lambda: Config(recipe="x", epochs=0), "epochs: got 0"),
     "a setting that is none": (lambda: Config(recipe="x", epoch=3), "epoch: got 3"),
-    "a recipe at the root": (lambda: Config(recipe="/x"), "recipe: got '/x'"),
+    "a recipe at the root": (lambda: Config(recipe="/x"), "recipe is '/x'"),
     "a configuration without settings": (lambda: Config.from_yaml("", "x.yaml"), "x.yaml holds no settings"),
     "an unknown data set": (lambda: load_dataset("cifar11"), "cifar10"),
     "data from nowhere": (lambda: load_dataset("mnist", Path("nowhere")), "nowhere"),
