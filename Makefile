@@ -29,14 +29,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# SpikingJelly asks for torchvision, beside which Lightning does not import: peers get an environment of their own.
+# SpikingJelly asks for torchvision, beside which Lightning does not import: peers go without it, in an environment of their own.
 test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snnTorch networks
 	.venv-peers/bin/pytest tests/peers tests/benchmarks/test_peer_neurons.py
 
-.venv-peers/installed: constraints.txt
+.venv-peers/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy scipy tqdm loguru matplotlib h5py safetensors pytest
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0 --editable .
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . tqdm loguru h5py pytest
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0
 	touch $@
 
 bench: .venv-peers/bench  ## a training step, inference and neurons beside other libraries; goes on where it was stopped
@@ -48,7 +48,6 @@ bench: .venv-peers/bench  ## a training step, inference and neurons beside other
 
 # Norse asks for torchvision too, for its examples alone.
 .venv-peers/bench: .venv-peers/installed
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt rich tyro pyyaml pydantic
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps norse==1.1.0 nir==1.0.8 nirtorch==2.6
 	touch $@
 
@@ -67,4 +66,4 @@ notebooks: .venv/docs  ## run the notebooks anew and keep their outputs
 	touch $@
 
 clean:
-	rm -rf .venv runs/demo site
+	rm -rf .venv .venv-peers runs/demo site
