@@ -74,9 +74,9 @@ def _run(command: str, run: Callable[[list[str]], None], arguments: list[str]) -
         print("stopped" + hint.get(command, ""), file=sys.stderr)
         return 1
     except Exception as error:
-        from .run_folder import RunDiverged, RunFailed, RunStopped
+        from .run_folder import RunDiverged, RunFailed, RunStopped, is_out_of_memory
 
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             what = " ".join(str(error).split())[:160]
             print(
                 f"spikedistill {command}: not enough memory ({what}): choose less of what it was for", file=sys.stderr
@@ -89,11 +89,6 @@ def _run(command: str, run: Callable[[list[str]], None], arguments: list[str]) -
         )
         return 1
     return 0
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch could not get memory, on a CPU or a GPU."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _train(arguments: list[str]) -> None:

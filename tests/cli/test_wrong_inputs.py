@@ -192,6 +192,9 @@ COMMANDS = {
     "compare --recipes digits-sce digits-s2w,gradient=rate --out runs": "--segments 2 or more",
     "compare --recipes digits-sce digits-twce --equal-time nowhere --out runs": "holds no finished run",
     "compare --recipes digits-sce digits-twce --equal-time empty --tune --out runs": "leave --tune out",
+    "compare --recipes digits-sce digits-twce --teacher nowhere --out runs": "leave --teacher nowhere out",
+    "compare --recipes digits-sce digits-skd --teacher nowhere --out runs": "nowhere",
+    "compare --recipes digits-sce digits-skd --teacher empty --out runs": "empty",
     "compare --recipes digits-sce digits-twce --out file": "file is no folder",
 }  # fmt: skip
 

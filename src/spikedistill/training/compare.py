@@ -14,7 +14,7 @@ from ..report import write_comparison, write_paper_files
 from ..report.lost import with_numbers
 from ..run_folder import RunDiverged, RunFolder
 from .comparison_folder import begin, check_own
-from .plan import plan_without_teacher
+from .plan import make_plan, plan_without_teacher
 from .planned_runs import Runs, with_teachers, without_foreign_settings
 from .run import changed_settings
 from .speeds import relative_speeds
@@ -105,17 +105,21 @@ def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs
     """Find what cannot be trained before anything is written.
 
     Raises:
-        ValueError: for settings of a method that do not fit each other.
-        FileNotFoundError: where its data set is missing.
+        ValueError: for settings of a method that do not fit each other, and for a teacher that no method learns from.
+        FileNotFoundError: where its data set is missing, or the teacher that is named.
         FileExistsError: where the folder of a run that is to begin holds something else.
     """
+    given = next((config.teacher for config in configs if config.teacher is not None), None)
+    if given is not None and all(without_foreign_settings(config).teacher is None for config in configs):
+        raise ValueError(f"none of the methods learns from a teacher: leave --teacher {given} out")
     for config in configs:
         folders = [runs.records.folder / config.recipe / f"seed{seed}" for seed in seeds]
         left = [RunFolder(folder) for folder in folders if runs.is_left(folder)]
         if wrong := next((run for run in left if not run.is_free() and not run.is_run()), None):
             raise FileExistsError(f"{wrong.path} is not empty, and it is no run that has begun: choose another --out")
         if left:
-            plan_without_teacher(without_foreign_settings(config))
+            own = without_foreign_settings(config)
+            plan_without_teacher(own) if own.teacher is None else make_plan(own)
 
 
 def _check_some_finished(found: Mapping[str, Sequence[RunRecord | LostRun]]) -> None:

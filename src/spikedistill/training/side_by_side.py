@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped
+from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped, is_out_of_memory
 from ..signals import stoppable
 from .run import train
 
@@ -129,6 +129,10 @@ def _train(config: Config, place: int, jobs: int) -> None:
         sys.exit(DIVERGED)
     except (ValueError, OSError, MemoryError, RunFailed) as error:
         sys.exit(f"{config.run_folder}: {error or 'there is not enough memory'}")
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(f"{config.run_folder}: there is not enough memory ({' '.join(str(error).split())[:160]})")
 
 
 def _stop_with_parent() -> None:
