@@ -10,7 +10,7 @@ from quick_runs import quick
 
 from spikedistill import load
 from spikedistill.data import as_network_input, load_dataset
-from spikedistill.evaluation import AnytimeClassifier
+from spikedistill.evaluation import POLICIES, AnytimeClassifier
 from spikedistill.training import train
 
 
@@ -61,7 +61,7 @@ def test_the_command_reports_a_trained_run(trained, tmp_path, capsys):
     assert main(asked) == 0
     assert "digits-twsd" in capsys.readouterr().out
     found = json.loads(out.read_text())
-    assert [row["policy"] for row in found["exits"]] == ["confidence", "entropy", "margin", "stability"]
+    assert [row["policy"] for row in found["exits"]] == list(POLICIES)
     (cost,) = found["seconds"]
     assert (cost["batch_size"], cost["samples"], cost["rounds"]) == (32, 64, 2)
     assert all(spread["median"] > 0 for spread in cost["seconds"].values())

@@ -29,8 +29,10 @@ def scores_by_hand(rows, policy):
     """The scores of one sample's logits `rows[t][c]` after each timestep, and its answers, in plain Python."""
     scores, answers = [], []
     for t in range(1, len(rows) + 1):
-        mean = [sum(row[c] for row in rows[:t]) / t for c in range(len(rows[0]))]
-        weights = [math.exp(value - max(mean)) for value in mean]
+        total = [sum(row[c] for row in rows[:t]) for c in range(len(rows[0]))]
+        mean = [value / t for value in total]
+        judged = total if policy == "sum_confidence" else mean
+        weights = [math.exp(value - max(judged)) for value in judged]
         p = sorted((weight / sum(weights) for weight in weights), reverse=True)
         answers.append(mean.index(max(mean)))
         streak = 1
@@ -39,6 +41,7 @@ def scores_by_hand(rows, policy):
         scores.append(
             {
                 "confidence": p[0],
+                "sum_confidence": p[0],
                 "entropy": 1 + sum(q * math.log(q) for q in p if q > 0) / math.log(len(p)),
                 "margin": p[0] - p[1],
                 "stability": streak,
@@ -59,6 +62,9 @@ def test_two_samples_worked_by_hand():
     )
     assert exit_times(logits, "confidence", 0.5).tolist() == [1, 1]
     assert exit_times(logits, "confidence", 0.65).tolist() == [2, 3]
+    # the sums' probabilities are the t-th powers of the means': .5 .49/.54 .729/.729250, and .5 .36/.46 .216/.232
+    for threshold, times in [(0.5, [1, 1]), (0.7, [2, 2]), (0.8, [2, 3]), (0.91, [3, 3])]:
+        assert exit_times(logits, "sum_confidence", threshold).tolist() == times
     # margins .2 .5 .85 and .1 .3 .4
     assert exit_times(logits, "margin", 0.25).tolist() == [2, 2]
     assert exit_times(logits, "margin", 0.35).tolist() == [2, 3]
@@ -75,7 +81,7 @@ def test_two_samples_worked_by_hand():
 
 def test_a_score_that_equals_the_threshold_exits():
     logits = torch.zeros(2, 1, 4)  # uniform: confidence exactly 1/4, margin and 1 - H / log C exactly 0
-    for policy, score in [("confidence", 0.25), ("margin", 0.0), ("entropy", 0.0)]:
+    for policy, score in [("confidence", 0.25), ("sum_confidence", 0.25), ("margin", 0.0), ("entropy", 0.0)]:
         assert exit_times(logits, policy, score).tolist() == [1]
         assert exit_times(logits, policy, math.nextafter(score, 1)).tolist() == [2]
 
@@ -89,6 +95,18 @@ def test_exit_times_are_those_of_a_loop_over_samples_and_timesteps(seed, policy,
             exit_by_hand(scores_by_hand(logits[:, n].tolist(), policy)[0], threshold) for n in range(logits.shape[1])
         ]
         assert exit_times(logits, policy, threshold).tolist() == expected
+
+
+def test_the_sum_is_as_sure_as_seenn_has_it_and_never_less_sure_than_the_mean():
+    """Most samples exit at one and the same timestep under both, the others earlier under the sum."""
+    logits = torch.randn(4, 500, 10, generator=torch.Generator().manual_seed(0))
+    of_seenn = torch.full((500,), 4)
+    for t in (3, 2, 1):  # the softmax of what the timesteps add up to
+        of_seenn[logits[:t].sum(0).softmax(-1).amax(-1) > 0.6] = t
+    of_sum, of_mean = exit_times(logits, "sum_confidence", 0.6), exit_times(logits, "confidence", 0.6)
+    assert torch.equal(of_sum, of_seenn)
+    assert (of_sum <= of_mean).all()
+    assert 0.1 < (of_sum == of_mean).double().mean() < 0.9
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -171,7 +189,10 @@ def test_a_calibrated_threshold_worked_by_hand():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("confident", 0.5), "policy is 'confident', expected one of confidence, entropy, margin, stability"),
+        (
+            ("confident", 0.5),
+            "policy is 'confident', expected one of confidence, sum_confidence, entropy, margin, stability",
+        ),
         (("confidence", 90), "threshold is 90 under policy 'confidence', whose scores are between 0 and 1"),
         (("entropy", -0.1), "threshold is -0.1 under policy 'entropy', whose scores are between 0 and 1"),
         (("margin", math.nan), "threshold is nan under policy 'margin'"),

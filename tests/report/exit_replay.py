@@ -9,12 +9,14 @@ def scores_and_answers(logits, policy):
     """`[T, N]` each, by the formulas alone."""
     logits = logits.astype(np.float64)
     T, N, C = logits.shape
-    means = np.stack([logits[: t + 1].sum(0) / (t + 1) for t in range(T)])
-    p = np.exp(means - means.max(-1, keepdims=True))
+    sums = np.stack([logits[: t + 1].sum(0) for t in range(T)])
+    means = sums / np.arange(1, T + 1)[:, None, None]
+    judged = sums if policy == "sum_confidence" else means
+    p = np.exp(judged - judged.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     answers = means.argmax(-1)
     ranked = np.sort(p, axis=-1)
-    if policy == "confidence":
+    if policy in ("confidence", "sum_confidence"):
         scores = ranked[..., -1]
     elif policy == "margin":
         scores = ranked[..., -1] - ranked[..., -2]

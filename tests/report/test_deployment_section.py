@@ -21,7 +21,7 @@ from spikedistill.report import write_report
 from spikedistill.report.sections.deployment import pareto_front
 from spikedistill.training import train
 
-POLICIES = ["confidence", "entropy", "margin", "stability"]
+POLICIES = ["confidence", "sum_confidence", "entropy", "margin", "stability"]
 ENERGY = {"costs": "45nm", "samples": 32, "uncounted_macs": 0, "total_pj": [5000.0, 2500.0, 3000.0, 3500.0]}
 
 
@@ -77,7 +77,7 @@ def test_every_point_is_what_the_logits_give_at_its_threshold(run, found, policy
 
 def test_thresholds_keep_away_from_every_score(run, found):
     logits = load_file(run / "logits.safetensors")["logits"].numpy()
-    for policy in POLICIES[:3]:
+    for policy in POLICIES[:-1]:
         scores = scores_and_answers(logits, policy)[0][:-1]
         for point in found["policies"][policy][:-1]:
             assert np.abs(scores - point["threshold"]).min() > 1e-12
@@ -151,6 +151,19 @@ def test_the_slider_has_the_points_of_the_results_and_when_each_image_leaves(run
         if p["accuracy"] >= found["fixed"][-1]["accuracy"] - 0.005
     ]
     assert data["start"] == {"policy": "confidence", "index": enough[0]}
+
+
+def test_results_from_before_a_policy_was_there_are_read(run, read_page):
+    results = json.loads((run / "results.json").read_text())
+    del results["deployment"]["policies"]["sum_confidence"]
+    (run / "results.json").write_text(json.dumps(results))
+    assert list(points_of(read_page(write_report(run)))["policies"]) == [p for p in POLICIES if p != "sum_confidence"]
+
+
+def test_the_page_says_of_which_logits_the_confidences_are(run, read_page):
+    text = read_page(write_report(run)).text
+    assert "Probabilities are the softmax of the mean of its logits so far" in text
+    assert "the softmax of the sum of the logits so far" in text
 
 
 def test_the_controls_have_names_and_speak(run, read_page):

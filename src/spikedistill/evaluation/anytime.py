@@ -28,17 +28,18 @@ class AnytimeClassifier:
     """Early exit in which samples that are finished leave the batch, so that the time they save is real.
 
     The network runs step by step. After each one the samples whose score is at or above the threshold are answered, and the next
-    step runs on the others alone. `exit_times` decides alike from stored logits. The scores, of m, the mean of the logits so far,
-    and p = softmax(m), computed in float64:
+    step runs on the others alone. `exit_times` decides alike from stored logits. The scores, of s, the sum of the logits so far, m,
+    their mean, and p = softmax(m), computed in float64:
 
-    - "confidence": max p.
+    - "confidence": max p, of the mean.
+    - "sum_confidence": max softmax(s), of the sum, as SEENN's released code has it.
     - "entropy": 1 - H(p) / log C.
     - "margin": the difference of the two largest p.
     - "stability": for how many of the latest timesteps in a row argmax m has been the same, from 1.
 
     Args:
         model: a network from `load`, `create_model` or `temporal`; it is put in eval mode.
-        policy: "confidence", "entropy", "margin" or "stability".
+        policy: "confidence", "sum_confidence", "entropy", "margin" or "stability".
         threshold: a higher one is stricter; `math.inf` lets all samples run to the end, until `calibrate` finds another.
         max_timesteps: T, after which a sample is answered in any case.
         compiled: run each timestep as one compiled function, see `spikedistill.temporal.CompiledStep`: faster, once the first two
@@ -47,7 +48,7 @@ class AnytimeClassifier:
     Raises:
         ValueError: for no such network, an unknown policy, a threshold outside its scores, or T below 1.
 
-    Reference: Teerapittayanon et al., "BranchyNet", ICPR 2016, for early exit; over timesteps, and with "confidence", Li et al.,
+    Reference: Teerapittayanon et al., "BranchyNet", ICPR 2016, for early exit; over timesteps, with "sum_confidence", Li et al.,
         "SEENN", NeurIPS 2023.
     """
 

@@ -1,15 +1,18 @@
 """When to stop: exit policies over the timesteps of one network, replayed from its logits.
 
-Shapes: T timesteps, N samples, C classes; z_1 .. z_T are a sample's logits, and after t timesteps it is judged by the mean
-m_t = (z_1 + ... + z_t) / t and p = softmax(m_t). A policy gives a score; a sample exits at the first timestep at which its score is
-at or above the threshold, and at T otherwise. So a higher threshold is always the stricter one:
+Shapes: T timesteps, N samples, C classes; z_1 .. z_T are a sample's logits, and after t timesteps it is judged by their sum
+s_t = z_1 + ... + z_t or their mean m_t = s_t / t, with p = softmax(m_t). A policy gives a score; a sample exits at the first
+timestep at which its score is at or above the threshold, and at T otherwise. So a higher threshold is always the stricter one:
 
-    confidence    max p                                         0 to 1
-    entropy       1 - H(p) / log C                              0 to 1, 1 where the entropy H is zero
-    margin        largest p - second largest p                  0 to 1
-    stability     latest timesteps in a row with one answer     1, 2, ..., the answer being argmax m_t
+    confidence        max softmax(m_t)                              0 to 1, of the mean
+    sum_confidence    max softmax(s_t)                              0 to 1, of the sum
+    entropy           1 - H(p) / log C                              0 to 1, 1 where the entropy H is zero
+    margin            largest p - second largest p                  0 to 1
+    stability         latest timesteps in a row with one answer     1, 2, ..., the answer being argmax m_t
 
-"confidence" is the rule of most papers. Everything is computed in float64.
+"sum_confidence" is the rule of SEENN's released code (Li et al., NeurIPS 2023), so thresholds that were used with it carry over to
+this policy only; there a sample exits where its score exceeds the threshold. The sum is t times the mean, so its confidence
+is never below that of the mean, and both give the same answer. Everything is computed in float64.
 """
 
 import math
@@ -21,8 +24,8 @@ from torch import Tensor
 
 from .calibration import as_arrays
 
-Policy = Literal["confidence", "entropy", "margin", "stability"]
-POLICIES: tuple[Policy, ...] = ("confidence", "entropy", "margin", "stability")
+Policy = Literal["confidence", "sum_confidence", "entropy", "margin", "stability"]
+POLICIES: tuple[Policy, ...] = ("confidence", "sum_confidence", "entropy", "margin", "stability")
 
 
 class Progress(NamedTuple):
@@ -66,6 +69,8 @@ def exit_score(progress: Progress, policy: Policy) -> Tensor:
     """The score `[B]` of a policy, in float64."""
     if policy == "stability":
         return progress.unchanged.double()
+    if policy == "sum_confidence":
+        return progress.total.softmax(-1).amax(-1)
     p = progress.mean.softmax(-1)
     if policy == "confidence":
         return p.amax(-1)
@@ -80,7 +85,7 @@ def exit_times(logits: Tensor, policy: Policy, threshold: float) -> Tensor:
 
     Args:
         logits: `[T, N, C]`, any floating dtype, such as those of a run's logits.safetensors.
-        policy: "confidence", "entropy", "margin" or "stability".
+        policy: one of `POLICIES`.
         threshold: a sample exits where its score is at or above it; `math.inf` lets all run to T.
 
     Returns:
@@ -153,7 +158,7 @@ def exit_curve(logits: Tensor, targets: Tensor, policy: Policy) -> ExitCurve:
     Args:
         logits: `[T, N, C]`, any floating dtype.
         targets: `[N]`, class indices.
-        policy: "confidence", "entropy", "margin" or "stability".
+        policy: one of `POLICIES`.
 
     Raises:
         ValueError: for an unknown policy, or logits and targets that do not fit.
@@ -188,7 +193,7 @@ def calibrate_threshold(
     Args:
         logits: `[T, N, C]`, of samples neither trained on nor to be reported.
         targets: `[N]`, class indices.
-        policy: "confidence", "entropy", "margin" or "stability".
+        policy: one of `POLICIES`.
         max_drop: accuracy that may be lost against all T timesteps, in percentage points: the lowest threshold that loses no more.
         max_latency: mean exit time that may be reached, in timesteps: the highest threshold that takes no longer.
 

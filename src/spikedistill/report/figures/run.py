@@ -108,7 +108,7 @@ def tradeoff(
     """Accuracy in percent against a cost: fixed timesteps, a curve for each policy, the Pareto front, and last the chosen point."""
     traces = [line("fixed k", fixed, MUTED, symbol="square", dash="dot", size=9)]
     for place, (policy, points) in enumerate(curves.items()):
-        trace = line(policy, points, ACCENT, symbol=SYMBOLS[place], dash=DASHES[place], size=6)
+        trace = line(policy, points, ACCENT, symbol=SYMBOLS[place], dash=DASHES[place % len(DASHES)], size=6)
         trace["opacity"] = 0.45 + 0.55 * (len(curves) - place) / len(curves)
         traces.append(trace)
     traces.append(line("Pareto front", front, INK, symbol="circle-open", size=4, width=1))

@@ -14,9 +14,14 @@ TERMS = (
     ("Fixed k", "Every sample runs k timesteps."),
     (
         "Exit policy",
-        "A sample leaves at the first timestep at which its score, of the mean logits so far, reaches the threshold.",
+        "A sample leaves at the first timestep at which its score reaches the threshold. Probabilities are the softmax of the mean "
+        "of its logits so far, where nothing else is said.",
     ),
     ("Confidence", "The largest probability."),
+    (
+        "Sum confidence",
+        "The largest probability of the softmax of the sum of the logits so far, as in SEENN's released code.",
+    ),
     ("Entropy", "1 minus the entropy of the probabilities, as a share of the largest that it can be."),
     ("Margin", "The largest probability minus the second largest."),
     ("Stability", "How many of the latest timesteps in a row gave the same answer."),
