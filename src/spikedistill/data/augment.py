@@ -13,8 +13,8 @@ from .autoaugment import autoaugment
 from .pixels import rotate, take_pixels
 
 # Goes into a run's manifest, and into the fingerprint that its checkpoints carry. Whoever changes what an augmentation makes of the
-# same draws raises it, so that runs made before are read as they were made.
-AUGMENTATION_VERSION = 1
+# same draws raises it, so that runs made before are read as they were made. Since 2 AutoAugment is that of published networks.
+AUGMENTATION_VERSION = 2
 PADDING = 4
 HOLE = 16
 SHIFT = 5
@@ -26,7 +26,8 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
 
     - "crop": the image moved by up to 4 pixels each way, zeros coming in from outside (He et al., 2016).
     - "flip": left to right, with probability 1/2.
-    - "autoaugment": one of the 25 CIFAR-10 sub-policies (Cubuk et al., 2019), drawn for every image; colour images alone.
+    - "autoaugment": one of the 25 CIFAR-10 sub-policies (Cubuk et al., 2019), drawn for every image, in the form that published
+      spiking networks are trained with (see `autoaugment.py`); colour images only.
     - "cutout": a square of 16x16 around any pixel, clipped at the border, set to zero (DeVries and Taylor, 2017).
       As published this comes before normalisation.
     - "nda": one of roll by up to 5 pixels each way, rotation by up to 30 degrees, and cutout (Li et al., 2022).

@@ -1,8 +1,8 @@
-"""AutoAugment's CIFAR-10 policy (Cubuk et al., 2019), a sub-policy drawn for every image of a batch.
+"""AutoAugment's CIFAR-10 policy (Cubuk et al., 2019) as spiking networks are published with, a sub-policy drawn for every image.
 
-The colour operations are kornia's, which agree with those of Pillow that the policy was found with. kornia's own `AutoAugment`
-draws one sub-policy for the whole batch and takes strengths from other, one-sided scales; here a strength m of 0..9 has a random
-sign, as in the code that spiking networks are commonly trained with. Legend: B batch, H height, W width.
+Their code copies a common PyTorch version of before October 2019, which works on 8-bit images with Pillow. There `rotate` always
+turns counter-clockwise, shears interpolate, and sub-policy 16 equalises with probability 0.8, where the paper's table has 0.6.
+Shear, translation and enhancement have a random sign. Legend: B batch, H height, W width.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .pixels import at, pixel_centres, rotate
+from . import pillow
 
-GREY = 128 / 255  # what comes in from outside the image
-
-# (operation, probability, strength), two for each sub-policy: the paper's appendix.
+# (operation, probability, strength), two for each sub-policy.
 POLICY = (
     (("invert", 0.1, 7), ("contrast", 0.2, 6)),
     (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
@@ -32,7 +30,7 @@ POLICY = (
     (("brightness", 0.9, 6), ("color", 0.2, 8)),
     (("solarize", 0.5, 2), ("invert", 0.0, 3)),
     (("equalize", 0.2, 0), ("auto_contrast", 0.6, 0)),
-    (("equalize", 0.2, 8), ("equalize", 0.6, 4)),
+    (("equalize", 0.2, 8), ("equalize", 0.8, 4)),
     (("color", 0.9, 9), ("equalize", 0.6, 6)),
     (("auto_contrast", 0.8, 4), ("solarize", 0.2, 8)),
     (("brightness", 0.1, 3), ("color", 0.7, 0)),
@@ -53,7 +51,7 @@ class Draw(NamedTuple):
 
 
 def autoaugment(images: Tensor) -> Tensor:
-    """Colour images `[B, 3, H, W]` in [0, 1], each changed by a sub-policy of its own."""
+    """Colour images `[B, 3, H, W]` in [0, 1], each changed by a sub-policy of its own; those that change are of 8 bits then."""
     return apply_policies(images, draw_policies(len(images)))
 
 
@@ -74,50 +72,45 @@ def apply_policies(images: Tensor, draw: Draw) -> Tensor:
         for operation in sorted({step[0] for step in steps}):
             chosen = [b for b, step in enumerate(steps) if step[0] == operation and draw.applied[place, b]]
             if chosen:
-                strength = torch.tensor([steps[b][2] for b in chosen], dtype=images.dtype)
-                signed = strength * draw.sign[place, chosen]
+                strength = torch.tensor([steps[b][2] for b in chosen], dtype=torch.float64)
                 index = torch.tensor(chosen).to(images.device)
-                images[index] = apply(operation, images[index], strength.to(images.device), signed.to(images.device))
+                levels = (255 * images[index].float()).round()
+                levels = apply(operation, levels, strength, strength * draw.sign[place, chosen])
+                images[index] = levels.to(images.dtype) / 255
     return images
 
 
-def apply(operation: str, images: Tensor, strength: Tensor, signed: Tensor) -> Tensor:
-    """One operation on images `[B, 3, H, W]` at strengths `[B]` in 0..9, `signed` being the same with their signs.
+def apply(operation: str, levels: Tensor, strength: Tensor, signed: Tensor) -> Tensor:
+    """One operation on levels 0..255 `[B, 3, H, W]` at strengths `[B]` in 0..9, `signed` being the same with their signs.
 
     At 9: shear 0.3, translation 150/331 of the side, rotation 30 degrees, enhancement factors 1 ± 0.9, 4 bits, threshold 0.
     """
-    import kornia.enhance as enhance
-
-    H, W = images.shape[-2:]
-    y, x = pixel_centres(images)
-    part = signed.view(-1, 1, 1) / 9
-    factor = 1 + 0.1 * signed
+    H, W = levels.shape[-2:]
     match operation:
         case "shear_y":
-            return at(images, y + 0.3 * part * x, x, GREY)
+            return pillow.shear_y(levels, signed * (0.3 / 9))
         case "translate_x":
-            return at(images, y, x + 150 / 331 * W * part, GREY)
+            return pillow.translate(levels, right=signed * (150 / 331 / 9) * W)
         case "translate_y":
-            return at(images, y + 150 / 331 * H * part, x, GREY)
+            return pillow.translate(levels, down=signed * (150 / 331 / 9) * H)
         case "rotate":
-            return rotate(images, 30 / 9 * signed, GREY)
+            return pillow.rotate(levels, strength * (30 / 9))
         case "color":
-            return enhance.adjust_saturation_with_gray_subtraction(images, factor)
+            return pillow.enhance(levels, pillow.grey(levels), 1 + 0.1 * signed)
         case "contrast":
-            return enhance.adjust_contrast_with_mean_subtraction(images, factor)
+            return pillow.enhance(levels, pillow.mean_grey(levels), 1 + 0.1 * signed)
         case "brightness":
-            return enhance.adjust_brightness_accumulative(images, factor)
+            return pillow.enhance(levels, 0.0, 1 + 0.1 * signed)
         case "sharpness":
-            return enhance.sharpness(images, factor)
+            return pillow.enhance(levels, pillow.smooth(levels), 1 + 0.1 * signed)
         case "posterize":
-            return enhance.posterize(images, (8 - 4 / 9 * strength).round().int())
+            return pillow.posterize(levels, (8 - 4 / 9 * strength).round())
         case "solarize":
-            return enhance.solarize(images, 256 / 255 * (1 - strength / 9))
+            return pillow.solarize(levels, 256 * (1 - strength / 9))
         case "auto_contrast":
-            varied = images.amax((2, 3), keepdim=True) > images.amin((2, 3), keepdim=True)
-            return torch.where(varied, enhance.normalize_min_max(images), images)
+            return pillow.auto_contrast(levels)
         case "equalize":
-            return enhance.equalize(images)
+            return pillow.equalize(levels)
         case "invert":
-            return enhance.invert(images)
+            return 255 - levels
     raise AssertionError(operation)

@@ -1,0 +1,122 @@
+"""Pillow's operations on whole batches, to the last bit, because published networks are trained on images that Pillow changed.
+
+Images here are levels: whole numbers 0..255 as float32 `[B, 3, H, W]`. Every operation returns levels, rounded as Pillow rounds,
+and takes what differs between images as a float64 tensor `[B]`. Legend: B batch, H height, W width.
+"""
+
+import torch
+from torch import Tensor
+
+from .pixels import pixel_centres, take_pixels
+
+GREY = 128.0  # what comes in from outside the image
+
+
+def enhance(images: Tensor, ground: Tensor | float, factor: Tensor) -> Tensor:
+    """`ground + factor (images - ground)`, cut to levels (`ImageEnhance`): 0 is the ground, 1 the image, 2 twice its contrast."""
+    factor = factor.to(images).view(-1, 1, 1, 1)
+    return (ground + factor * (images - ground)).clamp(0, 255).floor()
+
+
+def grey(images: Tensor) -> Tensor:
+    """The luminance `[B, 1, H, W]`, in Pillow's 16-bit weights."""
+    red, green, blue = images.split(1, dim=1)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536).floor()
+
+
+def mean_grey(images: Tensor) -> Tensor:
+    """The mean luminance `[B, 1, 1, 1]`, a level."""
+    luminance = grey(images)
+    total = luminance.sum((2, 3), keepdim=True, dtype=torch.float64)
+    return (total / luminance[0].numel() + 0.5).floor().to(images)
+
+
+def smooth(images: Tensor) -> Tensor:
+    """The weighted mean of 3x3 pixels, 5 for the middle and 1 for the others; the outermost pixels stay."""
+    rows = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * images[..., 1:-1, 1:-1]
+    smoothed = images.clone()
+    smoothed[..., 1:-1, 1:-1] = (total / 13 + 0.5).floor()
+    return smoothed
+
+
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """The upper `bits` of every level."""
+    step = (2.0 ** (8 - bits)).to(images).view(-1, 1, 1, 1)
+    return (images / step).floor() * step
+
+
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Levels from the threshold on inverted."""
+    return torch.where(images < threshold.to(images).view(-1, 1, 1, 1), images, 255 - images)
+
+
+def auto_contrast(images: Tensor) -> Tensor:
+    """Each channel stretched to 0..255."""
+    low, high = (extreme.double() for extreme in images.flatten(2).aminmax(dim=2, keepdim=True))
+    # `255 / tensor` would round twice: PyTorch multiplies by the reciprocal
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
+    levels = torch.arange(256, dtype=torch.float64, device=images.device)
+    table = (levels * scale - low * scale).clamp(0, 255).floor()
+    return _look_up(torch.where(high > low, table, levels), images)
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Each channel with about as many pixels at every level."""
+    pixels = images.flatten(2).long()
+    count = pixels.new_zeros(*pixels.shape[:2], 256).scatter_add_(2, pixels, torch.ones_like(pixels))
+    brightest = count.gather(2, pixels.amax(2, keepdim=True))
+    step = (pixels.shape[2] - brightest) // 255
+    darker = count.cumsum(2) - count
+    table = ((darker + step // 2) // step.clamp(min=1)).clamp(max=255)
+    return _look_up(torch.where(step > 0, table, torch.arange(256, device=images.device)), images)
+
+
+def translate(images: Tensor, down: Tensor | float = 0.0, right: Tensor | float = 0.0) -> Tensor:
+    """Images that show at every pixel the input's pixel so far `down` and `right` of it."""
+    y, x = pixel_centres(images)
+    rows, columns = (
+        (centre + torch.as_tensor(far, dtype=torch.float64, device=images.device).view(-1, 1, 1)).floor().long()
+        for centre, far in ((y, down), (x, right))
+    )
+    return take_pixels(images, rows, columns, GREY)
+
+
+def shear_y(images: Tensor, slope: Tensor) -> Tensor:
+    """Columns moved by `slope` times their x, interpolated by Pillow's cubic (Keys' with a = -1)."""
+    height = images.shape[-2]
+    y, x = (centre.double() for centre in pixel_centres(images))
+    source = slope.to(images.device).view(-1, 1, 1) * x + y
+    first = (source - 0.5).floor()
+    d = (source - 0.5 - first)[:, None]
+    columns = torch.arange(images.shape[-1], device=images.device)
+    v1, v2, v3, v4 = (
+        take_pixels(images, (first.long() + k).clamp(0, height - 1), columns).double() for k in (-1, 0, 1, 2)
+    )
+    value = v2 + d * (v3 - v1 + d * (2 * (v1 - v2) + v3 - v4 + d * (v2 - v1 - v3 + v4)))
+    inside = ((source >= 0) & (source < height))[:, None]
+    return torch.where(inside, value.clamp(0, 255).floor(), GREY).to(images)
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Images turned counter-clockwise about their centre, their pixels found in steps of 1/65536, as Pillow does."""
+    height, width = images.shape[-2:]
+    angle = torch.deg2rad(degrees).view(-1, 1, 1)
+    cos, sin = angle.cos(), angle.sin()
+    y, x = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
+    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+    start_x = width / 2 - cos * middle_x + sin * middle_y
+    start_y = height / 2 - sin * middle_x - cos * middle_y
+    columns = _fixed(start_x) + _fixed(cos) * x + _fixed(-sin) * y
+    rows = _fixed(start_y) + _fixed(sin) * x + _fixed(cos) * y
+    return take_pixels(images, (rows >> 16).to(images.device), (columns >> 16).to(images.device), GREY)
+
+
+def _fixed(number: Tensor) -> Tensor:
+    """In units of 1/65536."""
+    return (number * 65536 + 0.5).floor().long()
+
+
+def _look_up(table: Tensor, images: Tensor) -> Tensor:
+    """The levels that a table `[B, 3, 256]` has for those of the images."""
+    return table.gather(2, images.flatten(2).long()).view(images.shape).to(images)
