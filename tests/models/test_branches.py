@@ -81,6 +81,17 @@ def test_branches_of_the_imagenet_network_have_a_residual_block_behind_each():
     assert deep - plain == residual(512)
 
 
+def test_branches_of_the_imagenet_network_are_drawn_as_its_convolutions_are_and_others_by_pytorch():
+    torch.manual_seed(0)
+    deep, plain = (create_model(name, num_classes=10, branches=True).branches[2] for name in ("resnet34", "resnet18"))
+    # the residual block's 3x3 convolutions of 512 channels, and a block's second pointwise one, 256 to 512
+    fan_out = [(deep[1].body[0], 9 * 512), (deep[1].body[3], 9 * 512), (deep[0].body[5], 512)]
+    for convolution, fan in fan_out:
+        assert convolution.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.01)
+    # uniform within 1 / sqrt(fan_in)
+    assert plain[0].body[5].weight.std().item() == pytest.approx((1 / (3 * 256)) ** 0.5, rel=0.01)
+
+
 def test_each_head_reads_the_mean_rate_of_its_stage_and_sends_its_gradient_there():
     model = branched("convnet", image_size=8, width=0.5).double()
     x = torch.rand(2, 3, 8, 8, dtype=torch.float64)

@@ -39,10 +39,12 @@ IMAGENET_18 = [(64, 16)] + [(64, 8)] * 4 + [(128, 4)] * 5 + [(256, 2)] * 5 + [(5
 IMAGENET_34 = [(64, 16)] + [(64, 8)] * 6 + [(128, 4)] * 9 + [(256, 2)] * 13 + [(512, 1)] * 7
 # The same stages behind a stem that keeps the resolution.
 SMALL_18 = [(64, 32)] * 5 + [(128, 16)] * 5 + [(256, 8)] * 5 + [(512, 4)] * 5
+SMALL_34 = [(64, 32)] * 7 + [(128, 16)] * 9 + [(256, 8)] * 13 + [(512, 4)] * 7
 
 LAYOUTS = {
     # the stem's neurons, and two a block
     "resnet18": Layout(SMALL_18, ["real"] + ["spikes"] * 19, 1 + 8 * 2),
+    "cifar_resnet34": Layout(SMALL_34, ["real"] + ["spikes"] * 35, 1 + 16 * 2),
     # the stem's, two for each of 3 + 3 + 2 blocks, and the hidden layer's
     "resnet19": Layout(
         [(128, 32)] * 7 + [(256, 16)] * 7 + [(512, 8)] * 5, ["real"] + ["spikes"] * 18, 1 + (3 + 3 + 2) * 2 + 1
@@ -195,7 +197,8 @@ def stages(depths, bias=False):
     return sum(stage(i, o, d, bias) for i, o, d in zip((64, 64, 128, 256), (64, 128, 256, 512), depths, strict=True))
 
 
-# 11,689,512 and 21,797,672 are also what the literature counts for ResNet-18 and ResNet-34 with 1000 classes.
+# 11,689,512 and 21,797,672 are also what the literature counts for ResNet-18 and ResNet-34 with 1000 classes;
+# 11,220,132, 12,721,124 and 21,344,484 are what the released code of TWKD and ESD has with 100.
 @pytest.mark.parametrize(
     ("name", "classes", "expected"),
     [
@@ -208,6 +211,14 @@ def stages(depths, bias=False):
         ("resnet34", 1000, conv_norm(3, 64, 7, True) + stages((3, 4, 6, 3), True) + 513_000),
         # one bias per channel of the 36 convolutions more than ResNet-34 without: 64 + 6*64 + 9*128 + 13*256 + 7*512 = 8512
         ("resnet34", 1000, 21_797_672 + 8_512),
+        ("resnet34", 100, 21_344_484),
+        ("resnet18", 100, 11_220_132),
+        ("resnet19", 100, 12_721_124),
+        # stem 9*3*64 + 128; head 512*100 + 100
+        ("cifar_resnet34", 100, conv_norm(3, 64) + stages((3, 4, 6, 3)) + 51_300),
+        # a stem of 3x3 in place of 7x7, and 900 classes fewer
+        ("cifar_resnet34", 100, 21_797_672 - (49 - 9) * 3 * 64 - 513 * 900),
+        ("cifar_resnet34", 100, 21_328_292),
         # stem 9*3*64 + 128; head 512*10 + 10
         ("ms_resnet18", 10, conv_norm(3, 64) + stages((2, 2, 2, 2)) + 5_130),
         # the same tensors as in a post-activation ResNet-18
@@ -258,11 +269,32 @@ def test_convolutions_have_a_bias_where_the_layout_says_so():
     assert with_bias == {"resnet34", "vgg9", "vgg11", "vgg13", "vggsnn"}
 
 
+def test_the_shortcuts_of_the_pre_activation_network_have_a_bias():
+    shortcuts = [block.shortcut for stage in small("resnet34").module.stages for block in stage]
+    convolutions = [shortcut[0] for shortcut in shortcuts if isinstance(shortcut, nn.Sequential)]
+    assert [convolution.bias is not None for convolution in convolutions] == [True] * 3
+
+
+def test_the_teacher_of_twkd_is_an_ordinary_resnet34_behind_a_stem_that_keeps_the_resolution():
+    network = create_model("cifar_resnet34", num_classes=100, neuron="relu").module
+    assert [len(stage) for stage in network.stages] == [3, 4, 6, 3]
+    stem = network.stem[0][0]
+    assert (stem.kernel_size, stem.stride, stem.padding) == ((3, 3), (1, 1), (1, 1))
+    assert not any(isinstance(module, LIF | nn.MaxPool2d) for module in network.modules())
+    assert not any(module.bias is not None for module in network.modules() if isinstance(module, nn.Conv2d))
+    # activations come after the additions: what a block returns is never negative
+    with torch.no_grad(), outputs_of(network, ["stages.0.1"]) as outputs:
+        assert network(torch.randn(2, 3, 32, 32)).shape == (2, 100)
+    assert outputs["stages.0.1"].min() == 0
+
+
 def test_kaiming_networks_draw_their_convolutions_from_the_fan_out():
     torch.manual_seed(0)
     network = create_model("sew_resnet18", num_classes=10).module
     # 256 channels to 512; the deviation of so many draws is within 1 percent of sqrt(2 / (9 * 512))
     assert network.stages[3][0].body[0][0].weight.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
+    teacher = create_model("cifar_resnet34", num_classes=10, neuron="relu").module
+    assert teacher.stages[3][0].body[0][0].weight.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "smallest"), [("vgg9", 16), ("vggsnn", 16), ("vgg11", 16), ("vgg13", 32)])

@@ -14,6 +14,7 @@ T, B, CLASSES = 3, 4, 5
 REFUSED = {"ms_resnet18", "resnet34"}
 # How many batch-norms the layout's blocks add: one a block, and one more where its shortcut has one. SEW adds spikes.
 ADDED = {
+    "cifar_resnet34": 16 + 3,
     "resnet18": 8 + 3,
     "resnet19": 8 + 2,
     "spiking_resnet18": 8 + 3,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..temporal import Temporal, mean_rate
 from ..temporal.features import outputs_of
+from .layers import kaiming_fan_out
 
 
 class Branched(Temporal):
@@ -67,14 +68,16 @@ def branch(channels: Sequence[int], num_classes: int, *, residual: bool = False)
     Args:
         channels: of the features it takes, then of each block.
         num_classes: C.
-        residual: follow each block by a residual one of two 3x3 convolutions, the form for ImageNet.
+        residual: follow each block by a residual one of two 3x3 convolutions, and draw all convolutions from N(0, 2 / fan_out):
+            the form for ImageNet.
     """
     blocks: list[nn.Module] = []
     for inputs, outputs in pairwise(channels):
         blocks.append(SeparableBlock(inputs, outputs))
         if residual:
             blocks.append(ResidualBlock(outputs))
-    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], num_classes))
+    head = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], num_classes))
+    return kaiming_fan_out(head) if residual else head
 
 
 class SeparableBlock(nn.Module):

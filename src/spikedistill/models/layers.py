@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Sizes(NamedTuple):
@@ -63,7 +65,7 @@ class Layers:
         return nn.Sequential(conv, self.norm(outputs))
 
 
-def kaiming_fan_out(network: Layout) -> Layout:
+def kaiming_fan_out(network: _Network) -> _Network:
     """Draw the weights of all convolutions from N(0, 2 / fan_out) (He et al., 2015)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -41,8 +41,8 @@ def imagenet_current_stem(layers: Layers, inputs: int, outputs: int) -> nn.Modul
 def resnet34(layers: Layers, sizes: Sizes) -> Layout:
     """Pre-activation ResNet-34 for ImageNet, as TWKD and ESD (Yu et al., ICML 2025; Zhao et al., NeurIPS 2025) train it.
 
-    No neuron between the last block and the head, so the linear layer reads real-valued features; every convolution has a bias
-    (that the shortcuts' do is inferred).
+    No neuron between the last block and the head, so the linear layer reads real-valued features; every convolution has a bias,
+    those of the shortcuts too, as in the released code. 21,344,484 parameters with 100 classes.
     """
     network = ResNet(
         replace(layers, conv_bias=True),

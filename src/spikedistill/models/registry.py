@@ -18,13 +18,14 @@ from .convnet import convnet
 from .joint import Joint, check_exits, exit_heads
 from .layers import Layers, Layout, Normalize, Sizes
 from .preactivation import ms_resnet18, resnet34
-from .resnet import resnet18, resnet19, spiking_resnet18, spiking_resnet34
+from .resnet import cifar_resnet34, resnet18, resnet19, spiking_resnet18, spiking_resnet34
 from .sew import sew_resnet18, sew_resnet34
 from .threshold_batch_norm import start_at_threshold
 from .timestep_batch_norm import TimestepBatchNorm
 from .vgg import vgg9, vgg11, vgg13, vggsnn
 
 _BUILDERS: list[Callable[[Layers, Sizes], Layout]] = [
+    cifar_resnet34,
     convnet,
     ms_resnet18,
     resnet18,

@@ -126,6 +126,15 @@ def resnet19(layers: Layers, sizes: Sizes) -> Layout:
     )
 
 
+def cifar_resnet34(layers: Layers, sizes: Sizes) -> Layout:
+    """ResNet-34 for small images; with `neuron="relu"` the teacher of TWKD (Yu et al., ICML 2025) on CIFAR.
+
+    He et al.'s layout (2016), activations after the additions, behind conv3x3-BN-neuron without max-pool; no biases. 21,328,292
+    parameters with 100 classes.
+    """
+    return kaiming_fan_out(ResNet(layers, sizes, stem=small_stem, block=BasicBlock, depths=(3, 4, 6, 3)))
+
+
 def spiking_resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-18 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(2, 2, 2, 2)))
