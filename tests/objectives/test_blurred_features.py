@@ -83,6 +83,30 @@ def test_the_largest_values_that_rescale_the_teacher_are_constants_to_the_gradie
     torch.testing.assert_close(gradient, student.detach() - teacher / 4)
 
 
+def test_a_gradient_flows_through_the_students_largest_value_where_that_is_asked_for():
+    student = torch.tensor([[1.0, 0.5], [0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor([[2.0, 4.0], [3.0, 1.0]], dtype=torch.float64)
+
+    def loss(features, **options):
+        return blurred_distance(LOGITS, [features], [teacher], mask=0.0, **options)
+
+    # with m = max F = F[0, 0]: d/dm sum (F - m A / 4)^2 / 2 = -sum (F - A / 4) A / 4 = -(0.25 - 0.5 - 0.4125 - 0.0375)
+    expected = student.detach() - teacher / 4 + torch.tensor([[0.7, 0.0], [0.0, 0.0]])
+    torch.testing.assert_close(torch.autograd.grad(loss(student, max_grad=True), student)[0], expected)
+    assert loss(student, max_grad=True).item() == loss(student).item()
+    assert torch.autograd.gradcheck(lambda features: loss(features, max_grad=True), student)
+    # values that are equally large share it: -(0.5 * 0.5 + 0 - 0.55 * 0.75 - 0.15 * 0.25) = 0.2
+    equal = torch.tensor([[1.0, 1.0], [0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+    through = torch.autograd.grad(loss(equal, max_grad=True) - loss(equal), equal)[0]
+    torch.testing.assert_close(through, torch.tensor([[0.1, 0.1], [0.0, 0.0]], dtype=torch.float64))
+
+
+def test_a_silent_teacher_has_finite_gradients_through_the_students_largest_value():
+    student = STUDENT.clone().requires_grad_()
+    loss = blurred_distance(LOGITS, [student], [torch.zeros(2, 2)], mask=0.0, max_grad=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, student)[0], STUDENT)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1, "0.15"])
 def test_a_share_of_missing_channels_outside_0_to_1_is_refused(share):
     with pytest.raises(ValueError, match="mask must lie between 0 and 1; got"):

@@ -406,6 +406,22 @@ def test_branches_can_weigh_less_than_the_networks_own_head():
     assert value.terms["heads_ce"].item() == pytest.approx((0.7 * sum(heads[:-1]) + heads[-1]) / len(Z), rel=1e-10)
 
 
+@pytest.mark.parametrize("S", [2, 3, 4])
+def test_the_paper_sums_over_the_heads_however_many_a_network_has(S):
+    """As the released code: each head's cross-entropy and distillation are added up, that of the network's own with weight 1."""
+    heads, options = torch.tensor(Z[:S]), {"alpha": 0.7, "beta": 0.3}
+    of_each = [reference.twce(Z[s : s + 1], Y)[0] for s in range(S)]
+    taught = S * reference.reliable(Z[:S], Y)[0]
+    summed = create_objective("esd", reduction="sum", **options)
+    value = summed(heads, torch.tensor(Y))
+    assert value.total.item() == pytest.approx(0.7 * sum(of_each[:-1]) + of_each[-1] + 0.3 * taught, rel=1e-10)
+    assert str(summed) == "1 heads_ce_sum + 0.3 reliable_sum, over heads"
+    by_factor = create_objective("esd", factor=float(S), **options)(heads, torch.tensor(Y))
+    assert value.total.item() == pytest.approx(by_factor.total.item(), rel=1e-12)
+    with pytest.raises(ValueError, match="unknown reduction 'max': choose one of mean, sum"):
+        create_objective("esd", reduction="max")
+
+
 def test_the_weight_of_auxiliary_heads_in_the_mean_of_the_cross_entropies_is_an_option():
     value, _ = run(create_objective("sm-unofficial", alpha=0.2))
     expected = reference.weighted_heads_ce(Z, Y, 0.2)[0]
@@ -416,6 +432,15 @@ def test_the_share_of_missing_channels_is_an_option():
     value, _ = run(create_objective("bkdsnn-unofficial", mask=0.0))
     whole = reference.blurred_distance(F, G, [np.ones(shape[:2]) for shape in SHAPES])[0]
     assert value.terms["blurred_distance"].item() == pytest.approx(whole, rel=1e-10)
+
+
+def test_the_gradient_through_the_largest_rate_is_an_option():
+    values, gradients = zip(
+        *(evaluate(create_objective("bkdsnn-unofficial", max_grad=g)) for g in (False, True)), strict=True
+    )
+    assert values[0].total == values[1].total
+    for rates, without, through in zip(F, gradients[0][1:], gradients[1][1:], strict=True):
+        assert (without != through).nonzero().tolist() == [list(np.unravel_index(rates.argmax(), rates.shape))]
 
 
 def test_the_share_of_noise_is_an_option():

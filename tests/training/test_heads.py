@@ -19,6 +19,7 @@ from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.temporal import SyncBatchNorm, synchronise_batch_norm
 from spikedistill.training.plan import make_plan
+from spikedistill.training.run import changed_settings
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,16 @@ def test_gradients_can_be_scaled_as_in_the_released_code(tmp_path):
         outcomes.append(load(run).state_dict())
     for key, value in outcomes[0].items():
         torch.testing.assert_close(value, outcomes[1][key], rtol=1e-9, atol=1e-10)
+
+
+def test_a_run_from_before_an_option_was_there_had_it_at_its_default():
+    now = recipe("digits-esd")
+    older = {name: value for name, value in now.objective.options.items() if name != "reduction"}
+    begun = now.model_copy(update={"objective": ObjectiveConfig(name="esd", options=older)})
+    assert changed_settings(now, begun) == changed_settings(begun, now) == {}
+    summed = ObjectiveConfig(name="esd", options=now.objective.options | {"reduction": "sum"})
+    differing = changed_settings(now.model_copy(update={"objective": summed}), begun)
+    assert differing == {"objective.options.reduction": ("mean", "sum")}
 
 
 @pytest.mark.parametrize(

@@ -142,21 +142,27 @@ def sakd(alpha: float = 100.0, layers: str = "stages") -> Objective:
 
 @register_objective
 def bkdsnn_unofficial(
-    alpha: float = 1.0, beta: float = 7e-5, mask: float = 0.15, temperature: float = 2.0, layers: str = "last"
+    alpha: float = 1.0,
+    beta: float = 7e-5,
+    mask: float = 0.15,
+    temperature: float = 2.0,
+    layers: str = "last",
+    max_grad: bool = False,
 ) -> Objective:
     """An ANN teaches logits, and features that are generated from mean rates with channels missing (blurred distillation).
 
     CE(z, y) + alpha mean_b w_b KD(z_b <- A_b) + beta Σ_l ||G_l(M_l F_l) - A'_l||² / B, z = mean_t z_t, with weights
     w_b = 1 - exp(-CE(z_b, y) / CE(A_b, y)), a random mask M_l of channels, and A'_l = A_l max F_l / max A_l. G_l, a ReLU between
-    two 3x3 convolutions, is trained along and dropped afterwards. `wsld` and `blurred_distance` explain the terms. The defaults
-    are those of the released code for ImageNet; that the paper's numbers have both terms and the rescaling is inferred.
+    two 3x3 convolutions, is trained along and dropped afterwards. `wsld` and `blurred_distance` explain the terms. The weights
+    are those of the released code for ImageNet; that the paper's numbers have both terms and the rescaling is inferred. There
+    gradients also flow through max F_l, as with max_grad=True: the larger part of the gradient of its term.
     Xu et al.: BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred Knowledge
     Distillation (ECCV 2024).
     Published: 74.95 on CIFAR-100, ResNet-19, T=4 (disputed).
     """
     check_weights(alpha=alpha, beta=beta)
     soft = Term("wsld", alpha, distillation.wsld, {"temperature": temperature})
-    near = Term("blurred_distance", beta, features.blurred_distance, {"mask": mask})
+    near = Term("blurred_distance", beta, features.blurred_distance, {"mask": mask, "max_grad": max_grad})
     terms = [Term("sce", 1.0, task.sce), soft, near]
     return Objective("bkdsnn-unofficial", terms, layers=_names(layers), transform="generator")
 

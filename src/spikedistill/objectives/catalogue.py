@@ -242,18 +242,20 @@ def esd(
     temperature: float = 3.0,
     teachers: str = "reliable",
     factor: float = 1.0,
+    reduction: str = "mean",
 ) -> Objective:
     """Every head learns from the labels and from the heads that are right: factor · mean_s [CE(z_s, y) + beta KD(z_s <- q)].
 
     q is the mean of the heads that are right; samples with none are left out of the second term. alpha weighs the
-    cross-entropy of the branches, all heads but the last. The paper sums over its S heads where this is a mean: factor=S is the
-    paper's loss. beta is 0.3 on CIFAR and ImageNet, 0.1 for event frames; alpha is 0.7 on ImageNet. Its controls: beta=0, and
-    teachers "all" or "unreliable".
+    cross-entropy of the branches, all heads but the last. The paper's loss is a sum over the heads: reduction="sum", however many
+    there are, or factor=S for S of them. Its code also divides the gradient by T: `--gradient-scale 1/T`. beta is 0.3 on CIFAR
+    and ImageNet, 0.1 for event frames; alpha is 0.7 on ImageNet. Its controls: beta=0, and teachers "all" or "unreliable".
     Zhao et al.: Enhanced Self-Distillation Framework for Efficient SNN Training (NeurIPS 2025).
     Published: 80.20 on CIFAR-100, ResNet-18, T=6 (disputed).
     """
     check_weights(alpha=alpha, beta=beta, factor=factor)
-    labels = Term("heads_ce", factor, task.heads_ce, {"branch_weight": alpha})
-    options = {"temperature": temperature, "teachers": teachers}
-    teaching = Term("reliable", factor * beta, distillation.reliable, options)
+    suffix = "_sum" if reduction == "sum" else ""
+    labels = Term(f"heads_ce{suffix}", factor, task.heads_ce, {"branch_weight": alpha, "reduction": reduction})
+    options = {"temperature": temperature, "teachers": teachers, "reduction": reduction}
+    teaching = Term(f"reliable{suffix}", factor * beta, distillation.reliable, options)
     return Objective("esd", [labels, teaching], submodels="heads")

@@ -22,7 +22,7 @@ from .checks import (
     is_masked,
 )
 from .divergences import among_kept, centred, kd, kl_of_logs, log_probabilities
-from .submodels import Average, compares_submodels, mean_of, prefix_means, right_submodels
+from .submodels import REDUCTIONS, Average, compares_submodels, mean_of, prefix_means, right_submodels
 from .task import cross_entropies
 
 
@@ -38,7 +38,8 @@ def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature:
     """Logit distillation with weighted soft labels: mean over the samples of w KD(z <- A), z = mean_t z_t.
 
     w = 1 - exp(-CE(z, y) / CE(A, y)), detached and without temperature: what a sample teaches counts the more the worse the student
-    is on its label beside the teacher. A teacher [S, B, C] is averaged.
+    is on its label beside the teacher. A teacher [S, B, C] is averaged. BKDSNN's released code has the soft cross-entropy in place
+    of KL: the gradient is the same, the value higher by the entropy of the softened teacher, times tau² and w.
 
     Zhou et al.: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective (ICLR 2021).
     """
@@ -138,6 +139,7 @@ def reliable(
     *,
     teachers: str = "reliable",
     temperature: float = 3.0,
+    reduction: str = "mean",
     average: Average | None = None,
     teacher_grad: bool = False,
 ) -> Tensor:
@@ -148,16 +150,19 @@ def reliable(
     the batch, lets V be that of the whole batch: then the mean of the processes' gradients is the gradient of one process.
 
     teachers: "reliable" as above, or the paper's controls: "unreliable", those that are wrong, and "all".
+    reduction: "mean" over the S submodels, or their "sum", as in the paper.
 
     Zhao et al.: Enhanced Self-Distillation Framework for Efficient Spiking Neural Network Training (NeurIPS 2025).
     """
     logits = check_logits(logits)
     check_choice("teachers", teachers, TEACHERS)
+    check_choice("reduction", reduction, REDUCTIONS)
     teacher, taught = mean_of(logits, TEACHERS[teachers](right_submodels(logits, check_target(target, logits))))
     loss = kd(logits, teacher, temperature=check_temperature(temperature), teacher_grad=teacher_grad)
     count = taught.sum().to(loss.dtype)
     count = count.clamp(min=1) if average is None else average(count).clamp(min=1e-6)
-    return (loss * taught).sum() / (len(logits) * count)
+    total = (loss * taught).sum() / count
+    return total if reduction == "sum" else total / len(logits)
 
 
 TEACHERS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -23,7 +23,7 @@ def feature_distance(logits: Tensor, features: Sequence[Tensor], teacher_feature
     The layers of student and teacher must have the same shapes.
     """
     pairs = check_features(features, teacher_features, check_logits(logits), same_shape=True)
-    return torch.stack([(s - t.detach()).square().sum() / len(s) for s, t in pairs]).sum()
+    return _distance([(s, t.detach()) for s, t in pairs])
 
 
 def feature_mse(
@@ -48,22 +48,24 @@ def blurred_distance(
     transforms: Transforms | None = None,
     *,
     mask: float = 0.15,
+    max_grad: bool = False,
 ) -> Tensor:
     """Squared distance of the teacher's features and those generated from the student's without some channels, drawn anew.
 
     Σ_l ||G_l(M_l F_l) - A'_l||² / B, where M_l [B, c] sets every channel of every sample to 0 with probability `mask`, and does not
-    scale up the others; G_l are the transforms, and A'_l = A_l · max F_l / max A_l, detached, with the largest values of the
-    batch. A teacher that is silent stays as it is. The layers of student and teacher must have the same shapes, [B, c, ...]. The
+    scale up the others; G_l are the transforms, and A'_l = A_l · max F_l / max A_l, with the largest values of the batch.
+    A'_l is detached, or with `max_grad` only A_l is: then gradients flow through max F_l, in equal parts to all values that are the
+    largest. A teacher that is silent stays as it is. The layers of student and teacher must have the same shapes, [B, c, ...]. The
     mask is drawn from torch's global generator; where several processes share a batch, each has its own largest values.
 
     Xu et al.: BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred Knowledge
-    Distillation (ECCV 2024). In its released code gradients also flow through max F_l.
+    Distillation (ECCV 2024). Its released code has the gradient through max F_l, the larger part of this term's.
     """
     logits, mask = check_logits(logits), check_share("mask", mask)
     pairs = check_features(features, teacher_features, logits, same_shape=True)
     generated = _transformed([_masked(each, mask) for each in features], transforms)
-    # as a teacher's, they are detached there, with both largest values
-    return feature_distance(logits, generated, [_rescaled(teacher, student) for student, teacher in pairs])
+    wanted = [_rescaled(teacher.detach(), student if max_grad else student.detach()) for student, teacher in pairs]
+    return _distance(check_features(generated, wanted, logits, same_shape=True))
 
 
 def similarity(logits: Tensor, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -76,6 +78,11 @@ def similarity(logits: Tensor, features: Sequence[Tensor], teacher_features: Seq
     """
     pairs = check_features(features, teacher_features, check_logits(logits), same_shape=False)
     return torch.stack([(_alike(s) - _alike(t.detach())).square().mean() for s, t in pairs]).sum()
+
+
+def _distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Squared distances, a sum over layers, channels and positions, a mean over samples."""
+    return torch.stack([(one - other).square().sum() / len(one) for one, other in pairs]).sum()
 
 
 def _transformed(features: Sequence[Tensor], transforms: Transforms | None) -> Sequence[Tensor]:
@@ -97,7 +104,8 @@ def _masked(features: Tensor, share: float) -> Tensor:
 def _rescaled(teacher: Tensor, student: Tensor) -> Tensor:
     """The teacher's features with the student's largest value as their own; as they are where none is above 0."""
     largest = teacher.amax()
-    return teacher * torch.where(largest > 0, student.amax() / largest, 1.0)
+    # a division by 0 would reach the gradient though its value is not taken
+    return teacher * torch.where(largest > 0, student.amax() / torch.where(largest > 0, largest, 1.0), 1.0)
 
 
 def _alike(features: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
+# What a loss may be over the submodels.
+REDUCTIONS = "mean", "sum"
 # The mean of a tensor over the processes that share a batch.
 Average = Callable[[Tensor], Tensor]
 

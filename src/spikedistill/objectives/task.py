@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import (
+    check_choice,
     check_count,
     check_label_kept,
     check_label_smoothing,
@@ -27,7 +28,7 @@ from .checks import (
     is_masked,
 )
 from .divergences import log_probabilities
-from .submodels import prefix_means
+from .submodels import REDUCTIONS, prefix_means
 
 # No label of any data: PyTorch would take -100 for "ignore" where nobody has said so.
 _NO_LABEL = -(2**62)
@@ -53,17 +54,22 @@ def heads_ce(
     target: Tensor,
     *,
     branch_weight: float = 1.0,
+    reduction: str = "mean",
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
 ) -> Tensor:
     """Cross-entropy of every head, of which the last is the network's own: (w Σ_{s<S} CE(z_s, y) + CE(z_S, y)) / S.
 
+    `reduction` "sum" leaves out the division by S.
+
     Zhao et al.: Enhanced Self-Distillation Framework for Efficient SNN Training (NeurIPS 2025), there a sum over the heads.
     """
     logits = check_logits(logits)
     check_weights(branch_weight=branch_weight)
+    check_choice("reduction", reduction, REDUCTIONS)
     each = cross_entropy_of_each(logits, target, label_smoothing, ignore_index)
-    return (branch_weight * each[:-1].sum() + each[-1]) / len(logits)
+    total = branch_weight * each[:-1].sum() + each[-1]
+    return total if reduction == "sum" else total / len(logits)
 
 
 def prefix_ce(

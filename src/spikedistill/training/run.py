@@ -15,6 +15,7 @@ from ..config import Config
 from ..data import Batches, fingerprint
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
+from ..objectives import objective_options
 from ..report import write_report
 from ..run_folder import VERSIONS, RunDiverged, RunFolder, RunStopped
 from ..signals import Stop
@@ -146,7 +147,10 @@ def _settings(config: Config) -> dict[str, Any]:
         elif prefix not in ignored:
             flat[prefix] = value if prefix != "teacher" or value is None else str(Path(value).resolve())
 
-    visit("", config.model_dump(mode="json"))
+    settings = config.model_dump(mode="json")
+    # an option that is newer than a run was at its default there
+    settings["objective"]["options"] = objective_options(config.objective.name) | settings["objective"]["options"]
+    visit("", settings)
     return flat
 
 
