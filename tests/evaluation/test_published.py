@@ -30,6 +30,29 @@ def test_rows_of_an_objective_are_of_it_as_published_and_nothing_more():
         assert "," not in row["method"], "an ablation"
         assert "exit" not in row["protocol"], row
         assert "8/255" not in row["protocol"], "perturbed"
+        assert row["network"] != "not stated", row
+
+
+def test_tables_2_and_3_of_the_poster_of_twkd_are_as_printed():
+    def rows(dataset, table):
+        of_table = f"Yu et al. (TWKD), ICML 2025, poster, Tab. {table}"
+        found = published_numbers(dataset)
+        return [(r["network"], r["T"], r["k"], r["accuracy"]) for r in found if r["source"] == of_table]
+
+    assert rows("ImageNet", 2) == [("PreAct-ResNet-34", "4", "4", "71.04")]
+    assert rows("CIFAR10-DVS", 3) == [("ResNet-18", "4", "4", "83.50"), ("ResNet-18", "10", "10", "86.40")]
+    quoted = [r for r in published_numbers() if "(TWKD)" in r["source"] and "as summarised by others" in r["source"]]
+    assert [(r["dataset"], r["method"], r["accuracy"]) for r in quoted if r["doubt"].count("quoted by Yu et al.")] == [
+        ("ImageNet", "SAKD", "70.04"),
+        ("CIFAR10-DVS", "SAKD", "81.50"),
+        ("CIFAR10-DVS", "SM", "83.19"),
+    ]
+
+
+def test_published_exits_say_that_their_confidence_may_be_of_the_mean_or_of_the_sum():
+    exits = [row for row in published_numbers() if "early exit" in row["protocol"]]
+    assert len(exits) == 16
+    assert all("of the mean or of the sum of the logits is not stated" in row["doubt"] for row in exits)
 
 
 def beside(*names, T=4):

@@ -23,7 +23,8 @@ def published_numbers(dataset: str | None = None, *objectives: str) -> list[dict
     Returns:
         Rows `{dataset, network, method, T, k, accuracy, protocol, augmentation, source, doubt, objective}`, all text as it was
         published; accuracy in percent, `doubt` empty where nothing speaks against a number, `objective` the name in the catalogue
-        where the row is of that method and nothing more. No rows for a data set that no paper has.
+        where the row is of that method and nothing more, on a network that the source names. No rows for a data set that no paper
+        has.
     """
     text = files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
     return [
