@@ -489,7 +489,7 @@ def _data(arguments: list[str]) -> None:
     )
     parser.add_argument("--data.size", dest="size", type=int, help="side of the images of image_folder; default 32")
     parser.add_argument("--timesteps", type=int, help="frames per recording of event data; default as in training")
-    parser.add_argument("--data.slicing", dest="slicing", help="number or time, how nmnist fills its frames")
+    parser.add_argument("--data.slicing", dest="slicing", help="number, even or time: how nmnist fills its frames")
     options = vars(parser.parse_args(arguments))
 
     from .data import expected_files, list_datasets, load_dataset, verify, what_loading_checks

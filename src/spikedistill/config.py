@@ -18,6 +18,9 @@ MOST_SAMPLES = 1_000_000_000
 MOST_DEVICES = 1024
 SEEDS = 2**32
 
+# Of the words of a written configuration. Version 1, which wrote no number, called "number" what data.slicing calls "even" now.
+WORDING = 2
+
 OptionValue = bool | int | float | str
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
@@ -115,8 +118,9 @@ class DataConfig(_Section):
     """Folder of the data sets; the environment variable SPIKEDISTILL_DATA where left out."""
     size: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | None = None
     """Side in pixels of the images of image_folder; 32 where left out."""
-    slicing: Literal["number", "time"] | None = None
-    """Frames of nmnist by equal number of events (where left out) or by equal time."""
+    slicing: Literal["number", "even", "time"] | None = None
+    """Frames of nmnist: each with the same number of events and the remainder in the last (number, the default), the remainder
+    spread (even), or each equally long (time)."""
     batch_size: Count = 128
     """Images per step, over all devices together."""
     train_samples: Count | None = None
@@ -256,8 +260,21 @@ class Config(_Section):
         """Where the run is written."""
         return self.out or Path("runs") / self.recipe / f"seed{self.seed}"
 
+    def written(self) -> dict[str, Any]:
+        """What goes into files: every setting, and the version of the words."""
+        return {"wording": WORDING} | self.model_dump(mode="json")
+
+    @classmethod
+    def from_written(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `written` returned, in this version or an earlier one: a run's settings mean what they meant.
+
+        Raises:
+            ValueError: where it is no configuration, or one of a newer version.
+        """
+        return cls(**_in_our_words(values))
+
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml.safe_dump(self.written(), sort_keys=False)
 
     @classmethod
     def from_yaml(cls, content: bytes | str, origin: str = "the text") -> Self:
@@ -266,7 +283,10 @@ class Config(_Section):
         Raises:
             ValueError: naming `origin`, where it is no such configuration.
         """
-        return cls._checked(parse_yaml(content.encode() if isinstance(content, str) else content, origin), origin)
+        values = parse_yaml(content.encode() if isinstance(content, str) else content, origin)
+        if cls._missing(values):  # settings of one's own, in the words of this version
+            values = {"wording": WORDING} | values
+        return cls._checked(values, origin)
 
     @classmethod
     def of_run(cls, content: bytes, origin: str) -> Self:
@@ -276,21 +296,40 @@ class Config(_Section):
             ValueError: naming `origin`, where it is no configuration, or a part of one.
         """
         values = parse_yaml(content, origin)
+        if missing := cls._missing(values):
+            raise ValueError(f"{origin} is cut short: it {missing}; copy it again, or train the run again")
+        return cls._checked(values, origin)
+
+    @classmethod
+    def _missing(cls, values: dict[str, Any]) -> str:
+        """What keeps values from being the whole of what `to_yaml` wrote, in words; empty where nothing does."""
         sections = [name for name, field in cls.model_fields.items() if isinstance(field.default, _Section)]
         if missing := [name for name in ("recipe", "seed", *sections) if name not in values]:
-            raise ValueError(f"{origin} is cut short: it has no {missing[0]!r}; copy it again, or train the run again")
-        if not isinstance(values["trainer"], dict) or "progress" not in values["trainer"]:  # what comes last
-            raise ValueError(
-                f"{origin} is cut short: it ends before trainer.progress; copy it again, or train the run again"
-            )
-        return cls._checked(values, origin)
+            return f"has no {missing[0]!r}"
+        whole = isinstance(values["trainer"], dict) and "progress" in values["trainer"]  # which comes last
+        return "" if whole else "ends before trainer.progress"
 
     @classmethod
     def _checked(cls, values: dict[str, Any], origin: str) -> Self:
         try:
-            return cls(**values)
+            return cls.from_written(values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{origin} is no configuration of a run: {explain(error)}") from None
+
+
+def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A written configuration without its version, in the words of this one."""
+    ours = dict(values)
+    wording = ours.pop("wording", 1)
+    if wording not in range(1, WORDING + 1):
+        raise ValueError(
+            f"wording: got {wording!r}, expected at most {WORDING}: a newer version of spikedistill wrote it"
+        )
+    data = ours.get("data")
+    if wording == 1 and isinstance(data, Mapping) and data.get("name") == "nmnist":
+        by_number = data.get("slicing") in (None, "number")
+        ours["data"] = {**data, "slicing": "even"} if by_number else data
+    return ours
 
 
 def explain(error: Exception, place: str = "") -> str:

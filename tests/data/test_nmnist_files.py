@@ -40,7 +40,7 @@ def test_row_240_says_that_the_clock_went_round(tmp_path: Path) -> None:
     assert [field.tolist() for field in events] == [[1, 3], [2, 4], [0, 1], [8000, 8192 + 10]]
 
 
-def test_frames_by_number_and_by_time_by_hand() -> None:
+def test_frames_by_number_evenly_and_by_time_by_hand() -> None:
     x, y, p = np.array([0, 1, 1, 2, 2, 33]), np.array([5, 5, 5, 5, 5, 33]), np.array([1, 0, 0, 1, 1, 0])
     t = np.array([100, 101, 102, 103, 104, 199])
     by_number = frames_from_events(Events(x, y, p, t), 3, "number")  # two events a frame
@@ -50,6 +50,11 @@ def test_frames_by_number_and_by_time_by_hand() -> None:
     assert by_number[0, 0, 5, 1] == 1
     assert by_number[1, 0, 5, 1] == 1
     assert by_number[2, 0, 33, 33] == 1
+    # four frames of 6 events: one in each and the remaining two in the last, or the remaining two spread; and too few for eight
+    assert frames_from_events(Events(x, y, p, t), 4, "number").sum((1, 2, 3)).tolist() == [1, 1, 1, 3]
+    assert frames_from_events(Events(x, y, p, t), 4, "even").sum((1, 2, 3)).tolist() == [2, 1, 2, 1]
+    assert frames_from_events(Events(x, y, p, t), 8, "number").sum((1, 2, 3)).tolist() == [0] * 7 + [6]
+    assert frames_from_events(Events(x, y, p, t), 8, "even").sum((1, 2, 3)).tolist() == [1, 1, 1, 0, 1, 1, 1, 0]
     by_time = frames_from_events(Events(x, y, p, t), 2, "time")  # 100 microseconds: 50 a frame
     assert by_time.sum((1, 2, 3)).tolist() == [5, 1]
     assert by_time[0, 1, 5, 2] == 2
@@ -63,7 +68,7 @@ events_strategy = st.lists(
 )
 
 
-@given(events_strategy, st.integers(1, 12), st.sampled_from(["number", "time"]))
+@given(events_strategy, st.integers(1, 12), st.sampled_from(["number", "even", "time"]))
 def test_every_event_is_counted_once_where_it_happened(events: list[Event], timesteps: int, slicing: str) -> None:
     events = sorted(events, key=lambda event: event[3])
     x, y, p, t = np.array(events).T
@@ -71,6 +76,9 @@ def test_every_event_is_counted_once_where_it_happened(events: list[Event], time
     expected = torch.zeros(timesteps, 2, 34, 34)
     for n, (column, row, polarity, time) in enumerate(events):
         if slicing == "number":
+            share = len(events) // timesteps
+            frame = sum(n >= share * (k + 1) for k in range(timesteps - 1))
+        elif slicing == "even":
             frame = n * timesteps // len(events)
         else:
             frame = (time - events[0][3]) * timesteps // (events[-1][3] - events[0][3] + 1)
@@ -113,7 +121,7 @@ def test_wrong_options_and_folders_are_refused(tmp_path: Path) -> None:
     root = write_dataset(tmp_path, event_bytes((1, 2, 0, 5)))
     with pytest.raises(ValueError, match="at least 1; got 0"):
         load_dataset("nmnist", root, timesteps=0)
-    with pytest.raises(ValueError, match="slicing is one of number, time; got 'count'"):
+    with pytest.raises(ValueError, match="slicing is one of number, even, time; got 'count'"):
         load_dataset("nmnist", root, slicing="count")
     (root / "N-MNIST" / "Train" / "7").rename(root / "N-MNIST" / "Train" / "seven")
     (root / "N-MNIST" / "Test" / "7").rename(root / "N-MNIST" / "Test" / "seven")
@@ -126,7 +134,11 @@ def test_real_recordings_look_like_the_camera_that_made_them(data_root: Path) ->
     dataset = load_dataset("nmnist", data_root, timesteps=10)
     frames = dataset.train.inputs(torch.arange(0, len(dataset.train), 20))
     per_frame = frames.sum((2, 3, 4))
-    assert (per_frame.amax(1) - per_frame.amin(1) <= 1).all(), "equal numbers of events"
+    assert (per_frame[:, :9] == per_frame.sum(1, keepdim=True) // 10).all(), (
+        "equal numbers of events, what remains in the last"
+    )
+    even = load_dataset("nmnist", data_root, timesteps=10, slicing="even").train.inputs(torch.arange(20)).sum((2, 3, 4))
+    assert (even.amax(1) - even.amin(1) <= 1).all()
     assert 2000 < per_frame.sum(1).mean() < 6000  # about 4,100 events a recording
     polarity = frames.sum((0, 1, 3, 4))
     assert 0.5 < polarity[0] / polarity[1] < 2  # three saccades there and back: what gets darker gets brighter

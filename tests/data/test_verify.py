@@ -112,7 +112,7 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
         (["image_folder", "--data.size", "1000000000"], "at most 9459 and at least 1; got 1000000000"),
         (["nmnist", "--timesteps", "1000000000"], "at most 116105 and at least 1; got 1000000000"),
         (["nmnist", "--timesteps", "-1"], "timesteps is the number of frames per recording"),
-        (["nmnist", "--data.slicing", "both"], "slicing is one of number, time; got 'both'"),
+        (["nmnist", "--data.slicing", "both"], "slicing is one of number, even, time; got 'both'"),
         (["event_frames", "--timesteps", "7"], "0.npz: holds 3 timesteps, expected 7; ask for 3"),
         (["imagenet"], "unknown data set 'imagenet'; choose one of digits"),
     ],

@@ -1,10 +1,10 @@
 """Images and events: data sets by name, their splits, and augmentation on the batch."""
 
-from .augment import AUGMENTATION_VERSION, AUGMENTATIONS, augment
+from .augment import AUGMENTATION_VERSION, AUGMENTATIONS, augment, augmentation_version
 from .batches import Batches, as_network_input, in_order
 from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
 from .fingerprint import fingerprint
-from .nmnist import SLICING_VERSION
+from .nmnist import SLICING_VERSION, slicing_version
 from .registry import expected_files, list_datasets, load_dataset, what_loading_checks
 from .split import balanced_order, split_holdout, training_indices
 from .verify import verify
@@ -21,12 +21,14 @@ __all__ = [
     "TensorSamples",
     "as_network_input",
     "augment",
+    "augmentation_version",
     "balanced_order",
     "expected_files",
     "fingerprint",
     "in_order",
     "list_datasets",
     "load_dataset",
+    "slicing_version",
     "split_holdout",
     "training_indices",
     "verify",

@@ -13,8 +13,9 @@ from .autoaugment import autoaugment
 from .pixels import rotate, take_pixels
 
 # Goes into a run's manifest, and into the fingerprint that its checkpoints carry. Whoever changes what an augmentation makes of the
-# same draws raises it, so that runs made before are read as they were made. Since 2 AutoAugment is that of published networks.
-AUGMENTATION_VERSION = 2
+# same draws raises its version here, so that runs made before are read as they were made. Those that are not named have version 1.
+_CHANGED = {"autoaugment": 2}  # from the paper's table to that of published networks
+AUGMENTATION_VERSION = max(_CHANGED.values())
 PADDING = 4
 HOLE = 16
 SHIFT = 5
@@ -59,6 +60,11 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
     if inputs.ndim == 5:
         return images.unflatten(1, (inputs.shape[0], inputs.shape[2])).transpose(0, 1).contiguous()
     return images
+
+
+def augmentation_version(names: tuple[str, ...]) -> int:
+    """The version since which these augmentations have been what they are."""
+    return max((_CHANGED.get(name, 1) for name in names), default=1)
 
 
 def crop(images: Tensor) -> Tensor:

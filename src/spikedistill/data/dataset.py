@@ -135,7 +135,7 @@ class Dataset:
         channels: channels of one image, or of one event frame (two polarities).
         size: height and width in pixels.
         augmentations: names for `augment` that suit the training samples, as published for this data set.
-        options: the options of `load_dataset` that shaped the samples, with their values.
+        options: the options of `load_dataset` that shaped the samples, with what identifies their values in a fingerprint.
     """
 
     name: str

@@ -14,10 +14,21 @@ from .files import MOST_VALUES, data_error, labelled_files, read_bytes
 PAGE = "https://www.garrickorchard.com/datasets/n-mnist"
 SIDE = 34
 OVERFLOW_ROW, OVERFLOW_MICROSECONDS = 240, 2**13  # an entry at this row is no event: it says that the clock went round
-SLICINGS = ("number", "time")
+
+
+class _Slicing(NamedTuple):
+    since: int  # the version in which it began to fill frames as it does
+    identity: str  # in fingerprints, which must stay what they were
+
+
 # Goes into a run's manifest, and into the fingerprint that its checkpoints carry. Whoever lets events fall into other frames raises
-# it, so that runs made before are read as they were made.
-SLICING_VERSION = 1
+# that slicing's version, so that runs made before are read as they were made. Version 1 called "number" what is "even" now.
+SLICINGS = {
+    "number": _Slicing(2, "number, the remainder last"),
+    "even": _Slicing(1, "number"),
+    "time": _Slicing(1, "time"),
+}
+SLICING_VERSION = max(slicing.since for slicing in SLICINGS.values())
 MOST_BYTES = 2**24  # of a recording; the official ones have about 20,000
 MOST_TIMESTEPS = MOST_VALUES // (2 * SIDE * SIDE)
 
@@ -39,7 +50,8 @@ def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dat
     Args:
         root: the data root.
         timesteps: T, frames per recording.
-        slicing: "number", every frame holds as many events as the others; "time", every frame lasts as long as the others.
+        slicing: of N events "number" puts floor(N / T) into each frame and what remains into the last one, as SpikingJelly does;
+            "even" spreads what remains, so that frames differ by one event at most; with "time" all frames last equally long.
 
     Raises:
         FileNotFoundError: a folder is missing.
@@ -68,8 +80,13 @@ def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dat
         kind="events",
         channels=2,
         size=(SIDE, SIDE),
-        options={"timesteps": timesteps, "slicing": slicing},
+        options={"timesteps": timesteps, "slicing": SLICINGS[slicing].identity},
     )
+
+
+def slicing_version(dataset: Dataset) -> int:
+    """The version of event slicing since which a data set has been what it is."""
+    return next((kind.since for kind in SLICINGS.values() if kind.identity == dataset.options.get("slicing")), 1)
 
 
 def read_recording(path: Path, timesteps: int, slicing: str) -> Tensor:
@@ -112,15 +129,20 @@ def read_events(path: Path) -> Events:
 def frames_from_events(events: Events, timesteps: int, slicing: str) -> Tensor:
     """Events counted into `[timesteps, 2, 34, 34]` float32; channel 1 holds the pixels that became brighter.
 
-    Of N events number n falls into frame floor(n T / N) with slicing "number"; with "time" one at t falls into frame
+    Of N events number n falls into frame min(floor(n / floor(N / T)), T - 1) with slicing "number", and into the last one where
+    there are fewer than T; with "even" into frame floor(n T / N); with "time" one at t falls into frame
     floor((t - t_first) T / (t_last - t_first + 1)).
     """
-    if slicing == "number":
-        position, length = np.arange(len(events.time)), len(events.time)
-    else:
-        position = events.time - events.time.min()
-        length = int(position.max()) + 1
-    frame = position * timesteps // length
+    number, N = np.arange(len(events.time)), len(events.time)
+    match slicing:
+        case "number":
+            share = N // timesteps
+            frame = np.minimum(number // share, timesteps - 1) if share else np.full(N, timesteps - 1)
+        case "even":
+            frame = number * timesteps // N
+        case _:
+            elapsed = events.time - events.time.min()
+            frame = elapsed * timesteps // (int(elapsed.max()) + 1)
     cell = ((frame * 2 + events.polarity) * SIDE + events.y) * SIDE + events.x
     counts = np.bincount(cell, minlength=timesteps * 2 * SIDE * SIDE)
     return torch.from_numpy(counts.astype(np.float32)).view(timesteps, 2, SIDE, SIDE)

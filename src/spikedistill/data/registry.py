@@ -108,7 +108,8 @@ def load_dataset(
         timesteps: T of event data: frames per recording of "nmnist" (default 10), the T that "event_frames" must have.
             Images have no time of their own: they take part in any number of timesteps.
         size: side in pixels of the images of "image_folder" (default 32).
-        slicing: how "nmnist" fills its frames: "number" (default), each with as many events, or "time", each as long.
+        slicing: how "nmnist" fills its frames: "number" (default), each with the same number of events, the remainder in the last;
+            "even", the remainder spread; or "time", each equally long.
 
     Raises:
         FileNotFoundError: no root is known, or files are missing in it.

@@ -121,8 +121,8 @@ class LostRun:
 
 
 def _line(run: str, config: Config, folder: Path, **parts: Any) -> str:
-    written = config.model_dump(mode="json", exclude={*_ELSEWHERE, "data"})
-    written["data"] = config.data.model_dump(mode="json", exclude={"root"})
+    written = {key: value for key, value in config.written().items() if key not in _ELSEWHERE}
+    written["data"].pop("root")
     teacher = config.teacher
     inside = teacher is not None and teacher.is_relative_to(folder)
     if teacher is not None and inside:
@@ -138,7 +138,7 @@ def from_json(line: bytes | str, folder: Path) -> tuple[str, RunRecord | LostRun
         ValueError: where the line holds anything else.
     """
     found = parse_line(line.encode() if isinstance(line, str) else line)
-    config = Config(**found.config)
+    config = Config.from_written(found.config)
     if config.teacher is not None and found.teacher_inside:
         config = config.model_copy(update={"teacher": folder / config.teacher})
     if not isinstance(found, Line):

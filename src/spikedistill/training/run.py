@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, distributed
 
 from ..config import Config
-from ..data import Batches, fingerprint
+from ..data import Batches, augmentation_version, fingerprint, slicing_version
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
 from ..objectives import objective_options
 from ..report import write_report
-from ..run_folder import VERSIONS, RunDiverged, RunFolder, RunStopped
+from ..run_folder import RunDiverged, RunFolder, RunStopped
 from ..signals import Stop
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
@@ -175,7 +175,9 @@ def _check_free(run: RunFolder, *, overwrite: bool) -> None:
 
 def made_from(plan: Plan) -> dict[str, str]:
     """What the numbers of a run come from beside its settings, by name: digests of the data and the teacher, and versions."""
-    found = fingerprint(plan.dataset) | {name: str(number) for name, number in VERSIONS.items()}
+    found = fingerprint(plan.dataset)
+    found["augmentation"] = str(augmentation_version(plan.augmentations))
+    found["slicing"] = str(slicing_version(plan.dataset))
     taught_by = plan.config.teacher
     if taught_by is not None:
         file = taught_by if taught_by.suffix == ".safetensors" else RunFolder(taught_by).model

@@ -1,0 +1,57 @@
+"""SpikingJelly's own frames of events and ours, of the same recordings."""
+
+import importlib
+import os
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("spikingjelly")
+
+from spikedistill.data.nmnist import SIDE, Events, frames_from_events, read_events
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+REAL = 20
+
+
+def recordings() -> list[Events]:
+    """Sixty: of 1 to 40 events, of hundreds and thousands, and real ones of N-MNIST where $SPIKEDISTILL_DATA has it."""
+    generator = np.random.default_rng(0)
+    files = sorted((Path(os.environ.get("SPIKEDISTILL_DATA", "nowhere")) / "N-MNIST").rglob("*.bin"))[:REAL]
+    lengths = [*range(1, 41), *generator.integers(41, 5000, 60 - 40 - len(files))]
+    synthetic = [
+        Events(
+            *generator.integers(0, SIDE, (2, N)), generator.integers(0, 2, N), np.sort(generator.integers(0, 10**5, N))
+        )
+        for N in lengths
+    ]
+    return [*synthetic, *(read_events(file) for file in files)]
+
+
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Their functions on events, without their data sets, which import torchvision to download themselves."""
+    import spikingjelly
+
+    torchvision, package = types.ModuleType("torchvision"), types.ModuleType("spikingjelly.datasets")
+    torchvision.transforms = None
+    package.__path__ = [str(Path(path) / "datasets") for path in spikingjelly.__path__]
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
+    monkeypatch.setitem(sys.modules, "spikingjelly.datasets", package)
+    module = importlib.import_module("spikingjelly.datasets.utils")
+    del sys.modules["spikingjelly.datasets.utils"]
+    return module
+
+
+def test_frames_by_number_are_theirs(theirs: types.ModuleType) -> None:
+    found = recordings()
+    assert len(found) == 60
+    for events in found:
+        fields = {"t": events.time, "x": events.x, "y": events.y, "p": events.polarity}
+        for T in (1, 4, 10, 16):
+            expected = theirs.integrate_events_by_fixed_frames_number(fields, "number", T, SIDE, SIDE)
+            ours = frames_from_events(events, T, "number").numpy()
+            assert np.array_equal(ours, expected), (len(events.time), T)
