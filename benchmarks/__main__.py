@@ -24,6 +24,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
   checks      what it costs to look for NaN and infinity in a training step
+  coverage    how often the intervals of a comparison contain the truth, and how often a difference is found: by simulation
   table       print the figures in a file, and write them as CSV
   plot        draw time and memory over T
 
@@ -159,6 +160,51 @@ def _checks(timesteps: int = 4, rounds: int = 15, model: str = "resnet18", batch
     print(f"{model}, batch {batch}, T={timesteps}: {describe_checks(check_seconds(work, timesteps, rounds))}")
 
 
+def _coverage(
+    seeds: tuple[int, ...] = (3, 4, 5, 8, 10),
+    trials: int = 20_000,
+    samples: int = 200,
+    noises: tuple[float, ...] = (0.0, 0.5),
+    differences: tuple[float, ...] = (0.0, 2.0, 3.0, 4.0),
+    answers: bool = True,
+    seed: int = 0,
+    out: Path = Path("runs/bench/coverage.json"),
+) -> None:
+    """Simulate comparisons, and count how often their intervals contain the true difference.
+
+    Args:
+        seeds: the S of the grid, crossed with shares of the variance that come from seeds, from none to all.
+        trials: comparisons at every point of the grid.
+        samples: N, test samples of each.
+        noises: shares, of the variance that comes from seeds, which are of seeds and images together.
+        differences: true differences, in standard errors, at which power is counted; 0 gives the error of the first kind.
+        answers: simulate right and wrong answers as well, of 2,000 test samples.
+        seed: of the draws.
+        out: the JSON file.
+    """
+    from rich.progress import track
+
+    from .coverage import SHARES, Case, simulate, simulate_answers, to_markdown, widths
+
+    grid = [Case(S, share, noise) for S in seeds for share in SHARES for noise in noises if share > 0 or noise == 0]
+    found = [
+        simulate(case, trials, samples, differences, seed) for case in track(grid, "normal scores", transient=True)
+    ]
+    plan = [(S, spread) for S in seeds for spread in (0.1, 0.5, 2.0)] if answers else []
+    right = [
+        simulate_answers(S, trials // 4, 2000, spread, seed)
+        for S, spread in track(plan, "right and wrong answers", transient=True)
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(
+        json.dumps({"trials": trials, "samples": samples, "scores": found, "answers": right}, indent=1) + "\n"
+    )
+    print(to_markdown(found, differences), widths(seeds), sep="\n\n")
+    for row in right:
+        print(f"answers, {row['seeds']} seeds, {row['spread']:g} points between runs: {row['coverage']:.1f} percent")
+    print(out)
+
+
 def _read(file: Path) -> Results:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected the raw figures of a benchmark, such as step.jsonl")
@@ -171,7 +217,13 @@ def main(arguments: Sequence[str]) -> int:
         print(_HELP, end="")
         return 0 if arguments else 2
     command, rest = arguments[0], arguments[1:]
-    others: dict[str, Callable[..., None]] = {"checks": _checks, "exits": _exits, "table": _table, "plot": _plot}
+    others: dict[str, Callable[..., None]] = {
+        "checks": _checks,
+        "coverage": _coverage,
+        "exits": _exits,
+        "table": _table,
+        "plot": _plot,
+    }
     try:
         if command in SUITES:
             _measure(command, rest)

@@ -56,7 +56,7 @@ def make_comparison(tmp_path):
 
 @pytest.fixture
 def comparison(make_comparison):
-    return make_comparison("tiny-sce", "tiny-twsd", "tiny-s2w")
+    return make_comparison("tiny-sce", "tiny-twsd", "tiny-s2w", seeds=(0, 1, 2))
 
 
 def of_csv(folder):
@@ -86,9 +86,9 @@ def test_every_timestep_alone_has_its_plots(comparison, read_page):
         drawn = page.figures[f"{key}_alone"]["data"]
         assert [trace["name"] for trace in drawn] == ["tiny-sce", "tiny-twsd", "tiny-s2w"]
         for place, trace in enumerate(drawn):
-            runs = [folder / f"method{place}" / f"seed{seed}" for seed in (0, 1)]
+            runs = [folder / f"method{place}" / f"seed{seed}" for seed in (0, 1, 2)]
             singles = [json.loads((run / "results.json").read_text())["last"]["single"] for run in runs]
-            means = [unit * sum(entries[k][key] for entries in singles) / 2 for k in range(3)]
+            means = [unit * sum(entries[k][key] for entries in singles) / 3 for k in range(3)]
             assert trace["y"] == pytest.approx(means)
             assert list(page.tables[f"{key}_alone"][trace["name"]].values()) == pytest.approx(means)
 
@@ -169,6 +169,7 @@ def test_what_a_reader_sees_is_rounded_and_has_its_uncertainty(comparison, read_
         for name in ("area", "accuracy_3"):
             interval = f"{row[f'{name}_difference']:+.2f} [{row[f'{name}_low']:+.2f}, {row[f'{name}_high']:+.2f}]"
             assert interval in text
+            assert f"[{row[f'{name}_test_set_low']:+.2f}, {row[f'{name}_test_set_high']:+.2f}]" in text
     assert "spikedistill compare --out 'a b'" in text
 
 
@@ -199,7 +200,7 @@ def coloured(figure):
 def test_every_run_is_there_with_a_link_to_its_own_report(comparison, read_page):
     folder, _, each = comparison
     page = read_page(folder / "report.html")
-    names = [f"method{place}/seed{seed}" for place in range(3) for seed in (0, 1)]
+    names = [f"method{place}/seed{seed}" for place in range(3) for seed in (0, 1, 2)]
     assert list(page.tables["runs"]) == names
     for row, shown in zip(each, page.tables["runs"].values(), strict=True):
         assert (shown["seed"], shown["area"]) == (row["seed"], row["area"])
@@ -341,6 +342,19 @@ def test_one_seed_has_no_spread_and_says_so(make_comparison, read_page):
     assert r"\pm" not in (folder / "leaderboard.tex").read_text()
 
 
+def test_two_seeds_have_differences_without_intervals_and_the_page_says_why(make_comparison, read_page):
+    folder, rows, _ = make_comparison("tiny-sce", "tiny-twsd", "tiny-s2w", seeds=(0, 1))
+    page = read_page(folder / "report.html")
+    assert page.text.count("two methods need 3 seeds in common") == 2  # in the first sentence and under Differences
+    assert set(page.tables["against"]["tiny-twsd"]) == {"area_difference", "accuracy_3_difference"}
+    drawn = page.figures["differences"]["data"][0]
+    assert drawn["x"] == [row["area_difference"] for row in rows[1:]]
+    assert drawn["error_x"]["array"] == [None, None]
+    assert drawn["customdata"] == ["", ""]
+    line = (folder / "leaderboard.tex").read_text().splitlines()[5]
+    assert line.endswith(rf"${rows[1]['area_difference']:+.2f}$ & -- \\")
+
+
 def test_what_was_not_measured_is_a_gap_and_what_no_method_has_no_column(comparison, tmp_path, read_page):
     _, rows, _ = comparison
     unknown = dict.fromkeys(("images_per_s", "firing_rate"), math.nan)
@@ -348,7 +362,7 @@ def test_what_was_not_measured_is_a_gap_and_what_no_method_has_no_column(compari
     write_comparison(tmp_path, [rows[0], earlier, rows[2] | {"firing_rate": math.nan}], {}, [])
     page = read_page(tmp_path / "report.html")
     gaps = {**dict.fromkeys(unknown), "training_s": None}
-    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 2, "timesteps": 3, "epochs": 5, "peak_mib": 321.25, **gaps}
+    assert page.tables["cost"]["tiny-twsd"] == {"seeds": 3, "timesteps": 3, "epochs": 5, "peak_mib": 321.25, **gaps}
     assert page.tables["cost"]["tiny-sce"]["training_s"] == 3723.0
     assert "nan" not in page.text
     write_comparison(tmp_path, [found | unknown for found in rows], {}, [])
@@ -429,7 +443,8 @@ def row(method, area, difference=None, p=None):
     [
         (
             [row("a", 90.0), row("b", 92.5, 2.5, 0.0)],
-            "Best over all k is b with 92.50 %: +2.50 points [+1.50, +3.50] from the baseline, a. The two can be told apart.",
+            "Best over all k is b with 92.50 %: +2.50 points [+1.50,\N{NO-BREAK SPACE}+3.50] from the baseline, a. "
+            "The two can be told apart.",
         ),
         (
             [row("a", 90.0), row("b", 89.5, -0.5, 0.4)],
@@ -437,7 +452,7 @@ def row(method, area, difference=None, p=None):
         ),
         (
             [row("a", 90.0), row("b", 92.0, 2.0, 0.04), row("c", 89.0, -1.0, 0.05)],
-            "Best over all k is b with 92.00 %: +2.00 points [+1.00, +3.00] from the baseline, a. "
+            "Best over all k is b with 92.00 %: +2.00 points [+1.00,\N{NO-BREAK SPACE}+3.00] from the baseline, a. "
             "Of the 2 other methods 1 can be told from the baseline.",
         ),
     ],

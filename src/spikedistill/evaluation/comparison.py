@@ -1,6 +1,7 @@
 """Runs of several methods side by side: the same test samples, the same seeds, and what can be told apart.
 
-A run that diverged has no numbers. Figures of a method are over its other runs, differences over the seeds that both methods have.
+A run that diverged has no numbers. Figures of a method are over its other runs, differences over the seeds that both methods
+have.
 
 Legend: S seeds, N test samples, K numbers of timesteps.
 """
@@ -11,47 +12,12 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from .differences import Array, paired_difference
 from .records import LostRun, RunRecord
 
-Array = npt.NDArray[np.float64]
 Runs = Mapping[str, Sequence[RunRecord | LostRun]]
 LOST = {"diverged": "diverged", "not trained": "not_trained"}  # the column of each status
-
-
-def paired_difference(ours: Array, theirs: Array, *, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Mean of `ours - theirs`, with the uncertainty that seeds and test samples leave.
-
-    Test samples are resampled for all seeds at once, with replacement, and the mean over seeds moves by Student's t: resampling a
-    handful of seeds would understate their spread, and with three call a difference real in one of six cases where there is none.
-
-    Args:
-        ours: score of each test sample in each run, `[S, N]`, such as 1 where it is right and 0 where it is wrong.
-        theirs: the same of the baseline, run for run with the same seed.
-
-    Returns:
-        `{difference, low, high, p}`: the mean, its 95 percent interval, and the two-sided p-value of no difference, at least
-        2 / (resamples + 1).
-
-    Raises:
-        ValueError: where the two are not of the same seeds and samples.
-    """
-    if ours.shape != theirs.shape or ours.ndim != 2:
-        raise ValueError(
-            f"expected scores [S, N] of the same runs and samples, got {list(ours.shape)} and {list(theirs.shape)}"
-        )
-    generator = np.random.default_rng(seed)
-    difference = ours - theirs
-    S, N = difference.shape
-    of_samples = difference.mean(0)
-    means = np.array([of_samples[generator.integers(N, size=N)].mean() for _ in range(resamples)])
-    if S > 1:
-        standard_error = difference.mean(1).std(ddof=1) / np.sqrt(S)
-        means += standard_error * generator.standard_t(S - 1, size=resamples)
-    low, high = np.quantile(means, [0.025, 0.975])
-    p = 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / (resamples + 1)
-    return {"difference": float(difference.mean()), "low": float(low), "high": float(high), "p": float(min(1.0, p))}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -113,12 +79,13 @@ def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
         baseline: the method that the others are compared with.
 
     Returns:
-        Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, timesteps, epochs, images_per_s, peak_mib, firing_rate}`,
-        k = 1..K; accuracies and area (their mean over k) in percent. Those whose training time was measured have `training_s`, in
-        seconds, those that a run taught `teacher_agreement` and `teacher_agreement_where_wrong`, in percent. All but the baseline
-        have `area_` and `accuracy_K_` with `difference`, `low`, `high` (in points) and the Holm-corrected `p`, where a seed of both
-        is finished. `seeds` are the finished ones; where some run has diverged, or was not trained because its teacher has, all
-        rows have `diverged`, `not_trained`, how many. A method without any finished run has no other figures.
+        Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, timesteps, epochs, images_per_s, peak_mib,
+        firing_rate}`, k = 1..K; accuracies and area (their mean over k) in percent. Those whose training time was measured have
+        `training_s`, in seconds, those that a run taught `teacher_agreement` and `teacher_agreement_where_wrong`, in percent.
+        All but the baseline have `area_difference` and `accuracy_K_difference` in points, where a seed of both is finished, and
+        where three are `low`, `high`, `test_set_low` and `test_set_high` behind the same words, and `p`, Holm-corrected.
+        `seeds` are the finished ones; where some run has diverged, or was not trained because its teacher has, all rows have
+        `diverged`, `not_trained`, how many. A method without any finished run has no other figures.
 
     Raises:
         ValueError: as `right_answers`.
@@ -135,10 +102,11 @@ def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
             if row["method"] != baseline
             and (difference := paired(right[row["method"]], right[baseline], pick)) is not None
         }
-        corrected = dict(zip(found, holm([entry["p"] for entry in found.values()]), strict=True))
+        known = {method: entry.pop("p") for method, entry in found.items() if "p" in entry}
+        corrected = dict(zip(known, holm([*known.values()]), strict=True))
         for row in rows:
-            if (entry := found.get(row["method"])) is not None:
-                row |= {f"{name}_{key}": 100 * entry[key] for key in ("difference", "low", "high")}
+            row |= {f"{name}_{key}": 100 * value for key, value in found.get(row["method"], {}).items()}
+            if row["method"] in corrected:
                 row[f"{name}_p"] = corrected[row["method"]]
     return rows
 
@@ -169,17 +137,17 @@ def every_run(runs: Runs) -> list[dict[str, Any]]:
 def regrets(runs: Runs) -> list[dict[str, Any]]:
     """What one network for every k loses at each k against networks that were trained for that k.
 
-    Specialists are methods whose names differ in `timesteps=` alone, such as `digits-skd,timesteps=1` and `digits-skd`, trained at
-    two T or more. They are compared with every method that was trained at the largest T, K.
+    Specialists are methods whose names differ in `timesteps=` alone, such as `digits-skd,timesteps=1` and `digits-skd`, trained
+    at two T or more. They are compared with every method that was trained at the largest T, K.
 
     Args:
         runs: as for `leaderboard`.
 
     Returns:
-        Rows `{method, specialists, regret_k, regret_k_low, regret_k_high}` in points, for every k that a specialist was trained at,
-        except where it is the method itself: its accuracy after its T = k timesteps less that of the method after its first k,
-        paired as in `paired_difference` over the seeds that both have. No rows where nobody specialised, or no seed of both is
-        finished.
+        Rows `{method, specialists, regret_k, regret_k_low, regret_k_high}` in points, the ends from 3 seeds on, for every k
+        that a specialist was trained at, except where it is the method itself: its accuracy after its T = k timesteps less that
+        of the method after its first k, paired as in `paired_difference` over the seeds that both have. No rows where nobody
+        specialised, or no seed of both is finished.
 
     Raises:
         ValueError: as `right_answers`.
@@ -201,7 +169,7 @@ def regrets(runs: Runs) -> list[dict[str, Any]]:
                 found = paired(right[specialist], right[method], operator.itemgetter(k - 1))
                 if found is not None:
                     row |= {f"regret_{k}": 100 * found["difference"]}
-                    row |= {f"regret_{k}_{end}": 100 * found[end] for end in ("low", "high")}
+                    row |= {f"regret_{k}_{end}": 100 * found[end] for end in ("low", "high") if end in found}
             if len(row) > 2:
                 rows.append(row)
     return rows
@@ -210,8 +178,8 @@ def regrets(runs: Runs) -> list[dict[str, Any]]:
 def chosen_timesteps(runs: Runs) -> list[dict[str, Any]]:
     """How often methods that rank timesteps chose each: `{method, role, epoch, share_1, ..., share_T}`.
 
-    Roles are "strongest" and "weakest", shares those of the training batches of an epoch, means over the seeds. No rows for methods
-    that rank none.
+    Roles are "strongest" and "weakest", shares those of the training batches of an epoch, means over the seeds. No rows for
+    methods that rank none.
     """
     rows = []
     for method, records in finished(runs).items():

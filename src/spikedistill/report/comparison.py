@@ -29,18 +29,17 @@ from .blocks import (
 )
 from .chosen import chosen_section
 from .costs import cost_columns
-from .lost import count_columns, planned_seeds, what_was_lost, why_no_differences, with_numbers
+from .differences import METHOD, NBSP, differences, what_is_told, with_interval
+from .lost import count_columns, planned_seeds, what_was_lost, with_numbers
 from .page import render
 from .published import published_section
 from .regret import regret_section
 from .timesteps import timesteps_section
 
-METHOD = Column("method", "Method")
 _COST_WORDS = (
     "Time and speed are those of the training steps and of the scores after every epoch but the last, without the first step of "
     "each process, which may compile. Runs that were trained side by side have slowed each other down."
 )
-NBSP = "\N{NO-BREAK SPACE}"  # a number and its uncertainty stay on one line on a phone
 
 
 def write_comparison(
@@ -75,7 +74,7 @@ def write_comparison(
     accuracy = [_words(board), _leaderboard(board), Plots([_curves(with_numbers(board))])]
     sections: list[Section | None] = [
         Section("accuracy", "Accuracy over timesteps", accuracy),
-        Section("differences", "Differences to the baseline", _differences(board)),
+        Section("differences", "Differences to the baseline", differences(board, timesteps(board))),
         regret_section(lost),
         timesteps_section([_without_nan(row) for row in steps]),
         chosen_section(chosen),
@@ -111,24 +110,16 @@ def timesteps(rows: Sequence[Row]) -> int:
 
 def verdict(rows: Sequence[Row]) -> str:
     """Which method leads over all k, how many can be told from the baseline, and how many runs have no numbers."""
-    baseline, *others = rows
+    baseline = rows[0]
     best = max(with_numbers(rows), key=lambda row: row["area"])
-    compared = [row for row in others if "area_difference" in row]
     leader = f"Best over all k is {best['method']} with {best['area']:.2f} %"
     if best is baseline:
         leader = (
             f"No method is better over all k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %"
         )
-    elif best in compared:
-        leader += f": {best['area_difference']:+.2f} points [{best['area_low']:+.2f}, {best['area_high']:+.2f}] from the baseline, "
-        leader += baseline["method"]
-    told = sum(row["area_p"] < 0.05 for row in compared)
-    if not compared:
-        second = why_no_differences(rows)
-    elif len(others) == 1:
-        second = f"The two {'can' if told else 'cannot'} be told apart."
-    else:
-        second = f"Of the {len(compared)} other methods {told or 'none'} can be told from the baseline."
+    elif "area_difference" in best:
+        leader += f": {with_interval(best, 'area_difference', 'area', ' points')} from the baseline, {baseline['method']}"
+    second = what_is_told(rows)
     return " ".join(sentence for sentence in (f"{leader}.", second, what_was_lost(rows)) if sentence)
 
 
@@ -182,72 +173,6 @@ def _curves(rows: Sequence[Row]) -> Plot:
         table=Table("accuracy", "Test accuracy at every k and its standard deviation, %", [METHOD, *columns], rows),
         height=380 + 12 * len(rows),
     )
-
-
-def _what(rows: Sequence[Row]) -> dict[str, str]:
-    """The figures that methods are compared by: the beginning of their keys, and their names."""
-    last = timesteps(rows)
-    return {"area": "mean over k", f"accuracy_{last}": f"k = {last}"}
-
-
-def _differences(rows: Sequence[Row]) -> list[Plots | Table | Terms | Text]:
-    if reason := why_no_differences(rows):
-        return [Text(reason)]
-    return [Plots([_difference_plot(rows)]), *_difference_tables(rows)]
-
-
-def _difference_plot(rows: Sequence[Row]) -> Plot:
-    others = [row for row in rows[1:] if "area_difference" in row]
-    found = {
-        title: {row["method"]: (row[f"{key}_difference"], row[f"{key}_low"], row[f"{key}_high"]) for row in others}
-        for key, title in _what(rows).items()
-    }
-    parts = ((f"{key}_difference", f"{key}_low", f"{key}_high") for key in _what(rows))
-    keys = [key for part in parts for key in part]
-    titles = [f"{title}: {part}" for title in _what(rows).values() for part in ("difference", "low", "high")]
-    columns = [Column(key, title, write=lambda v: f"{v:+.4f}") for key, title in zip(keys, titles, strict=True)]
-    told = ", ".join(f"{row['method']} {row['area_difference']:+.2f}" for row in others)
-    return Plot(
-        name="differences",
-        title=f"Difference to {rows[0]['method']}",
-        note="Points of accuracy with 95 % intervals; one that contains 0 means that the two could not be told apart.",
-        alt=f"Differences to the baseline in points of accuracy, mean over k: {told}.",
-        figure=figures.differences(found),
-        table=Table("differences", "Differences and the ends of their intervals, points", [METHOD, *columns], others),
-        height=130 + 56 * len(others),
-    )
-
-
-@dataclass(frozen=True)
-class _Interval(Column):
-    """A difference with its interval."""
-
-    def text(self, row: Row) -> str:
-        if not measured(row, self.key):
-            return "–"
-        name = self.key.removesuffix("_difference")
-        return f"{row[self.key]:+.2f} [{row[f'{name}_low']:+.2f},{NBSP}{row[f'{name}_high']:+.2f}]"
-
-
-def _difference_tables(rows: Sequence[Row]) -> list[Table | Terms]:
-    columns = [METHOD]
-
-    for key, title in _what(rows).items():
-        columns.append(_Interval(f"{key}_difference", f"Difference, {title}", "points [95 %]"))
-        columns.append(Column(f"{key}_p", f"p, {title}", write="{:.3f}".format))
-    words = [
-        (
-            "Difference",
-            "Paired: the seeds that both methods have, and the same test samples. The interval holds for other seeds and other "
-            "samples: samples are resampled, and seeds vary as Student's t says, which is much where they are few.",
-        ),
-        (
-            "p",
-            "How likely a difference as large would be if there were none, corrected for the number of methods (Holm).",
-        ),
-    ]
-    caption = f"Differences to {rows[0]['method']}, seeds and test samples resampled"
-    return [Table("against", caption, columns, rows[1:]), Terms(words)]
 
 
 def _cost(rows: Sequence[Row]) -> Table:

@@ -112,7 +112,7 @@ def _tables(rows: Sequence[Row], what: dict[str, str]) -> list[Table | Terms]:
         ),
         (
             "On these images",
-            "The interval for new seeds on this very test set. It is narrower, and says nothing about other images.",
+            "The interval for new seeds on this very test set. It says nothing about other images.",
         ),
     ]
     return [Table("against", caption, [METHOD, *columns], rows[1:]), Terms(words)]

@@ -33,7 +33,8 @@ def leaderboard(rows: Sequence[Row]) -> str:
             cells.append(f"${row[key]:.2f}{spread}$" if key in row else "--")
         against = ["--", "--"]
         if "area_difference" in row:
-            against = [_interval(row, "area_difference", "area"), f"${row['area_p']:.3f}$"]
+            p = f"${row['area_p']:.3f}$" if "area_p" in row else "--"
+            against = [_interval(row, "area_difference", "area"), p]
         lines.append([*cells, *against])
     head = ["Method", *(column.title for column in counts), *(f"$k={k}$" for k in K), r"Mean over $k$"]
     return _tabular([*head, r"Difference [95\,\%]", "$p$"], lines)
@@ -89,8 +90,8 @@ def _cells(columns: Sequence[Column], rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _interval(row: Row, key: str, ends: str) -> str:
-    difference, low, high = (f"{row[name]:+.2f}" for name in (key, f"{ends}_low", f"{ends}_high"))
-    return f"${difference}$ [${low}$, ${high}$]"
+    interval = f" [${row[f'{ends}_low']:+.2f}$, ${row[f'{ends}_high']:+.2f}$]" if f"{ends}_low" in row else ""
+    return f"${row[key]:+.2f}${interval}"
 
 
 def _tabular(head: Sequence[str], lines: Sequence[Sequence[str]], columns: str = "") -> str:

@@ -1,20 +1,10 @@
 """What one network for every k loses against networks that were trained for each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from . import figures
 from .blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, numbered
-
-
-@dataclass(frozen=True)
-class _Regret(Column):
-    """Points lost, with their interval."""
-
-    def text(self, row: Row) -> str:
-        if row.get(self.key) is None:
-            return "–"
-        return f"{row[self.key]:+.2f} [{row[f'{self.key}_low']:+.2f}, {row[f'{self.key}_high']:+.2f}]"
+from .differences import Interval
 
 
 def regret_section(rows: Sequence[Row]) -> Section | None:
@@ -30,7 +20,9 @@ def regret_section(rows: Sequence[Row]) -> Section | None:
     K = sorted({k for row in rows for k in numbered(row, "regret_")})
     curves = {
         row["pair"]: {
-            k: (row[f"regret_{k}"], row[f"regret_{k}_low"], row[f"regret_{k}_high"]) for k in K if f"regret_{k}" in row
+            k: (row[f"regret_{k}"], row.get(f"regret_{k}_low"), row.get(f"regret_{k}_high"))
+            for k in K
+            if f"regret_{k}" in row
         }
         for row in named
     }
@@ -47,7 +39,7 @@ def regret_section(rows: Sequence[Row]) -> Section | None:
     plot = Plot(
         name="regret",
         title="Accuracy lost to specialists",
-        note="Points of accuracy with 95 % intervals over seeds and test samples.",
+        note="Points of accuracy, from 3 seeds on with 95 % intervals for new seeds and new images.",
         alt="Points lost at each k. "
         + "; ".join(
             f"{name}: {', '.join(f'{regret:+.2f} at k = {k}' for k, (regret, _, _) in curve.items())}"
@@ -60,7 +52,7 @@ def regret_section(rows: Sequence[Row]) -> Section | None:
     shown = Table(
         "specialists",
         "Points lost to the network that was trained at T = k",
-        [pair, *(_Regret(f"regret_{k}", f"k = {k}", "points [95 %]") for k in K)],
+        [pair, *(Interval(f"regret_{k}", f"k = {k}", "points [95 %]", ends=f"regret_{k}") for k in K)],
         named,
     )
     return Section("regret", "One network against specialists", [Text(words), Plots([plot]), shown])

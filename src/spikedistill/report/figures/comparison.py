@@ -6,6 +6,7 @@ from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, labels_of, lin
 
 # of a luminance between those of the light and the dark page: 3:1 or more against either
 METHODS = ("#3d7fe0", "#d9691e", "#21936a", "#c2569f", "#967a14", "#178fa6", "#d64545", "#8667d8")
+Estimate = tuple[float, float | None, float | None]  # with the low and the high end of its interval, where it has one
 _ZERO = {"type": "line", "line": {"color": INK, "width": 1, "dash": "dot"}}
 
 
@@ -32,8 +33,8 @@ def methods(curves: Mapping[str, Sequence[tuple[float | None, float]]], y_title:
     return figure
 
 
-def differences(intervals: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
-    """Differences to the baseline, `{of what: {method: (difference, low, high) in points}}`, methods from top to bottom."""
+def differences(intervals: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """Differences to the baseline, `{of what: {method: estimate in points}}`, methods from top to bottom."""
     names = list(next(iter(intervals.values())))
     traces = []
     for place, (what, found) in enumerate(intervals.items()):
@@ -44,8 +45,8 @@ def differences(intervals: Mapping[str, Mapping[str, tuple[float, float, float]]
         trace |= {
             "mode": "markers",
             "error_x": _interval(entries, color),
-            "customdata": [[low, high] for _, low, high in entries],
-            "hovertemplate": "%{x:+.2f} [%{customdata[0]:+.2f}, %{customdata[1]:+.2f}]<extra>%{fullData.name}</extra>",
+            "customdata": [_ends(entry) for entry in entries],
+            "hovertemplate": "%{x:+.2f}%{customdata}<extra>%{fullData.name}</extra>",
         }
         traces.append(trace)
     figure = plot(traces, "points of accuracy from the baseline", "")
@@ -55,8 +56,8 @@ def differences(intervals: Mapping[str, Mapping[str, tuple[float, float, float]]
     return figure
 
 
-def regrets(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
-    """Points of accuracy lost at each k, `{who against whom: {k: (regret, low, high)}}`."""
+def regrets(curves: Mapping[str, Mapping[int, Estimate]]) -> Figure:
+    """Points of accuracy lost at each k, `{who against whom: {k: estimate}}`."""
     traces, step = [], min(0.08, 0.4 / len(curves))
     for place, (label, curve) in enumerate(zip(labels_of(list(curves)), curves.values(), strict=True)):
         color, shift = METHODS[place % len(METHODS)], step * (place - (len(curves) - 1) / 2)
@@ -65,9 +66,8 @@ def regrets(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> F
         trace |= {
             "name": label,
             "error_y": _interval(list(curve.values()), color),
-            "customdata": [[k, low, high] for k, (_, low, high) in curve.items()],
-            "hovertemplate": "k = %{customdata[0]}: %{y:+.2f} [%{customdata[1]:+.2f}, %{customdata[2]:+.2f}]"
-            "<extra>%{fullData.name}</extra>",
+            "customdata": [[k, _ends(entry)] for k, entry in curve.items()],
+            "hovertemplate": "k = %{customdata[0]}: %{y:+.2f}%{customdata[1]}<extra>%{fullData.name}</extra>",
         }
         traces.append(trace)
     figure = plot(traces, "k, timesteps", "points lost to the network trained at T = k")
@@ -102,13 +102,19 @@ def shares(bars: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def _interval(entries: Sequence[tuple[float, float, float]], color: str) -> Figure:
-    """Error bars from the low to the high end around each middle."""
+def _ends(entry: Estimate) -> str:
+    """The interval in words; empty where there is none."""
+    _, low, high = entry
+    return "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
+
+
+def _interval(entries: Sequence[Estimate], color: str) -> Figure:
+    """Error bars from the low to the high end around each middle, where there is an interval."""
     return {
         "type": "data",
         "symmetric": False,
-        "array": [high - middle for middle, _, high in entries],
-        "arrayminus": [middle - low for middle, low, _ in entries],
+        "array": [None if high is None else high - middle for middle, _, high in entries],
+        "arrayminus": [None if low is None else middle - low for middle, low, _ in entries],
         "color": color,
         "thickness": 1.5,
         "width": 4,

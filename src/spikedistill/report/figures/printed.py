@@ -86,7 +86,9 @@ def _regret(rows: Sequence[Row]) -> "Figure":
     for place, row in enumerate(rows):
         K = numbered(row, "regret_")
         lost = [row[f"regret_{k}"] for k in K]
-        ends = [[abs(row[f"regret_{k}_{end}"] - row[f"regret_{k}"]) for k in K] for end in ("low", "high")]
+        ends = [
+            [abs(row.get(f"regret_{k}_{end}", math.nan) - row[f"regret_{k}"]) for k in K] for end in ("low", "high")
+        ]
         shifted = [k + step * (place - (len(rows) - 1) / 2) for k in K]
         style = _marks(place) | {"color": f"C{place % 10}", "capsize": 2, "elinewidth": 0.8}
         bars.append(axes.errorbar(shifted, lost, yerr=ends, **style))
