@@ -1,6 +1,7 @@
 """Runs made before event slicing and AutoAugment changed are read, evaluated and gone on with as they were made."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from quick_runs import quick
 from spikedistill import evaluate, train
 from spikedistill.cli import from_file
 from spikedistill.config import Config, DataConfig
-from spikedistill.data import AUGMENTATION_VERSION, SLICING_VERSION
+from spikedistill.data import AUGMENTATION_VERSION, SLICING_VERSION, fingerprint
 from spikedistill.evaluation.records import RunRecord, from_json
 from spikedistill.run_folder import RunFolder, dataset_of
 from spikedistill.training.checkpoints import AtomicCheckpoints
@@ -98,6 +99,9 @@ def test_a_half_trained_run_of_version_1_goes_on_under_the_new_name_alone(
     whole = RunFolder(train(of_events(root, tmp_path / "whole", "even")))
     run = stopped(config := of_events(root, tmp_path / "run", "even"), monkeypatch)
     made_by_version_1(run, "null")
+    dataset = dataset_of(run.config())
+    by_version_1 = replace(dataset, options={"timesteps": 3, "slicing": "number"})
+    assert fingerprint(dataset) == fingerprint(by_version_1), "which its checkpoints have"
     with pytest.raises(ValueError, match=r"other settings \(data\.slicing was 'even' and is now None\)"):
         train(of_events(root, tmp_path / "run", None))
     train(config)

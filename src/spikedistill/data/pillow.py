@@ -26,9 +26,7 @@ def grey(images: Tensor) -> Tensor:
 
 def mean_grey(images: Tensor) -> Tensor:
     """The mean luminance `[B, 1, 1, 1]`, a level."""
-    luminance = grey(images)
-    total = luminance.sum((2, 3), keepdim=True, dtype=torch.float64)
-    return (total / luminance[0].numel() + 0.5).floor().to(images)
+    return (grey(images).mean((2, 3), keepdim=True, dtype=torch.float64) + 0.5).floor().to(images)
 
 
 def smooth(images: Tensor) -> Tensor:
