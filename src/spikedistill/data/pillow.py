@@ -87,10 +87,8 @@ def shear_y(images: Tensor, slope: Tensor) -> Tensor:
     source = slope.to(images.device).view(-1, 1, 1) * x + y
     first = (source - 0.5).floor()
     d = (source - 0.5 - first)[:, None]
-    columns = torch.arange(images.shape[-1], device=images.device)
-    v1, v2, v3, v4 = (
-        take_pixels(images, (first.long() + k).clamp(0, height - 1), columns).double() for k in (-1, 0, 1, 2)
-    )
+    rows = first.long()[:, None].expand(images.shape)
+    v1, v2, v3, v4 = (images.gather(2, (rows + k).clamp(0, height - 1)).double() for k in (-1, 0, 1, 2))
     value = v2 + d * (v3 - v1 + d * (2 * (v1 - v2) + v3 - v4 + d * (v2 - v1 - v3 + v4)))
     inside = ((source >= 0) & (source < height))[:, None]
     return torch.where(inside, value.clamp(0, 255).floor(), GREY).to(images)
