@@ -37,6 +37,7 @@ Trains one run, scores it at every number of timesteps and writes a report.
 A recipe is <dataset>-<method>.
   datasets: {datasets}
   methods:  {methods}
+--protocol NAME replaces the settings of the data set by a paper's: {protocols}.
 """
 
 
@@ -92,11 +93,12 @@ def _run(command: str, run: Callable[[list[str]], None], arguments: list[str]) -
 
 
 def _train(arguments: list[str]) -> None:
-    from .recipes import list_methods, recipe
+    from .recipes import PROTOCOLS, list_methods, recipe
     from .recipes.catalogue import DATASETS
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_TRAIN_HELP.format(datasets=", ".join(DATASETS), methods=", ".join(list_methods())))
+        names = {"datasets": [*DATASETS], "methods": list_methods(), "protocols": [*PROTOCOLS]}
+        print(_TRAIN_HELP.format(**{what: ", ".join(of_kind) for what, of_kind in names.items()}))
         if not arguments:
             raise ValueError("no recipe was named: say which, such as spikedistill train digits-twsd")
         return
@@ -109,13 +111,17 @@ def _train(arguments: list[str]) -> None:
     config = parse_config(default, arguments[1:])
 
     from .objectives import create_objective
+    from .recipes import protocol_line
     from .run_folder import RunFolder
     from .training import is_main_process, train
 
+    followed = protocol_line(config) if config.protocol else None
     if is_main_process(config.trainer):
         print(
             f"{config.recipe}: loss = {create_objective(config.objective.name, **config.objective.options)}", flush=True
         )
+        if followed:
+            print(followed, flush=True)
     folder = train(config)
     if is_main_process(config.trainer):
         _print_results(RunFolder(folder).read_figures(), folder)
@@ -143,8 +149,8 @@ def from_file(path: Path) -> "Config":
 def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
     """The configuration with `--key value` overrides applied.
 
-    Another `--objective.name` brings its own options, so that they can be set in the same call, and `--model.neuron relu` takes
-    the settings of spiking neurons with it.
+    Another `--objective.name` brings its own options, so that they can be set in the same call, `--model.neuron relu` takes
+    the settings of spiking neurons with it, and `--protocol` brings a paper's settings, over which all others win.
 
     Raises:
         ValueError: for a value that is refused.
@@ -152,16 +158,24 @@ def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
     import tyro
 
     from .config import Config, ConfigError
-    from .recipes import with_objective
+    from .recipes import with_objective, with_protocol
 
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--objective.name", dest="name")
     chosen.add_argument("--model.neuron", dest="neuron")
+    chosen.add_argument("--data.name", dest="dataset")
+    chosen.add_argument("--gradient")
+    chosen.add_argument("--protocol")
     options = chosen.parse_known_args(arguments)[0]
     if options.name is not None:
         default = with_objective(default, options.name)
     if options.neuron == "relu":
         default = default.model_copy(update={"model": default.model.as_ann()})
+    if options.protocol not in (None, "None"):
+        # what a protocol's values depend on
+        data = default.data.model_copy(update={"name": options.dataset or default.data.name})
+        update = {"data": data, "gradient": options.gradient or default.gradient}
+        default = with_protocol(default.model_copy(update=update), options.protocol)
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed):
@@ -276,9 +290,13 @@ def _compare(arguments: list[str]) -> None:
     )
     options, settings = parser.parse_known_args(arguments)
 
+    from .recipes import protocol_line
     from .training import compare
 
     configs = [variant(text, settings) for text in options.recipes]
+    for config in configs:
+        if config.protocol:
+            print(f"{config.recipe}: {protocol_line(config)}", flush=True)
     repeat = [argument for argument in arguments if argument != "--retry-diverged"]
     command = shlex.join(["spikedistill", "compare", *repeat])
     rows = compare(
@@ -299,6 +317,7 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.table import Table
 
     from .report.comparison import timesteps
+    from .report.differences import why_no_intervals, with_interval
     from .report.lost import count_columns, planned_seeds, what_was_lost, why_no_differences
 
     counts, accuracies = count_columns(rows), [f"accuracy_{k}" for k in range(1, timesteps(rows) + 1)]
@@ -316,11 +335,12 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
             shown.append(f"{row[name]:.2f}{spread}" if name in row else "-")
         against = "-"
         if "area_difference" in row:
-            against = (
-                f"{row['area_difference']:+.2f} [{row['area_low']:+.2f}, {row['area_high']:+.2f}], {row['area_p']:.3f}"
-            )
+            against = with_interval(row, "area_difference", "area")
+            against += f", {row['area_p']:.3f}" if "area_p" in row else ""
         table.add_row(row["method"].partition("-")[2], *shown, against)
     Console().print(table, _costs(rows))
+    if reason := why_no_intervals(rows):
+        print(reason)
     print(f"leaderboard: {folder / 'leaderboard.csv'}")
     print(f"report: {folder / 'report.html'}")
     if lost := what_was_lost(rows):

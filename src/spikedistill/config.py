@@ -152,9 +152,13 @@ class OptimizerConfig(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     weight_decay: NotNegative = 5e-4
-    """On the weights of convolutions and linear layers alone."""
+    """How strongly weights decay."""
+    decayed: Literal["weights", "all"] = "weights"
+    """Weight decay on the weights of convolutions and linear layers only, or on all parameters."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """Cosine to zero, a factor every so many epochs, or none."""
+    schedule_per: Literal["step", "epoch"] = "step"
+    """Whether the cosine moves with every step, or once per epoch as in the papers' code; warm-up always moves with every step."""
     warmup_epochs: NotNegative = 0.0
     """Epochs of linear rise before the schedule."""
     step_epochs: Epochs = 30
@@ -218,6 +222,8 @@ class Config(_Section):
 
     recipe: Annotated[str, AfterValidator(_below_runs)]
     """The recipe that this configuration began as."""
+    protocol: Literal["esd", "s2w", "tser-unofficial", "twkd"] | None = None
+    """The paper whose network, neurons, schedule and augmentation replaced those of the recipe (see docs/papers.md)."""
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
     """Every random draw is a function of it, the epoch, the step and the device."""
     epochs: Epochs = 10

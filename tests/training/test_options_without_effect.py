@@ -40,6 +40,8 @@ REFUSED = {
     "--optimizer.schedule cosine: leave it out, or add --optimizer.schedule step",
     "digits-sce --optimizer.schedule constant --optimizer.step-factor 0.5": "--optimizer.step-factor 0.5 is of the step schedule, "
     "and this run has --optimizer.schedule constant: leave it out, or add --optimizer.schedule step",
+    "digits-sce --optimizer.schedule constant --optimizer.schedule-per epoch": "--optimizer.schedule-per epoch is of the cosine, "
+    "and this run has --optimizer.schedule constant, which changes between epochs or never: leave it out",
     "digits-sce --optimizer.schedule step": "--optimizer.schedule step takes its first step after 30 epochs, and --epochs is 30: "
     "set --optimizer.step-epochs to fewer",
     "digits-sce --trainer.accumulate 24": "--trainer.accumulate 24 is more than an epoch has batches, of which 1442 samples make "

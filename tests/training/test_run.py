@@ -300,6 +300,9 @@ def test_weight_decay_is_on_weights_of_convolutions_and_linear_layers_alone():
     assert len(decayed["params"]) == 4, "three convolutions and the head"
     assert all(names[id(p)].endswith("weight") for p in decayed["params"])
     assert len(others["params"]) == 2 * 3 + 1, "gain and bias of three batch-norms, the head's bias"
+    for name in ("sgd", "adamw"):
+        groups = make_optimizer(network, OptimizerConfig(name=name, weight_decay=0.1, decayed="all")).param_groups
+        assert [group["weight_decay"] for group in groups] == [0.1, 0.1]
 
 
 @pytest.mark.parametrize(
@@ -313,6 +316,13 @@ def test_weight_decay_is_on_weights_of_convolutions_and_linear_layers_alone():
         ({"schedule": "step", "step_epochs": 3}, 2.9, 1.0),
         ({"schedule": "step", "step_epochs": 3}, 7, 0.01),  # two steps of a tenth
         ({"schedule": "constant"}, 9, 1.0),
+        ({"schedule_per": "epoch"}, 0.9, 1.0),  # the whole first epoch
+        ({"schedule_per": "epoch"}, 5, 0.5),
+        ({"schedule_per": "epoch"}, 5.9, 0.5),
+        ({"schedule_per": "epoch"}, 9.9, 0.0244717418524232),  # 0.5 (1 + cos(0.9 pi)), never 0
+        ({"schedule_per": "epoch", "warmup_epochs": 2}, 1, 0.5),
+        ({"schedule_per": "epoch", "warmup_epochs": 2}, 6.5, 0.5),
+        ({"schedule_per": "epoch", "warmup_epochs": 2.5}, 2.7, 1.0),  # until the next epoch begins
     ],
 )
 def test_learning_rate_schedules(options, epoch, factor):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from ..config import Config, DataConfig, ModelConfig, NeuronConfig, ObjectiveConfig, OptimizerConfig
 from ..objectives import list_objectives, objective_options
+from .protocols import with_protocol
 
 
 def _digits() -> Config:
@@ -165,14 +166,15 @@ def list_recipes() -> list[str]:
     return [f"{dataset}-{method}" for dataset in DATASETS for method in list_methods()]
 
 
-def recipe(name: str) -> Config:
+def recipe(name: str, protocol: str | None = None) -> Config:
     """The configuration of a named experiment.
 
     Args:
         name: `<dataset>-<method>`, such as "digits-twsd"; see `list_recipes()`.
+        protocol: "esd", "s2w", "tser-unofficial" or "twkd": the paper whose settings replace those of the data set.
 
     Raises:
-        ValueError: where there is no such recipe.
+        ValueError: where there is no such recipe or protocol, or the protocol does not fit the recipe.
     """
     dataset, _, method = name.partition("-")
     if dataset not in DATASETS or method not in list_methods():
@@ -181,4 +183,5 @@ def recipe(name: str) -> Config:
         raise ValueError(f"no recipe is called {name!r}: {hint}")
     config = DATASETS[dataset]()
     config = _OTHER_METHODS[method](config) if method in _OTHER_METHODS else with_objective(config, method)
-    return config.model_copy(update={"recipe": name})
+    config = config.model_copy(update={"recipe": name})
+    return config if protocol is None else with_protocol(config, protocol)

@@ -123,6 +123,11 @@ def check_optimizer(config: Config) -> None:
             f"--optimizer.schedule step takes its first step after {options.step_epochs} epochs, and --epochs is {epochs}: set "
             "--optimizer.step-epochs to fewer"
         )
+    if options.schedule != "cosine" and "schedule_per" in given:
+        raise ValueError(
+            f"--optimizer.schedule-per {options.schedule_per} is of the cosine, and this run has --optimizer.schedule "
+            f"{options.schedule}, which changes between epochs or never: leave it out"
+        )
     for name in ("step_epochs", "step_factor"):
         if options.schedule != "step" and name in given:
             raise ValueError(

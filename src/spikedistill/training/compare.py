@@ -15,7 +15,7 @@ from ..report.lost import with_numbers
 from ..run_folder import RunDiverged, RunFolder
 from .comparison_folder import begin, check_own
 from .plan import make_plan, plan_without_teacher
-from .planned_runs import Runs, with_teachers, without_foreign_settings
+from .planned_runs import Runs, is_taught, with_teachers, without_foreign_settings
 from .run import changed_settings
 from .speeds import relative_speeds
 from .tuning import every_trial_diverged, tuned
@@ -83,6 +83,13 @@ def compare(
     data = [config.data.model_dump(include={"name", "root", "size", "slicing"}) for config in configs]
     if other := next((place for place in data if place != data[0]), None):
         raise ValueError(f"a comparison is of the same test samples; got those of {data[0]} and of {other}")
+    untaught = (config for config in configs if config.protocol and config.teacher is None and is_taught(config))
+    if (config := next(untaught, None)) is not None:
+        ann = f"{config.data.name}-ann"
+        raise ValueError(
+            f"{config.recipe} follows --protocol {config.protocol}, whose teacher is a run of its own: train it, "
+            f"spikedistill train {ann} --protocol {config.protocol}, and pass it, --teacher runs/{ann}/seed0"
+        )
     if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
         raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
     check_own(out)

@@ -258,14 +258,15 @@ class DistillationModule(L.LightningModule):
 
 
 def make_optimizer(network: torch.nn.Module, options: OptimizerConfig, *, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimiser, with weight decay on the weights of convolutions and linear layers only.
+    """The optimiser, by default with weight decay on the weights of convolutions and linear layers only.
 
-    Biases, batch-norm and what neurons learn have one dimension or none, and no decay. A fused one updates in one kernel, and can
-    be told on the device not to.
+    Biases, batch-norm and what neurons learn have one dimension or none, and no decay unless `options.decayed` is "all". A fused
+    one updates in one kernel, and can be told on the device not to.
     """
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    of_others = options.weight_decay if options.decayed == "all" else 0.0
+    groups = [{"params": weights, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": of_others}]
     optimizer: torch.optim.Optimizer
     if options.name == "adamw":
         optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=fused or None)
@@ -281,7 +282,7 @@ def learning_rate_factor(epoch: float, epochs: int, options: OptimizerConfig) ->
     """What the highest learning rate is multiplied by after so many (fractional) epochs.
 
     A linear rise over the warm-up, then 0.5 (1 + cos(pi p)) with p the share of the remaining epochs done, or
-    `step_factor ** floor(epoch / step_epochs)`, or 1.
+    `step_factor ** floor(epoch / step_epochs)`, or 1. Under `schedule_per="epoch"` the cosine is that of the epoch's first step.
     """
     if epoch < options.warmup_epochs:
         # the first step must not be wasted on a learning rate of zero
@@ -290,5 +291,7 @@ def learning_rate_factor(epoch: float, epochs: int, options: OptimizerConfig) ->
         return options.step_factor ** (int(epoch) // options.step_epochs)
     if options.schedule == "constant":
         return 1.0
+    if options.schedule_per == "epoch":
+        epoch = max(math.floor(epoch), options.warmup_epochs)  # a warm-up may end within an epoch
     progress = (epoch - options.warmup_epochs) / max(epochs - options.warmup_epochs, 1e-9)
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

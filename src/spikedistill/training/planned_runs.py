@@ -96,7 +96,7 @@ def with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: 
     for config in configs:
         changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
         config = without_foreign_settings(config)
-        if config.teacher is None and _is_taught(config):
+        if config.teacher is None and is_taught(config):
             # one teacher for all, also where each has epochs of its own
             teacher = relu_twin(config.model_copy(update={"epochs": epochs}), teacher_seed, out)
             changes["teacher"] = teacher.out
@@ -110,10 +110,11 @@ def without_foreign_settings(config: Config) -> Config:
     if config.model.neuron == "relu":
         config = config.model_copy(update={"model": config.model.as_ann()})
     none = {"teacher": None, "teacher_model": None, "teacher_logits": "computed"}
-    return config if _is_taught(config) else config.model_copy(update=none)
+    return config if is_taught(config) else config.model_copy(update=none)
 
 
-def _is_taught(config: Config) -> bool:
+def is_taught(config: Config) -> bool:
+    """Whether the objective learns from a trained network."""
     return create_objective(config.objective.name, **config.objective.options).needs_teacher
 
 

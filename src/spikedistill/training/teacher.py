@@ -158,9 +158,10 @@ def load_teacher(
         teacher = Teacher(MeanLogits(network, config.timesteps, layers), num_classes)
     else:
         ann = f"{config.data.name}-ann"
+        protocol = f" --protocol {config.protocol}" if config.protocol else ""
         raise ValueError(
-            f"objective {objective.name!r} learns from a trained network: train one, spikedistill train {ann}, and pass it, "
-            f"--teacher runs/{ann}/seed0"
+            f"objective {objective.name!r} learns from a trained network: train one, spikedistill train {ann}{protocol}, "
+            f"and pass it, --teacher runs/{ann}/seed0"
         )
     first = dataset.train.inputs(torch.zeros(1, dtype=torch.int64))
     logits, features = teacher.look(as_network_input(first, dataset.kind), dataset.kind)

@@ -1,0 +1,132 @@
+"""`--protocol NAME`: a paper's settings on top of a recipe, and in what a run departs from them."""
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..config import Config
+from ..data import list_datasets
+from .papers import PROTOCOLS, Protocol, Settings
+
+# Data sets that a paper's settings are for, where their names are others; those for event data serve all of them.
+_NAMES = {"image_folder": "imagenet", "nmnist": "cifar10-dvs", "event_frames": "cifar10-dvs"}
+
+# What makes a method what it is, so that no protocol changes it.
+_OF_METHOD = {"tdbn": ("model.norm",), "dspike": ("model.lif.surrogate",)}
+_OF_GRADIENT = {"dsr": ("model.lif.surrogate", "model.lif.detach_reset")}
+
+
+def with_protocol(config: Config, name: str) -> Config:
+    """The configuration with a paper's settings, what is learned and how gradients flow left as they are.
+
+    Of an ANN, such as that of the recipe cifar100-ann, the settings are those of the paper's teacher; where the paper has none,
+    those of its network without neurons.
+
+    Args:
+        config: of a recipe.
+        name: one of `PROTOCOLS`.
+
+    Raises:
+        ValueError: where there is no such protocol, or the paper has no settings for the data set or the teacher.
+    """
+    changed = _with(config, _settings_for(config, find_protocol(config, name)) | {"protocol": name})
+    assert isinstance(changed, Config)
+    return changed
+
+
+def find_protocol(config: Config, name: str) -> Protocol:
+    """What the paper does on the configuration's data set.
+
+    Raises:
+        ValueError: where there is no such protocol, or the paper has no settings for that.
+    """
+    if name not in PROTOCOLS:
+        close = difflib.get_close_matches(name, PROTOCOLS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"no protocol is called {name!r}: {hint}choose one of {', '.join(PROTOCOLS)}")
+    dataset = config.data.name
+    found = PROTOCOLS[name].get(_NAMES.get(dataset, dataset))
+    if found is None:
+        known = [each for each in list_datasets() if _NAMES.get(each, each) in PROTOCOLS[name]]
+        raise ValueError(f"--protocol {name} has no settings for {dataset}, only for {', '.join(known)}: leave it out")
+    if found.teacher is None and config.model.neuron == "relu":
+        raise ValueError(
+            f"--protocol {name} trains no ANN on {found.dataset}, because its authors took a trained one: leave it out, or pass "
+            "such weights to the student, --teacher FILE.safetensors --teacher-model NAME"
+        )
+    return found
+
+
+def _settings_for(config: Config, protocol: Protocol) -> dict[str, Any]:
+    """The protocol's values for the configuration's method, by the full names of settings."""
+    method = config.recipe.partition(",")[0].partition("-")[2]
+    kept = {*_OF_METHOD.get(method, ()), *_OF_GRADIENT.get(config.gradient, ())}
+    settings = {key: value for key, value in protocol.settings.items() if key not in kept}
+    if config.gradient != "rate":
+        settings["gradient_scale"] = "1"  # ESD and RateBP scale rate-based gradients only
+    if config.data.name != "nmnist":
+        settings.pop("data.slicing", None)  # other events come as frames
+    if config.model.neuron == "relu":
+        settings = {key: value for key, value in settings.items() if not key.startswith("model.lif.")}
+        settings |= {"timesteps": 1, **(protocol.teacher or {})}
+    options = protocol.options.get(config.objective.name, {})
+    return settings | {f"objective.options.{key}": value for key, value in options.items()}
+
+
+def _with(section: BaseModel, settings: Settings) -> BaseModel:
+    """A section of the configuration with some values changed, those of inner sections by dotted names."""
+    changes: dict[str, Any] = {key: value for key, value in settings.items() if "." not in key}
+    for name in dict.fromkeys(key.partition(".")[0] for key in settings if "." in key):
+        inner = {key.partition(".")[2]: value for key, value in settings.items() if key.partition(".")[0] == name}
+        before = getattr(section, name)
+        changes[name] = {**before, **inner} if isinstance(before, dict) else _with(before, inner)
+    return section.model_copy(update=changes)
+
+
+def departures(config: Config) -> list[str]:
+    """Flags of the settings in which a run departs from the protocol it names, each with the protocol's value behind it.
+
+    Raises:
+        ValueError: where the protocol does not fit.
+    """
+    if config.protocol is None:
+        return []
+    protocol, found = find_protocol(config, config.protocol), []
+    for key, expected in _settings_for(config, protocol).items():
+        value: Any = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+        if value != expected and value not in protocol.also.get(key, ()):
+            found.append(f"{_flag(key, value)} (protocol: {_text(expected)})")
+    return found
+
+
+def protocol_line(config: Config) -> str:
+    """In one line: where a run departs from the protocol that it names, how this library does, and what is unknown of it.
+
+    Raises:
+        ValueError: where the run names no protocol, or one that does not fit.
+    """
+    if config.protocol is None:
+        raise ValueError(f"{config.recipe} follows no protocol: expected one of {', '.join(PROTOCOLS)}")
+    protocol, deviations = find_protocol(config, config.protocol), departures(config)
+    said = [f"deviations: {', '.join(deviations)}" if deviations else "no deviations"]
+    for title, sentences in (("different here", protocol.differs), ("unknown", protocol.unknown)):
+        numbered = [f"({k}) {sentence}" for k, sentence in enumerate(sentences, 1)]
+        said += [f"{title}: {' '.join(numbered)}"] if sentences else []
+    return f"protocol {config.protocol}, settings of {protocol.dataset}; {'; '.join(said)}"
+
+
+def _flag(key: str, value: Any) -> str:
+    """How the command line sets it."""
+    *sections, name = key.replace("_", "-").split(".") if not key.startswith("objective.options") else key.split(".")
+    if isinstance(value, bool):
+        return "--" + ".".join([*sections, name if value else f"no-{name}"])
+    return f"--{'.'.join([*sections, name])} {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
