@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from spikedistill.cli import main, parse_config, variant
@@ -11,6 +12,7 @@ from spikedistill.config import Config, TrainerConfig
 from spikedistill.data import Dataset, TensorSamples, as_network_input, augment
 from spikedistill.models import create_model
 from spikedistill.recipes import PROTOCOLS, departures, protocol_line, recipe
+from spikedistill.run_folder import RunFolder
 from spikedistill.seeds import derive_seed
 from spikedistill.training import compare
 from spikedistill.training import plan as plans
@@ -276,3 +278,22 @@ def test_twenty_steps_are_reproducible_and_those_of_a_plain_loop(name, tmp_path)
     assert all(torch.allclose(value, expected[key], rtol=1e-4, atol=1e-6) for key, value in first.items())
     start = make_plan(config, teacher() if name == "twkd" else None).build_network().state_dict()
     assert not any(torch.equal(value, start[key]) for key, value in first.items() if key.endswith("weight"))
+
+
+@pytest.mark.parametrize("name", ["twkd", "esd"])
+def test_a_run_says_which_protocol_it_was_made_with(name, tmp_path, monkeypatch, capsys):
+    """Whole runs on eight images of two classes."""
+    monkeypatch.undo()  # these are files
+    for number in range(8):
+        folder = tmp_path / ("train", "test")[number // 4] / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (30 * number, 90, 200 - 20 * number)).save(folder / f"{number}.png")
+    size = "--data.size 32 --model.width 0.0625 --epochs 1 --timesteps 2 --data.batch-size 4"
+    given = ["--data.root", str(tmp_path), "--trainer.no-progress", "--out", str(tmp_path / "run"), *size.split()]
+    recipe_name = "image_folder-sce" if name == "twkd" else "image_folder-esd"
+    assert main(["train", recipe_name, "--protocol", name, *given]) == 0
+    _, line, *_ = capsys.readouterr().out.splitlines()
+    config = RunFolder(tmp_path / "run").config()
+    assert config.protocol == name
+    assert line == protocol_line(config)
+    assert {departure.split()[0] for departure in departures(config)} == {flag for flag in size.split() if "--" in flag}
