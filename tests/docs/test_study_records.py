@@ -5,7 +5,7 @@ import csv
 import pytest
 from pages import DOCS
 
-from spikedistill.evaluation.comparison import every_run, leaderboard
+from spikedistill.evaluation.comparison import every_run, leaderboard, regrets
 from spikedistill.evaluation.records import Records
 
 STUDIES = sorted(path.parent for path in (DOCS / "studies").glob("*/records.jsonl"))
@@ -13,15 +13,16 @@ STUDIES = sorted(path.parent for path in (DOCS / "studies").glob("*/records.json
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_the_tables_of_a_study_are_those_of_its_records(study):
-    tables = {
-        name: list(csv.DictReader((study / name).read_text().splitlines())) for name in ("leaderboard.csv", "runs.csv")
-    }
+    names = [name for name in ("leaderboard.csv", "runs.csv", "regret.csv") if (study / name).is_file()]
+    tables = {name: list(csv.DictReader((study / name).read_text().splitlines())) for name in names}
     records = Records(study)
     runs = {}
     for row in tables["runs.csv"]:
         runs.setdefault(row["method"], []).append(records.find(study / row["method"] / f"seed{row['seed']}"))
     assert list(runs) == [row["method"] for row in tables["leaderboard.csv"]]
     found = {"leaderboard.csv": leaderboard(runs, baseline=next(iter(runs))), "runs.csv": every_run(runs)}
+    if "regret.csv" in tables:
+        found["regret.csv"] = regrets(runs)
     for name, rows in found.items():
         for row, written in zip(rows, tables[name], strict=True):
             assert {key: str(value) for key, value in row.items()} == {
