@@ -6,7 +6,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..config import Config
-from ..data import list_datasets
 from .papers import PROTOCOLS, Protocol, Settings
 
 # Data sets that a paper's settings are for, where their names are others; those for event data serve all of them.
@@ -48,6 +47,8 @@ def find_protocol(config: Config, name: str) -> Protocol:
     dataset = config.data.name
     found = PROTOCOLS[name].get(_NAMES.get(dataset, dataset))
     if found is None:
+        from ..data import list_datasets  # and what reads them with it
+
         known = [each for each in list_datasets() if _NAMES.get(each, each) in PROTOCOLS[name]]
         raise ValueError(f"--protocol {name} has no settings for {dataset}, only for {', '.join(known)}: leave it out")
     if found.teacher is None and config.model.neuron == "relu":
