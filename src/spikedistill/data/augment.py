@@ -1,6 +1,7 @@
 """Augmentation of a whole batch at once, every sample by its own draw.
 
-All random numbers come from torch's global CPU generator, whatever the device: the same seed gives the same batch.
+All random numbers come from torch's global CPU generator, whatever the device: the same seed gives the same batch. They are sent to
+the device without waiting for it, and nothing is read back.
 Legend: B batch, C channels, H height, W width; pixel (row h, column w) covers [w, w+1) x [h, h+1).
 """
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from .autoaugment import autoaugment
 from .pixels import rotate, take_pixels
+from .sending import sent
 
 # Goes into a run's manifest, and into the fingerprint that its checkpoints carry. Whoever changes what an augmentation makes of the
 # same draws raises its version here, so that runs made before are read as they were made. Those that are not named have version 1.
@@ -68,36 +70,33 @@ def augmentation_version(names: tuple[str, ...]) -> int:
 
 
 def crop(images: Tensor) -> Tensor:
-    rows, columns = _moved(images, PADDING)
-    return take_pixels(images, rows, columns)
-
-
-def roll(images: Tensor) -> Tensor:
-    rows, columns = _moved(images, SHIFT)
-    return take_pixels(images, rows % images.shape[-2], columns % images.shape[-1])
+    return _cropped(images, _moves(len(images), PADDING))
 
 
 def flip(images: Tensor) -> Tensor:
-    flipped = torch.randint(2, (len(images), 1, 1, 1)).bool().to(images.device)
+    flipped = sent(torch.randint(2, (len(images), 1, 1, 1)).bool(), images.device)
     return torch.where(flipped, images.flip(-1), images)
 
 
-def tilt(images: Tensor) -> Tensor:
-    degrees = (2 * torch.rand(len(images)) - 1) * DEGREES
-    return rotate(images, degrees.to(images.device))
-
-
 def cutout(images: Tensor) -> Tensor:
-    return images.masked_fill(_hole(images, -2) & _hole(images, -1), 0.0)
+    return _holed(images, *_centres(len(images), images.shape[-2:]))
 
 
 def one_of_nda(images: Tensor) -> Tensor:
-    choice = torch.randint(3, (len(images),))
-    augmented = images.clone()
-    for k, operation in enumerate((roll, tilt, cutout)):
-        chosen = (choice == k).nonzero()[:, 0].to(images.device)
-        augmented[chosen] = operation(images[chosen])
-    return augmented
+    """Every operation is computed for all images, so that no shape depends on the draws."""
+    B = len(images)
+    choice = torch.randint(3, (B,))
+    rolled, tilted, holed = (choice == k for k in range(3))
+    # each image has the draws of its own operation only
+    moves = torch.zeros(2, B, 1, 1, dtype=torch.int64)
+    moves[:, rolled] = _moves(int(rolled.sum()), SHIFT)
+    degrees = torch.zeros(B)
+    degrees[tilted] = (2 * torch.rand(int(tilted.sum())) - 1) * DEGREES
+    centres = torch.zeros(2, B, 1, dtype=torch.int64)
+    centres[:, holed] = torch.stack(_centres(int(holed.sum()), images.shape[-2:]))
+    of_each = _rolled(images, moves), rotate(images, sent(degrees, images.device)), _holed(images, *centres)
+    choice = sent(choice, images.device).view(-1, 1, 1, 1)
+    return torch.where(choice == 0, of_each[0], torch.where(choice == 1, of_each[1], of_each[2]))
 
 
 AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -109,19 +108,44 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _moved(images: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Rows `[B, H, 1]` and columns `[B, 1, W]`, each sample's moved by a whole number drawn from -most..most."""
+def _moves(batch: int, most: int) -> Tensor:
+    """Whole numbers drawn from -most..most, `[2, B, 1, 1]`: rows and columns to move each image by."""
+    return torch.randint(-most, most + 1, (2, batch, 1, 1))
+
+
+def _cropped(images: Tensor, moves: Tensor) -> Tensor:
+    rows, columns = _moved(images, moves)
+    return take_pixels(images, rows, columns)
+
+
+def _rolled(images: Tensor, moves: Tensor) -> Tensor:
+    rows, columns = _moved(images, moves)
+    return take_pixels(images, rows % images.shape[-2], columns % images.shape[-1])
+
+
+def _moved(images: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows `[B, H, 1]` and columns `[B, 1, W]` of the pixels that moved images show."""
     H, W = images.shape[-2:]
-    moves = torch.randint(-most, most + 1, (2, len(images), 1, 1)).to(images.device)
+    moves = sent(moves, images.device)
     rows = torch.arange(H, device=images.device)[:, None] + moves[0]
     columns = torch.arange(W, device=images.device) + moves[1]
     return rows, columns
 
 
-def _hole(images: Tensor, axis: int) -> Tensor:
-    """Where a hole drawn for every image lies along `axis`: `[B, 1, H, 1]` or `[B, 1, 1, W]`, True inside."""
-    length = images.shape[axis]
-    centre = torch.randint(length, (len(images), 1)).to(images.device)
-    distance = torch.arange(length, device=images.device) - centre
-    inside = (distance >= -(HOLE // 2)) & (distance < HOLE // 2)
-    return inside[:, None, :, None] if axis == -2 else inside[:, None, None, :]
+def _centres(batch: int, size: torch.Size) -> tuple[Tensor, Tensor]:
+    """Any pixel for each image: its row `[B, 1]` and column `[B, 1]`."""
+    return torch.randint(size[0], (batch, 1)), torch.randint(size[1], (batch, 1))
+
+
+def _holed(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Images with a hole around a pixel."""
+    rows, columns = (
+        _near(length, c, images.device) for length, c in zip(images.shape[-2:], (row, column), strict=True)
+    )
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
+
+
+def _near(length: int, centre: Tensor, device: torch.device) -> Tensor:
+    """Which places of an axis lie in a hole around `centre` `[B, 1]`, bool `[B, length]`."""
+    distance = torch.arange(length, device=device) - sent(centre, device)
+    return (distance >= -(HOLE // 2)) & (distance < HOLE // 2)

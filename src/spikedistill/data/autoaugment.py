@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import pillow
+from .sending import sent
 
 # (operation, probability, strength), two for each sub-policy.
 POLICY = (
@@ -65,7 +66,10 @@ def draw_policies(batch: int) -> Draw:
 
 
 def apply_policies(images: Tensor, draw: Draw) -> Tensor:
-    """The images `[B, 3, H, W]` after their sub-policies: at each of two places, images with the same operation are grouped."""
+    """The images `[B, 3, H, W]` after their sub-policies: at each of two places, images with the same operation are grouped.
+
+    The draw lies on the host, wherever the images are.
+    """
     images = images.clone()
     for place in (0, 1):
         steps = [POLICY[k][place] for k in draw.policy.tolist()]
@@ -73,7 +77,7 @@ def apply_policies(images: Tensor, draw: Draw) -> Tensor:
             chosen = [b for b, step in enumerate(steps) if step[0] == operation and draw.applied[place, b]]
             if chosen:
                 strength = torch.tensor([steps[b][2] for b in chosen], dtype=torch.float64)
-                index = torch.tensor(chosen).to(images.device)
+                index = sent(torch.tensor(chosen), images.device)
                 levels = (255 * images[index].float()).round()
                 levels = apply(operation, levels, strength, strength * draw.sign[place, chosen])
                 images[index] = levels.to(images.dtype) / 255
@@ -83,7 +87,8 @@ def apply_policies(images: Tensor, draw: Draw) -> Tensor:
 def apply(operation: str, levels: Tensor, strength: Tensor, signed: Tensor) -> Tensor:
     """One operation on levels 0..255 `[B, 3, H, W]` at strengths `[B]` in 0..9, `signed` being the same with their signs.
 
-    At 9: shear 0.3, translation 150/331 of the side, rotation 30 degrees, enhancement factors 1 ± 0.9, 4 bits, threshold 0.
+    Both lie on the host. At 9: shear 0.3, translation 150/331 of the side, rotation 30 degrees, enhancement factors 1 ± 0.9, 4 bits,
+    threshold 0.
     """
     H, W = levels.shape[-2:]
     match operation:

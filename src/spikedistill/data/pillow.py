@@ -1,20 +1,22 @@
 """Pillow's operations on whole batches, to the last bit, because published networks are trained on images that Pillow changed.
 
 Images here are levels: whole numbers 0..255 as float32 `[B, 3, H, W]`. Every operation returns levels, rounded as Pillow rounds,
-and takes what differs between images as a float64 tensor `[B]`. Legend: B batch, H height, W width.
+and takes what differs between images as a float64 tensor `[B]` of the host, which it sends to the device without waiting. Legend:
+B batch, H height, W width.
 """
 
 import torch
 from torch import Tensor
 
 from .pixels import pixel_centres, take_pixels
+from .sending import sent
 
 GREY = 128.0  # what comes in from outside the image
 
 
 def enhance(images: Tensor, ground: Tensor | float, factor: Tensor) -> Tensor:
     """`ground + factor (images - ground)`, cut to levels (`ImageEnhance`): 0 is the ground, 1 the image, 2 twice its contrast."""
-    factor = factor.to(images).view(-1, 1, 1, 1)
+    factor = _of_each(factor, images)
     return (ground + factor * (images - ground)).clamp(0, 255).floor()
 
 
@@ -40,13 +42,13 @@ def smooth(images: Tensor) -> Tensor:
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """The upper `bits` of every level."""
-    step = (2.0 ** (8 - bits)).to(images).view(-1, 1, 1, 1)
+    step = _of_each(2.0 ** (8 - bits), images)
     return (images / step).floor() * step
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     """Levels from the threshold on inverted."""
-    return torch.where(images < threshold.to(images).view(-1, 1, 1, 1), images, 255 - images)
+    return torch.where(images < _of_each(threshold, images), images, 255 - images)
 
 
 def auto_contrast(images: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ def translate(images: Tensor, down: Tensor | float = 0.0, right: Tensor | float 
     """Images that show at every pixel the input's pixel so far `down` and `right` of it."""
     y, x = pixel_centres(images)
     rows, columns = (
-        (centre + torch.as_tensor(far, dtype=torch.float64, device=images.device).view(-1, 1, 1)).floor().long()
+        (centre.double() + (sent(far, images.device).view(-1, 1, 1) if isinstance(far, Tensor) else far)).floor().long()
         for centre, far in ((y, down), (x, right))
     )
     return take_pixels(images, rows, columns, GREY)
@@ -84,7 +86,7 @@ def shear_y(images: Tensor, slope: Tensor) -> Tensor:
     """Columns moved by `slope` times their x, interpolated by Pillow's cubic (Keys' with a = -1)."""
     height = images.shape[-2]
     y, x = (centre.double() for centre in pixel_centres(images))
-    source = slope.to(images.device).view(-1, 1, 1) * x + y
+    source = sent(slope, images.device).view(-1, 1, 1) * x + y
     first = (source - 0.5).floor()
     d = (source - 0.5 - first)[:, None]
     rows = first.long()[:, None].expand(images.shape)
@@ -99,13 +101,23 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     angle = torch.deg2rad(degrees).view(-1, 1, 1)
     cos, sin = angle.cos(), angle.sin()
-    y, x = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
+    y = torch.arange(height, device=images.device).view(1, -1, 1)
+    x = torch.arange(width, device=images.device).view(1, 1, -1)
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     start_x = width / 2 - cos * middle_x + sin * middle_y
     start_y = height / 2 - sin * middle_x - cos * middle_y
-    columns = _fixed(start_x) + _fixed(cos) * x + _fixed(-sin) * y
-    rows = _fixed(start_y) + _fixed(sin) * x + _fixed(cos) * y
-    return take_pixels(images, (rows >> 16).to(images.device), (columns >> 16).to(images.device), GREY)
+    # the host rounds, so that every device finds the same pixels
+    start_x, start_y, cos, sin, back = sent(
+        torch.stack([_fixed(number) for number in (start_x, start_y, cos, sin, -sin)]), images.device
+    )
+    columns = start_x + cos * x + back * y
+    rows = start_y + sin * x + cos * y
+    return take_pixels(images, rows >> 16, columns >> 16, GREY)
+
+
+def _of_each(number: Tensor, images: Tensor) -> Tensor:
+    """A number for each image, as these images are."""
+    return sent(number, images.device, images.dtype).view(-1, 1, 1, 1)
 
 
 def _fixed(number: Tensor) -> Tensor:
