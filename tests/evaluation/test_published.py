@@ -55,8 +55,9 @@ def test_published_exits_say_that_their_confidence_may_be_of_the_mean_or_of_the_
     assert all("of the mean or of the sum of the logits is not stated" in row["doubt"] for row in exits)
 
 
-def beside(*names, T=4):
-    config = {name: recipe(name.partition(",")[0]).model_copy(update={"timesteps": T}) for name in names}
+def beside(*names, T=4, protocol=None):
+    settings = {"timesteps": T, "protocol": protocol}
+    config = {name: recipe(name.partition(",")[0]).model_copy(update=settings) for name in names}
     records = {name: [RunRecord(config[name], {}, {}, [], np.zeros((T, 2), bool))] for name in names}
     return beside_published(
         records, [{"method": name, **{f"accuracy_{k}": 10.0 * k for k in range(1, T + 1)}} for name in names]
@@ -72,6 +73,11 @@ def test_published_numbers_stand_beside_the_method_itself():
     ]
     assert {row["method"] for row in beside("cifar100-twsd")} == {"TWCE + TWSD"}
     assert beside("digits-sce") == []
+
+
+def test_runs_under_an_unofficial_protocol_do_not_stand_beside_published_numbers():
+    assert beside("cifar100-tser-unofficial", protocol="tser-unofficial") == []
+    assert beside("cifar100-twkd", protocol="twkd") == beside("cifar100-twkd")
 
 
 def test_ours_is_run_for_as_many_timesteps_as_the_published_network_where_it_was():

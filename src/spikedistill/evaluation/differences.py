@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from scipy.optimize import brentq
 
 Array = npt.NDArray[np.float64]
 FEWEST_SEEDS = 3  # for an interval
@@ -69,6 +67,8 @@ def paired_difference(ours: Array, theirs: Array) -> dict[str, float]:
     found = {"difference": float(difference.mean())}
     if len(difference) < FEWEST_SEEDS:
         return found
+    from scipy import stats  # which takes a second
+
     mean, of_seeds, of_images = (float(value) for value in spread(difference))
     both = np.sqrt(of_seeds + of_images)
     half = both * critical_value(len(difference), share_of_seeds(of_seeds, of_images))
@@ -106,12 +106,17 @@ def p_value(mean: npt.ArrayLike, S: int, of_seeds: npt.ArrayLike, of_images: npt
 
 def critical_value(S: int, share: npt.ArrayLike) -> float:
     """Half the width of the 95 percent interval, in standard errors."""
+    from scipy import stats
+    from scipy.optimize import brentq
+
     widest = float(stats.t.ppf(1 - LEVEL / 4, S - 1))
     return float(brentq(lambda ratio: float(_tails(np.asarray(ratio), S, np.asarray(share))) - LEVEL, 0.0, 2 * widest))
 
 
 def _tails(ratio: Array, S: int, share: Array) -> Array:
     """P(|x| > ratio) for a mean in standard errors: half by Satterthwaite, half by Behrens and Fisher."""
+    from scipy import stats
+
     share = np.maximum(share, 1e-9)  # below it, both are the normal distribution
     satterthwaite = 2 * stats.t.sf(ratio, (S - 1) / np.square(share))
     # Student's t is a normal variable over a chi variable, so given that one the sum is normal: integrate over it
@@ -123,6 +128,8 @@ def _tails(ratio: Array, S: int, share: Array) -> Array:
 
 def _chi(degrees: int) -> tuple[Array, Array]:
     """Nodes and weights to integrate over a chi variable divided by the root of its degrees of freedom."""
+    from scipy import stats
+
     end = np.sqrt(stats.chi2.isf(1e-12, degrees) / degrees)
     nodes = end / 2 * (_NODES + 1)
     weights = _WEIGHTS * stats.chi.pdf(nodes * np.sqrt(degrees), degrees)

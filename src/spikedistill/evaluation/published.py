@@ -50,7 +50,7 @@ def beside_published(
 
     Returns:
         Rows of `published_numbers` with `ours`, the method here that is the published one (no variant of it, and no other gradient
-        rule or network under its objective), and `ours_accuracy` in percent after `ours_k` timesteps: as many as the published
+        rule or network under its objective, and none under a protocol that is unofficial), and `ours_accuracy` in percent after `ours_k` timesteps: as many as the published
         network was trained with, or the nearest number of them that it was scored at.
     """
     K = max(record.config.timesteps for records in runs.values() for record in records)
@@ -58,7 +58,8 @@ def beside_published(
     for row in rows:
         config = runs[row["method"]][0].config
         name = row["method"].partition("-")[2]
-        if {"twsd": "twce-twsd"}.get(name, name) != config.objective.name:
+        unofficial = config.protocol is not None and config.protocol.endswith("-unofficial")
+        if {"twsd": "twce-twsd"}.get(name, name) != config.objective.name or unofficial:
             continue
         for number in published_numbers(config.data.name, config.objective.name):
             k = min(K, int(number["T"] or K))
