@@ -1,8 +1,11 @@
 """The order of training samples."""
 
+import pytest
 import torch
+from waiting import DEVICE, NoWaiting
 
-from spikedistill.data import Batches, TensorSamples
+from spikedistill.data import Batches, TensorSamples, kept_on
+from spikedistill.data.batches import SHARE, on_device
 
 
 def batches(n: int, size: int, *, seed: int = 0, epoch: int = 0, done: int = 0, rank: int = 0, world: int = 1) -> list:
@@ -42,3 +45,25 @@ def test_a_batch_says_which_samples_it_holds():
     for inputs, targets, indices in Batches(samples, 4, 0, lambda: (0, 0)):
         assert torch.equal(inputs, samples.inputs(indices))
         assert torch.equal(targets, samples.targets[indices])
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_batches_of_a_device_are_never_waited_for_and_the_order_is_sent_once_where_the_samples_lie_there(resident):
+    host = TensorSamples(torch.zeros(10, 3, 4, 4, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64))
+    samples = on_device(host, DEVICE) if resident else host
+    with NoWaiting() as seen:
+        for inputs, targets, indices in Batches(samples, 4, 0, lambda: (0, 0), device=DEVICE):
+            assert inputs.device == targets.device == indices.device == DEVICE
+            assert inputs.dtype == torch.uint8
+    assert seen.copies == (1 if resident else 3 * 3)
+
+
+def test_samples_are_kept_on_a_gpu_where_they_take_up_no_more_than_a_quarter_of_what_is_free(monkeypatch):
+    samples = TensorSamples(torch.zeros(1000, dtype=torch.uint8), torch.zeros(1000, dtype=torch.int64))
+    assert kept_on(samples, torch.device("cpu")) is samples
+    monkeypatch.setattr("spikedistill.data.batches.on_device", lambda samples, device: device)
+    gpu = torch.device("cuda", 0)
+    for free, fits in ((4000, True), (3999, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10**9))
+        assert kept_on(samples, gpu) is (gpu if fits else samples)
+    assert SHARE == 0.25

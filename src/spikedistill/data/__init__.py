@@ -1,7 +1,7 @@
 """Images and events: data sets by name, their splits, and augmentation on the batch."""
 
 from .augment import AUGMENTATION_VERSION, AUGMENTATIONS, augment, augmentation_version
-from .batches import Batches, as_network_input, in_order
+from .batches import Batches, as_network_input, in_order, kept_on
 from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
 from .fingerprint import fingerprint
 from .nmnist import SLICING_VERSION, slicing_version
@@ -26,6 +26,7 @@ __all__ = [
     "expected_files",
     "fingerprint",
     "in_order",
+    "kept_on",
     "list_datasets",
     "load_dataset",
     "slicing_version",

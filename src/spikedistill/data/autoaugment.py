@@ -87,8 +87,8 @@ def apply_policies(images: Tensor, draw: Draw) -> Tensor:
 def apply(operation: str, levels: Tensor, strength: Tensor, signed: Tensor) -> Tensor:
     """One operation on levels 0..255 `[B, 3, H, W]` at strengths `[B]` in 0..9, `signed` being the same with their signs.
 
-    Both lie on the host. At 9: shear 0.3, translation 150/331 of the side, rotation 30 degrees, enhancement factors 1 ± 0.9, 4 bits,
-    threshold 0.
+    Both lie on the host. At 9: shear 0.3, translation 150/331 of the side, rotation 30 degrees, enhancement factors 1 ± 0.9,
+    4 bits, threshold 0.
     """
     H, W = levels.shape[-2:]
     match operation:

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from ..seeds import derive_seed
-from .dataset import Samples
+from .dataset import Samples, TensorSamples
+from .sending import sent
+
+# Of a GPU's free memory, what samples may take up: the rest is for training.
+SHARE = 0.25
 
 
 class Batches:
@@ -15,6 +19,9 @@ class Batches:
     An epoch shows every sample once, in batches as even as they can be: none is left over. With several processes the last samples
     are repeated where needed, so that each process has equally many.
 
+    Samples that lie on a device are selected there, and the order of an epoch is sent once. Batches of others are sent as they
+    come. The host waits for neither.
+
     Args:
         samples: the training samples.
         batch_size: samples per batch over all processes together.
@@ -22,6 +29,7 @@ class Batches:
         position: called when an epoch begins; returns the epoch and how many of its batches are done already.
         rank: this process's number.
         world_size: number of processes.
+        device: where batches are wanted.
     """
 
     def __init__(
@@ -32,8 +40,10 @@ class Batches:
         position: Callable[[], tuple[int, int]],
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self.samples = samples
+        self.device = device or torch.device("cpu")
         self.seed = seed
         self.position = position
         self.rank = rank
@@ -47,8 +57,10 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Inputs, targets, and the samples' places in the training set."""
         epoch, done = self.position()
-        for indices in self._order(epoch).tensor_split(self.count)[done:]:
-            yield self.samples.inputs(indices), self.samples.targets[indices], indices
+        order = sent(self._order(epoch), self.samples.targets.device)
+        for indices in order.tensor_split(self.count)[done:]:
+            inputs, targets = self.samples.inputs(indices), self.samples.targets[indices]
+            yield sent(inputs, self.device), sent(targets, self.device), sent(indices, self.device)
 
     def _order(self, epoch: int) -> Tensor:
         """This process's samples of the epoch, in order."""
@@ -56,6 +68,19 @@ class Batches:
         order = torch.randperm(len(self.samples), generator=generator)
         padded = order[torch.arange(self.share * self.world_size) % len(order)]
         return padded[self.rank :: self.world_size]
+
+
+def kept_on(samples: Samples, device: torch.device) -> Samples:
+    """The samples on a GPU, where they are in memory and take up no more than a quarter of what is free there; else as they are."""
+    if device.type != "cuda" or not isinstance(samples, TensorSamples):
+        return samples
+    free, _ = torch.cuda.mem_get_info(device)
+    return on_device(samples, device) if samples.data.nbytes <= SHARE * free else samples
+
+
+def on_device(samples: TensorSamples, device: torch.device) -> TensorSamples:
+    """The samples on a device, in the type they are stored in."""
+    return TensorSamples(samples.data.to(device), samples.targets.to(device))
 
 
 def in_order(samples: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, distributed
 
 from ..config import Config
-from ..data import Batches, augmentation_version, fingerprint, slicing_version
+from ..data import Batches, augmentation_version, fingerprint, kept_on, slicing_version
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
 from ..objectives import objective_options
@@ -268,18 +268,20 @@ def _wish_to_stop(trainer: "L.Trainer") -> Stop | None:
 
 
 def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
-    """The training batches of this process, from wherever the Trainer stands."""
+    """The training batches of this process, from wherever the Trainer stands; samples that fit are kept on its GPU."""
+    device = trainer.strategy.root_device
 
     def position() -> tuple[int, int]:
         return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     return Batches(
-        plan.train,
+        kept_on(plan.train, device),
         plan.config.data.batch_size,
         plan.config.seed,
         position,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
+        device=device,
     )
 
 
