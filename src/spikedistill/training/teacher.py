@@ -10,7 +10,7 @@ from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order
 from ..models import check_finite, create_model, load_model, load_weights
 from ..objectives import Objective
-from ..run_folder import load
+from ..run_folder import RunFolder, load
 from ..temporal import Temporal, mean_rate
 from ..temporal.features import outputs_of
 from .features import classifier_of, layer_names
@@ -20,17 +20,20 @@ class Teacher:
     """A frozen function from the student's own batch to logits `[B, C]`.
 
     Args:
-        function: takes images `[B, C, H, W]` in [0, 1], augmented as the student sees them (for events, the mean of the frames),
-            and normalises them itself.
+        function: takes images `[B, C, H, W]` in [0, 1], augmented as the student sees them (for events, one frame), and normalises
+            them itself.
         num_classes: C, which its logits must have.
+        frames: how many frames it cut event recordings into as it was trained. The one frame that it sees holds so many times fewer
+            events than the recording. By default it is the mean of the student's frames.
 
     Attributes:
         classifier: from features `[B, c, ...]` of its last stage to logits `[B, C]`, where the objective asks for it.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], num_classes: int) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], num_classes: int, frames: int | None = None) -> None:
         self.function = function
         self.num_classes = num_classes
+        self.frames = frames
         self.classifier: Callable[[Tensor], Tensor] | None = None
 
     def logits(self, inputs: Tensor, kind: str) -> Tensor:
@@ -48,7 +51,9 @@ class Teacher:
         Raises:
             ValueError: where the function returns anything but logits `[B, C]`.
         """
-        images = inputs.mean(0) if kind == "events" else inputs
+        images = inputs
+        if kind == "events":
+            images = inputs.mean(0) if self.frames in (None, len(inputs)) else inputs.sum(0) / self.frames
         features: list[Tensor] = []
         if isinstance(self.function, MeanLogits):
             logits, features = self.function.look(images)
@@ -155,7 +160,8 @@ def load_teacher(
     elif config.teacher is not None:
         network = read_network(config.teacher, config.teacher_model, dataset)
         layers = layer_names(network, objective.layers) if objective.needs_features else ()
-        teacher = Teacher(MeanLogits(network, config.timesteps, layers), num_classes)
+        frames = RunFolder(config.teacher).config().timesteps if config.teacher.is_dir() else None
+        teacher = Teacher(MeanLogits(network, config.timesteps, layers), num_classes, frames)
     else:
         ann = f"{config.data.name}-ann"
         protocol = f" --protocol {config.protocol}" if config.protocol else ""
