@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -24,7 +24,11 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
   checks      what it costs to look for NaN and infinity in a training step
+  kernels     where the time of a training step goes: the kernels that take longest
   coverage    how often the intervals of a comparison contain the truth, and how often a difference is found: by simulation
+  headline    the runs behind the published numbers, as far as the minutes go; goes on at the next call; see benchmarks/README.md
+  split       cut a file or the folder of a run into shards that are small enough to carry
+  join        make of shards again what they were cut from
   table       print the figures in a file, and write them as CSV
   plot        draw time and memory over T
 
@@ -205,6 +209,100 @@ def _coverage(
     print(out)
 
 
+def _headline(
+    out: Path,
+    minutes: float = 9.0,
+    batch: int | None = None,
+    data_root: Path | None = None,
+    first: int | None = None,
+    bring: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Train the runs behind the published numbers in their order, and set them beside what papers report.
+
+    Args:
+        out: folder of all runs, with records.jsonl, table.csv, differences.csv, results.json and headline.png.
+        minutes: of this call; a run that is not finished then is stopped with a checkpoint. 0 only writes the tables.
+        batch: images in a step, with the learning rate scaled; as published by default.
+        data_root: folder of the data sets; the environment variable SPIKEDISTILL_DATA by default.
+        first: only so many runs of the list, from its beginning.
+        bring: folder into which records, tables and shards are copied that leave the machine: 8 files of 16 MiB, 64 MiB in all.
+        dry_run: one epoch of 512 images of noise on a CPU, to try everything but the numbers.
+    """
+    from .headline import headline
+    from .headline_runs import RUNS, Choices
+
+    for run, became in headline(out, minutes, Choices(batch, data_root, dry_run), RUNS[:first], bring).items():
+        print(f"{became:12} {run}")
+    print(out / "table.csv")
+
+
+def _kernels(
+    timesteps: int = 4,
+    model: str = "resnet18",
+    batch: int = 512,
+    width: float = 1.0,
+    device: str = "cuda",
+    precision: Literal["float32", "bf16"] = "bf16",
+    measure_s: float = 5.0,
+    out: Path = Path("runs/bench/kernels.json"),
+) -> None:
+    """Time and profile a training step.
+
+    Args:
+        timesteps: T.
+        model: one of `spikedistill list models`.
+        batch: images in a step.
+        width: factor on every hidden channel count.
+        device: cuda or cpu.
+        precision: of convolutions and currents.
+        measure_s: seconds of steps that are timed before some are profiled.
+        out: the JSON file.
+    """
+    from .kernels import kernels
+    from .results import machine
+
+    work = NetworkWorkload(precision, device, model=model, width=width, batch=batch, classes=100, channels_last=True)
+    measured = kernels(work, timesteps, measure_s=measure_s)
+    about = {"model": model, "timesteps": timesteps, "batch": batch, "precision": precision, "machine": machine(device)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(about | measured, indent=1) + "\n")
+    print(
+        f"{model}, T={timesteps}, batch {batch}: {measured['ms']:.2f} ms a step, {measured['images_per_s']:.0f} images/s"
+    )
+    for kernel in measured["kernels"]:
+        print(f"{kernel['ms']:9.3f} ms {100 * kernel['share']:5.1f} %  {kernel['calls']:6.0f} x  {kernel['name']}")
+    print(out)
+
+
+def _split(what: Annotated[Path, tyro.conf.Positional], to: Path, root: Path = Path(), mib: float = 16.0) -> None:
+    """Cut a file, or the folder of a run, into shards.
+
+    Args:
+        what: the file or folder, below the root.
+        to: where the shards are written.
+        root: folder that names are relative to.
+        mib: the size of a shard, at most.
+    """
+    from .shards import Whole, write_shards
+
+    for name in write_shards([Whole.of(root, what.as_posix())], to, files=10_000, mib=1e9, each=mib, known=set()):
+        print(to / name)
+
+
+def _join(shards: Annotated[tuple[Path, ...], tyro.conf.Positional], to: Path) -> None:
+    """Make of shards what they were cut from; nothing is written where one is missing or damaged.
+
+    Args:
+        shards: all shards of one or several files or folders.
+        to: the folder that their names are relative to.
+    """
+    from .shards import join
+
+    for whole in join(shards):
+        print(whole.write(to))
+
+
 def _read(file: Path) -> Results:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected the raw figures of a benchmark, such as step.jsonl")
@@ -221,6 +319,10 @@ def main(arguments: Sequence[str]) -> int:
         "checks": _checks,
         "coverage": _coverage,
         "exits": _exits,
+        "headline": _headline,
+        "join": _join,
+        "kernels": _kernels,
+        "split": _split,
         "table": _table,
         "plot": _plot,
     }
@@ -234,6 +336,9 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 1
     return 0
 
 
