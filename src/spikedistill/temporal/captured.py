@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 logger = logging.getLogger("spikedistill")
 
+# Batches of an epoch are as even as they can be, so that they have two sizes at most.
+_KINDS = 2
+
 
 class Captured:
     """A module on a GPU, whose passes forward and backward are recorded at the first call in training and replayed from then on.
 
-    A replay takes inputs of the recorded shape, dtype and autocast, with the same parts frozen or in evaluation; others, inputs
-    that need a gradient and calls without gradients run the module as it is, and so does everything where recording fails, which
-    one log line says. Gradients are left in memory that the next replay writes to: they must be used up, or copied, before it.
-    Dropout draws as it would without; hooks that are added later are not seen.
+    A replay takes inputs of the recorded shape, dtype and autocast, with the same parts frozen or in evaluation. Two kinds are
+    recorded, which share memory, because an epoch may have batches of two sizes. Others, inputs that need a gradient and calls
+    without gradients run the module as it is, and so does everything where recording fails, which one log line says. Gradients are
+    left in memory that the next replay writes to: they must be used up, or copied, before it. Dropout draws as it would without;
+    hooks that are added later are not seen.
 
     Args:
         module: takes one tensor `[B, ...]` and returns a tensor or a tuple of them.
@@ -25,27 +29,28 @@ class Captured:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._replay: nn.Module | None = None
-        self._kind: tuple[Any, ...] | None = None
+        self._replays: dict[tuple[Any, ...], nn.Module | None] = {}
+        self._pool: Any = None
 
     def __call__(self, x: Tensor) -> Any:
         if not (x.is_cuda and torch.is_grad_enabled() and self.module.training) or x.requires_grad:
             return self.module(x)
         kind = self._kind_of(x)
-        # a run may be resumed at the short last batch of an epoch
-        if self._kind is None or x.numel() > self._kind[0].numel():
-            self.release()
-            self._kind, self._replay = kind, _record(self.module, x)
-        if self._replay is None or kind != self._kind:
-            return self.module(x)
-        return self._replay(x)
+        if kind not in self._replays and len(self._replays) < _KINDS:
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            self._replays[kind] = _record(self.module, x, self._pool)
+        replay = self._replays.get(kind)
+        return self.module(x) if replay is None else replay(x)
 
     def release(self) -> None:
-        """Give back the memory of the recording."""
-        if self._replay is not None:
-            del self._replay.forward  # which holds itself
-            self._replay = None
-            torch.cuda.empty_cache()
+        """Give back the memory of the recordings."""
+        if not self._replays:
+            return
+        for replay in self._replays.values():
+            if replay is not None:
+                del replay.forward  # which holds itself
+        self._replays, self._pool = {}, None
+        torch.cuda.empty_cache()
 
     def _kind_of(self, x: Tensor) -> tuple[Any, ...]:
         autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
@@ -64,8 +69,8 @@ class _Recorded(nn.Module):
         return self.module(x)
 
 
-def _record(module: nn.Module, x: Tensor) -> nn.Module | None:
-    """The module's replay on batches like x; None where it cannot be recorded."""
+def _record(module: nn.Module, x: Tensor, pool: Any) -> nn.Module | None:
+    """The module's replay on batches like x, in the memory of a pool; None where it cannot be recorded."""
     # the recording keeps the nodes that add gradients up, which belong to the stream it was made on
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     # a cast that autocast had kept would be part of no graph
@@ -73,7 +78,7 @@ def _record(module: nn.Module, x: Tensor) -> nn.Module | None:
     try:
         with _nothing_happened(module, x.device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):
             recorded = _Recorded(module)
-            torch.cuda.make_graphed_callables(recorded, (x.detach().clone(),), allow_unused_input=True)
+            torch.cuda.make_graphed_callables(recorded, (x.detach().clone(),), allow_unused_input=True, pool=pool)
             return recorded
     except (RuntimeError, AssertionError) as error:
         logger.warning("training runs without CUDA graphs: %s", (str(error).splitlines() or ["no reason given"])[0])
