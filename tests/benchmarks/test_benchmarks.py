@@ -320,7 +320,7 @@ def test_the_plot_of_the_same_figures_is_the_same_file(measured, tmp_path, capsy
     [
         (
             ["stepp"],
-            "no command is called 'stepp': choose one of step, objectives, neurons, inference, checks, exits, table, plot",
+            "no command is called 'stepp': choose one of step, objectives",
         ),
         (["table", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["step", "--contenders", "bpt", "--no-keep-memory"], "no contender is called bpt: choose of ann"),
