@@ -100,7 +100,7 @@ def at_batch(module, number, act):
 def state_of(module):
     """Weights, running statistics and what the optimiser keeps, copied."""
     optimizer = module.trainer.optimizers[0].state_dict()["state"]
-    return copy.deepcopy((module.state_dict(), optimizer, module.sums, module.seen))
+    return copy.deepcopy((module.state_dict(), optimizer, module.means.as_sums(), module.means.seen))
 
 
 def same(one, other):
@@ -251,8 +251,8 @@ def test_a_step_that_is_not_finite_is_stopped_before_its_update_and_left_out_whe
         assert [same(*pair) for pair in zip(before, after, strict=True)] == [
             number == bad_step - 1 for number in range(len(after))
         ]
-        assert all(value.isfinite().all() for value in (*module.state_dict().values(), *module.sums.values()))
-        assert module.seen == 240 - 60 * min(accumulate, 4 - (bad_step - 1) * accumulate)
+        assert all(value.isfinite().all() for value in (*module.state_dict().values(), module.means.totals))
+        assert module.means.seen == 240 - 60 * min(accumulate, 4 - (bad_step - 1) * accumulate)
         if callbacks:
             changed = [not same(*pair) for pair in pairwise(average)]
             assert changed == [True, False, False], "the first of two updates; the second is left out"
@@ -482,7 +482,7 @@ def test_a_finite_gradient_whose_square_is_not_stops_where_squares_are_taken(opt
     if stops:
         assert diverges(module_of(config, objective=large), tmp_path)["what"].startswith("the gradient of")
     else:
-        assert trained(module_of(config, objective=large), tmp_path).seen == 240
+        assert trained(module_of(config, objective=large), tmp_path).means.seen == 240
 
 
 def test_an_infinite_logit_is_no_class_that_is_masked(tmp_path):

@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -126,19 +127,50 @@ def _averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Itera
 
 
 class MovingAverage(EMAWeightAveraging):
-    """Lightning's moving average of the weights, in which steps that were left out do not count."""
+    """Lightning's moving average of the weights, in which steps that were left out do not count; a GPU is not waited for."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay=decay)
+        self.decay = decay
+        self.begun = False
 
     @property
     def state_key(self) -> str:
         return EMAWeightAveraging.__qualname__  # as in checkpoints of version 0.1.0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        assert isinstance(pl_module, DistillationModule)
+        assert self._average_model is not None
+        self.begun = bool(self._average_model.n_averaged > 0)
+        pl_module.update_average = lambda: self.update(pl_module)
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
         assert isinstance(pl_module, DistillationModule)
         assert pl_module.watch is not None
-        if pl_module.watch.left_out:
-            self._latest_update_step = trainer.global_step  # as after an update, so that none follows for this step
+        if trainer.global_step > self._latest_update_step:
+            if pl_module.whole is None and not pl_module.watch.left_out:
+                self.update(pl_module)
+            self._latest_update_step = trainer.global_step
+
+    @torch.no_grad()
+    def update(self, pl_module: L.LightningModule) -> None:
+        """`average <- decay average + (1 - decay) weights`, also of buffers; at first the weights."""
+        assert self._average_model is not None
+        average = self._average_model.module
+        own = [*average.parameters(), *average.buffers()]
+        now = [*pl_module.parameters(), *pl_module.buffers()]
+        if self.begun:
+            is_count = [not tensor.is_floating_point() for tensor in own]
+            for count, counted in zip(compress(own, is_count), compress(now, is_count), strict=True):
+                count.copy_(self.decay * count + (1 - self.decay) * counted)
+            own, now = ([tensor for tensor in tensors if tensor.is_floating_point()] for tensors in (own, now))
+            torch._foreach_mul_(own, self.decay)
+            torch._foreach_add_(own, list(torch._foreach_mul(now, 1 - self.decay)))
         else:
-            super().on_train_batch_end(trainer, pl_module, *arguments)
+            torch._foreach_copy_(own, now)
+        self.begun = True
+        self._average_model.n_averaged += 1
 
 
 class Checkpoints(L.Callback):
@@ -222,7 +254,7 @@ class Checkpoints(L.Callback):
 
 
 class Speedometer(L.Callback):
-    """Measures time and images per second, without the first step of each process, and shows the speed on the progress bar.
+    """Measures time and images per second, without the first step of each process.
 
     What it has measured travels in the checkpoint, so that a run in pieces has the speed of all of them.
     """
@@ -241,7 +273,6 @@ class Speedometer(L.Callback):
             return
         self.images += len(batch[1]) * trainer.world_size
         self.seconds += self.last - before
-        pl_module.log("images/s", self.images_per_s, prog_bar=True, logger=False)
 
     @property
     def images_per_s(self) -> float:
@@ -284,7 +315,41 @@ class StepClock(Speedometer):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, without the version number of a logger that there is not."""
+    """Lightning's bar with the loss, accuracies and the speed, read only where it is drawn anew, and of a GPU without waiting."""
+
+    def __init__(self, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.glance = Glance()
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)  # the version number of a logger that there is not
+        if isinstance(pl_module, DistillationModule):
+            shown |= dict(zip(("loss", "acc", "acc@1"), self.glance(pl_module.means.latest), strict=False))
+            if pl_module.skipped:
+                shown["skipped_steps"] = pl_module.skipped
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Speedometer) and callback.images_per_s:
+                shown["images/s"] = callback.images_per_s
+        return shown
+
+
+class Glance:
+    """Numbers of a device that nobody waits for: on a GPU those of the glance before, once they have arrived."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.coming: torch.Tensor | None = None
+        self.arrived: torch.cuda.Event | None = None
+
+    def __call__(self, values: torch.Tensor) -> list[float]:
+        if values.device.type != "cuda":
+            return values.tolist()
+        if self.coming is not None and self.arrived is not None:
+            if not self.arrived.query():
+                return self.values
+            self.values = self.coming.tolist()
+        self.coming = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
+        self.arrived = torch.cuda.Event()
+        self.arrived.record()
+        return self.values

@@ -130,7 +130,7 @@ class Watch:
             window.flag("gradient", without_norm(values) if self.needs_norms else not_finite(values))
         window.flags = self._of_all(window.flags)
         if self.lazily:
-            self.stopped = torch.maximum(self.stopped, (window.flags > 0).any().float())
+            self._stop(window)
             # what a fused optimiser reads on the device, set by a scaler otherwise
             optimizer.found_inf = self.stopped  # type: ignore[attr-defined]
             return
@@ -149,20 +149,33 @@ class Watch:
         window = self.window
         assert window is not None
         self.window = None
+        if self.lazily:
+            self.look_after(window)
+            self.keep(window)
+            return
         if not self.left_out:
             window.flag("weight", not_finite(list(self.weights.values())))
-        if self.lazily:
-            self.stopped = torch.maximum(self.stopped, (window.flags > 0).any().float())
-            self.unread.append(window)
-            if len(self.unread) >= self.every:
-                self.settle()
-            return
         if not self.left_out and self._of_all(window.flags)[-1] > 0:
             window.what = self._name("weight", {})
             self._leave_out_or_stop(window, "weight")
         if self.left_out:
             assert self.before is not None
             self.before.restore()
+
+    def look_after(self, window: Window) -> None:
+        """Flag a weight that the update has made infinite, on the device."""
+        window.flag("weight", not_finite(list(self.weights.values())))
+        self._stop(window)
+
+    def keep(self, window: Window) -> None:
+        """Remember the flags of a step that is done, and ask for them where there are enough.
+
+        Raises:
+            RunDiverged: as `settle`.
+        """
+        self.unread.append(window)
+        if len(self.unread) >= self.every:
+            self.settle()
 
     def settle(self) -> None:
         """Ask the device whether all steps so far were finite.
@@ -186,6 +199,10 @@ class Watch:
         kind = first_kind(window.flags.tolist())
         assert kind is not None
         return diverged(self.module, window, kind, f"every step of epoch {window.epoch} was left out; in the last one ")
+
+    def _stop(self, window: Window) -> None:
+        """From a step that is not finite on no update is made; in place, where a recorded step reads it."""
+        torch.maximum(self.stopped, (window.flags > 0).any().float(), out=self.stopped)
 
     def _leave_out_or_stop(self, window: Window, kind: str) -> None:
         if not self.skip:
@@ -221,7 +238,7 @@ class _State:
             parameter: {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
             for parameter, state in optimizer.state.items()
         }
-        self.sums, self.seen = dict(module.sums), module.seen
+        self.means = module.means.state()
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -229,7 +246,7 @@ class _State:
             tensor.copy_(kept)
         self.optimizer.state.clear()
         self.optimizer.state.update(self.of_optimizer)
-        self.module.sums, self.module.seen = self.sums, self.seen
+        self.module.means.restore(self.means)
 
 
 def first_kind(flags: Iterable[float]) -> str | None:

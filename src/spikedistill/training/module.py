@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import OptimizerConfig
@@ -14,13 +13,14 @@ from ..data import as_network_input, augment
 from ..models import Branched
 from ..objectives import ObjectiveValue
 from ..objectives.checks import is_masked
-from ..objectives.submodels import prefix_means, right_submodels
 from ..seeds import derive_seed
 from ..temporal import Captured
 from .features import TRANSFORMS
 from .finite import EVERY, Batch, Watch
+from .means import EpochMeans, means_of_step
 from .plan import Plan
 from .student import StudentPass
+from .whole_step import WholeStep, can_be_whole
 
 
 class DistillationModule(L.LightningModule):
@@ -30,12 +30,15 @@ class DistillationModule(L.LightningModule):
         plan: the run.
         every: steps after which it is asked whether all numbers were finite, several with a fused optimiser; by default each step,
             and on a GPU some, because each question waits for it.
+        whole: take every step as one function of tensors that stay in place, which needs a fused optimiser; by default where a GPU
+            can record it.
     """
 
-    def __init__(self, plan: Plan, *, every: int | None = None) -> None:
+    def __init__(self, plan: Plan, *, every: int | None = None, whole: bool | None = None) -> None:
         super().__init__()
         self.plan = plan
         self.every = every
+        self.wants_whole = whole
         self.network = plan.build_network()
         kind = plan.objective.transform
         self.transforms = torch.nn.ModuleList(TRANSFORMS[kind](channels) for channels in plan.layers.values() if kind)
@@ -47,11 +50,13 @@ class DistillationModule(L.LightningModule):
         if plan.config.trainer.captures:
             self.student = Captured(student)
         self.cached: Tensor | None = None
-        self.sums: dict[str, Tensor] = {}
-        self.seen = 0
+        self.means = EpochMeans()
         self.summed_epoch = 0
         self.skipped = 0
         self.watch: Watch | None = None
+        self.whole: WholeStep | None = None
+        # of the moving average of the weights, where there is one
+        self.update_average: Callable[[], None] | None = None
 
     def teaching(self, inputs: Tensor, places: Tensor) -> dict[str, Any]:
         """What the teacher, where there is one, has for the objective on the student's own batch.
@@ -101,45 +106,65 @@ class DistillationModule(L.LightningModule):
 
     def on_fit_end(self) -> None:
         # evaluation wants the memory
+        if self.whole is not None:
+            self.whole.release()
         if isinstance(self.student, Captured):
             self.student.release()
 
     def on_train_epoch_start(self) -> None:
         # an epoch that is resumed goes on with the sums that it has
         if self.current_epoch != self.summed_epoch:
-            self.sums, self.seen, self.skipped, self.summed_epoch = {}, 0, 0, self.current_epoch
+            self.means.reset()
+            self.skipped, self.summed_epoch = 0, self.current_epoch
 
     def on_train_start(self) -> None:
         # a checkpoint brings along how its optimiser worked, and it may come from another device
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["fused"] = self.looks_lazily or None
-        for state in self._optimizer.state.values():
+        for state in self.optimizer.state.values():
             if "step" in state:
                 state["step"] = state["step"].to(self.device if self.looks_lazily else "cpu")
+        whole = self.device.type == "cuda" if self.wants_whole is None else self.wants_whole
+        if whole and self.looks_lazily and can_be_whole(self.plan):
+            self.whole = WholeStep(self)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
         assert self.watch is not None
         accumulate = self.trainer.accumulate_grad_batches
         samples, target, places = batch
-        samples = self.watch.begin(self._optimizer, samples, batch_index % accumulate == 0)
+        samples = self.watch.begin(self.optimizer, samples, batch_index % accumulate == 0)
         inputs = self.prepared(samples, batch_index)
+        if self.whole is not None and self.whole.failed:
+            self.whole = None
+        if self.whole is not None:
+            return self.whole(batch_index, inputs, target, places)
         logits, submodels, features = self.look(inputs)
         taught = self.teaching(inputs, places)
         value, scores = self.value_of(target, submodels, features, taught)
         total = value.total
-        self._collect(logits.detach(), submodels.detach(), target, scores, total.detach(), value.terms)
+        heads = self.plan.objective.submodels != "timesteps"
+        step = means_of_step(logits.detach(), submodels.detach(), target, scores, total, value.terms, heads=heads)
+        self.means.add(step, len(target))
+        self.means.seen += len(target)
         self.watch.saw(Batch(batch_index, places, total.detach(), value.terms), submodels.detach())
         # Lightning divides by the batches of a whole window, and the last one of an epoch may hold fewer
         of_window = min(accumulate, int(self.trainer.num_training_batches) - batch_index // accumulate * accumulate)
         if of_window != accumulate:
             total = total * (accumulate / of_window)
-        scaled = self.plan.config.gradient_scale == "1/T"
-        return total / self.plan.config.timesteps if scaled else total
+        return self.scaled(total)
+
+    def scaled(self, total: Tensor) -> Tensor:
+        """The loss whose gradients the optimiser uses."""
+        return total / self.plan.config.timesteps if self.plan.config.gradient_scale == "1/T" else total
 
     def prepared(self, samples: Tensor, batch_index: int) -> Tensor:
         """The samples of a batch of this epoch as the network takes them, augmented."""
         # every draw of this step depends on its place only, so that it can be repeated
-        torch.manual_seed(derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank))
+        seed = derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank)
+        # `torch.manual_seed` notes a stack trace down in every step for a GPU that is not used
+        torch.default_generator.manual_seed(seed)
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).manual_seed(seed)
         inputs = as_network_input(samples, self.plan.dataset.kind)
         return augment(inputs, self.plan.augmentations) if self.plan.augmentations else inputs
 
@@ -176,49 +201,25 @@ class DistillationModule(L.LightningModule):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         self.watch.before_update(optimizer, gradients=scaler is None or scaler.get_scale() <= 1)
 
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        super().optimizer_step(*arguments, **options)
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if self.whole is not None:
+            optimizer_closure()  # the training step has made the update
+            return
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         assert self.watch is not None
         self.watch.after_update()
 
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return self.trainer.optimizers[0]
+    def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
+        if self.whole is None:
+            super().backward(loss, *arguments, **options)
 
-    @torch.no_grad()
-    def _collect(
-        self,
-        logits: Tensor,
-        submodels: Tensor,
-        target: Tensor,
-        scores: Tensor | None,
-        total: Tensor,
-        terms: dict[str, Tensor],
-    ) -> None:
-        """Add this step to the means of the epoch, and show it on the progress bar."""
-        prefixes = prefix_means(logits.float())
-        right = (prefixes.argmax(-1) == target).float().mean(1)
-        step = {"train_loss": total, "train_accuracy": right[-1], "train_accuracy_1": right[0]}
-        step |= {f"loss/{name}": value for name, value in terms.items()}
-        for kind, answers in (("single", logits.float()), ("prefix", prefixes)):
-            for k, z in enumerate(answers, 1):
-                step[f"ce_{kind}_{k}"] = F.cross_entropy(z, target)
-        if self.plan.objective.submodels != "timesteps":
-            right_heads = right_submodels(submodels, target)
-            step |= {f"head_accuracy_{s}": share for s, share in enumerate(right_heads.float().mean(1), 1)}
-            step["no_head_right"] = 1 - right_heads.any(0).float().mean()
-        if scores is not None:
-            places = torch.arange(len(scores), device=scores.device)
-            for role, chosen in (("strongest", scores.argmax()), ("weakest", scores.argmin())):
-                step |= {f"{role}_{k}": share for k, share in enumerate((places == chosen).float(), 1)}
-        count = len(target)
-        self.seen += count
-        for name, value in step.items():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.float() * count
-        bar = {"loss": total, "acc": right[-1], "acc@1": right[0]}
-        if self.skipped:
-            bar["skipped_steps"] = torch.tensor(float(self.skipped))
-        self.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False)
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        if self.whole is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.trainer.optimizers[0]
 
     def epoch_means(self) -> dict[str, float]:
         """Means over the samples of the epoch so far, on this process.
@@ -228,13 +229,17 @@ class DistillationModule(L.LightningModule):
         """
         assert self.watch is not None
         self.watch.settle()
-        if not self.seen:
+        if not self.means.seen:
             raise self.watch.nothing_is_left()
-        return {name: float(value) / self.seen for name, value in self.sums.items()}
+        return {name: total / self.means.seen for name, total in self.means.as_sums().items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        sums = {name: float(value) for name, value in self.sums.items()}
-        own = {"sums": sums, "seen": self.seen, "epoch": self.summed_epoch, "skipped": self.skipped}
+        own = {
+            "sums": self.means.as_sums(),
+            "seen": self.means.seen,
+            "epoch": self.summed_epoch,
+            "skipped": self.skipped,
+        }
         # each process has sums of its own, and the checkpoint of the first one is kept
         of_all: list[Any] = [own] * self.trainer.world_size
         if len(of_all) > 1:
@@ -243,8 +248,8 @@ class DistillationModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = checkpoint["epoch_means"][self.global_rank]
-        self.sums = {name: torch.tensor(value, dtype=torch.float32) for name, value in own["sums"].items()}
-        self.seen, self.summed_epoch = own["seen"], own["epoch"]
+        self.means.load(own["sums"], own["seen"])
+        self.summed_epoch = own["epoch"]
         self.skipped = own.get("skipped", 0)  # version 0.1.0 skipped none
 
     def configure_optimizers(self) -> Any:

@@ -1,0 +1,129 @@
+"""The whole step that a GPU records, run on the CPU as it is: the same function, bit for bit what the ordinary steps compute."""
+
+import copy
+import csv
+import math
+
+import pytest
+import torch
+from quick_runs import quick
+from waiting import DEVICE, NoWaiting
+
+from spikedistill.config import DataConfig
+from spikedistill.data import TensorSamples
+from spikedistill.run_folder import RunDiverged, RunFolder
+from spikedistill.training.callbacks import EpochRecord, MovingAverage
+from spikedistill.training.finite import Watch
+from spikedistill.training.module import DistillationModule, make_optimizer
+from spikedistill.training.plan import make_plan
+from spikedistill.training.run import fit, make_trainer
+from spikedistill.training.whole_step import StaticStep, WholeStep, can_be_whole
+
+SETTINGS = {
+    "clipped and averaged": {"trainer.clip": 0.5, "trainer.ema": 0.9},
+    "augmented": {"data.augment": ("crop", "cutout"), "gradient_scale": "1/T"},
+    # in float32 exactly, as the whole step has the learning rate: AdamW multiplies it by others in float64
+    "adamw": {"optimizer.name": "adamw", "optimizer.lr": 2**-7, "optimizer.schedule": "constant"},
+    "ranked timesteps": {"objective.name": "s2w"},
+    "heads": {"objective.name": "esd", "model.branches": True},
+    "rate": {"gradient": "rate"},
+}
+
+
+def settings(**changes):
+    """Two epochs of 130 digits in batches of 44, 43 and 43."""
+    config = quick(
+        "digits-sce", epochs=2, timesteps=2, data=DataConfig(name="digits", batch_size=60, train_samples=130)
+    )
+    for name, value in changes.items():
+        section, _, field = name.rpartition(".")
+        if section:
+            value = {section: getattr(config, section).model_copy(update={field: value})}
+        config = config.model_copy(update=value if section else {field: value})
+    return config
+
+
+def trained(config, folder, *, whole, spoil=None):
+    """The module, its average and its metrics; `spoil` is a sample whose pixels are NaN."""
+    plan = make_plan(config)
+    if spoil is not None:
+        images = plan.train.inputs(torch.arange(len(plan.train))).float() / 255
+        images[spoil] = math.nan
+        object.__setattr__(plan, "train", TensorSamples(images, plan.train.targets))
+    module = DistillationModule(plan, every=4, whole=whole)
+    folder.mkdir()
+    callbacks = [EpochRecord(RunFolder(folder), plan, {})]
+    if config.trainer.ema is not None:
+        callbacks.insert(0, MovingAverage(decay=config.trainer.ema))
+    trainer = make_trainer(plan, folder, callbacks)
+    try:
+        fit(trainer, module)
+    except RunDiverged as error:
+        return module, error.details
+    with (folder / "metrics.csv").open() as file:
+        return module, list(csv.reader(file))
+
+
+def everything(module):
+    return copy.deepcopy((module.state_dict(), module.trainer.optimizers[0].state_dict()["state"]))
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_whole_steps_leave_what_ordinary_steps_do(name, tmp_path):
+    config = settings(**SETTINGS[name])
+    (plain, rows), (whole, whole_rows) = (
+        trained(config, tmp_path / str(is_whole), whole=is_whole) for is_whole in (False, True)
+    )
+    assert plain.whole is None
+    assert isinstance(whole.whole, WholeStep)
+    torch.testing.assert_close(everything(whole), everything(plain), rtol=0, atol=0)
+    assert whole_rows == rows
+    assert len(rows) == 3, "a header and two epochs"
+
+
+def test_a_step_that_is_not_finite_is_reported_as_by_ordinary_steps_and_updates_nothing(tmp_path):
+    config = settings(**{"trainer.ema": 0.9})
+    (plain, report), (whole, whole_report) = (
+        trained(config, tmp_path / str(is_whole), whole=is_whole, spoil=7) for is_whole in (False, True)
+    )
+    assert whole_report == report
+    assert report["samples"] == [7]
+    torch.testing.assert_close(everything(whole), everything(plain), rtol=0, atol=0, equal_nan=True)
+    assert all(p.isfinite().all() for p in whole.parameters())
+
+
+# PyTorch's statistics of batch-norm, which the rate rule takes, are not there for meta tensors
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "rate"])
+def test_nothing_in_a_whole_step_waits_for_the_device_or_reads_the_host(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(StaticStep, "_update", lambda *_: None)  # PyTorch's fused optimisers take no meta tensors
+    config = settings(**SETTINGS[name])
+    plan = make_plan(config)
+    module = DistillationModule(plan, every=4, whole=True).to(DEVICE)
+    trainer = make_trainer(plan, tmp_path, [])
+    trainer.strategy.connect(module)
+    module.trainer = trainer
+    trainer.strategy.optimizers = [make_optimizer(module, config.optimizer)]
+    module.watch = Watch(module, skip=False, lazily=True)
+    average = MovingAverage(decay=0.9)
+    average.setup(trainer, module, "fit")
+    average.begun = True
+    module.update_average = lambda: average.update(module)
+    inputs, labels = torch.rand(6, 1, 8, 8, device=DEVICE), torch.zeros(6, dtype=torch.int64, device=DEVICE)
+    step = StaticStep(module, inputs, labels, labels)
+    with NoWaiting() as seen:
+        for _ in range(2):
+            step.take(inputs, labels, labels, torch.zeros(5, device=DEVICE))
+            step.compute()
+    assert seen.copies == 0
+    assert step.values.device == DEVICE
+
+
+def test_steps_in_which_python_decides_are_not_whole():
+    assert can_be_whole(make_plan(settings()))
+    for changes in (
+        {"trainer.precision": "16-mixed"},
+        {"trainer.on_nonfinite": "skip"},
+        {"trainer.accumulate": 2},
+        {"trainer.capture": False},
+    ):
+        assert not can_be_whole(make_plan(settings(**changes))), changes
