@@ -13,6 +13,7 @@ import tyro
 from .contenders import SUITES
 from .harness import measure
 from .results import Results
+from .run_options import Options
 from .table import describe, print_table, rows_of, to_markdown, write_csv
 from .workloads import NetworkWorkload, Workload
 
@@ -23,6 +24,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   neurons     one layer of neurons, forward and backward: a ReLU, ours, other libraries, the memory traffic alone
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
+  run         a whole run's images/s beside those of its bare step, and where the rest of the time goes
   checks      what it costs to look for NaN and infinity in a training step
   kernels     where the time of a training step goes: the kernels that take longest
   coverage    how often the intervals of a comparison contain the truth, and how often a difference is found: by simulation
@@ -145,6 +147,22 @@ def _exits(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
     print_exits(found)
+    print(out)
+
+
+def _run(options: Annotated[Options, tyro.conf.OmitArgPrefixes], out: Path = Path("runs/bench/run.json")) -> None:
+    """Measure a whole run: images/s beside the bare step's, the shares of time, and microseconds per image of each augmentation.
+
+    Args:
+        options: the run.
+        out: the JSON file.
+    """
+    from .run import measure_run, print_run
+
+    found = measure_run(options, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print_run(found)
     print(out)
 
 
@@ -325,6 +343,7 @@ def main(arguments: Sequence[str]) -> int:
         "split": _split,
         "table": _table,
         "plot": _plot,
+        "run": _run,
     }
     try:
         if command in SUITES:
