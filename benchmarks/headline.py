@@ -56,12 +56,15 @@ class Clock:
         """
         done = threading.Event()
         watch = threading.Thread(target=self._watch, args=(done, count_epochs, epochs), daemon=True)
+        # a shell has its background processes ignore SIGINT
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         watch.start()
         try:
             yield
         finally:
             done.set()
             watch.join()
+            signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
     def _watch(self, done: threading.Event, count_epochs: Callable[[], int], epochs: int) -> None:
         finished, since = count_epochs(), time.monotonic()

@@ -14,7 +14,7 @@ python=${PYTHON:-python3} carried=${CARRIED:-.carry} out=${HEADLINE:-runs/headli
 export SPIKEDISTILL_DATA=${SPIKEDISTILL_DATA:-$PWD/.data} PYTHONUNBUFFERED=1
 shopt -s nullglob
 
-pack() { # wheels, and the data in two halves, in shards of 8 MiB
+pack() { # wheels, and the data in two parts, in shards of 8 MiB
   rm -rf "$carried"
   mkdir -p "$carried"/{wheels,data1,data2,split}
   # the machine's own versions differ from ours only where several suffice
@@ -28,7 +28,7 @@ pack() { # wheels, and the data in two halves, in shards of 8 MiB
   local shards=("$carried"/split/*.shard) number=0
   for shard in "${shards[@]}"; do
     number=$((number + 1))
-    mv "$shard" "$carried/data$((number * 2 > ${#shards[@]} ? 2 : 1))/"
+    mv "$shard" "$carried/data$((number * 12 > ${#shards[@]} * 5 ? 2 : 1))/" # less in the first, with which the wheels travel
   done
   rmdir "$carried/split"
   du -sh "$carried"/*
@@ -45,7 +45,7 @@ if [[ ${1:-} =~ ^[0-9.]+$ ]]; then
   shift
 fi
 mkdir -p "$out"
-say() { printf '%4d s  %s\n' "$SECONDS" "$*" | tee -a "$out/start.txt"; }
+say() { printf '%4d s  %s\n' "$SECONDS" "$*" | tee -a "$out/log.txt"; }
 
 wheels=("$carried"/wheels/*.whl)
 if [ ${#wheels[@]} -gt 0 ] && [ ! -d "$site" ]; then
@@ -81,17 +81,23 @@ for program in "$SPIKEDISTILL_DATA"/*/unpack.py; do
   done
 done
 
-if [ "${TESTS_S:-240}" != 0 ] && [ ! -e "$out/.tested" ]; then
-  timeout "${TESTS_S:-240}" "$python" -m pytest -p no:cacheprovider -q tests/neurons/test_kernels.py tests/temporal/test_captured.py \
-    2>&1 | tee -a "$out/start.txt" | tail -n 40 || true
-  say "native tests done"
-  touch "$out/.tested"
-fi
-if [ "${PROFILE_S:-120}" != 0 ] && [ ! -e "$out/.profiled" ] && "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-  timeout "${PROFILE_S:-120}" "$python" -m benchmarks kernels --out "$out/kernels.json" 2>&1 | tee -a "$out/start.txt" || true
-  say "profile done"
-  touch "$out/.profiled"
+# Once on every GPU: the tests of what runs there only, and a profile.
+if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  if [ "${TESTS_S:-240}" != 0 ] && [ ! -e "$out/.tested" ]; then
+    side_by_side=$("$python" -c 'import xdist' 2>/dev/null && echo "-n 4" || true)
+    # shellcheck disable=SC2086
+    timeout "${TESTS_S:-240}" "$python" -m pytest -p no:cacheprovider -vv --tb=short $side_by_side tests/neurons/test_kernels.py \
+      tests/temporal/test_captured.py 2>&1 | tee -a "$out/log.txt" | tail -n 40 || say "the tests failed, or took too long"
+    say "tests done"
+    touch "$out/.tested"
+  fi
+  if [ "${PROFILE_S:-120}" != 0 ] && [ ! -e "$out/.profiled" ]; then
+    timeout "${PROFILE_S:-120}" "$python" -m benchmarks kernels --out "$out/kernels.json" 2>&1 | tee -a "$out/log.txt" ||
+      say "the profile failed, or took too long"
+    say "profile done"
+    touch "$out/.profiled"
+  fi
 fi
 
 left=$("$python" -c "print(max(0.0, round($minutes - $SECONDS / 60, 2)))")
-"$python" -m benchmarks headline --out "$out" --minutes "$left" ${BRING:+--bring "$BRING"} "$@"
+"$python" -m benchmarks headline --out "$out" --minutes "$left" ${BRING:+--bring "$BRING"} "$@" 2>&1 | tee -a "$out/log.txt"

@@ -13,7 +13,7 @@ from .headline_runs import Run, teacher_file
 from .shards import MIB, Whole, write_shards
 
 # What tells everything about finished runs; the other files are made of the records again.
-_FIRST = (RECORDS, "results.json", "table.csv", "headline.png", "start.txt")
+_FIRST = (RECORDS, "results.json", "table.csv", "headline.png", "log.txt")
 _BROUGHT = "brought.json"
 
 

@@ -72,7 +72,8 @@ class Whole:
             line = json.dumps(described | {"part": number, "part_sha256": sha256(cut)}).encode() + b"\n"
             if len(line) > _LINE:
                 raise ValueError(f"{self.name} has too many files for a shard: {len(self.files)}")
-            found[f"{plain}-{digest[:8]}-{number}of{len(cuts)}{SUFFIX}"] = line + cut
+            place = f"{number:0{len(str(len(cuts)))}}of{len(cuts)}"  # in the order of names too
+            found[f"{plain}-{digest[:8]}-{place}{SUFFIX}"] = line + cut
         return found
 
     def write(self, root: Path) -> Path:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -84,7 +85,9 @@ def small(monkeypatch):
     monkeypatch.setattr(command, "config_of", config)
     monkeypatch.setattr(headline_runs, "_DRY_IMAGES", {"train": 40, "test": 20})
     monkeypatch.setattr(command, "LOOK", 0.01)
-    return (RUNS[0], RUNS[3])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a process in the background
+    yield (RUNS[0], RUNS[3])
+    signal.signal(signal.SIGINT, before)
 
 
 def results(out):
