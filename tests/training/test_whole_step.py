@@ -7,12 +7,13 @@ import math
 import pytest
 import torch
 from quick_runs import quick
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from waiting import DEVICE, NoWaiting
 
 from spikedistill.config import DataConfig
 from spikedistill.data import TensorSamples
 from spikedistill.run_folder import RunDiverged, RunFolder
-from spikedistill.training.callbacks import EpochRecord, MovingAverage
+from spikedistill.training.callbacks import EpochRecord, MovingAverage, ProgressBar, Speedometer
 from spikedistill.training.finite import Watch
 from spikedistill.training.module import DistillationModule, make_optimizer
 from spikedistill.training.plan import make_plan
@@ -81,6 +82,16 @@ def test_whole_steps_leave_what_ordinary_steps_do(name, tmp_path):
     assert len(rows) == 3, "a header and two epochs"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="recording needs a GPU")
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_recorded_steps_of_both_sizes_of_batches_leave_what_ordinary_steps_do(name, tmp_path, caplog):
+    config = settings(**SETTINGS[name] | {"trainer.accelerator": "gpu"})
+    (plain, _), (whole, _) = (trained(config, tmp_path / str(is_whole), whole=is_whole) for is_whole in (False, True))
+    assert "recorded in parts only" not in caplog.text
+    assert not whole.whole.failed
+    torch.testing.assert_close(everything(whole), everything(plain), rtol=1e-2, atol=1e-3)
+
+
 def test_a_step_that_is_not_finite_is_reported_as_by_ordinary_steps_and_updates_nothing(tmp_path):
     config = settings(**{"trainer.ema": 0.9})
     (plain, report), (whole, whole_report) = (
@@ -116,6 +127,29 @@ def test_nothing_in_a_whole_step_waits_for_the_device_or_reads_the_host(name, tm
             step.compute()
     assert seen.copies == 0
     assert step.values.device == DEVICE
+
+
+def test_the_moving_average_is_that_of_lightning_bit_for_bit(tmp_path):
+    module = DistillationModule(make_plan(settings()))
+    callback = MovingAverage(decay=0.9)
+    callback.setup(make_trainer(module.plan, tmp_path, []), module, "fit")
+    reference = AveragedModel(module, avg_fn=get_ema_avg_fn(0.9), use_buffers=True)
+    for step in range(4):
+        for number, tensor in enumerate([*module.parameters(), *module.buffers()]):
+            tensor.data += (0.1 * step + 0.01 * number) if tensor.is_floating_point() else 3 * step
+        callback.update(module)
+        reference.update_parameters(module)
+    torch.testing.assert_close(callback._average_model.state_dict(), reference.state_dict(), rtol=0, atol=0)
+
+
+def test_the_progress_bar_shows_loss_accuracies_and_speed(tmp_path, capfd):
+    config = settings(**{"trainer.progress": True})
+    plan = make_plan(config)
+    trainer = make_trainer(plan, tmp_path, [ProgressBar(), Speedometer()])
+    fit(trainer, DistillationModule(plan))
+    shown = "".join(capfd.readouterr())
+    assert all(f"{name}=" in shown for name in ("loss", "acc", "acc@1", "images/s"))
+    assert "v_num" not in shown
 
 
 def test_steps_in_which_python_decides_are_not_whole():

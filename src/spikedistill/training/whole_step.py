@@ -82,6 +82,7 @@ class WholeStep:
     def release(self) -> None:
         """Give back the memory of the recordings."""
         self.steps.clear()
+        self.module.optimizer.zero_grad()  # gradients lie in that memory
         if self.module.device.type == "cuda":
             torch.cuda.empty_cache()
 
