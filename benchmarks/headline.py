@@ -117,7 +117,7 @@ def work(runs: Sequence[Run], out: Path, minutes: float, choices: Choices) -> di
             except KeyboardInterrupt:
                 if not clock.is_over:
                     raise
-                print(f"the minutes are up: {run.name} is saved, and the same command goes on", flush=True)
+                print(f"the minutes are up: {run.name} is stopped, and the same command goes on", flush=True)
                 break
             except (RunFailed, ValueError, OSError) as error:
                 faults[run.name] = str(error)

@@ -58,7 +58,11 @@ export PYTHONPATH=$PWD/src:$PWD:$PWD/$site
 # What an earlier stay brought out: networks and a run that was stopped in shards, and the records.
 shards=("$carried"/runs*/*.shard)
 if [ ${#shards[@]} -gt 0 ] && [ ! -e "$out/.joined" ]; then
-  "$python" -m benchmarks join "${shards[@]}" --to "$out" && touch "$out/.joined"
+  "$python" -m benchmarks join "${shards[@]}" --to "$out"
+  # what was carried in need not be brought out again
+  [ -e "$out/brought.json" ] || "$python" -c 'import json, os, sys; print(json.dumps([*map(os.path.basename, sys.argv[1:])]))' \
+    "${shards[@]}" >"$out/brought.json"
+  touch "$out/.joined"
 fi
 for records in "$carried"/runs*/records.jsonl; do
   [ -e "$out/records.jsonl" ] || cp "$records" "$out/"

@@ -252,8 +252,8 @@ def test_the_script_takes_what_was_carried_and_writes_the_tables(tmp_path):
         archive.add(data / "cifar100", "cifar-10-batches-py")
     (tmp_path / "teachers").mkdir()
     (tmp_path / "teachers" / "cifar100.safetensors").write_bytes(b"weights")
-    for name, to in (("packed", "data1"), ("teachers", "runs")):
-        write_shards([Whole.of(tmp_path, name)], tmp_path / ".carry" / to, files=9, mib=9, each=1, known=set())
+    for name, to in (("packed", "data1"), ("teachers/cifar100.safetensors", "runs")):
+        write_shards([Whole.of(tmp_path, name)], tmp_path / ".carry" / to, files=9, mib=99, each=16, known=set())
     (tmp_path / ".carry" / "runs" / "records.jsonl").touch()
     places = {"CARRIED": ".carry", "HEADLINE": "out", "SPIKEDISTILL_DATA": "data", "BRING": "brought"}
     environment = os.environ | {name: str(tmp_path / place) for name, place in places.items()}
@@ -265,4 +265,18 @@ def test_the_script_takes_what_was_carried_and_writes_the_tables(tmp_path):
     assert (tmp_path / "data" / "cifar-10-batches-py" / "part").read_text() == "pixels"
     assert (tmp_path / "out" / "teachers" / "cifar100.safetensors").read_bytes() == b"weights"
     assert ended.stdout.count("left ") == 2
-    assert {"records.jsonl", "results.json", "table.csv"} <= {file.name for file in (tmp_path / "brought").iterdir()}
+    brought = {file.name for file in (tmp_path / "brought").iterdir()}
+    assert {"records.jsonl", "results.json", "table.csv"} <= brought
+    assert not any(name.endswith(".shard") for name in brought)  # the teacher's came from there
+
+
+def test_kernels_of_a_step(tmp_path, capsys):
+    sizes = ["--device", "cpu", "--precision", "float32", "--model", "convnet", "--width", "0.125", "--batch", "4"]
+    assert main(["kernels", *sizes, "--measure-s", "0", "--out", str(tmp_path / "kernels.json")]) == 0
+    found = json.loads((tmp_path / "kernels.json").read_text())
+    assert found["images_per_s"] == pytest.approx(4000 / found["ms"], rel=1e-3)
+    assert {"aten::mkldnn_convolution", "aten::convolution_backward"} & {entry["name"] for entry in found["kernels"]}
+    assert 0.5 < sum(entry["share"] for entry in found["kernels"]) <= 1.001
+    if not torch.cuda.is_available():
+        assert main(["kernels", "--out", str(tmp_path / "other.json")]) == 2
+        assert "needs a GPU" in capsys.readouterr().err
