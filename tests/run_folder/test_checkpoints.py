@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import signal
+import threading
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -368,3 +369,49 @@ def test_a_broken_sample_stops_training_with_a_checkpoint_that_goes_on(tmp_path)
     broken.write_bytes(content)
     train(config)
     assert run.model.read_bytes() == whole.model.read_bytes()
+
+
+def test_a_checkpoint_that_is_written_beside_training_holds_what_was_when_it_was_saved(
+    broken_off, tmp_path, monkeypatch
+):
+    valid, file = read_checkpoint(broken_off.checkpoint), tmp_path / "last.ckpt"
+    weights, rows = torch.zeros(3), [{"epoch": 1}]
+    goes_on, written, write = threading.Event(), [], AtomicCheckpoints._write
+    monkeypatch.setattr(AtomicCheckpoints, "_write", lambda *arguments: (goes_on.wait(), write(*arguments)))
+    checkpoints = AtomicCheckpoints({})
+    checkpoints.save_checkpoint(valid | {"epoch_means": [weights, rows]}, file, lambda: written.append(file.is_file()))
+    weights += 1
+    rows.append({"epoch": 2})
+    assert not file.exists(), "training goes on while nothing is written"
+    assert written == []
+    goes_on.set()
+    # the next one waits for it, and leaves it as the one before
+    checkpoints.save_checkpoint(valid | {"epoch_means": [weights, rows]}, file)
+    assert written == [True]
+    kept = [read_checkpoint(tmp_path / name)["epoch_means"] for name in ("previous.ckpt", "last.ckpt")]
+    assert [(part[0].tolist(), len(part[1])) for part in kept] == [([0.0] * 3, 1), ([1.0] * 3, 2)]
+
+
+def test_a_checkpoint_that_cannot_be_written_beside_training_ends_it_at_the_next_one_or_at_its_end(
+    broken_off, tmp_path
+):
+    valid, written = read_checkpoint(broken_off.checkpoint), []
+    (tmp_path / "a file").touch()
+    for then in (lambda io: io.save_checkpoint(valid, tmp_path / "last.ckpt"), lambda io: io.teardown()):
+        checkpoints = AtomicCheckpoints({})
+        checkpoints.save_checkpoint(valid, tmp_path / "a file" / "last.ckpt", lambda: written.append(True))
+        with pytest.raises(OSError, match="a file"):
+            then(checkpoints)
+        checkpoints.wait()  # it is said once
+    assert not written
+
+
+def test_a_run_whose_checkpoints_cannot_be_written_fails_and_says_why(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AtomicCheckpoints, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(short(tmp_path / "run"))
+    monkeypatch.undo()
+    assert RunFolder(train(short(tmp_path / "run"))).is_complete

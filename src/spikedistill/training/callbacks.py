@@ -236,6 +236,7 @@ class Checkpoints(L.Callback):
         try:
             if isinstance(exception, BrokenSample) and between and trainer.world_size == 1:
                 self._save(trainer)
+            trainer.strategy.checkpoint_io.teardown()  # waits for the last one
         finally:
             # Lightning does not call `teardown` then, and a later signal would end the process after the grace
             self.open.close()
@@ -246,11 +247,16 @@ class Checkpoints(L.Callback):
         return trainer.strategy.reduce_boolean_decision(asked, all=False)
 
     def _save(self, trainer: L.Trainer) -> None:
+        """Save a checkpoint, which is written while training goes on."""
         if isinstance(module := trainer.lightning_module, DistillationModule) and module.watch is not None:
             module.watch.settle()  # so that no checkpoint holds what came after a step that was not finite
-        trainer.save_checkpoint(self.path)
+        place = f", of step {trainer.global_step} in epoch {trainer.current_epoch + 1},"
+
+        def written() -> None:
+            self.place = place
+
+        trainer.save_checkpoint(self.path, storage_options=written)
         self.last = time.monotonic()
-        self.place = f", of step {trainer.global_step} in epoch {trainer.current_epoch + 1},"
 
 
 class Speedometer(L.Callback):

@@ -4,9 +4,11 @@ A checkpoint is what `torch.save` writes, and behind it a line with the SHA-256 
 tensors, numbers, strings and containers of them only. The one before the last is kept beside it.
 """
 
+import copy
 import io
 import os
 import pickle
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -35,7 +37,11 @@ _ENTRIES = {
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, reads it back, and moves it there; the one before it becomes `previous.ckpt`.
+    """Writes a checkpoint beside its place, and moves it there when it is whole; the one before it becomes `previous.ckpt`.
+
+    It is written before `save_checkpoint` returns, or, where that is given a function as `storage_options`, by a thread while
+    training goes on, which calls the function at the end. One is written at a time: whoever saves the next one, or ends training,
+    waits.
 
     Args:
         made_from: what the run is made from, by name: fingerprints of the data and the teacher. Every checkpoint carries them.
@@ -44,13 +50,56 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def __init__(self, made_from: Mapping[str, str]) -> None:
         super().__init__()
         self.made_from = dict(made_from)
+        self._writer: threading.Thread | None = None
+        self._error: BaseException | None = None
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Callable[[], None] | None = None,
     ) -> None:
+        """Save a checkpoint, when the one before is written.
+
+        Raises:
+            OSError: where it cannot be written, or the one before could not.
+        """
+        self.wait()
+        if storage_options is None:
+            self._write(checkpoint, Path(path))
+            return
+        # training goes on to change what the checkpoint holds
+        arguments = _copied_to_host(checkpoint), Path(path), storage_options
+        self._writer = threading.Thread(target=self._write_beside, args=arguments, name="checkpoint")
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Until no checkpoint is being written.
+
+        Raises:
+            OSError: where one could not be written.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def teardown(self) -> None:
+        self.wait()
+
+    def _write_beside(self, checkpoint: dict[str, Any], path: Path, written: Callable[[], None]) -> None:
+        try:
+            self._write(checkpoint, path)
+            written()
+        except BaseException as error:  # which `wait` raises in the thread that trains
+            self._error = error
+
+    def _write(self, checkpoint: dict[str, Any], last: Path) -> None:
         buffer = io.BytesIO()
         torch.save({**checkpoint, "made_from": self.made_from}, buffer)
-        content, last = buffer.getvalue(), Path(path)
+        content = buffer.getvalue()
         following = last.with_name("next.ckpt")
         write_atomically(following, content + _MARK + sha256(content).encode() + b"\n")
         if last.is_file():
@@ -64,6 +113,19 @@ class AtomicCheckpoints(TorchCheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path))
+
+
+def _copied_to_host(value: Any) -> Any:
+    """The same with every tensor and container copied."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # a state_dict has attributes of its own
+        copied.update({key: _copied_to_host(inner) for key, inner in value.items()})
+        return copied
+    if type(value) in (list, tuple):
+        return type(value)(map(_copied_to_host, value))
+    return value
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
