@@ -5,12 +5,14 @@ to stop as a person would ask it: it saves a checkpoint and ends, and the next c
 """
 
 import contextlib
+import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spikedistill.config import Config
 from spikedistill.evaluation.records import LostRun, Records, RunRecord
@@ -27,6 +29,9 @@ from .headline_teacher import keep_teacher
 BEGIN = 20.0  # seconds that a run takes to begin: with fewer left none does
 END = 15.0  # seconds kept for the tables
 LOOK = 0.2  # seconds between two looks at the clock
+
+
+_MEASURED = ("kernels", "run")  # files that other commands write beside the tables
 
 
 @dataclass
@@ -186,7 +191,8 @@ def headline(
         write_noise(out, runs)
     faults = work(runs, out, minutes, choices)
     studies, became = finished_studies(runs, out), outcomes(runs, out, faults)
-    about = {"minutes": minutes, "batch": choices.batch or "as published", "dry_run": choices.dry}
+    about: dict[str, Any] = {"batch": choices.batch or "as published", "dry_run": choices.dry}
+    about |= {name: json.loads(file.read_text()) for name in _MEASURED if (file := out / f"{name}.json").is_file()}
     write_tables(out, studies, became, about)
     if bring_to is not None:
         for name in bring(runs, out, bring_to, unfinished=not minutes):

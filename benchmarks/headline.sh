@@ -7,7 +7,7 @@
 # Every step is skipped where it is done, so the same call goes on. Nothing is downloaded. The environment may say otherwise:
 #   PYTHON (python3)  CARRIED (.carry)  HEADLINE (runs/headline)  SPIKEDISTILL_DATA (.data)
 #   BRING (nowhere): folder for what leaves the machine, 8 files of 16 MiB, 64 MiB in all
-#   TESTS_S (240), PROFILE_S (120): seconds for the tests and the profile, 0 leaves them out
+#   TESTS_S (240), PROFILE_S (120): seconds for the tests, and for the profile and the speed of a run; 0 leaves them out
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3} carried=${CARRIED:-.carry} out=${HEADLINE:-runs/headline} site=runs/site
@@ -100,6 +100,12 @@ if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; th
       say "the profile failed, or took too long"
     say "profile done"
     touch "$out/.profiled"
+  fi
+  if [ "${PROFILE_S:-120}" != 0 ] && [ ! -e "$out/.measured" ] && [ -d "$SPIKEDISTILL_DATA/cifar-100-python" ]; then
+    timeout "${PROFILE_S:-120}" "$python" -m benchmarks run --recipe cifar100-sce --device cuda --precision bf16-mixed --channels-last \
+      --batch 512 --epochs 3 --turn 2 --out "$out/run.json" 2>&1 | tee -a "$out/log.txt" || say "measuring a run failed, or took too long"
+    say "speed of a run beside its step done"
+    touch "$out/.measured"
   fi
 fi
 

@@ -143,12 +143,15 @@ def test_other_choices_are_refused_before_anything_goes_on(small, tmp_path, monk
 
 
 def test_without_its_data_a_run_is_named_and_nothing_else_lost(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "kernels.json").write_text('{"ms": 22.3}')
     became = headline(tmp_path / "out", 1, Choices(root=tmp_path), RUNS[:2])
     first, second = became.values()
     assert first.startswith("failed: ")
     assert "is missing" in first
     assert "its teacher" in second
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["outcomes"] == became
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (found["outcomes"], found["kernels"]) == (became, {"ms": 22.3})
 
 
 def test_the_teacher_in_half_precision_is_the_rounded_one(tmp_path):
