@@ -58,6 +58,9 @@ def test_the_list_is_in_its_order_and_departs_from_the_papers_only_as_it_says(tm
     methods = [run.method for run in RUNS]
     assert methods[:9] == ["ann", "skd", "twce", "twkd", "sce", "tks", "twce-twsd", "esd", "s2w"]
     assert {config.timesteps for config in configs} == {1, 4, 6}
+    dry = [config_of(run, tmp_path, DRY) for run in RUNS]
+    assert {(config.epochs, config.model.width, config.optimizer.schedule) for config in dry} == {(1, 1.0, "constant")}
+    assert [config.model for config in dry] == [config.model for config in configs]
 
 
 def test_a_larger_batch_scales_the_learning_rate(tmp_path):
