@@ -15,6 +15,7 @@ from spikedistill.data import TensorSamples
 from spikedistill.run_folder import RunDiverged, RunFolder
 from spikedistill.training.callbacks import EpochRecord, MovingAverage, ProgressBar, Speedometer
 from spikedistill.training.finite import Watch
+from spikedistill.training.means import EpochMeans
 from spikedistill.training.module import DistillationModule, make_optimizer
 from spikedistill.training.plan import make_plan
 from spikedistill.training.run import fit, make_trainer
@@ -140,6 +141,20 @@ def test_the_moving_average_is_that_of_lightning_bit_for_bit(tmp_path):
         callback.update(module)
         reference.update_parameters(module)
     torch.testing.assert_close(callback._average_model.state_dict(), reference.state_dict(), rtol=0, atol=0)
+
+
+def test_means_go_on_from_a_checkpoint_by_name():
+    means = EpochMeans()
+    means.load({"train_accuracy": 3.0, "train_loss": 8.0, "gone": 5.0, "ce_single_1": 0.0}, seen=4)
+    step = {"train_loss": torch.tensor(1.0), "train_accuracy": torch.tensor(0.5), "ce_single": torch.tensor([2.0, 4.0])}
+    means.add(step, 2)
+    assert means.as_sums() == {"train_loss": 10.0, "train_accuracy": 4.0, "ce_single_1": 4.0, "ce_single_2": 8.0}
+    assert means.latest.tolist() == [1.0, 0.5, 2.0]
+    totals = means.totals
+    means.reset()
+    means.add(step, 1)
+    assert means.totals is totals, "a recorded step finds them where they were"
+    assert totals.tolist() == [1.0, 0.5, 2.0, 4.0]
 
 
 def test_the_progress_bar_shows_loss_accuracies_and_speed(tmp_path, capfd):

@@ -26,6 +26,7 @@ class EpochMeans:
         self.totals = torch.zeros(0)
         self.seen = 0
         self.latest = torch.zeros(3)
+        self._has_begun = False
 
     def reset(self) -> None:
         """Begin an epoch."""
@@ -39,19 +40,23 @@ class EpochMeans:
         A vector under the name "x" has the means "x_1", "x_2", ...
         """
         values = torch.cat([value.reshape(-1).float() for value in step.values()])
-        if len(self.totals) != len(values) or self.totals.device != values.device:
+        if not self._has_begun:
             self._begin(step, values)
         self.totals += values * count
         self.latest.copy_(values[:3])
 
     def _begin(self, step: Mapping[str, Tensor], values: Tensor) -> None:
-        """Make room; the totals of a checkpoint go along to the device."""
+        """Make room on the device; what a checkpoint has brought along stays."""
+        self._has_begun = True
+        kept = self.as_sums()
         self.names = tuple(
             name
             for key, value in step.items()
             for name in ([f"{key}_{k}" for k in range(1, len(value) + 1)] if value.ndim else [key])
         )
-        self.totals = self.totals.to(values.device) if len(self.totals) == len(values) else torch.zeros_like(values)
+        self.totals = torch.zeros_like(values)
+        if kept:
+            self.totals += torch.tensor([kept.get(name, 0.0) for name in self.names]).to(values.device)
         self.latest = torch.zeros(3, device=values.device)
 
     def as_sums(self) -> dict[str, float]:
@@ -60,6 +65,7 @@ class EpochMeans:
 
     def load(self, sums: Mapping[str, float], seen: int) -> None:
         self.names, self.totals, self.seen = tuple(sums), torch.tensor([*sums.values()], dtype=torch.float32), seen
+        self._has_begun = False
 
     def state(self) -> tuple[Any, ...]:
         """What `restore` takes, to leave out a step."""
