@@ -158,9 +158,7 @@ def _dry(config: Config, out: Path) -> Config:
             "epochs": 1,
             "protocol": None,
             "data": config.data.model_copy(update=data),
-            "optimizer": config.optimizer.model_copy(
-                update={"schedule": "constant"}
-            ),  # some steps come after the one epoch
+            "optimizer": config.optimizer.model_copy(update={"schedule": "cosine"}),  # steps need more epochs
             "trainer": config.trainer.model_copy(update={"precision": "32-true", "accelerator": "cpu"}),
         }
     )

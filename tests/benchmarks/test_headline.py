@@ -59,7 +59,7 @@ def test_the_list_is_in_its_order_and_departs_from_the_papers_only_as_it_says(tm
     assert methods[:9] == ["ann", "skd", "twce", "twkd", "sce", "tks", "twce-twsd", "esd", "s2w"]
     assert {config.timesteps for config in configs} == {1, 4, 6}
     dry = [config_of(run, tmp_path, DRY) for run in RUNS]
-    assert {(config.epochs, config.model.width, config.optimizer.schedule) for config in dry} == {(1, 1.0, "constant")}
+    assert {(config.epochs, config.model.width, config.optimizer.schedule) for config in dry} == {(1, 1.0, "cosine")}
     assert [config.model for config in dry] == [config.model for config in configs]
 
 
