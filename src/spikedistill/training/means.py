@@ -69,10 +69,10 @@ class EpochMeans:
 
     def state(self) -> tuple[Any, ...]:
         """What `restore` takes, to leave out a step."""
-        return self.names, self.totals.clone(), self.seen
+        return self.names, self.totals.clone(), self.seen, self._has_begun
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        self.names, self.totals, self.seen = state
+        self.names, self.totals, self.seen, self._has_begun = state
 
 
 @torch.no_grad()
