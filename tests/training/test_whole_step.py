@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,13 +47,15 @@ def settings(**changes):
 
 
 def trained(config, folder, *, whole, spoil=None):
-    """The module, its average and its metrics; `spoil` is a sample whose pixels are NaN."""
+    """The module, and its metrics or why it diverged; `spoil` is the kind of number that is not finite in the third step."""
     plan = make_plan(config)
-    if spoil is not None:
+    if spoil == "input":
         images = plan.train.inputs(torch.arange(len(plan.train))).float() / 255
-        images[spoil] = math.nan
-        object.__setattr__(plan, "train", TensorSamples(images, plan.train.targets))
+        images[7] = math.nan
+        plan = replace(plan, train=TensorSamples(images, plan.train.targets))
     module = DistillationModule(plan, every=4, whole=whole)
+    if spoil in ("loss", "weight"):
+        spoil_third_step(module, spoil)
     folder.mkdir()
     callbacks = [EpochRecord(RunFolder(folder), plan, {})]
     if config.trainer.ema is not None:
@@ -64,6 +67,27 @@ def trained(config, folder, *, whole, spoil=None):
         return module, error.details
     with (folder / "metrics.csv").open() as file:
         return module, list(csv.reader(file))
+
+
+def spoil_third_step(module, kind):
+    """Make the loss of its batch infinite, or let decay do so with the first weights."""
+    if kind == "weight":
+        next(module.network.parameters()).data.mul_(1e14)  # which the batch-norm behind divides by
+    preparing, valuing, numbers = module.prepared, module.value_of, []
+
+    def prepared(samples, number):
+        numbers.append(number)
+        if kind == "weight" and number == 2:
+            for group in module.optimizer.param_groups:
+                group["lr"] = 1e30
+        return preparing(samples, number)
+
+    def value_of(*arguments):
+        value, scores = valuing(*arguments)
+        infinite = kind == "loss" and numbers[-1] == 2
+        return (value._replace(total=value.total * math.inf) if infinite else value), scores
+
+    module.prepared, module.value_of = prepared, value_of
 
 
 def everything(module):
@@ -93,15 +117,18 @@ def test_recorded_steps_of_both_sizes_of_batches_leave_what_ordinary_steps_do(na
     torch.testing.assert_close(everything(whole), everything(plain), rtol=1e-2, atol=1e-3)
 
 
-def test_a_step_that_is_not_finite_is_reported_as_by_ordinary_steps_and_updates_nothing(tmp_path):
-    config = settings(**{"trainer.ema": 0.9})
+@pytest.mark.parametrize("kind", ["input", "loss", "weight"])
+def test_a_step_that_is_not_finite_is_reported_as_by_ordinary_steps_and_nothing_is_updated_after(kind, tmp_path):
+    config = settings(**{"optimizer.weight_decay": 5e-4})
     (plain, report), (whole, whole_report) = (
-        trained(config, tmp_path / str(is_whole), whole=is_whole, spoil=7) for is_whole in (False, True)
+        trained(config, tmp_path / str(is_whole), whole=is_whole, spoil=kind) for is_whole in (False, True)
     )
     assert whole_report == report
-    assert report["samples"] == [7]
+    assert report["samples"] == [7] if kind == "input" else report["step"] == 3
+    assert kind in report["message"]
     torch.testing.assert_close(everything(whole), everything(plain), rtol=0, atol=0, equal_nan=True)
-    assert all(p.isfinite().all() for p in whole.parameters())
+    if kind != "weight":
+        assert all(p.isfinite().all() for p in whole.parameters())
 
 
 # PyTorch's statistics of batch-norm, which the rate rule takes, are not there for meta tensors
@@ -147,6 +174,9 @@ def test_means_go_on_from_a_checkpoint_by_name():
     means = EpochMeans()
     means.load({"train_accuracy": 3.0, "train_loss": 8.0, "gone": 5.0, "ce_single_1": 0.0}, seen=4)
     step = {"train_loss": torch.tensor(1.0), "train_accuracy": torch.tensor(0.5), "ce_single": torch.tensor([2.0, 4.0])}
+    before = means.state()
+    means.add(step, 2)
+    means.restore(before)  # a step that is left out
     means.add(step, 2)
     assert means.as_sums() == {"train_loss": 10.0, "train_accuracy": 4.0, "ce_single_1": 4.0, "ce_single_2": 8.0}
     assert means.latest.tolist() == [1.0, 0.5, 2.0]
