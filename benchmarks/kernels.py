@@ -34,7 +34,7 @@ def kernels(work: NetworkWorkload, timesteps: int, top: int = 20, measure_s: flo
         step.forget()
     each = seconds(step, work.device, at_least=measure_s)
     kinds = [ProfilerActivity.CPU] if work.device == "cpu" else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-    with profile(activities=kinds) as profiled:
+    with profile(activities=kinds, acc_events=True) as profiled:
         for _ in range(_STEPS):
             step.run()
             step.forget()
