@@ -189,7 +189,10 @@ def test_normalisation_is_part_of_the_network():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "convent"}, "no model is called 'convent': did you mean 'convnet'\\? choose one of cifar_resnet34, convnet, "),
+        (
+            {"name": "convent"},
+            "no model is called 'convent': did you mean 'convnet'\\? choose one of cifar_resnet34, convnet, ",
+        ),
         ({"name": "xyz"}, "no model is called 'xyz': choose one of cifar_resnet34, convnet, "),
         ({"width": 0.0}, "width is 0.0, expected a positive factor"),
         ({"width": -1.0}, "width is -1.0, expected a positive factor"),

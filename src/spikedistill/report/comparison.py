@@ -118,7 +118,9 @@ def verdict(rows: Sequence[Row]) -> str:
             f"No method is better over all k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %"
         )
     elif "area_difference" in best:
-        leader += f": {with_interval(best, 'area_difference', 'area', ' points')} from the baseline, {baseline['method']}"
+        leader += (
+            f": {with_interval(best, 'area_difference', 'area', ' points')} from the baseline, {baseline['method']}"
+        )
     second = what_is_told(rows)
     return " ".join(sentence for sentence in (f"{leader}.", second, what_was_lost(rows)) if sentence)
 
