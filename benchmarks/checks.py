@@ -11,7 +11,7 @@ from spikedistill import temporal
 from spikedistill.config import OptimizerConfig
 from spikedistill.temporal.finite import check_finite
 from spikedistill.training.finite import not_finite
-from spikedistill.training.module import make_optimizer
+from spikedistill.training.optimizers import make_optimizer
 
 from .workloads import NetworkWorkload
 

@@ -19,9 +19,10 @@ from spikedistill.data import as_network_input, augment
 from spikedistill.run_folder import RunFolder
 from spikedistill.temporal import Captured
 from spikedistill.training.allocator import keep_freed_memory
-from spikedistill.training.callbacks import Speedometer
-from spikedistill.training.module import DistillationModule, make_optimizer
+from spikedistill.training.module import DistillationModule
+from spikedistill.training.optimizers import make_optimizer
 from spikedistill.training.plan import Plan, make_plan
+from spikedistill.training.progress import Speedometer
 from spikedistill.training.run import fit, make_callbacks, make_trainer
 from spikedistill.training.student import StudentPass
 

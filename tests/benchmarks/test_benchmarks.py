@@ -16,6 +16,7 @@ from benchmarks.contenders import SUITES
 from benchmarks.floors import convolutions
 from benchmarks.memory import peak_bytes
 from benchmarks.results import Results, machine
+from benchmarks.run import summary
 from benchmarks.table import rows_of, to_markdown
 from benchmarks.timing import seconds
 from benchmarks.workloads import LeftOut, NetworkWorkload, NeuronWorkload, Step
@@ -334,6 +335,10 @@ def test_a_mistake_is_told_in_one_line(arguments, message, capsys):
 
 
 PAGE = (ROOT / "docs" / "performance.md").read_text()
+NOTHING_MEASURED = {
+    **summary([dict.fromkeys(("seconds", "steps", "step", "augmentation"), 1.0)], 1),
+    "us_per_image": {},
+}
 
 
 @pytest.mark.parametrize("command", re.findall(r"^\S+ -m benchmarks (.*)$", PAGE, re.MULTILINE))
@@ -345,6 +350,7 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("benchmarks.__main__.measure", lambda name, *_, **plan: asked.append((name, plan)))
     monkeypatch.setattr("benchmarks.exits.measure_exits", lambda *_: {"exits": [], "seconds": []})
+    monkeypatch.setattr("benchmarks.run.measure_run", lambda options, _: options.config(tmp_path) and NOTHING_MEASURED)
     (tmp_path / "runs" / "bench").mkdir(parents=True)
     step = [session(), timed(1, ann=0.2, convolutions=0.1), weighed(1, "ann", 100)]
     for name in ("step", "step_over_T"):

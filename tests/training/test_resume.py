@@ -19,7 +19,7 @@ from spikedistill.config import Config, DataConfig, TrainerConfig
 from spikedistill.files import alone_in
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
-from spikedistill.training.callbacks import Speedometer
+from spikedistill.training.progress import Speedometer
 
 # A process that has everything imported forks the ones that are killed.
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -15,7 +15,8 @@ from spikedistill.config import OptimizerConfig, TrainerConfig
 from spikedistill.data import load_dataset
 from spikedistill.evaluation import evaluate, timestep_metrics
 from spikedistill.run_folder import RunFolder
-from spikedistill.training.module import DistillationModule, learning_rate_factor, make_optimizer
+from spikedistill.training.module import DistillationModule
+from spikedistill.training.optimizers import learning_rate_factor, make_optimizer
 from spikedistill.training.plan import make_plan
 from spikedistill.training.run import make_batches, make_trainer
 

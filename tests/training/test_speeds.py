@@ -14,10 +14,10 @@ from quick_runs import quick
 
 from spikedistill.config import DataConfig, TrainerConfig
 from spikedistill.training import speeds as module
-from spikedistill.training.callbacks import StepClock
 from spikedistill.training.comparison_folder import begin, rewriting
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
+from spikedistill.training.progress import StepClock
 from spikedistill.training.run import fit, make_trainer
 from spikedistill.training.speeds import ROUNDS, relative_speeds
 

@@ -14,11 +14,13 @@ from waiting import DEVICE, NoWaiting
 from spikedistill.config import DataConfig
 from spikedistill.data import TensorSamples
 from spikedistill.run_folder import RunDiverged, RunFolder
-from spikedistill.training.callbacks import EpochRecord, MovingAverage, ProgressBar, Speedometer
+from spikedistill.training.callbacks import EpochRecord, MovingAverage
 from spikedistill.training.finite import Watch
 from spikedistill.training.means import EpochMeans
-from spikedistill.training.module import DistillationModule, make_optimizer
+from spikedistill.training.module import DistillationModule
+from spikedistill.training.optimizers import make_optimizer
 from spikedistill.training.plan import make_plan
+from spikedistill.training.progress import ProgressBar, Speedometer
 from spikedistill.training.run import fit, make_trainer
 from spikedistill.training.whole_step import StaticStep, WholeStep, can_be_whole
 

@@ -49,9 +49,10 @@ def beside_published(
         rows: its leaderboard.
 
     Returns:
-        Rows of `published_numbers` with `ours`, the method here that is the published one, and `ours_accuracy` in percent after `ours_k`
-        timesteps: as many as the published network was trained with, or the nearest number of them that it was scored at. A variant
-        of the method, another gradient rule or network under its objective, and runs under an unofficial protocol are not it.
+        Rows of `published_numbers` with `ours`, the method here that is the published one, and `ours_accuracy` in percent after
+        `ours_k` timesteps: as many as the published network was trained with, or the nearest number of them that it was scored
+        at. A variant of the method, another gradient rule or network under its objective, and runs under an unofficial protocol
+        are not it.
     """
     K = max(record.config.timesteps for records in runs.values() for record in records)
     found = []

@@ -1,7 +1,6 @@
-"""What the Trainer does beside training: progress, metrics, speed."""
+"""What the Trainer does beside training: metrics, averages, checkpoints."""
 
 import logging
-import resource
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 
 from ..data import BrokenSample, Samples
 from ..evaluation import collect_logits, timestep_metrics
@@ -257,105 +256,3 @@ class Checkpoints(L.Callback):
 
         trainer.save_checkpoint(self.path, storage_options=written)
         self.last = time.monotonic()
-
-
-class Speedometer(L.Callback):
-    """Measures time and images per second, without the first step of each process.
-
-    What it has measured travels in the checkpoint, so that a run in pieces has the speed of all of them.
-    """
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.seconds = 0.0
-        self.peak_mib = 0.0
-        self.last: float | None = None
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        before, self.last = self.last, time.perf_counter()
-        if before is None:
-            return
-        self.images += len(batch[1]) * trainer.world_size
-        self.seconds += self.last - before
-
-    @property
-    def images_per_s(self) -> float:
-        return self.images / self.seconds if self.images else 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"images": self.images, "seconds": self.seconds, "peak_mib": self._peak_mib()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.images, self.seconds, self.peak_mib = (state_dict[key] for key in ("images", "seconds", "peak_mib"))
-
-    def cost(self) -> dict[str, float]:
-        """Training time in seconds, images per second, and the peak memory of its processes in MiB (the accelerator's, if any)."""
-        return {
-            "training_s": round(self.seconds, 1),
-            "images_per_s": round(self.images_per_s, 1),
-            "peak_mib": round(self._peak_mib(), 1),
-        }
-
-    def _peak_mib(self) -> float:
-        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-            return max(self.peak_mib, torch.cuda.max_memory_allocated() / 2**20)
-        return max(self.peak_mib, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-class StepClock(Speedometer):
-    """A speedometer that ends training after so many steps behind the first and so many seconds; it waits for a GPU at each."""
-
-    def __init__(self, steps: int, seconds: float) -> None:
-        super().__init__()
-        self.steps, self.enough = steps, seconds
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        trainer.should_stop = trainer.global_step > self.steps and self.seconds >= self.enough
-
-
-class ProgressBar(TQDMProgressBar):
-    """Lightning's bar with the loss, accuracies and the speed, read only where it is drawn anew, and of a GPU without waiting."""
-
-    def __init__(self, refresh_rate: int = 10) -> None:
-        super().__init__(refresh_rate=refresh_rate)
-        self.glance = Glance()
-
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        shown = super().get_metrics(trainer, pl_module)
-        shown.pop("v_num", None)  # the version number of a logger that there is not
-        if isinstance(pl_module, DistillationModule):
-            shown |= dict(zip(("loss", "acc", "acc@1"), self.glance(pl_module.means.latest), strict=False))
-            if pl_module.skipped:
-                shown["skipped_steps"] = pl_module.skipped
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Speedometer) and callback.images_per_s:
-                shown["images/s"] = callback.images_per_s
-        return shown
-
-
-class Glance:
-    """Numbers of a device that nobody waits for: on a GPU those of the glance before, once they have arrived."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-        self.coming: torch.Tensor | None = None
-        self.arrived: torch.cuda.Event | None = None
-
-    def __call__(self, values: torch.Tensor) -> list[float]:
-        if values.device.type != "cuda":
-            return values.tolist()
-        if self.coming is not None and self.arrived is not None:
-            if not self.arrived.query():
-                return self.values
-            self.values = self.coming.tolist()
-        self.coming = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
-        self.arrived = torch.cuda.Event()
-        self.arrived.record()
-        return self.values

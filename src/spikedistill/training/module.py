@@ -8,7 +8,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ..config import OptimizerConfig
 from ..data import as_network_input, augment
 from ..models import Branched
 from ..objectives import ObjectiveValue
@@ -18,6 +17,7 @@ from ..temporal import Captured
 from .features import TRANSFORMS
 from .finite import EVERY, Batch, Watch
 from .means import EpochMeans, means_of_step
+from .optimizers import learning_rate_factor, make_optimizer
 from .plan import Plan
 from .student import StudentPass
 from .whole_step import WholeStep, can_be_whole
@@ -260,43 +260,3 @@ class DistillationModule(L.LightningModule):
             optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, self.plan.config.epochs, options)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def make_optimizer(network: torch.nn.Module, options: OptimizerConfig, *, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimiser, by default with weight decay on the weights of convolutions and linear layers only.
-
-    Biases, batch-norm and what neurons learn have one dimension or none, and no decay unless `options.decayed` is "all". A fused
-    one updates in one kernel, and can be told on the device not to.
-    """
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    of_others = options.weight_decay if options.decayed == "all" else 0.0
-    groups = [{"params": weights, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": of_others}]
-    optimizer: torch.optim.Optimizer
-    if options.name == "adamw":
-        optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=fused or None)
-    else:
-        optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=fused or None)
-    if fused:
-        # no scaler divides its gradients, so clipping is right; Lightning takes a fused one for one that has not divided yet
-        optimizer._step_supports_amp_scaling = False
-    return optimizer
-
-
-def learning_rate_factor(epoch: float, epochs: int, options: OptimizerConfig) -> float:
-    """What the highest learning rate is multiplied by after so many (fractional) epochs.
-
-    A linear rise over the warm-up, then 0.5 (1 + cos(pi p)) with p the share of the remaining epochs done, or
-    `step_factor ** floor(epoch / step_epochs)`, or 1. Under `schedule_per="epoch"` the cosine is that of the epoch's first step.
-    """
-    if epoch < options.warmup_epochs:
-        # the first step must not be wasted on a learning rate of zero
-        return max(epoch, 1e-3) / options.warmup_epochs
-    if options.schedule == "step":
-        return options.step_factor ** (int(epoch) // options.step_epochs)
-    if options.schedule == "constant":
-        return 1.0
-    if options.schedule_per == "epoch":
-        epoch = max(math.floor(epoch), options.warmup_epochs)  # a warm-up may end within an epoch
-    progress = (epoch - options.warmup_epochs) / max(epochs - options.warmup_epochs, 1e-9)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

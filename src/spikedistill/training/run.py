@@ -26,8 +26,8 @@ from .processes import check_processes, depending_on_others, is_main_process, st
 if TYPE_CHECKING:
     import lightning as L
 
-    from .callbacks import Speedometer
     from .module import DistillationModule
+    from .progress import Speedometer
 
 
 def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) -> Path:
@@ -68,7 +68,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     if config.trainer.precision == "auto":
         plan = with_fastest_precision(plan)
         config = plan.config
-    from .callbacks import Speedometer  # and Lightning with it, which takes seconds
+    from .progress import Speedometer  # and Lightning with it, which takes seconds
 
     trained = resuming and run.is_trained
     speed, origin = Speedometer(), made_from(plan)
@@ -287,7 +287,8 @@ def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
 
 def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.Callback"]:
     """What a run does beside training."""
-    from .callbacks import Checkpoints, EpochRecord, MovingAverage, ProgressBar
+    from .callbacks import Checkpoints, EpochRecord, MovingAverage
+    from .progress import ProgressBar
 
     options = plan.config.trainer
     scored = {"holdout": plan.holdout, "test": plan.dataset.test if options.track_test else None}

@@ -159,8 +159,8 @@ def _round(configs: Sequence[Config], steps: int, seconds: float, scratch: Path,
 def _images_per_s(config: Config, steps: int, seconds: float, scratch: Path) -> float:
     """Images per second of some steps after one that warms up."""
     from .allocator import keep_freed_memory
-    from .callbacks import StepClock
     from .module import DistillationModule
+    from .progress import StepClock
 
     alone = config.trainer.model_copy(
         update={"devices": 1, "nodes": 1, "sync_batch_norm": False, "progress": False, "logger": "none"}
