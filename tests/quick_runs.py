@@ -21,27 +21,33 @@ def quick(name: str, **changes) -> Config:
     return config.model_copy(update=small | changes)
 
 
-def assert_resumes_to_the_same_bytes(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two runs of two epochs one breaks off in the third step of the second epoch, of which there is a checkpoint."""
+def stopped(config: Config, monkeypatch: pytest.MonkeyPatch, *, epoch: int, step: int) -> RunFolder:
+    """The folder of a run that ends in that step of that epoch, both counted from 0."""
     from spikedistill.training.module import DistillationModule
 
+    training_step = DistillationModule.training_step
+
+    def break_off(module, batch, batch_index):
+        if (module.current_epoch, batch_index) == (epoch, step):
+            raise InterruptedError
+        return training_step(module, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationModule, "training_step", break_off)
+        with pytest.raises(InterruptedError):
+            train(config)
+    return RunFolder(config.run_folder)
+
+
+def assert_resumes_to_the_same_bytes(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two runs of two epochs one breaks off in the third step of the second epoch, of which there is a checkpoint."""
     trainer = config.trainer.model_copy(update={"checkpoint_seconds": 0.0})
     whole, broken = (
         config.model_copy(update={"out": config.out / name, "epochs": 2, "resume": "auto", "trainer": trainer})
         for name in ("whole", "broken")
     )
-    step = DistillationModule.training_step
-
-    def break_off(module, batch, batch_index):
-        if (module.current_epoch, batch_index) == (1, 2):
-            raise InterruptedError
-        return step(module, batch, batch_index)
-
     uninterrupted = RunFolder(train(whole))
-    with monkeypatch.context() as patch:
-        patch.setattr(DistillationModule, "training_step", break_off)
-        with pytest.raises(InterruptedError):
-            train(broken)
+    stopped(broken, monkeypatch, epoch=1, step=2)
     resumed = RunFolder(train(broken))
     assert resumed.model.read_bytes() == uninterrupted.model.read_bytes()
     assert resumed.metrics.read_bytes() == uninterrupted.metrics.read_bytes()

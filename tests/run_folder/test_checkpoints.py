@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from quick_runs import quick
+from quick_runs import quick, stopped
 
 from spikedistill import train
 from spikedistill.cli import main
@@ -24,22 +24,6 @@ from spikedistill.run_folder import RunFolder
 from spikedistill.training.checkpoints import AtomicCheckpoints, read_checkpoint
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import Plan
-
-
-def stopped(config: Config, monkeypatch, *, epoch: int, step: int) -> RunFolder:
-    """The folder of a run that ends in that step, counted from 0."""
-    training_step = DistillationModule.training_step
-
-    def break_off(module, batch, batch_index):
-        if (module.current_epoch, batch_index) == (epoch, step):
-            raise InterruptedError
-        return training_step(module, batch, batch_index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DistillationModule, "training_step", break_off)
-        with pytest.raises(InterruptedError):
-            train(config)
-    return RunFolder(config.run_folder)
 
 
 def short(out: Path, **changes) -> Config:

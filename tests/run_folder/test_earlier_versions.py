@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from quick_runs import quick
+from quick_runs import quick, stopped
 
 from spikedistill import evaluate, train
 from spikedistill.cli import from_file
@@ -17,7 +17,6 @@ from spikedistill.data import AUGMENTATION_VERSION, SLICING_VERSION, fingerprint
 from spikedistill.evaluation.records import RunRecord, from_json
 from spikedistill.run_folder import RunFolder, dataset_of
 from spikedistill.training.checkpoints import AtomicCheckpoints
-from spikedistill.training.module import DistillationModule
 
 
 def recordings(root: Path) -> Path:
@@ -44,22 +43,6 @@ def made_by_version_1(run: RunFolder, slicing: str) -> None:
     run.config_file.write_text(text.replace("wording: 2\n", "").replace("slicing: even\n", f"slicing: {slicing}\n"))
     manifest = run.manifest().with_files(run.path, ["config.yaml"])
     manifest.model_copy(update={"made_with": manifest.made_with | {"augmentation": 1, "slicing": 1}}).write(run.path)
-
-
-def stopped(config: Config, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """The folder of a run that ends at the beginning of its second epoch."""
-    training_step = DistillationModule.training_step
-
-    def break_off(module, batch, batch_index):
-        if module.current_epoch == 1:
-            raise InterruptedError
-        return training_step(module, batch, batch_index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DistillationModule, "training_step", break_off)
-        with pytest.raises(InterruptedError):
-            train(config)
-    return RunFolder(config.run_folder)
 
 
 @pytest.mark.parametrize("slicing", ["number", "null"])
@@ -97,7 +80,7 @@ def test_a_half_trained_run_of_version_1_goes_on_under_the_new_name_alone(
 ) -> None:
     root = recordings(tmp_path / "data")
     whole = RunFolder(train(of_events(root, tmp_path / "whole", "even")))
-    run = stopped(config := of_events(root, tmp_path / "run", "even"), monkeypatch)
+    run = stopped(config := of_events(root, tmp_path / "run", "even"), monkeypatch, epoch=1, step=0)
     made_by_version_1(run, "null")
     dataset = dataset_of(run.config())
     by_version_1 = replace(dataset, options={"timesteps": 3, "slicing": "number"})
@@ -118,7 +101,7 @@ def test_a_half_trained_run_goes_on_unless_its_augmentation_has_changed(
         Image.new("RGB", (8, 8), (9 * k, 100, 50)).save(file)
     data = DataConfig(name="image_folder", root=tmp_path / "data", size=8, batch_size=4, augment=(augment,))
     config = quick("digits-sce", out=tmp_path / "run", epochs=2, resume="auto", data=data)
-    run = stopped(config, monkeypatch)
+    run = stopped(config, monkeypatch, epoch=1, step=0)
     checkpoint = torch.load(run.checkpoint, weights_only=True)
     made_from = checkpoint.pop("made_from") | {"augmentation": "1", "slicing": "1"}
     AtomicCheckpoints(made_from).save_checkpoint(checkpoint, run.checkpoint)
