@@ -15,6 +15,7 @@ from torch import nn
 
 from spikedistill import LIF, temporal
 from spikedistill.neurons import (
+    Neuron,
     NormalisedCurrent,
     code_cache,
     compiler,
@@ -100,9 +101,9 @@ def test_responses_of_many_strips(lengths, threads):
     """A segment is a number of blocks: of four timesteps, of five, and eleven of one."""
     torch.manual_seed(0)
     current = torch.randn(sum(lengths), 2, 7, 13, 11)
-    ours = lif_response(current, lengths, decay=0.8)
+    ours = lif_response(current, lengths, Neuron(decay=0.8))
     with compiler.uncompiled():
-        expected = lif_response(current, lengths, decay=0.8)
+        expected = lif_response(current, lengths, Neuron(decay=0.8))
     assert torch.equal(ours.spikes, expected.spikes)
     torch.testing.assert_close(ours.to_current, expected.to_current, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours.rates, torch.stack([part.mean(0) for part in ours.spikes.split(lengths)]))
@@ -139,7 +140,7 @@ def test_the_gradient_through_a_batch_norm_of_many_strips(residual, threads):
         mean, inv_std = batch_statistics(leaves[0].detach(), BatchNormCall(None, None, training=True))
         current = NormalisedCurrent(*leaves[:3], mean, inv_std, 1e-5, batch=True)
         with compiler.uncompiled() if dtype == torch.float64 else nullcontext():
-            spikes, _ = norm_lif(current.plus(leaves[3], None) if residual else current)
+            spikes, _ = norm_lif(current.plus(leaves[3], None) if residual else current, Neuron())
             outcomes.append([spikes.detach(), *torch.autograd.grad(spikes, leaves, to_spikes.to(dtype))])
     assert torch.equal(outcomes[0][0].double(), outcomes[1][0])
     for ours, exact in zip(*outcomes, strict=True):
@@ -231,7 +232,7 @@ def test_a_state_of_another_precision():
 
 
 def test_bits_of_timesteps_that_are_not_there():
-    _, bits = lif_in_bits(torch.ones(4, 2, 3), **LIF().dynamics(2) | {"detach_membrane": False})
+    _, bits = lif_in_bits(torch.ones(4, 2, 3), Neuron())
     with pytest.raises(IndexError, match="there are 4 timesteps; asked for 0 to 8"):
         bits.read(0, 9, torch.float32)
 

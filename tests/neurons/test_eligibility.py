@@ -6,7 +6,7 @@ import pytest
 import torch
 from plain_lif import PRIMITIVES, cubic_bump, cubic_bump_primitive, plain_eligibility
 
-from spikedistill.neurons import lif, lif_response, lif_response_in_chunks
+from spikedistill.neurons import Neuron, lif, lif_response, lif_response_in_chunks
 
 f64 = torch.float64
 T = 6
@@ -28,7 +28,7 @@ def test_eligibility_is_the_derivative_of_the_segment_mean(surrogate, v_reset, d
     decay = torch.tensor(0.6, dtype=f64)
     v_init = torch.tensor([0.3, -0.2, 0.0, 0.7], dtype=f64)
     response = lif_response(
-        currents(), lengths, decay=decay, v_init=v_init, surrogate=ours, with_decay=True, with_v_init=True, **common
+        currents(), lengths, Neuron(decay=decay, v_init=v_init, surrogate=ours, **common), ("decay", "v_init")
     )
     spikes, *slopes = plain_eligibility(currents(), lengths, decay=decay, v_init=v_init, primitive=primitive, **common)
     assert torch.equal(response.spikes, spikes)
@@ -39,7 +39,7 @@ def test_eligibility_is_the_derivative_of_the_segment_mean(surrogate, v_reset, d
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, 0.5])
 def test_fixed_decays_and_a_plain_initial_membrane_agree_too(decay):
-    response = lif_response(currents(), (2, 4), decay=decay, v_init=0.5)
+    response = lif_response(currents(), (2, 4), Neuron(decay=decay, v_init=0.5))
     spikes, to_current, _, _ = plain_eligibility(currents(), (2, 4), decay=decay, v_init=0.5)
     assert torch.equal(response.spikes, spikes)
     torch.testing.assert_close(response.to_current, to_current, rtol=0, atol=1e-12)
@@ -54,10 +54,8 @@ def test_two_steps_by_hand():
     response = lif_response(
         torch.tensor([[0.5], [1.0]], dtype=f64),
         (2,),
-        detach_reset=True,
-        surrogate="triangular",
-        with_decay=True,
-        with_v_init=True,
+        Neuron(detach_reset=True, surrogate="triangular"),
+        ("decay", "v_init"),
     )
     assert response.spikes.flatten().tolist() == [0, 1]
     assert response.to_current.item() == pytest.approx((0.5 + 1.125) / 2)
@@ -66,7 +64,7 @@ def test_two_steps_by_hand():
 
 
 def test_the_initial_membrane_reaches_only_the_first_segment():
-    response = lif_response(currents(), (2, 3, 1), with_v_init=True)
+    response = lif_response(currents(), (2, 3, 1), Neuron(), ("v_init",))
     assert response.to_v_init[0].abs().min() > 0
     assert response.to_v_init[1:].eq(0).all()
 
@@ -75,14 +73,14 @@ def test_the_initial_membrane_reaches_only_the_first_segment():
 def test_spikes_are_those_of_lif_in_every_precision_and_slopes_are_float32(dtype):
     x = currents(dtype)
     for threshold in (0.3, 1.0):
-        response = lif_response(x, (2, 4), threshold=threshold)
+        response = lif_response(x, (2, 4), Neuron(threshold=threshold))
         assert torch.equal(response.spikes, lif(x, threshold=threshold))
         assert response.to_current.dtype == torch.float32
 
 
 def test_nothing_of_the_response_carries_a_graph():
     response = lif_response(
-        currents().requires_grad_(), (3, 3), decay=torch.tensor(0.5, requires_grad=True), with_decay=True
+        currents().requires_grad_(), (3, 3), Neuron(decay=torch.tensor(0.5, requires_grad=True)), ("decay",)
     )
     assert not any(part.requires_grad for part in response if part is not None)
 
@@ -92,15 +90,15 @@ def test_nothing_of_the_response_carries_a_graph():
 @pytest.mark.parametrize("options", [{"detach_reset": True}, {}, {"v_reset": 0.1}])
 def test_in_chunks_it_is_equal(options, lengths, chunk):
     options = options | {"decay": torch.tensor(0.6, dtype=f64), "v_init": torch.full((4,), 0.2, dtype=f64)}
-    options |= {"with_decay": True, "with_v_init": True}
+    rest = Neuron(**options), ("decay", "v_init")
     reads = []
 
     def read(start, stop):
         reads.append((start, stop))
         return currents()[start:stop]
 
-    response = lif_response_in_chunks(read, lengths, chunk, **options)
-    whole = lif_response(currents(), lengths, **options)
+    response = lif_response_in_chunks(read, lengths, chunk, *rest)
+    whole = lif_response(currents(), lengths, *rest)
     assert torch.equal(response.spikes.read(0, T, f64), whole.spikes)
     for mine, expected in zip(response[1:4], whole[1:4], strict=True):
         assert torch.equal(mine, expected)

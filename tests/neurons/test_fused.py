@@ -9,7 +9,7 @@ import torch
 from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
-from spikedistill.neurons import LIF, compiler, fused, lif, lif_in_bits, lif_response
+from spikedistill.neurons import Neuron, compiler, fused, lif, lif_in_bits, lif_response
 from spikedistill.neurons.eligibility import lif_response_in_chunks
 from spikedistill.neurons.packed import PackedSpikes, pack
 from spikedistill.neurons.surrogate import dspike, rectangular, sigmoid
@@ -70,9 +70,7 @@ def test_membranes_and_gradients_pass_from_block_to_block(T, monkeypatch):
     for smallest, block in ((2**60, 8), (0, 8), (0, 16)):
         monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
         monkeypatch.setattr(fused, "BLOCK", block)
-        spikes, packed = lif_in_bits(
-            current, **LIF().dynamics(2) | {"decay": 0.9, "v_init": 0.3, "detach_membrane": False}
-        )
+        spikes, packed = lif_in_bits(current, Neuron(decay=0.9, v_init=0.3))
         outcomes.append((spikes, torch.autograd.grad(spikes, current, weights)[0]))
         assert packed is None or torch.equal(packed.read(0, T, torch.float64), spikes)
     for spikes, grad in outcomes[1:]:
@@ -153,12 +151,13 @@ def test_spikes_of_more_timesteps_than_a_byte_has_bits(monkeypatch):
     packed = PackedSpikes(T, pack(list((torch.rand(T, 5, 6) < 0.5).float())))
     residual = packed.read(0, T, torch.float32)
     x, to_spikes, scale, shift = torch.randn(T, 5, 6), torch.randn(T, 5, 6), torch.rand(5, 1), torch.rand(5, 1)
-    options, outcomes = (0.5, 1.0, None, False, rectangular, 0.0, False), []
+    neuron, outcomes = Neuron(surrogate=rectangular), []
     for smallest, kept in ((2**60, residual), (0, packed)):
         monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
-        spikes, bits, starts = fused.fire_sequence(x, scale, shift, residual, options, for_gradient=True)
+        spikes, bits, starts = fused.fire_sequence(x, scale, shift, residual, neuron, for_gradient=True)
         assert torch.equal(PackedSpikes(T, bits).read(0, T, torch.float32), spikes)
-        outcomes.append((spikes, fused.gradient_through_time(to_spikes, x, scale, shift, kept, starts, options)))
+        given = to_spikes, x, scale, shift, kept, starts, neuron, False
+        outcomes.append((spikes, fused.gradient_through_time(*given)))
     assert torch.equal(outcomes[0][0], outcomes[1][0])
     torch.testing.assert_close(outcomes[1][1], outcomes[0][1], rtol=1e-5, atol=1e-6)
 
@@ -169,10 +168,10 @@ def test_chunks_are_compiled_once_and_not_for_each_of_them(monkeypatch):
     """The derivative of a membrane whose reset is detached is a number that grows with the timesteps."""
     torch.manual_seed(0)
     current, options = torch.randn(6, 3, 4), {"detach_reset": True, "decay": 0.9}
-    whole = lif_response(current, (6,), **options)
+    whole = lif_response(current, (6,), Neuron(**options))
     monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
     before = graphs_compiled()
-    in_chunks = lif_response_in_chunks(lambda start, stop: current[start:stop], (6,), 1, **options)
+    in_chunks = lif_response_in_chunks(lambda start, stop: current[start:stop], (6,), 1, Neuron(**options))
     assert graphs_compiled() - before <= 2  # the first chunk and those after it
     assert torch.equal(in_chunks.spikes.read(0, 6, torch.float32), whole.spikes)
     torch.testing.assert_close(in_chunks.to_current, whole.to_current)
@@ -187,7 +186,7 @@ def test_the_response_of_mean_rates_is_equal(monkeypatch):
         outcomes = []
         for smallest in (2**60, 0):
             monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
-            outcomes.append(lif_response(current, lengths, **options))
+            outcomes.append(lif_response(current, lengths, Neuron(**options)))
         assert torch.equal(outcomes[0].spikes, outcomes[1].spikes)
         assert torch.allclose(outcomes[0].to_current, outcomes[1].to_current, rtol=1e-5)
 

@@ -16,7 +16,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill import LIF, temporal
-from spikedistill.neurons import NormalisedCurrent, PackedSpikes, compiler, lif, lif_in_bits, lif_response, norm_lif
+from spikedistill.neurons import (
+    Neuron,
+    NormalisedCurrent,
+    PackedSpikes,
+    compiler,
+    lif,
+    lif_in_bits,
+    lif_response,
+    norm_lif,
+)
 from spikedistill.neurons.surrogate import SURROGATES
 from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics
 
@@ -70,13 +79,14 @@ def assert_same(ours, expected, doubtful, tolerance):
 def test_spikes_and_gradients_of_every_surrogate_and_reset(surrogate, v_reset, detach_reset, detach_membrane, device):
     torch.manual_seed(0)
     options = {"decay": 0.7, "threshold": 0.8, "v_init": 0.1, "surrogate": surrogate}
-    options |= {"v_reset": v_reset, "detach_reset": detach_reset, "detach_membrane": detach_membrane}
+    options |= {"v_reset": v_reset, "detach_reset": detach_reset}
     current = sequence(3, 2, 3, 7, 7, device=device).requires_grad_()
     exact = current.detach().cpu().double().requires_grad_()
     grad = sequence(3, 2, 3, 7, 7)
     assert compiler.kernels_for(current, SURROGATES[surrogate]) is not None
-    spikes, bits = lif_in_bits(current, **options)
-    expected, doubtful = reference(exact, **options)
+    cut, neuron = {"detach_membrane": detach_membrane}, Neuron(**options)
+    spikes, bits = lif_in_bits(current, neuron, **cut)
+    expected, doubtful = reference(exact, **options, **cut)
     assert torch.equal(spikes.cpu().double()[~doubtful], expected[~doubtful])
     assert 0.1 < expected.mean() < 0.9
     assert torch.equal(bits.read(1, 3, torch.float32), spikes[1:3])
@@ -107,7 +117,7 @@ def test_batch_norm_and_its_gradients(residual_in_bits, memory_format, T, dtype,
         packed = PackedSpikes.silent(T, ones)
         packed.write(0, residual.detach().unbind(0))
         current = current.plus(residual, packed if residual_in_bits else None)
-    spikes, bits = norm_lif(current, decay=0.6)
+    spikes, bits = norm_lif(current, Neuron(decay=0.6))
     ours = torch.autograd.grad(spikes, leaves, grad)
 
     normalised = F.batch_norm(exact[0].flatten(0, 1), None, None, exact[1], exact[2], True).unflatten(0, shape[:2])
@@ -149,9 +159,9 @@ def test_currents_and_gradients_with_gaps_and_repetitions_in_memory(shape, view,
     expected.sum().backward()
     torch.testing.assert_close(whole.grad.cpu().double(), exact.grad, rtol=1e-4, atol=1e-5)
     T = len(view(exact))
-    ours = lif_response(view(whole.detach()), (T,))
+    ours = lif_response(view(whole.detach()), (T,), Neuron())
     with compiler.uncompiled():
-        theirs = lif_response(view(exact.detach()), (T,))
+        theirs = lif_response(view(exact.detach()), (T,), Neuron())
     assert torch.equal(ours.spikes.cpu().double(), theirs.spikes)
     torch.testing.assert_close(ours.to_current.cpu().double(), theirs.to_current, rtol=1e-4, atol=1e-5)
 
@@ -162,7 +172,7 @@ def test_layers_of_many_neurons(shape):
     """More tiles than a grid has along its second dimension, in one row and in two."""
     current = torch.randn(shape, device="cuda").requires_grad_()
     assert compiler.kernels_for(current, SURROGATES["sigmoid"]) is not None
-    spikes, bits = lif_in_bits(current, **LIF().dynamics(2) | {"detach_membrane": False})
+    spikes, bits = lif_in_bits(current, Neuron())
     assert torch.equal(spikes, (current >= 1).float())
     assert torch.equal(bits.read(0, 1, torch.float32), spikes)
     (grad,) = torch.autograd.grad(spikes.sum(), current)
@@ -190,7 +200,7 @@ def test_linear_layers_on_a_still_input(timesteps, gradient, device):
 def test_what_watches_operations_sees_them(device):
     """Under a counter there are no kernels, also where the forward pass has had some."""
     current = sequence(1, 2, 3, 5, 5, device=device).requires_grad_()
-    spikes, _ = lif_in_bits(current, **LIF().dynamics(4) | {"detach_membrane": False}, timesteps=3)
+    spikes, _ = lif_in_bits(current, Neuron(), timesteps=3)
     (ours,) = torch.autograd.grad(spikes.sum(), current, retain_graph=True)
     with FlopCounterMode(display=False):
         (watched,) = torch.autograd.grad(spikes.sum(), current)
@@ -218,9 +228,9 @@ def test_statistics_of_channels_far_from_zero(memory_format, device):
 def test_the_rates_answer_to_their_currents(lengths, options, device):
     torch.manual_seed(0)
     current = sequence(6, 2, 3, 5, 5, device=device)
-    ours = lif_response(current, lengths, **options)
+    ours = lif_response(current, lengths, Neuron(**options))
     with compiler.uncompiled():
-        theirs = lif_response(current.cpu().double(), lengths, **options)
+        theirs = lif_response(current.cpu().double(), lengths, Neuron(**options))
     _, doubtful = reference(current.cpu().double(), **options)
     assert torch.equal(ours.spikes.cpu().double()[~doubtful], theirs.spikes[~doubtful])
     assert_same(ours.to_current, theirs.to_current, doubtful, 1e-5)

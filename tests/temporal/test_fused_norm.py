@@ -7,7 +7,7 @@ from kept_memory import run_and_keep
 from torch import nn
 
 from spikedistill import LIF, temporal
-from spikedistill.neurons import NormalisedCurrent, compiler, fused, fused_norm, lif, norm_lif
+from spikedistill.neurons import Neuron, NormalisedCurrent, compiler, fused, fused_norm, lif, norm_lif
 from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
 pytestmark = [
@@ -95,7 +95,7 @@ def test_spikes_differ_only_where_rounding_decides(options, dtype, monkeypatch):
     call = BatchNormCall(None, None, torch.rand(8) + 0.5, torch.randn(8), True, 0.1, 1e-5)
     mean, inv_std = batch_statistics(x, call)
     current = NormalisedCurrent(x, call.weight, call.bias, mean, inv_std, 1e-5, batch=True)
-    spikes, packed = norm_lif(current.plus(residual, None), **options)
+    spikes, packed = norm_lif(current.plus(residual, None), Neuron(**options))
     assert torch.equal(packed.read(0, T, dtype), spikes)
     exact = F.batch_norm(
         x.double().flatten(0, 1), None, None, call.weight.double(), call.bias.double(), True, 0.1, 1e-5

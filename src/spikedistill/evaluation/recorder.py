@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..neurons import LIF, lif_step
-from ..neurons.dynamics import initial_membrane, integrate, membrane_precision
+from ..neurons import LIF, Neuron, lif_step
+from ..neurons.dynamics import membrane_precision
 from ..temporal import Temporal
 
 
@@ -25,7 +25,7 @@ class Recording:
     def __init__(self) -> None:
         self.currents: dict[str, Tensor] = {}
         self.spikes: dict[str, Tensor] = {}
-        self._dynamics: dict[str, dict[str, Any]] = {}
+        self._dynamics: dict[str, Neuron] = {}
 
     @property
     def rates(self) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ class Recording:
     @property
     def thresholds(self) -> dict[str, float]:
         """Threshold of each layer: its neurons fire where their membrane is at or above it."""
-        return {path: dynamics["threshold"] for path, dynamics in self._dynamics.items()}
+        return {path: dynamics.threshold for path, dynamics in self._dynamics.items()}
 
     def membranes(self, path: str) -> Tensor:
         """Membranes of a layer after each timestep's leak and input and before its reset, `[T, B, ...]`.
@@ -47,10 +47,10 @@ class Recording:
         """
         dynamics, before = self._dynamics[path], []
         currents = membrane_precision(self.currents[path])
-        membrane = initial_membrane(currents[0], dynamics["v_init"])
+        membrane = dynamics.initial_membrane(currents[0])
         for current in currents.unbind(0):
-            before.append(integrate(current, membrane, dynamics["decay"]))
-            membrane = lif_step(current, membrane, **dynamics)[1]
+            before.append(dynamics.integrate(current, membrane))
+            membrane = lif_step(current, membrane, dynamics)[1]
         return torch.stack(before)
 
     def clear(self) -> None:
@@ -64,10 +64,7 @@ class Recording:
         calls = sum(key == path or key.startswith(f"{path}#") for key in self.spikes)
         key = path if calls == 0 else f"{path}#{calls}"
         self.currents[key], self.spikes[key] = currents.detach(), spikes.detach()
-        self._dynamics[key] = {
-            name: value.detach() if isinstance(value, Tensor) else value
-            for name, value in neuron.dynamics(currents.ndim - 1).items()
-        }
+        self._dynamics[key] = neuron.dynamics(currents.ndim - 1).detached()
 
 
 @contextmanager

@@ -1,23 +1,24 @@
 """Currents to spikes: leaky integrate-and-fire dynamics over a sequence, one step of them, and their surrogate gradients."""
 
 from .compiler import compiler_works
-from .dynamics import are_numbers, lif, lif_in_bits, lif_step, norm_lif, norm_lif_step
+from .dynamics import lif, lif_in_bits, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
 from .fused_norm import NormaliseBatch, NormalisedCurrent, batch_moments, can_wait, may_wait, normalise
 from .memory_format import mean_in_time
 from .modules import LIF
+from .neuron import Neuron
 from .packed import PackedSpikes
 from .surrogate import SURROGATES, Surrogate
 
 __all__ = [
     "LIF",
     "SURROGATES",
+    "Neuron",
     "NormaliseBatch",
     "NormalisedCurrent",
     "PackedSpikes",
     "Response",
     "Surrogate",
-    "are_numbers",
     "batch_moments",
     "can_wait",
     "compiler_works",

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from .compiler import applies, compiled, kernels_for
-from .dynamics import are_numbers, initial_membrane, integrate, membrane_precision, reset
+from .dynamics import membrane_precision
 from .fused import currents_of, unit_norm
 from .fused_norm import NormalisedCurrent
 from .memory_format import as_shown, as_stored
+from .neuron import Neuron
 from .packed import PackedSpikes
-from .surrogate import Surrogate, resolve_surrogate
 
 
 class Response(NamedTuple):
@@ -42,56 +42,32 @@ class Response(NamedTuple):
     rates: Tensor | None = None
 
 
-def lif_response(
-    current: Tensor,
-    lengths: Sequence[int],
-    *,
-    decay: float | Tensor = 0.5,
-    threshold: float = 1.0,
-    v_reset: float | None = None,
-    detach_reset: bool = False,
-    surrogate: str | Surrogate = "sigmoid",
-    v_init: float | Tensor = 0.0,
-    with_decay: bool = False,
-    with_v_init: bool = False,
-) -> Response:
+def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learned: Sequence[str] = ()) -> Response:
     """Run the dynamics of `lif` without a graph and collect the eligibility of every segment.
 
     Args:
         current: currents `[T, B, ...]`, or `[1, B, ...]` where they are the same at all timesteps.
         lengths: timesteps of each segment; they sum to T.
-        with_decay: collect the response to the decay too.
-        with_v_init: collect the response to the initial membrane too.
-
-    The other arguments are those of `lif`.
+        neuron: what the neurons do.
+        learned: options of the neuron whose responses are collected too, of "decay" and "v_init".
     """
-    dynamics = _resolved(decay, threshold, v_reset, detach_reset, surrogate)
-    sources = _sources(with_decay, with_v_init)
+    sources = "current", *learned
     repeats = sum(lengths) // len(current)
-    kernels, numbers = kernels_for(current, dynamics[-1], repeats), are_numbers(decay, v_init)
+    kernels, numbers = kernels_for(current, neuron.derivative, repeats), neuron.has_numbers_only
     if len(current) < sum(lengths) and not (kernels and numbers):
         current = current.expand(sum(lengths), *current.shape[1:])
     if numbers and (kernels or applies(current)):
-        return _compiled_response(current, *unit_norm(current), None, tuple(lengths), v_init, sources, dynamics)
+        return _compiled_response(current, *unit_norm(current), None, tuple(lengths), sources, neuron)
     with torch.no_grad():
-        return _respond(current, tuple(lengths), v_init, sources, dynamics, current.dtype)
+        return _respond(current, tuple(lengths), sources, neuron, current.dtype)
 
 
 def norm_lif_response(
-    current: NormalisedCurrent,
-    lengths: Sequence[int],
-    *,
-    v_init: float = 0.0,
-    with_decay: bool = False,
-    with_v_init: bool = False,
-    **options: Any,
+    current: NormalisedCurrent, lengths: Sequence[int], neuron: Neuron, learned: Sequence[str] = ()
 ) -> Response:
-    """`lif_response`, with its options, of currents whose batch-norm has waited."""
-    dynamics = _resolved(**options)
-    sources = _sources(with_decay, with_v_init)
-    return _compiled_response(
-        current.x, *current.scale_and_shift(), current.residual, tuple(lengths), v_init, sources, dynamics
-    )
+    """`lif_response` of currents whose batch-norm has waited."""
+    sources = "current", *learned
+    return _compiled_response(current.x, *current.scale_and_shift(), current.residual, tuple(lengths), sources, neuron)
 
 
 def _compiled_response(
@@ -100,22 +76,21 @@ def _compiled_response(
     shift: Tensor,
     residual: Tensor | None,
     lengths: tuple[int, ...],
-    v_init: float | Tensor,
     sources: tuple[str, ...],
-    dynamics: tuple[Any, ...],
+    neuron: Neuron,
 ) -> Response:
     """The response of currents x * scale + shift + residual, in one kernel or compiled loop."""
     more = None if residual is None else as_stored(residual, x)
     with torch.no_grad():
-        kernels = kernels_for(x, dynamics[-1], sum(lengths) // len(x))
+        kernels = kernels_for(x, neuron.derivative, sum(lengths) // len(x))
         if kernels and sources == ("current",) and len(set(lengths)) == 1 and sum(lengths) <= kernels.LONGEST:
-            given = as_stored(x, x), scale, shift, more, len(lengths), v_init, *dynamics
+            given = as_stored(x, x), scale, shift, more, len(lengths), neuron
             found = [as_shown(part, x) for part in kernels.respond(*given, timesteps=sum(lengths))]
             spikes, rates, to_current = found
             return Response(spikes, to_current, rates=rates)
         if len(x) < sum(lengths):
             x = x.expand(sum(lengths), *x.shape[1:])
-        unit, rest = torch.ones_like(scale), (lengths, v_init, sources, dynamics)
+        unit, rest = torch.ones_like(scale), (lengths, sources, neuron)
         run: Callable[..., Any] = compiled(_respond_normalised) if applies(x) else _respond_normalised
         found = run(as_stored(x, x), scale, shift, more, unit, *rest)
         return Response(*(None if part is None else as_shown(part, x) for part in found))  # type: ignore[arg-type]
@@ -128,25 +103,19 @@ def _respond_normalised(
     residual: Tensor | None,
     unit: Tensor,
     lengths: tuple[int, ...],
-    v_init: float | Tensor,
     sources: tuple[str, ...],
-    dynamics: tuple[Any, ...],
+    neuron: Neuron,
 ) -> Response:
-    *numbers, derivative = dynamics
     # the unit gives every value the axes of the scale, as in `fused`
-    dynamics = (*numbers, lambda distance: derivative(distance) * unit)
-    return _respond(currents_of(x, scale, shift, residual), lengths, v_init, sources, dynamics, x.dtype)
+    return _respond(currents_of(x, scale, shift, residual), lengths, sources, neuron, x.dtype, unit)
 
 
 def lif_response_in_chunks(
     currents: Callable[[int, int], Tensor],
     lengths: Sequence[int],
     chunk: int,
-    *,
-    v_init: float | Tensor = 0.0,
-    with_decay: bool = False,
-    with_v_init: bool = False,
-    **options: Any,
+    neuron: Neuron,
+    learned: Sequence[str] = (),
 ) -> Response:
     """`lif_response` of currents that are read a few timesteps at a time, so that they need never all be there.
 
@@ -160,7 +129,6 @@ def lif_response_in_chunks(
     Returns:
         What `lif_response` does, with the spikes packed.
     """
-    dynamics = _resolved(**options)
     membrane: Tensor | None = None
     spikes: PackedSpikes | None = None
     answers, start = [], 0
@@ -170,33 +138,22 @@ def lif_response_in_chunks(
             for first in range(start, start + length, chunk):
                 part = currents(first, min(first + chunk, start + length))
                 if membrane is None or spikes is None:
-                    membrane = initial_membrane(membrane_precision(part[0]), v_init)
+                    membrane = neuron.initial_membrane(membrane_precision(part[0]))
                     spikes = PackedSpikes.silent(sum(lengths), membrane)
                 if traces is None:  # tensors, because a compiled loop would be made anew for every number
-                    fresh = _fresh_traces(segment, _sources(with_decay, with_v_init))
+                    fresh = _fresh_traces(segment, ("current", *learned))
                     traces = {
                         name: Trace(*(membrane.new_full((), float(number)) for number in trace))
                         for name, trace in fresh.items()
                     }
-                run = compiled(_advance) if are_numbers(dynamics[0], v_init) and applies(part) else _advance
-                fired, membrane, traces = run(part, membrane, traces, dynamics, torch.uint8)
+                run = compiled(_advance) if neuron.has_numbers_only and applies(part) else _advance
+                fired, membrane, traces = run(part, membrane, traces, neuron, torch.uint8)
                 spikes.write(first, fired)
             assert traces is not None
             answers.append({source: trace.total / length for source, trace in traces.items()})
             start += length
         assert spikes is not None
         return _response(spikes, answers)
-
-
-def _resolved(
-    decay: float | Tensor = 0.5,
-    threshold: float = 1.0,
-    v_reset: float | None = None,
-    detach_reset: bool = False,
-    surrogate: str | Surrogate = "sigmoid",
-) -> tuple[Any, ...]:
-    """The options of the dynamics in the order in which `_advance` takes them."""
-    return decay, threshold, v_reset, detach_reset, resolve_surrogate(surrogate)
 
 
 class Trace(NamedTuple):
@@ -216,10 +173,6 @@ def _fresh_traces(segment: int, sources: tuple[str, ...]) -> dict[str, Trace]:
     return {source: Trace(1.0 if source == "v_init" and segment == 0 else 0.0) for source in sources}
 
 
-def _sources(with_decay: bool, with_v_init: bool) -> tuple[str, ...]:
-    return ("current", *["decay"] * with_decay, *["v_init"] * with_v_init)
-
-
 def _response(spikes: Any, answers: list[dict[str, Any]]) -> Response:
     """The answers of the segments, by source, stacked."""
     return Response(spikes, **{f"to_{source}": torch.stack([a[source] for a in answers]) for source in answers[0]})
@@ -228,17 +181,17 @@ def _response(spikes: Any, answers: list[dict[str, Any]]) -> Response:
 def _respond(
     current: Tensor | list[Tensor],
     lengths: tuple[int, ...],
-    v_init: float | Tensor,
     sources: tuple[str, ...],
-    dynamics: tuple[Any, ...],
+    neuron: Neuron,
     dtype: torch.dtype,
+    unit: Tensor | None = None,
 ) -> Response:
-    membrane = initial_membrane(membrane_precision(current[0]), v_init)
+    membrane = neuron.initial_membrane(membrane_precision(current[0]))
     spikes: list[Tensor] = []  # to be stacked once: what is joined of parts is written twice by a compiled loop
     answers, start = [], 0
     for segment, length in enumerate(lengths):
         traces = _fresh_traces(segment, sources)
-        fired, membrane, traces = _advance(current[start : start + length], membrane, traces, dynamics, dtype)
+        fired, membrane, traces = _advance(current[start : start + length], membrane, traces, neuron, dtype, unit)
         spikes += fired
         answers.append({source: trace.total / length for source, trace in traces.items()})
         start += length
@@ -249,29 +202,29 @@ def _advance(
     current: Tensor | list[Tensor],
     membrane: Tensor,
     traces: dict[str, Trace],
-    dynamics: tuple[Any, ...],
+    neuron: Neuron,
     dtype: torch.dtype,
+    unit: Tensor | None = None,
 ) -> tuple[list[Tensor], Tensor, dict[str, Trace]]:
     """Some timesteps `[n, B, ...]` within a segment: their spikes in that dtype, and the membrane and the traces after them."""
-    decay, threshold, v_reset, detach_reset, derivative = dynamics
     spikes = []
     for current_t in current:
-        u = integrate(membrane_precision(current_t), membrane, decay)
-        distance = u - threshold
-        slope = derivative(distance)
+        u = neuron.integrate(membrane_precision(current_t), membrane)
+        distance = u - neuron.threshold
+        slope = neuron.derivative(distance)
+        if unit is not None:
+            slope = slope * unit
         spikes_t = (distance >= 0).to(u.dtype)
-        survives = _survival(u, spikes_t, slope, threshold, v_reset, detach_reset)
+        survives = _survival(u, spikes_t, slope, neuron)
         sources: dict[str, float | Tensor] = {"current": 1.0, "decay": membrane, "v_init": 0.0}
-        traces = {name: trace.after(sources[name], decay, survives, slope) for name, trace in traces.items()}
-        membrane = reset(u, spikes_t, threshold, v_reset)
+        traces = {name: trace.after(sources[name], neuron.decay, survives, slope) for name, trace in traces.items()}
+        membrane = neuron.reset(u, spikes_t)
         spikes.append(spikes_t.to(dtype))
     return spikes, membrane, traces
 
 
-def _survival(
-    u: Tensor, spikes: Tensor, slope: Tensor, threshold: float, v_reset: float | None, detach_reset: bool
-) -> float | Tensor:
+def _survival(u: Tensor, spikes: Tensor, slope: Tensor, neuron: Neuron) -> float | Tensor:
     """dv/du through the reset."""
-    if v_reset is None:
-        return 1.0 if detach_reset else 1.0 - threshold * slope
-    return 1 - spikes if detach_reset else 1 - spikes + (v_reset - u) * slope
+    if neuron.v_reset is None:
+        return 1.0 if neuron.detach_reset else 1.0 - neuron.threshold * slope
+    return 1 - spikes if neuron.detach_reset else 1 - spikes + (neuron.v_reset - u) * slope

@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from .compiler import applies, compiled, kernels_for
 from .memory_format import as_shown, as_stored, per_channel
+from .neuron import Neuron
 from .packed import PackedSpikes, pack
-from .surrogate import Surrogate
 
 # Timesteps of a block, at most; a multiple of 8, the timesteps in a byte of spikes.
 BLOCK = 8
@@ -26,12 +26,7 @@ BLOCK = 8
 def fused_lif(
     current: Tensor,
     timesteps: int,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    derivative: Surrogate,
-    v_init: float,
+    neuron: Neuron,
     detach_membrane: bool,
 ) -> tuple[Tensor, PackedSpikes]:
     """`lif` without its checks, for plain numbers: the spikes, and the same in bits without a graph.
@@ -40,49 +35,47 @@ def fused_lif(
         current: `[T, B, ...]`, or `[1, B, ...]` where it is the same at all of at most `BLOCK` timesteps and there is a kernel.
         timesteps: T.
     """
-    options = decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane
-    spikes, bits = _FusedLIF.apply(current, timesteps, *options)
+    spikes, bits = _FusedLIF.apply(current, timesteps, neuron, detach_membrane)
     return spikes, PackedSpikes(timesteps, bits)
 
 
 class _FusedLIF(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, current: Tensor, timesteps: int, *options: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool
+    ) -> tuple[Tensor, Tensor]:
         stored, norm = as_stored(current, current), unit_norm(current)
         starts: list[Tensor] = []
         if len(current) == timesteps:
-            spikes, bits, starts = fire_sequence(stored, *norm, None, options, for_gradient=ctx.needs_input_grad[0])
+            spikes, bits, starts = fire_sequence(stored, *norm, None, neuron, for_gradient=ctx.needs_input_grad[0])
         else:
-            decay, threshold, v_reset, _, derivative, v_init, _ = options
-            fire = _kernel(current, derivative, "fire", timesteps)
+            fire = _kernel(current, neuron, "fire", timesteps)
             assert fire is not None
-            spikes, bits, _ = fire(
-                None, stored, *norm, None, v_init, decay, threshold, v_reset, timesteps=timesteps
-            )  # fmt: skip
+            spikes, bits, _ = fire(None, stored, *norm, None, neuron.v_init, neuron, timesteps=timesteps)
         bits = as_shown(bits, current)
         ctx.mark_non_differentiable(bits)
         ctx.set_materialize_grads(False)  # of zeros, for the bits
         ctx.save_for_backward(current, *starts)
-        ctx.options = options
+        ctx.neuron, ctx.detach_membrane = neuron, detach_membrane
         return as_shown(spikes, current), bits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return (None,) * (2 + len(ctx.options))
+            return (None,) * 4
         current, *starts = ctx.saved_tensors
         stored, grad, norm = as_stored(current, current), as_stored(grads[0], current), unit_norm(current)
-        *numbers, v_init, detach_membrane = ctx.options
+        neuron, detach_membrane = ctx.neuron, ctx.detach_membrane
         still = len(current) < len(grad)
-        gradient = _kernel(current, numbers[-1], "gradient", len(grad)) if still else None
+        gradient = _kernel(current, neuron, "gradient", len(grad)) if still else None
         if gradient is not None:
-            to_current, _ = gradient(None, grad, stored, *norm, None, v_init, None, *numbers, detach_membrane)
+            to_current, _ = gradient(None, grad, stored, *norm, None, neuron.v_init, None, neuron, detach_membrane)
         else:
             at_each = stored.expand_as(grad)  # something may watch that a kernel would escape
-            to_current = gradient_through_time(grad, at_each, *norm, None, starts, ctx.options)
+            to_current = gradient_through_time(grad, at_each, *norm, None, starts, neuron, detach_membrane)
             to_current = to_current.sum(0, keepdim=True) if still else to_current
-        return as_shown(to_current, current), *[None] * (1 + len(ctx.options))
+        return as_shown(to_current, current), None, None, None
 
 
 def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +87,7 @@ def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fire_sequence(
-    x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, options: tuple[Any, ...], *, for_gradient: bool
+    x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, neuron: Neuron, *, for_gradient: bool
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Spikes like x, the same in bits, and what else their gradient needs.
 
@@ -102,17 +95,16 @@ def fire_sequence(
         x: `[T, ...]` as stored; the currents are x * scale + shift + residual.
         scale, shift: what broadcasts over a timestep of x.
         residual: like x, or None.
-        options: decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane.
+        neuron: of numbers only.
 
     Returns:
         The spikes; in bits; for a gradient the membrane at the start of each block but the first.
     """
-    decay, threshold, v_reset, _, derivative, v_init, _ = options
-    run = _kernel(x, derivative, "fire") or _with_unit(_fire, x, scale)
+    run = _kernel(x, neuron, "fire") or _with_unit(_fire, x, scale)
     if len(x) <= BLOCK:
-        spikes, bits, _ = run(None, x, scale, shift, residual, v_init, decay, threshold, v_reset)
+        spikes, bits, _ = run(None, x, scale, shift, residual, neuron.v_init, neuron)
         return spikes, bits, []
-    spikes, membrane = torch.empty_like(x), torch.full_like(x[0], v_init, dtype=scale.dtype)
+    spikes, membrane = torch.empty_like(x), torch.full_like(x[0], _number(neuron.v_init), dtype=scale.dtype)
     words: list[Tensor] = []
     starts: list[Tensor] = []
     for first in range(0, len(x), BLOCK):
@@ -120,7 +112,7 @@ def fire_sequence(
             starts.append(membrane)
         out, part = (each[first : first + BLOCK] for each in (spikes, x))
         more = None if residual is None else residual[first : first + BLOCK]
-        _, word, membrane = run(out, part, scale, shift, more, membrane, decay, threshold, v_reset)
+        _, word, membrane = run(out, part, scale, shift, more, membrane, neuron)
         words.append(word)
     return spikes, torch.cat(words), starts
 
@@ -132,15 +124,15 @@ def gradient_through_time(
     shift: Tensor,
     residual: Tensor | PackedSpikes | None,
     starts: Sequence[Tensor],
-    options: tuple[Any, ...],
+    neuron: Neuron,
+    detach_membrane: bool,
 ) -> Tensor:
     """Gradient to the currents, like x, from that to the spikes; the other arguments as `fire_sequence` took and returned them.
 
     Args:
         residual: may also be given as its spikes in bits.
     """
-    *numbers, v_init, detach_membrane = options
-    kernel = _kernel(x, numbers[-1], "gradient")
+    kernel = _kernel(x, neuron, "gradient")
     run = kernel or _with_unit(_gradient_of_block, x, scale)
 
     def part_of_residual(first: int, stop: int) -> Tensor | None:
@@ -151,21 +143,26 @@ def gradient_through_time(
 
     if not starts:
         more = part_of_residual(0, len(x))
-        return run(None, grad, x, scale, shift, more, v_init, None, *numbers, detach_membrane)[0]
+        return run(None, grad, x, scale, shift, more, neuron.v_init, None, neuron, detach_membrane)[0]
     # the loop of the first and last block is that of the others
-    membranes, ahead = [torch.full_like(starts[0], v_init), *starts], torch.zeros_like(starts[0])
+    membranes, ahead = [torch.full_like(starts[0], _number(neuron.v_init)), *starts], torch.zeros_like(starts[0])
     to_current = torch.empty_like(grad)
     for first in reversed(range(0, len(x), BLOCK)):
         stop = min(first + BLOCK, len(x))
         out, grad_part, x_part = (each[first:stop] for each in (to_current, grad, x))
         more, start = part_of_residual(first, stop), membranes.pop()
-        _, ahead = run(out, grad_part, x_part, scale, shift, more, start, ahead, *numbers, detach_membrane)
+        _, ahead = run(out, grad_part, x_part, scale, shift, more, start, ahead, neuron, detach_membrane)
     return to_current
 
 
-def _kernel(x: Tensor, surrogate: Surrogate, name: str, times: int = 1) -> Callable[..., Any] | None:
+def _number(option: float | Tensor) -> float:
+    assert not isinstance(option, Tensor)
+    return option
+
+
+def _kernel(x: Tensor, neuron: Neuron, name: str, times: int = 1) -> Callable[..., Any] | None:
     """The kernel of that name, where there is one for `times` as much as x."""
-    kernels = kernels_for(x, surrogate, times)
+    kernels = kernels_for(x, neuron.derivative, times)
     return getattr(kernels, name) if kernels else None
 
 
@@ -202,9 +199,7 @@ def _fire(
     shift: Tensor,
     residual: Tensor | None,
     membrane: float | Tensor,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
+    neuron: Neuron,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Spikes of a block of timesteps.
 
@@ -217,7 +212,7 @@ def _fire(
         The spikes, like x; the same in bits; the membrane after the last timestep, None where that before the first was a number.
     """
     currents = currents_of(x, scale, shift, residual)
-    fired, _, after = _dynamics(currents, _start(membrane, currents[0]), decay, threshold, v_reset)
+    fired, _, after = _dynamics(currents, _start(membrane, currents[0]), neuron)
     spikes = _joined(fired, x.dtype, into)
     return spikes, pack(fired, unit), after[-1] if isinstance(membrane, Tensor) else None
 
@@ -228,26 +223,24 @@ def fire_once(
     shift: Tensor,
     residual: Tensor | None,
     membrane: Tensor,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
+    neuron: Neuron,
 ) -> tuple[Tensor, Tensor]:
     """One timestep, `[1, ...]` as stored: the spikes like x, and the membrane after them in the precision of the scale."""
     currents = currents_of(x, scale, shift, residual)
-    (spikes,), _, (after,) = _dynamics(currents, membrane[0], decay, threshold, v_reset)
+    (spikes,), _, (after,) = _dynamics(currents, membrane[0], neuron)
     return spikes.to(x.dtype).unsqueeze(0), after.unsqueeze(0)
 
 
 def _dynamics(
-    currents: list[Tensor], membrane: Tensor, decay: float, threshold: float, v_reset: float | None
+    currents: list[Tensor], membrane: Tensor, neuron: Neuron
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Spikes, and the membranes before and after them, of every timestep."""
     spikes, before, after = [], [], []
     for current in currents:
-        u = decay * membrane + current
-        distance = u - threshold
+        u = neuron.integrate(current, membrane)
+        distance = u - neuron.threshold
         fires = distance >= 0
-        membrane = torch.where(fires, distance if v_reset is None else v_reset, u)
+        membrane = torch.where(fires, distance if neuron.v_reset is None else neuron.v_reset, u)
         spikes.append(fires.to(u.dtype))
         before.append(u)
         after.append(membrane)
@@ -264,11 +257,7 @@ def _gradient_of_block(
     residual: Tensor | None,
     membrane: float | Tensor,
     ahead: Tensor | None,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    derivative: Surrogate,
+    neuron: Neuron,
     detach_membrane: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradient to the currents of a block of timesteps: the membranes once more, then the chain rule backwards through time.
@@ -284,17 +273,18 @@ def _gradient_of_block(
         nothing behind.
     """
     currents = currents_of(x, scale, shift, residual)
-    _, before, _ = _dynamics(currents, _start(membrane, currents[0]), decay, threshold, v_reset)
+    _, before, _ = _dynamics(currents, _start(membrane, currents[0]), neuron)
     to_membrane = torch.zeros_like(before[0]) if ahead is None else ahead
+    threshold, v_reset = neuron.threshold, neuron.v_reset
     found = []
     for grad_t, u_t in zip(grad.unbind(0)[::-1], before[::-1], strict=True):
         to_spikes, distance = grad_t.to(u_t.dtype), u_t - threshold
-        if not detach_reset:
+        if not neuron.detach_reset:
             to_spikes = to_spikes + to_membrane * (-threshold if v_reset is None else v_reset - u_t)
         survives = to_membrane if v_reset is None else torch.where(distance >= 0, 0.0, to_membrane)
-        to_u = survives + to_spikes * (derivative(distance) * unit)
+        to_u = survives + to_spikes * (neuron.derivative(distance) * unit)
         found.append(to_u)
-        to_membrane = torch.zeros_like(to_u) if detach_membrane else decay * to_u
+        to_membrane = torch.zeros_like(to_u) if detach_membrane else neuron.decay * to_u
     return _joined(found[::-1], grad.dtype, into), None if ahead is None else to_membrane
 
 

@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 from .compiler import MIN_ELEMENTS, applies, compiled, kernels_for
 from .fused import fire_once, fire_sequence, gradient_through_time
 from .memory_format import as_shown, as_stored, is_channels_last, is_dense, per_channel
+from .neuron import Neuron
 from .packed import PackedSpikes
-from .surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -140,43 +140,27 @@ def may_wait(x: Tensor) -> bool:
     return x.ndim > 3 and is_dense(x)
 
 
-def fused_norm_lif(
-    current: NormalisedCurrent,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    derivative: Surrogate,
-    v_init: float,
-    detach_membrane: bool,
-) -> tuple[Tensor, PackedSpikes]:
+def fused_norm_lif(current: NormalisedCurrent, neuron: Neuron, detach_membrane: bool) -> tuple[Tensor, PackedSpikes]:
     """`lif` of currents that are not computed yet: the spikes, and the same in bits without a graph."""
-    options = (decay, threshold, v_reset, detach_reset, derivative, v_init, detach_membrane)
-    spikes, bits = _NormLIF.apply(current.x, current.weight, current.bias, current.residual, current, options)
+    tensors = current.x, current.weight, current.bias, current.residual
+    spikes, bits = _NormLIF.apply(*tensors, current, neuron, detach_membrane)
     return spikes, PackedSpikes(len(spikes), bits)
 
 
-def fused_norm_lif_step(
-    current: NormalisedCurrent,
-    state: Tensor | None,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    v_init: float,
-) -> tuple[Tensor, Tensor]:
+def fused_norm_lif_step(current: NormalisedCurrent, state: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
     """`lif_step` of currents `[1, B, C, ...]` that are not computed yet, without a graph."""
     x, (scale, shift) = current.x, current.scale_and_shift()
     stored = as_stored(x, x)
     residual = None if current.residual is None else as_stored(current.residual, x)
     if state is None:
-        membrane = torch.full_like(stored, v_init, dtype=scale.dtype)
+        membrane = neuron.initial_membrane(stored.to(scale.dtype))
     else:
         membrane = as_stored(state.unsqueeze(0), x).to(scale.dtype)
     if kernels := kernels_for(x, times=MIN_ELEMENTS):  # that there is enough of them has been found already
-        spikes, _, one = kernels.fire(None, stored, scale, shift, residual, membrane[0], decay, threshold, v_reset)
+        spikes, _, one = kernels.fire(None, stored, scale, shift, residual, membrane[0], neuron)
         after = one.unsqueeze(0)
     else:
-        spikes, after = compiled(fire_once)(stored, scale, shift, residual, membrane, decay, threshold, v_reset)
+        spikes, after = compiled(fire_once)(stored, scale, shift, residual, membrane, neuron)
     return as_shown(spikes, x)[0], as_shown(after, x)[0]
 
 
@@ -189,12 +173,13 @@ class _NormLIF(torch.autograd.Function):
         bias: Tensor | None,
         residual: Tensor | None,
         current: NormalisedCurrent,
-        options: tuple[Any, ...],
+        neuron: Neuron,
+        detach_membrane: bool,
     ) -> tuple[Tensor, Tensor]:
         scale, shift = current.scale_and_shift()
         for_gradient = any(ctx.needs_input_grad)
         stored = None if residual is None else as_stored(residual, x)
-        spikes, bits, starts = fire_sequence(as_stored(x, x), scale, shift, stored, options, for_gradient=for_gradient)
+        spikes, bits, starts = fire_sequence(as_stored(x, x), scale, shift, stored, neuron, for_gradient=for_gradient)
         bits = as_shown(bits, x)
         ctx.mark_non_differentiable(bits)
         ctx.set_materialize_grads(False)  # of zeros, for the bits
@@ -213,14 +198,15 @@ class _NormLIF(torch.autograd.Function):
                 kept,
                 *starts,
             )
-            ctx.options, ctx.eps, ctx.affine = options, current.eps, bias is not None
+            ctx.neuron, ctx.detach_membrane = neuron, detach_membrane
+            ctx.eps, ctx.affine = current.eps, bias is not None
         return as_shown(spikes, x), bits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return (None,) * 6
+            return (None,) * 7
         x, weight, mean, inv_std, scale, shift, kept, *starts = ctx.saved_tensors
         if ctx.again is not None:
             x = ctx.again()
@@ -228,16 +214,17 @@ class _NormLIF(torch.autograd.Function):
         more = None if kept is None else as_stored(kept, x)
         residual = PackedSpikes(len(x), more) if more is not None and more.dtype == torch.uint8 else more
         for_residual = ctx.needs_input_grad[3]
-        if not starts and (kernels := kernels_for(x, ctx.options[4])):
-            *numbers, v_init, detach_membrane = ctx.options
+        if not starts and (kernels := kernels_for(x, ctx.neuron.derivative)):
             to_x, to_residual, to_weight, to_bias = kernels.gradient_through_norm(
-                grad, stored, scale, shift, more, mean, inv_std, v_init, *numbers, detach_membrane,
+                grad, stored, scale, shift, more, mean, inv_std, ctx.neuron, ctx.detach_membrane,
                 to_residual=for_residual,
             )  # fmt: skip
             to_residual = None if to_residual is None else as_shown(to_residual, x)
             to_weight, to_bias = None if weight is None else to_weight, to_bias if ctx.affine else None
-            return as_shown(to_x, x), to_weight, to_bias, to_residual, None, None
-        to_current = as_shown(gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.options), x)
+            return as_shown(to_x, x), to_weight, to_bias, to_residual, None, None, None
+        to_current = as_shown(
+            gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.neuron, ctx.detach_membrane), x
+        )
         needed = ctx.needs_input_grad[0], ctx.affine
         to_residual = to_current if for_residual else None
-        return *gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed), to_residual, None, None
+        return *gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed), to_residual, None, None, None

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .dynamics import check_options, lif
-from .surrogate import Surrogate, resolve_surrogate
+from .dynamics import lif
+from .neuron import Neuron
+from .surrogate import Surrogate
 
 
 class LIF(nn.Module):
@@ -46,16 +47,15 @@ class LIF(nn.Module):
         channels: int | None = None,
     ) -> None:
         super().__init__()
-        rest = {
+        rest: dict[str, Any] = {
             "v_reset": 0.0 if v_reset is None else v_reset,
             "v_init": 0.0 if isinstance(v_init, str) else v_init,
         }
         for name, value in {"decay": decay, "threshold": threshold, **rest}.items():
             if isinstance(value, bool) or not isinstance(value, Real | Tensor):
                 raise ValueError(f"{name} is {value!r}, expected a number")
-        check_options(decay, threshold, **rest)
+        Neuron(decay=decay, threshold=threshold, surrogate=surrogate, **rest)
         _check_silent_at_rest(decay, threshold, **rest)
-        resolve_surrogate(surrogate)
         self.threshold = threshold
         self.v_reset = v_reset
         self.detach_reset = detach_reset
@@ -83,24 +83,24 @@ class LIF(nn.Module):
             raise ValueError(f"channels is {channels!r}, expected a whole number of 1 or more")
         return nn.Parameter(torch.zeros(channels))
 
-    def dynamics(self, ndim: int) -> dict[str, Any]:
-        """The options of `lif` for samples `[B, ...]` of `ndim` dimensions, learned ones as tensors that broadcast over them."""
+    def dynamics(self, ndim: int) -> Neuron:
+        """What the neurons do with samples `[B, ...]` of `ndim` dimensions, learned options as tensors that broadcast over them."""
         v_init: float | Tensor = self.v_init
         if isinstance(v_init, Tensor):
             v_init = v_init.view(-1, *[1] * (ndim - 2))
-        return {
-            "decay": self.decay if self.decay_logit is None else self.decay_logit.sigmoid(),
-            "threshold": self.threshold,
-            "v_reset": self.v_reset,
-            "detach_reset": self.detach_reset,
-            "surrogate": self.surrogate,
-            "v_init": v_init,
-        }
+        return Neuron(
+            decay=self.decay if self.decay_logit is None else self.decay_logit.sigmoid(),
+            threshold=self.threshold,
+            v_reset=self.v_reset,
+            detach_reset=self.detach_reset,
+            surrogate=self.surrogate,
+            v_init=v_init,
+        )
 
     def forward(self, current: Any) -> Any:
         """Spikes of currents `[T, B, ...]`, or the spiking signal of a signal of currents."""
         if isinstance(current, Tensor):
-            return lif(current, **self.dynamics(current.ndim - 1))
+            return lif(current, self.dynamics(current.ndim - 1))
         return current.fire(self)
 
     def extra_repr(self) -> str:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from .code_cache import load_or_build
-from .surrogate import Surrogate, known_form
+from .neuron import Neuron
+from .surrogate import known_form
 
 _SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
 
@@ -47,9 +48,7 @@ def fire(
     shift: Tensor,
     residual: Tensor | None,
     membrane: float | Tensor,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
+    neuron: Neuron,
     *,
     timesteps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -58,9 +57,10 @@ def fire(
     spikes = x.new_empty(T, *x.shape[1:]) if into is None else into
     bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8, device=x.device)
     after = torch.empty_like(membrane) if isinstance(membrane, Tensor) else None
-    neuron = _neuron(decay, threshold, v_reset)
-    loops = _loops(x.dtype, T, v_reset is not None)
-    _call(loops.fire, *_sequence(T, x, scale, shift, residual), *neuron, *_start(membrane), spikes, bits, after)
+    loops = _loops(x.dtype, T, neuron.v_reset is not None)
+    _call(
+        loops.fire, *_sequence(T, x, scale, shift, residual), *_numbers(neuron), *_start(membrane), spikes, bits, after
+    )
     return spikes, bits, after
 
 
@@ -73,18 +73,14 @@ def gradient(
     residual: Tensor | None,
     membrane: float | Tensor,
     ahead: Tensor | None,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
+    neuron: Neuron,
     detach_membrane: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """`on_gpu.gradient`."""
     to_current = torch.empty_like(x) if into is None else into
     behind = None if ahead is None else torch.empty_like(ahead)
-    neuron = decay, threshold, v_reset, detach_reset, surrogate, detach_membrane
-    _back(grad, x, scale, shift, residual, membrane, *neuron, ahead, to_current, behind, 0, *[None] * 5)
+    rest = ahead, to_current, behind, 0, *[None] * 5
+    _back(grad, x, scale, shift, residual, membrane, neuron, detach_membrane, *rest)
     return to_current, behind
 
 
@@ -96,12 +92,7 @@ def gradient_through_norm(
     residual: Tensor | None,
     mean: Tensor,
     inv_std: Tensor,
-    v_init: float,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
+    neuron: Neuron,
     detach_membrane: bool,
     *,
     to_residual: bool,
@@ -109,9 +100,8 @@ def gradient_through_norm(
     """`on_gpu.gradient_through_norm`; the gradient to the currents is written, and read again in the second pass."""
     to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
     to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
-    neuron = decay, threshold, v_reset, detach_reset, surrogate, detach_membrane
-    through = len(mean), mean, inv_std, to_x, to_weight, to_bias
-    _back(grad, x, scale, shift, residual, v_init, *neuron, None, to_current, None, *through)
+    rest = None, to_current, None, len(mean), mean, inv_std, to_x, to_weight, to_bias
+    _back(grad, x, scale, shift, residual, neuron.v_init, neuron, detach_membrane, *rest)
     return to_x, to_current, to_weight, to_bias
 
 
@@ -122,19 +112,15 @@ def _back(
     shift: Tensor,
     residual: Tensor | None,
     membrane: float | Tensor,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
+    neuron: Neuron,
     detach_membrane: bool,
     *rest: Any,
 ) -> None:
     """Call the loop backward; the rest is what it takes after the gradient to the spikes."""
-    form = known_form(surrogate)
-    loops = _loops(x.dtype, len(grad), v_reset is not None, detach_reset, form.name)
-    neuron = *_neuron(decay, threshold, v_reset), *_start(membrane), *form[1:], detach_membrane
-    _call(loops.gradient, *_sequence(len(grad), x, scale, shift, residual), *neuron, grad, *rest)
+    form = known_form(neuron.derivative)
+    loops = _loops(x.dtype, len(grad), neuron.v_reset is not None, neuron.detach_reset, form.name)
+    numbers = *_numbers(neuron), *_start(membrane), *form[1:], detach_membrane
+    _call(loops.gradient, *_sequence(len(grad), x, scale, shift, residual), *numbers, grad, *rest)
 
 
 def statistics(
@@ -160,12 +146,7 @@ def respond(
     shift: Tensor,
     residual: Tensor | None,
     segments: int,
-    v_init: float,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
+    neuron: Neuron,
     *,
     timesteps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,11 +156,11 @@ def respond(
     block = next(size for size in range(BLOCK, 0, -1) if length % size == 0)
     spikes, rates = (x.new_empty(count, *x.shape[1:]) for count in (T, segments))
     answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype, device=x.device)
-    form = known_form(surrogate)
-    neuron = *_neuron(decay, threshold, v_reset), float(v_init), *form[1:]
-    loops = _loops(x.dtype, block, v_reset is not None, detach_reset, form.name)
+    form = known_form(neuron.derivative)
+    numbers = *_numbers(neuron), float(neuron.v_init), *form[1:]
+    loops = _loops(x.dtype, block, neuron.v_reset is not None, neuron.detach_reset, form.name)
     sizes = segments, length // block
-    _call(loops.respond, *_sequence(T, x, scale, shift, residual), *neuron, *sizes, spikes, rates, answer)
+    _call(loops.respond, *_sequence(T, x, scale, shift, residual), *numbers, *sizes, spikes, rates, answer)
     return spikes, rates, answer
 
 
@@ -200,8 +181,8 @@ def _sequence(T: int, x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor 
     return torch.get_num_threads(), len(x) < T, *x.shape[1:], scale.ndim == 2, x, scale, shift, residual, in_bits
 
 
-def _neuron(decay: float, threshold: float, v_reset: float | None) -> tuple[float, float, float]:
-    return float(decay), float(threshold), float(v_reset or 0)
+def _numbers(neuron: Neuron) -> tuple[float, float, float]:
+    return float(neuron.decay), float(neuron.threshold), float(neuron.v_reset or 0)
 
 
 def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:

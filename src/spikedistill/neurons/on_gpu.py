@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .surrogate import Surrogate, known_form
+from .neuron import Neuron
+from .surrogate import known_form
 from .triton_kernels import (
     fire_kernel,
     gradient_kernel,
@@ -45,9 +46,7 @@ def fire(
     shift: Tensor,
     residual: Tensor | None,
     membrane: float | Tensor,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
+    neuron: Neuron,
     *,
     timesteps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -73,7 +72,7 @@ def fire(
     with _on(x):
         fire_kernel[_all(grid)](
             x, scale, shift, residual, *_start(membrane), spikes, bits, after, *x.shape[1:],
-            decay, threshold, *_reset(v_reset), T=T, STILL=len(x) < T, **sizes,
+            *_numbers(neuron), T=T, STILL=len(x) < T, **sizes,
         )  # fmt: skip
     return spikes, bits, after
 
@@ -87,11 +86,7 @@ def gradient(
     residual: Tensor | None,
     membrane: float | Tensor,
     ahead: Tensor | None,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
+    neuron: Neuron,
     detach_membrane: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Gradient to the currents of a block of at most 8 timesteps, from that to its spikes.
@@ -113,8 +108,8 @@ def gradient(
     with _on(x):
         gradient_kernel[_all(grid)](
             grad, x, scale, shift, residual, *_start(membrane), ahead, to_current, behind, None, None, None, None,
-            *x.shape[1:], 1, decay, threshold, *_reset(v_reset), *known_form(surrogate),
-            T=len(grad), STILL=len(x) < len(grad), DETACH_RESET=detach_reset, DETACH_MEMBRANE=detach_membrane, **sizes,
+            *x.shape[1:], 1, *_numbers(neuron), *known_form(neuron.derivative),
+            T=len(grad), STILL=len(x) < len(grad), DETACH_RESET=neuron.detach_reset, DETACH_MEMBRANE=detach_membrane, **sizes,
         )  # fmt: skip
     return to_current, behind
 
@@ -127,12 +122,7 @@ def gradient_through_norm(
     residual: Tensor | None,
     mean: Tensor,
     inv_std: Tensor,
-    v_init: float,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
+    neuron: Neuron,
     detach_membrane: bool,
     *,
     to_residual: bool,
@@ -155,10 +145,10 @@ def gradient_through_norm(
     shares = torch.empty(2, channels, dtype=scale.dtype, device=x.device)
     to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
     to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
-    given = grad, x, scale, shift, residual, *_start(v_init), None
-    options = rows, values, channels, decay, threshold, *_reset(v_reset), *known_form(surrogate)
+    given = grad, x, scale, shift, residual, *_start(neuron.v_init), None
+    options = rows, values, channels, *_numbers(neuron), *known_form(neuron.derivative)
     more = {
-        "T": len(x), "STILL": False, "DETACH_RESET": detach_reset, "DETACH_MEMBRANE": detach_membrane, **sizes,
+        "T": len(x), "STILL": False, "DETACH_RESET": neuron.detach_reset, "DETACH_MEMBRANE": detach_membrane, **sizes,
     }  # fmt: skip
     with _on(x):
         gradient_kernel[_all(programs)](*given, None, None, mean, parts, None, None, *options, **more)
@@ -214,12 +204,7 @@ def respond(
     shift: Tensor,
     residual: Tensor | None,
     segments: int,
-    v_init: float,
-    decay: float,
-    threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
+    neuron: Neuron,
     *,
     timesteps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -234,9 +219,9 @@ def respond(
     grid, sizes = _tiles(x, scale)
     with _on(x):
         respond_kernel[_all(grid)](
-            x, scale, shift, residual, v_init, spikes, rates, answer, *x.shape[1:],
-            decay, threshold, *_reset(v_reset), *known_form(surrogate),
-            M=segments, LENGTH=T // segments, STILL=len(x) < T, DETACH_RESET=detach_reset, **sizes,
+            x, scale, shift, residual, neuron.v_init, spikes, rates, answer, *x.shape[1:],
+            *_numbers(neuron), *known_form(neuron.derivative),
+            M=segments, LENGTH=T // segments, STILL=len(x) < T, DETACH_RESET=neuron.detach_reset, **sizes,
         )  # fmt: skip
     return spikes, rates, answer
 
@@ -287,5 +272,5 @@ def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:
     return (membrane, 0.0) if isinstance(membrane, Tensor) else (None, float(membrane))
 
 
-def _reset(v_reset: float | None) -> tuple[float, bool]:
-    return (0.0, False) if v_reset is None else (float(v_reset), True)
+def _numbers(neuron: Neuron) -> tuple[float, float, float, bool]:
+    return float(neuron.decay), float(neuron.threshold), float(neuron.v_reset or 0), neuron.v_reset is not None

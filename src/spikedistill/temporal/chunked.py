@@ -5,14 +5,14 @@ computed chunk by chunk when the next neurons ask for it. Batch-norm needs the s
 normalised: so a convolution runs once to collect them and once more for the neurons, or its outputs are kept until those fire.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from ..neurons import PackedSpikes, Response, lif_response_in_chunks, normalise
+from ..neurons import Neuron, PackedSpikes, Response, lif_response_in_chunks, normalise
 from .batch_norm import BatchNormCall, normalise_rates
 from .operations import SUMS
 from .rate import Rate
@@ -124,14 +124,14 @@ class ChunkedRate(Rate):
                 yield first, min(first + self._chunk, start + length)
             start += length
 
-    def _respond(self, **options: Any) -> Response:
+    def _respond(self, neuron: Neuron, learned: Sequence[str]) -> Response:
         values = self._values
 
         def currents(start: int, stop: int) -> Tensor:
             part = values.read(start, stop)
             return part.expand(stop - start, *part.shape[1:])
 
-        return lif_response_in_chunks(currents, self._lengths, self._chunk, **options)
+        return lif_response_in_chunks(currents, self._lengths, self._chunk, neuron, learned)
 
     def _means(self, spikes: Any) -> Tensor:
         values, means = Values.stored(spikes, self.dtype), _Means(self._lengths)

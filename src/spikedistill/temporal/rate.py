@@ -4,14 +4,14 @@ For a linear operation the mean of the outputs is the output of the mean, so the
 pass and nothing is evaluated twice; only the backward rule runs on the means, at batch m*B instead of T*B.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, Response, are_numbers, can_wait, lif_response, mean_in_time, norm_lif_response
+from ..neurons import Neuron, NormalisedCurrent, Response, can_wait, lif_response, mean_in_time, norm_lif_response
 from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates, batch_statistics, normalise_rates
 from .dropout import dropout_arguments, dropout_scale_shift
 from .given import given, given_linear
@@ -104,26 +104,23 @@ class Rate(Signal):
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
         dynamics = neuron.dynamics(self.ndim)
-        decay, v_init = dynamics["decay"], dynamics["v_init"]
-        with_decay, with_v_init = _learns(decay), _learns(v_init)
-        response = self._respond(with_decay=with_decay, with_v_init=with_v_init, **dynamics)
+        learned = [name for name in ("decay", "v_init") if _learns(getattr(dynamics, name))]
+        response = self._respond(dynamics, learned)
         rates = self._means(response.spikes) if response.rates is None else response.rates
         rates = given(rates, self._rates, response.to_current)
-        if response.to_decay is not None:
-            rates = rates + _answer(decay, response.to_decay)
-        if response.to_v_init is not None:
-            rates = rates + _answer(v_init, response.to_v_init)
+        for name in learned:
+            rates = rates + _answer(getattr(dynamics, name), getattr(response, f"to_{name}"))
         return self.like(response.spikes, rates.to(self.dtype))
 
     def like(self, spikes: Any, rates: Tensor) -> Self:
         """A signal over the same segments of time."""
         return type(self)(spikes, rates, self._lengths)
 
-    def _respond(self, **options: Any) -> Response:
-        """Neurons with these dynamics, on the signal as their currents."""
-        if isinstance(self._held, NormalisedCurrent) and are_numbers(options["decay"], options["v_init"]):
-            return norm_lif_response(self._held, self._lengths, **options)
-        return lif_response(self._spikes, self._lengths, **options)
+    def _respond(self, neuron: Neuron, learned: Sequence[str]) -> Response:
+        """Neurons with these dynamics, on the signal as their currents, and what their rates owe to learned options."""
+        if isinstance(self._held, NormalisedCurrent) and neuron.has_numbers_only:
+            return norm_lif_response(self._held, self._lengths, neuron, learned)
+        return lif_response(self._spikes, self._lengths, neuron, learned)
 
     def _means(self, spikes: Tensor) -> Tensor:
         return self._average(spikes)

@@ -42,9 +42,9 @@ class Representation(Rate):
         self.keep_graph("LIF")
         with torch.no_grad():
             dynamics = neuron.dynamics(self.ndim)
-            spikes = lif(self._spikes.expand(self.timesteps, *self.shape), **dynamics)
-            inside = (self._rates > 0) & (self._rates < dynamics["threshold"])
-            slope = inside.to(self.dtype) / dynamics["threshold"]
+            spikes = lif(self._spikes.expand(self.timesteps, *self.shape), dynamics)
+            inside = (self._rates > 0) & (self._rates < dynamics.threshold)
+            slope = inside.to(self.dtype) / dynamics.threshold
         return self.like(spikes, given(self._means(spikes), self._rates, slope))
 
     def _average(self, values: Tensor) -> Tensor:

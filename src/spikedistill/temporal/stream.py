@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, are_numbers, can_wait, lif_step, norm_lif_step
+from ..neurons import NormalisedCurrent, can_wait, lif_step, norm_lif_step
 from .batch_norm import BatchNormCall, running_statistics
 from .dropout import dropout_arguments
 from .operations import ADDITIONS, DROPOUTS, LAYERS, PER_TIMESTEP
@@ -110,11 +110,11 @@ class Stream(Signal):
         if self._still:
             held = membranes.before[key + CURRENT] if membranes.reads_currents else self._value
         dynamics, before = neuron.dynamics(self.ndim), membranes.before.get(key)
-        if isinstance(held, NormalisedCurrent) and are_numbers(dynamics["decay"], dynamics["v_init"]):
-            spikes, membrane = norm_lif_step(held, before, **dynamics)
+        if isinstance(held, NormalisedCurrent) and dynamics.has_numbers_only:
+            spikes, membrane = norm_lif_step(held, before, dynamics)
         else:
             current = held if isinstance(held, Tensor) else self._value
-            spikes, membrane = lif_step(current, before, **dynamics)
+            spikes, membrane = lif_step(current, before, dynamics)
         membranes.after[key] = membrane
         if isinstance(held, Tensor) and self._still and (membranes.reads_currents or membranes.keeps_currents):
             membranes.after[key + CURRENT] = held

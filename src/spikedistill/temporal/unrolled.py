@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, PackedSpikes, are_numbers, can_wait, lif_in_bits, may_wait, norm_lif
+from ..neurons import NormalisedCurrent, PackedSpikes, can_wait, lif_in_bits, may_wait, norm_lif
 from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics
 from .dropout import dropout_arguments, dropout_scale_shift
 from .given import given_linear
@@ -70,11 +70,10 @@ class Unrolled(Signal):
 
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
-        dynamics = neuron.dynamics(self.ndim) | {"detach_membrane": self.gradient == "sltt"}
-        if isinstance(self._held, NormalisedCurrent) and are_numbers(dynamics["decay"], dynamics["v_init"]):
-            spikes, packed = norm_lif(self._held, **dynamics)
-            return self._with(spikes, packed)
-        return self._with(*lif_in_bits(self._values, timesteps=self.timesteps, **dynamics))
+        dynamics, cut = neuron.dynamics(self.ndim), self.gradient == "sltt"
+        if isinstance(self._held, NormalisedCurrent) and dynamics.has_numbers_only:
+            return self._with(*norm_lif(self._held, dynamics, detach_membrane=cut))
+        return self._with(*lif_in_bits(self._values, dynamics, detach_membrane=cut, timesteps=self.timesteps))
 
     def normalise(self, norm: Any) -> Self:
         self.keep_graph(type(norm).__name__)

@@ -1,0 +1,88 @@
+"""What a leaky integrate-and-fire neuron does with its currents: one value, passed whole from a layer to the loops.
+
+With the decay lambda, the threshold theta and the input current I:
+
+    u_t = lambda * v_{t-1} + I_t          membrane before the spike; v_0 = v_init
+    s_t = 1 if u_t >= theta else 0
+    v_t = u_t - theta * s_t               soft reset (v_reset=None)
+    v_t = (1 - s_t) * u_t + v_reset * s_t hard reset
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from .surrogate import Surrogate, resolve_surrogate
+
+_FLOAT32 = torch.finfo(torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neuron:
+    """Leaky integrate-and-fire dynamics.
+
+    Attributes:
+        decay: share of the membrane that survives a timestep, in [0, 1]; 1 is a neuron without leak (IF). A tensor that
+            broadcasts over `[B, ...]` may be learned (PLIF, Fang et al., 2021).
+        threshold: a neuron fires where its membrane is at or above it.
+        v_reset: None subtracts the threshold after a spike (soft reset); a number puts the membrane there (hard reset).
+        detach_reset: leave the reset out of the gradient.
+        surrogate: name or callable, the derivative of a spike; see `spikedistill.neurons.surrogate`.
+        v_init: membrane before the first timestep, a number or a tensor that broadcasts over `[B, ...]`.
+
+    Raises:
+        ValueError: for a decay outside [0, 1], a threshold that is not positive, a number that is not finite in float32, or a
+            surrogate of no known name.
+    """
+
+    decay: float | Tensor = 0.5
+    threshold: float = 1.0
+    v_reset: float | None = None
+    detach_reset: bool = False
+    surrogate: str | Surrogate = "sigmoid"
+    v_init: float | Tensor = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.decay, Tensor) and not 0 <= self.decay <= 1:
+            raise ValueError(f"decay is {self.decay}, expected 0 (no memory) to 1 (no leak)")
+        # reset and spike would read it as 0 or infinite otherwise
+        if not _FLOAT32.tiny <= self.threshold <= _FLOAT32.max:
+            raise ValueError(f"threshold is {self.threshold}, expected a positive number, finite in float32")
+        for name, value in (("v_reset", self.v_reset), ("v_init", self.v_init)):
+            if value is not None and not isinstance(value, Tensor) and not abs(value) <= _FLOAT32.max:
+                raise ValueError(f"{name} is {value}, expected a number that is finite in float32")
+        resolve_surrogate(self.surrogate)
+
+    @property
+    def derivative(self) -> Surrogate:
+        """The surrogate as a function of the membrane's distance from the threshold."""
+        return resolve_surrogate(self.surrogate)
+
+    @property
+    def has_numbers_only(self) -> bool:
+        """Whether no option is a tensor: fused loops take numbers."""
+        return not any(isinstance(getattr(self, field.name), Tensor) for field in fields(self))
+
+    def detached(self) -> Self:
+        """The same without graphs."""
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors: dict[str, Any] = {k: option.detach() for k, option in options.items() if isinstance(option, Tensor)}
+        return replace(self, **tensors)
+
+    def integrate(self, current: Tensor, membrane: Tensor) -> Tensor:
+        """Leak and integrate: the membrane before the spike, u = decay * v + I."""
+        return self.decay * membrane + current
+
+    def reset(self, u: Tensor, spikes: Tensor) -> Tensor:
+        """The membrane after the spike."""
+        if self.v_reset is None:
+            return u - self.threshold * spikes
+        return (1 - spikes) * u + self.v_reset * spikes
+
+    def initial_membrane(self, like: Tensor) -> Tensor:
+        """The membrane `[B, ...]` before the first timestep."""
+        if isinstance(self.v_init, Tensor):
+            return self.v_init.to(like.dtype).expand_as(like)
+        return torch.full_like(like, self.v_init)
