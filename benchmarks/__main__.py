@@ -26,6 +26,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
   run         a whole run's images/s beside those of its bare step, and where the rest of the time goes
   checks      what it costs to look for NaN and infinity in a training step
+  against     whether this code computes what an earlier commit did, to the bit, and as fast
   kernels     where the time of a training step goes: the kernels that take longest
   coverage    how often the intervals of a comparison contain the truth, and how often a difference is found: by simulation
   headline    the runs behind the published numbers, as far as the minutes go; goes on at the next call; see benchmarks/README.md
@@ -182,6 +183,33 @@ def _checks(timesteps: int = 4, rounds: int = 15, model: str = "resnet18", batch
     print(f"{model}, batch {batch}, T={timesteps}: {describe_checks(check_seconds(work, timesteps, rounds))}")
 
 
+def _against(
+    commit: Annotated[str, tyro.conf.Positional],
+    recipes: tuple[str, ...] | None = None,
+    rounds: int = 0,
+    width: float = 1.0,
+) -> None:
+    """Train twenty steps of digits under every gradient rule with this code and with that of a commit, and compare what they leave.
+
+    Args:
+        commit: the earlier one, by any name that git knows.
+        recipes: the part behind `digits-` of the recipes to train; eight by default, and none for speed only.
+        rounds: pairs of training steps of `resnet18` to time under bptt and under rate; 0 for none.
+        width: of that network.
+    """
+    from .against import RECIPES, compare_losses, compare_steps
+
+    found = compare_losses(commit, RECIPES if recipes is None else recipes)
+    for name, (before, now) in found.items():
+        same = "the same" if before == now else "DIFFERENT"
+        print(f"{name:34} {same:10} {now.get('refused') or 'last loss ' + now['losses'][-1]}")
+    if rounds:
+        for rule, (ratio, low, high) in compare_steps(commit, rounds, width=width).items():
+            print(f"a step under {rule}: {ratio:.3f} [{low:.3f}, {high:.3f}] of that of {commit}, {rounds} rounds")
+    if different := [name for name, (before, now) in found.items() if before != now]:
+        raise ValueError(f"{len(different)} of {len(found)} differ from {commit}: {'; '.join(different)}")
+
+
 def _coverage(
     seeds: tuple[int, ...] = (3, 4, 5, 8, 10),
     trials: int = 20_000,
@@ -334,6 +362,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     command, rest = arguments[0], arguments[1:]
     others: dict[str, Callable[..., None]] = {
+        "against": _against,
         "checks": _checks,
         "coverage": _coverage,
         "exits": _exits,

@@ -107,7 +107,7 @@ def test_nothing_changes_in_evaluation():
 
 
 def test_under_rate_it_is_refused():
-    with pytest.raises(ValueError, match="under 'rate' memory is saved with chunk=1"):
+    with pytest.raises(ValueError, match="checkpoint=True only means something under gradient='bptt'"):
         temporal(nn.Linear(2, 2), gradient="rate", checkpoint=True)
 
 

@@ -109,7 +109,7 @@ def test_in_evaluation_nothing_changes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gradient": "bptt", "chunk": 2}, "chunk=2 with gradient='bptt'"),
+        ({"gradient": "bptt", "chunk": 2}, "chunk=2 only means something under gradient='rate'"),
         ({"gradient": "rate", "chunk": 0}, "expected the timesteps to compute at a time, 1 or more"),
         ({"gradient": "rate", "recompute": False}, "say how long with chunk"),
     ],

@@ -10,7 +10,7 @@ from zoo import PATTERNS
 from spikedistill import temporal
 from spikedistill.temporal import UnsupportedOperationError
 from spikedistill.temporal.operations import LAYERS, NONLINEAR, PER_TIMESTEP
-from spikedistill.temporal.rate import Rate, segment_means
+from spikedistill.temporal.rates import Rates, segment_means
 from spikedistill.temporal.signal import Signal
 from spikedistill.temporal.unrolled import Unrolled
 
@@ -242,7 +242,7 @@ def test_rate_calls_the_spikes_and_the_means(name, i, second, names_seen):
     x, y = values(0), values(1, T if second == "varying" else 1)
 
     def rate(v):
-        return Rate(v.detach(), segment_means(v, LENGTHS), LENGTHS) if len(v) == T else Rate.constant(v, LENGTHS)
+        return Rates(v.detach(), segment_means(v, LENGTHS), LENGTHS) if len(v) == T else Rates.constant(v, LENGTHS)
 
     outs = as_tuple(call(rate(x), rate(y)))
     assert name in names_seen
@@ -266,9 +266,9 @@ def test_rate_refuses_what_is_not_linear_and_computes_it_on_what_is_constant(nam
     call = call_of(name, i)
     x, y = values(0), values(1)
     with pytest.raises(UnsupportedOperationError, match="not linear in time"):
-        call(*[Rate(v.detach(), segment_means(v, LENGTHS), LENGTHS) for v in (x, y)])
+        call(*[Rates(v.detach(), segment_means(v, LENGTHS), LENGTHS) for v in (x, y)])
     x, y = values(0, 1), values(1, 1)
-    (ours,) = as_tuple(call(Rate.constant(x, LENGTHS), Rate.constant(y, LENGTHS)))
+    (ours,) = as_tuple(call(Rates.constant(x, LENGTHS), Rates.constant(y, LENGTHS)))
     plain = call(x[0].clone(), y[0].clone())
     assert ours.over_time().shape == (T, *plain.shape)
     torch.testing.assert_close(ours.over_time()[2], plain, rtol=0, atol=1e-12)
@@ -290,7 +290,7 @@ def test_the_zoo_uses_every_layer_that_has_a_rule(names_seen):
 @pytest.mark.parametrize("kind", ["unrolled", "rate"])
 def test_a_signal_looks_like_a_batch(kind):
     v = values(0)
-    x = Unrolled(v, T) if kind == "unrolled" else Rate(v.detach(), segment_means(v, LENGTHS), LENGTHS)
+    x = Unrolled(v, T) if kind == "unrolled" else Rates(v.detach(), segment_means(v, LENGTHS), LENGTHS)
     assert x.shape == x.size() == (B, 4, 6, 6)
     assert (x.size(1), x.size(-1), x.ndim, x.dim()) == (4, 6, 4, 4)
     assert (x.dtype, x.device.type, x.is_cuda) == (f64, "cpu", False)
@@ -308,7 +308,7 @@ def test_numpy_scalars_scale_a_signal():
 
 
 def test_in_place_operators_change_every_name_of_a_signal():
-    for kind in (lambda v: Unrolled(v, T), lambda v: Rate(v.detach(), segment_means(v, LENGTHS), LENGTHS)):
+    for kind in (lambda v: Unrolled(v, T), lambda v: Rates(v.detach(), segment_means(v, LENGTHS), LENGTHS)):
         v = values(0)
         x = same = kind(v)
         x += 1

@@ -133,8 +133,11 @@ def test_decays_that_differ_are_refused():
     ("options", "message"),
     [
         ({"segments": 2}, "segments=2 only means something under gradient='rate'"),
-        ({"chunk": 1}, "chunk=1 with gradient='dsr'"),
-        ({"checkpoint": True}, "checkpoint=True keeps less of what gradient='bptt' and 'sltt' need"),
+        ({"chunk": 1}, "chunk=1 only means something under gradient='rate'; this is gradient='dsr'"),
+        (
+            {"checkpoint": True},
+            "checkpoint=True only means something under gradient='bptt' or gradient='sltt'",
+        ),
     ],
 )
 def test_options_of_other_rules_are_refused(options, message):

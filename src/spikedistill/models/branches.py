@@ -26,15 +26,7 @@ class Branched(Temporal):
     """
 
     def __init__(self, network: Temporal, branches: Mapping[str, nn.Module]) -> None:
-        super().__init__(
-            network.module,
-            network.gradient,
-            network.segments,
-            network.sample_axes,
-            network.chunk,
-            network.recompute,
-            network.checkpoint,
-        )
+        super().__init__(network.module, network.rule, network.sample_axes)
         self.layers = tuple(branches)
         self.branches = nn.ModuleList(branches.values())
         with outputs_of(self.module, self.layers):

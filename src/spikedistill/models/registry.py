@@ -12,7 +12,8 @@ from torch import nn
 
 from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
 from ..neurons import LIF
-from ..temporal import Gradient, Temporal, temporal
+from ..temporal import OPTIONS as RULE_OPTIONS
+from ..temporal import Gradient, Rule, Temporal, rule_of, temporal
 from .branches import Branched, branch
 from .convnet import convnet
 from .joint import Joint, check_exits, exit_heads
@@ -59,11 +60,7 @@ def create_model(
     num_classes: int,
     in_channels: int = 3,
     image_size: int = 32,
-    gradient: Gradient = "bptt",
-    segments: int | Sequence[int] = 1,
-    chunk: int | None = None,
-    recompute: bool = True,
-    checkpoint: bool = False,
+    gradient: Gradient | Rule = "bptt",
     neuron: Literal["lif", "relu"] = "lif",
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch",
     norm_timesteps: int | None = None,
@@ -72,7 +69,7 @@ def create_model(
     joint: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    **lif_options: Any,
+    **options: Any,
 ) -> Temporal:
     """Make a network by name, ready to run over time.
 
@@ -81,10 +78,7 @@ def create_model(
         num_classes: C, the size of the logits.
         in_channels: channels of the input; 2 for event frames.
         image_size: height and width of the input, needed by layouts that flatten.
-        gradient: how gradients flow back through time; see `spikedistill.temporal`.
-        segments: under `gradient="rate"`, the segments of time.
-        chunk, recompute: under `gradient="rate"`, compute each layer so many timesteps at a time; see `spikedistill.temporal`.
-        checkpoint: under `bptt` and `sltt`, keep less and compute convolutions twice; see `spikedistill.temporal`.
+        gradient: how gradients flow back through time, a rule or its name; see `spikedistill.temporal`.
         neuron: "lif", or "relu" for the ANN twin: the same layout, nothing in it spikes.
         norm: "batch", whose statistics are those of all timesteps; "timestep_batch", whose statistics are each timestep's own
             (see `TimestepBatchNorm`); or "tdbn", which is "batch" with weights that start at the threshold of the neurons, less
@@ -96,7 +90,7 @@ def create_model(
         joint: train an ANN of the same layout beside the network, with an exit behind every stage of both (Joint A-SNN, Guo et al.,
             2023); see `spikedistill.models.Joint`, whose method `heads` returns the logits of all exits.
         mean, std: statistics of the channels of images in [0, 1], which the network then normalises itself.
-        lif_options: arguments of `spikedistill.LIF`.
+        options: arguments of `spikedistill.LIF`, and of the gradient rule where it is given by name.
 
     Returns:
         The network; called with images `[B, C, H, W]` and `timesteps=T`, or event frames `[T, B, C, H, W]`, it returns logits
@@ -107,6 +101,8 @@ def create_model(
             added up: in ReLU twins, `resnet34` and `ms_resnet18`; or for a `joint` network with branches, without neurons or with
             statistics of each timestep's own, which its ANN has not, or on images that are too small for its exits.
     """
+    lif_options = {option: value for option, value in options.items() if option not in RULE_OPTIONS}
+    rule = rule_of(gradient, **{option: value for option, value in options.items() if option in RULE_OPTIONS})
     if name not in _MODELS:
         close = difflib.get_close_matches(name, _MODELS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -148,12 +144,8 @@ def create_model(
     size = f"{image_size}, {image_size}" if name in _FLATTENING else "H, W"
     model = temporal(
         network,
-        gradient=gradient,
-        segments=segments,
+        gradient=rule,
         sample_axes=f"{in_channels}, {size}",
-        chunk=chunk,
-        recompute=recompute,
-        checkpoint=checkpoint,
     )
     if joint:
         of_twin = replace(layers, neuron=_relu)

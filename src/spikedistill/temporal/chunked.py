@@ -1,4 +1,4 @@
-"""Rate-based gradients with memory that hardly grows with T: what varies in time is read a few timesteps at a time.
+"""Rates-based gradients with memory that hardly grows with T: what varies in time is read a few timesteps at a time.
 
 Between two layers of neurons nothing but spikes is stored, in one bit each. What lies between (convolution, batch-norm, sums) is
 computed chunk by chunk when the next neurons ask for it. Batch-norm needs the statistics of all timesteps before any is
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..neurons import Neuron, PackedSpikes, Response, lif_response_in_chunks, normalise
 from .batch_norm import BatchNormCall, normalise_rates
 from .operations import SUMS
-from .rate import Rate
+from .rates import Rates
 from .signal import map_over_time, replace_signals, signals_in
 
 
@@ -71,8 +71,8 @@ class Values:
         return cls(lambda start, stop: value[start:stop], False, moments)
 
 
-class ChunkedRate(Rate):
-    """A `Rate` whose values are read `chunk` timesteps at a time.
+class ChunkedRates(Rates):
+    """A `Rates` whose values are read `chunk` timesteps at a time.
 
     Args:
         spikes: exact values, stored or to be read.
@@ -171,7 +171,7 @@ class ChunkedRate(Rate):
             return super()._over_steps(name, func, args, kwargs, rates)
         sources = signals_in(args, kwargs)
         for source in sources:
-            if isinstance(source, ChunkedRate) and source._values.is_sum:
+            if isinstance(source, ChunkedRates) and source._values.is_sum:
                 _ = source._spikes  # read twice or more from here on: sums of sums would be computed again and again
         # as they are now: x += y lets x become the sum, which must not read itself
         args, kwargs = replace_signals(

@@ -1,46 +1,28 @@
 """A plain network given time: the module that users call."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .chunked import ChunkedRate
 from .finite import check_finite
-from .rate import Rate, segment_means
-from .representation import Representation, common_decay, fading_weights, weighted_mean
-from .signal import Signal, replace_signals, segment_lengths
+from .rules import Gradient, Rule, rule_of
+from .signal import Signal, replace_signals
 from .stream import Membranes, Stream
 from .unrolled import Unrolled
-
-Gradient = Literal["bptt", "sltt", "rate", "dsr"]
-GRADIENTS: tuple[Gradient, ...] = ("bptt", "sltt", "rate", "dsr")
 
 
 class Temporal(nn.Module):
     """A plain network that runs over time; see `temporal`."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        gradient: Gradient,
-        segments: int | Sequence[int],
-        sample_axes: str | None,
-        chunk: int | None,
-        recompute: bool,
-        checkpoint: bool,
-    ) -> None:
+    def __init__(self, module: nn.Module, rule: Rule, sample_axes: str | None) -> None:
         super().__init__()
+        rule.check(module)
         self.module = module
         self.training = module.training
-        self.gradient = gradient
-        self.segments = segments
+        self.rule = rule
         self.sample_axes = sample_axes
-        self.chunk = chunk
-        self.recompute = recompute
-        self.checkpoint = checkpoint
-        self.decay = common_decay(module) if gradient == "dsr" else None
 
     def forward(self, x: Tensor, timesteps: int | None = None) -> Any:
         """Run the network for T timesteps.
@@ -58,23 +40,11 @@ class Temporal(nn.Module):
         """
         values, total = self.check_input(x, timesteps)
         signal: Signal
-        if not torch.is_grad_enabled():
-            # without gradients every rule computes the same values, and T may be another than the segments make up
-            signal = Unrolled(values.detach(), total, self.gradient)
-        elif self.decay is not None:
-            weights = fading_weights(self.decay, total)
-            signal = Representation(
-                values.detach(), weighted_mean(values, weights) if timesteps is None else values, weights
-            )
-        elif self.gradient != "rate":
-            signal = Unrolled(values, total, self.gradient, checkpoint=self.checkpoint)
+        if torch.is_grad_enabled():
+            signal = self.rule.signal(values, total, self.module, still=timesteps is not None)
         else:
-            lengths = segment_lengths(self.segments, total)
-            means = segment_means(values, lengths) if timesteps is None else values
-            if self.chunk is None:
-                signal = Rate(values.detach(), means, lengths)
-            else:
-                signal = ChunkedRate(values.detach(), means, lengths, self.chunk, self.recompute)
+            # every rule computes the same values, and T may be another than the segments make up
+            signal = Unrolled(values.detach(), total, self.rule.name)
         return replace_signals(self.module(signal), lambda out: out.over_time())
 
     def step(
@@ -152,72 +122,31 @@ class Temporal(nn.Module):
 
 
 def temporal(
-    module: nn.Module,
-    *,
-    gradient: Gradient = "bptt",
-    segments: int | Sequence[int] = 1,
-    sample_axes: str | None = None,
-    chunk: int | None = None,
-    recompute: bool = True,
-    checkpoint: bool = False,
+    module: nn.Module, *, gradient: Gradient | Rule = "bptt", sample_axes: str | None = None, **options: Any
 ) -> Temporal:
     """Run a plain `torch.nn` network, written for `[B, ...]` with `LIF` between its layers, over time.
 
     The parameters are shared with `module`, and nothing is kept between calls: there is no state to reset. Batch-norm takes its
     statistics over all timesteps and samples and updates its running ones once per call; dropout draws one mask per sample for
-    all timesteps. The rules give the same values and differ in their gradients:
-
-    - "bptt": backpropagation through time, exact but for the surrogate.
-    - "sltt": the path through the previous membrane is cut (Meng et al., SLTT, ICCV 2023).
-    - "rate": gradients flow through the mean rates of `segments` stretches of time, at a cost that hardly grows with T (Yu et
-      al., RateBP, NeurIPS 2024, in one pass). One segment is RateBP, T segments are SLTT.
-    - "dsr": gradients flow through mean rates with weights that fade with the neurons' decay, by the slope of a clamp and without
-      a surrogate (Meng et al., DSR, CVPR 2022, with thresholds that are not trained).
+    all timesteps.
 
     Args:
         module: the network.
-        gradient: the gradient rule.
-        segments: under "rate", how many segments, or their lengths, such as `(1, 3)`.
-        chunk: under "rate", how many timesteps of a layer to compute at a time. Between the layers spikes are then stored in one
-            bit each, and training memory hardly grows with T. None computes all at once, which is faster.
-        recompute: with `chunk`, run every convolution twice, once for the statistics of the batch-norm behind it and once for the
-            neurons; False keeps the outputs of one layer at a time instead.
-        checkpoint: under "bptt" and "sltt", keep of each convolution on spikes that a batch-norm and neurons follow nothing but the
-            spikes, in one bit each, and compute it once more backward: less memory for a third more time.
+        gradient: how gradients flow back through time: `Bptt`, `Sltt`, `Rate` or `Dsr` of `spikedistill.temporal`, or the name of
+            one, "bptt", "sltt", "rate" or "dsr". All give the same values and differ in their gradients.
         sample_axes: the axes of one sample, such as "3, H, W", where inputs are to be checked against them; numbers must match.
+        options: those of the rule, where it is given by name: `temporal(net, gradient="rate", segments=2)`.
 
     Returns:
         A module to be called with `x` `[B, ...]` and `timesteps=T`, or with `x` `[T, B, ...]`, that returns logits `[T, B, C]`; and
         with a method `step` for one timestep at a time.
 
     Raises:
-        ValueError: for an unknown rule, segments or chunks without "rate", a checkpoint with it or "dsr", or neurons that "dsr"
+        ValueError: for an unknown rule, an option that it does not have or that is out of its range, or neurons that "dsr"
             says nothing of: with hard reset, an initial membrane, or decays that are learned or differ.
+        TypeError: for an option of no rule.
     """
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient is {gradient!r}, expected one of {', '.join(GRADIENTS)}")
-    if gradient != "rate" and segments != 1:
-        raise ValueError(
-            f"segments={segments} only means something under gradient='rate'; this is gradient={gradient!r}"
-        )
-    lengths = segments if isinstance(segments, Sequence) else [segments]
-    if not lengths or not all(type(length) is int and length >= 1 for length in lengths):
-        raise ValueError(f"segments={segments!r}: expected how many segments of time, 1 or more, or the length of each")
-    if chunk is not None and (gradient != "rate" or type(chunk) is not int or chunk < 1):
-        raise ValueError(
-            f"chunk={chunk} with gradient={gradient!r}: expected the timesteps to compute at a time, 1 or more, under "
-            "gradient='rate'; the other rules keep every timestep for their gradients"
-        )
-    if chunk is None and not recompute:
-        raise ValueError(
-            "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk"
-        )
-    if checkpoint and gradient in ("rate", "dsr"):
-        raise ValueError(
-            f"checkpoint=True keeps less of what gradient='bptt' and 'sltt' need, and this is {gradient!r}, which keeps hardly "
-            "more with every timestep; under 'rate' memory is saved with chunk=1"
-        )
-    return Temporal(module, gradient, segments, sample_axes, chunk, recompute, checkpoint)
+    return Temporal(module, rule_of(gradient, **options), sample_axes)
 
 
 def mean_rate(value: Any) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..neurons import LIF, lif
 from .given import given
-from .rate import Rate
+from .rates import Rates
 
 
-class Representation(Rate):
+class Representation(Rates):
     """Spikes `[T, B, ...]` without graph beside one weighted mean `[1, B, ...]` with graph.
 
     Args:

@@ -1,8 +1,8 @@
 """What flows through a network in place of a tensor: it looks like `[B, ...]` to every module and holds time inside.
 
 A signal is not a `Tensor` subclass. It answers the calls that `torch.nn` modules make through `__torch_function__`, and each kind
-of signal (`Unrolled`, `Rate`, `Stream`) says what such a call means across time, for the functions of `operations.py`; any other is
-refused by name, because a silently wrong gradient is the worst defect a training library can have.
+of signal (`Unrolled`, `Rates`, `Stream`) says what such a call means across time, for the functions of `operations.py`; any other
+is refused by name, because a silently wrong gradient is the worst defect a training library can have.
 """
 
 import operator

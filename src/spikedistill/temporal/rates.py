@@ -37,7 +37,7 @@ _NOT_LINEAR = (
 )
 
 
-class Rate(Signal):
+class Rates(Signal):
     """Spikes `[T, B, ...]` without graph beside segment means `[m, B, ...]` with graph.
 
     Where the value is constant in time both have a leading 1 and are the same, so that whatever is computed there is exact.
@@ -240,7 +240,7 @@ class Rate(Signal):
 
 
 def _varying(*values: Any) -> list[Signal]:
-    return [signal for signal in signals_in(values) if isinstance(signal, Rate) and not signal.is_constant]
+    return [signal for signal in signals_in(values) if isinstance(signal, Rates) and not signal.is_constant]
 
 
 def segment_means(value: Tensor, lengths: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,163 @@
+"""How gradients flow back through time: each rule is a value, which makes the signal that flows through a network.
+
+All rules give the same values and differ in their gradients.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from .chunked import ChunkedRates
+from .rates import Rates, segment_means
+from .representation import Representation, common_decay, fading_weights, weighted_mean
+from .signal import Signal, segment_lengths
+from .unrolled import Unrolled
+
+Gradient = Literal["bptt", "sltt", "rate", "dsr"]
+
+
+class Rule(ABC):
+    """A gradient rule."""
+
+    name: ClassVar[Gradient]
+
+    def check(self, module: nn.Module) -> None:  # noqa: B027 most rules take any network
+        """Refuse a network that the rule says nothing of.
+
+        Raises:
+            ValueError: in that case.
+        """
+
+    @abstractmethod
+    def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
+        """The input of a network as a signal.
+
+        Args:
+            values: `[T, B, ...]`, or `[1, B, ...]` where it is the same at all timesteps.
+            timesteps: T.
+            module: the network.
+            still: whether it is the same at all timesteps.
+        """
+
+
+@dataclass(frozen=True)
+class Bptt(Rule):
+    """Backpropagation through time, exact but for the surrogate.
+
+    Attributes:
+        checkpoint: keep of each convolution on spikes that a batch-norm and neurons follow nothing but the spikes, in one bit each,
+            and compute it once more backward: less memory for a third more time.
+    """
+
+    name: ClassVar[Gradient] = "bptt"
+    checkpoint: bool = False
+
+    def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
+        return Unrolled(values, timesteps, self.name, checkpoint=self.checkpoint)
+
+
+@dataclass(frozen=True)
+class Sltt(Bptt):
+    """`Bptt` with the path through the previous membrane cut (Meng et al., SLTT, ICCV 2023)."""
+
+    name: ClassVar[Gradient] = "sltt"
+
+
+@dataclass(frozen=True)
+class Rate(Rule):
+    """Gradients through mean rates, at a cost that hardly grows with T (Yu et al., RateBP, NeurIPS 2024, in one pass).
+
+    Attributes:
+        segments: how many stretches of time have a mean rate of their own, or their lengths, such as `(1, 3)`. One is RateBP, T are
+            SLTT.
+        chunk: how many timesteps of a layer to compute at a time. Between the layers spikes are then stored in one bit each, and
+            training memory hardly grows with T. None computes all at once, which is faster.
+        recompute: with `chunk`, run every convolution twice, once for the statistics of the batch-norm behind it and once for the
+            neurons; False keeps the outputs of one layer at a time instead.
+
+    Raises:
+        ValueError: for segments or chunks that are no whole numbers of 1 or more, or `recompute=False` without `chunk`.
+    """
+
+    name: ClassVar[Gradient] = "rate"
+    segments: int | Sequence[int] = 1
+    chunk: int | None = None
+    recompute: bool = True
+
+    def __post_init__(self) -> None:
+        lengths = self.segments if isinstance(self.segments, Sequence) else [self.segments]
+        if not lengths or not all(type(length) is int and length >= 1 for length in lengths):
+            raise ValueError(
+                f"segments={self.segments!r}: expected how many segments of time, 1 or more, or the length of each"
+            )
+        if self.chunk is not None and (type(self.chunk) is not int or self.chunk < 1):
+            raise ValueError(
+                f"chunk={self.chunk} with gradient='rate': expected the timesteps to compute at a time, 1 or more"
+            )
+        if self.chunk is None and not self.recompute:
+            raise ValueError(
+                "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk"
+            )
+
+    def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
+        lengths = segment_lengths(self.segments, timesteps)
+        means = values if still else segment_means(values, lengths)
+        if self.chunk is None:
+            return Rates(values.detach(), means, lengths)
+        return ChunkedRates(values.detach(), means, lengths, self.chunk, self.recompute)
+
+
+@dataclass(frozen=True)
+class Dsr(Rule):
+    """Gradients through mean rates with weights that fade with the neurons' decay, by the slope of a clamp and without a surrogate.
+
+    Meng et al., DSR, CVPR 2022, with thresholds that are not trained.
+    """
+
+    name: ClassVar[Gradient] = "dsr"
+
+    def check(self, module: nn.Module) -> None:
+        common_decay(module)
+
+    def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
+        weights = fading_weights(common_decay(module), timesteps)
+        return Representation(values.detach(), values if still else weighted_mean(values, weights), weights)
+
+
+RULES: dict[Gradient, type[Rule]] = {kind.name: kind for kind in (Bptt, Sltt, Rate, Dsr)}
+# Every option of a rule, with its default.
+OPTIONS: dict[str, Any] = {field.name: field.default for kind in RULES.values() for field in fields(kind)}  # type: ignore[arg-type]
+
+
+def rule_of(gradient: Gradient | Rule, **options: Any) -> Rule:
+    """The rule, or that of a name with these options.
+
+    Raises:
+        ValueError: for an unknown name, or an option that the rule does not have and that is not its default.
+        TypeError: for an option of no rule.
+    """
+    if unknown := options.keys() - OPTIONS.keys():
+        raise TypeError(f"no gradient rule has an option {', '.join(sorted(unknown))}: expected {', '.join(OPTIONS)}")
+    given = {name: value for name, value in options.items() if value != OPTIONS[name]}
+    if isinstance(gradient, Rule):
+        if given:
+            raise ValueError(f"{', '.join(given)} beside {gradient}, which has its own: give one or the other")
+        return gradient
+    if gradient not in RULES:
+        raise ValueError(f"gradient is {gradient!r}, expected one of {', '.join(RULES)}")
+    own = [field.name for field in fields(RULES[gradient])]  # type: ignore[arg-type]
+    for name, value in given.items():
+        if name not in own:
+            raise ValueError(
+                f"{name}={value} only means something under {_having(name)}; this is gradient={gradient!r}"
+            )
+    return RULES[gradient](**given)
+
+
+def _having(option: str) -> str:
+    """The rules that have an option, in words."""
+    kinds = [kind for kind in RULES.values() if option in {field.name for field in fields(kind)}]  # type: ignore[arg-type]
+    return " or ".join(f"gradient={kind.name!r}" for kind in kinds)
