@@ -233,7 +233,7 @@ def test_normalisation_is_part_of_the_network():
         ({"gradient": "rate", "segments": (2, 0)}, "segments=\\(2, 0\\): expected how many segments"),
         ({"gradient": "rate", "chunk": math.nan}, "chunk=nan with gradient='rate': expected the timesteps"),
         ({"gradient": "rate", "chunk": 0}, "chunk=0 with gradient='rate': expected the timesteps"),
-        ({"recompute": False}, "recompute=False says what to keep while a layer is computed in chunks"),
+        ({"recompute": False}, "recompute=False only means something under gradient='rate'"),
         ({"mean": (0.5, 0.5, 0.5)}, "give both, a number for each of the 3 channels, or neither"),
         ({"mean": (0.5,), "std": (0.5,)}, "give both, a number for each of the 3 channels, or neither"),
     ],
@@ -282,7 +282,7 @@ def test_a_saved_model_is_the_same_network(name, tmp_path):
     save_model(model, spec, tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors")
     assert not loaded.training
-    assert loaded.gradient == "rate"
+    assert loaded.rule == "rate"
     assert torch.equal(loaded(images(B, name=name), timesteps=3), model.eval()(images(B, name=name), timesteps=3))
 
 
