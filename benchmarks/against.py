@@ -22,6 +22,7 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[1]
 CHILD = Path(__file__).with_name("against_child.py")
 RECIPES = ("sce", "tet", "tks", "twsd", "twkd", "tser-unofficial", "s2w", "esd")
+TAUGHT = {"twkd", "tser-unofficial"}  # which learn from an ANN, trained for twenty steps too
 RULES: dict[str, dict[str, Any]] = {
     "bptt": {"gradient": "bptt"},
     "bptt, checkpoint": {"gradient": "bptt", "checkpoint": True},
@@ -88,7 +89,7 @@ def compare_losses(commit: str, recipes: Sequence[str] = RECIPES) -> dict[str, t
     found = {}
     with source_of(commit) as source, Side(source) as there, Side(ROOT / "src") as here:
         for name, (rule, options) in product(recipes, RULES.items()):
-            asked = {"recipe": f"digits-{name}", "options": options}
+            asked = {"recipe_name": f"digits-{name}", "options": options, "taught": name in TAUGHT}
             found[f"{name}, {rule}"] = there.ask("losses", **asked), here.ask("losses", **asked)
     return found
 

@@ -29,21 +29,25 @@ def where() -> dict[str, Any]:
     return {"file": spikedistill.__file__}
 
 
-def losses(recipe_name: str, options: dict[str, Any]) -> dict[str, Any]:
+def twenty_steps(recipe_name: str, out: Path, options: dict[str, Any]) -> Path:
+    """Train a recipe on one batch, again and again."""
+    config = recipe(recipe_name)
+    update = {
+        "epochs": STEPS,
+        "out": out,
+        "data": config.data.model_copy(update={"train_samples": BATCH, "batch_size": BATCH}),
+        "trainer": config.trainer.model_copy(update={"progress": False}),
+    }
+    return spikedistill.train(config.model_copy(update=update | options))
+
+
+def losses(recipe_name: str, options: dict[str, Any], taught: bool) -> dict[str, Any]:
     """The loss of each step and a digest of the weights after the last, or why the two do not go together."""
     with tempfile.TemporaryDirectory() as folder:
-        config = recipe(recipe_name)
+        runs = Path(folder) / "runs"
         try:
-            config = config.model_copy(
-                update={
-                    **options,
-                    "epochs": STEPS,
-                    "out": Path(folder) / "runs" / "run",
-                    "data": config.data.model_copy(update={"train_samples": BATCH, "batch_size": BATCH}),
-                    "trainer": config.trainer.model_copy(update={"progress": False}),
-                }
-            )
-            run = spikedistill.train(config)
+            teacher = {"teacher": twenty_steps("digits-ann", runs / "ann", {})} if taught else {}
+            run = twenty_steps(recipe_name, runs / "run", options | teacher)
         except ValueError as error:
             return {"refused": str(error).replace(folder, "")}
         with (run / "metrics.csv").open() as file:
@@ -87,7 +91,7 @@ def main() -> None:
             if what == "where":
                 answer = where()
             elif what == "losses":
-                answer = losses(asked["recipe"], asked["options"])
+                answer = losses(**asked)
             elif what == "prepare":
                 step = Step(**asked)
             else:
