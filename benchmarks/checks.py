@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from spikedistill import temporal
 from spikedistill.config import OptimizerConfig
-from spikedistill.temporal.finite import check_finite
+from spikedistill.through_time.finite import check_finite
 from spikedistill.training.finite import not_finite
 from spikedistill.training.optimizers import make_optimizer
 

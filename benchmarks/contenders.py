@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikedistill import lif, temporal
 from spikedistill.objectives import create_objective
-from spikedistill.temporal import Captured, CompiledStep
+from spikedistill.through_time import Captured, CompiledStep
 
 from .floors import bandwidth, convolutions
 from .peers import NEURONS, PeerNetwork

@@ -18,7 +18,7 @@ from spikedistill.evaluation import POLICIES, AnytimeClassifier, calibrate_thres
 from spikedistill.evaluation.exits import Policy
 from spikedistill.objectives.submodels import prefix_means, right_submodels
 from spikedistill.run_folder import RunFolder, dataset_of, load
-from spikedistill.temporal import Temporal
+from spikedistill.through_time import Temporal
 from spikedistill.training.allocator import keep_freed_memory
 
 from .results import commit, machine, versions

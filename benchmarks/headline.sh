@@ -91,7 +91,7 @@ if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; th
     side_by_side=$("$python" -c 'import xdist' 2>/dev/null && echo "-n 4" || true)
     # shellcheck disable=SC2086
     timeout "${TESTS_S:-240}" "$python" -m pytest -p no:cacheprovider -vv --tb=short $side_by_side tests/neurons/test_kernels.py \
-      tests/temporal/test_captured.py 2>&1 | tee -a "$out/log.txt" | tail -n 40 || say "the tests failed, or took too long"
+      tests/through_time/test_captured.py 2>&1 | tee -a "$out/log.txt" | tail -n 40 || say "the tests failed, or took too long"
     say "tests done"
     touch "$out/.tested"
   fi

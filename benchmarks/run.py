@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from spikedistill.data import as_network_input, augment
 from spikedistill.run_folder import RunFolder
-from spikedistill.temporal import Captured
+from spikedistill.through_time import Captured
 from spikedistill.training.allocator import keep_freed_memory
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.optimizers import make_optimizer

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .neurons import LIF, lif, lif_step
-from .temporal import mean_rate, temporal
+from .through_time import mean_rate, temporal
 
 if TYPE_CHECKING:
     from . import objectives

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .signals import GRACE, stoppable
+from .stopping import GRACE, stoppable
 
 if TYPE_CHECKING:
     from rich.table import Table

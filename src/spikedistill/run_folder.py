@@ -18,7 +18,7 @@ from .data import AUGMENTATION_VERSION, SLICING_VERSION, Dataset, load_dataset
 from .files import LOCK, PARTIAL, clear_partial, parse_json, write_atomically
 from .manifest import MANIFEST, Manifest
 from .models import load_model
-from .temporal import Temporal
+from .through_time import Temporal
 
 logger = logging.getLogger("spikedistill")
 

@@ -7,7 +7,7 @@ from torch import nn
 from spikedistill import LIF, create_model, temporal
 from spikedistill.models import Branched, load_model, save_model
 from spikedistill.objectives import create_objective
-from spikedistill.temporal.features import outputs_of
+from spikedistill.through_time.features import outputs_of
 
 # heads of each layout, the network's own among them: one a stage
 HEADS = {"convnet": 3, "resnet18": 4, "resnet19": 3, "resnet34": 4, "vgg9": 4, "vgg11": 5, "vgg13": 5, "ms_resnet18": 4}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spikedistill import LIF, create_model, list_models
-from spikedistill.temporal.features import outputs_of
+from spikedistill.through_time.features import outputs_of
 
 T, B, CLASSES = 4, 4, 10
 

@@ -26,7 +26,7 @@ from spikedistill.neurons import (
     on_cpu,
 )
 from spikedistill.neurons.memory_format import as_stored
-from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics, running_statistics
+from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
 pytestmark = pytest.mark.skipif(compiler._cpu_kernels() is None, reason="needs a C++ compiler")
 

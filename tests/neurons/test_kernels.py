@@ -27,7 +27,7 @@ from spikedistill.neurons import (
     norm_lif,
 )
 from spikedistill.neurons.surrogate import SURROGATES
-from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics
+from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics
 
 FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 

@@ -13,7 +13,7 @@ from spikedistill.cli import main
 
 HEAD = """
 import sys, time, torch
-from spikedistill.signals import stoppable
+from spikedistill.stopping import stoppable
 torch.set_num_threads(1)
 matrix = torch.rand(6000, 6000)
 def ready(): print("ready", flush=True)
@@ -97,7 +97,7 @@ print("an end of its own", file=sys.stderr)
 
 
 def test_afterwards_signals_are_as_they_were():
-    from spikedistill.signals import stoppable
+    from spikedistill.stopping import stoppable
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), len(os.listdir("/proc/self/fd"))
     with stoppable(), stoppable(raises=False):

@@ -17,7 +17,7 @@ from spikedistill.models import Branched
 from spikedistill.objectives import create_objective
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
-from spikedistill.temporal import SyncBatchNorm, synchronise_batch_norm
+from spikedistill.through_time import SyncBatchNorm, synchronise_batch_norm
 from spikedistill.training.plan import make_plan
 from spikedistill.training.run import changed_settings
 

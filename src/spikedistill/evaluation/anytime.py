@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..temporal import CompiledStep, Temporal
+from ..through_time import CompiledStep, Temporal
 from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, check_policy, exit_score
 
 
@@ -42,7 +42,7 @@ class AnytimeClassifier:
         policy: "confidence", "sum_confidence", "entropy", "margin" or "stability".
         threshold: a higher one is stricter; `math.inf` lets all samples run to the end, until `calibrate` finds another.
         max_timesteps: T, after which a sample is answered in any case.
-        compiled: run each timestep as one compiled function, see `spikedistill.temporal.CompiledStep`: faster, once the first two
+        compiled: run each timestep as one compiled function, see `spikedistill.through_time.CompiledStep`: faster, once the first two
             timesteps have been compiled, which takes up to a minute each.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, as_network_input, in_order
-from ..temporal import Temporal
+from ..through_time import Temporal
 from .costs import energy
 from .exits import POLICIES, ExitCurve, exit_curve
 from .operations import count_operations

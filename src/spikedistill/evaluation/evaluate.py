@@ -15,7 +15,7 @@ from ..files import alone_in, write_atomically
 from ..models import Branched, read_model
 from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder, dataset_of, device_of
-from ..temporal import NotFiniteInput, Temporal
+from ..through_time import NotFiniteInput, Temporal
 from .deployment import deployment, energy_per_timestep
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability

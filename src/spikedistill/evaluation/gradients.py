@@ -22,7 +22,7 @@ from ..neurons.compiler import uncompiled
 from ..neurons.surrogate import resolve_surrogate
 from ..objectives import sce
 from ..run_folder import RunFolder, dataset_of
-from ..temporal import Gradient, Temporal, temporal
+from ..through_time import Gradient, Temporal, temporal
 
 ALL = "all parameters"
 TIMESTEPS = (2, 4, 8)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..neurons import LIF
-from ..temporal import Signal, Temporal
+from ..through_time import Signal, Temporal
 from .synapses import Synapses, fan_out, positions
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..neurons import LIF, Neuron, lif_step
 from ..neurons.dynamics import membrane_precision
-from ..temporal import Temporal
+from ..through_time import Temporal
 
 
 class Recording:

@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..temporal import Temporal, mean_rate
-from ..temporal.features import outputs_of
+from ..through_time import Temporal, mean_rate
+from ..through_time.features import outputs_of
 from .layers import kaiming_fan_out
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..files import parse_json, write_atomically
-from ..temporal import Temporal
+from ..through_time import Temporal
 from .joint import plain_state
 from .registry import create_model
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..temporal import Temporal, mean_rate
-from ..temporal.features import outputs_of
+from ..through_time import Temporal, mean_rate
+from ..through_time.features import outputs_of
 from .branches import Branched
 from .layers import Layers
 

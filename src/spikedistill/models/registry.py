@@ -12,8 +12,8 @@ from torch import nn
 
 from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
 from ..neurons import LIF
-from ..temporal import OPTIONS as RULE_OPTIONS
-from ..temporal import Gradient, Rule, Temporal, rule_of, temporal
+from ..through_time import OPTIONS as RULE_OPTIONS
+from ..through_time import Gradient, Rule, Temporal, rule_of, temporal
 from .branches import Branched, branch
 from .convnet import convnet
 from .joint import Joint, check_exits, exit_heads

@@ -17,8 +17,8 @@ from ..evaluation import collect_logits, timestep_metrics
 from ..files import write_rows
 from ..models import Branched
 from ..run_folder import RunFolder, RunStopped
-from ..signals import GRACE, Stop, stoppable
-from ..temporal import Temporal
+from ..stopping import GRACE, Stop, stoppable
+from ..through_time import Temporal
 from .constant_layers import constant_layers
 from .module import DistillationModule
 from .plan import Plan

@@ -6,7 +6,7 @@ them have a use for, is left out before (`without_foreign_settings`).
 
 from ..config import Config, NeuronConfig, OptimizerConfig
 from ..objectives import Objective
-from ..temporal.signal import segment_lengths
+from ..through_time.signal import segment_lengths
 
 
 def check_together(config: Config, objective: Objective) -> None:

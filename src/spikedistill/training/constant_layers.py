@@ -6,7 +6,7 @@ from ..data import Samples
 from ..evaluation import collect_logits, record
 from ..neurons import LIF
 from ..neurons.compiler import uncompiled
-from ..temporal import Temporal
+from ..through_time import Temporal
 
 LOOKED_AT = 32  # samples, so that looking costs little beside an epoch
 NEVER, ALWAYS = "never fire", "always fire"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..run_folder import RunDiverged
-from ..temporal import Signal, mean_rate
-from ..temporal.finite import name_samples
+from ..through_time import Signal, mean_rate
+from ..through_time.finite import name_samples
 
 if TYPE_CHECKING:
     from .finite import Batch, Window

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..models.layers import Layout
 from ..neurons import LIF
-from ..temporal import Temporal
+from ..through_time import Temporal
 
 
 def layer_names(network: Temporal, wanted: Sequence[str] = ()) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from ..models import Branched
 from ..objectives import ObjectiveValue
 from ..objectives.checks import is_masked
 from ..seeds import derive_seed
-from ..temporal import Captured
+from ..through_time import Captured
 from .features import TRANSFORMS
 from .finite import EVERY, Batch, Watch
 from .means import EpochMeans, means_of_step

@@ -20,8 +20,8 @@ from ..models import create_model, save_model
 from ..objectives import Objective, create_objective
 from ..run_folder import dataset_of
 from ..seeds import derive_seed
-from ..temporal import Temporal, mean_rate, synchronise_batch_norm
-from ..temporal.features import outputs_of
+from ..through_time import Temporal, mean_rate, synchronise_batch_norm
+from ..through_time.features import outputs_of
 from .combinations import check_accumulation, check_together
 from .features import layer_names
 from .teacher import Teacher, load_teacher

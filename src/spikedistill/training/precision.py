@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ..data import as_network_input
 from ..neurons.compiler import uncompiled
 from ..run_folder import device_of
-from ..temporal import Captured
+from ..through_time import Captured
 from .plan import Plan
 from .student import StudentPass
 

@@ -18,7 +18,7 @@ from ..files import alone_in, sha256, write_atomically
 from ..objectives import objective_options
 from ..report import write_report
 from ..run_folder import RunDiverged, RunFolder, RunStopped
-from ..signals import Stop
+from ..stopping import Stop
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
 from .processes import check_processes, depending_on_others, is_main_process, stop_with_launcher

@@ -17,7 +17,7 @@ import torch
 
 from ..config import Config
 from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped, is_out_of_memory
-from ..signals import stoppable
+from ..stopping import stoppable
 from .run import train
 
 DIVERGED = 3  # exit code of a process whose run diverged

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from ..models import Branched
-from ..temporal import Temporal, mean_rate
-from ..temporal.features import outputs_of
+from ..through_time import Temporal, mean_rate
+from ..through_time.features import outputs_of
 
 
 class StudentPass(nn.Module):

@@ -11,8 +11,8 @@ from ..data import Dataset, Samples, as_network_input, in_order
 from ..models import check_finite, create_model, load_model, load_weights
 from ..objectives import Objective
 from ..run_folder import RunFolder, load
-from ..temporal import Temporal, mean_rate
-from ..temporal.features import outputs_of
+from ..through_time import Temporal, mean_rate
+from ..through_time.features import outputs_of
 from .features import classifier_of, layer_names
 
 

@@ -8,11 +8,11 @@ from torch import nn
 from zoo import PATTERNS
 
 from spikedistill import temporal
-from spikedistill.temporal import UnsupportedOperationError
-from spikedistill.temporal.operations import LAYERS, NONLINEAR, PER_TIMESTEP
-from spikedistill.temporal.rates import Rates, segment_means
-from spikedistill.temporal.signal import Signal
-from spikedistill.temporal.unrolled import Unrolled
+from spikedistill.through_time import UnsupportedOperationError
+from spikedistill.through_time.operations import LAYERS, NONLINEAR, PER_TIMESTEP
+from spikedistill.through_time.rates import Rates, segment_means
+from spikedistill.through_time.signal import Signal
+from spikedistill.through_time.unrolled import Unrolled
 
 f64 = torch.float64
 T, B, LENGTHS = 4, 2, (1, 3)

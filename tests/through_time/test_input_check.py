@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill import LIF, create_model, temporal
 from spikedistill.models.branches import Branched
-from spikedistill.temporal import CompiledStep, NotFiniteInput
-from spikedistill.temporal.finite import check_finite
+from spikedistill.through_time import CompiledStep, NotFiniteInput
+from spikedistill.through_time.finite import check_finite
 
 nan, inf = math.nan, math.inf
 

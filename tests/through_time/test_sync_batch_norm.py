@@ -12,8 +12,8 @@ from torch.autograd import gradcheck
 from torch.nn.parallel import DistributedDataParallel
 
 from spikedistill import LIF, create_model, mean_rate, temporal
-from spikedistill.temporal import SyncBatchNorm, synchronise_batch_norm
-from spikedistill.temporal.batch_norm import Normalise
+from spikedistill.through_time import SyncBatchNorm, synchronise_batch_norm
+from spikedistill.through_time.batch_norm import Normalise
 
 f64, f32 = torch.float64, torch.float32
 T = 4

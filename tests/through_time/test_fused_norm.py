@@ -8,7 +8,7 @@ from torch import nn
 
 from spikedistill import LIF, temporal
 from spikedistill.neurons import Neuron, NormalisedCurrent, compiler, fused, fused_norm, lif, norm_lif
-from spikedistill.temporal.batch_norm import BatchNormCall, batch_statistics, running_statistics
+from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
 pytestmark = [
     pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler"),

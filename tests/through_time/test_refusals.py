@@ -9,7 +9,7 @@ from torch.nn.modules._functions import SyncBatchNorm as SyncBatchNormFunction
 from torch.utils.checkpoint import checkpoint
 
 from spikedistill import LIF, mean_rate, temporal
-from spikedistill.temporal import UnsupportedOperationError
+from spikedistill.through_time import UnsupportedOperationError
 
 T, B = 3, 2
 MASK = torch.tensor([True, False, True, True])

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from spikedistill import create_model, temporal
-from spikedistill.temporal import Bptt, Dsr, Rate, Sltt, rule_of
+from spikedistill.through_time import Bptt, Dsr, Rate, Sltt, rule_of
 
 SHORT = [
     ({}, Bptt()),

@@ -10,7 +10,7 @@ from torch import nn
 from spikedistill import LIF, create_model, temporal
 from spikedistill.models.timestep_batch_norm import TimestepBatchNorm
 from spikedistill.neurons import compiler, compiler_works
-from spikedistill.temporal import CompiledStep, compiled_step
+from spikedistill.through_time import CompiledStep, compiled_step
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch's compiler

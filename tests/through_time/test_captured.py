@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spikedistill import LIF, temporal
-from spikedistill.temporal import Captured
+from spikedistill.through_time import Captured
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 

@@ -35,7 +35,7 @@ _GENERAL_ADVICE = "use layers and operations that have one, or take mean_rate(si
 # What torch's own layers ask for first, where they cannot run over time at all.
 _ADVICE = {
     "is_contiguous": "asked for by torch.nn.SyncBatchNorm, which takes no signal; keep torch.nn.BatchNorm and call "
-    "synchronise_batch_norm(network), from spikedistill.temporal import synchronise_batch_norm",
+    "synchronise_batch_norm(network), from spikedistill.through_time import synchronise_batch_norm",
     "is_nested": "asked for by torch.nn.MultiheadAttention and transformer layers, which take no signal; write attention with "
     "torch.nn.Linear, @ and softmax",
 }
