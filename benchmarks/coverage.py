@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from spikedistill.evaluation.differences import LEVEL, critical_value, p_value, share_of_seeds, spread
+from spikedistill.evaluation.comparison.differences import LEVEL, critical_value, p_value, share_of_seeds, spread
 
 Array = npt.NDArray[np.float64]
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)

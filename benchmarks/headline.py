@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spikedistill.comparisons.planned_runs import Runs
 from spikedistill.config import Config
-from spikedistill.evaluation.records import LostRun, Records, RunRecord
+from spikedistill.evaluation.comparison.records import LostRun, Records, RunRecord
 from spikedistill.files import alone_in
 from spikedistill.run_folder import RunFailed, RunFolder
-from spikedistill.training.planned_runs import Runs
 from spikedistill.training.run import check_same_run
 
 from .headline_runs import RUNS, Choices, Run, Study, config_of, write_noise

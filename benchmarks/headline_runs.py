@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spikedistill.comparisons.planned_runs import is_taught, without_foreign_settings
 from spikedistill.config import Config
 from spikedistill.files import write_atomically
 from spikedistill.recipes import recipe
-from spikedistill.training.planned_runs import is_taught, without_foreign_settings
 
 
 @dataclass(frozen=True)

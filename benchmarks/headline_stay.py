@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from spikedistill.evaluation.records import RECORDS, Records
+from spikedistill.evaluation.comparison.records import RECORDS, Records
 from spikedistill.files import write_atomically
 from spikedistill.run_folder import RunFolder
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from spikedistill.evaluation.differences import paired_difference
-from spikedistill.evaluation.published import published_numbers
-from spikedistill.evaluation.records import RunRecord
+from spikedistill.evaluation.comparison.differences import paired_difference
+from spikedistill.evaluation.comparison.published import published_numbers
+from spikedistill.evaluation.comparison.records import RunRecord
 from spikedistill.files import write_atomically, write_rows
 from spikedistill.recipes import protocol_line
 

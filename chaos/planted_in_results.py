@@ -45,7 +45,7 @@ RESULTS = ("a pickle", "100,000 brackets", "infinite accuracy", "words for numbe
 
 
 def records(kind: str, trap: Path) -> None:
-    from spikedistill.evaluation.record_format import sealed
+    from spikedistill.evaluation.comparison.record_format import sealed
 
     lines = RECORDS.read_text().splitlines()
     row = json.loads(lines[0])

@@ -8,11 +8,12 @@ from .through_time import mean_rate, temporal
 
 if TYPE_CHECKING:
     from . import objectives
+    from .comparisons import compare
     from .config import Config
     from .evaluation import evaluate
     from .models import create_model, list_models
     from .run_folder import load
-    from .training import compare, train
+    from .training import train
 
 __all__ = [
     "LIF",
@@ -33,7 +34,7 @@ __all__ = [
 # Imported when they are first asked for: neurons, time and objectives need torch alone, these need more.
 _ROOMS = {
     "Config": "config",
-    "compare": "training",
+    "compare": "comparisons",
     "create_model": "models",
     "evaluate": "evaluation",
     "list_models": "models",

@@ -290,8 +290,8 @@ def _compare(arguments: list[str]) -> None:
     )
     options, settings = parser.parse_known_args(arguments)
 
+    from .comparisons import compare
     from .recipes import protocol_line
-    from .training import compare
 
     configs = [variant(text, settings) for text in options.recipes]
     for config in configs:
@@ -316,9 +316,9 @@ def _print_leaderboard(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from .report.comparison import timesteps
-    from .report.differences import why_no_intervals, with_interval
-    from .report.lost import count_columns, planned_seeds, what_was_lost, why_no_differences
+    from .report.comparison.differences import why_no_intervals, with_interval
+    from .report.comparison.lost import count_columns, planned_seeds, what_was_lost, why_no_differences
+    from .report.comparison.page import timesteps
 
     counts, accuracies = count_columns(rows), [f"accuracy_{k}" for k in range(1, timesteps(rows) + 1)]
     dataset, seeds = rows[0]["method"].partition("-")[0], planned_seeds(rows[0])
@@ -353,7 +353,7 @@ def _costs(rows: list[dict[str, Any]]) -> "Table":
     """What each method took."""
     from rich.table import Table
 
-    from .report.costs import cost_columns
+    from .report.comparison.costs import cost_columns
 
     table = Table(title="what it took, medians over the runs")
     table.add_column("method")

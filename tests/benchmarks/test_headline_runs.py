@@ -24,7 +24,7 @@ from benchmarks.headline_teacher import write_half
 from benchmarks.shards import MIB, Whole, join, write_shards
 
 from spikedistill import create_model
-from spikedistill.evaluation.records import RunRecord
+from spikedistill.evaluation.comparison.records import RunRecord
 from spikedistill.models import load_model, save_model
 from spikedistill.recipes import departures
 

@@ -15,16 +15,16 @@ from quick_runs import quick
 
 from spikedistill import train
 from spikedistill.cli import main
+from spikedistill.comparisons.speeds import relative_speeds
 from spikedistill.config import Config
-from spikedistill.evaluation.records import Records
+from spikedistill.evaluation.comparison.records import Records
 from spikedistill.files import sha256
 from spikedistill.manifest import Manifest
 from spikedistill.models import load_model
 from spikedistill.recipes import recipe
-from spikedistill.report.run import read_run
+from spikedistill.report.run.reading import read_run
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.checkpoints import _MARK, read_checkpoint
-from spikedistill.training.speeds import relative_speeds
 
 fuzz = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -73,7 +73,7 @@ def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPIKEDISTILL_DATA", raising=False)
     monkeypatch.setattr("spikedistill.training.train", only_planned)
-    monkeypatch.setattr("spikedistill.training.compare", not_compared)
+    monkeypatch.setattr("spikedistill.comparisons.compare", not_compared)
     return tmp_path
 
 

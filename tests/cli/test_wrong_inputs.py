@@ -14,15 +14,15 @@ from torch import nn
 import spikedistill
 from spikedistill import LIF, create_model, lif, lif_step, objectives, temporal, train
 from spikedistill.cli import main
+from spikedistill.comparisons.speeds import relative_speeds
 from spikedistill.config import Config
 from spikedistill.data import load_dataset
 from spikedistill.evaluation import AnytimeClassifier, exit_times, timestep_metrics
-from spikedistill.evaluation.records import Records
+from spikedistill.evaluation.comparison.records import Records
 from spikedistill.models import load_weights
 from spikedistill.recipes import recipe
 from spikedistill.training.checkpoints import read_checkpoint
 from spikedistill.training.module import DistillationModule
-from spikedistill.training.speeds import relative_speeds
 
 # Command lines, by what each has wrong. `empty` is a folder, `file` a file, `nowhere` is neither.
 COMMANDS = {

@@ -5,8 +5,8 @@ import csv
 import pytest
 from pages import DOCS
 
-from spikedistill.evaluation.comparison import every_run, leaderboard, regrets
-from spikedistill.evaluation.records import Records
+from spikedistill.evaluation.comparison.leaderboard import every_run, leaderboard, regrets
+from spikedistill.evaluation.comparison.records import Records
 
 STUDIES = sorted(path.parent for path in (DOCS / "studies").glob("*/records.jsonl"))
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spikedistill.evaluation.comparison import (
+from spikedistill.evaluation.comparison.differences import paired_difference
+from spikedistill.evaluation.comparison.leaderboard import (
     chosen_timesteps,
     every_run,
     every_timestep,
@@ -15,9 +16,8 @@ from spikedistill.evaluation.comparison import (
     leaderboard,
     regrets,
 )
-from spikedistill.evaluation.differences import paired_difference
+from spikedistill.evaluation.comparison.records import LostRun, RunRecord
 from spikedistill.evaluation.evaluate import agreement
-from spikedistill.evaluation.records import LostRun, RunRecord
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spikedistill.evaluation.differences import critical_value, p_value, paired_difference, spread
+from spikedistill.evaluation.comparison.differences import critical_value, p_value, paired_difference, spread
 
 sys.path.insert(
     0, str(Path(__file__).parents[2])

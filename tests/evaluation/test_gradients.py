@@ -19,7 +19,7 @@ from spikedistill.data import balanced_order, load_dataset, split_holdout
 from spikedistill.evaluation import GradientRule, compare_gradients, gradient_microscope, gradient_rules
 from spikedistill.evaluation.gradients import ALL
 from spikedistill.models import save_model
-from spikedistill.neurons import compiler
+from spikedistill.neurons.loops import compiler
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.plan import make_plan

@@ -3,8 +3,8 @@
 import numpy as np
 
 from spikedistill.evaluation import published_numbers
-from spikedistill.evaluation.published import beside_published
-from spikedistill.evaluation.records import RunRecord
+from spikedistill.evaluation.comparison.published import beside_published
+from spikedistill.evaluation.comparison.records import RunRecord
 from spikedistill.objectives import list_objectives
 from spikedistill.recipes import recipe
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from spikedistill.evaluation.record_format import LARGEST_LINE, sealed
-from spikedistill.evaluation.records import LostRun, Records, RunRecord, from_json
+from spikedistill.evaluation.comparison.record_format import LARGEST_LINE, sealed
+from spikedistill.evaluation.comparison.records import LostRun, Records, RunRecord, from_json
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 

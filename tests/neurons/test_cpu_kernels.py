@@ -25,7 +25,7 @@ from spikedistill.neurons import (
     norm_lif,
     on_cpu,
 )
-from spikedistill.neurons.memory_format import as_stored
+from spikedistill.neurons.loops.memory_format import as_stored
 from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
 pytestmark = pytest.mark.skipif(compiler._cpu_kernels() is None, reason="needs a C++ compiler")
@@ -239,7 +239,8 @@ def test_bits_of_timesteps_that_are_not_there():
 
 SCRIPT = """
 import torch
-from spikedistill.neurons import compiler, lif, on_cpu
+from spikedistill.neurons import lif
+    from spikedistill.neurons.loops import compiler, on_cpu
 x = torch.ones(2, 2**20, requires_grad=True)
 lif(x).sum().backward()
 print(compiler._cpu_kernels() is on_cpu, x.grad.sum().item() > 0)

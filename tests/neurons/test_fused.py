@@ -9,9 +9,10 @@ import torch
 from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
-from spikedistill.neurons import Neuron, compiler, fused, lif, lif_in_bits, lif_response
+from spikedistill.neurons import Neuron, lif, lif_in_bits, lif_response
 from spikedistill.neurons.eligibility import lif_response_in_chunks
-from spikedistill.neurons.packed import PackedSpikes, pack
+from spikedistill.neurons.loops import compiler, fused
+from spikedistill.neurons.loops.packed import PackedSpikes, pack
 from spikedistill.neurons.surrogate import dspike, rectangular, sigmoid
 
 needs_compiler = pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler")

@@ -8,13 +8,13 @@ from PIL import Image
 from torch import nn
 
 from spikedistill.cli import main, parse_config, variant
+from spikedistill.comparisons import compare
 from spikedistill.config import Config, TrainerConfig
 from spikedistill.data import Dataset, TensorSamples, as_network_input, augment
 from spikedistill.models import create_model
 from spikedistill.recipes import PROTOCOLS, departures, protocol_line, recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.seeds import derive_seed
-from spikedistill.training import compare
 from spikedistill.training import plan as plans
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan

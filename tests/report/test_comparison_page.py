@@ -11,12 +11,13 @@ import pytest
 from conftest import CONFIG, write_run
 
 from spikedistill.config import Config
-from spikedistill.evaluation.comparison import chosen_timesteps, every_run, every_timestep, leaderboard
-from spikedistill.evaluation.records import LostRun, RunRecord
+from spikedistill.evaluation.comparison.leaderboard import chosen_timesteps, every_run, every_timestep, leaderboard
+from spikedistill.evaluation.comparison.records import LostRun, RunRecord
 from spikedistill.files import write_rows
-from spikedistill.report import figures, latex, write_comparison, write_paper_files
+from spikedistill.report import figures, write_comparison, write_paper_files
 from spikedistill.report.blocks import duration
-from spikedistill.report.comparison import verdict
+from spikedistill.report.comparison import latex
+from spikedistill.report.comparison.page import verdict
 
 NASTY = "tiny-a<b>&_c%{x}$#^~\\,seed=1"
 

@@ -18,7 +18,7 @@ from spikedistill.data import Dataset, TensorSamples, load_dataset
 from spikedistill.evaluation import AnytimeClassifier, count_operations, energy, evaluate
 from spikedistill.evaluation.deployment import deployment, energy_per_timestep
 from spikedistill.report import write_report
-from spikedistill.report.sections.deployment import pareto_front
+from spikedistill.report.run.sections.deployment import pareto_front
 from spikedistill.training import train
 
 POLICIES = ["confidence", "sum_confidence", "entropy", "margin", "stability"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from spikedistill.report.headline import sampling_interval
-from spikedistill.report.sections.accuracy import verdict
+from spikedistill.report.run.headline import sampling_interval
+from spikedistill.report.run.sections.accuracy import verdict
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from spikedistill import evaluate, train
 from spikedistill.cli import from_file
 from spikedistill.config import Config, DataConfig
 from spikedistill.data import AUGMENTATION_VERSION, SLICING_VERSION, fingerprint
-from spikedistill.evaluation.records import RunRecord, from_json
+from spikedistill.evaluation.comparison.records import RunRecord, from_json
 from spikedistill.run_folder import RunFolder, dataset_of
 from spikedistill.training.checkpoints import AtomicCheckpoints
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill import LIF, create_model, temporal
-from spikedistill.neurons import compiler
+from spikedistill.neurons.loops import compiler
 
 T = 8
 needs_compiler = pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler")

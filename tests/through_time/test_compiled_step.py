@@ -9,7 +9,8 @@ from torch import nn
 
 from spikedistill import LIF, create_model, temporal
 from spikedistill.models.timestep_batch_norm import TimestepBatchNorm
-from spikedistill.neurons import compiler, compiler_works
+from spikedistill.neurons import compiler_works
+from spikedistill.neurons.loops import compiler
 from spikedistill.through_time import CompiledStep, compiled_step
 
 pytestmark = [

@@ -7,7 +7,8 @@ from kept_memory import run_and_keep
 from torch import nn
 
 from spikedistill import LIF, temporal
-from spikedistill.neurons import Neuron, NormalisedCurrent, compiler, fused, fused_norm, lif, norm_lif
+from spikedistill.neurons import Neuron, NormalisedCurrent, lif, norm_lif
+from spikedistill.neurons.loops import compiler, fused, fused_norm
 from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
 pytestmark = [

@@ -6,7 +6,7 @@ import statistics
 import pytest
 from quick_runs import quick
 
-from spikedistill.neurons import compiler
+from spikedistill.neurons.loops import compiler
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 

@@ -7,6 +7,7 @@ import torch
 from quick_runs import quick
 
 from spikedistill.cli import main, parse_config, variant
+from spikedistill.comparisons.planned_runs import with_teachers, without_foreign_settings
 from spikedistill.config import NeuronConfig
 from spikedistill.data import TensorSamples
 from spikedistill.models import create_model, save_model
@@ -15,7 +16,6 @@ from spikedistill.recipes import recipe
 from spikedistill.recipes.catalogue import DATASETS
 from spikedistill.training import plan as plans
 from spikedistill.training.plan import make_plan, plan_without_teacher
-from spikedistill.training.planned_runs import with_teachers, without_foreign_settings
 from spikedistill.training.teacher import relu_twin
 
 # Command lines behind `spikedistill train`, and the whole of what is said.

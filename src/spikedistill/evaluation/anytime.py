@@ -42,8 +42,8 @@ class AnytimeClassifier:
         policy: "confidence", "sum_confidence", "entropy", "margin" or "stability".
         threshold: a higher one is stricter; `math.inf` lets all samples run to the end, until `calibrate` finds another.
         max_timesteps: T, after which a sample is answered in any case.
-        compiled: run each timestep as one compiled function, see `spikedistill.through_time.CompiledStep`: faster, once the first two
-            timesteps have been compiled, which takes up to a minute each.
+        compiled: run each timestep as one compiled function, see `spikedistill.through_time.CompiledStep`: faster, once the first
+            two timesteps have been compiled, which takes up to a minute each.
 
     Raises:
         ValueError: for no such network, an unknown policy, a threshold outside its scores, or T below 1.

@@ -1,13 +1,13 @@
 """Currents to spikes: leaky integrate-and-fire dynamics over a sequence, one step of them, and their surrogate gradients."""
 
-from .compiler import compiler_works
 from .dynamics import lif, lif_in_bits, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
-from .fused_norm import NormaliseBatch, NormalisedCurrent, batch_moments, can_wait, may_wait, normalise
-from .memory_format import mean_in_time
+from .loops.compiler import compiler_works
+from .loops.fused_norm import NormaliseBatch, NormalisedCurrent, batch_moments, can_wait, may_wait, normalise
+from .loops.memory_format import mean_in_time
+from .loops.packed import PackedSpikes
 from .modules import LIF
 from .neuron import Neuron
-from .packed import PackedSpikes
 from .surrogate import SURROGATES, Surrogate
 
 __all__ = [

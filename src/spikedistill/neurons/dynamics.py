@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compiler import applies, kernels_for
-from .fused import BLOCK, fused_lif
-from .fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
+from .loops.compiler import applies, kernels_for
+from .loops.fused import BLOCK, fused_lif
+from .loops.fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
+from .loops.packed import PackedSpikes
 from .neuron import Neuron
-from .packed import PackedSpikes
 from .surrogate import spike
 
 

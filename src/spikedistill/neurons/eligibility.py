@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .compiler import applies, compiled, kernels_for
 from .dynamics import membrane_precision
-from .fused import currents_of, unit_norm
-from .fused_norm import NormalisedCurrent
-from .memory_format import as_shown, as_stored
+from .loops.compiler import applies, compiled, kernels_for
+from .loops.fused import currents_of, unit_norm
+from .loops.fused_norm import NormalisedCurrent
+from .loops.memory_format import as_shown, as_stored
+from .loops.packed import PackedSpikes
 from .neuron import Neuron
-from .packed import PackedSpikes
 
 
 class Response(NamedTuple):

@@ -1,8 +1,8 @@
 """A run, a comparison, or what a network did on one sample, as plots and as a self-contained web page."""
 
-from .comparison import write_comparison
+from .comparison.page import write_comparison
+from .comparison.paper import PAPER_FILES, write_paper_files
 from .page import write_report
-from .paper import PAPER_FILES, write_paper_files
 from .recording import membranes, raster, write_recording
 
 __all__ = [

@@ -5,9 +5,9 @@ from pathlib import Path
 from ..files import alone_in, write_atomically
 from ..run_folder import RunFolder
 from .blocks import Page, Plots
-from .headline import headline, trained
-from .run import Run, check_present, read_run
-from .sections import SECTIONS
+from .run.headline import headline, trained
+from .run.reading import Run, check_present, read_run
+from .run.sections import SECTIONS
 
 
 def write_report(run: Path | str) -> Path:

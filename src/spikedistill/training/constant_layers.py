@@ -5,7 +5,7 @@ import torch
 from ..data import Samples
 from ..evaluation import collect_logits, record
 from ..neurons import LIF
-from ..neurons.compiler import uncompiled
+from ..neurons.loops.compiler import uncompiled
 from ..through_time import Temporal
 
 LOOKED_AT = 32  # samples, so that looking costs little beside an epoch

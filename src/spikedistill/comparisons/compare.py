@@ -1,0 +1,245 @@
+"""Several methods and seeds on equal footing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import SEEDS, Config
+from ..evaluation.comparison.leaderboard import (
+    chosen_timesteps,
+    every_run,
+    every_timestep,
+    finished,
+    leaderboard,
+    regrets,
+)
+from ..evaluation.comparison.published import beside_published
+from ..evaluation.comparison.records import LostRun, Records, RunRecord
+from ..files import alone_in, write_rows
+from ..report import write_comparison, write_paper_files
+from ..report.comparison.lost import with_numbers
+from ..run_folder import RunDiverged, RunFolder
+from ..training.plan import make_plan, plan_without_teacher
+from ..training.run import changed_settings
+from .folder import begin, check_own
+from .planned_runs import Runs, is_taught, with_teachers, without_foreign_settings
+from .speeds import relative_speeds
+from .tuning import every_trial_diverged, tuned
+
+
+def compare(
+    configs: Sequence[Config],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    equal_time: Path | None = None,
+    tune: bool = False,
+    jobs: int = 1,
+    retry_diverged: bool = False,
+    command: str | None = None,
+) -> list[dict[str, Any]]:
+    """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
+
+    A run that diverges has no numbers, and is not trained again; what learns from it is not trained. All others are compared.
+
+    Each run has a process of its own, so that its peak memory is its own. What is compared of it is kept in `records.jsonl`, a few
+    kilobytes a run: with that file in its folder, a comparison needs no run again, wherever it is repeated. Objectives that learn
+    from a trained network get the ReLU twin of theirs, trained with the first seed, unless `teacher` names another.
+
+    Args:
+        configs: one per method; the first is the baseline.
+        seeds: the seeds that every method is trained with.
+        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them records.jsonl, leaderboard.csv,
+            runs.csv and timesteps.csv, where methods were trained at several T regret.csv, where some rank timesteps
+            chosen.csv, the page report.html, and for papers the tables and figures of `spikedistill.report.write_paper_files`.
+        equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
+            of the first, and the objective that it had there. Runs that this leaves as they are there are not trained again. How
+            fast each trains is measured before, in turn, and kept in speeds.csv; see `relative_speeds`.
+        tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
+            run each with the first seed. The runs are in `tuning`, their figures in tuning.csv.
+        jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small
+            networks train faster so, all together, but the speeds that are measured are those of runs side by side.
+        retry_diverged: train runs again that diverged here, from their last good checkpoint.
+        command: what repeats the comparison, for its page.
+
+    Returns:
+        The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
+
+    Raises:
+        ValueError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
+            several devices, a run there that was begun with other settings, in equal time different training samples, or settings
+            of one that do not fit each other. All this is found before anything is trained.
+        FileNotFoundError: where a method was not trained in `equal_time`, or the data set is missing.
+        FileExistsError: where `out` holds files that a comparison would write over and that are not one's own.
+        BlockingIOError: where another process compares in the same folder.
+        RunFailed: where a run failed; what is finished stays.
+        RunDiverged: where no run is left to be compared.
+    """
+    if equal_time is not None and tune:
+        raise ValueError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
+    names = [config.recipe for config in configs]
+    if len(names) < 2 or len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
+        raise ValueError(
+            f"a comparison takes two or more different recipes and different seeds; got {names} and {list(seeds)}"
+        )
+    if any(config.trainer.precision == "auto" for config in configs):
+        raise ValueError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
+    if min(seeds) < 0 or max(seeds) >= SEEDS:
+        raise ValueError(f"--seeds are numbers from 0 on, below {SEEDS}; got {list(seeds)}")
+    data = [config.data.model_dump(include={"name", "root", "size", "slicing"}) for config in configs]
+    if other := next((place for place in data if place != data[0]), None):
+        raise ValueError(f"a comparison is of the same test samples; got those of {data[0]} and of {other}")
+    untaught = (config for config in configs if config.protocol and config.teacher is None and is_taught(config))
+    if (config := next(untaught, None)) is not None:
+        ann = f"{config.data.name}-ann"
+        raise ValueError(
+            f"{config.recipe} follows --protocol {config.protocol}, whose teacher is a run of its own: train it, "
+            f"spikedistill train {ann} --protocol {config.protocol}, and pass it, --teacher runs/{ann}/seed0"
+        )
+    if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
+        raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
+    check_own(out)
+    if equal_time is not None:
+        configs = weights_of(configs, seeds, equal_time)
+    _check_trainable(configs, seeds, Runs(Records(out), jobs, retry_diverged))
+    with alone_in(out):
+        check_own(out)  # again, now that nobody else can begin in it
+        begin(out)
+        if equal_time is not None:
+            own = [without_foreign_settings(config) for config in configs]
+            configs = in_equal_time(configs, relative_speeds(own, out / "speeds.csv"))
+        runs = Runs(Records(out), jobs, retry_diverged)
+        found = _trained(configs, seeds, runs, equal_time, tune)
+        _check_some_finished(found)
+        return _written(found, seeds, out, command)
+
+
+def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs) -> None:
+    """Find what cannot be trained before anything is written.
+
+    Raises:
+        ValueError: for settings of a method that do not fit each other, and for a teacher that no method learns from.
+        FileNotFoundError: where its data set is missing, or the teacher that is named.
+        FileExistsError: where the folder of a run that is to begin holds something else.
+    """
+    given = next((config.teacher for config in configs if config.teacher is not None), None)
+    if given is not None and all(without_foreign_settings(config).teacher is None for config in configs):
+        raise ValueError(f"none of the methods learns from a teacher: leave --teacher {given} out")
+    for config in configs:
+        folders = [runs.records.folder / config.recipe / f"seed{seed}" for seed in seeds]
+        left = [RunFolder(folder) for folder in folders if runs.is_left(folder)]
+        if wrong := next((run for run in left if not run.is_free() and not run.is_run()), None):
+            raise FileExistsError(f"{wrong.path} is not empty, and it is no run that has begun: choose another --out")
+        if left:
+            own = without_foreign_settings(config)
+            plan_without_teacher(own) if own.teacher is None else make_plan(own)
+
+
+def _check_some_finished(found: Mapping[str, Sequence[RunRecord | LostRun]]) -> None:
+    """Refuse to compare nothing.
+
+    Raises:
+        RunDiverged: saying why there is nothing.
+    """
+    lost = [run for runs in found.values() for run in runs if isinstance(run, LostRun)]
+    if not finished(found):
+        first = lost[0]
+        raise RunDiverged(
+            f"none of the {len(lost)} runs is finished, so there is nothing to compare. {first.config.recipe}, seed "
+            f"{first.config.seed}: {first.status}, {first.reason}. --retry-diverged trains those that diverged again"
+        )
+
+
+def _trained(
+    configs: Sequence[Config], seeds: Sequence[int], runs: Runs, equal_time: Path | None, tune: bool
+) -> dict[str, list[RunRecord | LostRun]]:
+    """What became of every run of a comparison, by method."""
+    out, epochs = runs.records.folder, configs[0].epochs
+    lost: dict[str, LostRun] = {}
+    if tune:
+        configs, lost = tuned(configs, seeds[0], runs)
+    to_train = [config for config in configs if config.recipe not in lost]
+    planned = [run for seed in seeds for run in with_teachers(to_train, seed, seeds[0], out, epochs)]
+    if equal_time is not None:
+        _take_over(planned, Records(equal_time), runs.records)
+    runs.train(planned)
+    of_folder = {run.run_folder: run for run in planned}
+    found: dict[str, list[RunRecord | LostRun]] = {}
+    for config in configs:
+        if config.recipe in lost:
+            seeded = [config.model_copy(update={"seed": seed}) for seed in seeds]
+            found[config.recipe] = [replace(lost[config.recipe], config=run) for run in seeded]
+        else:
+            folders = [out / config.recipe / f"seed{seed}" for seed in seeds]
+            found[config.recipe] = [runs.outcome(of_folder[folder]) for folder in folders]
+    return found
+
+
+def _written(
+    found: dict[str, list[RunRecord | LostRun]], seeds: Sequence[int], out: Path, command: str | None
+) -> list[dict[str, Any]]:
+    """The leaderboard, the first method being the baseline, after everything that a comparison writes."""
+    rows = leaderboard(found, baseline=next(iter(found)))
+    write_rows(out / "leaderboard.csv", rows)
+    each, steps, lost, chosen = every_run(found), every_timestep(found), regrets(found), chosen_timesteps(found)
+    write_rows(out / "runs.csv", each)
+    write_rows(out / "timesteps.csv", steps)
+    for name, of_some in (("regret.csv", lost), ("chosen.csv", chosen)):
+        if of_some:
+            write_rows(out / name, of_some)
+        else:
+            (out / name).unlink(missing_ok=True)  # of an earlier comparison here
+    published = beside_published(finished(found), with_numbers(rows))
+    write_paper_files(out, rows, steps, lost, chosen, published)
+    folders = {name: [out / name / f"seed{seed}" for seed in seeds] for name in found}
+    write_comparison(out, rows, folders, each, steps, lost, chosen, published, command=command)
+    return rows
+
+
+def _take_over(planned: Sequence[Config], finished: Records, records: Records) -> None:
+    """Take the runs of a finished comparison that were trained just as they are planned here, by the same teacher."""
+    others = {config.run_folder for config in planned}  # than those that are taken
+    for config in planned:  # teachers come before whom they teach
+        record = records.find_in(finished, config.run_folder)
+        if record and config.teacher not in others and not changed_settings(config, record.config):
+            others.discard(config.run_folder)
+            if records.find(config.run_folder) is None:
+                records.add(config.run_folder, record)
+
+
+def weights_of(configs: Sequence[Config], seeds: Sequence[int], comparison: Path) -> list[Config]:
+    """The configurations with the objectives, and so the weights, that they had in a finished comparison of the same methods.
+
+    Args:
+        configs: one per method.
+        seeds: of the runs there.
+        comparison: its folder.
+
+    Raises:
+        FileNotFoundError: where a method or seed was not trained there.
+        ValueError: where not all have the same training samples, or one has no run there because its trials or teacher diverged.
+    """
+    for config in configs:
+        if (config.data.train_samples, config.data.holdout) != (configs[0].data.train_samples, configs[0].data.holdout):
+            raise ValueError(
+                f"--equal-time: {configs[0].recipe} and {config.recipe} train on different samples: give all the same "
+                "--data.train-samples and --data.holdout"
+            )
+    before, found = Runs(Records(comparison)), []
+    for config in configs:
+        planned = [with_teachers([config], seed, seeds[0], comparison, config.epochs)[-1] for seed in seeds]
+        ended = [] if every_trial_diverged(config, seeds[0], before) else [before.outcome(run) for run in planned]
+        ended = [run for run in ended if isinstance(run, RunRecord) or run.status == "diverged"]
+        if not ended:
+            raise ValueError(
+                f"{comparison} has no run of {config.recipe}, because its trials or its teacher diverged: leave it out"
+            )
+        found.append(config.model_copy(update={"objective": ended[0].config.objective}))
+    return found
+
+
+def in_equal_time(configs: Sequence[Config], speeds: Sequence[float]) -> list[Config]:
+    """The configurations with as many epochs each, one at least, as fit into the training time of the first at these speeds."""
+    epochs = [max(1, round(configs[0].epochs * speed / speeds[0])) for speed in speeds]
+    return [config.model_copy(update={"epochs": count}) for config, count in zip(configs, epochs, strict=True)]

@@ -1,0 +1,125 @@
+"""The runs of a comparison in their order, and what became of each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..evaluation.comparison.records import LostRun, Records, RunRecord
+from ..objectives import create_objective
+from ..run_folder import RunFolder
+from ..training.plan import plan_without_teacher
+from ..training.run import check_same_run
+from ..training.teacher import relu_twin
+from .side_by_side import train_side_by_side
+
+
+class Runs:
+    """The runs of a comparison: trains those that are left, and says how each has ended.
+
+    Args:
+        records: of the comparison.
+        jobs: how many runs to train at a time.
+        retry_diverged: train those again that diverged.
+    """
+
+    def __init__(self, records: Records, jobs: int = 1, retry_diverged: bool = False) -> None:
+        self.records = records
+        self.jobs = jobs
+        self.retry_diverged = retry_diverged
+
+    def is_left(self, run: Path) -> bool:
+        """Whether the run of that folder is to be trained."""
+        found = self.records.find(run)
+        return found is None or (self.retry_diverged and isinstance(found, LostRun))
+
+    def find(self, config: Config) -> RunRecord | LostRun | None:
+        """How a run has ended, None where it has not."""
+        if (found := self.records.find(config.run_folder)) is not None:
+            return found
+        if (teacher := self._lost_teacher(config)) is not None:
+            taught_by = f"{teacher.config.recipe}, seed {teacher.config.seed}"
+            return LostRun(config, "not trained", f"its teacher, {taught_by}, diverged: {teacher.reason}")
+        return None
+
+    def outcome(self, config: Config) -> RunRecord | LostRun:
+        """How a run has ended.
+
+        Raises:
+            FileNotFoundError: where it has not.
+        """
+        if (found := self.find(config)) is not None:
+            return found
+        raise FileNotFoundError(
+            f"{config.run_folder} holds no finished run, and {self.records.file} knows of none: train it there first"
+        )
+
+    def train(self, planned: Sequence[Config]) -> None:
+        """Train every run that is left, once; not those that would learn from one that diverged.
+
+        Raises:
+            ValueError: where a run was begun with other settings, or cannot be trained; nothing is trained then.
+            RunFailed: where a run failed.
+        """
+        planned = list({config.run_folder: config for config in planned}.values())
+        for config in planned:
+            folder, record = RunFolder(config.run_folder), self.records.find(config.run_folder)
+            for begun in (folder.config() if folder.config_file.is_file() else None, record.config if record else None):
+                if begun is not None:
+                    check_same_run(config, _with_teacher_of(config, begun), folder.path)
+        self.records.keep(config.run_folder for config in planned)
+        left = [config for config in planned if self.is_left(config.run_folder)]
+        begin = {config.run_folder for config in left}
+        left = [config for config in left if config.teacher in begin or self._lost_teacher(config) is None]
+        for config in {config.recipe: config for config in left}.values():
+            plan_without_teacher(config)  # finds what cannot be trained before anything is
+        needed = {config.run_folder for config in left} | {config.teacher for config in left}
+        lines = {
+            f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}": config
+            for number, config in enumerate(planned, 1)
+            if config.run_folder in needed and not RunFolder(config.run_folder).is_complete
+        }
+        train_side_by_side(lines, self.jobs, lambda config: self.records.keep([config.run_folder]))
+
+    def _lost_teacher(self, config: Config) -> LostRun | None:
+        """The run of this comparison that was to teach, where it diverged."""
+        teacher = config.teacher
+        if teacher is None or not teacher.is_relative_to(self.records.folder):
+            return None
+        found = self.records.find(teacher)
+        return found if isinstance(found, LostRun) else None
+
+
+def with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: Path, epochs: int) -> list[Config]:
+    """The runs of one seed in the order in which they must happen; teachers are trained for so many epochs."""
+    runs: list[Config] = []
+    for config in configs:
+        changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
+        config = without_foreign_settings(config)
+        if config.teacher is None and is_taught(config):
+            # one teacher for all, also where each has epochs of its own
+            teacher = relu_twin(config.model_copy(update={"epochs": epochs}), teacher_seed, out)
+            changes["teacher"] = teacher.out
+            runs.append(teacher)
+        runs.append(config.model_copy(update=changes))
+    return runs
+
+
+def without_foreign_settings(config: Config) -> Config:
+    """The configuration of a method without what is for the others: a teacher, or settings of neurons, that it has no use for."""
+    if config.model.neuron == "relu":
+        config = config.model_copy(update={"model": config.model.as_ann()})
+    none = {"teacher": None, "teacher_model": None, "teacher_logits": "computed"}
+    return config if is_taught(config) else config.model_copy(update=none)
+
+
+def is_taught(config: Config) -> bool:
+    """Whether the objective learns from a trained network."""
+    return create_objective(config.objective.name, **config.objective.options).needs_teacher
+
+
+def _with_teacher_of(config: Config, begun: Config) -> Config:
+    """What a run was begun with, taught by the run of the same name that is in the folder now, which may have been moved."""
+    teachers = config.teacher, begun.teacher
+    same = all(teachers) and len({teacher.parts[-2:] for teacher in teachers if teacher}) == 1
+    return begun.model_copy(update={"teacher": config.teacher}) if same else begun

@@ -1,0 +1,152 @@
+"""Runs in processes of their own, several at a time."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from ..config import Config
+from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped, is_out_of_memory
+from ..stopping import stoppable
+from ..training.run import train
+
+DIVERGED = 3  # exit code of a process whose run diverged
+
+
+def fresh_processes() -> ForkServerContext:
+    """Makes processes that hold nothing of this one, and have imported what takes seconds."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["spikedistill.training.callbacks"])
+    return processes
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as SIGINT does, so that processes below this one can be stopped with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where no handler can be set
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@sigterm_interrupts()
+def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[Config], None]) -> None:
+    """Train runs, so many at a time, each after the one that teaches it.
+
+    Those that run together share the cores, or take one GPU each where there are several, and draw no progress bars. Where a run
+    diverges the others go on, but for those that were to learn from it.
+
+    Args:
+        runs: by the line that is printed as they start.
+        jobs: how many at a time.
+        ended: called with each as it has ended well, or diverged.
+
+    Raises:
+        RunFailed: where a run failed, once those beside it have ended; no further ones are started.
+        KeyboardInterrupt: where SIGINT or SIGTERM asked this process to stop; the runs have saved a checkpoint.
+    """
+    processes = fresh_processes()
+    left, waiting, running = len(runs), dict(runs), dict[int, tuple[BaseProcess, Config]]()
+    failed: list[Path] = []
+    begun = time.monotonic()
+    try:
+        while running or (waiting and not failed):
+            open_runs = {
+                config.run_folder for config in (*waiting.values(), *(config for _, config in running.values()))
+            }
+            ready = (line for line, config in waiting.items() if config.teacher not in open_runs)
+            if not failed and len(running) < jobs and (line := next(ready, None)) is not None:
+                config = waiting.pop(line)
+                print(line, flush=True)
+                place = min(set(range(jobs)) - running.keys())
+                process = processes.Process(target=_train, args=(config, place, jobs))
+                running[place] = process, config  # first, so that one is stopped that is interrupted as it starts
+                process.start()
+                continue
+            wait([process.sentinel for process, _ in running.values()])
+            for place, (done, config) in list(running.items()):
+                if not done.is_alive():
+                    del running[place]
+                    diverged = done.exitcode == DIVERGED and RunFolder(config.run_folder).diverged.is_file()
+                    if done.exitcode != 0 and not diverged:
+                        failed.append(config.run_folder)
+                        continue
+                    ended(config)
+                    if diverged:
+                        for line in [line for line, taught in waiting.items() if taught.teacher == config.run_folder]:
+                            del waiting[line]
+                            left -= 1
+                    if waiting and not failed:
+                        print(time_left(time.monotonic() - begun, left, len(waiting), len(running)), flush=True)
+    except BaseException:
+        begun_ones = [process for process, _ in running.values() if process.pid is not None]
+        for interrupted in begun_ones:
+            interrupted.terminate()  # upon which it saves; at a terminal all of them got the signal already
+        for interrupted in begun_ones:
+            interrupted.join()
+        raise
+    if failed:
+        raise RunFailed(f"the run in {failed[0]} failed; the same command goes on from there")
+
+
+def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
+    """A guess after so many seconds, as if all runs took equally long, and those that are running were halfway."""
+    done, left = runs - waiting - running / 2, waiting + running / 2
+    minutes = seconds / done * left / 60
+    about = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(1, round(minutes))} min"
+    return f"trained {runs - waiting - running} of the {runs} that were left, about {about} to go"
+
+
+def _train(config: Config, place: int, jobs: int) -> None:
+    """Train in this process, from where Lightning starts further ones for further devices by repeating the command line."""
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    if jobs > 1:
+        take_share(place, jobs)
+        config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"progress": False})})
+    command = ["train", str(RunFolder(config.run_folder).config_file), "--out", str(config.run_folder)]
+    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *command, "--resume", "auto"]
+    try:
+        with stoppable(grace=config.trainer.grace_seconds):
+            train(config)
+    except (RunStopped, KeyboardInterrupt):
+        sys.exit(1)
+    except RunDiverged as error:
+        print(f"{config.run_folder}: {error}", file=sys.stderr)
+        sys.exit(DIVERGED)
+    except (ValueError, OSError, MemoryError, RunFailed) as error:
+        sys.exit(f"{config.run_folder}: {error or 'there is not enough memory'}")
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(f"{config.run_folder}: there is not enough memory ({' '.join(str(error).split())[:160]})")
+
+
+def _stop_with_parent() -> None:
+    """Ask this process to stop when the one that began it is gone, killed perhaps: nobody would wait for its run any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def take_share(place: int, jobs: int) -> None:
+    """Leave the other processes their cores and GPUs: of `jobs` processes this is number `place`."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    devices = visible.split(",")
+    if len(devices) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]

@@ -1,0 +1,139 @@
+"""The same small budget for every method of a comparison: its weights times 0.5, 1 and 2, judged on held-out training samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..evaluation.comparison.records import LostRun, RunRecord
+from ..files import write_rows
+from ..objectives import create_objective, objective_options
+from .planned_runs import Runs, with_teachers
+
+FACTORS = (1.0, 0.5, 2.0)
+HOLDOUT = 0.1
+WEIGHTS = ("alpha", "beta", "gamma", "epsilon", "weight", "mse_weight", "s2w_weight", "w2s_weight")
+
+
+def trials(config: Config, seed: int) -> dict[float, Config]:
+    """The runs that choose a method's weights, by factor: none where it has no weight.
+
+    All weights of the objective are multiplied by the factor; one that the objective refuses, such as a share above 1, is left out.
+    A tenth of the training set is held out, unless the configuration holds out a share of its own.
+
+    Args:
+        config: of the method.
+        seed: the one seed of the runs.
+    """
+    options = {**objective_options(config.objective.name), **config.objective.options}
+    weights = {name: value for name, value in options.items() if name in WEIGHTS and isinstance(value, float) and value}
+    found = {}
+    for factor in FACTORS if weights else ():
+        scaled = options | {name: factor * value for name, value in weights.items()}
+        try:
+            create_objective(config.objective.name, **scaled)
+        except ValueError:
+            continue
+        changes: dict[str, Any] = {
+            "recipe": f"{config.recipe},weights={factor:g}",
+            "seed": seed,
+            "objective": config.objective.model_copy(update={"options": scaled}),
+            "data": config.data.model_copy(update={"holdout": config.data.holdout or HOLDOUT}),
+        }
+        found[factor] = config.model_copy(update=changes)
+    return found
+
+
+def choose(
+    config: Config, finished: Mapping[float, Config], areas: Mapping[float, float | None]
+) -> tuple[Config | None, list[dict[str, Any]]]:
+    """The method with the weights whose mean accuracy over k was best on the held-out samples; of equal ones the first.
+
+    Args:
+        config: of the method.
+        finished: its trials.
+        areas: that accuracy of each trial, in percent; None where it diverged, which is the worst.
+
+    Returns:
+        The configuration, None where every trial diverged, and a row for each trial:
+        `{method, factor, <weights>, heldout_area, chosen}`.
+    """
+    if not finished:
+        return config, []
+    measured = {factor: area for factor in finished if (area := areas[factor]) is not None}
+    best = max(measured, key=measured.__getitem__, default=None)
+    rows = []
+    for factor, trial in sorted(finished.items()):
+        weights = {name: value for name, value in trial.objective.options.items() if name in WEIGHTS}
+        shown = " ".join(f"{name}={value:g}" for name, value in weights.items())
+        rows.append(
+            {
+                "method": config.recipe,
+                "factor": factor,
+                "weights": shown,
+                "heldout_area": areas[factor],
+                "chosen": factor == best,
+            }
+        )
+    if best is None:
+        return None, rows
+    return config.model_copy(update={"objective": finished[best].objective}), rows
+
+
+def tuned(configs: Sequence[Config], seed: int, runs: Runs) -> tuple[list[Config], dict[str, LostRun]]:
+    """Every method with the weights that were best on held-out samples, and by name those whose every trial diverged.
+
+    The trials are in the folder `tuning`, their figures in `tuning.csv`.
+
+    Raises:
+        RunFailed: where a trial failed.
+    """
+    out = runs.records.folder
+    tried = [trials(config, seed) for config in configs]
+    planned = _planned(tried, seed, out)
+    runs.train(planned)
+    of_recipe = {run.recipe: run for run in planned}
+    chosen: list[Config] = []
+    rows: list[dict[str, Any]] = []
+    lost: dict[str, LostRun] = {}
+    for config, of_one in zip(configs, tried, strict=True):
+        ended = {factor: runs.outcome(of_recipe[trial.recipe]) for factor, trial in of_one.items()}
+        best, of_config = choose(config, of_one, {factor: _heldout_area(run) for factor, run in ended.items()})
+        if best is None:
+            first = next(run for run in ended.values() if isinstance(run, LostRun))
+            lost[config.recipe] = replace(first, reason=f"with every factor on its weights, first: {first.reason}")
+        chosen.append(best or config)
+        rows += of_config
+    if rows:
+        write_rows(out / "tuning.csv", rows)
+    return chosen, lost
+
+
+def every_trial_diverged(config: Config, seed: int, runs: Runs) -> bool:
+    """Whether a comparison has trials of a method's weights, and none of them is finished."""
+    of_method = trials(config, seed)
+    names = {trial.recipe for trial in of_method.values()}
+    planned = [run for run in _planned([of_method], seed, runs.records.folder) if run.recipe in names]
+    return bool(planned) and all(isinstance(runs.find(trial), LostRun) for trial in planned)
+
+
+def _planned(tried: Sequence[Mapping[float, Config]], seed: int, out: Path) -> list[Config]:
+    """The trials of methods, and whom they learn from, in their order."""
+    all_trials = [trial for of_one in tried for trial in of_one.values()]
+    return with_teachers(all_trials, seed, seed, out / "tuning", all_trials[0].epochs) if all_trials else []
+
+
+def _heldout_area(run: RunRecord | LostRun) -> float | None:
+    """The figure that a trial is judged by, None where it diverged.
+
+    Raises:
+        ValueError: where nothing was held out.
+    """
+    if isinstance(run, LostRun):
+        return None
+    if run.heldout_area is None:
+        raise ValueError(
+            f"{run.config.recipe}, seed {run.config.seed}, has no accuracy on held-out samples: evaluate it again"
+        )
+    return run.heldout_area

@@ -1,0 +1,158 @@
+"""How a line of `records.jsonl` is written, and what it must hold to be read."""
+
+import base64
+import re
+import zlib
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+
+from ...config import Config
+from ...files import sha256
+
+# A run of 300 epochs on 10,000 test samples has about 400 kB.
+LARGEST_LINE = 16 * 2**20
+MOST_ANSWERS = 2**28  # timesteps times test samples
+
+Figure = FiniteFloat | int
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Rates(_Part):
+    """Firing rates of a layer at every timestep."""
+
+    layer: str
+    rates: Annotated[list[Figure], Field(min_length=1)]
+
+
+class Results(_Part):
+    """What a run scored over time, an entry for each timestep."""
+
+    ensemble: list[dict[str, Figure]] | None = None
+    single: list[dict[str, Figure]]
+    firing_rates: list[Rates] | None = None
+
+
+class Numbers(_Part):
+    """What a record holds besides its settings and its answers."""
+
+    results: Results
+    cost: dict[str, Figure]
+    metrics: list[dict[str, str]]
+    heldout_area: Figure | None = None
+    teacher: dict[str, Figure | None] = {}
+
+    def check_fits(self, config: Config) -> None:
+        """Refuse numbers that are not of a run of these settings.
+
+        Raises:
+            ValueError: saying which.
+        """
+        places = [entry.get("k") for entry in self.results.single]
+        if places != list(range(1, config.timesteps + 1)):
+            raise ValueError(f"it has scores of the timesteps {places}, expected 1 to {config.timesteps}")
+        if len(self.metrics) != config.epochs:
+            raise ValueError(f"it has metrics of {len(self.metrics)} epochs, expected {config.epochs}")
+
+
+class Answers(_Part):
+    """Right or wrong as packed bits: after the first k timesteps, on each of N test samples."""
+
+    shape: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    bits: str
+
+    @classmethod
+    def packed(cls, right: npt.NDArray[np.bool_]) -> "Answers":
+        bits = base64.b64encode(zlib.compress(np.packbits(right).tobytes(), 9)).decode()
+        return cls(shape=list(right.shape), bits=bits)
+
+    def unpacked(self) -> npt.NDArray[np.bool_]:
+        """The answers `[K, N]`.
+
+        Raises:
+            ValueError: where the bits are damaged, or are not as many as the shape has.
+        """
+        K, N = self.shape
+        if K * N > MOST_ANSWERS:
+            raise ValueError(f"its answers have the shape {self.shape}, expected at most {MOST_ANSWERS} in all")
+        size, unpacking = -(-K * N // 8), zlib.decompressobj()
+        try:  # never more than the shape has, whatever the bits unpack to
+            raw = unpacking.decompress(base64.b64decode(self.bits, validate=True), size + 1)
+        except zlib.error as error:
+            raise ValueError(f"its answers are damaged: {error}") from None
+        if len(raw) != size or not unpacking.eof or unpacking.unused_data:
+            raise ValueError(f"its answers are not those of {K} timesteps and {N} samples")
+        return np.unpackbits(np.frombuffer(raw, np.uint8), count=K * N).reshape(K, N).astype(bool)
+
+
+class Line(Numbers):
+    """A run with numbers."""
+
+    run: str
+    config: dict[str, Any]
+    right: Answers
+    teacher_inside: bool = False  # absent in lines of version 0.1.0 that name no teacher
+
+
+class DivergedLine(_Part):
+    """A run without."""
+
+    run: str
+    config: dict[str, Any]
+    diverged: str
+    teacher_inside: bool
+
+
+def parse_line(line: bytes) -> Line | DivergedLine:
+    """What a line holds; its checksum is checked where there is one, which version 0.1.0 did not write.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    content = _unsealed(line)
+    kind = DivergedLine if b'"diverged":' in content else Line
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise ValueError(why(error)) from None
+
+
+def parts(numbers: Numbers) -> dict[str, Any]:
+    """The numbers by name, as plain values."""
+    results = numbers.results.model_dump(exclude_none=True)
+    return {name: getattr(numbers, name) for name in Numbers.model_fields} | {"results": results}
+
+
+def why(error: ValueError) -> str:
+    """The first thing that is wrong, in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return ": ".join([".".join(str(part) for part in first["loc"]), first["msg"]]).removeprefix(": ")
+
+
+def sealed(content: str) -> str:
+    """A JSON object with its checksum as its last value."""
+    return f'{content[:-1]},"sha256":"{sha256(content.encode())}"}}'
+
+
+_SEAL = re.compile(rb',"sha256":"([0-9a-f]{64})"}\Z')
+
+
+def _unsealed(line: bytes) -> bytes:
+    """The object without its checksum.
+
+    Raises:
+        ValueError: where the two do not fit.
+    """
+    if (seal := _SEAL.search(line)) is None:
+        return line
+    content = line[: seal.start()] + b"}"
+    if sha256(content).encode() != seal[1]:
+        raise ValueError("its checksum does not fit")
+    return content

@@ -1,0 +1,301 @@
+"""The dynamics of a sequence as a loop forward and one backward, to be compiled: each reads and writes every timestep once.
+
+The loops run on sequences as they lie in memory (`memory_format.py`), a block of timesteps at a time: registers hold no more, and a
+neuron at many timesteps has its places in the same few lines of a cache. Backward, a block's membranes are computed again.
+
+The compiler joins loops over the same axes alone, others go through memory: a unit, ones like the scale, gives every value the axes
+of the scale.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..neuron import Neuron
+from .compiler import applies, compiled, kernels_for
+from .memory_format import as_shown, as_stored, per_channel
+from .packed import PackedSpikes, pack
+
+# Timesteps of a block, at most; a multiple of 8, the timesteps in a byte of spikes.
+BLOCK = 8
+
+
+def fused_lif(
+    current: Tensor,
+    timesteps: int,
+    neuron: Neuron,
+    detach_membrane: bool,
+) -> tuple[Tensor, PackedSpikes]:
+    """`lif` without its checks, for plain numbers: the spikes, and the same in bits without a graph.
+
+    Args:
+        current: `[T, B, ...]`, or `[1, B, ...]` where it is the same at all of at most `BLOCK` timesteps and there is a kernel.
+        timesteps: T.
+    """
+    spikes, bits = _FusedLIF.apply(current, timesteps, neuron, detach_membrane)
+    return spikes, PackedSpikes(timesteps, bits)
+
+
+class _FusedLIF(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool
+    ) -> tuple[Tensor, Tensor]:
+        stored, norm = as_stored(current, current), unit_norm(current)
+        starts: list[Tensor] = []
+        if len(current) == timesteps:
+            spikes, bits, starts = fire_sequence(stored, *norm, None, neuron, for_gradient=ctx.needs_input_grad[0])
+        else:
+            fire = _kernel(current, neuron, "fire", timesteps)
+            assert fire is not None
+            spikes, bits, _ = fire(None, stored, *norm, None, neuron.v_init, neuron, timesteps=timesteps)
+        bits = as_shown(bits, current)
+        ctx.mark_non_differentiable(bits)
+        ctx.set_materialize_grads(False)  # of zeros, for the bits
+        ctx.save_for_backward(current, *starts)
+        ctx.neuron, ctx.detach_membrane = neuron, detach_membrane
+        return as_shown(spikes, current), bits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:
+            return (None,) * 4
+        current, *starts = ctx.saved_tensors
+        stored, grad, norm = as_stored(current, current), as_stored(grads[0], current), unit_norm(current)
+        neuron, detach_membrane = ctx.neuron, ctx.detach_membrane
+        still = len(current) < len(grad)
+        gradient = _kernel(current, neuron, "gradient", len(grad)) if still else None
+        if gradient is not None:
+            to_current, _ = gradient(None, grad, stored, *norm, None, neuron.v_init, None, neuron, detach_membrane)
+        else:
+            at_each = stored.expand_as(grad)  # something may watch that a kernel would escape
+            to_current = gradient_through_time(grad, at_each, *norm, None, starts, neuron, detach_membrane)
+            to_current = to_current.sum(0, keepdim=True) if still else to_current
+        return as_shown(to_current, current), None, None, None
+
+
+def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale and shift of currents that are what they are: one compiled loop serves them and those of a batch-norm."""
+    precision = torch.promote_types(current.dtype, torch.float32)
+    channels = current.shape[2] if current.ndim > 3 else 1
+    ones = per_channel(torch.ones(channels, dtype=precision, device=current.device), current)
+    return ones, torch.zeros_like(ones)
+
+
+def fire_sequence(
+    x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, neuron: Neuron, *, for_gradient: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Spikes like x, the same in bits, and what else their gradient needs.
+
+    Args:
+        x: `[T, ...]` as stored; the currents are x * scale + shift + residual.
+        scale, shift: what broadcasts over a timestep of x.
+        residual: like x, or None.
+        neuron: of numbers only.
+
+    Returns:
+        The spikes; in bits; for a gradient the membrane at the start of each block but the first.
+    """
+    run = _kernel(x, neuron, "fire") or _with_unit(_fire, x, scale)
+    if len(x) <= BLOCK:
+        spikes, bits, _ = run(None, x, scale, shift, residual, neuron.v_init, neuron)
+        return spikes, bits, []
+    spikes, membrane = torch.empty_like(x), torch.full_like(x[0], _number(neuron.v_init), dtype=scale.dtype)
+    words: list[Tensor] = []
+    starts: list[Tensor] = []
+    for first in range(0, len(x), BLOCK):
+        if for_gradient and words:
+            starts.append(membrane)
+        out, part = (each[first : first + BLOCK] for each in (spikes, x))
+        more = None if residual is None else residual[first : first + BLOCK]
+        _, word, membrane = run(out, part, scale, shift, more, membrane, neuron)
+        words.append(word)
+    return spikes, torch.cat(words), starts
+
+
+def gradient_through_time(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | PackedSpikes | None,
+    starts: Sequence[Tensor],
+    neuron: Neuron,
+    detach_membrane: bool,
+) -> Tensor:
+    """Gradient to the currents, like x, from that to the spikes; the other arguments as `fire_sequence` took and returned them.
+
+    Args:
+        residual: may also be given as its spikes in bits.
+    """
+    kernel = _kernel(x, neuron, "gradient")
+    run = kernel or _with_unit(_gradient_of_block, x, scale)
+
+    def part_of_residual(first: int, stop: int) -> Tensor | None:
+        if isinstance(residual, PackedSpikes):
+            bits = residual.bits
+            return bits[first // 8].unsqueeze(0) if kernel else residual.read(first, stop, x.dtype)
+        return None if residual is None else residual[first:stop]
+
+    if not starts:
+        more = part_of_residual(0, len(x))
+        return run(None, grad, x, scale, shift, more, neuron.v_init, None, neuron, detach_membrane)[0]
+    # the loop of the first and last block is that of the others
+    membranes, ahead = [torch.full_like(starts[0], _number(neuron.v_init)), *starts], torch.zeros_like(starts[0])
+    to_current = torch.empty_like(grad)
+    for first in reversed(range(0, len(x), BLOCK)):
+        stop = min(first + BLOCK, len(x))
+        out, grad_part, x_part = (each[first:stop] for each in (to_current, grad, x))
+        more, start = part_of_residual(first, stop), membranes.pop()
+        _, ahead = run(out, grad_part, x_part, scale, shift, more, start, ahead, neuron, detach_membrane)
+    return to_current
+
+
+def _number(option: float | Tensor) -> float:
+    assert not isinstance(option, Tensor)
+    return option
+
+
+def _kernel(x: Tensor, neuron: Neuron, name: str, times: int = 1) -> Callable[..., Any] | None:
+    """The kernel of that name, where there is one for `times` as much as x."""
+    kernels = kernels_for(x, neuron.derivative, times)
+    return getattr(kernels, name) if kernels else None
+
+
+def _with_unit(function: Callable[..., Any], x: Tensor, scale: Tensor) -> Callable[..., Any]:
+    """The loop, compiled where that pays, without its argument `unit`, and with one tensor to write into."""
+    run: Callable[..., Any] = compiled(function) if applies(x) else function
+    unit = torch.ones_like(scale)
+
+    def loop(into: Tensor | None, *arguments: Any) -> Any:
+        return run(None if into is None else into.unbind(0), unit, *arguments)
+
+    return loop
+
+
+def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
+    """The currents x * scale + shift + residual of every timestep, in the precision of the scale.
+
+    Args:
+        x: `[T, ...]` as stored.
+        scale, shift: what broadcasts over a timestep of x.
+        residual: like x, or None.
+    """
+    scaled = [x_t.to(scale.dtype) * scale + shift for x_t in x.unbind(0)]
+    if residual is None:
+        return scaled
+    return [one + more.to(scale.dtype) for one, more in zip(scaled, residual.unbind(0), strict=True)]
+
+
+def _fire(
+    into: Sequence[Tensor] | None,
+    unit: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: float | Tensor,
+    neuron: Neuron,
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Spikes of a block of timesteps.
+
+    Args:
+        into: where those of each timestep shall be written, None for a tensor of their own.
+        unit: ones like the scale.
+        membrane: that before the first timestep.
+
+    Returns:
+        The spikes, like x; the same in bits; the membrane after the last timestep, None where that before the first was a number.
+    """
+    currents = currents_of(x, scale, shift, residual)
+    fired, _, after = _dynamics(currents, _start(membrane, currents[0]), neuron)
+    spikes = _joined(fired, x.dtype, into)
+    return spikes, pack(fired, unit), after[-1] if isinstance(membrane, Tensor) else None
+
+
+def fire_once(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: Tensor,
+    neuron: Neuron,
+) -> tuple[Tensor, Tensor]:
+    """One timestep, `[1, ...]` as stored: the spikes like x, and the membrane after them in the precision of the scale."""
+    currents = currents_of(x, scale, shift, residual)
+    (spikes,), _, (after,) = _dynamics(currents, membrane[0], neuron)
+    return spikes.to(x.dtype).unsqueeze(0), after.unsqueeze(0)
+
+
+def _dynamics(
+    currents: list[Tensor], membrane: Tensor, neuron: Neuron
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Spikes, and the membranes before and after them, of every timestep."""
+    spikes, before, after = [], [], []
+    for current in currents:
+        u = neuron.integrate(current, membrane)
+        distance = u - neuron.threshold
+        fires = distance >= 0
+        membrane = torch.where(fires, distance if neuron.v_reset is None else neuron.v_reset, u)
+        spikes.append(fires.to(u.dtype))
+        before.append(u)
+        after.append(membrane)
+    return spikes, before, after
+
+
+def _gradient_of_block(
+    into: Sequence[Tensor] | None,
+    unit: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: float | Tensor,
+    ahead: Tensor | None,
+    neuron: Neuron,
+    detach_membrane: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradient to the currents of a block of timesteps: the membranes once more, then the chain rule backwards through time.
+
+    Args:
+        into: where that of each timestep shall be written, None for a tensor of their own.
+        unit: ones like the scale.
+        membrane: that before the first timestep.
+        ahead: gradient to the membrane after the last, None where there is nothing ahead.
+
+    Returns:
+        That gradient, like x; the one to the membrane before the first timestep, None where there is nothing ahead, and so
+        nothing behind.
+    """
+    currents = currents_of(x, scale, shift, residual)
+    _, before, _ = _dynamics(currents, _start(membrane, currents[0]), neuron)
+    to_membrane = torch.zeros_like(before[0]) if ahead is None else ahead
+    threshold, v_reset = neuron.threshold, neuron.v_reset
+    found = []
+    for grad_t, u_t in zip(grad.unbind(0)[::-1], before[::-1], strict=True):
+        to_spikes, distance = grad_t.to(u_t.dtype), u_t - threshold
+        if not neuron.detach_reset:
+            to_spikes = to_spikes + to_membrane * (-threshold if v_reset is None else v_reset - u_t)
+        survives = to_membrane if v_reset is None else torch.where(distance >= 0, 0.0, to_membrane)
+        to_u = survives + to_spikes * (neuron.derivative(distance) * unit)
+        found.append(to_u)
+        to_membrane = torch.zeros_like(to_u) if detach_membrane else neuron.decay * to_u
+    return _joined(found[::-1], grad.dtype, into), None if ahead is None else to_membrane
+
+
+def _joined(values: list[Tensor], dtype: torch.dtype, into: Sequence[Tensor] | None) -> Tensor | None:
+    """Values of some timesteps in one tensor; None where they are written into given ones."""
+    if into is None:
+        return torch.stack([value.to(dtype) for value in values])
+    for out, value in zip(into, values, strict=True):
+        out.copy_(value)
+    return None
+
+
+def _start(membrane: float | Tensor, current: Tensor) -> Tensor:
+    return membrane if isinstance(membrane, Tensor) else torch.full_like(current, membrane)

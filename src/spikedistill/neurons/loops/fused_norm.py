@@ -1,0 +1,230 @@
+"""Batch-norm and neurons in one compiled loop: neither the normalised currents nor the membranes are written to memory.
+
+The backward loop computes the membranes again from the input of the batch-norm, which is all that it keeps beside the residual.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..neuron import Neuron
+from .compiler import MIN_ELEMENTS, applies, compiled, kernels_for
+from .fused import fire_once, fire_sequence, gradient_through_time
+from .memory_format import as_shown, as_stored, is_channels_last, is_dense, per_channel
+from .packed import PackedSpikes
+
+
+@dataclass(frozen=True)
+class NormalisedCurrent:
+    """Currents `[T, B, C, ...]` that are not computed yet: weight * (x - mean) * inv_std + bias + residual.
+
+    Attributes:
+        x: `[T, B, C, ...]`.
+        weight, bias: `[C]`, or None.
+        mean, inv_std: `[C]` in float32 or better, without graph.
+        batch: whether they are the statistics of x itself, whose gradient then counts.
+        residual: of the shape of x; None where there is none.
+        residual_spikes: the residual's spikes in bits, to keep in its place; None where it is something else.
+        again: computes x once more, to be called backward in place of keeping it; None where x is kept.
+    """
+
+    x: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor
+    inv_std: Tensor
+    eps: float
+    batch: bool
+    residual: Tensor | None = None
+    residual_spikes: PackedSpikes | None = None
+    again: Callable[[], Tensor] | None = None
+
+    @property
+    def requires_grad(self) -> bool:
+        return any(part is not None and part.requires_grad for part in (self.x, self.weight, self.bias, self.residual))
+
+    def detached(self) -> "NormalisedCurrent":
+        """The same with parameters that take no part in a graph."""
+        weight, bias = (None if part is None else part.detach() for part in (self.weight, self.bias))
+        return replace(self, weight=weight, bias=bias)
+
+    def plus(self, residual: Tensor, residual_spikes: PackedSpikes | None) -> "NormalisedCurrent":
+        return replace(self, residual=residual, residual_spikes=residual_spikes)
+
+    def value(self) -> Tensor:
+        """The currents, for whatever is not a layer of neurons."""
+        given = self.x, self.weight, self.bias, self.mean, self.inv_std, self.eps
+        out = NormaliseBatch.apply(*given) if self.batch else normalise(*given)
+        return out if self.residual is None else out + self.residual
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What broadcasts over a timestep of x as stored, in the precision of membranes."""
+        scale = self.inv_std if self.weight is None else self.inv_std * self.weight.detach()
+        shift = -self.mean * scale if self.bias is None else self.bias.detach() - self.mean * scale
+        precision = torch.promote_types(self.x.dtype, torch.float32)  # that of membranes
+        return per_channel(scale.to(precision), self.x), per_channel(shift.to(precision), self.x)
+
+
+def normalise(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inv_std: Tensor, eps: float
+) -> Tensor:
+    """weight * (x - mean) * inv_std + bias of `[T, B, C, ...]`."""
+    # the kernel wants its parameters in the dtype of the statistics
+    weight, bias = (None if part is None else part.to(mean.dtype) for part in (weight, bias))
+    folded = F.batch_norm(x.flatten(0, 1), mean, inv_std.square().reciprocal() - eps, weight, bias, False, 0.0, eps)
+    return folded.unflatten(0, x.shape[:2])
+
+
+class NormaliseBatch(torch.autograd.Function):
+    """`normalise`, with the gradient through the statistics too, in which every value of x has the same share."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inv_std: Tensor, eps: float
+    ) -> Tensor:
+        ctx.eps, ctx.affine = eps, bias is not None
+        ctx.save_for_backward(x, None if weight is None else weight.to(mean.dtype), mean, inv_std)
+        return normalise(x, weight, bias, mean, inv_std, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inv_std = ctx.saved_tensors
+        needed = ctx.needs_input_grad[0], ctx.affine
+        return *gradient_of_norm(grads[0], x, weight, mean, inv_std, ctx.eps, *needed), None, None, None
+
+
+def gradient_of_norm(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    inv_std: Tensor,
+    eps: float,
+    for_x: bool,
+    for_bias: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients to x, weight and bias of such a batch-norm, all tensors `[T, B, C, ...]` or `[C]`."""
+    to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+        grad.flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, eps,
+        [for_x, weight is not None, for_bias],
+    )  # fmt: skip
+    return None if to_x is None else to_x.view(x.shape), to_weight, to_bias
+
+
+def batch_moments(
+    x: Tensor, eps: float, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow; None where no kernel is for it."""
+    kernels = kernels_for(x) if may_wait(x) else None
+    running = [part for part in (running_mean, running_var) if part is not None]
+    plain = all(part.dtype == torch.float32 and part.is_contiguous() and part.device == x.device for part in running)
+    if kernels is None or len(running) == 1 or not plain:
+        return None
+    by_row = not is_channels_last(x)
+    return kernels.statistics(as_stored(x, x), x.shape[2], by_row, eps, running_mean, running_var, momentum)
+
+
+def can_wait(x: Tensor, times: int = 1) -> bool:
+    """Whether the normalisation of `times` as much as `[T, B, C, ...]` is worth putting off until neurons ask for it."""
+    return may_wait(x) and (applies(x, times) or kernels_for(x, times=times) is not None)
+
+
+def may_wait(x: Tensor) -> bool:
+    """Whether the normalisation of `[T, B, C, ...]` can be put off at all."""
+    return x.ndim > 3 and is_dense(x)
+
+
+def fused_norm_lif(current: NormalisedCurrent, neuron: Neuron, detach_membrane: bool) -> tuple[Tensor, PackedSpikes]:
+    """`lif` of currents that are not computed yet: the spikes, and the same in bits without a graph."""
+    tensors = current.x, current.weight, current.bias, current.residual
+    spikes, bits = _NormLIF.apply(*tensors, current, neuron, detach_membrane)
+    return spikes, PackedSpikes(len(spikes), bits)
+
+
+def fused_norm_lif_step(current: NormalisedCurrent, state: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
+    """`lif_step` of currents `[1, B, C, ...]` that are not computed yet, without a graph."""
+    x, (scale, shift) = current.x, current.scale_and_shift()
+    stored = as_stored(x, x)
+    residual = None if current.residual is None else as_stored(current.residual, x)
+    if state is None:
+        membrane = neuron.initial_membrane(stored.to(scale.dtype))
+    else:
+        membrane = as_stored(state.unsqueeze(0), x).to(scale.dtype)
+    if kernels := kernels_for(x, times=MIN_ELEMENTS):  # that there is enough of them has been found already
+        spikes, _, one = kernels.fire(None, stored, scale, shift, residual, membrane[0], neuron)
+        after = one.unsqueeze(0)
+    else:
+        spikes, after = compiled(fire_once)(stored, scale, shift, residual, membrane, neuron)
+    return as_shown(spikes, x)[0], as_shown(after, x)[0]
+
+
+class _NormLIF(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        current: NormalisedCurrent,
+        neuron: Neuron,
+        detach_membrane: bool,
+    ) -> tuple[Tensor, Tensor]:
+        scale, shift = current.scale_and_shift()
+        for_gradient = any(ctx.needs_input_grad)
+        stored = None if residual is None else as_stored(residual, x)
+        spikes, bits, starts = fire_sequence(as_stored(x, x), scale, shift, stored, neuron, for_gradient=for_gradient)
+        bits = as_shown(bits, x)
+        ctx.mark_non_differentiable(bits)
+        ctx.set_materialize_grads(False)  # of zeros, for the bits
+        if for_gradient:
+            packed = current.residual_spikes
+            kept = residual if packed is None else packed.bits
+            precise = None if weight is None else weight.to(scale.dtype)
+            ctx.again = current.again
+            ctx.save_for_backward(
+                x if current.again is None else None,
+                precise,
+                current.mean.to(scale.dtype),
+                current.inv_std.to(scale.dtype),
+                scale,
+                shift,
+                kept,
+                *starts,
+            )
+            ctx.neuron, ctx.detach_membrane = neuron, detach_membrane
+            ctx.eps, ctx.affine = current.eps, bias is not None
+        return as_shown(spikes, x), bits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:
+            return (None,) * 7
+        x, weight, mean, inv_std, scale, shift, kept, *starts = ctx.saved_tensors
+        if ctx.again is not None:
+            x = ctx.again()
+        stored, grad = as_stored(x, x), as_stored(grads[0], x)
+        more = None if kept is None else as_stored(kept, x)
+        residual = PackedSpikes(len(x), more) if more is not None and more.dtype == torch.uint8 else more
+        for_residual = ctx.needs_input_grad[3]
+        if not starts and (kernels := kernels_for(x, ctx.neuron.derivative)):
+            to_x, to_residual, to_weight, to_bias = kernels.gradient_through_norm(
+                grad, stored, scale, shift, more, mean, inv_std, ctx.neuron, ctx.detach_membrane,
+                to_residual=for_residual,
+            )  # fmt: skip
+            to_residual = None if to_residual is None else as_shown(to_residual, x)
+            to_weight, to_bias = None if weight is None else to_weight, to_bias if ctx.affine else None
+            return as_shown(to_x, x), to_weight, to_bias, to_residual, None, None, None
+        to_current = as_shown(
+            gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.neuron, ctx.detach_membrane), x
+        )
+        needed = ctx.needs_input_grad[0], ctx.affine
+        to_residual = to_current if for_residual else None
+        return *gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed), to_residual, None, None, None

@@ -1,0 +1,258 @@
+"""The dynamics of a sequence on a CPU, by the loops of `cpu_kernels.cpp`; its functions are those of `on_gpu.py`.
+
+The loops are compiled once on a machine, in some seconds, and kept. Sequences are given as they lie in memory, `[T, rows, values]`
+(`memory_format.py`), in float32 or bfloat16.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..neuron import Neuron
+from ..surrogate import known_form
+from .code_cache import load_or_build
+
+_SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
+
+# What PyTorch's own instructions are called, for the compiler. Others may be there, and not on the next machine with this cache.
+_AVX2 = ["-mavx2", "-mfma"]
+_AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+_INSTRUCTIONS = {"AVX2": _AVX2, "AVX512": [*_AVX2, *_AVX512]}
+# Products and sums are rounded one by one; what else a compiler may assume changes no result.
+_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
+
+# Of currents and spikes, by their names there.
+DTYPES = {torch.float32: "float", torch.bfloat16: "BFloat16"}
+
+# Timesteps of a block, at most.
+BLOCK = 8
+
+LONGEST = sys.maxsize
+
+
+def fire(
+    into: Tensor | None,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: float | Tensor,
+    neuron: Neuron,
+    *,
+    timesteps: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`on_gpu.fire`."""
+    T = timesteps or len(x)
+    spikes = x.new_empty(T, *x.shape[1:]) if into is None else into
+    bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8, device=x.device)
+    after = torch.empty_like(membrane) if isinstance(membrane, Tensor) else None
+    loops = _loops(x.dtype, T, neuron.v_reset is not None)
+    _call(
+        loops.fire, *_sequence(T, x, scale, shift, residual), *_numbers(neuron), *_start(membrane), spikes, bits, after
+    )
+    return spikes, bits, after
+
+
+def gradient(
+    into: Tensor | None,
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: float | Tensor,
+    ahead: Tensor | None,
+    neuron: Neuron,
+    detach_membrane: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """`on_gpu.gradient`."""
+    to_current = torch.empty_like(x) if into is None else into
+    behind = None if ahead is None else torch.empty_like(ahead)
+    rest = ahead, to_current, behind, 0, *[None] * 5
+    _back(grad, x, scale, shift, residual, membrane, neuron, detach_membrane, *rest)
+    return to_current, behind
+
+
+def gradient_through_norm(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    mean: Tensor,
+    inv_std: Tensor,
+    neuron: Neuron,
+    detach_membrane: bool,
+    *,
+    to_residual: bool,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """`on_gpu.gradient_through_norm`; the gradient to the currents is written, and read again in the second pass."""
+    to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
+    to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
+    rest = None, to_current, None, len(mean), mean, inv_std, to_x, to_weight, to_bias
+    _back(grad, x, scale, shift, residual, neuron.v_init, neuron, detach_membrane, *rest)
+    return to_x, to_current, to_weight, to_bias
+
+
+def _back(
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    membrane: float | Tensor,
+    neuron: Neuron,
+    detach_membrane: bool,
+    *rest: Any,
+) -> None:
+    """Call the loop backward; the rest is what it takes after the gradient to the spikes."""
+    form = known_form(neuron.derivative)
+    loops = _loops(x.dtype, len(grad), neuron.v_reset is not None, neuron.detach_reset, form.name)
+    numbers = *_numbers(neuron), *_start(membrane), *form[1:], detach_membrane
+    _call(loops.gradient, *_sequence(len(grad), x, scale, shift, residual), *numbers, grad, *rest)
+
+
+def statistics(
+    x: Tensor,
+    channels: int,
+    by_row: bool,
+    eps: float,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    """`on_gpu.statistics`."""
+    mean, inv_std = torch.empty(2, channels, dtype=torch.float32, device=x.device).unbind()
+    running = running_mean, running_var, float(momentum)
+    loops = _loops(x.dtype, min(len(x), BLOCK))
+    _call(loops.statistics, torch.get_num_threads(), *x.shape, by_row, x, channels, float(eps), *running, mean, inv_std)
+    return mean, inv_std
+
+
+def respond(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    segments: int,
+    neuron: Neuron,
+    *,
+    timesteps: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`on_gpu.respond`."""
+    T = timesteps or len(x)
+    length = T // segments
+    block = next(size for size in range(BLOCK, 0, -1) if length % size == 0)
+    spikes, rates = (x.new_empty(count, *x.shape[1:]) for count in (T, segments))
+    answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype, device=x.device)
+    form = known_form(neuron.derivative)
+    numbers = *_numbers(neuron), float(neuron.v_init), *form[1:]
+    loops = _loops(x.dtype, block, neuron.v_reset is not None, neuron.detach_reset, form.name)
+    sizes = segments, length // block
+    _call(loops.respond, *_sequence(T, x, scale, shift, residual), *numbers, *sizes, spikes, rates, answer)
+    return spikes, rates, answer
+
+
+def unpack(bits: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    """`on_gpu.unpack`."""
+    spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype, device=bits.device)
+    loops = _loops(dtype, min(len(spikes), BLOCK))
+    _call(loops.unpack, torch.get_num_threads(), start, stop, bits[0].numel(), bits, spikes)
+    return spikes
+
+
+def _sequence(T: int, x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> tuple[Any, ...]:
+    """The first arguments of a loop over timesteps."""
+    assert scale.dtype == shift.dtype == torch.float32
+    assert scale.numel() == shift.numel() == x.shape[1 if scale.ndim == 2 else 2]
+    in_bits = residual is not None and residual.dtype == torch.uint8
+    assert residual is None or in_bits or residual.dtype == x.dtype
+    return torch.get_num_threads(), len(x) < T, *x.shape[1:], scale.ndim == 2, x, scale, shift, residual, in_bits
+
+
+def _numbers(neuron: Neuron) -> tuple[float, float, float]:
+    return float(neuron.decay), float(neuron.threshold), float(neuron.v_reset or 0)
+
+
+def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:
+    return (membrane, 0.0) if isinstance(membrane, Tensor) else (None, float(membrane))
+
+
+def _call(function: Any, *arguments: Any) -> None:
+    function(*map(_as_c, arguments))
+
+
+def _as_c(argument: Tensor | float | bool | None) -> Any:
+    """As the loops take it: a pointer, a double or a 64-bit integer."""
+    if argument is None:
+        return ctypes.c_void_p()
+    if isinstance(argument, Tensor):
+        assert argument.device.type == "cpu"
+        assert argument.is_contiguous()
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
+
+
+def check() -> None:
+    """Compile loops and run one.
+
+    Raises:
+        OSError: where there is no compiler, or what it made cannot be loaded.
+    """
+    if os.name != "posix":
+        raise OSError("the loops in C++ are for POSIX systems")
+    if shutil.which(_compiler()[0]) is None:  # some loops may have been compiled before, but others will be asked for
+        raise FileNotFoundError(f"there is no compiler {_compiler()[0]!r}")
+    unpack(torch.ones(1, 1, 1, dtype=torch.uint8, device="cpu"), 0, 1, torch.float32)
+
+
+@functools.cache
+def _loops(
+    dtype: torch.dtype, timesteps: int, hard: bool = False, detach_reset: bool = False, form: str = "logistic"
+) -> ctypes.CDLL:
+    """The loops for one kind of neuron and a block of so many timesteps, from the disk where they are there."""
+    values = {"VALUE": DTYPES[dtype], "TIMESTEPS": timesteps, "HARD": int(hard), "DETACH_RESET": int(detach_reset)}
+    values |= {"FORM": form.upper()}
+    instructions = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])
+    flags = [*_FLAGS, *instructions, *(f"-D{name}={value}" for name, value in values.items())]
+    made_of = _SOURCE.read_text(), _compiler(), flags, platform.machine(), torch.__version__
+    name = f"loops-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}"
+    return load_or_build(name, functools.partial(_compile, [*_compiler(), *flags]))
+
+
+def _compile(command: list[str], file: Path) -> None:
+    """Compile the source into a library.
+
+    Raises:
+        OSError: where the compiler fails.
+    """
+    parts = file.with_suffix(".o")
+    _run([*command, "-fopenmp", "-c", str(_SOURCE), "-o", str(parts)], file.parent)
+    try:  # linked without OpenMP it takes PyTorch's, whose threads then serve both
+        _run([*command, "-shared", str(parts), "-o", str(file)], file.parent)
+        ctypes.CDLL(str(file))
+    except OSError:
+        _run([*command, "-shared", str(parts), "-fopenmp", "-o", str(file)], file.parent)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Run the compiler, with its own temporary files in that folder."""
+    environment = os.environ | {"TMPDIR": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, umask=0o077)
+    if done.returncode:
+        raise OSError(f"{command[0]} cannot compile {_SOURCE.name}: {' '.join(done.stderr.split())[:300]}")
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "")) or ["c++"]

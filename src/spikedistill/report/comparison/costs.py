@@ -1,0 +1,24 @@
+"""The columns that say what the methods of a comparison took."""
+
+from collections.abc import Sequence
+
+from ..blocks import Column, Row, decimals, duration, measured
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+COLUMNS = [
+    Column("timesteps", "T in training"),
+    Column("epochs", "Epochs"),
+    Column("training_s", "Training time", "h:mm:ss", duration),
+    Column("images_per_s", "Training speed", "images/s", _whole),
+    Column("peak_mib", "Peak memory in training", "MiB", _whole),
+    Column("firing_rate", "Firing rate", "spikes per neuron and timestep", decimals(3)),
+]
+
+
+def cost_columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns that some method has a figure for."""
+    return [column for column in COLUMNS if any(measured(row, column.key) for row in rows)]

@@ -1,0 +1,134 @@
+"""Differences of methods to the baseline, and how sure they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import figures
+from ..blocks import Column, Plot, Plots, Row, Table, Terms, Text, measured
+from .lost import why_no_differences
+
+METHOD = Column("method", "Method")
+NBSP = "\N{NO-BREAK SPACE}"  # a number and its uncertainty stay on one line on a phone
+_NO_INTERVALS = (
+    "There are no intervals: two methods need 3 seeds in common, because fewer do not tell how much accuracy changes from one "
+    "training to the next."
+)
+
+
+def with_interval(row: Row, key: str, ends: str, unit: str = "") -> str:
+    """A figure with its unit and its interval, where it has one."""
+    interval = f" [{row[f'{ends}_low']:+.2f},{NBSP}{row[f'{ends}_high']:+.2f}]" if measured(row, f"{ends}_low") else ""
+    return f"{row[key]:+.2f}{unit}{interval}"
+
+
+@dataclass(frozen=True)
+class Interval(Column):
+    """A column of figures in points with their intervals, whose ends are at `<ends>_low` and `<ends>_high`."""
+
+    ends: str = ""
+
+    def text(self, row: Row) -> str:
+        return with_interval(row, self.key, self.ends) if measured(row, self.key) else "–"
+
+
+def why_no_intervals(rows: Sequence[Row]) -> str:
+    """Why no difference has an interval, in a sentence; empty where some have, and where there is no difference."""
+    compared = [row for row in rows[1:] if "area_difference" in row]
+    return _NO_INTERVALS if compared and not any("area_p" in row for row in compared) else ""
+
+
+def what_is_told(rows: Sequence[Row]) -> str:
+    """How many methods can be told from the baseline, the first row, in a sentence."""
+    if reason := why_no_differences(rows) or why_no_intervals(rows):
+        return reason
+    known = [row["area_p"] < 0.05 for row in rows[1:] if "area_p" in row]
+    if len(rows) == 2:
+        return f"The two {'can' if known[0] else 'cannot'} be told apart."
+    return f"Of the {len(known)} other methods {sum(known) or 'none'} can be told from the baseline."
+
+
+def differences(rows: Sequence[Row], K: int) -> list[Plots | Table | Terms | Text]:
+    """What stands under Differences: a plot, a table and their words, or why there are none.
+
+    Args:
+        rows: see `spikedistill.evaluation.comparison.leaderboard`.
+        K: the largest k.
+    """
+    if reason := why_no_differences(rows):
+        return [Text(reason)]
+    what = {"area": "mean over k", f"accuracy_{K}": f"k = {K}"}
+    blocks: list[Plots | Table | Terms | Text] = [Plots([_plot(rows, what)]), *_tables(rows, what)]
+    return [Text(reason), *blocks] if (reason := why_no_intervals(rows)) else blocks
+
+
+def _plot(rows: Sequence[Row], what: dict[str, str]) -> Plot:
+    others = [row for row in rows[1:] if "area_difference" in row]
+    ends = {"low": "low", "high": "high", "test_set_low": "low, these images", "test_set_high": "high, these images"}
+    found = {
+        title: {
+            row["method"]: (row[f"{key}_difference"], row.get(f"{key}_low"), row.get(f"{key}_high")) for row in others
+        }
+        for key, title in what.items()
+    }
+    columns = [
+        Column(f"{key}_{part}", f"{title}: {name}", write=lambda v: f"{v:+.4f}")
+        for key, title in what.items()
+        for part, name in ({"difference": "difference"} | ends).items()
+    ]
+    told = ", ".join(f"{row['method']} {row['area_difference']:+.2f}" for row in others)
+    return Plot(
+        name="differences",
+        title=f"Difference to {rows[0]['method']}",
+        note="Points of accuracy with 95 % intervals; one that contains 0 means that the two could not be told apart.",
+        alt=f"Differences to the baseline in points of accuracy, mean over k: {told}.",
+        figure=figures.differences(found),
+        table=Table("differences", "Differences and the ends of their intervals, points", [METHOD, *columns], others),
+        height=130 + 56 * len(others),
+    )
+
+
+def _tables(rows: Sequence[Row], what: dict[str, str]) -> list[Table | Terms]:
+    caption = f"Differences to {rows[0]['method']}"
+    difference = "Paired: the seeds that both methods have, and the same test samples."
+    if why_no_intervals(rows):
+        columns = [
+            Column(f"{key}_difference", f"Difference, {title}", "points", _signed) for key, title in what.items()
+        ]
+        return [Table("against", caption, [METHOD, *columns], rows[1:]), Terms([("Difference", difference)])]
+    columns = []
+    for key, title in what.items():
+        columns.append(Interval(f"{key}_difference", f"Difference, {title}", "points [95 %]", ends=key))
+        columns.append(Column(f"{key}_p", f"p, {title}", write="{:.3f}".format))
+        columns.append(_Ends(f"{key}_test_set_low", f"On these images, {title}", "[95 %]", ends=f"{key}_test_set"))
+    words = [
+        (
+            "Difference",
+            f"{difference} The interval is for new seeds and new images: what the difference would be if both methods were "
+            "trained again and tested on other images of the same kind. Seeds and images are random effects that cross.",
+        ),
+        (
+            "p",
+            "How likely a difference as large would be if there were none, corrected for the number of methods (Holm).",
+        ),
+        (
+            "On these images",
+            "The interval for new seeds on this very test set. It says nothing about other images.",
+        ),
+    ]
+    return [Table("against", caption, [METHOD, *columns], rows[1:]), Terms(words)]
+
+
+@dataclass(frozen=True)
+class _Ends(Column):
+    """The two ends of an interval."""
+
+    ends: str = ""
+
+    def text(self, row: Row) -> str:
+        if not measured(row, self.key):
+            return "–"
+        return f"[{row[f'{self.ends}_low']:+.2f},{NBSP}{row[f'{self.ends}_high']:+.2f}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"

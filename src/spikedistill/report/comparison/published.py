@@ -1,0 +1,43 @@
+"""What papers report of the methods of a comparison, beside what came out of it."""
+
+from collections.abc import Sequence
+
+from ..blocks import Column, Row, Section, Table, Terms, Text, decimals
+
+
+def published_section(rows: Sequence[Row]) -> Section | None:
+    """A table of both, and what speaks against a number; None where nothing is published on the data set.
+
+    Args:
+        rows: see `spikedistill.evaluation.comparison.published.beside_published`.
+    """
+    if not rows:
+        return None
+    doubts = [row["doubt"].split("; ") if row["doubt"] else [] for row in rows]
+    marks = {doubt: f"†{number}" for number, doubt in enumerate(dict.fromkeys(sum(doubts, [])), 1)}
+    shown = [
+        row | {"T": row["T"] or None, "doubts": " ".join(marks[doubt] for doubt in own) or None}
+        for row, own in zip(rows, doubts, strict=True)
+    ]
+    words = (
+        "Read from papers, not measured: networks, augmentation, schedules and the choice of the reported epoch differ among them "
+        "and from the runs here, so a difference says little about a method."
+    )
+    columns = [
+        Column("ours", "Method"),
+        Column("ours_accuracy", "Here", "%", decimals(2)),
+        Column("ours_k", "at k"),
+        Column("accuracy", "Published", "%"),
+        Column("doubts", "Disputed", words=True),
+        Column("network", "Its network", words=True),
+        Column("T", "Its T"),
+        Column("protocol", "Its protocol", words=True),
+        Column("augmentation", "Its augmentation", words=True),
+        Column("source", "Source", words=True),
+    ]
+    table = Table(
+        "published", "Published test accuracies on this data set beside those of this comparison", columns, shown
+    )
+    return Section(
+        "published", "What papers report", [Text(words), table, Terms([(m, doubt) for doubt, m in marks.items()])]
+    )

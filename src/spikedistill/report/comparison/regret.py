@@ -1,0 +1,58 @@
+"""What one network for every k loses against networks that were trained for each."""
+
+from collections.abc import Sequence
+
+from .. import figures
+from ..blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, numbered
+from .differences import Interval
+
+
+def regret_section(rows: Sequence[Row]) -> Section | None:
+    """A plot and a table of what is lost at each k; None where nobody specialised.
+
+    Args:
+        rows: see `spikedistill.evaluation.comparison.leaderboard.regrets`.
+    """
+    if not rows:
+        return None
+    short = figures.short_name
+    named = [{"pair": f"{short(row['method'])} against {short(row['specialists'])}", **row} for row in rows]
+    K = sorted({k for row in rows for k in numbered(row, "regret_")})
+    curves = {
+        row["pair"]: {
+            k: (row[f"regret_{k}"], row.get(f"regret_{k}_low"), row.get(f"regret_{k}_high"))
+            for k in K
+            if f"regret_{k}" in row
+        }
+        for row in named
+    }
+    words = (
+        "A network that was trained at the largest T and is stopped after k timesteps, against networks that were trained for k "
+        "alone. Above 0, who trains a network for each k is better there; below 0, the one network is better even so."
+    )
+    pair = Column("pair", "Network and specialists")
+    ends = [
+        Column(f"regret_{k}{end}", f"k = {k}{title}", write=decimals(4))
+        for k in K
+        for end, title in (("", ""), ("_low", ", low"), ("_high", ", high"))
+    ]
+    plot = Plot(
+        name="regret",
+        title="Accuracy lost to specialists",
+        note="Points of accuracy, from 3 seeds on with 95 % intervals for new seeds and new images.",
+        alt="Points lost at each k. "
+        + "; ".join(
+            f"{name}: {', '.join(f'{regret:+.2f} at k = {k}' for k, (regret, _, _) in curve.items())}"
+            for name, curve in curves.items()
+        ),
+        figure=figures.regrets(curves),
+        table=Table("regret", "Accuracy lost and the ends of its interval, points", [pair, *ends], named),
+        height=340 + 12 * len(rows),
+    )
+    shown = Table(
+        "specialists",
+        "Points lost to the network that was trained at T = k",
+        [pair, *(Interval(f"regret_{k}", f"k = {k}", "points [95 %]", ends=f"regret_{k}") for k in K)],
+        named,
+    )
+    return Section("regret", "One network against specialists", [Text(words), Plots([plot]), shown])

@@ -1,0 +1,47 @@
+"""Every timestep alone, for each method of a comparison: what it knows, and how sure it is."""
+
+from collections.abc import Sequence
+
+from .. import figures
+from ..blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals
+
+# key, title, unit
+_FIGURES = (
+    ("accuracy", "Accuracy of timestep k alone", "%"),
+    ("confidence", "Confidence of timestep k alone", "%"),
+    ("entropy", "Entropy of timestep k alone", "nats"),
+)
+
+
+def timesteps_section(rows: Sequence[Row]) -> Section | None:
+    """A plot for each figure that was evaluated.
+
+    Args:
+        rows: one for each method, the baseline first; see `spikedistill.evaluation.comparison.leaderboard.every_timestep`.
+    """
+    plots = [_plot(rows, *figure) for figure in _FIGURES if any(row.get(f"{figure[0]}_1") is not None for row in rows)]
+    words = (
+        "Means over the seeds. Where confidence exceeds accuracy, the timestep is surer than it should be; entropy is what "
+        "regularisers of it hold up."
+    )
+    return Section("timesteps", "Every timestep alone", [Text(words), Plots(plots)]) if plots else None
+
+
+def _plot(rows: Sequence[Row], key: str, title: str, unit: str) -> Plot:
+    K = max(int(name.removeprefix(f"{key}_")) for row in rows for name in row if name.startswith(f"{key}_"))
+    keys = [f"{key}_{k}" for k in range(1, K + 1)]
+    curves = {row["method"]: [(row[name], 0.0) for name in keys if name in row] for row in rows}
+    ends = "; ".join(
+        f"{name}: {', '.join('unknown' if value is None else f'{value:.2f}' for value, _ in curve)}"
+        for name, curve in curves.items()
+    )
+    columns = [Column(name, f"k = {k}", unit, decimals(4)) for k, name in enumerate(keys, 1)]
+    return Plot(
+        name=f"{key}_alone",
+        title=title,
+        note="",
+        alt=f"Line plot over k for every method, {unit}. {ends}.",
+        figure=figures.methods(curves, f"{key}, {unit}"),
+        table=Table(f"{key}_alone", f"{title}, {unit}", [Column("method", "Method"), *columns], rows),
+        height=320 + 12 * len(rows),
+    )

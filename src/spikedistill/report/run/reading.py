@@ -1,0 +1,217 @@
+"""Reads a run folder and checks that its files are there, whole, and belong together.
+
+Shapes: T timesteps, N test samples, C classes, n stored sample images.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from ...evaluation.calibration import BINS, as_arrays
+from ...files import parse_yaml
+from ...run_folder import RunFolder
+from .results import Deployment, Exit, Fixed, GradientRow, Results
+
+Epochs = dict[str, list[float | None]]  # columns of metrics.csv; None where a cell is empty or not finite
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds; a file that may be missing is None or empty."""
+
+    config: dict[str, Any]
+    config_text: str
+    results: Results
+    epochs: Epochs
+    gradients: list[GradientRow]  # empty where no gradients were compared
+    logits: Tensor | None  # float32 [T, N, C]
+    targets: Tensor | None  # int64 [N]
+    images: Tensor | None  # uint8 [n, channels, H, W]
+    indices: Tensor | None  # int64 [n], which of the N samples the images are
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, their numbers where the run has no names."""
+        count = 0 if self.logits is None else self.logits.shape[-1]
+        return self.results.classes or [str(index) for index in range(count)]
+
+
+def read_run(path: Path | str) -> Run:
+    """Read a run folder.
+
+    Raises:
+        FileNotFoundError: the folder, its `config.yaml` or its `results.json` is missing.
+        ValueError: a file is broken, or does not belong to the others.
+    """
+    folder = RunFolder(path)
+    check_present(folder)
+    run = Run(
+        *_read_config(folder),
+        _read_results(folder),
+        _read_epochs(folder),
+        _read_gradients(folder),
+        *_read_tensors(folder, folder.logits, "logits", "targets"),
+        *_read_tensors(folder, folder.samples, "images", "indices"),
+    )
+    _check_results(run.results, folder.results)
+    _check_logits(run, folder.logits)
+    _check_samples(run, folder.samples)
+    return run
+
+
+def check_present(folder: RunFolder) -> None:
+    """Refuse a folder without the files that every report needs.
+
+    Raises:
+        FileNotFoundError: the folder, its `config.yaml` or its `results.json` is missing.
+    """
+    first = f"train first with `spikedistill train RECIPE --out {folder.path}`"
+    if not folder.path.is_dir():
+        raise FileNotFoundError(f"no run folder {folder.path}: {first}")
+    for file in (folder.config_file, folder.results):
+        if not file.is_file():
+            raise FileNotFoundError(f"no {file.name} in {folder.path}: {first} and let it finish")
+
+
+def _again(file: Path) -> str:
+    return f"evaluate the run again with `spikedistill evaluate {file.parent}`"
+
+
+def _read_config(folder: RunFolder) -> tuple[dict[str, Any], str]:
+    content = folder.read(folder.config_file)
+    try:
+        return parse_yaml(content, folder.config_file), content.decode()
+    except ValueError as error:
+        raise ValueError(f"{error}: train the run again") from None
+
+
+def _read_results(folder: RunFolder) -> Results:
+    try:
+        return Results.model_validate_json(folder.read(folder.results))
+    except ValidationError as error:
+        raise ValueError(f"{folder.results} is broken ({_first(error)}): {_again(folder.results)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """Where the first thing is wrong, and what."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    return f"{place + ': ' if place else ''}{first['msg']}"
+
+
+def _read_epochs(folder: RunFolder) -> Epochs:
+    columns: Epochs = {}
+    for number, row in enumerate(folder.read_rows(folder.metrics), 2):
+        try:
+            cells = {name: math.nan if cell == "" else float(cell) for name, cell in row.items()}
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{folder.metrics} is broken (line {number} is not a row of numbers): train the run again"
+            ) from None
+        for name, value in cells.items():
+            columns.setdefault(name, []).append(value if math.isfinite(value) else None)
+    return columns
+
+
+def _read_gradients(folder: RunFolder) -> list[GradientRow]:
+    rows = []
+    for number, row in enumerate(folder.read_rows(folder.gradients), 2):
+        try:
+            rows.append(GradientRow.model_validate(row))
+        except ValidationError as error:
+            again = f"write it anew with `spikedistill gradients {folder.path}`"
+            raise ValueError(f"{folder.gradients} is broken (line {number}, {_first(error)}): {again}") from None
+    return rows
+
+
+def _read_tensors(folder: RunFolder, path: Path, *names: str) -> list[Tensor] | list[None]:
+    if not path.is_file():
+        return [None] * len(names)
+    tensors = folder.read_tensors(path, *names)
+    return [tensors[name] for name in names]
+
+
+def _check_results(results: Results, path: Path) -> None:
+    every_k = list(range(1, results.timesteps + 1))
+    for name, view in (("last", results.last), ("selected", results.selected)):
+        if view is None:
+            continue
+        for column, entries in (("ensemble", view.ensemble), ("single", view.single), ("calibrated", view.calibrated)):
+            found = [entry.k for entry in entries]
+            if found != every_k and not (column == "calibrated" and not found):
+                raise ValueError(f"{path}: expected {name}.{column} at k = {every_k}, got {found}: {_again(path)}")
+        beyond = [entry.k for entry in view.beyond]
+        if any(k <= results.timesteps for k in beyond):
+            raise ValueError(
+                f"{path}: expected {name}.beyond at k above {results.timesteps}, got {beyond}: {_again(path)}"
+            )
+        for k, bins in view.reliability.items():
+            if len(bins) != BINS:
+                raise ValueError(f"{path}: expected {BINS} bins at k = {k}, got {len(bins)}: {_again(path)}")
+        for layer in view.firing_rates:
+            if len(layer.rates) != results.timesteps:
+                raise ValueError(
+                    f"{path}: expected {results.timesteps} firing rates of layer {layer.layer}, "
+                    f"got {len(layer.rates)}: {_again(path)}"
+                )
+    if results.deployment is not None:
+        _check_deployment(results.deployment, every_k, path)
+
+
+def _check_deployment(deployment: Deployment, every_k: list[int], path: Path) -> None:
+    found = [entry.k for entry in deployment.fixed]
+    if found != every_k:
+        raise ValueError(f"{path}: expected deployment.fixed at k = {every_k}, got {found}: {_again(path)}")
+    for policy, points in deployment.policies.items():
+        for point in points:
+            if len(point.leaving) != len(every_k):
+                raise ValueError(
+                    f"{path}: expected {len(every_k)} shares that leave under {policy}, got {len(point.leaving)}: {_again(path)}"
+                )
+    entries: list[Fixed | Exit] = [*deployment.fixed, *chain.from_iterable(deployment.policies.values())]
+    if {entry.energy_pj is None for entry in entries} != {deployment.energy is None}:
+        raise ValueError(f"{path}: expected an energy at every point of deployment, or at none: {_again(path)}")
+
+
+def _check_logits(run: Run, path: Path) -> None:
+    if run.logits is None or run.targets is None:
+        return
+    try:
+        steps, labels = as_arrays(run.logits, run.targets, "[T, N, C]")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    expected, found = (run.results.timesteps, len(run.classes)), (len(steps), steps.shape[-1])
+    if found != expected:
+        raise ValueError(
+            f"{path}: expected (timesteps, classes) {expected} as in results.json, got {found}: {_again(path)}"
+        )
+    accuracy, recorded = (steps.mean(0).argmax(-1) == labels).mean(), run.results.last.ensemble[-1].accuracy
+    if abs(accuracy - recorded) > 1.5 / len(labels):  # one sample may tip over in rounding
+        raise ValueError(
+            f"{path} does not belong to results.json (accuracy at k = {len(steps)}: {accuracy:.4f} and {recorded:.4f}): "
+            f"{_again(path)}"
+        )
+
+
+def _check_samples(run: Run, path: Path) -> None:
+    if run.images is None or run.indices is None:
+        return
+    images, indices = run.images, run.indices
+    if images.ndim != 4 or images.dtype != torch.uint8 or list(indices.shape) != [len(images)]:
+        raise ValueError(
+            f"{path}: expected uint8 images [n, C, H, W] and indices [n], "
+            f"got {images.dtype} {list(images.shape)} and {list(indices.shape)}: {_again(path)}"
+        )
+    if run.targets is None or not len(indices):
+        return
+    first, last = int(indices.min()), int(indices.max())
+    if first < 0 or last >= len(run.targets):
+        raise ValueError(
+            f"{path}: expected indices into {len(run.targets)} test samples, got {first} to {last}: {_again(path)}"
+        )
