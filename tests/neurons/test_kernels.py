@@ -16,16 +16,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill import LIF, temporal
-from spikedistill.neurons import (
-    Neuron,
-    NormalisedCurrent,
-    PackedSpikes,
-    compiler,
-    lif,
-    lif_in_bits,
-    lif_response,
-    norm_lif,
-)
+from spikedistill.neurons import Neuron, NormalisedCurrent, PackedSpikes, lif, lif_in_bits, lif_response, norm_lif
+from spikedistill.neurons.loops import compiler
 from spikedistill.neurons.surrogate import SURROGATES
 from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics
 
