@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import UserError
 from .stopping import GRACE, stoppable
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def _train(arguments: list[str]) -> None:
         names = {"datasets": [*DATASETS], "methods": list_methods(), "protocols": [*PROTOCOLS]}
         print(_TRAIN_HELP.format(**{what: ", ".join(of_kind) for what, of_kind in names.items()}))
         if not arguments:
-            raise ValueError("no recipe was named: say which, such as spikedistill train digits-twsd")
+            raise UserError("no recipe was named: say which, such as spikedistill train digits-twsd")
         return
     if arguments[0].startswith("-"):
-        raise ValueError(
+        raise UserError(
             f"expected a recipe before {arguments[0]}, such as spikedistill train digits-twsd {arguments[0]}"
         )
     named = Path(arguments[0])
@@ -132,7 +133,7 @@ def from_file(path: Path) -> "Config":
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where it is no configuration.
+        UserError: where it is no configuration.
     """
     from .config import Config
 
@@ -153,7 +154,7 @@ def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
     the settings of spiking neurons with it, and `--protocol` brings a paper's settings, over which all others win.
 
     Raises:
-        ValueError: for a value that is refused.
+        UserError: for a value that is refused.
     """
     import tyro
 
@@ -192,7 +193,7 @@ def parse_config(default: "Config", arguments: Sequence[str]) -> "Config":
         error: BaseException | None = stop
         while error is not None and not isinstance(error, ConfigError):
             error = error.__context__
-        raise error or ValueError(_in_one_line(boxed.getvalue())) from None
+        raise error or UserError(_in_one_line(boxed.getvalue())) from None
 
 
 def _in_one_line(box: str) -> str:
@@ -221,14 +222,14 @@ def variant(text: str, settings: Sequence[str]) -> "Config":
     own = []
     for change in changes:
         if not change:
-            raise ValueError(f"{text!r} has an empty setting: expected RECIPE,key=value,... without a comma too many")
+            raise UserError(f"{text!r} has an empty setting: expected RECIPE,key=value,... without a comma too many")
         key, given, value = change.partition("=")
         own += [f"--{key}", value] if given else [f"--{key}"]
     default = recipe(name)
     config = parse_config(default, [*settings, *own])
     for key in ("seed", "out", "resume", "overwrite"):
         if getattr(config, key) != getattr(default, key):
-            raise ValueError(
+            raise UserError(
                 f"{key} is not for one run of a comparison: it has --seeds and --out, and goes on by itself"
             )
     return config.model_copy(update={"recipe": text})
@@ -517,7 +518,7 @@ def _data(arguments: list[str]) -> None:
     name, to_verify = options.pop("name"), options.pop("verify")
     if name is None:
         if to_verify:
-            raise ValueError("--verify reads one data set: say which, such as spikedistill data image_folder --verify")
+            raise UserError("--verify reads one data set: say which, such as spikedistill data image_folder --verify")
         for known in list_datasets():
             print(f"{known}: {expected_files(known)}")
         return
@@ -546,7 +547,7 @@ def _data(arguments: list[str]) -> None:
     if len(faults) > _MOST_FAULTS:
         print(f"and {len(faults) - _MOST_FAULTS} more", file=sys.stderr)
     if faults:
-        raise ValueError(f"{len(faults)} of {samples} samples are broken: replace or remove them")
+        raise UserError(f"{len(faults)} of {samples} samples are broken: replace or remove them")
     print(f"verified: all {samples} samples were read, none is broken")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from .errors import UserError
 from .files import parse_yaml
 
 # What lies beyond these is a slip of the keyboard, to be found before a machine tries it.
@@ -35,11 +36,11 @@ def _below_runs(name: str) -> str:
     """The name of a recipe, which is a folder below that of all runs."""
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
-        raise ValueError(f"recipe is {name!r}, expected the name of a folder below runs, without '..'")
+        raise UserError(f"recipe is {name!r}, expected the name of a folder below runs, without '..'")
     return name
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that is refused, with each setting by its full name."""
 
 
@@ -275,7 +276,7 @@ class Config(_Section):
         """Read what `written` returned, in this version or an earlier one: a run's settings mean what they meant.
 
         Raises:
-            ValueError: where it is no configuration, or one of a newer version.
+            UserError: where it is no configuration, or one of a newer version.
         """
         return cls(**_in_our_words(values))
 
@@ -287,7 +288,7 @@ class Config(_Section):
         """Read what `to_yaml` wrote, or settings of one's own; those that are not named have their defaults.
 
         Raises:
-            ValueError: naming `origin`, where it is no such configuration.
+            UserError: naming `origin`, where it is no such configuration.
         """
         values = parse_yaml(content.encode() if isinstance(content, str) else content, origin)
         if cls._missing(values):  # settings of one's own, in the words of this version
@@ -299,11 +300,11 @@ class Config(_Section):
         """Read the whole of what `to_yaml` wrote: a default must not stand for what was cut off.
 
         Raises:
-            ValueError: naming `origin`, where it is no configuration, or a part of one.
+            UserError: naming `origin`, where it is no configuration, or a part of one.
         """
         values = parse_yaml(content, origin)
         if missing := cls._missing(values):
-            raise ValueError(f"{origin} is cut short: it {missing}; copy it again, or train the run again")
+            raise UserError(f"{origin} is cut short: it {missing}; copy it again, or train the run again")
         return cls._checked(values, origin)
 
     @classmethod
@@ -320,7 +321,7 @@ class Config(_Section):
         try:
             return cls.from_written(values)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{origin} is no configuration of a run: {explain(error)}") from None
+            raise UserError(f"{origin} is no configuration of a run: {explain(error)}") from None
 
 
 def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,7 +329,7 @@ def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
     ours = dict(values)
     wording = ours.pop("wording", 1)
     if wording not in range(1, WORDING + 1):
-        raise ValueError(
+        raise UserError(
             f"wording: got {wording!r}, expected at most {WORDING}: a newer version of spikedistill wrote it"
         )
     data = ours.get("data")

@@ -13,6 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .errors import UserError
+
 LOCK = ".lock"
 PARTIAL = ".partial"
 # A configuration has about 3 kB and three levels.
@@ -71,14 +73,14 @@ def parse_json(content: bytes | str, origin: object) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Raises:
-        ValueError: naming `origin`, where it is anything else.
+        UserError: naming `origin`, where it is anything else.
     """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{origin} is damaged: it is no JSON ({error})") from None
+        raise UserError(f"{origin} is damaged: it is no JSON ({error})") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{origin} is damaged: it holds a {type(value).__name__}, expected named values")
+        raise UserError(f"{origin} is damaged: it holds a {type(value).__name__}, expected named values")
     return value
 
 
@@ -88,7 +90,7 @@ def parse_yaml(content: bytes, origin: object) -> dict[str, Any]:
     What is larger or deeper than any configuration, or refers to other parts of itself, is refused before anything is built of it.
 
     Raises:
-        ValueError: naming `origin`, where it is anything else.
+        UserError: naming `origin`, where it is anything else.
     """
     import yaml
 
@@ -97,9 +99,9 @@ def parse_yaml(content: bytes, origin: object) -> dict[str, Any]:
         wrong = _too_much(text)
         value = None if wrong else yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ValueError(f"{origin} is not valid YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"{origin} is not valid YAML ({' '.join(str(error).split())})") from None
     if wrong or not isinstance(value, dict):
-        raise ValueError(f"{origin} {wrong or 'holds no settings, expected `name: value` lines'}")
+        raise UserError(f"{origin} {wrong or 'holds no settings, expected `name: value` lines'}")
     return value
 
 

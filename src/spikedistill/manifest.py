@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from .errors import UserError
 from .files import parse_json, sha256, write_atomically
 
 MANIFEST = "manifest.json"
@@ -60,27 +61,27 @@ class Manifest(BaseModel):
         """The manifest of a folder; None where there is none, as in version 0.1.0.
 
         Raises:
-            ValueError: where it is damaged, of a newer version, or of another kind of folder.
+            UserError: where it is damaged, of a newer version, or of another kind of folder.
         """
         path = folder / MANIFEST
         if not path.is_file():
             return None
         content = parse_json(path.read_bytes(), path)
         if content.pop("sha256", None) != _digest(content):
-            raise ValueError(
+            raise UserError(
                 f"{path} is damaged, or no manifest of spikedistill: its checksum does not fit. Without this file the folder is "
                 "read unverified"
             )
         if isinstance(newer := content.get("schema_version"), int) and newer > SCHEMA:
-            raise ValueError(
+            raise UserError(
                 f"{path} is of schema {newer}, and this version of spikedistill reads up to {SCHEMA}: use a newer one"
             )
         try:
             manifest = cls.model_validate(content)
         except ValidationError as error:
-            raise ValueError(f"{path} is no manifest of spikedistill: {error.errors()[0]['msg']}") from None
+            raise UserError(f"{path} is no manifest of spikedistill: {error.errors()[0]['msg']}") from None
         if manifest.kind != kind:
-            raise ValueError(f"{folder} is the folder of a {manifest.kind}, expected that of a {kind}")
+            raise UserError(f"{folder} is the folder of a {manifest.kind}, expected that of a {kind}")
         return manifest
 
     def write(self, folder: Path) -> None:

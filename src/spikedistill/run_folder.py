@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .config import Config, TrainerConfig
 from .data import AUGMENTATION_VERSION, SLICING_VERSION, Dataset, load_dataset
+from .errors import UserError
 from .files import LOCK, PARTIAL, clear_partial, parse_json, write_atomically
 from .manifest import MANIFEST, Manifest
 from .models import load_model
@@ -109,7 +110,7 @@ class RunFolder:
         """Whether training and evaluation have written everything.
 
         Raises:
-            ValueError: where the manifest is damaged.
+            UserError: where the manifest is damaged.
         """
         if self.manifest() is None:
             return self._are_whole(self.model, self.report)
@@ -120,7 +121,7 @@ class RunFolder:
         """Whether training has written everything; where a process was killed in between, the model may be there and be no proof.
 
         Raises:
-            ValueError: where the manifest is damaged.
+            UserError: where the manifest is damaged.
         """
         return self._are_whole(self.model)
 
@@ -134,7 +135,7 @@ class RunFolder:
         """What the folder lists as whole; None in a folder of version 0.1.0.
 
         Raises:
-            ValueError: where it is damaged.
+            UserError: where it is damaged.
         """
         return Manifest.read(self.path, "run")
 
@@ -166,7 +167,7 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: where it is missing.
-            ValueError: where it is damaged, or a process was killed while it was written.
+            UserError: where it is damaged, or a process was killed while it was written.
         """
         again = self._again(file)
         if not file.is_file():  # a pipe would be waited for, and a device read for ever
@@ -177,9 +178,9 @@ class RunFolder:
             _say_unverified(self.path.resolve())
         elif file.name in manifest.files:
             if not manifest.files[file.name].fits(content):
-                raise ValueError(f"{file} is damaged: it is not the file that {MANIFEST} lists; {again}")
+                raise UserError(f"{file} is damaged: it is not the file that {MANIFEST} lists; {again}")
         elif file in self.made_by:
-            raise ValueError(f"{file} is not whole: a process was stopped while it was written; {again}")
+            raise UserError(f"{file} is not whole: a process was stopped while it was written; {again}")
         return content
 
     def _again(self, file: Path) -> str:
@@ -246,7 +247,7 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: where there is none.
-            ValueError: where config.yaml is damaged.
+            UserError: where config.yaml is damaged.
         """
         return Config.of_run(self.read(self.config_file), str(self.config_file))
 
@@ -255,13 +256,13 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: where the run has not been evaluated.
-            ValueError: where the file is damaged.
+            UserError: where the file is damaged.
         """
         results = self._json(self.results)
         try:
             results["last"]["single"]
         except (TypeError, KeyError) as error:
-            raise ValueError(f"{self.results} is damaged ({error}): {self._again(self.results)}") from None
+            raise UserError(f"{self.results} is damaged ({error}): {self._again(self.results)}") from None
         return results
 
     def read_figures(self) -> dict[str, Any]:
@@ -269,7 +270,7 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: where the run has not been evaluated.
-            ValueError: where the file is damaged.
+            UserError: where the file is damaged.
         """
         results = self.read_results()
         try:
@@ -277,7 +278,7 @@ class RunFolder:
         except (TypeError, KeyError, AttributeError):
             whole = False
         if not whole:
-            raise ValueError(f"{self.results} is damaged: it lacks figures of every k; {self._again(self.results)}")
+            raise UserError(f"{self.results} is damaged: it lacks figures of every k; {self._again(self.results)}")
         return results
 
     def read_tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
@@ -285,7 +286,7 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: where the run has not been evaluated.
-            ValueError: where the file is damaged.
+            UserError: where the file is damaged.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -294,22 +295,22 @@ class RunFolder:
         try:
             tensors = load(content)
         except SafetensorError as error:
-            raise ValueError(f"{file} is damaged ({error}): {self._again(file)}") from None
+            raise UserError(f"{file} is damaged ({error}): {self._again(file)}") from None
         if missing := next((name for name in names if name not in tensors), None):
-            raise ValueError(f"{file} holds no tensor {missing!r}: {self._again(file)}")
+            raise UserError(f"{file} holds no tensor {missing!r}: {self._again(file)}")
         return tensors
 
     def read_cost(self) -> dict[str, Any]:
         """Training time, speed and memory, `{training_s, images_per_s, peak_mib}`; empty where training measured none.
 
         Raises:
-            ValueError: where the file is damaged.
+            UserError: where the file is damaged.
         """
         if not self.cost.is_file():
             return {}
         cost = self._json(self.cost)
         if not _is_cost(cost):
-            raise ValueError(
+            raise UserError(
                 f"{self.cost} is damaged: expected numbers named {', '.join(_COST)}; got {str(cost)[:100]}; "
                 f"{self._again(self.cost)}"
             )
@@ -319,21 +320,21 @@ class RunFolder:
         """The rows of a CSV file of the run, by column; none where it is missing.
 
         Raises:
-            ValueError: where it is damaged.
+            UserError: where it is damaged.
         """
         if not file.is_file():
             return []
         try:
             return list(csv.DictReader(io.StringIO(self.read(file).decode(), newline="")))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{file} is damaged ({error}): {self._again(file)}") from None
+            raise UserError(f"{file} is damaged ({error}): {self._again(file)}") from None
 
     def load_network(self, file: Path) -> Temporal:
         """The network of `model` or `selected_model`, in eval mode.
 
         Raises:
             FileNotFoundError: where it is missing.
-            ValueError: where it is damaged, or holds a number that is not finite.
+            UserError: where it is damaged, or holds a number that is not finite.
         """
         return load_model(file, self.read(file))
 
@@ -342,7 +343,7 @@ class RunFolder:
         try:
             return parse_json(content, file)
         except ValueError as error:
-            raise ValueError(f"{error}; {self._again(file)}") from None
+            raise UserError(f"{error}; {self._again(file)}") from None
 
 
 _COST = ("images_per_s", "peak_mib", "training_s")
@@ -382,7 +383,7 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
 
     Raises:
         FileNotFoundError: where files are missing.
-        ValueError: for an unknown data set, an option that is not its own, or a damaged file.
+        UserError: for an unknown data set, an option that is not its own, or a damaged file.
     """
     data = config.data
     return load_dataset(data.name, root or data.root, timesteps=config.timesteps, size=data.size, slicing=data.slicing)
@@ -396,7 +397,7 @@ def load(run: Path | str) -> Temporal:
 
     Raises:
         FileNotFoundError: where there is no trained run.
-        ValueError: where the model file is damaged, or a number in it is not finite.
+        UserError: where the model file is damaged, or a number in it is not finite.
     """
     folder = RunFolder.trained(run)
     return folder.load_network(folder.model)

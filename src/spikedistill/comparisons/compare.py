@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SEEDS, Config
+from ..errors import UserError
 from ..evaluation.comparison.leaderboard import (
     chosen_timesteps,
     every_run,
@@ -67,7 +68,7 @@ def compare(
         The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
 
     Raises:
-        ValueError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
+        UserError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
             several devices, a run there that was begun with other settings, in equal time different training samples, or settings
             of one that do not fit each other. All this is found before anything is trained.
         FileNotFoundError: where a method was not trained in `equal_time`, or the data set is missing.
@@ -77,28 +78,28 @@ def compare(
         RunDiverged: where no run is left to be compared.
     """
     if equal_time is not None and tune:
-        raise ValueError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
+        raise UserError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
     names = [config.recipe for config in configs]
     if len(names) < 2 or len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
-        raise ValueError(
+        raise UserError(
             f"a comparison takes two or more different recipes and different seeds; got {names} and {list(seeds)}"
         )
     if any(config.trainer.precision == "auto" for config in configs):
-        raise ValueError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
+        raise UserError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
     if min(seeds) < 0 or max(seeds) >= SEEDS:
-        raise ValueError(f"--seeds are numbers from 0 on, below {SEEDS}; got {list(seeds)}")
+        raise UserError(f"--seeds are numbers from 0 on, below {SEEDS}; got {list(seeds)}")
     data = [config.data.model_dump(include={"name", "root", "size", "slicing"}) for config in configs]
     if other := next((place for place in data if place != data[0]), None):
-        raise ValueError(f"a comparison is of the same test samples; got those of {data[0]} and of {other}")
+        raise UserError(f"a comparison is of the same test samples; got those of {data[0]} and of {other}")
     untaught = (config for config in configs if config.protocol and config.teacher is None and is_taught(config))
     if (config := next(untaught, None)) is not None:
         ann = f"{config.data.name}-ann"
-        raise ValueError(
+        raise UserError(
             f"{config.recipe} follows --protocol {config.protocol}, whose teacher is a run of its own: train it, "
             f"spikedistill train {ann} --protocol {config.protocol}, and pass it, --teacher runs/{ann}/seed0"
         )
     if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
-        raise ValueError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
+        raise UserError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
     check_own(out)
     if equal_time is not None:
         configs = weights_of(configs, seeds, equal_time)
@@ -119,13 +120,13 @@ def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs
     """Find what cannot be trained before anything is written.
 
     Raises:
-        ValueError: for settings of a method that do not fit each other, and for a teacher that no method learns from.
+        UserError: for settings of a method that do not fit each other, and for a teacher that no method learns from.
         FileNotFoundError: where its data set is missing, or the teacher that is named.
         FileExistsError: where the folder of a run that is to begin holds something else.
     """
     given = next((config.teacher for config in configs if config.teacher is not None), None)
     if given is not None and all(without_foreign_settings(config).teacher is None for config in configs):
-        raise ValueError(f"none of the methods learns from a teacher: leave --teacher {given} out")
+        raise UserError(f"none of the methods learns from a teacher: leave --teacher {given} out")
     for config in configs:
         folders = [runs.records.folder / config.recipe / f"seed{seed}" for seed in seeds]
         left = [RunFolder(folder) for folder in folders if runs.is_left(folder)]
@@ -218,11 +219,11 @@ def weights_of(configs: Sequence[Config], seeds: Sequence[int], comparison: Path
 
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
-        ValueError: where not all have the same training samples, or one has no run there because its trials or teacher diverged.
+        UserError: where not all have the same training samples, or one has no run there because its trials or teacher diverged.
     """
     for config in configs:
         if (config.data.train_samples, config.data.holdout) != (configs[0].data.train_samples, configs[0].data.holdout):
-            raise ValueError(
+            raise UserError(
                 f"--equal-time: {configs[0].recipe} and {config.recipe} train on different samples: give all the same "
                 "--data.train-samples and --data.holdout"
             )
@@ -232,7 +233,7 @@ def weights_of(configs: Sequence[Config], seeds: Sequence[int], comparison: Path
         ended = [] if every_trial_diverged(config, seeds[0], before) else [before.outcome(run) for run in planned]
         ended = [run for run in ended if isinstance(run, RunRecord) or run.status == "diverged"]
         if not ended:
-            raise ValueError(
+            raise UserError(
                 f"{comparison} has no run of {config.recipe}, because its trials or its teacher diverged: leave it out"
             )
         found.append(config.model_copy(update={"objective": ended[0].config.objective}))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import UserError
 from ..evaluation.comparison.records import RECORDS, Records
 from ..files import clear_partial
 from ..manifest import MANIFEST, Manifest
@@ -49,11 +50,11 @@ def read_checked(file: Path) -> bytes:
     """What a file of a comparison holds, checked against the manifest where that lists it.
 
     Raises:
-        ValueError: where it is damaged.
+        UserError: where it is damaged.
     """
     content, manifest = file.read_bytes(), Manifest.read(file.parent, "comparison")
     if manifest is not None and file.name in manifest.files and not manifest.files[file.name].fits(content):
-        raise ValueError(f"{file} is damaged: it is not the file that {MANIFEST} lists; delete it, and it is made anew")
+        raise UserError(f"{file} is damaged: it is not the file that {MANIFEST} lists; delete it, and it is made anew")
     return content
 
 

@@ -58,7 +58,7 @@ class Runs:
         """Train every run that is left, once; not those that would learn from one that diverged.
 
         Raises:
-            ValueError: where a run was begun with other settings, or cannot be trained; nothing is trained then.
+            UserError: where a run was begun with other settings, or cannot be trained; nothing is trained then.
             RunFailed: where a run failed.
         """
         planned = list({config.run_folder: config for config in planned}.values())

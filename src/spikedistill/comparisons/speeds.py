@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from ..config import Config
+from ..errors import UserError
 from ..files import write_rows
 from ..models import save_model
 from ..objectives import create_objective
@@ -40,13 +41,13 @@ def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
             slower, in how many rounds it was so.
 
     Raises:
-        ValueError: for settings that do not fit each other, or a file that is damaged or was measured against another first method.
+        UserError: for settings that do not fit each other, or a file that is damaged or was measured against another first method.
         FileNotFoundError: where the data set is missing.
         RunFailed: where a method cannot be trained, or the process that measures is ended.
     """
     rows, first = _kept(file), configs[0]
     if rows and first.recipe != (against := next(iter(rows))):
-        raise ValueError(
+        raise UserError(
             f"{file} holds speeds against {against[:60]}: another first method, {first.recipe}, needs another --out"
         )
     missing = [config for config in configs if config.recipe not in rows]
@@ -75,7 +76,7 @@ def _kept(file: Path) -> dict[str, dict[str, Any]]:
     """The rows of the file by method; where it does not say in how many rounds, they keep to their ratios.
 
     Raises:
-        ValueError: naming the file where it is damaged.
+        UserError: naming the file where it is damaged.
     """
     if not file.is_file():
         return {}
@@ -87,7 +88,7 @@ def _kept(file: Path) -> dict[str, dict[str, Any]]:
             return rows
     except (IndexError, KeyError, TypeError, ValueError, csv.Error):
         pass
-    raise ValueError(f"{file} holds no speeds of methods: delete it, and they are measured anew")
+    raise UserError(f"{file} holds no speeds of methods: delete it, and they are measured anew")
 
 
 def _is_speed(row: dict[str, Any]) -> bool:
@@ -104,7 +105,7 @@ def images_per_s(configs: Sequence[Config]) -> list[dict[str, float]]:
     Every round has a process of its own, which takes with it the memory that it kept, and begins with another method.
 
     Raises:
-        ValueError: for settings that do not fit each other.
+        UserError: for settings that do not fit each other.
         FileNotFoundError: where the data set is missing.
         RunFailed: where a method cannot be trained, or such a process is ended before it has measured.
     """

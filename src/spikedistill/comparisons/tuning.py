@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
+from ..errors import UserError
 from ..evaluation.comparison.records import LostRun, RunRecord
 from ..files import write_rows
 from ..objectives import create_objective, objective_options
@@ -128,12 +129,12 @@ def _heldout_area(run: RunRecord | LostRun) -> float | None:
     """The figure that a trial is judged by, None where it diverged.
 
     Raises:
-        ValueError: where nothing was held out.
+        UserError: where nothing was held out.
     """
     if isinstance(run, LostRun):
         return None
     if run.heldout_area is None:
-        raise ValueError(
+        raise UserError(
             f"{run.config.recipe}, seed {run.config.seed}, has no accuracy on held-out samples: evaluate it again"
         )
     return run.heldout_area

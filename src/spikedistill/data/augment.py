@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .autoaugment import autoaugment
 from .pixels import rotate, take_pixels
 from .sending import sent
@@ -43,18 +44,18 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
         The augmented batch, of the same shape, dtype and device.
 
     Raises:
-        ValueError: an unknown name, another number of axes, integers, or "autoaugment" of anything but colour images.
+        UserError: an unknown name, another number of axes, integers, or "autoaugment" of anything but colour images.
     """
     for name in names:
         if name not in AUGMENTATIONS:
-            raise ValueError(f"unknown augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}")
+            raise UserError(f"unknown augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}")
     if inputs.ndim not in (4, 5) or not inputs.is_floating_point():
-        raise ValueError(
+        raise UserError(
             "augmentation takes images [B, C, H, W] or event frames [T, B, C, H, W] as floats (uint8 images divided by "
             f"255); got {list(inputs.shape)} {inputs.dtype}"
         )
     if "autoaugment" in names and (inputs.ndim == 5 or inputs.shape[1] != 3):
-        raise ValueError(f"'autoaugment' takes colour images [B, 3, H, W]; got {list(inputs.shape)}: leave it out")
+        raise UserError(f"'autoaugment' takes colour images [B, 3, H, W]; got {list(inputs.shape)}: leave it out")
     # Timesteps become channels, so that whatever happens to a sample happens to all of its timesteps.
     images = inputs.transpose(0, 1).flatten(1, 2) if inputs.ndim == 5 else inputs
     for name in names:

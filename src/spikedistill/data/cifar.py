@@ -63,7 +63,7 @@ def load_cifar10(root: Path) -> Dataset:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: files are damaged, not the official ones, or ask Python to run something.
+        UserError: files are damaged, not the official ones, or ask Python to run something.
     """
     folder = root / "cifar-10-batches-py"
     names = partial(read_names, folder / "batches.meta", b"label_names", 10, CIFAR10["batches.meta"])
@@ -85,7 +85,7 @@ def load_cifar100(root: Path) -> Dataset:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: files are damaged, not the official ones, or ask Python to run something.
+        UserError: files are damaged, not the official ones, or ask Python to run something.
     """
     folder = root / "cifar-100-python"
     classes, train, test = read_all(
@@ -124,7 +124,7 @@ def read_batch(
 
     Raises:
         FileNotFoundError: it is missing.
-        ValueError: it is anything but such a file.
+        UserError: it is anything but such a file.
     """
     content = read_bytes(path, PAGE, MOST_BYTES)
     batch = safe_unpickle(path, content)
@@ -173,7 +173,7 @@ def _verify(path: Path, content: bytes, official: Official, digest: Callable[[],
     """Check a file by its md5 or, where it may be a copy made anew, by the `digest` of what it holds.
 
     Raises:
-        ValueError: it is not the official one.
+        UserError: it is not the official one.
     """
     if official.content is None or digest() != official.content:
         verify_md5(path, content, official.md5, PAGE)
@@ -183,7 +183,7 @@ def safe_unpickle(path: Path, content: bytes) -> dict[bytes, Any]:
     """The dictionary in an official file: lists, numbers, bytes and arrays, built without running anything it names.
 
     Raises:
-        ValueError: it names something else to be imported, is no pickle, or holds no dictionary.
+        UserError: it names something else to be imported, is no pickle, or holds no dictionary.
     """
     try:
         batch = load_plain(content)

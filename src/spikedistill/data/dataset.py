@@ -9,8 +9,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 
-class BrokenSample(ValueError):
+
+class BrokenSample(UserError):
     """A sample cannot be read.
 
     Args:

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .dataset import FileSamples
 
 MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option can ask for all memory
 LONGEST_FAULT = 400  # characters: what a damaged file says of itself can be of any length
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A file is there but wrong."""
 
 
@@ -33,7 +34,7 @@ def check_is_no_pipe(path: Path) -> None:
     """Refuse what is neither a file nor a folder: a pipe would be waited for, and a device read for ever.
 
     Raises:
-        ValueError: it is a pipe, a device or a socket.
+        UserError: it is a pipe, a device or a socket.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise data_error(path, "is no file but a pipe, a device or a socket", "replace or remove it")
@@ -49,7 +50,7 @@ def read_bytes(path: Path, page: str, most: int) -> bytes:
 
     Raises:
         FileNotFoundError: it does not exist.
-        ValueError: it cannot be read or decompressed, or has more than `most` bytes.
+        UserError: it cannot be read or decompressed, or has more than `most` bytes.
     """
     again = f"download it again from {page}"
     if not path.is_file():
@@ -75,7 +76,7 @@ def read_all(readers: Iterable[Callable[[], Any]]) -> list[Any]:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: files are wrong.
+        UserError: files are wrong.
     """
     contents = []
     faults: list[ValueError] = []
@@ -95,7 +96,7 @@ def verify_md5(path: Path, content: bytes, expected: str, page: str) -> None:
     """Check that `content`, read from `path`, is the official one.
 
     Raises:
-        ValueError: its md5 is not `expected`.
+        UserError: its md5 is not `expected`.
     """
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != expected:
@@ -111,7 +112,7 @@ def labelled_files(
 
     Raises:
         FileNotFoundError: a folder is missing or holds no folder per class.
-        ValueError: a class has no file, or the test folder has a class that the training folder lacks.
+        UserError: a class has no file, or the test folder has a class that the training folder lacks.
     """
     train_files, test_files = (_files_by_class(folder, suffixes) for folder in (train, test))
     classes = tuple(train_files)

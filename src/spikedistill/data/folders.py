@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .dataset import Dataset
 from .files import MOST_VALUES, DataError, check_is_no_pipe, data_error, labelled_files
 from .images import SUFFIXES, read_image
@@ -27,11 +28,11 @@ def load_image_folder(root: Path, size: int = 32) -> Dataset:
 
     Raises:
         FileNotFoundError: a folder is missing.
-        ValueError: a class is empty or unknown in training, `size` is not positive or too large.
+        UserError: a class is empty or unknown in training, `size` is not positive or too large.
         BrokenSample: later, an image cannot be read.
     """
     if not 1 <= size <= MOST_SIZE:
-        raise ValueError(f"size is the images' side in pixels, at most {MOST_SIZE} and at least 1; got {size}")
+        raise UserError(f"size is the images' side in pixels, at most {MOST_SIZE} and at least 1; got {size}")
     read = partial(read_image, size=size)
     train, test, classes = labelled_files("image_folder", root / "train", _test_folder(root), SUFFIXES, read)
     return Dataset(
@@ -61,7 +62,7 @@ def load_event_frames(root: Path, timesteps: int | None = None) -> Dataset:
 
     Raises:
         FileNotFoundError: a folder is missing.
-        ValueError: a class is empty or unknown in training, no training file can be read, or they have other `timesteps`.
+        UserError: a class is empty or unknown in training, no training file can be read, or they have other `timesteps`.
         BrokenSample: later, a file is damaged or has another shape.
     """
     train, test, classes = labelled_files("event_frames", root / "train", _test_folder(root), (".npz",), read_frames)
@@ -101,7 +102,7 @@ def read_frames(path: Path, shape: tuple[int, ...] | None = None) -> Tensor:
     """The array `frames` of a file, `[T, 2, H, W]` float32.
 
     Raises:
-        ValueError: it is missing, damaged, has another `shape`, or holds anything but finite numbers of at least 0.
+        UserError: it is missing, damaged, has another `shape`, or holds anything but finite numbers of at least 0.
     """
     check_is_no_pipe(path)
     try:
@@ -127,10 +128,10 @@ def _read_counts(path: Path, archive: zipfile.ZipFile, shape: tuple[int, ...] | 
         raise data_error(path, f"holds no array 'frames' but {', '.join(names) or 'nothing'}", WRITE_FRAMES)
     entry = archive.getinfo("frames.npy")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("compressed by another method than numpy's")
+        raise UserError("compressed by another method than numpy's")
     with archive.open(entry) as member:
         if np.lib.format.read_magic(member) != (1, 0):
-            raise ValueError("an array in another version than 1.0 of numpy's format")
+            raise UserError("an array in another version than 1.0 of numpy's format")
         found, by_columns, dtype = np.lib.format.read_array_header_1_0(member)
         if len(found) != 4 or found[1] != 2 or min(found) < 1:
             raise data_error(path, f"'frames' has shape {list(found)}, expected [T, 2, H, W]", WRITE_FRAMES)
@@ -143,7 +144,7 @@ def _read_counts(path: Path, archive: zipfile.ZipFile, shape: tuple[int, ...] | 
             raise data_error(path, f"'frames' ({dtype}) holds values that are no finite numbers", WRITE_FRAMES)
         length = math.prod(found) * dtype.itemsize
         if entry.file_size - member.tell() != length:
-            raise ValueError(f"{entry.file_size} bytes, expected {member.tell() + length} of an array {list(found)}")
+            raise UserError(f"{entry.file_size} bytes, expected {member.tell() + length} of an array {list(found)}")
         values = np.frombuffer(member.read(length), dtype)
     return values.reshape(found, order="F" if by_columns else "C")
 

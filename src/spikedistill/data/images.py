@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .files import check_is_no_pipe, data_error
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def read_image(path: Path, size: int) -> Tensor:
     - Of an animation or of several pages it is the first.
 
     Raises:
-        ValueError: the file is missing, damaged (the checksums of a PNG file are verified), no image in one of `FORMATS`, of
+        UserError: the file is missing, damaged (the checksums of a PNG file are verified), no image in one of `FORMATS`, of
             32 bits per channel, or of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     from PIL import Image, ImageOps
@@ -70,7 +71,7 @@ def _scale_transparent_level(image: "Image") -> None:
         if stored_as in ("L;2", "L;4"):
             image.info["transparency"] *= 255 // (3 if stored_as == "L;2" else 15)
         elif stored_as == "RGB;16B":
-            raise ValueError("one of its 16-bit colours stands for transparent: save it with an alpha channel")
+            raise UserError("one of its 16-bit colours stands for transparent: save it with an alpha channel")
 
 
 def _upright(image: "Image") -> "Image":
@@ -98,14 +99,14 @@ def _in_colour(image: "Image") -> "Image":
     """The image as RGB on the background.
 
     Raises:
-        ValueError: its levels have a range that the file does not state.
+        UserError: its levels have a range that the file does not state.
     """
     from PIL import Image
 
     if image.mode.startswith("I;16"):
         image = _from_16_bits(image)
     elif image.mode in ("I", "F"):
-        raise ValueError(
+        raise UserError(
             "its levels are of 32 bits or signed, so black and white are unknown: save it with 8 or 16 unsigned bits per channel"
         )
     if image.has_transparency_data:
@@ -122,7 +123,7 @@ def _from_16_bits(image: "Image") -> "Image":
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         if tags.get(BITS_PER_SAMPLE) != (16,) or tags.get(PHOTOMETRIC) != BLACK_IS_ZERO:
-            raise ValueError("its levels have 12 bits, or white is 0: save it with 8 or 16 bits and black as 0")
+            raise UserError("its levels have 12 bits, or white is 0: save it with 8 or 16 bits and black as 0")
     levels = np.asarray(image)
     grey = Image.fromarray((levels / 257).round().astype(np.uint8))
     if "transparency" in image.info:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .dataset import Dataset
 from .files import MOST_VALUES, data_error, labelled_files, read_bytes
 
@@ -55,14 +56,14 @@ def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dat
 
     Raises:
         FileNotFoundError: a folder is missing.
-        ValueError: `timesteps` or `slicing` is none of these, a folder is empty or no digit; later, a file is damaged.
+        UserError: `timesteps` or `slicing` is none of these, a folder is empty or no digit; later, a file is damaged.
     """
     if not 1 <= timesteps <= MOST_TIMESTEPS:
-        raise ValueError(
+        raise UserError(
             f"timesteps is the number of frames per recording, at most {MOST_TIMESTEPS} and at least 1; got {timesteps}"
         )
     if slicing not in SLICINGS:
-        raise ValueError(f"slicing is one of {', '.join(SLICINGS)}; got {slicing!r}")
+        raise UserError(f"slicing is one of {', '.join(SLICINGS)}; got {slicing!r}")
     folder = root / "N-MNIST"
     read = partial(read_recording, timesteps=timesteps, slicing=slicing)
     train, test, classes = labelled_files("nmnist", folder / "Train", folder / "Test", (".bin",), read)
@@ -94,7 +95,7 @@ def read_recording(path: Path, timesteps: int, slicing: str) -> Tensor:
 
     Raises:
         FileNotFoundError: it is missing.
-        ValueError: it is damaged.
+        UserError: it is damaged.
     """
     return frames_from_events(read_events(path), timesteps, slicing)
 
@@ -104,7 +105,7 @@ def read_events(path: Path) -> Events:
 
     Raises:
         FileNotFoundError: it is missing.
-        ValueError: it is empty, cut inside an event, or has an event outside 34x34 pixels.
+        UserError: it is empty, cut inside an event, or has an event outside 34x34 pixels.
     """
     content, again = read_bytes(path, PAGE, MOST_BYTES), f"unpack it again from {PAGE}"
     if not content or len(content) % 5:

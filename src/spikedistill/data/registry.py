@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..errors import UserError
 from . import cifar, idx, nmnist
 from .cifar import load_cifar10, load_cifar100
 from .dataset import Dataset
@@ -74,7 +75,7 @@ def expected_files(name: str) -> str:
     """Which files a data set is made of and where they come from, in words.
 
     Raises:
-        ValueError: no data set has this name.
+        UserError: no data set has this name.
     """
     entry = _entry(name)
     if entry.files is None:
@@ -86,7 +87,7 @@ def what_loading_checks(name: str) -> str:
     """What `load_dataset` has checked of a data set when it returns, and what not, in words.
 
     Raises:
-        ValueError: no data set has this name.
+        UserError: no data set has this name.
     """
     return _entry(name).checked
 
@@ -113,7 +114,7 @@ def load_dataset(
 
     Raises:
         FileNotFoundError: no root is known, or files are missing in it.
-        ValueError: no data set has this name, an option does not belong to it or is no whole number, or files are damaged or not
+        UserError: no data set has this name, an option does not belong to it or is no whole number, or files are damaged or not
             the official ones.
         BrokenSample: later, a file of "image_folder", "event_frames" or "nmnist" cannot be read.
     """
@@ -121,12 +122,12 @@ def load_dataset(
     given = {"timesteps": timesteps, "size": size, "slicing": slicing}
     for key in ("timesteps", "size"):
         if given[key] is not None and type(given[key]) is not int:
-            raise ValueError(f"{key} is a whole number; got {given[key]!r}")
+            raise UserError(f"{key} is a whole number; got {given[key]!r}")
     options = {key: value for key, value in given.items() if value is not None and key in entry.options}
     for key in ("size", "slicing"):
         if given[key] is not None and key not in options:
             owners = " or ".join(owner for owner, other in _ENTRIES.items() if key in other.options)
-            raise ValueError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")
+            raise UserError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")
     if entry.files is None:
         return entry.load(**options)
     return entry.load(_find_root(name, root), **options)
@@ -134,7 +135,7 @@ def load_dataset(
 
 def _entry(name: str) -> _Entry:
     if name not in _ENTRIES:
-        raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(_ENTRIES)}")
+        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(_ENTRIES)}")
     return _ENTRIES[name]
 
 

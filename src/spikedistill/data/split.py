@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..seeds import derive_seed
 
 
@@ -21,17 +22,17 @@ def split_holdout(targets: Tensor, fraction: float, seed: int = 0) -> tuple[Tens
         Two int64 tensors in ascending order, which share nothing and together hold 0..N-1.
 
     Raises:
-        ValueError: `fraction` is out of range, or leaves either part fewer samples than there are classes.
+        UserError: `fraction` is out of range, or leaves either part fewer samples than there are classes.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"the hold-out is a share of the training set, at least 0 and below 1; got {fraction}")
+        raise UserError(f"the hold-out is a share of the training set, at least 0 and below 1; got {fraction}")
     samples = torch.arange(len(targets))
     if fraction == 0:
         return samples, samples[:0]
     counts = torch.bincount(targets)
     classes, held_out = int((counts > 0).sum()), math.ceil(fraction * len(targets))
     if counts[counts > 0].min() < 2 or held_out < classes or len(targets) - held_out < classes:
-        raise ValueError(
+        raise UserError(
             f"cannot hold out {held_out} of {len(targets)} samples with every one of {classes} classes on both sides; "
             "change the hold-out fraction"
         )

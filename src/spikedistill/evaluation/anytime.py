@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..through_time import CompiledStep, Temporal
 from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, check_policy, exit_score
 
@@ -46,7 +47,7 @@ class AnytimeClassifier:
             two timesteps have been compiled, which takes up to a minute each.
 
     Raises:
-        ValueError: for no such network, an unknown policy, a threshold outside its scores, or T below 1.
+        UserError: for no such network, an unknown policy, a threshold outside its scores, or T below 1.
 
     Reference: Teerapittayanon et al., "BranchyNet", ICPR 2016, for early exit; over timesteps, with "sum_confidence", Li et al.,
         "SEENN", NeurIPS 2023.
@@ -56,12 +57,12 @@ class AnytimeClassifier:
         self, model: Temporal, policy: Policy, threshold: float, max_timesteps: int, *, compiled: bool = False
     ) -> None:
         if not isinstance(model, Temporal):
-            raise ValueError(
+            raise UserError(
                 f"model is a {type(model).__name__}, expected a network from load, create_model or temporal(module)"
             )
         check_policy(policy, threshold)
         if max_timesteps < 1:
-            raise ValueError(f"max_timesteps is {max_timesteps}, expected 1 or more")
+            raise UserError(f"max_timesteps is {max_timesteps}, expected 1 or more")
         self.model = model.eval()
         self.policy: Policy = policy
         self.threshold = threshold
@@ -77,7 +78,7 @@ class AnytimeClassifier:
                 frame t, and no more than `max_timesteps`.
 
         Raises:
-            ValueError: for inputs that do not fit the network, or a network whose state has other rows than samples.
+            UserError: for inputs that do not fit the network, or a network whose state has other rows than samples.
         """
         inputs, timesteps = self._inputs(x)
         still = timesteps is not None and isinstance(self._step, CompiledStep)  # what plain steps would not gain from
@@ -124,7 +125,7 @@ class AnytimeClassifier:
             The threshold with its accuracy and mean exit time on these samples.
 
         Raises:
-            ValueError: for an empty loader, or as `calibrate_threshold`.
+            UserError: for an empty loader, or as `calibrate_threshold`.
         """
         self.model.eval()
         logits, targets = [], []
@@ -134,7 +135,7 @@ class AnytimeClassifier:
             targets.append(target.cpu())
         lengths = sorted({len(part) for part in logits})
         if len(lengths) != 1:
-            raise ValueError(
+            raise UserError(
                 f"the loader gave batches of {lengths} timesteps, expected at least one batch, and equally many in all"
             )
         point = calibrate_threshold(
@@ -146,7 +147,7 @@ class AnytimeClassifier:
     def _inputs(self, x: Tensor) -> tuple[Tensor, int | None]:
         """The inputs on the network's device, as it is called with them: images with T, frames with None."""
         if x.ndim not in (4, 5) or 0 in x.shape or not x.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"got {x.dtype} {list(x.shape)}, expected floating-point images [B, C, H, W], or event frames [T, B, C, H, W]; "
                 "images of 0 to 255 are divided by 255 first"
             )
@@ -160,14 +161,14 @@ def _check_rows(logits: Tensor, state: dict[str, Tensor], samples: int) -> None:
     """Refuse a network whose samples cannot leave.
 
     Raises:
-        ValueError: where logits or state do not have a row for each sample.
+        UserError: where logits or state do not have a row for each sample.
     """
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the network returned {got} for a timestep, expected logits [B, C] of 2 classes or more")
+        raise UserError(f"the network returned {got} for a timestep, expected logits [B, C] of 2 classes or more")
     for path, rows in state.items():
         if len(rows) != samples:
-            raise ValueError(
+            raise UserError(
                 f"layer {path!r} keeps {len(rows)} rows of state for {samples} samples, so samples cannot leave the batch: "
                 "expected a network that keeps one row for each"
             )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import UserError
 from ..objectives.checks import check_labels
 
 Array = NDArray[Any]
@@ -30,7 +31,7 @@ def reliability(logits: Tensor, target: Tensor) -> list[dict[str, float]]:
         confidence are fractions, 0 in an empty bin.
 
     Raises:
-        ValueError: shapes, dtypes or classes that do not fit, or logits that are not finite.
+        UserError: shapes, dtypes or classes that do not fit, or logits that are not finite.
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
@@ -52,7 +53,7 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
         target: `[N]`, class indices.
 
     Raises:
-        ValueError: as `reliability`.
+        UserError: as `reliability`.
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
@@ -123,13 +124,13 @@ def as_arrays(logits: Tensor, target: Tensor, layout: str) -> tuple[Array, Array
     """Checked logits (float64) and target (int64) as arrays; `layout` is "[N, C]" or "[T, N, C]"."""
     shape = list(logits.shape)
     if len(shape) != layout.count(",") + 1 or 0 in shape or not logits.is_floating_point():
-        raise ValueError(f"expected floating-point logits {layout}, not empty, got {logits.dtype} {shape}")
+        raise UserError(f"expected floating-point logits {layout}, not empty, got {logits.dtype} {shape}")
     if list(target.shape) != shape[-2:-1] or target.is_floating_point() or target.is_complex():
-        raise ValueError(
+        raise UserError(
             f"expected integer target [{shape[-2]}] for logits {shape}, got {target.dtype} {list(target.shape)}"
         )
     if shape[-1] < 2:
-        raise ValueError(
+        raise UserError(
             f"one class has nothing to tell apart: expected logits {layout} of 2 classes or more, got {shape}"
         )
     labels = target.cpu().long()
@@ -137,7 +138,7 @@ def as_arrays(logits: Tensor, target: Tensor, layout: str) -> tuple[Array, Array
     scores = logits.detach().cpu().double().numpy()
     broken = int((~np.isfinite(scores)).sum())
     if broken:
-        raise ValueError(
+        raise UserError(
             f"expected finite logits, got {broken} of {scores.size} that are not: the training diverged, "
             "repeat it with a lower learning rate"
         )

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..errors import UserError
 from .operations import LayerOperations, NeuronOperations, OperationCounts
 
 _WORD, _BIT = 4.0, 1 / 8  # bytes
@@ -109,11 +110,11 @@ def energy(counts: OperationCounts, costs: str | EnergyCosts = "45nm") -> Energy
         costs: "45nm", or a table of your own.
 
     Raises:
-        ValueError: for an unknown table.
+        UserError: for an unknown table.
     """
     if isinstance(costs, str):
         if costs not in ENERGY_COSTS:
-            raise ValueError(f"costs is {costs!r}, expected one of {', '.join(ENERGY_COSTS)}, or an EnergyCosts")
+            raise UserError(f"costs is {costs!r}, expected one of {', '.join(ENERGY_COSTS)}, or an EnergyCosts")
         costs = ENERGY_COSTS[costs]
     ann_bytes = sum(_WORD * (row.weights + row.inputs) for row in counts.layers)
     ann_bytes += sum(_WORD * row.neurons for row in counts.neurons)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order, split_holdout
+from ..errors import UserError
 from ..files import alone_in, write_atomically
 from ..models import Branched, read_model
 from ..objectives.submodels import prefix_means, right_submodels
@@ -92,11 +93,11 @@ def check_classes(folder: RunFolder, dataset: Dataset) -> None:
     """Refuse to score a network on other classes than it was trained on.
 
     Raises:
-        ValueError: naming both.
+        UserError: naming both.
     """
     classes = read_model(folder.model, folder.read(folder.model)).classes
     if classes is not None and tuple(classes) != tuple(dataset.classes):
-        raise ValueError(
+        raise UserError(
             f"{folder.model} was trained on the classes {', '.join(classes[:6])}, {len(classes)} in all, and the data set "
             f"{dataset.name} now has {', '.join(dataset.classes[:6])}, {len(dataset.classes)} in all: use the data of the run"
         )
@@ -243,7 +244,7 @@ def collect_logits(
         heads: of a network with auxiliary heads, return the heads' logits `[S, N, C]` instead.
 
     Raises:
-        ValueError: naming the samples, on a CPU, that hold NaN or infinite values.
+        UserError: naming the samples, on a CPU, that hold NaN or infinite values.
     """
     model.eval()
     device = next(model.parameters()).device

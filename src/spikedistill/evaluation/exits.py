@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .calibration import as_arrays
 
 Policy = Literal["confidence", "sum_confidence", "entropy", "margin", "stability"]
@@ -92,7 +93,7 @@ def exit_times(logits: Tensor, policy: Policy, threshold: float) -> Tensor:
         `[N]` int64.
 
     Raises:
-        ValueError: for an unknown policy, a threshold outside the policy's scores, or logits that are no finite `[T, N, C]`.
+        UserError: for an unknown policy, a threshold outside the policy's scores, or logits that are no finite `[T, N, C]`.
     """
     check_policy(policy, threshold)
     met = _replay(_checked(logits), policy)[0] >= threshold
@@ -161,7 +162,7 @@ def exit_curve(logits: Tensor, targets: Tensor, policy: Policy) -> ExitCurve:
         policy: one of `POLICIES`.
 
     Raises:
-        ValueError: for an unknown policy, or logits and targets that do not fit.
+        UserError: for an unknown policy, or logits and targets that do not fit.
     """
     check_policy(policy)
     scores, answers = _replay(_checked(logits, targets), policy)
@@ -201,14 +202,14 @@ def calibrate_threshold(
         The threshold with its accuracy and mean exit time on these samples, which are an optimistic estimate for others.
 
     Raises:
-        ValueError: for no target or two, a target that nothing can meet, or as `exit_curve`.
+        UserError: for no target or two, a target that nothing can meet, or as `exit_curve`.
     """
     if (max_drop is None) == (max_latency is None):
-        raise ValueError(f"max_drop={max_drop} and max_latency={max_latency}: expected exactly one of the two targets")
+        raise UserError(f"max_drop={max_drop} and max_latency={max_latency}: expected exactly one of the two targets")
     if max_drop is not None and not max_drop >= 0:
-        raise ValueError(f"max_drop is {max_drop}, expected percentage points of accuracy, 0 or more, such as 0.5")
+        raise UserError(f"max_drop is {max_drop}, expected percentage points of accuracy, 0 or more, such as 0.5")
     if max_latency is not None and not max_latency >= 1:
-        raise ValueError(f"max_latency is {max_latency}, expected a mean number of timesteps, 1 or more, such as 2.0")
+        raise UserError(f"max_latency is {max_latency}, expected a mean number of timesteps, 1 or more, such as 2.0")
     curve = exit_curve(logits, targets, policy)
     if max_drop is None:
         return curve.point(int((curve.mean_exit <= (max_latency or 1)).nonzero()[-1]))
@@ -221,14 +222,14 @@ def check_policy(policy: str, threshold: float = math.inf) -> None:
     """Refuse an unknown policy, or a threshold that is no score of it.
 
     Raises:
-        ValueError: in that case.
+        UserError: in that case.
     """
     if policy not in POLICIES:
-        raise ValueError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
+        raise UserError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
     low, high = (1, math.inf) if policy == "stability" else (0, 1)
     if not (low <= threshold <= high or threshold == math.inf):
         scores = "numbers of timesteps, 1 or more" if policy == "stability" else "between 0 and 1"
-        raise ValueError(
+        raise UserError(
             f"threshold is {threshold} under policy {policy!r}, whose scores are {scores}: expected one of these, or inf for all "
             "timesteps"
         )

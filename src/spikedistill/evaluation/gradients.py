@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data import Dataset, as_network_input, training_indices
+from ..errors import UserError
 from ..files import alone_in, write_rows
 from ..models import TimestepBatchNorm
 from ..neurons import LIF, SURROGATES
@@ -96,7 +97,7 @@ def compare_gradients(
         rule's is.
 
     Raises:
-        ValueError: for a network without LIF neurons, or inputs that do not fit it.
+        UserError: for a network without LIF neurons, or inputs that do not fit it.
     """
     _neurons(network)
     if rules is None:
@@ -138,13 +139,13 @@ def gradient_microscope(
 
     Raises:
         FileNotFoundError: where the run or its data set is missing.
-        ValueError: for an ANN, or numbers that the run's network or data cannot have.
+        UserError: for an ANN, or numbers that the run's network or data cannot have.
     """
     for name, numbers in (("timesteps", timesteps or ()), ("segments", segments), ("batches", [batches])):
         if any(number < 1 for number in numbers):
-            raise ValueError(f"{name} is {' '.join(map(str, numbers))}: expected 1 or more")
+            raise UserError(f"{name} is {' '.join(map(str, numbers))}: expected 1 or more")
     if batch_size < 2:
-        raise ValueError(f"batch_size is {batch_size}: expected 2 or more, for batch-norm in training")
+        raise UserError(f"batch_size is {batch_size}: expected 2 or more, for batch-norm in training")
     folder = RunFolder.trained(run)
     config, network = folder.config(), folder.load_network(folder.model)
     _neurons(network)
@@ -176,11 +177,11 @@ def choose_timesteps(
     """The numbers of timesteps to compare at, in ascending order.
 
     Raises:
-        ValueError: for one that the data or the network's batch-norm cannot have.
+        UserError: for one that the data or the network's batch-norm cannot have.
     """
     if dataset.kind == "events":
         if asked and set(asked) != {config.timesteps}:
-            raise ValueError(
+            raise UserError(
                 f"timesteps is {' '.join(map(str, asked))}, but the recordings of {dataset.name} have {config.timesteps} frames in "
                 "this run: leave it out"
             )
@@ -190,7 +191,7 @@ def choose_timesteps(
     if not asked:
         return tuple(T for T in TIMESTEPS if most >= T) or (most,)
     if max(asked) > most:
-        raise ValueError(
+        raise UserError(
             f"timesteps is {max(asked)}, but this network's batch-norm has statistics for {most} timesteps and cannot be trained "
             f"on more: expected {most} or fewer"
         )
@@ -201,12 +202,12 @@ def first_samples(config: Config, dataset: Dataset, count: int) -> Tensor:
     """Indices of the first so many of the run's training samples, in the fixed, class-balanced order.
 
     Raises:
-        ValueError: where it was trained on fewer.
+        UserError: where it was trained on fewer.
     """
     most = config.data.train_samples or len(dataset.train)
     order, _ = training_indices(dataset.train.targets, config.data.holdout, most)
     if len(order) < count:
-        raise ValueError(
+        raise UserError(
             f"batches and batch_size ask for {count} samples, but this run was trained on {len(order)}: expected fewer or smaller "
             "batches"
         )
@@ -216,7 +217,7 @@ def first_samples(config: Config, dataset: Dataset, count: int) -> Tensor:
 def _neurons(network: Temporal) -> list[LIF]:
     neurons = [module for module in network.modules() if isinstance(module, LIF)]
     if not neurons:
-        raise ValueError(
+        raise UserError(
             "this network has no spiking neurons, so that all gradient rules are one: expected one with LIF neurons, no ReLU twin"
         )
     return neurons

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..neurons import LIF
 from ..through_time import Signal, Temporal
 from .synapses import Synapses, fan_out, positions
@@ -132,10 +133,10 @@ def count_operations(
         timesteps: T, for static inputs alone.
 
     Raises:
-        ValueError: for no batch, inputs that do not fit the network, or batches of differently shaped samples.
+        UserError: for no batch, inputs that do not fit the network, or batches of differently shaped samples.
     """
     if isinstance(batches, Tensor):
-        raise ValueError(f"batches is one tensor {list(batches.shape)}, expected several of them: put it in a list")
+        raise UserError(f"batches is one tensor {list(batches.shape)}, expected several of them: put it in a list")
     model.eval()
     batch_axis = 1 if timesteps is None else 0
     tally, samples, uncounted, expected = _Tally(), 0, 0, None
@@ -144,9 +145,9 @@ def count_operations(
         x = x.to(next(model.parameters(), x).device)
         shape = [size for axis, size in enumerate(x.shape) if axis != batch_axis]
         if 0 in x.shape:
-            raise ValueError(f"a batch is empty: {list(x.shape)}")
+            raise UserError(f"a batch is empty: {list(x.shape)}")
         if expected is not None and shape != expected:
-            raise ValueError(f"the batches hold samples {expected} and {shape}, expected one shape")
+            raise UserError(f"the batches hold samples {expected} and {shape}, expected one shape")
         with tally.watching(model.module, timesteps or x.shape[0]):
             model(x, timesteps)
         if expected is None:
@@ -154,7 +155,7 @@ def count_operations(
             uncounted = _macs(model, x.narrow(batch_axis, 0, 1), timesteps) - counted
         samples, expected = samples + x.shape[batch_axis], shape
     if expected is None:
-        raise ValueError("there was nothing to count, expected at least one batch")
+        raise UserError("there was nothing to count, expected at least one batch")
     return OperationCounts(
         samples,
         timesteps or expected[0],

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..objectives.submodels import prefix_means
 from .calibration import (
     Array,
@@ -35,7 +36,7 @@ def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str,
         largest softmax. entropy: the mean of -sum_c p_c log p_c, in nats. brier: mean_n sum_c (p_c - 1[c = y])², from 0 to 2.
 
     Raises:
-        ValueError: shapes, dtypes or classes that do not fit, or logits that are not finite.
+        UserError: shapes, dtypes or classes that do not fit, or logits that are not finite.
     """
     single, labels = as_arrays(logits, target, "[T, N, C]")
     return {
@@ -59,12 +60,12 @@ def calibrated_metrics(
         T entries `{k, temperature, nll, ece, confidence, entropy, brier}`.
 
     Raises:
-        ValueError: as `timestep_metrics`, or held-out logits of other timesteps or classes.
+        UserError: as `timestep_metrics`, or held-out logits of other timesteps or classes.
     """
     steps, labels = as_arrays(logits, target, "[T, N, C]")
     heldout, heldout_labels = as_arrays(heldout_logits, heldout_target, "[T, N, C]")
     if heldout.shape[::2] != steps.shape[::2]:
-        raise ValueError(
+        raise UserError(
             f"expected held-out logits of the same timesteps and classes as {list(steps.shape)}, "
             f"got {list(heldout.shape)}"
         )

@@ -22,7 +22,7 @@ class Branched(Temporal):
         branches: a head by the name of the layer whose mean rates `[B, c, h, w]` it takes, shallow to deep.
 
     Raises:
-        ValueError: for a layer that the network does not have.
+        UserError: for a layer that the network does not have.
     """
 
     def __init__(self, network: Temporal, branches: Mapping[str, nn.Module]) -> None:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..errors import UserError
 from ..files import parse_json, write_atomically
 from ..through_time import Temporal
 from .joint import plain_state
@@ -79,26 +80,26 @@ def read_model(path: Path, content: bytes | None = None) -> ModelFile:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where it is damaged, of a newer version, or not written by `save_model`.
+        UserError: where it is damaged, of a newer version, or not written by `save_model`.
     """
     metadata, tensors = _read(path, content)
     if not isinstance(metadata.get(_KEY), str):
-        raise ValueError(
+        raise UserError(
             f"{path} does not say which network it holds: expected a model.safetensors of a run folder, or a model's name with it"
         )
     described = parse_json(metadata[_KEY], path)
     if "schema" not in described:
         return ModelFile(described, tensors)
     if described["schema"] != SCHEMA:
-        raise ValueError(
+        raise UserError(
             f"{path} is a model file of schema {described['schema']!r}, and this version reads {SCHEMA}: use a newer one"
         )
     if described.pop("sha256", None) != _checksum(described, tensors):
-        raise ValueError(f"{path} is damaged: its checksum does not fit; copy or train it again")
+        raise UserError(f"{path} is damaged: its checksum does not fit; copy or train it again")
     try:
         return ModelFile(described["network"], tensors, described["classes"], described["input"])
     except KeyError as error:
-        raise ValueError(f"{path} is no model file: it has no entry {error}") from None
+        raise UserError(f"{path} is no model file: it has no entry {error}") from None
 
 
 def load_model(path: Path, content: bytes | None = None) -> Temporal:
@@ -110,7 +111,7 @@ def load_model(path: Path, content: bytes | None = None) -> Temporal:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where it is damaged, not written by `save_model`, or holds a number that is not finite.
+        UserError: where it is damaged, not written by `save_model`, or holds a number that is not finite.
     """
     file = read_model(path, content)
     try:
@@ -119,7 +120,7 @@ def load_model(path: Path, content: bytes | None = None) -> Temporal:
         model = create_model(**file.network)
     except (TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
         shown = " ".join(str(error).split())[:160]
-        raise ValueError(f"{path} describes no network that this version can build ({shown})") from None
+        raise UserError(f"{path} describes no network that this version can build ({shown})") from None
     _fill(model, file.tensors, path)
     return model.eval()
 
@@ -133,7 +134,7 @@ def load_weights(model: Temporal, path: Path) -> None:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where it is damaged, holds the weights of another network, or a number that is not finite.
+        UserError: where it is damaged, holds the weights of another network, or a number that is not finite.
     """
     own = model.module.state_dict()
     tensors = {name if name in own else f"network.{name}": tensor for name, tensor in _read(path, None)[1].items()}
@@ -150,7 +151,7 @@ def _read(path: Path, content: bytes | None) -> tuple[dict[str, Any], dict[str, 
     try:
         tensors = load(content)  # which checks all of the header
     except SafetensorError as error:
-        raise ValueError(f"{path} is no complete safetensors file ({error}): copy or train it again") from None
+        raise UserError(f"{path} is no complete safetensors file ({error}): copy or train it again") from None
     header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")], path)
     return header.get("__metadata__") or {}, tensors
 
@@ -159,12 +160,12 @@ def _check_shapes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path
     """Refuse tensors of another network.
 
     Raises:
-        ValueError: naming the first that is missing, unknown or of another shape.
+        UserError: naming the first that is missing, unknown or of another shape.
     """
     for name in [*own, *(name for name in tensors if name not in own)]:
         shapes = [list(found[name].shape) if name in found else "none" for found in (own, tensors)]
         if shapes[0] != shapes[1]:
-            raise ValueError(
+            raise UserError(
                 f"{path} holds the weights of another network: {name} is {shapes[1]} there, expected {shapes[0]}"
             )
 
@@ -173,7 +174,7 @@ def _fill(model: Temporal, tensors: dict[str, Tensor], path: Path) -> None:
     """Copy the tensors, once all are known to be finite.
 
     Raises:
-        ValueError: naming the first that is not.
+        UserError: naming the first that is not.
     """
     check_finite(tensors, path)
     model.module.load_state_dict(tensors)
@@ -183,11 +184,11 @@ def check_finite(tensors: Mapping[str, Tensor], origin: object) -> None:
     """Refuse tensors that hold NaN or infinite numbers.
 
     Raises:
-        ValueError: naming `origin` and the first such tensor.
+        UserError: naming `origin` and the first such tensor.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
-            raise ValueError(
+            raise UserError(
                 f"{origin} holds {int((~finite).sum())} of {tensor.numel()} numbers in {name} that are NaN or infinite: the "
                 "training diverged, or a file is damaged; train the network again"
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..errors import UserError
 from ..through_time import Temporal, mean_rate
 from ..through_time.features import outputs_of
 from .branches import Branched
@@ -141,7 +142,7 @@ def check_exits(network: Joint, in_channels: int, image_size: int) -> Joint:
     try:
         network.heads(torch.zeros(1, in_channels, image_size, image_size), 1)
     except RuntimeError as error:
-        raise ValueError(
+        raise UserError(
             f"images of {image_size}x{image_size} are too small for the exits of this joint network "
             f"({str(error).splitlines()[0]}): use larger ones, or a layout that keeps the resolution longer, such as resnet18"
         ) from None

@@ -8,6 +8,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -91,7 +93,7 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if not images.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"got images of {images.dtype}, expected floating-point numbers in [0, 1]: divide bytes by 255"
             )
         return (images - self.mean) / self.std

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
+from ..errors import UserError
 from ..neurons import LIF
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Gradient, Rule, Temporal, rule_of, temporal
@@ -97,7 +98,7 @@ def create_model(
         `[T, B, num_classes]`.
 
     Raises:
-        ValueError: for an unknown name, an option out of its range, or "tdbn" where currents meet no threshold before they are
+        UserError: for an unknown name, an option out of its range, or "tdbn" where currents meet no threshold before they are
             added up: in ReLU twins, `resnet34` and `ms_resnet18`; or for a `joint` network with branches, without neurons or with
             statistics of each timestep's own, which its ANN has not, or on images that are too small for its exits.
     """
@@ -106,28 +107,28 @@ def create_model(
     if name not in _MODELS:
         close = difflib.get_close_matches(name, _MODELS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"no model is called {name!r}: {hint}choose one of {', '.join(list_models())}")
+        raise UserError(f"no model is called {name!r}: {hint}choose one of {', '.join(list_models())}")
     if not 0 < width <= WIDEST:
-        raise ValueError(f"width is {width}, expected a positive factor such as 0.25 or 1.0, at most {WIDEST}")
+        raise UserError(f"width is {width}, expected a positive factor such as 0.25 or 1.0, at most {WIDEST}")
     for what, count, most in (
         ("num_classes", num_classes, _MOST_CLASSES),
         ("in_channels", in_channels, _MOST_CHANNELS),
         ("image_size", image_size, MOST_PIXELS),
     ):
         if type(count) is not int or not 1 <= count <= most:
-            raise ValueError(f"{what} is {count!r}, expected a whole number, at least 1 and at most {most}")
+            raise UserError(f"{what} is {count!r}, expected a whole number, at least 1 and at most {most}")
     if neuron not in ("lif", "relu"):
-        raise ValueError(f"neuron is {neuron!r}, expected 'lif' or 'relu'")
+        raise UserError(f"neuron is {neuron!r}, expected 'lif' or 'relu'")
     if neuron == "relu" and lif_options:
-        raise ValueError(f"the ReLU twin has no spiking neurons to take {', '.join(lif_options)}")
+        raise UserError(f"the ReLU twin has no spiking neurons to take {', '.join(lif_options)}")
     if (mean, std) != (None, None) and (mean is None or std is None or not len(mean) == len(std) == in_channels):
-        raise ValueError(
+        raise UserError(
             f"mean={mean} and std={std}: give both, a number for each of the {in_channels} channels, or neither"
         )
     if not all(math.isfinite(value) for value in mean or ()) or not all(0 < value < math.inf for value in std or ()):
-        raise ValueError(f"mean={mean} and std={std}: each must be finite, and no std 0 or less")
+        raise UserError(f"mean={mean} and std={std}: each must be finite, and no std 0 or less")
     if joint and (branches or neuron == "relu" or norm != "batch"):
-        raise ValueError(
+        raise UserError(
             f"a joint network is one of spiking neurons with an ANN beside it; got branches={branches}, neuron={neuron!r} and "
             f"norm={norm!r}: leave them out"
         )
@@ -177,20 +178,20 @@ def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:
     known = [name for name in inspect.signature(LIF).parameters if name != "channels"]
     unknown = sorted(options.keys() - set(known))
     if unknown:
-        raise ValueError(f"neither create_model nor LIF takes {', '.join(unknown)}; LIF takes {', '.join(known)}")
+        raise UserError(f"neither create_model nor LIF takes {', '.join(unknown)}; LIF takes {', '.join(known)}")
     LIF(**options, channels=1)  # a wrong value is reported here, before anything is built
     return lambda channels: LIF(**options, channels=channels)
 
 
 def _norm(norm: str, timesteps: int | None) -> Callable[[int], nn.Module]:
     if norm not in ("batch", "timestep_batch", "tdbn"):
-        raise ValueError(f"norm is {norm!r}, expected 'batch', 'timestep_batch' or 'tdbn'")
+        raise UserError(f"norm is {norm!r}, expected 'batch', 'timestep_batch' or 'tdbn'")
     if norm != "timestep_batch":
         if timesteps is not None:
-            raise ValueError(f"norm_timesteps={timesteps} only means something under norm='timestep_batch'")
+            raise UserError(f"norm_timesteps={timesteps} only means something under norm='timestep_batch'")
         return nn.BatchNorm2d
     if type(timesteps) is not int or not 1 <= timesteps <= MOST_TIMESTEPS:
-        raise ValueError(
+        raise UserError(
             f"norm='timestep_batch' keeps statistics for each timestep: norm_timesteps is {timesteps}, expected the number of "
             "timesteps to train with"
         )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .files import check_finite
 from .resnet import BasicBlock, ResNet
 
@@ -40,12 +41,12 @@ def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
         state_dict: what `state_dict()` of SpikingJelly's network returned.
 
     Raises:
-        ValueError: for a network of another family, or a state dict with missing, unknown or differently shaped entries, or with
+        UserError: for a network of another family, or a state dict with missing, unknown or differently shaped entries, or with
             numbers that are not finite; nothing is copied then.
     """
     network = next((module for module in model.modules() if isinstance(module, ResNet)), None)
     if network is None or not any(isinstance(module, BasicBlock) for module in network.modules()):
-        raise ValueError(
+        raise UserError(
             "SpikingJelly's residual networks fit into sew_resnet18, sew_resnet34 and the like; this is none"
         )
     ours = {_spikingjelly_name(name): name for name in network.state_dict()}
@@ -61,7 +62,7 @@ def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
         _count("of another shape", differing),
     ]
     if any(mismatches):
-        raise ValueError(f"the state dict is not one of this network: {'; '.join(filter(None, mismatches))}")
+        raise UserError(f"the state dict is not one of this network: {'; '.join(filter(None, mismatches))}")
     check_finite(state_dict, "the state dict")
     network.load_state_dict({ours[name]: tensor for name, tensor in state_dict.items()})
 

@@ -4,6 +4,7 @@ import math
 
 from torch import nn
 
+from ..errors import UserError
 from ..neurons import LIF
 from .layers import Layout
 from .preactivation import PreActivationBlock
@@ -20,15 +21,15 @@ def start_at_threshold(layout: Layout) -> None:
     the factor, and moves (alpha * threshold)^-2 times as far in a step of SGD as their product does there.
 
     Raises:
-        ValueError: for a layout without spiking neurons, or one whose shortcuts carry currents.
+        UserError: for a layout without spiking neurons, or one whose shortcuts carry currents.
     """
     threshold = next((module.threshold for module in layout.modules() if isinstance(module, LIF)), None)
     if threshold is None:
-        raise ValueError(
+        raise UserError(
             "norm='tdbn' scales currents to the threshold of spiking neurons, and the ReLU twin has none: use norm='batch'"
         )
     if any(isinstance(module, PreActivationBlock) for module in layout.modules()):
-        raise ValueError(
+        raise UserError(
             "norm='tdbn' scales currents to the threshold that they meet, and this layout adds up currents over its blocks before "
             "they meet one: use norm='batch', or a layout such as resnet18 or spiking_resnet34"
         )

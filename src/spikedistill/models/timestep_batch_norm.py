@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 
 class TimestepBatchNorm(nn.Module):
     """Batch-norm with one set of affine parameters for all timesteps and statistics for each.
@@ -53,7 +55,7 @@ class TimestepBatchNorm(nn.Module):
         """Normalise `[T, B, C, ...]`, or `[1, B, C, ...]` that is constant over T timesteps.
 
         Raises:
-            ValueError: in training, for more timesteps than there are rows.
+            UserError: in training, for more timesteps than there are rows.
         """
         if not self.training:
             return self.at(values, torch.arange(timesteps, device=values.device).unsqueeze(1))
@@ -100,7 +102,7 @@ class TimestepBatchNorm(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Each timestep normalised by its own batch, whose biased variance `[T, C]` is returned too."""
         if timesteps > len(self.running_mean):
-            raise ValueError(
+            raise UserError(
                 f"training on {timesteps} timesteps, but this batch-norm has statistics for {len(self.running_mean)}: make it with "
                 f"{timesteps} timesteps"
             )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .layers import Layers, Layout, Sizes, kaiming_fan_out
 
 POOL = 0
@@ -24,7 +25,7 @@ class VGG(Layout):
     A stage ends before each pooling and at the last neuron.
 
     Raises:
-        ValueError: for an image that the pooling leaves nothing of.
+        UserError: for an image that the pooling leaves nothing of.
     """
 
     def __init__(self, layers: Layers, sizes: Sizes, plan: Sequence[int], *, flatten: bool) -> None:
@@ -61,7 +62,7 @@ class VGG(Layout):
 
     def _check(self, image_size: int) -> None:
         if image_size < self.smallest:
-            raise ValueError(
+            raise UserError(
                 f"nothing is left of images of size {image_size} after the poolings of this layout: expected "
                 f"{self.smallest} or more"
             )

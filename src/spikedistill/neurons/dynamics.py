@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .loops.compiler import applies, kernels_for
 from .loops.fused import BLOCK, fused_lif
 from .loops.fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
@@ -30,7 +31,7 @@ def lif(current: Tensor, neuron: Neuron | None = None, *, detach_membrane: bool 
         Spikes `[T, B, ...]`, zeros and ones in the dtype of `current`.
 
     Raises:
-        ValueError: for a current without a time axis or of integers, or an option out of its range.
+        UserError: for a current without a time axis or of integers, or an option out of its range.
     """
     return lif_in_bits(current, _given(neuron, options), detach_membrane=detach_membrane)[0]
 
@@ -44,7 +45,7 @@ def lif_in_bits(
         timesteps: how many, where the currents are `[1, B, ...]`, the same at all of them.
     """
     if current.ndim == 0 or current.shape[0] == 0 or not current.is_floating_point():
-        raise ValueError(
+        raise UserError(
             f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
         )
     T = len(current) if timesteps is None else timesteps
@@ -88,11 +89,11 @@ def lif_step(
         The spikes `[B, ...]` and the membrane `[B, ...]` after reset, to be passed to the next step.
 
     Raises:
-        ValueError: for a current of integers, a state of another shape, or an option out of its range.
+        UserError: for a current of integers, a state of another shape, or an option out of its range.
     """
     neuron = _given(neuron, options)
     if not current.is_floating_point():
-        raise ValueError(f"lif_step takes a floating-point current [B, ...]; got {current.dtype} {list(current.shape)}")
+        raise UserError(f"lif_step takes a floating-point current [B, ...]; got {current.dtype} {list(current.shape)}")
     _check_state(state, current.shape)
     incoming = membrane_precision(current)
     spikes, membrane = _advance(incoming, neuron.initial_membrane(incoming) if state is None else state, neuron)
@@ -109,16 +110,16 @@ def _given(neuron: Neuron | None, options: dict[str, Any]) -> Neuron:
     """The neuron, or the one with these options.
 
     Raises:
-        ValueError: for both.
+        UserError: for both.
     """
     if neuron is not None and options:
-        raise ValueError(f"{', '.join(options)} beside a Neuron, which has its own: give one or the other")
+        raise UserError(f"{', '.join(options)} beside a Neuron, which has its own: give one or the other")
     return Neuron(**options) if neuron is None else neuron
 
 
 def _check_state(state: Tensor | None, expected: torch.Size) -> None:
     if state is not None and state.shape != expected:
-        raise ValueError(
+        raise UserError(
             f"the state is {list(state.shape)}, the current {list(expected)}: they must be of the same samples and neurons"
         )
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .dynamics import lif
 from .neuron import Neuron
 from .surrogate import Surrogate
@@ -30,7 +31,7 @@ class LIF(nn.Module):
         channels: number of channels, needed by `v_init="learned"` alone.
 
     Raises:
-        ValueError: for an option out of its range, `v_init="learned"` without `channels`, or a `v_init` or `v_reset` that fires
+        UserError: for an option out of its range, `v_init="learned"` without `channels`, or a `v_init` or `v_reset` that fires
             without any input.
     """
 
@@ -53,7 +54,7 @@ class LIF(nn.Module):
         }
         for name, value in {"decay": decay, "threshold": threshold, **rest}.items():
             if isinstance(value, bool) or not isinstance(value, Real | Tensor):
-                raise ValueError(f"{name} is {value!r}, expected a number")
+                raise UserError(f"{name} is {value!r}, expected a number")
         Neuron(decay=decay, threshold=threshold, surrogate=surrogate, **rest)
         _check_silent_at_rest(decay, threshold, **rest)
         self.threshold = threshold
@@ -64,7 +65,7 @@ class LIF(nn.Module):
         self.decay_logit: nn.Parameter | None = None
         if learn_decay:
             if not 0 < decay < 1:
-                raise ValueError(f"a learned decay starts inside (0, 1); got {decay}")
+                raise UserError(f"a learned decay starts inside (0, 1); got {decay}")
             self.decay_logit = nn.Parameter(torch.tensor(decay).logit())
         self.v_init: float | nn.Parameter
         if isinstance(v_init, str):
@@ -76,11 +77,11 @@ class LIF(nn.Module):
         if v_init == "half":
             return self.threshold / 2
         if v_init != "learned":
-            raise ValueError(f"v_init is {v_init!r}, expected a number, 'half' or 'learned'")
+            raise UserError(f"v_init is {v_init!r}, expected a number, 'half' or 'learned'")
         if channels is None:
-            raise ValueError("v_init='learned' keeps one value per channel: say how many with channels=...")
+            raise UserError("v_init='learned' keeps one value per channel: say how many with channels=...")
         if type(channels) is not int or channels < 1:
-            raise ValueError(f"channels is {channels!r}, expected a whole number of 1 or more")
+            raise UserError(f"channels is {channels!r}, expected a whole number of 1 or more")
         return nn.Parameter(torch.zeros(channels))
 
     def dynamics(self, ndim: int) -> Neuron:
@@ -116,14 +117,14 @@ def _check_silent_at_rest(decay: float, threshold: float, v_reset: float, v_init
     """Refuse neurons that fire at their first timestep, or always once they have fired, whatever their input.
 
     Raises:
-        ValueError: in that case.
+        UserError: in that case.
     """
     for name, value, when in (
         ("v_init", v_init, "at the first timestep"),
         ("v_reset", v_reset, "for ever once it has"),
     ):
         if decay * value >= threshold:
-            raise ValueError(
+            raise UserError(
                 f"{name} is {value}: without any input a neuron fires {when}, because decay {decay} times {name} reaches the "
                 f"threshold {threshold}; expected less"
             )

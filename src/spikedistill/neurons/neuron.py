@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .surrogate import Surrogate, resolve_surrogate
 
 _FLOAT32 = torch.finfo(torch.float32)
@@ -33,7 +34,7 @@ class Neuron:
         v_init: membrane before the first timestep, a number or a tensor that broadcasts over `[B, ...]`.
 
     Raises:
-        ValueError: for a decay outside [0, 1], a threshold that is not positive, a number that is not finite in float32, or a
+        UserError: for a decay outside [0, 1], a threshold that is not positive, a number that is not finite in float32, or a
             surrogate of no known name.
     """
 
@@ -46,13 +47,13 @@ class Neuron:
 
     def __post_init__(self) -> None:
         if not isinstance(self.decay, Tensor) and not 0 <= self.decay <= 1:
-            raise ValueError(f"decay is {self.decay}, expected 0 (no memory) to 1 (no leak)")
+            raise UserError(f"decay is {self.decay}, expected 0 (no memory) to 1 (no leak)")
         # reset and spike would read it as 0 or infinite otherwise
         if not _FLOAT32.tiny <= self.threshold <= _FLOAT32.max:
-            raise ValueError(f"threshold is {self.threshold}, expected a positive number, finite in float32")
+            raise UserError(f"threshold is {self.threshold}, expected a positive number, finite in float32")
         for name, value in (("v_reset", self.v_reset), ("v_init", self.v_init)):
             if value is not None and not isinstance(value, Tensor) and not abs(value) <= _FLOAT32.max:
-                raise ValueError(f"{name} is {value}, expected a number that is finite in float32")
+                raise UserError(f"{name} is {value}, expected a number that is finite in float32")
         resolve_surrogate(self.surrogate)
 
     @property

@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import UserError
+
 Surrogate = Callable[[Tensor], Tensor]
 
 
@@ -109,12 +111,12 @@ def resolve_surrogate(surrogate: str | Surrogate) -> Surrogate:
     """Return the surrogate of that name, or the callable itself.
 
     Raises:
-        ValueError: where no surrogate has that name.
+        UserError: where no surrogate has that name.
     """
     if callable(surrogate):
         return surrogate
     if surrogate not in SURROGATES:
-        raise ValueError(
+        raise UserError(
             f"surrogate {surrogate!r} is unknown: choose one of {', '.join(SURROGATES)}, or pass a callable"
         )
     return SURROGATES[surrogate]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from ..errors import UserError
+
 HIGHEST_WEIGHT = 1e9
 TEMPERATURES = 1e-3, 1e6
 # A class is masked where its logit is -inf, or as low as torch.finfo(dtype).min, which would overflow in sums and products.
@@ -22,12 +24,12 @@ MASKED = -1e30
 def check_logits(logits: Tensor) -> Tensor:
     """The logits in float32 or better; ValueError unless floating point [S, B, C], none of the three empty and C 2 or more."""
     if not _is_floating(logits) or logits.ndim != 3 or 0 in logits.shape:
-        raise ValueError(
+        raise UserError(
             f"logits must be floating point [submodels, batch, classes], none of them 0; got {_describe(logits)}: "
             "stack the timesteps' outputs with torch.stack(outputs), or add the axis of a single one with unsqueeze(0)"
         )
     if logits.shape[-1] == 1:
-        raise ValueError(
+        raise UserError(
             f"one class has nothing to tell apart; got logits {list(logits.shape)}: use a network with 2 outputs or more, one for "
             "each class"
         )
@@ -37,7 +39,7 @@ def check_logits(logits: Tensor) -> Tensor:
 def check_pair(logits: Tensor) -> Tensor:
     """The logits; ValueError unless they come from as many exits of one network as of the other."""
     if len(logits) % 2:
-        raise ValueError(
+        raise UserError(
             f"logits must come from as many exits of an ANN as of a spiking network, an even number; got {len(logits)}: use a "
             "network made with joint=True"
         )
@@ -48,12 +50,12 @@ def check_target(target: Tensor | None, logits: Tensor, ignore_index: int | None
     """The target; ValueError unless int64 class indices [B] in 0..C-1, or `ignore_index`, for logits [S, B, C]."""
     batch = logits.shape[1]
     if not isinstance(target, Tensor) or target.dtype != torch.int64 or target.shape != (batch,):
-        raise ValueError(
+        raise UserError(
             f"target must be int64 class indices of shape [{batch}]; got {_describe(target)}: "
             "pass target.long(), or target.argmax(-1) for one-hot labels"
         )
     if ignore_index is not None and type(ignore_index) is not int:
-        raise ValueError(f"ignore_index must be an int or None; got {ignore_index!r}: -100 is usual")
+        raise UserError(f"ignore_index must be an int or None; got {ignore_index!r}: -100 is usual")
     check_labels(target, logits.shape[-1], ignore_index)
     return target
 
@@ -69,9 +71,7 @@ def check_labels(target: Tensor, classes: int, ignore_index: int | None = None) 
         place = int(wrong.nonzero()[0])
         label = int(target[place])
         hint = f"task losses leave such samples out with ignore_index={label}" if label < 0 else "labels count from 0"
-        raise ValueError(
-            f"label {label} at place {place} of the batch is no class: expected 0 to {classes - 1}; {hint}"
-        )
+        raise UserError(f"label {label} at place {place} of the batch is no class: expected 0 to {classes - 1}; {hint}")
 
 
 def check_label_kept(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> None:
@@ -87,7 +87,7 @@ def check_label_kept(logits: Tensor, target: Tensor, ignore_index: int | None = 
         lost &= target != ignore_index
     if lost.any() and (logits < math.inf).all() and not is_masked(logits).all(-1).any():
         place = int(lost.nonzero()[0])
-        raise ValueError(
+        raise UserError(
             f"label {int(target[place])} at place {place} of the batch is a class that the logits mask with -inf: leave the sample "
             "out, or the class unmasked"
         )
@@ -101,7 +101,7 @@ def is_masked(logits: Tensor) -> Tensor:
 def check_teacher(teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
     """The teacher's logits in float32 or better; ValueError unless floating point [B, C] or [S, B, C]."""
     if not _is_floating(teacher_logits) or teacher_logits.shape not in (logits.shape, logits.shape[1:]):
-        raise ValueError(
+        raise UserError(
             f"teacher_logits must be floating point {list(logits.shape[1:])} or {list(logits.shape)} to teach logits "
             f"{list(logits.shape)}; got {_describe(teacher_logits)}: use a teacher with the student's classes, "
             "on the student's batch"
@@ -112,7 +112,7 @@ def check_teacher(teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
 def check_scores(scores: Tensor, logits: Tensor) -> Tensor:
     """The scores; ValueError unless one number per submodel, [S]."""
     if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
-        raise ValueError(
+        raise UserError(
             f"scores must hold one strength per submodel, shape [{len(logits)}]; got {_describe(scores)}: "
             "pass timestep_scores(...)"
         )
@@ -123,21 +123,21 @@ def check_temperature(temperature: float) -> float:
     """The temperature; ValueError unless a number from 0.001 to 1e6."""
     low, high = TEMPERATURES
     if not isinstance(temperature, int | float) or not low <= temperature <= high:
-        raise ValueError(f"temperature must lie between {low:g} and {high:,.0f}; got {temperature!r}: 2 to 5 are usual")
+        raise UserError(f"temperature must lie between {low:g} and {high:,.0f}; got {temperature!r}: 2 to 5 are usual")
     return temperature
 
 
 def check_label_smoothing(label_smoothing: float) -> float:
     """The label smoothing; ValueError unless a number from 0 to 1."""
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must lie between 0 and 1; got {label_smoothing!r}: 0.1 is usual")
+        raise UserError(f"label_smoothing must lie between 0 and 1; got {label_smoothing!r}: 0.1 is usual")
     return label_smoothing
 
 
 def check_share(name: str, value: float) -> float:
     """The value; ValueError unless a number from 0 to 1."""
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie between 0 and 1; got {value!r}")
+        raise UserError(f"{name} must lie between 0 and 1; got {value!r}")
     return value
 
 
@@ -145,7 +145,7 @@ def check_weights(**weights: float) -> None:
     """ValueError unless each is a number from 0 to 1e9: a loss to be minimised with a negative weight would be maximised."""
     for name, value in weights.items():
         if not isinstance(value, int | float) or not 0 <= value <= HIGHEST_WEIGHT:
-            raise ValueError(f"{name} must be a number from 0 to {HIGHEST_WEIGHT:,.0f}; got {value!r}")
+            raise UserError(f"{name} must be a number from 0 to {HIGHEST_WEIGHT:,.0f}; got {value!r}")
 
 
 def check_progress(progress: float) -> float:
@@ -156,7 +156,7 @@ def check_progress(progress: float) -> float:
 def check_count(name: str, value: int) -> int:
     """The value; ValueError unless a whole number from 1 to 10,000."""
     if not isinstance(value, int) or not 1 <= value <= 10_000:
-        raise ValueError(f"{name} must be a whole number from 1 to 10,000; got {value!r}")
+        raise UserError(f"{name} must be a whole number from 1 to 10,000; got {value!r}")
     return value
 
 
@@ -169,7 +169,7 @@ def check_features(
     that is asked for.
     """
     if len(features) != len(teacher_features) or not features:
-        raise ValueError(
+        raise UserError(
             f"features and teacher_features must come from as many layers, 1 or more; got {len(features)} and "
             f"{len(teacher_features)}: name layers that both networks have"
         )
@@ -177,12 +177,12 @@ def check_features(
     for layer, pair in enumerate(zip(features, teacher_features, strict=True)):
         for tensor in pair:
             if not _is_floating(tensor) or tensor.ndim < 2 or len(tensor) != batch:
-                raise ValueError(
+                raise UserError(
                     f"features must be floating point [{batch}, ...], a mean over time for every sample; got "
                     f"{_describe(tensor)} for layer {layer}"
                 )
         if same_shape and pair[0].shape != pair[1].shape:
-            raise ValueError(
+            raise UserError(
                 f"features of layer {layer} are {list(pair[0].shape)} in the student and {list(pair[1].shape)} in the teacher, "
                 "and must have one shape: use a teacher of the student's network and width"
             )
@@ -192,7 +192,7 @@ def check_features(
 def check_choice(option: str, value: str, choices: Collection[str]) -> str:
     """The value; ValueError unless it is one of the choices."""
     if value not in choices:
-        raise ValueError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
+        raise UserError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
     return value
 
 

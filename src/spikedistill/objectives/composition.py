@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from ..errors import UserError
 from .checks import HIGHEST_WEIGHT, check_progress
 from .strong_weak import timestep_scores
 from .submodels import Average
@@ -66,12 +67,12 @@ class Term:
         object.__setattr__(self, "inputs", tuple(name for name in INPUTS if name in parameters))
         allowed = [name for name in list(parameters)[1:] if name not in INPUTS]
         if unknown := [name for name in self.options if name not in allowed]:
-            raise ValueError(
+            raise UserError(
                 f"term {self.name!r} has no option {', '.join(unknown)}: it takes {', '.join(allowed) or 'none'}"
             )
         for weight in (self.weight, self.weight if self.end_weight is None else self.end_weight):
             if not isinstance(weight, int | float) or not -HIGHEST_WEIGHT <= weight <= HIGHEST_WEIGHT:
-                raise ValueError(
+                raise UserError(
                     f"the weight of term {self.name!r} must be a number up to ±{HIGHEST_WEIGHT:,.0f}; got {weight!r}"
                 )
 
@@ -114,9 +115,9 @@ class Objective:
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"objective {self.name!r} needs one or more terms with different names; got {names}")
+            raise UserError(f"objective {self.name!r} needs one or more terms with different names; got {names}")
         if not any(term.weight or term.end_weight for term in self.terms):
-            raise ValueError(f"objective {self.name!r} has no weight above 0 and would learn nothing: raise one")
+            raise UserError(f"objective {self.name!r} has no weight above 0 and would learn nothing: raise one")
 
     def __call__(
         self,
@@ -148,7 +149,7 @@ class Objective:
             progress: the share of training that is done, 0 to 1, where `needs_progress`.
 
         Raises:
-            ValueError: for missing or wrong inputs.
+            UserError: for missing or wrong inputs.
         """
         given = {
             "target": target,
@@ -163,7 +164,7 @@ class Objective:
         }
         for name, (what, wanted) in _NEEDED.items():
             if given[name] is None and self._takes(name):
-                raise ValueError(f"objective {self.name!r} {what}; got no {name}: pass {wanted}")
+                raise UserError(f"objective {self.name!r} {what}; got no {name}: pass {wanted}")
         values = {
             term.name: term.function(logits, **{name: given[name] for name in term.inputs}, **term.options)
             for term in self.terms

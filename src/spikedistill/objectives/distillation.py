@@ -2,7 +2,7 @@
 
 Shapes: logits [S, B, C], teacher logits [B, C] or [S, B, C], target int64 [B]; every loss is a scalar, a mean over S
 and B. z_t = logits[t], A = teacher logits, KD(s <- q) = tau² · KL(softmax(q / tau) || softmax(s / tau)), and the teacher q is
-detached unless `teacher_grad`. All raise ValueError for inputs of another type or shape, and for tau outside 0.001..1e6; those that
+detached unless `teacher_grad`. All raise UserError for inputs of another type or shape, and for tau outside 0.001..1e6; those that
 take a target raise it for labels as the task losses do.
 """
 

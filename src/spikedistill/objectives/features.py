@@ -2,7 +2,7 @@
 
 Shapes: features and teacher features are lists of tensors [B, ...], one per layer, in the same order; logits [S, B, C] say what B
 is. Transforms are layers, trained along, that the student's features pass first, in the same order; without them the features are
-compared as they are. Every loss is a scalar. The teacher's features are detached. All raise ValueError for lists that do not fit
+compared as they are. Every loss is a scalar. The teacher's features are detached. All raise UserError for lists that do not fit
 each other.
 """
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
 from .checks import check_features, check_logits, check_share
 
 Transforms = Sequence[Callable[[Tensor], Tensor]]
@@ -89,7 +90,7 @@ def _transformed(features: Sequence[Tensor], transforms: Transforms | None) -> S
     if transforms is None:
         return features
     if len(transforms) != len(features):
-        raise ValueError(
+        raise UserError(
             f"transforms must be as many as the features' layers; got {len(transforms)} and {len(features)}: pass one per layer"
         )
     return [transform(each) for transform, each in zip(transforms, features, strict=True)]

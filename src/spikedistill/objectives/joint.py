@@ -4,7 +4,7 @@ Guo et al.: Joint A-SNN: Joint Training of Artificial and Spiking Neural Network
 (Pattern Recognition, 2023).
 
 Shapes: logits [2n, B, C] of n exits of the ANN a_1..a_n, of which a_n is its own head, and of n of the spiking network, z_1..z_n,
-in the same order; target int64 [B]; every loss is a scalar, a mean over B and a sum over exits. All raise ValueError for inputs of
+in the same order; target int64 [B]; every loss is a scalar, a mean over B and a sum over exits. All raise UserError for inputs of
 another type or shape.
 """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..errors import UserError
 from .composition import Objective
 
 Factory = Callable[..., Objective]
@@ -22,7 +23,7 @@ def register_objective(factory: Factory) -> Factory:
     """
     name = factory.__name__.replace("_", "-")
     if name in _FACTORIES:
-        raise ValueError(f"objective {name!r} is registered already: choose another name")
+        raise UserError(f"objective {name!r} is registered already: choose another name")
     _FACTORIES[name] = factory
     return factory
 
@@ -52,12 +53,12 @@ def create_objective(name: str, **options: Any) -> Objective:
     for option, value in options.items():
         if option not in defaults:
             known = ", ".join(f"{key}={default!r}" for key, default in defaults.items())
-            raise ValueError(f"objective {name!r} has no option {option!r}: its options are {known or 'none'}")
+            raise UserError(f"objective {name!r} has no option {option!r}: its options are {known or 'none'}")
         kind = type(defaults[option])
         fits = isinstance(value, kind) or (kind is float and type(value) is int)
         if not fits or (isinstance(value, bool) and kind is not bool):
             expected = "an int" if kind is int else f"a {kind.__name__}"
-            raise ValueError(f"option {option!r} of objective {name!r} must be {expected}; got {value!r}")
+            raise UserError(f"option {option!r} of objective {name!r} must be {expected}; got {value!r}")
     objective = _factory(name)(**options)
     _try(objective)
     return objective
@@ -66,7 +67,7 @@ def create_objective(name: str, **options: Any) -> Objective:
 def _factory(name: str) -> Factory:
     if name not in _FACTORIES:
         near = difflib.get_close_matches(name, _FACTORIES) or list_objectives()
-        raise ValueError(f"unknown objective {name!r}: did you mean {', '.join(near)}?")
+        raise UserError(f"unknown objective {name!r}: did you mean {', '.join(near)}?")
     return _FACTORIES[name]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from .checks import check_choice, check_logits, check_scores, check_target, check_temperature
 from .divergences import DIVERGENCES, log_probabilities
 from .submodels import Average, compares_submodels, right_submodels
@@ -67,11 +68,11 @@ def weak2strong(
 ) -> Tensor:
     """The weakest timestep teaches the strongest: `strong2weak` with the roles exchanged in every variant.
 
-    "first_to_last" and "last_to_first" say who teaches whom, so here they raise ValueError: use them in `strong2weak`.
+    "first_to_last" and "last_to_first" say who teaches whom, so here they raise UserError: use them in `strong2weak`.
     """
     logits = check_logits(logits)
     if scores is None and measure in ("first_to_last", "last_to_first"):
-        raise ValueError(
+        raise UserError(
             f"measure {measure!r} says itself which timestep teaches; got it in weak2strong: use strong2weak (s2w)"
         )
     scores = _scores(logits, target, measure, scores, average)

@@ -3,7 +3,7 @@
 Deng et al.: Surrogate Module Learning: Reduce the Gradient Error Accumulation in Training Spiking Neural Networks (ICML 2023).
 
 Shapes: logits [S, B, C] of S heads, N = S - 1 auxiliary ones z_1..z_N and last the network's own, z_f; target int64 [B]; every loss
-is a scalar, a mean over B. All raise ValueError for inputs of another type or shape.
+is a scalar, a mean over B. All raise UserError for inputs of another type or shape.
 """
 
 from torch import Tensor

@@ -1,7 +1,7 @@
 """Losses of the submodels against the labels, and the entropy of their predictions.
 
 Shapes: logits [S, B, C], target int64 [B]; every loss is a scalar, a mean over S and B. z_t = logits[t].
-All raise ValueError for logits or a target of another type or shape, for a single class, and for a label smoothing outside 0..1.
+All raise UserError for logits or a target of another type or shape, for a single class, and for a label smoothing outside 0..1.
 On a CPU they also raise it for a label outside 0..C-1, or of a class that the logits mask. On a GPU, PyTorch's cross-entropy
 asserts that labels are in 0..C-1.
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
 from .checks import (
     check_choice,
     check_count,
@@ -86,7 +87,7 @@ def logit_mse(logits: Tensor, *, level: float = 1.0) -> Tensor:
     """
     logits = check_logits(logits)
     if not abs(level) < math.inf:
-        raise ValueError(f"level must be a finite number; got {level!r}")
+        raise UserError(f"level must be a finite number; got {level!r}")
     masked = is_masked(logits)
     return ((logits - level).masked_fill(masked, 0.0).square().sum(-1) / (~masked).sum(-1)).mean()
 

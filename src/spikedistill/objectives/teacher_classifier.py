@@ -2,7 +2,7 @@
 
 Shapes: features and teacher features are lists of one tensor [B, c, ...], what the last stages return; logits [S, B, C] say what B
 is. The classifier is the teacher's, a function from features [B, c, ...] to logits [B, C]. Every loss is a scalar, a mean over B;
-the teacher is detached. All raise ValueError for inputs that do not fit each other.
+the teacher is detached. All raise UserError for inputs that do not fit each other.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """Timesteps teach each other: all pairs, neighbours, and those that are right.
 
 Shapes: logits [S, B, C], target int64 [B]; every loss is a scalar, a mean over B. z_t = logits[t], and KD(s <- q) = tau² ·
-KL(softmax(q / tau) || softmax(s / tau)) with q detached unless `teacher_grad`. All raise ValueError for inputs of another type or
+KL(softmax(q / tau) || softmax(s / tau)) with q detached unless `teacher_grad`. All raise UserError for inputs of another type or
 shape, and for tau outside 0.001..1e6. With one timestep there is no pair, and `all_pairs` and `adjacent` are 0.
 """
 

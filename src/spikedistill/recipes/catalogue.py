@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 
 from ..config import Config, DataConfig, ModelConfig, NeuronConfig, ObjectiveConfig, OptimizerConfig
+from ..errors import UserError
 from ..objectives import list_objectives, objective_options
 from .protocols import with_protocol
 
@@ -174,13 +175,13 @@ def recipe(name: str, protocol: str | None = None) -> Config:
         protocol: "esd", "s2w", "tser-unofficial" or "twkd": the paper whose settings replace those of the data set.
 
     Raises:
-        ValueError: where there is no such recipe or protocol, or the protocol does not fit the recipe.
+        UserError: where there is no such recipe or protocol, or the protocol does not fit the recipe.
     """
     dataset, _, method = name.partition("-")
     if dataset not in DATASETS or method not in list_methods():
         close = difflib.get_close_matches(name, list_recipes(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "spikedistill list recipes names them all"
-        raise ValueError(f"no recipe is called {name!r}: {hint}")
+        raise UserError(f"no recipe is called {name!r}: {hint}")
     config = DATASETS[dataset]()
     config = _OTHER_METHODS[method](config) if method in _OTHER_METHODS else with_objective(config, method)
     config = config.model_copy(update={"recipe": name})

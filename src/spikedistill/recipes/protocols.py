@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..config import Config
+from ..errors import UserError
 from .papers import PROTOCOLS, Protocol, Settings
 
 # Data sets that a paper's settings are for, where their names are others; those for event data serve all of them.
@@ -27,7 +28,7 @@ def with_protocol(config: Config, name: str) -> Config:
         name: one of `PROTOCOLS`.
 
     Raises:
-        ValueError: where there is no such protocol, or the paper has no settings for the data set or the teacher.
+        UserError: where there is no such protocol, or the paper has no settings for the data set or the teacher.
     """
     changed = _with(config, _settings_for(config, find_protocol(config, name)) | {"protocol": name})
     assert isinstance(changed, Config)
@@ -38,21 +39,21 @@ def find_protocol(config: Config, name: str) -> Protocol:
     """What the paper does on the configuration's data set.
 
     Raises:
-        ValueError: where there is no such protocol, or the paper has no settings for that.
+        UserError: where there is no such protocol, or the paper has no settings for that.
     """
     if name not in PROTOCOLS:
         close = difflib.get_close_matches(name, PROTOCOLS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"no protocol is called {name!r}: {hint}choose one of {', '.join(PROTOCOLS)}")
+        raise UserError(f"no protocol is called {name!r}: {hint}choose one of {', '.join(PROTOCOLS)}")
     dataset = config.data.name
     found = PROTOCOLS[name].get(_NAMES.get(dataset, dataset))
     if found is None:
         from ..data import list_datasets  # and what reads them with it
 
         known = [each for each in list_datasets() if _NAMES.get(each, each) in PROTOCOLS[name]]
-        raise ValueError(f"--protocol {name} has no settings for {dataset}, only for {', '.join(known)}: leave it out")
+        raise UserError(f"--protocol {name} has no settings for {dataset}, only for {', '.join(known)}: leave it out")
     if found.teacher is None and config.model.neuron == "relu":
-        raise ValueError(
+        raise UserError(
             f"--protocol {name} trains no ANN on {found.dataset}, because its authors took a trained one: leave it out, or pass "
             "such weights to the student, --teacher FILE.safetensors --teacher-model NAME"
         )
@@ -89,7 +90,7 @@ def departures(config: Config) -> list[str]:
     """Flags of the settings in which a run departs from the protocol it names, each with the protocol's value behind it.
 
     Raises:
-        ValueError: where the protocol does not fit.
+        UserError: where the protocol does not fit.
     """
     if config.protocol is None:
         return []
@@ -107,10 +108,10 @@ def protocol_line(config: Config) -> str:
     """In one line: where a run departs from the protocol that it names, how this library does, and what is unknown of it.
 
     Raises:
-        ValueError: where the run names no protocol, or one that does not fit.
+        UserError: where the run names no protocol, or one that does not fit.
     """
     if config.protocol is None:
-        raise ValueError(f"{config.recipe} follows no protocol: expected one of {', '.join(PROTOCOLS)}")
+        raise UserError(f"{config.recipe} follows no protocol: expected one of {', '.join(PROTOCOLS)}")
     protocol, deviations = find_protocol(config, config.protocol), departures(config)
     said = [f"deviations: {', '.join(deviations)}" if deviations else "no deviations"]
     for title, sentences in (("different here", protocol.differs), ("unknown", protocol.unknown)):

@@ -24,7 +24,7 @@ def write_report(run: Path | str) -> Path:
 
     Raises:
         FileNotFoundError: the folder or one of these files is missing.
-        ValueError: a file is broken, or does not belong to the others.
+        UserError: a file is broken, or does not belong to the others.
     """
     folder = RunFolder(run)
     check_present(folder)

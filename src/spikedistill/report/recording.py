@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ..errors import UserError
 from ..evaluation import Recording
 from ..files import write_atomically
 from . import figures
@@ -37,7 +38,7 @@ def raster(recording: Recording, layer: str, *, sample: int = 0, neurons: int | 
         convolutional layer is named by channel, row and column.
 
     Raises:
-        ValueError: for a layer, a sample or neurons that the recording does not have.
+        UserError: for a layer, a sample or neurons that the recording does not have.
     """
     shown = _Neurons(recording, layer, sample, neurons)
     return _standing_alone(figures.raster(shown.fired, shown.timesteps), f"Spikes of {shown.title}")
@@ -66,11 +67,11 @@ def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) 
         The path.
 
     Raises:
-        ValueError: for an empty recording, or a sample that it does not have.
+        UserError: for an empty recording, or a sample that it does not have.
     """
     layers = {layer: _spikes(recording, layer, sample) for layer in recording.spikes}
     if not layers:
-        raise ValueError(_EMPTY)
+        raise UserError(_EMPTY)
     rates = {layer: float(spikes.double().mean()) for layer, spikes in layers.items()}
     busiest = max(rates, key=rates.__getitem__)
     timesteps, batch = recording.spikes[busiest].shape[:2]
@@ -175,15 +176,15 @@ def _spikes(recording: Recording, layer: str, sample: int) -> Tensor:
     """Spikes `[T, neurons]` of a layer on one sample.
 
     Raises:
-        ValueError: where there is no such layer or sample.
+        UserError: where there is no such layer or sample.
     """
     if not recording.spikes:
-        raise ValueError(_EMPTY)
+        raise UserError(_EMPTY)
     if layer not in recording.spikes:
-        raise ValueError(f"the recording has no layer {layer!r}: it has {', '.join(recording.spikes)}")
+        raise UserError(f"the recording has no layer {layer!r}: it has {', '.join(recording.spikes)}")
     batch = recording.spikes[layer].shape[1]
     if not 0 <= sample < batch:
-        raise ValueError(f"sample is {sample}, but the samples of the recording are 0 to {batch - 1}")
+        raise UserError(f"sample is {sample}, but the samples of the recording are 0 to {batch - 1}")
     return _of_sample(recording.spikes[layer], sample)
 
 
@@ -201,16 +202,16 @@ def _chosen(neurons: int | Sequence[int], count: int, layer: str) -> list[int]:
     """Indices of the neurons to show.
 
     Raises:
-        ValueError: for none, or one that there is not.
+        UserError: for none, or one that there is not.
     """
     if isinstance(neurons, int):
         if neurons < 1:
-            raise ValueError(f"neurons is {neurons}, expected 1 or more of the {count} of {layer!r}")
+            raise UserError(f"neurons is {neurons}, expected 1 or more of the {count} of {layer!r}")
         # steps near the golden ratio of the layer, around it: equal ones would meet the same row and column in every channel
         step = next(step for step in range(round(0.618 * count), 0, -1) if math.gcd(step, count) == 1)
         return sorted(place * step % count for place in range(min(neurons, count)))
     if len(neurons) == 0 or not all(0 <= neuron < count for neuron in neurons):
-        raise ValueError(f"neurons is {list(neurons)}, expected indices from 0 to {count - 1}, as {layer!r} has them")
+        raise UserError(f"neurons is {list(neurons)}, expected indices from 0 to {count - 1}, as {layer!r} has them")
     return list(dict.fromkeys(int(neuron) for neuron in neurons))
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..errors import UserError
 from ..neurons import NormaliseBatch, batch_moments, normalise
 from .signal import fold_time
 
@@ -74,7 +75,7 @@ def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor
 def _check_channels(value: Tensor, call: BatchNormCall) -> None:
     for part in (call.running_mean, call.running_var, call.weight, call.bias):
         if part is not None and len(part) != value.shape[2]:
-            raise ValueError(f"a batch-norm of {len(part)} channels got {value.shape[2]}, in {list(value.shape)}")
+            raise UserError(f"a batch-norm of {len(part)} channels got {value.shape[2]}, in {list(value.shape)}")
 
 
 def _fast_moments(folded: Tensor) -> tuple[Tensor, Tensor] | None:

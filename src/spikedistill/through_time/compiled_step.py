@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..neurons import compiler_works
 from .finite import check_finite
 from .model import Temporal
@@ -44,7 +45,7 @@ class CompiledStep:
 
         Raises:
             RuntimeError: in training mode.
-            ValueError: for a state of another network or batch size, a network that torch.compile cannot take as a whole, or, on a
+            UserError: for a state of another network or batch size, a network that torch.compile cannot take as a whole, or, on a
                 CPU, an input that holds NaN or infinite values.
         """
         if self.model.training or not compiler_works():
@@ -85,7 +86,7 @@ class CompiledStep:
             return out
         except torch._dynamo.exc.TorchDynamoException as error:
             self.model.step(x, rows, still=still)  # an input that is at fault says so itself
-            raise ValueError(
+            raise UserError(
                 f"torch.compile cannot take this network as a whole ({str(error).splitlines()[0]}): use its step() as it is"
             ) from error
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from ..errors import UserError
+
 
 @contextmanager
 def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -20,14 +22,14 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
         layers: names as `named_modules` gives them.
 
     Raises:
-        ValueError: for a layer that there is not.
+        UserError: for a layer that there is not.
     """
     known = dict(module.named_modules())
     outputs: dict[str, Any] = {}
     for name in layers:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3) or list(known)[1:4]
-            raise ValueError(f"the network has no layer {name!r}: did you mean {' or '.join(map(repr, close))}?")
+            raise UserError(f"the network has no layer {name!r}: did you mean {' or '.join(map(repr, close))}?")
 
     def keep(name: str) -> Any:
         return lambda layer, inputs, output: outputs.__setitem__(name, output)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from ..errors import UserError
+
 _NAMED = 8
 
 
-class NotFiniteInput(ValueError):
+class NotFiniteInput(UserError):
     """An input holds NaN or infinite values.
 
     Args:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .finite import check_finite
 from .rules import Gradient, Rule, rule_of
 from .signal import Signal, replace_signals
@@ -35,7 +36,7 @@ class Temporal(nn.Module):
             Logits `[T, B, C]`: whatever the network returns, with each signal as the tensor of all its timesteps.
 
         Raises:
-            ValueError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or
+            UserError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or
                 infinite values.
         """
         values, total = self.check_input(x, timesteps)
@@ -67,7 +68,7 @@ class Temporal(nn.Module):
 
         Raises:
             RuntimeError: in training mode, where batch-norm needs all timesteps at once.
-            ValueError: for a state of another network or batch size, or, on a CPU, an input that holds NaN or infinite values.
+            UserError: for a state of another network or batch size, or, on a CPU, an input that holds NaN or infinite values.
         """
         if self.training:
             raise RuntimeError(
@@ -81,7 +82,7 @@ class Temporal(nn.Module):
         out = self.module(Stream(value.to("meta") if membranes.reads_currents else value, membranes, keeps))
         if membranes.before and membranes.before.keys() != membranes.after.keys():
             strangers = sorted(membranes.before.keys() ^ membranes.after.keys())
-            raise ValueError(
+            raise UserError(
                 f"the state is not one of this network: {', '.join(strangers)} fit no layer with state in it"
             )
         return replace_signals(out, lambda signal: signal.mean_over_time()), membranes.after
@@ -90,23 +91,23 @@ class Temporal(nn.Module):
         """The input as `[T or 1, B, ...]`, and T.
 
         Raises:
-            ValueError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or
+            UserError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or
                 infinite values.
         """
         if isinstance(x, Signal):
-            raise ValueError(
+            raise UserError(
                 "a network under temporal() is used inside another: give time to the outer one alone, and put the inner "
                 "one's plain network, its attribute `module`, in its place"
             )
         if timesteps is not None and timesteps < 1:
-            raise ValueError(f"timesteps is {timesteps}, expected 1 or more")
+            raise UserError(f"timesteps is {timesteps}, expected 1 or more")
         if not self._fits(x.shape[2:] if timesteps is None else x.shape[1:]):
-            raise ValueError(
+            raise UserError(
                 f"got an input {list(x.shape)} with timesteps={timesteps}; expected [B, {self.sample_axes}] with timesteps=T, "
                 f"or [T, B, {self.sample_axes}] without timesteps"
             )
         if timesteps is None and (x.ndim < 2 or x.shape[0] == 0):
-            raise ValueError(
+            raise UserError(
                 f"got an input {list(x.shape)} without timesteps; expected a sequence [T, B, ...] with T >= 1, or timesteps=T"
             )
         check_finite(x, axis=1 if timesteps is None else 0)
@@ -142,7 +143,7 @@ def temporal(
         with a method `step` for one timestep at a time.
 
     Raises:
-        ValueError: for an unknown rule, an option that it does not have or that is out of its range, or neurons that "dsr"
+        UserError: for an unknown rule, an option that it does not have or that is out of its range, or neurons that "dsr"
             says nothing of: with hard reset, an initial membrane, or decays that are learned or differ.
         TypeError: for an option of no rule.
     """

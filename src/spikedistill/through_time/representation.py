@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..neurons import LIF, lif
 from .given import given
 from .rates import Rates
@@ -69,14 +70,14 @@ def common_decay(module: nn.Module) -> float:
     """The decay that all neurons of a network share; 1 where there are none.
 
     Raises:
-        ValueError: for neurons with a hard reset, an initial membrane, a decay that is learned, or one that is not all others'.
+        UserError: for neurons with a hard reset, an initial membrane, a decay that is learned, or one that is not all others'.
     """
     neurons = {name: neuron for name, neuron in module.named_modules() if isinstance(neuron, LIF)}
     decay = next(iter(neurons.values())).decay if neurons else 1.0
     for name, neuron in neurons.items():
         starts = isinstance(neuron.v_init, Tensor) or neuron.v_init != 0
         if starts or neuron.v_reset is not None or neuron.decay_logit is not None or neuron.decay != decay:
-            raise ValueError(
+            raise UserError(
                 "gradient='dsr' needs neurons with soft reset, no initial membrane and one decay that is not learned; got "
                 f"{neuron} as {name or 'the network'!r}: use gradient='rate'"
             )

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .chunked import ChunkedRates
 from .rates import Rates, segment_means
 from .representation import Representation, common_decay, fading_weights, weighted_mean
@@ -28,7 +29,7 @@ class Rule(ABC):
         """Refuse a network that the rule says nothing of.
 
         Raises:
-            ValueError: in that case.
+            UserError: in that case.
         """
 
     @abstractmethod
@@ -79,7 +80,7 @@ class Rate(Rule):
             neurons; False keeps the outputs of one layer at a time instead.
 
     Raises:
-        ValueError: for segments or chunks that are no whole numbers of 1 or more, or `recompute=False` without `chunk`.
+        UserError: for segments or chunks that are no whole numbers of 1 or more, or `recompute=False` without `chunk`.
     """
 
     name: ClassVar[Gradient] = "rate"
@@ -90,15 +91,15 @@ class Rate(Rule):
     def __post_init__(self) -> None:
         lengths = self.segments if isinstance(self.segments, Sequence) else [self.segments]
         if not lengths or not all(type(length) is int and length >= 1 for length in lengths):
-            raise ValueError(
+            raise UserError(
                 f"segments={self.segments!r}: expected how many segments of time, 1 or more, or the length of each"
             )
         if self.chunk is not None and (type(self.chunk) is not int or self.chunk < 1):
-            raise ValueError(
+            raise UserError(
                 f"chunk={self.chunk} with gradient='rate': expected the timesteps to compute at a time, 1 or more"
             )
         if self.chunk is None and not self.recompute:
-            raise ValueError(
+            raise UserError(
                 "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk"
             )
 
@@ -136,7 +137,7 @@ def rule_of(gradient: Gradient | Rule, **options: Any) -> Rule:
     """The rule, or that of a name with these options.
 
     Raises:
-        ValueError: for an unknown name, or an option that the rule does not have and that is not its default.
+        UserError: for an unknown name, or an option that the rule does not have and that is not its default.
         TypeError: for an option of no rule.
     """
     if unknown := options.keys() - OPTIONS.keys():
@@ -144,16 +145,14 @@ def rule_of(gradient: Gradient | Rule, **options: Any) -> Rule:
     given = {name: value for name, value in options.items() if value != OPTIONS[name]}
     if isinstance(gradient, Rule):
         if given:
-            raise ValueError(f"{', '.join(given)} beside {gradient}, which has its own: give one or the other")
+            raise UserError(f"{', '.join(given)} beside {gradient}, which has its own: give one or the other")
         return gradient
     if gradient not in RULES:
-        raise ValueError(f"gradient is {gradient!r}, expected one of {', '.join(RULES)}")
+        raise UserError(f"gradient is {gradient!r}, expected one of {', '.join(RULES)}")
     own = [field.name for field in fields(RULES[gradient])]  # type: ignore[arg-type]
     for name, value in given.items():
         if name not in own:
-            raise ValueError(
-                f"{name}={value} only means something under {_having(name)}; this is gradient={gradient!r}"
-            )
+            raise UserError(f"{name}={value} only means something under {_having(name)}; this is gradient={gradient!r}")
     return RULES[gradient](**given)
 
 

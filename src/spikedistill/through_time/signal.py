@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..errors import UserError
 from .operations import LAYERS, PER_TIMESTEP
 
 # How many axes follow the channels in the samples of convolutions and pooling: conv2d has 2.
@@ -299,13 +300,13 @@ def check_layer(signal: Signal, name: str, args: tuple[Any, ...], kwargs: dict[s
 
     Raises:
         UnsupportedOperationError: where its weights, or anything but its input, vary in time too.
-        ValueError: for a convolution or pooling over n dimensions and a signal that is not `[B, C, ...]` with n of them.
+        UserError: for a convolution or pooling over n dimensions and a signal that is not `[B, C, ...]` with n of them.
     """
     if not args or args[0] is not signal or signals_in(args[1:], kwargs):
         signal.refuse(name, "only its input can be a signal; products of signals are written with *, @ or einsum")
     axes = _SPATIAL_AXES.get(name, max(signal.ndim - 2, 0))
     if signal.ndim != axes + 2:
-        raise ValueError(
+        raise UserError(
             f"{name} takes samples [B, C, ...] of {axes + 2} dimensions; this signal shows {list(signal.shape)}. "
             "Static inputs are passed as [B, ...] with timesteps=T, sequences as [T, B, ...] without it"
         )
@@ -315,13 +316,13 @@ def segment_lengths(segments: int | Sequence[int], timesteps: int) -> tuple[int,
     """Timesteps of each segment: a count is split as evenly as it goes, the longer ones first.
 
     Raises:
-        ValueError: where the segments do not make up the timesteps.
+        UserError: where the segments do not make up the timesteps.
     """
     if isinstance(segments, int):
         if not 1 <= segments <= timesteps:
-            raise ValueError(f"segments={segments} cannot divide {timesteps} timesteps: expected 1 to {timesteps}")
+            raise UserError(f"segments={segments} cannot divide {timesteps} timesteps: expected 1 to {timesteps}")
         short, extra = divmod(timesteps, segments)
         return tuple([short + 1] * extra + [short] * (segments - extra))
     if sum(segments) != timesteps or min(segments, default=0) < 1:
-        raise ValueError(f"segments {tuple(segments)} must be positive and sum to the {timesteps} timesteps")
+        raise UserError(f"segments {tuple(segments)} must be positive and sum to the {timesteps} timesteps")
     return tuple(segments)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..errors import UserError
 from ..neurons import NormalisedCurrent, can_wait, lif_step, norm_lif_step
 from .batch_norm import BatchNormCall, running_statistics
 from .dropout import dropout_arguments
@@ -48,10 +49,10 @@ class Membranes:
         """The neuron's path; a module that is called again in the same step has a further membrane, `path#1`.
 
         Raises:
-            ValueError: for a neuron that is no submodule of the network, and so has no path.
+            UserError: for a neuron that is no submodule of the network, and so has no path.
         """
         if neuron not in self.paths:
-            raise ValueError("a LIF layer is no submodule of the network: keep it as an attribute or in a ModuleList")
+            raise UserError("a LIF layer is no submodule of the network: keep it as an attribute or in a ModuleList")
         path = key = self.paths[neuron]
         calls = 0
         while key in self.after:

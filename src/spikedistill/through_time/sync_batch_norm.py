@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import UserError
 from .batch_norm import Normalise
 from .signal import Signal, fold_time
 
@@ -93,7 +94,7 @@ class SyncBatchNorm(_BatchNorm):
 
     def _check_input_dim(self, input: Any) -> None:
         if input.dim() < 2:
-            raise ValueError(f"got an input {list(input.shape)}, expected samples [B, C, ...]")
+            raise UserError(f"got an input {list(input.shape)}, expected samples [B, C, ...]")
 
 
 def synchronise_batch_norm(network: Network) -> Network:
@@ -102,7 +103,7 @@ def synchronise_batch_norm(network: Network) -> Network:
     Parameters, running statistics, hooks and names stay as they are, so a state dict fits the network before and after.
 
     Raises:
-        ValueError: for batch-norm of another kind, such as one with statistics of each timestep; the network is then unchanged.
+        UserError: for batch-norm of another kind, such as one with statistics of each timestep; the network is then unchanged.
     """
     norms = {
         path: module
@@ -111,7 +112,7 @@ def synchronise_batch_norm(network: Network) -> Network:
     }
     for path, norm in norms.items():
         if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, SyncBatchNorm):
-            raise ValueError(
+            raise UserError(
                 f"{path or 'the network'} is a {type(norm).__name__}, whose statistics cannot be taken over processes; expected "
                 "torch.nn.BatchNorm1d, BatchNorm2d or BatchNorm3d"
             )

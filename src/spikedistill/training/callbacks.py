@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 
 from ..data import BrokenSample, Samples
+from ..errors import UserError
 from ..evaluation import collect_logits, timestep_metrics
 from ..files import write_rows
 from ..models import Branched
@@ -196,7 +197,7 @@ class Checkpoints(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         first = trainer.strategy.broadcast(trainer.fit_loop.total_batch_idx)
         if not trainer.strategy.reduce_boolean_decision(trainer.fit_loop.total_batch_idx == first):
-            raise ValueError(
+            raise UserError(
                 f"not every process finds the checkpoint in {self.path.parent}: the run folder must be one that all machines share"
             )
 

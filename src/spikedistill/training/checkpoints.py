@@ -19,6 +19,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from ..errors import UserError
 from ..files import sha256, write_atomically
 from ..run_folder import RunFolder
 
@@ -134,7 +135,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     A checkpoint of version 0.1.0, which has no checksum, is verified by those of the parts of its archive.
 
     Raises:
-        ValueError: where it is damaged, holds anything but tensors, numbers, strings and containers of them, or is none of a run.
+        UserError: where it is damaged, holds anything but tensors, numbers, strings and containers of them, or is none of a run.
     """
     content = path.read_bytes()
     payload, mark, digest = content.rpartition(_MARK)
@@ -143,19 +144,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     else:
         payload, whole = content, _archive_is_whole(content)
     if not whole:
-        raise ValueError(f"{path} is damaged: its checksum does not fit")
+        raise UserError(f"{path} is damaged: its checksum does not fit")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about ways to write tensors that we do not use
             checkpoint = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(
+        raise UserError(
             f"{path} holds more than tensors and numbers, and reading it would run code: it is refused, and nothing of it was run"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:120]})") from None
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= _ENTRIES:
-        raise ValueError(f"{path} is no checkpoint of a run")
+        raise UserError(f"{path} is no checkpoint of a run")
     return checkpoint
 
 
@@ -173,7 +174,7 @@ def last_good_checkpoint(run: RunFolder) -> dict[str, Any] | None:
     A damaged one is said, and the one before it takes its place.
 
     Raises:
-        ValueError: where there are checkpoints and all are damaged, or one would run code.
+        UserError: where there are checkpoints and all are damaged, or one would run code.
     """
     said = []
     for path in (run.checkpoint, run.earlier_checkpoint):
@@ -192,7 +193,7 @@ def last_good_checkpoint(run: RunFolder) -> dict[str, Any] | None:
             os.replace(path, run.checkpoint)
         return checkpoint
     if said:
-        raise ValueError(f"{' and '.join(said)}: no other checkpoint is left; --overwrite begins the run anew")
+        raise UserError(f"{' and '.join(said)}: no other checkpoint is left; --overwrite begins the run anew")
     return None
 
 
@@ -202,12 +203,12 @@ def check_made_from(run: Path, checkpoint: Mapping[str, Any], now: Mapping[str, 
     Checkpoints of version 0.1.0 do not say what they were begun with.
 
     Raises:
-        ValueError: naming what has changed.
+        UserError: naming what has changed.
     """
     begun = checkpoint.get("made_from", now)
     changed = [name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name)]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"{run} cannot go on, because {' and '.join(_NAMES.get(name, name) for name in changed)} changed since it was begun: "
             "bring back what was there, or train with another --out"
         )
@@ -226,10 +227,10 @@ def check_fits(path: Path, checkpoint: Mapping[str, Any], own: Mapping[str, Tens
     """Refuse the checkpoint of another network.
 
     Raises:
-        ValueError: naming the first tensor that is missing, unknown or of another shape.
+        UserError: naming the first tensor that is missing, unknown or of another shape.
     """
     theirs = checkpoint["state_dict"]
     for name in [*own, *(name for name in theirs if name not in own)]:
         shapes = [list(found[name].shape) if name in found else "none" for found in (own, theirs)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"{path} is of another network: {name} is {shapes[1]} there, expected {shapes[0]}")
+            raise UserError(f"{path} is of another network: {name} is {shapes[1]} there, expected {shapes[0]}")

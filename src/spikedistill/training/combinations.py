@@ -5,6 +5,7 @@ them have a use for, is left out before (`without_foreign_settings`).
 """
 
 from ..config import Config, NeuronConfig, OptimizerConfig
+from ..errors import UserError
 from ..objectives import Objective
 from ..through_time.signal import segment_lengths
 
@@ -13,7 +14,7 @@ def check_together(config: Config, objective: Objective) -> None:
     """Refuse settings that do not fit each other or the objective.
 
     Raises:
-        ValueError: saying what to leave out or to use instead.
+        UserError: saying what to leave out or to use instead.
     """
     check_timesteps(config, objective)
     check_gradient(config, objective)
@@ -27,10 +28,10 @@ def check_timesteps(config: Config, objective: Objective) -> None:
     """Refuse an objective whose timesteps teach each other where there is only one.
 
     Raises:
-        ValueError: saying what to use instead.
+        UserError: saying what to use instead.
     """
     if objective.compares_submodels and config.timesteps == 1:
-        raise ValueError(
+        raise UserError(
             f"objective {objective.name!r} lets timesteps teach each other, and --timesteps 1 has only one, from which nothing "
             "would be learned: use 2 or more, or another objective"
         )
@@ -40,18 +41,18 @@ def check_gradient(config: Config, objective: Objective) -> None:
     """Refuse segments without rate, and objectives that a single segment would silence.
 
     Raises:
-        ValueError: saying what to use instead.
+        UserError: saying what to use instead.
     """
     if config.gradient != "rate":
         if config.segments != 1:
-            raise ValueError(
+            raise UserError(
                 f"segments={config.segments} needs --gradient rate; this run has --gradient {config.gradient}"
             )
         if config.gradient != "dsr":
             return
         lif = config.model.lif
         if lif.surrogate != NeuronConfig().surrogate or lif.detach_reset:
-            raise ValueError(
+            raise UserError(
                 "--gradient dsr takes no derivative of a spike and none through a reset: leave --model.lif.surrogate and "
                 "--model.lif.detach-reset out"
             )
@@ -62,7 +63,7 @@ def check_gradient(config: Config, objective: Objective) -> None:
             if config.gradient == "dsr"
             else ("--gradient rate with one segment", "--segments 2 or more")
         )
-        raise ValueError(
+        raise UserError(
             f"objective {objective.name!r} lets timesteps teach each other, but under {one} all timesteps share one gradient path "
             f"and nothing would be learned from it: use {others}, or --gradient bptt"
         )
@@ -72,19 +73,19 @@ def check_heads(config: Config, objective: Objective) -> None:
     """Refuse an objective over heads without auxiliary ones, and auxiliary heads that nothing is learned from.
 
     Raises:
-        ValueError: saying what to add or leave out.
+        UserError: saying what to add or leave out.
     """
     if objective.submodels == "heads" and not config.model.branches:
-        raise ValueError(f"objective {objective.name!r} is over the heads of a network: add --model.branches")
+        raise UserError(f"objective {objective.name!r} is over the heads of a network: add --model.branches")
     if objective.submodels == "pair" and not config.model.joint:
-        raise ValueError(f"objective {objective.name!r} is over a network and an ANN beside it: add --model.joint")
+        raise UserError(f"objective {objective.name!r} is over a network and an ANN beside it: add --model.joint")
     if objective.submodels != "pair" and config.model.joint:
-        raise ValueError(
+        raise UserError(
             f"objective {objective.name!r} knows no ANN beside the network: leave --model.joint out, or use --objective.name "
             "joint-asnn-unofficial"
         )
     if objective.submodels != "heads" and config.model.branches:
-        raise ValueError(
+        raise UserError(
             f"objective {objective.name!r} is not over the heads of a network, so auxiliary heads would learn nothing: leave "
             "--model.branches out, or use --objective.name esd"
         )
@@ -94,43 +95,43 @@ def check_neurons(config: Config) -> None:
     """Refuse settings of spiking neurons in a network of ReLU.
 
     Raises:
-        ValueError: naming them.
+        UserError: naming them.
     """
     if config.model.neuron == "relu" and (given := _changed(config.model.lif, NeuronConfig())):
         names = ", ".join(f"--model.lif.{_flag(name)} {value}" for name, value in given.items())
-        raise ValueError(f"--model.neuron relu has no spiking neurons to take {names}: leave it out")
+        raise UserError(f"--model.neuron relu has no spiking neurons to take {names}: leave it out")
 
 
 def check_optimizer(config: Config) -> None:
     """Refuse a schedule that does not fit into the epochs, and settings of another optimiser or schedule.
 
     Raises:
-        ValueError: saying what to leave out, or what there is room for.
+        UserError: saying what to leave out, or what there is room for.
     """
     options, epochs = config.optimizer, config.epochs
     given = _changed(options, OptimizerConfig())
     if options.name != "sgd" and "momentum" in given:
-        raise ValueError(
+        raise UserError(
             f"--optimizer.momentum {options.momentum} is of sgd, and this run has --optimizer.name {options.name}: leave it out"
         )
     if options.warmup_epochs > epochs:
-        raise ValueError(
+        raise UserError(
             f"--optimizer.warmup-epochs {options.warmup_epochs:g} is more than --epochs {epochs}, so that the learning rate would "
             "never get there: expected fewer"
         )
     if options.schedule == "step" and options.step_epochs >= epochs:
-        raise ValueError(
+        raise UserError(
             f"--optimizer.schedule step takes its first step after {options.step_epochs} epochs, and --epochs is {epochs}: set "
             "--optimizer.step-epochs to fewer"
         )
     if options.schedule != "cosine" and "schedule_per" in given:
-        raise ValueError(
+        raise UserError(
             f"--optimizer.schedule-per {options.schedule_per} is of the cosine, and this run has --optimizer.schedule "
             f"{options.schedule}, which changes between epochs or never: leave it out"
         )
     for name in ("step_epochs", "step_factor"):
         if options.schedule != "step" and name in given:
-            raise ValueError(
+            raise UserError(
                 f"--optimizer.{_flag(name)} {given[name]} is of the step schedule, and this run has --optimizer.schedule "
                 f"{options.schedule}: leave it out, or add --optimizer.schedule step"
             )
@@ -140,17 +141,17 @@ def check_teacher_model(config: Config) -> None:
     """Refuse the name of a teacher's network without a file of weights that it could be of.
 
     Raises:
-        ValueError: saying what to add or leave out.
+        UserError: saying what to add or leave out.
     """
     if config.teacher_model is None:
         return
     if config.teacher is None:
-        raise ValueError(
+        raise UserError(
             f"--teacher-model {config.teacher_model} says whose weights a file holds: add the file, --teacher FILE.safetensors, or "
             "leave it out"
         )
     if config.teacher.suffix != ".safetensors":
-        raise ValueError(
+        raise UserError(
             f"--teacher {config.teacher} is no safetensors file, and a run says itself which network it holds: leave "
             f"--teacher-model {config.teacher_model} out"
         )
@@ -164,11 +165,11 @@ def check_accumulation(config: Config, samples: int) -> None:
         samples: how many it trains on.
 
     Raises:
-        ValueError: saying how many there are.
+        UserError: saying how many there are.
     """
     batches = -(-samples // config.data.batch_size)
     if config.trainer.accumulate > batches:
-        raise ValueError(
+        raise UserError(
             f"--trainer.accumulate {config.trainer.accumulate} is more than an epoch has batches, of which {samples} samples make "
             f"{batches} of --data.batch-size {config.data.batch_size}: expected {batches} or fewer"
         )

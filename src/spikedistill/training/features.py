@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..models.layers import Layout
 from ..neurons import LIF
 from ..through_time import Temporal
@@ -16,7 +17,7 @@ def layer_names(network: Temporal, wanted: Sequence[str] = ()) -> tuple[str, ...
     "last" is the layer that ends the last stage.
 
     Raises:
-        ValueError: for a network of no layout, whose stages are not known.
+        UserError: for a network of no layout, whose stages are not known.
     """
     place, layout = layout_of(network)
     prefix, stages = f"{place}." if place else "", tuple(layout.stage_channels)
@@ -32,7 +33,7 @@ def classifier_of(network: Temporal, features: Tensor, logits: Tensor) -> Callab
         logits: what it answers for them.
 
     Raises:
-        ValueError: for a network of no layout, or one that has spiking neurons there, or tells timesteps apart, to which
+        UserError: for a network of no layout, or one that has spiking neurons there, or tells timesteps apart, to which
             features without time say nothing.
     """
     _, layout = layout_of(network)
@@ -42,7 +43,7 @@ def classifier_of(network: Temporal, features: Tensor, logits: Tensor) -> Callab
         return layout.classify(features.to(next(layout.parameters()).dtype))
 
     def refuse(*_: object) -> None:
-        raise ValueError(
+        raise UserError(
             "the teacher's classifier has spiking neurons, and would be asked about mean rates: use its ReLU twin as the teacher, "
             "or a network that ends in linear layers"
         )
@@ -55,7 +56,7 @@ def classifier_of(network: Temporal, features: Tensor, logits: Tensor) -> Callab
         for hook in hooks:
             hook.remove()
     if not torch.allclose(answers, logits.to(answers.dtype), rtol=1e-3, atol=1e-3):
-        raise ValueError(
+        raise UserError(
             "the teacher's classifier, asked about its own mean features, answers otherwise than the teacher, whose timesteps "
             "differ there: use one without batch-norms of single timesteps"
         )
@@ -66,12 +67,12 @@ def layout_of(network: Temporal) -> tuple[str, Layout]:
     """The layout of a network, and its name within `network.module`, empty where it is that.
 
     Raises:
-        ValueError: for a network of no layout, whose stages are not known.
+        UserError: for a network of no layout, whose stages are not known.
     """
     for place, module in network.module.named_modules():
         if isinstance(module, Layout):
             return place, module
-    raise ValueError(
+    raise UserError(
         f"features are read at the stages of a network made by create_model; got one of {type(network.module).__name__}"
     )
 

@@ -16,6 +16,7 @@ from ..data import (
     augment,
     training_indices,
 )
+from ..errors import UserError
 from ..models import create_model, save_model
 from ..objectives import Objective, create_objective
 from ..run_folder import dataset_of
@@ -77,7 +78,7 @@ def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None)
     """Load and check what a configuration names.
 
     Raises:
-        ValueError: for parts that do not fit each other or are unknown.
+        UserError: for parts that do not fit each other or are unknown.
         FileNotFoundError: where the data set is missing.
     """
     plan = plan_without_teacher(config)
@@ -92,14 +93,14 @@ def plan_without_teacher(config: Config) -> Plan:
     """All of a plan that is known, and checked, before the network that teaches is there.
 
     Raises:
-        ValueError: for parts that do not fit each other or are unknown.
+        UserError: for parts that do not fit each other or are unknown.
         FileNotFoundError: where the data set is missing.
     """
     objective = create_objective(config.objective.name, **config.objective.options)
     check_together(config, objective)
     dataset = dataset_of(config)
     if len(dataset.classes) < 2:
-        raise ValueError(f"{dataset.name} has one class, which has nothing to tell apart: expected 2 or more")
+        raise UserError(f"{dataset.name} has one class, which has nothing to tell apart: expected 2 or more")
     spec = model_spec(config, dataset)
     # which refuses what does not fit
     create_model(**spec, branches=config.model.branches, joint=config.model.joint)
@@ -117,7 +118,7 @@ def feature_channels(
     """Channels of the features that the objective compares, by layer; found, and held against the teacher's, on one sample.
 
     Raises:
-        ValueError: for layers that there are not, or features of other shapes than the teacher's.
+        UserError: for layers that there are not, or features of other shapes than the teacher's.
     """
     layers = layer_names(network, objective.layers)
     first = torch.zeros(1, dtype=torch.int64)
@@ -144,19 +145,19 @@ def check_teacher_logits(config: Config, objective: Objective, augmentations: tu
     """Refuse cached logits where there are none, or where they would be of other images than the student's.
 
     Raises:
-        ValueError: saying what to leave out.
+        UserError: saying what to leave out.
     """
     if config.teacher_logits == "computed":
         return
     if not objective.needs_teacher:
-        raise ValueError(f"objective {objective.name!r} learns from no teacher: leave --teacher-logits cached out")
+        raise UserError(f"objective {objective.name!r} learns from no teacher: leave --teacher-logits cached out")
     if objective.needs_features:
-        raise ValueError(
+        raise UserError(
             f"objective {objective.name!r} learns from features, which come with the logits of every batch: leave "
             "--teacher-logits cached out"
         )
     if augmentations:
-        raise ValueError(
+        raise UserError(
             f"the training images are augmented at random ({', '.join(augmentations)}), and a teacher looks at what the student "
             "sees: leave --teacher-logits cached out, or --data.augment without names"
         )
@@ -194,12 +195,12 @@ def training_samples(config: Config, dataset: Dataset) -> tuple[Samples, Samples
     The hold-out is split off first and is the same for every seed and every size of training set.
 
     Raises:
-        ValueError: where more samples are asked for than there are, or the hold-out leaves too few.
+        UserError: where more samples are asked for than there are, or the hold-out leaves too few.
     """
     count = config.data.train_samples
     kept, aside = training_indices(dataset.train.targets, config.data.holdout, count)
     if count is not None and len(kept) < count:
-        raise ValueError(f"data.train_samples is {count}, but {dataset.name} has {len(kept)} training samples")
+        raise UserError(f"data.train_samples is {count}, but {dataset.name} has {len(kept)} training samples")
     holdout = dataset.train.subset(aside) if config.data.holdout else None
     whole = count is None and holdout is None
     return (dataset.train if whole else dataset.train.subset(kept)), holdout
@@ -209,7 +210,7 @@ def check_augmentations(config: Config, dataset: Dataset) -> tuple[str, ...]:
     """The augmentations of the training batches, tried on one sample.
 
     Raises:
-        ValueError: for an unknown one, or one that does not suit the data.
+        UserError: for an unknown one, or one that does not suit the data.
     """
     names = dataset.augmentations if config.data.augment is None else config.data.augment
     if names:

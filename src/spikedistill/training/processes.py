@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from torch import distributed
 
 from ..config import TrainerConfig
+from ..errors import UserError
 from ..run_folder import RunFailed
 
 _LAUNCHER = "SPIKEDISTILL_LAUNCHER"  # the environment's name for the main process
@@ -19,24 +20,24 @@ def check_processes(options: TrainerConfig) -> None:
     """Refuse processes that could not train one network together.
 
     Raises:
-        ValueError: for another number of processes than torchrun has started, each of which would train alone, in one folder; for
+        UserError: for another number of processes than torchrun has started, each of which would train alone, in one folder; for
             processes that would each choose a precision of their own; for machines that would not find each other again.
     """
     if options.precision == "auto" and options.devices * options.nodes > 1:
-        raise ValueError(
+        raise UserError(
             "--trainer.precision auto measures in one process: with several devices or nodes name one, such as bf16-mixed"
         )
     if not started_by_torchrun():
         return
     started, expected = int(os.environ["WORLD_SIZE"]), options.devices * options.nodes
     if started != expected:
-        raise ValueError(
+        raise UserError(
             f"torchrun started {started} processes, but --trainer.devices {options.devices} on --trainer.nodes {options.nodes} "
             f"means {expected}: set them to its --nproc-per-node and --nnodes"
         )
     # each machine counts its restarts by itself, so keys of a common store cannot be told apart by that number
     if options.nodes > 1 and shares_store_of_torchrun() and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
-        raise ValueError(
+        raise UserError(
             "torchrun restarts processes on several machines that then find the addresses of killed ones: start it with "
             "--rdzv-backend c10d and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or without --max-restarts"
         )

@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 
 from ..config import Config
 from ..data import Batches, augmentation_version, fingerprint, kept_on, slicing_version
+from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
 from ..objectives import objective_options
@@ -43,7 +44,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         logits.safetensors and report.html.
 
     Raises:
-        ValueError: for a configuration that does not fit together, or that asks for other processes than torchrun started.
+        UserError: for a configuration that does not fit together, or that asks for other processes than torchrun started.
         FileNotFoundError: where the data set is missing.
         FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do, or
             something else than a run. Only what a run writes is deleted, once everything else is known to be right.
@@ -56,7 +57,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     check_processes(config.trainer)
     stop_with_launcher()
     if config.overwrite and config.resume == "auto":
-        raise ValueError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
+        raise UserError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
     run = RunFolder(config.run_folder)
     resuming = config.resume == "auto" and run.config_file.is_file()
     if resuming:
@@ -105,7 +106,7 @@ def check_same_run(config: Config, begun: Config, run: Path) -> None:
     """Refuse to go on with a run under another configuration than it was begun with.
 
     Raises:
-        ValueError: naming the settings that differ.
+        UserError: naming the settings that differ.
     """
     differing = changed_settings(config, begun)
     if config.trainer.on_nonfinite == "skip":
@@ -116,7 +117,7 @@ def check_same_run(config: Config, begun: Config, run: Path) -> None:
         changes = ", ".join(
             f"{key} was {before!r} and is now {now!r}" for key, (before, now) in [*differing.items()][:3]
         )
-        raise ValueError(f"{run} was begun with other settings ({changes}): use those, or another --out")
+        raise UserError(f"{run} was begun with other settings ({changes}): use those, or another --out")
 
 
 def changed_settings(config: Config, begun: Config) -> dict[str, tuple[Any, Any]]:
@@ -193,7 +194,7 @@ def _fit(
     """Train to the last epoch and leave the model in the run folder.
 
     Raises:
-        ValueError: where not all processes begin at the same step, or the checkpoint is damaged.
+        UserError: where not all processes begin at the same step, or the checkpoint is damaged.
         RunStopped: where the process was asked to stop; a checkpoint is saved.
     """
     from .allocator import keep_freed_memory
@@ -235,7 +236,7 @@ def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | 
     """Train what the Trainer was made for, from a checkpoint on where there is one.
 
     Raises:
-        ValueError: where the checkpoint is whole, and holds something else than Lightning and the callbacks expect.
+        UserError: where the checkpoint is whole, and holds something else than Lightning and the callbacks expect.
         KeyboardInterrupt: where SIGTERM or SIGINT came before the first step or after the last.
     """
     on_interrupt = signal.getsignal(signal.SIGINT)
@@ -253,7 +254,7 @@ def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | 
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             if resume_from is None or _wish_to_stop(trainer) is not None:  # training had begun
                 raise
-            raise ValueError(
+            raise UserError(
                 f"{resume_from} does not hold what this version expects ({type(error).__name__}: {error}): go on with the "
                 "version that wrote it, or begin anew with --overwrite"
             ) from error
@@ -311,7 +312,7 @@ def make_trainer(
     """Lightning's Trainer for the epochs of a plan; `made_from` goes into its checkpoints.
 
     Raises:
-        ValueError: for an accelerator or a number of devices that this machine has not.
+        UserError: for an accelerator or a number of devices that this machine has not.
     """
     import lightning as L
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -344,7 +345,7 @@ def make_trainer(
             default_root_dir=folder,
         )
     except (MisconfigurationException, ImportError) as error:
-        raise ValueError(f"--trainer.accelerator {options.accelerator}, {options.devices} devices: {error}") from None
+        raise UserError(f"--trainer.accelerator {options.accelerator}, {options.devices} devices: {error}") from None
 
 
 _LOGGERS = {
@@ -360,7 +361,7 @@ def make_logger(name: str, folder: Path) -> Any:
     """A logger of Lightning's that writes below a folder; False for "none".
 
     Raises:
-        ValueError: where its package is missing.
+        UserError: where its package is missing.
     """
     if name == "none":
         return False
@@ -369,6 +370,6 @@ def make_logger(name: str, folder: Path) -> Any:
     try:
         return getattr(loggers, _LOGGERS[name])(save_dir=folder)
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"the logger {name!r} needs a package that is not installed: pip install {error.name or name}"
         ) from None

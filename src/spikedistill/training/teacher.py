@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order
+from ..errors import UserError
 from ..models import check_finite, create_model, load_model, load_weights
 from ..objectives import Objective
 from ..run_folder import RunFolder, load
@@ -40,7 +41,7 @@ class Teacher:
         """Logits `[B, C]` on a batch of images, or of event frames `[T, B, C, H, W]`.
 
         Raises:
-            ValueError: where the function returns anything else.
+            UserError: where the function returns anything else.
         """
         return self.look(inputs, kind)[0]
 
@@ -49,7 +50,7 @@ class Teacher:
         """Logits `[B, C]` as `logits` returns them, and the features `[B, ...]` of a network's named layers, in one pass.
 
         Raises:
-            ValueError: where the function returns anything but logits `[B, C]`.
+            UserError: where the function returns anything but logits `[B, C]`.
         """
         images = inputs
         if kind == "events":
@@ -60,7 +61,7 @@ class Teacher:
         else:
             logits = self.function(images)
         if logits.shape != (len(images), self.num_classes):
-            raise ValueError(
+            raise UserError(
                 f"the teacher returned {list(logits.shape)} for {len(images)} inputs; expected logits "
                 f"[{len(images)}, {self.num_classes}]"
             )
@@ -70,7 +71,7 @@ class Teacher:
         """Logits `[N, C]` in float32 on all samples, in their order.
 
         Raises:
-            ValueError: as `logits`.
+            UserError: as `logits`.
         """
         parts = [
             self.logits(as_network_input(inputs.to(device), kind), kind) for inputs, _ in in_order(samples, batch_size)
@@ -92,7 +93,7 @@ class MeanLogits(nn.Module):
         layers: names, within `network.module`, of layers whose features `look` returns.
 
     Raises:
-        ValueError: for a layer that there is not.
+        UserError: for a layer that there is not.
     """
 
     def __init__(self, network: Temporal, timesteps: int, layers: Sequence[str] = ()) -> None:
@@ -137,19 +138,19 @@ def load_teacher(
     """The teacher that a run names or is given.
 
     Raises:
-        ValueError: for a teacher without use, one that is missing, one of other classes, or one with a number that is not finite.
+        UserError: for a teacher without use, one that is missing, one of other classes, or one with a number that is not finite.
         FileNotFoundError: where that run or file is not there.
     """
     num_classes = len(dataset.classes)
     if not objective.needs_teacher:
         if config.teacher is not None or given is not None:
-            raise ValueError(
+            raise UserError(
                 f"objective {objective.name!r} learns from no teacher: leave it out ({config.teacher or given})"
             )
         return None
     if given is not None:
         if objective.needs_features:
-            raise ValueError(
+            raise UserError(
                 f"objective {objective.name!r} learns from features inside the teacher, and a function shows its logits alone: "
                 "pass a run or a file, --teacher RUN"
             )
@@ -165,7 +166,7 @@ def load_teacher(
     else:
         ann = f"{config.data.name}-ann"
         protocol = f" --protocol {config.protocol}" if config.protocol else ""
-        raise ValueError(
+        raise UserError(
             f"objective {objective.name!r} learns from a trained network: train one, spikedistill train {ann}{protocol}, "
             f"and pass it, --teacher runs/{ann}/seed0"
         )

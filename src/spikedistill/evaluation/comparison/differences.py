@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ...errors import UserError
+
 Array = npt.NDArray[np.float64]
 FEWEST_SEEDS = 3  # for an interval
 LEVEL = 0.05
@@ -53,14 +55,14 @@ def paired_difference(ours: Array, theirs: Array) -> dict[str, float]:
         interval.
 
     Raises:
-        ValueError: where the two are not of the same seeds and samples.
+        UserError: where the two are not of the same seeds and samples.
 
     References:
         Satterthwaite, Biometrics Bulletin 2 (1946) 110; Dorfman, Berbaum and Metz, Investigative Radiology 27 (1992) 723; Hillis,
         Statistics in Medicine 26 (2007) 596.
     """
     if ours.shape != theirs.shape or ours.ndim != 2:
-        raise ValueError(
+        raise UserError(
             f"expected scores [S, N] of the same runs and samples, got {list(ours.shape)} and {list(theirs.shape)}"
         )
     difference = ours - theirs

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import UserError
 from .differences import Array, paired_difference
 from .records import LostRun, RunRecord
 
@@ -42,7 +43,7 @@ def right_answers(runs: Runs) -> dict[str, dict[int, Array]]:
     K is the largest T that one of them was trained with.
 
     Raises:
-        ValueError: where the methods have not the same number of seeds or test samples, or some were not evaluated at K.
+        UserError: where the methods have not the same number of seeds or test samples, or some were not evaluated at K.
     """
     K = max(record.config.timesteps for records in finished(runs).values() for record in records)
     right = {
@@ -51,7 +52,7 @@ def right_answers(runs: Runs) -> dict[str, dict[int, Array]]:
     }
     shapes = {method: sorted({array.shape for array in arrays.values()}) for method, arrays in right.items()}
     if len({shape for of_one in shapes.values() for shape in of_one}) > 1 or len({*map(len, runs.values())}) > 1:
-        raise ValueError(
+        raise UserError(
             f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}: event recordings have one T, "
             "and runs that were evaluated before images were shown longer than T are scored again by spikedistill evaluate"
         )
@@ -88,7 +89,7 @@ def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
         `diverged`, `not_trained`, how many. A method without any finished run has no other figures.
 
     Raises:
-        ValueError: as `right_answers`.
+        UserError: as `right_answers`.
     """
     right = right_answers(runs)
     lost = {run.status for records in runs.values() for run in records if isinstance(run, LostRun)}
@@ -150,7 +151,7 @@ def regrets(runs: Runs) -> list[dict[str, Any]]:
         specialised, or no seed of both is finished.
 
     Raises:
-        ValueError: as `right_answers`.
+        UserError: as `right_answers`.
     """
     right = right_answers(runs)
     trained = {method: records[0].config.timesteps for method, records in finished(runs).items()}

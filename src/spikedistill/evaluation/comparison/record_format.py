@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
 from ...config import Config
+from ...errors import UserError
 from ...files import sha256
 
 # A run of 300 epochs on 10,000 test samples has about 400 kB.
@@ -51,13 +52,13 @@ class Numbers(_Part):
         """Refuse numbers that are not of a run of these settings.
 
         Raises:
-            ValueError: saying which.
+            UserError: saying which.
         """
         places = [entry.get("k") for entry in self.results.single]
         if places != list(range(1, config.timesteps + 1)):
-            raise ValueError(f"it has scores of the timesteps {places}, expected 1 to {config.timesteps}")
+            raise UserError(f"it has scores of the timesteps {places}, expected 1 to {config.timesteps}")
         if len(self.metrics) != config.epochs:
-            raise ValueError(f"it has metrics of {len(self.metrics)} epochs, expected {config.epochs}")
+            raise UserError(f"it has metrics of {len(self.metrics)} epochs, expected {config.epochs}")
 
 
 class Answers(_Part):
@@ -75,18 +76,18 @@ class Answers(_Part):
         """The answers `[K, N]`.
 
         Raises:
-            ValueError: where the bits are damaged, or are not as many as the shape has.
+            UserError: where the bits are damaged, or are not as many as the shape has.
         """
         K, N = self.shape
         if K * N > MOST_ANSWERS:
-            raise ValueError(f"its answers have the shape {self.shape}, expected at most {MOST_ANSWERS} in all")
+            raise UserError(f"its answers have the shape {self.shape}, expected at most {MOST_ANSWERS} in all")
         size, unpacking = -(-K * N // 8), zlib.decompressobj()
         try:  # never more than the shape has, whatever the bits unpack to
             raw = unpacking.decompress(base64.b64decode(self.bits, validate=True), size + 1)
         except zlib.error as error:
-            raise ValueError(f"its answers are damaged: {error}") from None
+            raise UserError(f"its answers are damaged: {error}") from None
         if len(raw) != size or not unpacking.eof or unpacking.unused_data:
-            raise ValueError(f"its answers are not those of {K} timesteps and {N} samples")
+            raise UserError(f"its answers are not those of {K} timesteps and {N} samples")
         return np.unpackbits(np.frombuffer(raw, np.uint8), count=K * N).reshape(K, N).astype(bool)
 
 
@@ -112,14 +113,14 @@ def parse_line(line: bytes) -> Line | DivergedLine:
     """What a line holds; its checksum is checked where there is one, which version 0.1.0 did not write.
 
     Raises:
-        ValueError: saying what is wrong.
+        UserError: saying what is wrong.
     """
     content = _unsealed(line)
     kind = DivergedLine if b'"diverged":' in content else Line
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        raise ValueError(why(error)) from None
+        raise UserError(why(error)) from None
 
 
 def parts(numbers: Numbers) -> dict[str, Any]:
@@ -148,11 +149,11 @@ def _unsealed(line: bytes) -> bytes:
     """The object without its checksum.
 
     Raises:
-        ValueError: where the two do not fit.
+        UserError: where the two do not fit.
     """
     if (seal := _SEAL.search(line)) is None:
         return line
     content = line[: seal.start()] + b"}"
     if sha256(content).encode() != seal[1]:
-        raise ValueError("its checksum does not fit")
+        raise UserError("its checksum does not fit")
     return content

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...config import Config
+from ...errors import UserError
 from ...files import parse_json, write_atomically
 from ...objectives.submodels import prefix_means, right_submodels
 from ...run_folder import RunFolder
@@ -52,7 +53,7 @@ class RunRecord:
 
         Raises:
             FileNotFoundError: where the run has not been evaluated.
-            ValueError: where a file of it is damaged.
+            UserError: where a file of it is damaged.
         """
         folder = RunFolder(run)
         results = folder.read_results()
@@ -77,7 +78,7 @@ class RunRecord:
             )
             numbers.check_fits(config)
         except ValueError as error:
-            raise ValueError(f"{run}: its results do not belong together: {why(error)}") from None
+            raise UserError(f"{run}: its results do not belong together: {why(error)}") from None
         return cls(config, right=torch.cat(right).numpy(), **parts(numbers))
 
     def to_json(self, run: str, folder: Path) -> str:
@@ -107,12 +108,12 @@ class LostRun:
 
         Raises:
             FileNotFoundError: where it did not.
-            ValueError: where a file of it is damaged.
+            UserError: where a file of it is damaged.
         """
         folder = RunFolder(run)
         where = parse_json(folder.read(folder.diverged), folder.diverged)
         if not isinstance(message := where.get("message"), str):
-            raise ValueError(f"{folder.diverged} is damaged: it has no message; delete it to go on with the run")
+            raise UserError(f"{folder.diverged} is damaged: it has no message; delete it to go on with the run")
         return cls(folder.config(), "diverged", message)
 
     def to_json(self, run: str, folder: Path) -> str:
@@ -135,7 +136,7 @@ def from_json(line: bytes | str, folder: Path) -> tuple[str, RunRecord | LostRun
     """What `to_json` wrote: the run's path below the comparison's folder, and its record.
 
     Raises:
-        ValueError: where the line holds anything else.
+        UserError: where the line holds anything else.
     """
     found = parse_line(line.encode() if isinstance(line, str) else line)
     config = Config.from_written(found.config)
@@ -146,7 +147,7 @@ def from_json(line: bytes | str, folder: Path) -> tuple[str, RunRecord | LostRun
     found.check_fits(config)
     right = found.right.unpacked()
     if len(right) < config.timesteps:
-        raise ValueError(f"its answers are of {len(right)} timesteps, expected {config.timesteps} or more")
+        raise UserError(f"its answers are of {len(right)} timesteps, expected {config.timesteps} or more")
     return found.run, RunRecord(config, right=right, **parts(found))
 
 
@@ -154,7 +155,7 @@ def _right(folder: RunFolder, saved: Mapping[str, Tensor], of: str, truth: str) 
     """Whether the first t timesteps together are right on each sample, `[T, N]`, from logits `[T, N, C]`."""
     logits, targets = saved[of], saved.get(truth, torch.empty(0))
     if logits.ndim != 3 or targets.shape != logits.shape[1:2] or not logits.isfinite().all():
-        raise ValueError(
+        raise UserError(
             f"{folder.logits} is damaged: expected finite {of} [T, N, C] and {truth} [N], got {list(logits.shape)} and "
             f"{list(targets.shape)}; spikedistill evaluate {folder.path} writes it anew"
         )
@@ -168,7 +169,7 @@ class Records:
         folder: of the comparison.
 
     Raises:
-        ValueError: naming the file and its line, where it cannot be read.
+        UserError: naming the file and its line, where it cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -184,7 +185,7 @@ class Records:
         """The record of the run of that folder; None where it has not ended.
 
         Raises:
-            ValueError: where a file of it is damaged.
+            UserError: where a file of it is damaged.
         """
         folder = RunFolder(run)
         if folder.is_complete:
@@ -223,13 +224,13 @@ class Records:
         for number, line in enumerate(_lines(self.file), 1):
             try:
                 if len(line) > LARGEST_LINE:
-                    raise ValueError(f"it is longer than {LARGEST_LINE} bytes")
+                    raise UserError(f"it is longer than {LARGEST_LINE} bytes")
                 run, _ = from_json(line, self.folder)
                 text = line.decode()
                 if lines.setdefault(run, text) != text:
-                    raise ValueError(f"another line has other numbers for {run}")
+                    raise UserError(f"another line has other numbers for {run}")
             except ValueError as error:
-                raise ValueError(
+                raise UserError(
                     f"{self.file}, line {number}, is no record of a run ({error}): delete the line to train that run again"
                 ) from None
         return lines

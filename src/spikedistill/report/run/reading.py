@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ...errors import UserError
 from ...evaluation.calibration import BINS, as_arrays
 from ...files import parse_yaml
 from ...run_folder import RunFolder
@@ -47,7 +48,7 @@ def read_run(path: Path | str) -> Run:
 
     Raises:
         FileNotFoundError: the folder, its `config.yaml` or its `results.json` is missing.
-        ValueError: a file is broken, or does not belong to the others.
+        UserError: a file is broken, or does not belong to the others.
     """
     folder = RunFolder(path)
     check_present(folder)
@@ -88,14 +89,14 @@ def _read_config(folder: RunFolder) -> tuple[dict[str, Any], str]:
     try:
         return parse_yaml(content, folder.config_file), content.decode()
     except ValueError as error:
-        raise ValueError(f"{error}: train the run again") from None
+        raise UserError(f"{error}: train the run again") from None
 
 
 def _read_results(folder: RunFolder) -> Results:
     try:
         return Results.model_validate_json(folder.read(folder.results))
     except ValidationError as error:
-        raise ValueError(f"{folder.results} is broken ({_first(error)}): {_again(folder.results)}") from None
+        raise UserError(f"{folder.results} is broken ({_first(error)}): {_again(folder.results)}") from None
 
 
 def _first(error: ValidationError) -> str:
@@ -111,7 +112,7 @@ def _read_epochs(folder: RunFolder) -> Epochs:
         try:
             cells = {name: math.nan if cell == "" else float(cell) for name, cell in row.items()}
         except (TypeError, ValueError):
-            raise ValueError(
+            raise UserError(
                 f"{folder.metrics} is broken (line {number} is not a row of numbers): train the run again"
             ) from None
         for name, value in cells.items():
@@ -126,7 +127,7 @@ def _read_gradients(folder: RunFolder) -> list[GradientRow]:
             rows.append(GradientRow.model_validate(row))
         except ValidationError as error:
             again = f"write it anew with `spikedistill gradients {folder.path}`"
-            raise ValueError(f"{folder.gradients} is broken (line {number}, {_first(error)}): {again}") from None
+            raise UserError(f"{folder.gradients} is broken (line {number}, {_first(error)}): {again}") from None
     return rows
 
 
@@ -145,18 +146,18 @@ def _check_results(results: Results, path: Path) -> None:
         for column, entries in (("ensemble", view.ensemble), ("single", view.single), ("calibrated", view.calibrated)):
             found = [entry.k for entry in entries]
             if found != every_k and not (column == "calibrated" and not found):
-                raise ValueError(f"{path}: expected {name}.{column} at k = {every_k}, got {found}: {_again(path)}")
+                raise UserError(f"{path}: expected {name}.{column} at k = {every_k}, got {found}: {_again(path)}")
         beyond = [entry.k for entry in view.beyond]
         if any(k <= results.timesteps for k in beyond):
-            raise ValueError(
+            raise UserError(
                 f"{path}: expected {name}.beyond at k above {results.timesteps}, got {beyond}: {_again(path)}"
             )
         for k, bins in view.reliability.items():
             if len(bins) != BINS:
-                raise ValueError(f"{path}: expected {BINS} bins at k = {k}, got {len(bins)}: {_again(path)}")
+                raise UserError(f"{path}: expected {BINS} bins at k = {k}, got {len(bins)}: {_again(path)}")
         for layer in view.firing_rates:
             if len(layer.rates) != results.timesteps:
-                raise ValueError(
+                raise UserError(
                     f"{path}: expected {results.timesteps} firing rates of layer {layer.layer}, "
                     f"got {len(layer.rates)}: {_again(path)}"
                 )
@@ -167,16 +168,16 @@ def _check_results(results: Results, path: Path) -> None:
 def _check_deployment(deployment: Deployment, every_k: list[int], path: Path) -> None:
     found = [entry.k for entry in deployment.fixed]
     if found != every_k:
-        raise ValueError(f"{path}: expected deployment.fixed at k = {every_k}, got {found}: {_again(path)}")
+        raise UserError(f"{path}: expected deployment.fixed at k = {every_k}, got {found}: {_again(path)}")
     for policy, points in deployment.policies.items():
         for point in points:
             if len(point.leaving) != len(every_k):
-                raise ValueError(
+                raise UserError(
                     f"{path}: expected {len(every_k)} shares that leave under {policy}, got {len(point.leaving)}: {_again(path)}"
                 )
     entries: list[Fixed | Exit] = [*deployment.fixed, *chain.from_iterable(deployment.policies.values())]
     if {entry.energy_pj is None for entry in entries} != {deployment.energy is None}:
-        raise ValueError(f"{path}: expected an energy at every point of deployment, or at none: {_again(path)}")
+        raise UserError(f"{path}: expected an energy at every point of deployment, or at none: {_again(path)}")
 
 
 def _check_logits(run: Run, path: Path) -> None:
@@ -185,15 +186,15 @@ def _check_logits(run: Run, path: Path) -> None:
     try:
         steps, labels = as_arrays(run.logits, run.targets, "[T, N, C]")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     expected, found = (run.results.timesteps, len(run.classes)), (len(steps), steps.shape[-1])
     if found != expected:
-        raise ValueError(
+        raise UserError(
             f"{path}: expected (timesteps, classes) {expected} as in results.json, got {found}: {_again(path)}"
         )
     accuracy, recorded = (steps.mean(0).argmax(-1) == labels).mean(), run.results.last.ensemble[-1].accuracy
     if abs(accuracy - recorded) > 1.5 / len(labels):  # one sample may tip over in rounding
-        raise ValueError(
+        raise UserError(
             f"{path} does not belong to results.json (accuracy at k = {len(steps)}: {accuracy:.4f} and {recorded:.4f}): "
             f"{_again(path)}"
         )
@@ -204,7 +205,7 @@ def _check_samples(run: Run, path: Path) -> None:
         return
     images, indices = run.images, run.indices
     if images.ndim != 4 or images.dtype != torch.uint8 or list(indices.shape) != [len(images)]:
-        raise ValueError(
+        raise UserError(
             f"{path}: expected uint8 images [n, C, H, W] and indices [n], "
             f"got {images.dtype} {list(images.shape)} and {list(indices.shape)}: {_again(path)}"
         )
@@ -212,6 +213,6 @@ def _check_samples(run: Run, path: Path) -> None:
         return
     first, last = int(indices.min()), int(indices.max())
     if first < 0 or last >= len(run.targets):
-        raise ValueError(
+        raise UserError(
             f"{path}: expected indices into {len(run.targets)} test samples, got {first} to {last}: {_again(path)}"
         )
