@@ -2,13 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from .errors import UserError
 from .files import parse_yaml
+from .recipe_name import RecipeName
 
 # What lies beyond these is a slip of the keyboard, to be found before a machine tries it.
 WIDEST = 64
@@ -38,6 +48,17 @@ def _below_runs(name: str) -> str:
     if not parts or ".." in parts or Path(name).is_absolute():
         raise UserError(f"recipe is {name!r}, expected the name of a folder below runs, without '..'")
     return name
+
+
+def _named(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Keep a name with its parts, of which pydantic would keep the text."""
+    return value if isinstance(value, RecipeName) else check(value)
+
+
+if TYPE_CHECKING:
+    _Name = RecipeName
+else:
+    _Name = str  # which the command line takes
 
 
 class ConfigError(UserError):
@@ -221,7 +242,7 @@ class TrainerConfig(_Section):
 class Config(_Section):
     """One training run."""
 
-    recipe: Annotated[str, AfterValidator(_below_runs)]
+    recipe: Annotated[_Name, WrapValidator(_named), AfterValidator(_below_runs)]
     """The recipe that this configuration began as."""
     protocol: Literal["esd", "s2w", "tser-unofficial", "twkd"] | None = None
     """The paper whose network, neurons, schedule and augmentation replaced those of the recipe (see docs/papers.md)."""
@@ -262,6 +283,16 @@ class Config(_Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     trainer: TrainerConfig = TrainerConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_parts_of_name(cls, values: Any) -> Any:
+        """The recipe's name with its parts, where it came as text."""
+        if not isinstance(values, dict) or "recipe" not in values:
+            return values
+        data = values.get("data", DataConfig())
+        dataset = data.get("name", DataConfig().name) if isinstance(data, Mapping) else getattr(data, "name", "")
+        return values | {"recipe": RecipeName.from_written(values["recipe"], str(dataset))}
+
     @property
     def run_folder(self) -> Path:
         """Where the run is written."""
@@ -269,7 +300,8 @@ class Config(_Section):
 
     def written(self) -> dict[str, Any]:
         """What goes into files: every setting, and the version of the words."""
-        return {"wording": WORDING} | self.model_dump(mode="json")
+        recipe = {"recipe": self.recipe.written(self.data.name)}
+        return {"wording": WORDING} | self.model_dump(mode="json") | recipe
 
     @classmethod
     def from_written(cls, values: Mapping[str, Any]) -> Self:

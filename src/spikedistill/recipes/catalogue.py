@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ..config import Config, DataConfig, ModelConfig, NeuronConfig, ObjectiveConfig, OptimizerConfig
 from ..errors import UserError
 from ..objectives import list_objectives, objective_options
+from ..recipe_name import RecipeName
 from .protocols import with_protocol
 
 
@@ -162,9 +163,23 @@ def list_methods() -> list[str]:
     return sorted({*_OTHER_METHODS, *list_objectives()})
 
 
-def list_recipes() -> list[str]:
+def list_recipes() -> list[RecipeName]:
     """Names that `recipe` takes."""
-    return [f"{dataset}-{method}" for dataset in DATASETS for method in list_methods()]
+    return [RecipeName(dataset, method) for dataset in DATASETS for method in list_methods()]
+
+
+def find_name(text: str) -> RecipeName:
+    """The name of a recipe, or of a variant of one, `RECIPE,key=value,flag,...`, with its parts.
+
+    Recipes are known, so their names may hold any sign. A text that begins with no recipe has the parts that
+    `RecipeName.parse` finds.
+    """
+    begins = [known for known in list_recipes() if f"{text},".startswith(f"{known},")]
+    if not begins:
+        return RecipeName.parse(text)
+    longest = max(begins, key=len)
+    changes = text.removeprefix(longest)[1:]
+    return RecipeName(longest.dataset, longest.method, changes.split(",") if text != longest else ())
 
 
 def recipe(name: str, protocol: str | None = None) -> Config:
@@ -177,12 +192,12 @@ def recipe(name: str, protocol: str | None = None) -> Config:
     Raises:
         UserError: where there is no such recipe or protocol, or the protocol does not fit the recipe.
     """
-    dataset, _, method = name.partition("-")
-    if dataset not in DATASETS or method not in list_methods():
+    named = next((known for known in list_recipes() if known == name), None)
+    if named is None:
         close = difflib.get_close_matches(name, list_recipes(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "spikedistill list recipes names them all"
         raise UserError(f"no recipe is called {name!r}: {hint}")
-    config = DATASETS[dataset]()
+    config, method = DATASETS[named.dataset](), named.method
     config = _OTHER_METHODS[method](config) if method in _OTHER_METHODS else with_objective(config, method)
-    config = config.model_copy(update={"recipe": name})
+    config = config.model_copy(update={"recipe": named})
     return config if protocol is None else with_protocol(config, protocol)

@@ -62,8 +62,7 @@ def find_protocol(config: Config, name: str) -> Protocol:
 
 def _settings_for(config: Config, protocol: Protocol) -> dict[str, Any]:
     """The protocol's values for the configuration's method, by the full names of settings."""
-    method = config.recipe.partition(",")[0].partition("-")[2]
-    kept = {*_OF_METHOD.get(method, ()), *_OF_GRADIENT.get(config.gradient, ())}
+    kept = {*_OF_METHOD.get(config.recipe.method, ()), *_OF_GRADIENT.get(config.gradient, ())}
     settings = {key: value for key, value in protocol.settings.items() if key not in kept}
     if config.gradient != "rate":
         settings["gradient_scale"] = "1"  # ESD and RateBP scale rate-based gradients only
