@@ -75,10 +75,10 @@ def test_the_command_line_names_recipes_that_are_known(more_recipes, text, expec
 
 
 def test_every_recipe_has_the_parts_that_made_it(more_recipes):
-    for name in list_recipes():
-        config = recipe(name)
-        assert parts(config.recipe) == parts(find_name(str(name))) == (name.dataset, name.method, ())
-        assert config.data.name == name.dataset
+    for text in list_recipes():
+        config = recipe(text)
+        assert parts(config.recipe) == parts(find_name(text))
+        assert (config.recipe, config.recipe.dataset, config.recipe.changes) == (text, config.data.name, ())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from .protocols import with_protocol
 
 def _digits() -> Config:
     return Config(
-        recipe="digits",
+        recipe=RecipeName("digits"),
         epochs=30,
         data=DataConfig(name="digits", batch_size=64),
         optimizer=OptimizerConfig(lr=0.1),
@@ -20,33 +20,46 @@ def _digits() -> Config:
 
 
 def _mnist() -> Config:
-    return Config(recipe="mnist", epochs=5, data=DataConfig(name="mnist"), optimizer=OptimizerConfig(lr=0.05))
+    return Config(
+        recipe=RecipeName("mnist"), epochs=5, data=DataConfig(name="mnist"), optimizer=OptimizerConfig(lr=0.05)
+    )
 
 
 def _fashion_mnist() -> Config:
     return Config(
-        recipe="fashion_mnist", epochs=5, data=DataConfig(name="fashion_mnist"), optimizer=OptimizerConfig(lr=0.05)
+        recipe=RecipeName("fashion_mnist"),
+        epochs=5,
+        data=DataConfig(name="fashion_mnist"),
+        optimizer=OptimizerConfig(lr=0.05),
     )
 
 
 def _cifar10() -> Config:
-    return Config(recipe="cifar10", epochs=300, model=ModelConfig(name="resnet18"), data=DataConfig(name="cifar10"))
+    return Config(
+        recipe=RecipeName("cifar10"), epochs=300, model=ModelConfig(name="resnet18"), data=DataConfig(name="cifar10")
+    )
 
 
 def _cifar100() -> Config:
-    return Config(recipe="cifar100", epochs=300, model=ModelConfig(name="resnet18"), data=DataConfig(name="cifar100"))
+    return Config(
+        recipe=RecipeName("cifar100"), epochs=300, model=ModelConfig(name="resnet18"), data=DataConfig(name="cifar100")
+    )
 
 
 def _nmnist() -> Config:
     return Config(
-        recipe="nmnist", epochs=10, timesteps=10, data=DataConfig(name="nmnist"), optimizer=OptimizerConfig(lr=0.05)
+        recipe=RecipeName("nmnist"),
+        epochs=10,
+        timesteps=10,
+        data=DataConfig(name="nmnist"),
+        optimizer=OptimizerConfig(lr=0.05),
     )
 
 
 def _image_folder() -> Config:
     """A folder such as ImageNet's, with the network, neuron and schedule of TWKD and ESD on it."""
     return Config(
-        recipe="image_folder",
+        recipe=RecipeName("image_folder"),
         epochs=100,
         model=ModelConfig(name="resnet34", lif=NeuronConfig(decay=0.2)),
         data=DataConfig(name="image_folder", size=224, batch_size=512),
@@ -163,9 +176,13 @@ def list_methods() -> list[str]:
     return sorted({*_OTHER_METHODS, *list_objectives()})
 
 
-def list_recipes() -> list[RecipeName]:
-    """Names that `recipe` takes."""
+def _names() -> list[RecipeName]:
     return [RecipeName(dataset, method) for dataset in DATASETS for method in list_methods()]
+
+
+def list_recipes() -> list[str]:
+    """Names that `recipe` takes."""
+    return [*_names()]
 
 
 def find_name(text: str) -> RecipeName:
@@ -174,7 +191,7 @@ def find_name(text: str) -> RecipeName:
     Recipes are known, so their names may hold any sign. A text that begins with no recipe has the parts that
     `RecipeName.parse` finds.
     """
-    begins = [known for known in list_recipes() if f"{text},".startswith(f"{known},")]
+    begins = [known for known in _names() if f"{text},".startswith(f"{known},")]
     if not begins:
         return RecipeName.parse(text)
     longest = max(begins, key=len)
@@ -192,7 +209,7 @@ def recipe(name: str, protocol: str | None = None) -> Config:
     Raises:
         UserError: where there is no such recipe or protocol, or the protocol does not fit the recipe.
     """
-    named = next((known for known in list_recipes() if known == name), None)
+    named = next((known for known in _names() if known == name), None)
     if named is None:
         close = difflib.get_close_matches(name, list_recipes(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "spikedistill list recipes names them all"

@@ -11,6 +11,7 @@ from ..data import Dataset, Samples, as_network_input, in_order
 from ..errors import UserError
 from ..models import check_finite, create_model, load_model, load_weights
 from ..objectives import Objective
+from ..recipe_name import RecipeName
 from ..run_folder import RunFolder, load
 from ..through_time import Temporal, mean_rate
 from ..through_time.features import outputs_of
@@ -116,7 +117,7 @@ class MeanLogits(nn.Module):
 
 def relu_twin(config: Config, seed: int, out: Path) -> Config:
     """The run that trains the ReLU twin of a run's network, on the same data and schedule."""
-    name = f"{config.data.name}-ann"
+    name = RecipeName(config.data.name, "ann")
     norm = "batch" if config.model.norm == "tdbn" else config.model.norm  # an ANN has no threshold
     return Config(
         recipe=name,
