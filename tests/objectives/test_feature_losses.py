@@ -11,6 +11,7 @@ from spikedistill.models import save_model
 from spikedistill.objectives import blurred_distance, create_objective, feature_distance, feature_mse, similarity
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
+from spikedistill.training.inputs import AtHand, inputs_of
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
 
@@ -127,6 +128,20 @@ def module_of(config):
     return DistillationModule(make_plan(config))
 
 
+def at_hand(module, images, target, submodels, features):
+    """What training gives the objective of a module on a batch."""
+    return AtHand(
+        objective=module.plan.objective,
+        teacher=module.plan.teacher,
+        kind="image",
+        inputs=images,
+        target=target,
+        submodels=submodels,
+        features=features,
+        transforms=list(module.transforms),
+    )
+
+
 def test_the_students_mean_rates_and_the_teachers_activations_are_compared_stage_by_stage(teachers, tmp_path):
     module = module_of(quick("digits-kdsnn", timesteps=2, out=tmp_path, teacher=teachers[0.25]))
     names = [f"network.features.{layer}" for layer in (1, 3, 5)]
@@ -138,7 +153,7 @@ def test_the_students_mean_rates_and_the_teachers_activations_are_compared_stage
     assert all(set((2 * feature).unique().tolist()) <= {0.0, 1.0, 2.0} for feature in features), (
         "rates of two timesteps"
     )
-    given = module.teaching(images, torch.arange(len(images)))
+    given = inputs_of(at_hand(module, images, torch.arange(5), submodels, features))
     # the ReLU twin once more, layer by layer
     network = module.plan.teacher.function.network.module
     x = network.normalize(images)
@@ -156,10 +171,7 @@ def test_features_move_the_student_and_no_gradient_reaches_the_teacher(name, tea
     module = module_of(quick(f"digits-{name}", out=tmp_path, teacher=teachers[0.25]))
     images, target = torch.rand(8, 1, 8, 8), torch.arange(8)
     _, submodels, features = module.look(images)
-    inputs = module.teaching(images, torch.arange(len(images))) | {
-        "features": features,
-        "transforms": list(module.transforms),
-    }
+    inputs = inputs_of(at_hand(module, images, target, submodels, features))
     torch.manual_seed(0)
     value = module.plan.objective(submodels, target, **inputs)
     term = module.plan.objective.terms[-1]

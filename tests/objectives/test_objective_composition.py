@@ -18,6 +18,8 @@ from spikedistill.objectives import (
     twsd,
     weak2strong,
 )
+from spikedistill.objectives.inputs import INPUTS, Inputs
+from spikedistill.training.inputs import PROVIDERS, AtHand, inputs_of
 
 LOGITS = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
 TARGET = torch.tensor([0, 1, 2, 3])
@@ -171,3 +173,34 @@ def test_a_weight_must_be_a_finite_number(weight):
     for weights in ({"weight": weight}, {"weight": 1.0, "end_weight": weight}):
         with pytest.raises(ValueError, match="weight of term 'hard' must be a number up to ±1,000,000,000"):
             Term("hard", function=sce, **weights)
+
+
+def test_an_input_that_there_is_not_is_refused_with_those_there_are():
+    with pytest.raises(TypeError, match=r"no objective takes tutor: expected teacher_logits, scores, .*, progress"):
+        Objective("mine", [Term("a", 1.0, sce)])(LOGITS, TARGET, tutor=TEACHER)
+
+
+def test_every_declared_input_says_what_is_missing_and_has_a_provider_in_training():
+    """A declaration without a provider, or a provider of nothing that is declared, would be found in a run only."""
+    assert PROVIDERS.keys() == INPUTS.keys()
+    assert INPUTS.keys() == Inputs.__annotations__.keys()
+    for name, declared in INPUTS.items():
+        assert bool(declared.what) == bool(declared.wanted), name
+        assert bool(declared.what) == (declared.example() is not None), name
+
+
+def test_a_run_computes_the_inputs_that_its_objective_uses_only():
+    def close(logits, features):
+        return features[0].mean()
+
+    nobody = object()  # a teacher who would be looked for an attribute
+    at = AtHand(
+        objective=Objective("mine", [Term("a", 1.0, close)]),
+        teacher=nobody,
+        kind="image",
+        inputs=LOGITS,
+        target=TARGET,
+        submodels=LOGITS,
+        features=[TEACHER],
+    )
+    assert inputs_of(at) == {"features": [TEACHER]}

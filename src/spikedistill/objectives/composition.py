@@ -6,53 +6,24 @@ A term is one named, weighted loss; an objective is a named sum of terms.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 from torch import Tensor
 
 from ..errors import UserError
-from .checks import HIGHEST_WEIGHT, check_progress
+from .checks import HIGHEST_WEIGHT
+from .inputs import INPUTS, Inputs
 from .strong_weak import timestep_scores
 from .submodels import Average
-
-INPUTS = (
-    "target",
-    "teacher_logits",
-    "scores",
-    "average",
-    "features",
-    "teacher_features",
-    "transforms",
-    "classifier",
-)
-# What an objective that takes one of these inputs is, and what to pass where it is missing.
-_NEEDED = {
-    "teacher_logits": ("learns from a trained network", "its logits on this batch, [B, C] or [S, B, C]"),
-    "features": ("learns from features", "the student's mean rates as a list of tensors [B, ...], one per layer"),
-    "teacher_features": (
-        "learns from the features of a trained network",
-        "what its layers return on this batch, tensors [B, ...] in the order of the student's features",
-    ),
-    "transforms": (
-        "learns from features that pass trained layers first",
-        "those layers, one per layer of the features, and train them along",
-    ),
-    "classifier": (
-        "learns from what the classifier of a trained network makes of features",
-        "a function from the features of its last layer, [B, c, ...], to logits [B, C]",
-    ),
-    "progress": ("changes its weights over training", "the share of training that is done, 0 to 1"),
-}
 
 
 @dataclass(frozen=True)
 class Term:
     """One named, weighted loss: `weight * function(logits, ..., **options)`.
 
-    The function takes logits [S, B, C] and returns a scalar. Of `target`, `teacher_logits`, `scores`, `average`, `features`,
-    `teacher_features`, `transforms` and `classifier` it is given those that its signature names. With an `end_weight` the weight
-    moves in a straight line from `weight`, where training begins, to that. Raises ValueError for an option that the function does
-    not have.
+    The function takes logits [S, B, C] and returns a scalar. Of `target` and the inputs that `inputs.py` declares it is given those
+    that its signature names. With an `end_weight` the weight moves in a straight line from `weight`, where training begins, to
+    that. Raises UserError for an option that the function does not have.
     """
 
     name: str
@@ -64,8 +35,8 @@ class Term:
 
     def __post_init__(self) -> None:
         parameters = inspect.signature(self.function).parameters
-        object.__setattr__(self, "inputs", tuple(name for name in INPUTS if name in parameters))
-        allowed = [name for name in list(parameters)[1:] if name not in INPUTS]
+        object.__setattr__(self, "inputs", tuple(name for name in ("target", *INPUTS) if name in parameters))
+        allowed = [name for name in list(parameters)[1:] if name not in self.inputs]
         if unknown := [name for name in self.options if name not in allowed]:
             raise UserError(
                 f"term {self.name!r} has no option {', '.join(unknown)}: it takes {', '.join(allowed) or 'none'}"
@@ -102,7 +73,7 @@ class Objective:
     mean over time, last); or those of a pair, as many exits of an ANN as of the network, the own one last in each. `layers` names
     the layers whose features are compared, if any are; none named means those that end the network's stages, "last" the last of
     these. `transform` says which kind of trained layer, no part of the network, the student's features pass before they are
-    compared, one per layer. Raises ValueError for no terms, two of one name, or none with
+    compared, one per layer. Raises UserError for no terms, two of one name, or none with
     a weight.
     """
 
@@ -119,52 +90,27 @@ class Objective:
         if not any(term.weight or term.end_weight for term in self.terms):
             raise UserError(f"objective {self.name!r} has no weight above 0 and would learn nothing: raise one")
 
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        teacher_logits: Tensor | None = None,
-        scores: Tensor | None = None,
-        average: Average | None = None,
-        features: Sequence[Tensor] | None = None,
-        teacher_features: Sequence[Tensor] | None = None,
-        transforms: Sequence[Callable[[Tensor], Tensor]] | None = None,
-        classifier: Callable[[Tensor], Tensor] | None = None,
-        progress: float | None = None,
-    ) -> ObjectiveValue:
+    def __call__(self, logits: Tensor, target: Tensor, **inputs: Unpack[Inputs]) -> ObjectiveValue:
         """Σ weight · value over the terms, for logits [S, B, C] and target int64 [B].
 
         Args:
             logits: of the submodels, [S, B, C].
             target: class indices [B].
-            teacher_logits: [B, C] or [S, B, C], where `needs_teacher`.
-            scores: [S], to replace the ranking of timesteps.
-            average: where several processes share a batch, the mean of a tensor over them: rankings and counts of samples are
-                then those of the whole batch.
-            features: mean rates [B, ...] of the student's layers, where `needs_features`.
-            teacher_features: what the teacher's layers return, [B, ...] each, in the same order.
-            transforms: trained layers that the student's features pass, in the same order, where there is a `transform`.
-            classifier: the teacher's, from the features of its last layer to logits, where `needs_classifier`.
-            progress: the share of training that is done, 0 to 1, where `needs_progress`.
+            inputs: see `Inputs`; those of the attribute `inputs` are used, and others ignored.
 
         Raises:
             UserError: for missing or wrong inputs.
+            TypeError: for an input that there is not.
         """
-        given = {
-            "target": target,
-            "teacher_logits": teacher_logits,
-            "scores": scores,
-            "average": average,
-            "features": features,
-            "teacher_features": teacher_features,
-            "transforms": transforms,
-            "classifier": classifier,
-            "progress": None if progress is None else check_progress(progress),
-        }
-        for name, (what, wanted) in _NEEDED.items():
-            if given[name] is None and self._takes(name):
-                raise UserError(f"objective {self.name!r} {what}; got no {name}: pass {wanted}")
+        if unknown := inputs.keys() - INPUTS.keys():
+            raise TypeError(f"no objective takes {', '.join(sorted(unknown))}: expected {', '.join(INPUTS)}")
+        given: dict[str, Any] = {"target": target, **dict.fromkeys(INPUTS), **inputs}
+        for name, declared in INPUTS.items():
+            if given[name] is not None:
+                declared.check(given[name])
+            elif self._needs(name):
+                raise UserError(f"objective {self.name!r} {declared.what}; got no {name}: pass {declared.wanted}")
+        progress: float | None = given["progress"]
         values = {
             term.name: term.function(logits, **{name: given[name] for name in term.inputs}, **term.options)
             for term in self.terms
@@ -189,24 +135,32 @@ class Objective:
         return f"{formula}, over {self.submodels}"
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that it uses: those that its terms take, and progress where a weight changes over training."""
+        used = {name for term in self.terms for name in term.inputs}
+        if any(term.end_weight is not None for term in self.terms):
+            used.add("progress")
+        return tuple(name for name in INPUTS if name in used)
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether a term learns from the logits or the features of a trained network."""
-        return self._takes("teacher_logits") or self._takes("teacher_features")
+        return any(INPUTS[name].of_teacher for name in self.inputs)
 
     @property
     def needs_features(self) -> bool:
         """Whether a term compares what layers inside the networks return."""
-        return self._takes("features") or self._takes("teacher_features")
+        return any(INPUTS[name].of_layers for name in self.inputs)
 
     @property
     def needs_classifier(self) -> bool:
-        """Whether a term asks the teacher's classifier what features are to it."""
-        return self._takes("classifier")
+        """Whether a term passes features through the teacher's classifier."""
+        return "classifier" in self.inputs
 
     @property
     def needs_progress(self) -> bool:
-        """Whether a weight changes over training."""
-        return self._takes("progress")
+        """Whether a weight or a term changes over training."""
+        return "progress" in self.inputs
 
     @property
     def compares_submodels(self) -> bool:
@@ -220,9 +174,8 @@ class Objective:
         )
         return marked and self.submodels == "timesteps"
 
-    def _takes(self, name: str) -> bool:
+    def _needs(self, name: str) -> bool:
+        """Whether it cannot do without an input."""
         if name == "transforms":
             return self.transform is not None
-        if name == "progress":
-            return any(term.end_weight is not None for term in self.terms)
-        return any(name in term.inputs for term in self.terms)
+        return bool(INPUTS[name].what) and name in self.inputs

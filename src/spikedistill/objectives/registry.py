@@ -9,6 +9,7 @@ import torch
 
 from ..errors import UserError
 from .composition import Objective
+from .inputs import INPUTS
 
 Factory = Callable[..., Objective]
 
@@ -74,15 +75,5 @@ def _factory(name: str) -> Factory:
 def _try(objective: Objective) -> None:
     """Call the objective once on a batch of one, so that the losses' own checks see their options."""
     logits, target = torch.zeros(2, 1, 2, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
-    features = [torch.zeros(1, 1, 1, 1, device="cpu")]
     with torch.random.fork_rng(devices=[]):  # what is drawn at random must not move the caller's generator
-        objective(
-            logits,
-            target,
-            teacher_logits=logits[0],
-            features=features,
-            teacher_features=features,
-            transforms=[torch.nn.Identity()],
-            classifier=lambda values: values.flatten(1).expand(-1, 2),
-            progress=0.0,
-        )
+        objective(logits, target, **{name: declared.example() for name, declared in INPUTS.items()})

@@ -105,11 +105,11 @@ def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", 
         with trainer.precision_plugin.train_step_context(), _first_bad_layer(module, len(places), layers):
             inputs = module.prepared(samples, batch.number)
             _, submodels, features = module.look(inputs, module.plain_student)
-            taught = module.teaching(inputs, batch.places)
-            value, _ = module.value_of(target, submodels, features, taught)
+            at = module.at_hand(inputs, target, batch.places, submodels, features)
+            value, _ = module.value_of(at)
         if backward:
             gradient, bad_gradients = _gradients(module, value.total, [submodels, *features], len(places))
-    answers = taught.get("teacher_logits")
+    answers, _ = at.taught
     bad_answers = [] if answers is None else _rows(answers, len(places))
 
     order, layer, bad = _NOWHERE, None, [True] * len(places)

@@ -16,6 +16,7 @@ from ..seeds import derive_seed
 from ..through_time import Captured
 from .features import TRANSFORMS
 from .finite import EVERY, Batch, Watch
+from .inputs import AtHand, inputs_of
 from .means import EpochMeans, means_of_step
 from .optimizers import learning_rate_factor, make_optimizer
 from .plan import Plan
@@ -57,22 +58,6 @@ class DistillationModule(L.LightningModule):
         self.whole: WholeStep | None = None
         # of the moving average of the weights, where there is one
         self.update_average: Callable[[], None] | None = None
-
-    def teaching(self, inputs: Tensor, places: Tensor) -> dict[str, Any]:
-        """What the teacher, where there is one, has for the objective on the student's own batch.
-
-        Logits `[B, C]`, features, and its classifier.
-
-        Args:
-            inputs: the batch.
-            places: of its samples in the training set, `[B]`.
-        """
-        if self.plan.teacher is None:
-            return {}
-        if self.cached is not None:
-            return {"teacher_logits": self.cached[places]}
-        logits, features = self.plan.teacher.look(inputs, self.plan.dataset.kind)
-        return {"teacher_logits": logits, "teacher_features": features, "classifier": self.plan.teacher.classifier}
 
     def look(
         self, inputs: Tensor, student: Callable[[Tensor], tuple[Tensor, ...]] | None = None
@@ -139,8 +124,7 @@ class DistillationModule(L.LightningModule):
         if self.whole is not None:
             return self.whole(batch_index, inputs, target, places)
         logits, submodels, features = self.look(inputs)
-        taught = self.teaching(inputs, places)
-        value, scores = self.value_of(target, submodels, features, taught)
+        value, scores = self.value_of(self.at_hand(inputs, target, places, submodels, features))
         total = value.total
         heads = self.plan.objective.submodels != "timesteps"
         step = means_of_step(logits.detach(), submodels.detach(), target, scores, total, value.terms, heads=heads)
@@ -168,32 +152,38 @@ class DistillationModule(L.LightningModule):
         inputs = as_network_input(samples, self.plan.dataset.kind)
         return augment(inputs, self.plan.augmentations) if self.plan.augmentations else inputs
 
-    def value_of(
-        self, target: Tensor, submodels: Tensor, features: list[Tensor], taught: dict[str, Any]
-    ) -> tuple[ObjectiveValue, Tensor | None]:
-        """The objective on a batch, and how strong each of its submodels is where it ranks them.
+    def at_hand(
+        self, inputs: Tensor, target: Tensor, places: Tensor, submodels: Tensor, features: list[Tensor]
+    ) -> AtHand:
+        """What the objective's inputs are made of.
 
         Args:
+            inputs: the batch.
             target: the labels, `[B]`.
+            places: of its samples in the training set, `[B]`.
             submodels: logits `[S, B, C]`.
             features: of the student.
-            taught: what `teaching` returns.
         """
         # the networks mask no class, and logits that an objective would take for that are of one that has diverged
         submodels = submodels * torch.where(is_masked(submodels).any(), math.nan, 1.0)
-        average = self.average if self.trainer.world_size > 1 else None
-        scores = self.plan.objective.ranking(submodels, target, average)
-        value = self.plan.objective(
-            submodels,
-            target,
-            **taught,
-            scores=scores,
+        return AtHand(
+            objective=self.plan.objective,
+            teacher=self.plan.teacher,
+            kind=self.plan.dataset.kind,
+            inputs=inputs,
+            target=target,
+            submodels=submodels,
             features=features,
-            transforms=list(self.transforms) or None,
-            average=average,
+            transforms=list(self.transforms),
+            cached=None if self.cached is None else self.cached[places],
+            average=self.average if self.trainer.world_size > 1 else None,
             progress=self.current_epoch / self.plan.config.epochs,
         )
-        return value, scores
+
+    def value_of(self, at: AtHand) -> tuple[ObjectiveValue, Tensor | None]:
+        """The objective on a batch, and how strong each of its submodels is where it ranks them."""
+        given = inputs_of(at)
+        return self.plan.objective(at.submodels, at.target, **given), given.get("scores")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.watch is not None

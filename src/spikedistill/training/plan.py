@@ -25,6 +25,7 @@ from ..through_time import Temporal, mean_rate, synchronise_batch_norm
 from ..through_time.features import outputs_of
 from .combinations import check_accumulation, check_together
 from .features import layer_names
+from .inputs import AtHand, inputs_of
 from .teacher import Teacher, load_teacher
 
 
@@ -126,18 +127,18 @@ def feature_channels(
     with outputs_of(network.module, layers) as outputs:
         logits = network.eval()(inputs, timesteps=None if dataset.kind == "events" else config.timesteps)
     features = [mean_rate(outputs[layer]) for layer in layers]
-    answers, wanted = teacher.look(inputs, dataset.kind)
+    at = AtHand(
+        objective=objective,
+        teacher=teacher,
+        kind=dataset.kind,
+        inputs=inputs,
+        target=first,
+        submodels=logits,
+        features=features,
+        transforms=[torch.nn.Identity() for _ in features],
+    )
     with torch.random.fork_rng(devices=[]):  # what is drawn at random must not move the caller's generator
-        objective(
-            logits,
-            first,
-            teacher_logits=answers,
-            features=features,
-            teacher_features=wanted,
-            transforms=[torch.nn.Identity() for _ in features],
-            classifier=teacher.classifier,
-            progress=0.0,
-        )
+        objective(logits, first, **inputs_of(at))
     return {layer: feature.shape[1] for layer, feature in zip(layers, features, strict=True)}
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..objectives.inputs import INPUTS
 from .finite import Batch, Window, not_finite
 from .means import means_of_step
 from .teacher import MeanLogits
@@ -33,7 +34,7 @@ def can_be_whole(plan: "Plan") -> bool:
         options.captures
         and options.precision in ("32-true", "bf16-mixed")
         and options.on_nonfinite == "stop"
-        and not plan.objective.needs_progress
+        and not any(INPUTS[name].is_number for name in plan.objective.inputs)
         and taught
     )
 
@@ -156,7 +157,7 @@ class StaticStep:
         )
         assert watch is not None
         logits, submodels, features = module.look(self.inputs, module.plain_student)
-        value, scores = module.value_of(self.target, submodels, features, module.teaching(self.inputs, self.places))
+        value, scores = module.value_of(module.at_hand(self.inputs, self.target, self.places, submodels, features))
         heads = module.plan.objective.submodels != "timesteps"
         step = means_of_step(
             logits.detach(), submodels.detach(), self.target, scores, value.total, value.terms, heads=heads

@@ -1,0 +1,108 @@
+"""What an objective may take beside logits and labels: each input is declared once, as one field of `Inputs`.
+
+What a run gives for each stands in `training/inputs.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict, get_type_hints
+
+import torch
+from torch import Tensor
+
+from .checks import check_progress
+from .submodels import Average
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """The declaration of an input.
+
+    Attributes:
+        what: what an objective does that cannot do without it; empty where every objective can.
+        wanted: what to pass.
+        example: makes one that fits logits `[2, 1, 2]`, to try an objective on; None for an input that can be left out.
+        check: refuses a wrong value.
+        of_teacher: whether it comes from a trained network.
+        of_layers: whether it takes the features of layers inside the networks.
+        is_number: whether it is a Python number that changes over training, which a recorded step does not see.
+    """
+
+    what: str = ""
+    wanted: str = ""
+    example: Callable[[], Any] = lambda: None
+    check: Callable[[Any], object] = lambda value: value
+    of_teacher: bool = False
+    of_layers: bool = False
+    is_number: bool = False
+
+
+def _features() -> list[Tensor]:
+    return [torch.zeros(1, 1, 1, 1, device="cpu")]
+
+
+_LOGITS = Input(
+    what="learns from a trained network",
+    wanted="its logits on this batch, [B, C] or [S, B, C]",
+    example=lambda: torch.zeros(1, 2, device="cpu"),
+    of_teacher=True,
+)
+_RATES = Input(
+    what="learns from features",
+    wanted="the student's mean rates as a list of tensors [B, ...], one per layer",
+    example=_features,
+    of_layers=True,
+)
+_TAUGHT_FEATURES = Input(
+    what="learns from the features of a trained network",
+    wanted="what its layers return on this batch, tensors [B, ...] in the order of the student's features",
+    example=_features,
+    of_teacher=True,
+    of_layers=True,
+)
+_TRANSFORMS = Input(
+    what="learns from features that pass trained layers first",
+    wanted="those layers, one per layer of the features, and train them along",
+    example=lambda: [torch.nn.Identity()],
+)
+_CLASSIFIER = Input(
+    what="learns from what the classifier of a trained network makes of features",
+    wanted="a function from the features of its last layer, [B, c, ...], to logits [B, C]",
+    example=lambda: lambda values: values.flatten(1).expand(-1, 2),
+    of_teacher=True,
+    of_layers=True,
+)
+_PROGRESS = Input(
+    what="changes its weights over training",
+    wanted="the share of training that is done, 0 to 1",
+    example=lambda: 0.0,
+    check=check_progress,
+    is_number=True,
+)
+
+
+class Inputs(TypedDict, total=False):
+    """The keyword arguments of an objective; None is as good as left out."""
+
+    teacher_logits: Annotated[Tensor | None, _LOGITS]
+    """`[B, C]` or `[S, B, C]`, where `needs_teacher`."""
+    scores: Annotated[Tensor | None, Input()]
+    """`[S]`, to replace the ranking of timesteps."""
+    average: Annotated[Average | None, Input()]
+    """Where several processes share a batch, the mean of a tensor over them: rankings and counts of samples are then those of the
+    whole batch."""
+    features: Annotated[Sequence[Tensor] | None, _RATES]
+    """Mean rates `[B, ...]` of the student's layers, where `needs_features`."""
+    teacher_features: Annotated[Sequence[Tensor] | None, _TAUGHT_FEATURES]
+    """What the teacher's layers return, `[B, ...]` each, in the same order."""
+    transforms: Annotated[Sequence[Callable[[Tensor], Tensor]] | None, _TRANSFORMS]
+    """Trained layers that the student's features pass, in the same order, where there is a `transform`."""
+    classifier: Annotated[Callable[[Tensor], Tensor] | None, _CLASSIFIER]
+    """The teacher's, from the features of its last layer to logits, where `needs_classifier`."""
+    progress: Annotated[float | None, _PROGRESS]
+    """The share of training that is done, 0 to 1, where `needs_progress`."""
+
+
+INPUTS: dict[str, Input] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(Inputs, include_extras=True).items()
+}

@@ -1,0 +1,67 @@
+"""What a run gives its objective on a batch: one provider for each input that `objectives/inputs.py` declares."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..objectives import Objective
+from ..objectives.submodels import Average
+from .teacher import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtHand:
+    """What is at hand once the student has run on a batch.
+
+    Attributes:
+        objective: what is learned.
+        teacher: the trained network, where there is one.
+        kind: of the data, "image" or "events".
+        inputs: the batch as the student sees it.
+        target: labels `[B]`.
+        submodels: logits `[S, B, C]` that the objective is over.
+        features: mean rates `[B, ...]` of the student's layers.
+        transforms: the trained layers that these pass.
+        cached: the teacher's logits on the batch, `[B, C]`, where they were computed at the start of the run.
+        average: the mean of a tensor over the processes that share the batch, where there are several.
+        progress: the share of training that is done.
+    """
+
+    objective: Objective
+    teacher: Teacher | None
+    kind: str
+    inputs: Tensor
+    target: Tensor
+    submodels: Tensor
+    features: Sequence[Tensor]
+    transforms: Sequence[nn.Module] = ()
+    cached: Tensor | None = None
+    average: Average | None = None
+    progress: float = 0.0
+
+    @cached_property
+    def taught(self) -> tuple[Tensor | None, Sequence[Tensor]]:
+        """The teacher's logits `[B, C]` on the batch, and the features `[B, ...]` of its layers, from one pass."""
+        if self.cached is not None or self.teacher is None:
+            return self.cached, ()
+        return self.teacher.look(self.inputs, self.kind)
+
+
+PROVIDERS: dict[str, Callable[[AtHand], Any]] = {
+    "teacher_logits": lambda at: at.taught[0],
+    "scores": lambda at: at.objective.ranking(at.submodels, at.target, at.average),
+    "average": lambda at: at.average,
+    "features": lambda at: at.features,
+    "teacher_features": lambda at: at.taught[1],
+    "transforms": lambda at: list(at.transforms) or None,
+    "classifier": lambda at: at.teacher and at.teacher.classifier,
+    "progress": lambda at: at.progress,
+}
+
+
+def inputs_of(at: AtHand) -> dict[str, Any]:
+    """The inputs that the objective uses, by name; others are not computed."""
+    return {name: PROVIDERS[name](at) for name in at.objective.inputs}
