@@ -5,7 +5,7 @@ import csv
 import pytest
 from pages import DOCS
 
-from spikedistill.evaluation.comparison.leaderboard import every_run, leaderboard, regrets
+from spikedistill.evaluation import Comparison
 from spikedistill.evaluation.comparison.records import Records
 
 STUDIES = sorted(path.parent for path in (DOCS / "studies").glob("*/records.jsonl"))
@@ -20,11 +20,9 @@ def test_the_tables_of_a_study_are_those_of_its_records(study):
     for row in tables["runs.csv"]:
         runs.setdefault(row["method"], []).append(records.find(study / row["method"] / f"seed{row['seed']}"))
     assert list(runs) == [row["method"] for row in tables["leaderboard.csv"]]
-    found = {"leaderboard.csv": leaderboard(runs, baseline=next(iter(runs))), "runs.csv": every_run(runs)}
-    if "regret.csv" in tables:
-        found["regret.csv"] = regrets(runs)
-    for name, rows in found.items():
-        for row, written in zip(rows, tables[name], strict=True):
+    found = Comparison.of(runs).tables
+    for name in names:
+        for row, written in zip(found[name], tables[name], strict=True):
             assert {key: str(value) for key, value in row.items()} == {
                 k: v for k, v in written.items() if v or k in row
             }

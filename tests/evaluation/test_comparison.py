@@ -1,23 +1,20 @@
 """What can be told apart, and what cannot."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from spikedistill.config import DataConfig
+from spikedistill.evaluation import Comparison
 from spikedistill.evaluation.comparison.differences import paired_difference
-from spikedistill.evaluation.comparison.leaderboard import (
-    chosen_timesteps,
-    every_run,
-    every_timestep,
-    holm,
-    leaderboard,
-    regrets,
-)
+from spikedistill.evaluation.comparison.leaderboard import holm
 from spikedistill.evaluation.comparison.records import LostRun, RunRecord
 from spikedistill.evaluation.evaluate import agreement
+from spikedistill.recipe_name import RecipeName
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 
@@ -53,7 +50,7 @@ def test_networks_trained_at_other_timesteps_are_compared_at_every_k_up_to_the_l
         "universal": [write_run(tmp_path / "b", 3, [1, 2, 4], beyond=[4, 4, 4, 4, 4])],
     }
     assert runs["specialist"][0].right.mean(1).tolist() == [0.5, 0.75, 0.25, 0, 0, 0, 0, 0]
-    short, long = leaderboard(runs, baseline="specialist")
+    short, long = Comparison.of(runs).leaderboard
     assert [short[f"accuracy_{k}"] for k in (1, 2, 3)] == [50.0, 75.0, 25.0]
     assert [long[f"accuracy_{k}"] for k in (1, 2, 3)] == [25.0, 50.0, 100.0]
     assert "accuracy_4" not in long
@@ -67,20 +64,56 @@ def test_what_one_network_loses_to_specialists_by_hand(tmp_path):
         "d-sce": [write_run(tmp_path / "b", 2, [1, 4], beyond=[4, 4, 4, 4, 4, 4])],
         "d-twkd": [write_run(tmp_path / "c", 2, [2, 3], beyond=[4, 4, 4, 4, 4, 4])],
     }
-    own, taught = regrets(runs)
+    own, taught = Comparison.of(runs).regrets
     # who was trained at T=2 has 1 and 2 of 4 right where the specialist of k=1 has 3, and 4 and 3 where that of k=2 has 4
     assert (own["method"], own["specialists"]) == ("d-sce", "d-sce")
     assert own["regret_1"] == 50.0
     assert "regret_2" not in own  # it is its own specialist there
     assert (taught["method"], taught["regret_1"], taught["regret_2"]) == ("d-twkd", 25.0, 25.0)
     assert "regret_1_low" not in taught  # with one seed
-    assert regrets({name: runs[name] for name in ("d-sce", "d-twkd")}) == []  # nobody specialised
+    assert Comparison.of({name: runs[name] for name in ("d-sce", "d-twkd")}).regrets == []  # nobody specialised
+
+
+def test_specialists_are_found_by_what_they_change_and_not_in_their_names(tmp_path):
+    """Names hold the signs that they are put together with; the order of other settings does not matter."""
+
+    def runs_of(**trained):
+        return {
+            RecipeName("my-data,timesteps=9", method, changes): [
+                write_run(tmp_path / f"{place}-{T}", T, [2, 3][:T], beyond=[3] * (8 - T))
+            ]
+            for place, (T, (method, changes)) in enumerate(trained.values())
+        }
+
+    runs = runs_of(
+        early=(1, ("s2w-x,timesteps=3", ["model.width=2", "timesteps=1", "epochs=3"])),
+        late=(2, ("s2w-x,timesteps=3", ["epochs=3", "model.width=2"])),
+        other=(1, ("s2w-x", ["epochs=3", "timesteps=1", "model.width=2"])),
+        wider=(1, ("s2w-x,timesteps=3", ["epochs=3", "model.width=3"])),
+    )
+    (row,) = Comparison.of(runs).regrets
+    assert row["method"] == "my-data,timesteps=9-s2w-x,timesteps=3,epochs=3,model.width=2"
+    assert row["specialists"] == "my-data,timesteps=9-s2w-x,timesteps=3,model.width=2,epochs=3"
+    assert (row["regret_1"], "regret_2" in row) == (0.0, False)
+
+
+def test_a_comparison_knows_the_parts_of_its_methods_names(tmp_path):
+    """Given as text, a name has the parts that the data set of its runs shows."""
+    run = write_run(tmp_path / "a", 2, [1, 2])
+    of_other = replace(run, config=run.config.model_copy(update={"data": DataConfig(name="my-data")}))
+    found = Comparison.of({"my-data-s2w,epochs=3": [of_other], RecipeName("a", "b-c,d"): [run]})
+    assert [(name.dataset, name.method, name.changes) for name in found.methods] == [
+        ("my-data", "s2w", ("epochs=3",)),
+        ("a", "b-c,d", ()),
+    ]
+    for table in found.tables.values():
+        assert all(isinstance(row["method"], RecipeName) for row in table)
 
 
 def test_a_run_that_was_not_evaluated_so_long_is_refused(tmp_path):
     runs = {"short": [write_run(tmp_path / "a", 1, [2])], "long": [write_run(tmp_path / "b", 3, [1, 2, 4])]}
     with pytest.raises(ValueError, match="scored again by spikedistill evaluate"):
-        leaderboard(runs, baseline="short")
+        Comparison.of(runs)
 
 
 def test_agreement_with_a_teacher_by_hand(tmp_path):
@@ -98,14 +131,14 @@ def test_agreement_with_a_teacher_by_hand(tmp_path):
         ],
     }
     runs["alone"] *= 2
-    alone, taught = leaderboard(runs, baseline="alone")
+    alone, taught = Comparison.of(runs).leaderboard
     assert (taught["teacher_agreement"], taught["teacher_agreement_where_wrong"]) == (50.0, 50.0)
     assert "teacher_agreement" not in alone
 
 
 def test_every_timestep_alone_is_a_mean_over_seeds(tmp_path):
     runs = {"a": [write_run(tmp_path / "a", 2, [1, 3]), write_run(tmp_path / "b", 2, [2, 4])]}
-    (row,) = every_timestep(runs)
+    (row,) = Comparison.of(runs).timesteps
     assert (row["accuracy_1"], row["accuracy_2"]) == (37.5, 87.5)
     assert (row["confidence_1"], row["confidence_2"]) == pytest.approx((60.0, 70.0))
     assert np.isnan(row["entropy_1"])
@@ -137,7 +170,7 @@ def some_lost(tmp_path):
 
 
 def test_runs_that_diverged_are_counted_and_the_others_compared_by_hand(some_lost):
-    rows = {row["method"]: row for row in leaderboard(some_lost, baseline="all")}
+    rows = {row["method"]: row for row in Comparison.of(some_lost).leaderboard}
     counts = {name: (row["seeds"], row["diverged"], row["not_trained"]) for name, row in rows.items()}
     assert counts == {"all": (3, 0, 0), "one": (2, 1, 0), "none": (0, 3, 0), "second": (1, 0, 2)}
     assert (rows["all"]["accuracy_1"], rows["one"]["accuracy_1"]) == (50.0, 75.0)
@@ -166,7 +199,7 @@ def test_intervals_need_three_seeds_and_p_values_are_corrected_for_those_that_ha
         ]
         for name, of_seeds in right.items()
     }
-    rows = {row["method"]: row for row in leaderboard(runs, baseline="base")}
+    rows = {row["method"]: row for row in Comparison.of(runs).leaderboard}
     found = {}
     for name in ("better", "same"):
         answers = [np.stack([run.right.mean(0) for run in runs[method]]) for method in (name, "base")]
@@ -179,21 +212,22 @@ def test_intervals_need_three_seeds_and_p_values_are_corrected_for_those_that_ha
 
 
 def test_where_the_baseline_diverged_nothing_is_compared_with_it(some_lost):
-    for row in leaderboard(some_lost, baseline="none"):
+    for row in Comparison.of({"none": some_lost["none"]} | some_lost).leaderboard:
         assert not [key for key in row if key.endswith(("_difference", "_low", "_high", "_p"))]
     # nor with one that has no seed in common
     only = {"second": some_lost["second"], "one": some_lost["one"]}
-    assert "area_difference" not in leaderboard(only, baseline="second")[1]
+    assert "area_difference" not in Comparison.of(only).leaderboard[1]
 
 
 def test_without_a_lost_run_there_are_no_columns_for_them(tmp_path):
     runs = {name: [write_run(tmp_path / name, 2, [1, 2])] for name in ("a", "b")}
-    assert not {"diverged", "not_trained"} & leaderboard(runs, baseline="a")[0].keys()
-    assert not {"status", "reason"} & every_run(runs)[0].keys()
+    found = Comparison.of(runs)
+    assert not {"diverged", "not_trained"} & found.leaderboard[0].keys()
+    assert not {"status", "reason"} & found.runs[0].keys()
 
 
 def test_every_run_says_what_became_of_it(some_lost):
-    rows = every_run(some_lost)
+    rows = Comparison.of(some_lost).runs
     assert [(row["method"], row["seed"]) for row in rows[3:9:2]] == [("one", 0), ("one", 0), ("none", 1)]
     assert [row["status"] for row in rows] == [
         *["finished"] * 3,
@@ -206,9 +240,10 @@ def test_every_run_says_what_became_of_it(some_lost):
 
 
 def test_what_is_shown_beside_the_leaderboard_is_of_finished_runs(some_lost):
-    steps = {row["method"]: row["accuracy_1"] for row in every_timestep(some_lost)}
-    assert steps == {"all": 50.0, "one": 75.0, "second": 100.0}
-    assert chosen_timesteps(some_lost) == []
+    found = Comparison.of(some_lost)
+    assert {row["method"]: row["accuracy_1"] for row in found.timesteps} == {"all": 50.0, "one": 75.0, "second": 100.0}
+    assert (found.chosen, found.published) == ([], [])
+    assert (found.baseline, found.seeds, found.longest) == ("all", 3, 2)
 
 
 def test_a_specialist_that_diverged_has_no_regret(tmp_path):
@@ -217,12 +252,12 @@ def test_a_specialist_that_diverged_has_no_regret(tmp_path):
         "d-sce": [write_run(tmp_path / "b", 2, [1, 4])],
         "d-twkd": [write_run(tmp_path / "c", 2, [2, 3])],
     }
-    assert regrets(runs) == []
+    assert Comparison.of(runs).regrets == []
     specialist = write_run(tmp_path / "a", 1, [3], beyond=[3])
     apart = {"d-sce,timesteps=1": [specialist, lost()], "d-sce": [lost(), runs["d-sce"][0]]}
-    assert regrets(apart) == [], "no seed of both"
+    assert Comparison.of(apart).regrets == [], "no seed of both"
 
 
 def test_seeds_that_are_missing_are_not_taken_for_others(some_lost):
     with pytest.raises(ValueError, match="methods can be compared over the same seeds"):
-        leaderboard(some_lost | {"one": some_lost["one"][:2]}, baseline="all")
+        Comparison.of(some_lost | {"one": some_lost["one"][:2]})

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 import plotly.graph_objects as go
@@ -11,9 +12,11 @@ import pytest
 from conftest import CONFIG, write_run
 
 from spikedistill.config import Config
-from spikedistill.evaluation.comparison.leaderboard import chosen_timesteps, every_run, every_timestep, leaderboard
+from spikedistill.evaluation import Comparison
+from spikedistill.evaluation.comparison.leaderboard import chosen_timesteps
 from spikedistill.evaluation.comparison.records import LostRun, RunRecord
 from spikedistill.files import write_rows
+from spikedistill.recipe_name import RecipeName
 from spikedistill.report import figures, write_comparison, write_paper_files
 from spikedistill.report.blocks import duration
 from spikedistill.report.comparison import latex
@@ -31,26 +34,26 @@ def make_comparison(tmp_path):
 
     def make(*methods, seeds=(0, 1), T=3, lost=None):
         folder = tmp_path / "comparison"
-        runs = {}
+        records = {}
         for place, method in enumerate(methods):
-            runs[method] = [folder / f"method{place}" / f"seed{seed}" for seed in seeds]
-            for seed, path in zip(seeds, runs[method], strict=True):
+            for seed in seeds:
                 config = CONFIG | {"recipe": method, "seed": seed, "timesteps": T, "epochs": 5}
                 config |= {"model": {"name": "convnet"}, "data": {"name": "digits"}, "objective": {"name": "sce"}}
+                path = folder / method / f"seed{seed}"
                 write_run(
                     path, T=T, N=60, config=Config(**config).model_dump(mode="json"), first_seed=10 * place + seed
                 )
                 (path / "report.html").touch()
-        records = {method: [RunRecord.of(path) for path in paths] for method, paths in runs.items()}
+                records.setdefault(method, []).append(RunRecord.of(path))
         for (method, seed), status in (lost or {}).items():
             place = seeds.index(seed)
             records[method][place] = LostRun(records[method][place].config, status, f"nan in step {seed} & more")
-            (runs[method][place] / "report.html").unlink()
-        rows, each = leaderboard(records, baseline=methods[0]), every_run(records)
-        write_rows(folder / "leaderboard.csv", rows)
-        write_paper_files(folder, rows)
-        write_comparison(folder, rows, runs, each, every_timestep(records), command="spikedistill compare --out 'a b'")
-        return folder, rows, each
+            (folder / method / f"seed{seed}" / "report.html").unlink()
+        found = Comparison.of(records)
+        write_rows(folder / "leaderboard.csv", found.leaderboard)
+        write_paper_files(folder, found)
+        write_comparison(folder, found, command="spikedistill compare --out 'a b'")
+        return folder, found
 
     return make
 
@@ -68,7 +71,7 @@ def of_csv(folder):
 
 
 def test_the_tables_of_the_page_are_the_leaderboard(comparison, read_page):
-    folder, *_ = comparison
+    folder, _ = comparison
     page = read_page(folder / "report.html")
     tables = [page.tables[name] for name in ("leaderboard", "accuracy", "differences", "against", "cost")]
     for row in of_csv(folder):
@@ -80,14 +83,14 @@ def test_the_tables_of_the_page_are_the_leaderboard(comparison, read_page):
 
 
 def test_every_timestep_alone_has_its_plots(comparison, read_page):
-    folder, *_ = comparison
+    folder, _ = comparison
     page = read_page(folder / "report.html")
     assert "timesteps" in page.sections
     for key, unit in (("accuracy", 100), ("confidence", 100), ("entropy", 1)):
         drawn = page.figures[f"{key}_alone"]["data"]
         assert [trace["name"] for trace in drawn] == ["tiny-sce", "tiny-twsd", "tiny-s2w"]
-        for place, trace in enumerate(drawn):
-            runs = [folder / f"method{place}" / f"seed{seed}" for seed in (0, 1, 2)]
+        for trace in drawn:
+            runs = [folder / trace["name"] / f"seed{seed}" for seed in (0, 1, 2)]
             singles = [json.loads((run / "results.json").read_text())["last"]["single"] for run in runs]
             means = [unit * sum(entries[k][key] for entries in singles) / 3 for k in range(3)]
             assert trace["y"] == pytest.approx(means)
@@ -95,15 +98,16 @@ def test_every_timestep_alone_has_its_plots(comparison, read_page):
 
 
 def test_what_is_lost_to_specialists_is_shown_where_some_are(comparison, read_page):
-    folder, rows, _ = comparison
+    folder, found = comparison
+    sce, twsd = RecipeName("tiny", "sce"), RecipeName("tiny", "twsd")
     assert "regret" not in read_page(folder / "report.html").sections
     lost = [
-        {"method": "tiny-sce", "specialists": "tiny-sce", "regret_1": 1.5, "regret_1_low": 0.5, "regret_1_high": 2.25},
-        {"method": "tiny-twsd", "specialists": "tiny-sce"}
+        {"method": sce, "specialists": sce, "regret_1": 1.5, "regret_1_low": 0.5, "regret_1_high": 2.25},
+        {"method": twsd, "specialists": sce}
         | {"regret_1": -0.5, "regret_1_low": -1.0, "regret_1_high": 0.25}
         | {"regret_3": 0.75, "regret_3_low": 0.0, "regret_3_high": 1.0},
     ]
-    write_comparison(folder, rows, {row["method"]: [] for row in rows}, [], lost=lost)
+    write_comparison(folder, replace(found, regrets=lost))
     page = read_page(folder / "report.html")
     own, other = "sce against sce", "twsd against sce"
     keys = [{key: value for key, value in row.items() if key not in ("method", "specialists")} for row in lost]
@@ -121,7 +125,7 @@ def test_what_is_lost_to_specialists_is_shown_where_some_are(comparison, read_pa
 
 def test_which_timestep_was_chosen_is_shown_where_some_method_ranks(comparison, read_page):
     """Two seeds of two epochs, which agree in the first and not in the second; the middle epochs of a method are in its table."""
-    folder, rows, _ = comparison
+    folder, found = comparison
     assert "chosen" not in read_page(folder / "report.html").sections
     epochs = [[(0.25, 0.75), (0.5, 0.5)], [(0.25, 0.75), (0.25, 0.75)]]
     metrics = [
@@ -134,15 +138,15 @@ def test_which_timestep_was_chosen_is_shown_where_some_method_ranks(comparison, 
     config = Config(**CONFIG | {"recipe": "tiny-s2w", "timesteps": 2})
     ranking = [RunRecord(config, {}, {}, metrics[seed], None) for seed in (0, 1)]
     plain = RunRecord(config, {}, {}, [{"epoch": "1", "train_loss": "0.5"}], None)
-    chosen = chosen_timesteps({"tiny-sce": [plain], "tiny-s2w": ranking})
+    chosen = chosen_timesteps({RecipeName("tiny", "sce"): [plain], config.recipe: ranking})
     share = {"strongest": [(0.25, 0.75), (0.375, 0.625)], "weakest": [(0.75, 0.25), (0.625, 0.375)]}
     assert chosen == [
         {"method": "tiny-s2w", "role": role, "epoch": epoch, "share_1": one, "share_2": two}
-        for role, found in share.items()
-        for epoch, (one, two) in enumerate(found, 1)
+        for role, of_role in share.items()
+        for epoch, (one, two) in enumerate(of_role, 1)
     ]
     middle = [{**row, "epoch": 3} for row in chosen if row["epoch"] == 2]
-    write_comparison(folder, rows, {row["method"]: [] for row in rows}, [], chosen=[*chosen, *middle])
+    write_comparison(folder, replace(found, chosen=[*chosen, *middle]))
     page = read_page(folder / "report.html")
     drawn = page.figures["strongest"]
     assert [trace["x"] for trace in drawn["data"]] == [[0.25, 0.375], [0.75, 0.625]]
@@ -152,16 +156,17 @@ def test_which_timestep_was_chosen_is_shown_where_some_method_ranks(comparison, 
 
 
 def test_agreement_with_a_teacher_is_shown_for_those_that_had_one(comparison, read_page):
-    folder, rows, _ = comparison
+    folder, found = comparison
+    first, second, third = found.leaderboard
     assert "teacher" not in read_page(folder / "report.html").sections
     share = {"teacher_agreement": 91.5, "teacher_agreement_where_wrong": 12.25}
-    paths = {row["method"]: [] for row in rows}
-    write_comparison(folder, [rows[0], rows[1] | share, rows[2]], paths, [])
+    write_comparison(folder, replace(found, leaderboard=[first, second | share, third]))
     assert read_page(folder / "report.html").tables["teacher"] == {"tiny-twsd": share}
 
 
 def test_what_a_reader_sees_is_rounded_and_has_its_uncertainty(comparison, read_page):
-    folder, rows, _ = comparison
+    folder, found = comparison
+    rows = found.leaderboard
     text = read_page(folder / "report.html").text
     for row in rows:
         assert f"{row['accuracy_3']:.2f} ± {row['accuracy_3_std']:.2f}" in text
@@ -175,8 +180,8 @@ def test_what_a_reader_sees_is_rounded_and_has_its_uncertainty(comparison, read_
 
 
 def test_the_plots_are_the_leaderboard(comparison, read_page):
-    folder, rows, _ = comparison
-    found = read_page(folder / "report.html").figures
+    folder, compared = comparison
+    rows, found = compared.leaderboard, read_page(folder / "report.html").figures
     alone = {"accuracy_alone", "confidence_alone", "entropy_alone"}
     assert set(found) == {"accuracy", "differences", *alone}
     for row, trace in zip(rows, found["accuracy"]["data"], strict=True):
@@ -199,28 +204,29 @@ def coloured(figure):
 
 
 def test_every_run_is_there_with_a_link_to_its_own_report(comparison, read_page):
-    folder, _, each = comparison
+    folder, found = comparison
     page = read_page(folder / "report.html")
-    names = [f"method{place}/seed{seed}" for place in range(3) for seed in (0, 1, 2)]
+    names = [f"{method}/seed{seed}" for method in ("tiny-sce", "tiny-twsd", "tiny-s2w") for seed in (0, 1, 2)]
     assert list(page.tables["runs"]) == names
-    for row, shown in zip(each, page.tables["runs"].values(), strict=True):
+    for row, shown in zip(found.runs, page.tables["runs"].values(), strict=True):
         assert (shown["seed"], shown["area"]) == (row["seed"], row["area"])
     links = [address for tag, address in page.references if tag == "a" and not address.startswith("#")]
     assert links == [f"./{name}/report.html" for name in names]
 
 
 def test_a_run_of_which_only_the_record_is_left_has_no_link(tmp_path, make_comparison, read_page):
-    _, rows, each = make_comparison("tiny-sce", "tiny-twsd", seeds=(0,))
-    write_comparison(tmp_path, rows, {method: [tmp_path / method] for method in ("tiny-sce", "tiny-twsd")}, each)
+    _, found = make_comparison("tiny-sce", "tiny-twsd", seeds=(0,))
+    write_comparison(tmp_path, found)
     page = read_page(tmp_path / "report.html")
-    assert list(page.tables["runs"]) == ["tiny-sce", "tiny-twsd"]
+    assert list(page.tables["runs"]) == ["tiny-sce/seed0", "tiny-twsd/seed0"]
     assert not [address for tag, address in page.references if tag == "a" and not address.startswith("#")]
 
 
 def test_what_diverged_is_counted_and_named(make_comparison, read_page):
     methods = "tiny-sce", "tiny-twsd", "tiny-s2w"
     gone = {("tiny-twsd", 1): "diverged", ("tiny-s2w", 0): "not trained", ("tiny-s2w", 1): "not trained"}
-    folder, rows, _ = make_comparison(*methods, lost=gone)
+    folder, found = make_comparison(*methods, lost=gone)
+    rows = found.leaderboard
     page = read_page(folder / "report.html")
     counts = ("seeds", "diverged", "not_trained")
     shown = page.tables["leaderboard"]
@@ -233,8 +239,8 @@ def test_what_diverged_is_counted_and_named(make_comparison, read_page):
     said = "Of 6 runs 1 diverged and 2 were not trained, because their teacher diverged."
     assert page.text.count(said) == 2, "in the first lines and beside the table"
     assert page.text.count("nan in step 1 & more") == 2
-    assert page.tables["runs"]["method1/seed1"]["status"] == "diverged"
-    assert page.tables["runs"]["method1/seed1"]["report"] is None
+    assert page.tables["runs"]["tiny-twsd/seed1"]["status"] == "diverged"
+    assert page.tables["runs"]["tiny-twsd/seed1"]["report"] is None
     assert f"{rows[0]['area']:.2f} ±" in page.text
     assert f"{rows[1]['area']:.2f} ±" not in page.text, "one seed has no spread"
     lines = [line.removesuffix(r" \\").split(" & ") for line in (folder / "leaderboard.tex").read_text().splitlines()]
@@ -253,7 +259,8 @@ def test_what_diverged_is_counted_and_named(make_comparison, read_page):
 
 def test_where_the_baseline_diverged_the_page_says_why_nothing_is_compared(make_comparison, read_page):
     gone = dict.fromkeys((("tiny-sce", 0), ("tiny-sce", 1)), "diverged")
-    folder, rows, _ = make_comparison("tiny-sce", "tiny-twsd", lost=gone)
+    folder, found = make_comparison("tiny-sce", "tiny-twsd", lost=gone)
+    rows = found.leaderboard
     page = read_page(folder / "report.html")
     assert "differences" not in page.figures
     assert "against" not in page.tables
@@ -266,29 +273,29 @@ def test_where_the_baseline_diverged_the_page_says_why_nothing_is_compared(make_
 
 
 def test_methods_without_a_seed_in_common_are_not_compared(make_comparison):
-    _, rows, _ = make_comparison(
+    _, found = make_comparison(
         "tiny-sce", "tiny-twsd", lost={("tiny-sce", 0): "diverged", ("tiny-twsd", 1): "diverged"}
     )
-    assert "because no other method has a seed finished that tiny-sce has" in verdict(rows)
+    assert "because no other method has a seed finished that tiny-sce has" in verdict(found.leaderboard)
 
 
 def test_the_page_fetches_nothing(comparison, read_page):
-    folder, *_ = comparison
+    folder, _ = comparison
     page = read_page(folder / "report.html")
-    assert all(address.startswith(("#", "data:", "./method")) for _, address in page.references)
+    assert all(address.startswith(("#", "data:", "./tiny-")) for _, address in page.references)
     assert [tag for tag, _ in page.tags].count("table") == page.captions
 
 
 def test_the_same_input_gives_the_same_bytes(make_comparison):
     files = ("report.html", "leaderboard.tex", "accuracy.pdf", "accuracy.svg")
-    folder, *_ = make_comparison("tiny-sce", "tiny-twsd")
+    folder, _ = make_comparison("tiny-sce", "tiny-twsd")
     first = [(folder / name).read_bytes() for name in files]
     make_comparison("tiny-sce", "tiny-twsd")
     assert [(folder / name).read_bytes() for name in files] == first
 
 
 def test_a_name_is_text_in_the_page_and_in_latex(make_comparison, read_page):
-    folder, *_ = make_comparison("tiny-sce", NASTY)
+    folder, _ = make_comparison("tiny-sce", NASTY)
     page = read_page(folder / "report.html")
     assert list(page.tables["leaderboard"]) == ["tiny-sce", NASTY]
     assert NASTY in page.text
@@ -301,21 +308,22 @@ def test_a_name_is_text_in_the_page_and_in_latex(make_comparison, read_page):
     assert (folder / "accuracy.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_a_folder_with_any_name_can_be_linked_to(tmp_path, make_comparison, read_page):
-    _, rows, each = make_comparison("tiny-sce", "tiny-twsd", seeds=(0,))
-    path = tmp_path / "other" / 'a,"b"=1<i>: #2' / "seed0"
-    path.mkdir(parents=True)
-    (path / "report.html").touch()
-    write_comparison(tmp_path, rows, {"tiny-sce": [path], "tiny-twsd": [path]}, each)
-    page = read_page(tmp_path / "report.html")
-    link = next(address for tag, address in page.references if tag == "a" and address.startswith("./"))
-    assert unquote(link) == './other/a,"b"=1<i>: #2/seed0/report.html'
-    assert not set('<>"# ') & set(link)
+def test_a_method_with_any_name_can_be_linked_to(make_comparison, read_page):
+    folder, found = make_comparison('tiny-a,"b"=1<i>: #2', "tiny:twsd", seeds=(0,))
+    write_comparison(folder, found)
+    page = read_page(folder / "report.html")
+    links = [address for tag, address in page.references if tag == "a" and address.startswith("./")]
+    assert [unquote(link) for link in links] == [
+        './tiny-a,"b"=1<i>: #2/seed0/report.html',
+        "./tiny:twsd/seed0/report.html",
+    ]
+    assert not set('<>"# ') & set(links[0])
     assert "repeat" not in page.sections, "no command, no section"
 
 
 def test_the_latex_table_has_the_leaderboard_in_as_many_columns_as_it_says(comparison):
-    folder, rows, _ = comparison
+    folder, found = comparison
+    rows = found.leaderboard
     lines = (folder / "leaderboard.tex").read_text().splitlines()
     assert lines[0] == r"\begin{tabular}{lrrrrrr}"
     assert lines[-1] == r"\end{tabular}"
@@ -335,7 +343,7 @@ def test_the_latex_table_has_the_leaderboard_in_as_many_columns_as_it_says(compa
 
 
 def test_one_seed_has_no_spread_and_says_so(make_comparison, read_page):
-    folder, *_ = make_comparison("tiny-sce", "tiny-twsd", seeds=(4,))
+    folder, _ = make_comparison("tiny-sce", "tiny-twsd", seeds=(4,))
     page = read_page(folder / "report.html")
     assert "±" not in page.text
     assert "One seed" in page.text
@@ -344,7 +352,8 @@ def test_one_seed_has_no_spread_and_says_so(make_comparison, read_page):
 
 
 def test_two_seeds_have_differences_without_intervals_and_the_page_says_why(make_comparison, read_page):
-    folder, rows, _ = make_comparison("tiny-sce", "tiny-twsd", "tiny-s2w", seeds=(0, 1))
+    folder, found = make_comparison("tiny-sce", "tiny-twsd", "tiny-s2w", seeds=(0, 1))
+    rows = found.leaderboard
     page = read_page(folder / "report.html")
     assert page.text.count("two methods need 3 seeds in common") == 2  # in the first sentence and under Differences
     assert set(page.tables["against"]["tiny-twsd"]) == {"area_difference", "accuracy_3_difference"}
@@ -357,16 +366,18 @@ def test_two_seeds_have_differences_without_intervals_and_the_page_says_why(make
 
 
 def test_what_was_not_measured_is_a_gap_and_what_no_method_has_no_column(comparison, tmp_path, read_page):
-    _, rows, _ = comparison
+    _, found = comparison
+    rows = found.leaderboard
     unknown = dict.fromkeys(("images_per_s", "firing_rate"), math.nan)
     earlier = {key: value for key, value in rows[1].items() if key != "training_s"} | unknown
-    write_comparison(tmp_path, [rows[0], earlier, rows[2] | {"firing_rate": math.nan}], {}, [])
+    last = rows[2] | {"firing_rate": math.nan}
+    write_comparison(tmp_path, replace(found, leaderboard=[rows[0], earlier, last]))
     page = read_page(tmp_path / "report.html")
     gaps = {**dict.fromkeys(unknown), "training_s": None}
     assert page.tables["cost"]["tiny-twsd"] == {"seeds": 3, "timesteps": 3, "epochs": 5, "peak_mib": 321.25, **gaps}
     assert page.tables["cost"]["tiny-sce"]["training_s"] == 3723.0
     assert "nan" not in page.text
-    write_comparison(tmp_path, [found | unknown for found in rows], {}, [])
+    write_comparison(tmp_path, replace(found, leaderboard=[row | unknown for row in rows]))
     assert not unknown.keys() & read_page(tmp_path / "report.html").tables["cost"]["tiny-twsd"].keys()
 
 
@@ -389,17 +400,18 @@ PUBLISHED = [
 
 
 def test_what_papers_report_stands_beside_ours_with_its_doubts(comparison, tmp_path, read_page):
-    folder, rows, _ = comparison
+    folder, found = comparison
     assert "published" not in read_page(folder / "report.html").sections, "nothing is published on this data set"
     assert not (folder / "published.tex").exists()
-    write_comparison(tmp_path, rows, {}, [], published=PUBLISHED)
+    found = replace(found, published=PUBLISHED)
+    write_comparison(tmp_path, found)
     page = read_page(tmp_path / "report.html")
     assert "published" in page.sections
     assert page.tables["published"]["tiny-sce"]["ours_accuracy"] == 81.234
     assert page.tables["published"]["tiny-sce"]["doubts"] == "†1 †2"
     assert page.tables["published"]["tiny-s2w"]["doubts"] is None
     assert re.search(r"†1\s+best test epoch\s+†2\s+one seed", page.text)
-    write_paper_files(tmp_path, rows, published=PUBLISHED)
+    write_paper_files(tmp_path, found)
     assert (tmp_path / "published.tex").read_text().splitlines()[:6] == [
         r"\begin{tabular}{lrrrlrl}",
         r"\toprule",
@@ -411,13 +423,15 @@ def test_what_papers_report_stands_beside_ours_with_its_doubts(comparison, tmp_p
 
 
 def test_cost_timesteps_and_regret_are_tables_for_latex_too(comparison):
-    folder, rows, _ = comparison
+    folder, found = comparison
+    rows = found.leaderboard
     steps = [{"method": row["method"], "accuracy_1": 80.0, "confidence_1": math.nan, "entropy_1": 0.25} for row in rows]
+    sce, twsd, s2w = found.methods
     lost = [
-        {"method": "tiny-twsd", "specialists": "tiny-sce", "regret_2": 1.0, "regret_2_low": -0.5, "regret_2_high": 2.0},
-        {"method": "tiny-s2w", "specialists": "tiny-sce", "regret_3": 1.0, "regret_3_low": -0.5, "regret_3_high": 2.0},
+        {"method": twsd, "specialists": sce, "regret_2": 1.0, "regret_2_low": -0.5, "regret_2_high": 2.0},
+        {"method": s2w, "specialists": sce, "regret_3": 1.0, "regret_3_low": -0.5, "regret_3_high": 2.0},
     ]
-    write_paper_files(folder, rows, steps, lost)
+    write_paper_files(folder, replace(found, timesteps=steps, regrets=lost))
     tables = {name: (folder / f"{name}.tex").read_text().splitlines() for name in ("cost", "timesteps", "regret")}
     firing = f"{rows[1]['firing_rate']:.3f}"
     assert tables["cost"][2] == (
@@ -428,7 +442,7 @@ def test_cost_timesteps_and_regret_are_tables_for_latex_too(comparison):
     assert tables["timesteps"][2] == r"Method & Accuracy, \%, $k=1$ & Entropy, nats, $k=1$ \\", "none was confident"
     assert tables["timesteps"][4] == r"tiny-sce & 80.00 & 0.250 \\"
     assert tables["regret"][4] == r"tiny-twsd against tiny-sce & $+1.00$ [$-0.50$, $+2.00$] & -- \\"
-    write_paper_files(folder, rows)
+    write_paper_files(folder, found)
     assert not (folder / "regret.tex").exists(), "of an earlier comparison"
 
 
@@ -470,7 +484,7 @@ def test_many_methods_and_timesteps_have_a_figure_each_with_its_own_look():
 
 
 def test_the_colours_of_methods_stand_out_on_the_light_and_the_dark_page(comparison):
-    folder, *_ = comparison
+    folder, _ = comparison
     style = (folder / "report.html").read_text().partition("<style>")[2].partition("</style>")[0]
     pages = re.findall(r"--(?:page|panel): (#\w{6})", style)
     assert len(pages) == 4

@@ -7,27 +7,29 @@ from xml.etree import ElementTree
 
 import pytest
 
+from spikedistill.evaluation import Comparison
+from spikedistill.recipe_name import RecipeName
 from spikedistill.report import write_paper_files
 from spikedistill.report.figures import FORMATS, print_figure
 
 LEADERBOARD = [
-    {"method": name, "seeds": 2, "area": 81.5, "area_std": 1.0}
+    {"method": RecipeName.parse(name), "seeds": 2, "area": 81.5, "area_std": 1.0}
     | {f"accuracy_{k}{end}": v for k in (1, 2) for end, v in (("", 80.0 + k), ("_std", 1))}
     for name in ("tiny-sce", "_$x$")
 ]
 LEADERBOARD[1] |= {"area_difference": 0.0, "area_low": -1.0, "area_high": 1.0, "area_p": 1.0}
 TIMESTEPS = [
-    {"method": f"tiny-{name}"}
+    {"method": RecipeName.parse(f"tiny-{name}")}
     | {f"{key}_{k}": 10.0 * k for key in ("accuracy", "confidence", "entropy") for k in (1, 2, 3)}
     for name in ("sce", "tser-unofficial,objective.options.alpha=0,objective.options.gamma=0")
 ]
 REGRETS = [
-    {"method": "tiny-twkd", "specialists": "tiny-skd"}
+    {"method": RecipeName("tiny", "twkd"), "specialists": RecipeName("tiny", "skd")}
     | {f"regret_{k}{end}": v for k in (1, 2) for end, v in (("", 1.0), ("_low", 0.5), ("_high", 2.0))}
 ]
 CHOSEN = [
-    {"method": f"tiny-s2w{measure}", "role": role, "epoch": epoch, "share_1": 0.25, "share_2": 0.75}
-    for measure in ("", ",objective.options.measure=random")
+    {"method": RecipeName("tiny", "s2w", measure), "role": role, "epoch": epoch, "share_1": 0.25, "share_2": 0.75}
+    for measure in ((), ("objective.options.measure=random",))
     for role in ("strongest", "weakest")
     for epoch in (1, 2, 3)
 ]
@@ -90,20 +92,23 @@ def test_what_was_not_evaluated_has_no_panel(known):
         ("tiny-sce,objective.options.alpha=0.5,objective.options.gamma=0.25", "sce, alpha=0.5, gamma=0.25"),
         ("tiny-sce,model.name=a,optimizer.name=b", "sce, model.name=a, optimizer.name=b"),
         ("tiny-sce,model.lif.no-detach-reset", "sce, no-detach-reset"),
+        (RecipeName("my-data", "a-b,c", ["model.width=2"]), "a-b,c, width=2"),
     ],
 )
 def test_a_variant_is_named_by_what_it_changes(method, shown):
-    assert shown in words_of(print_figure("accuracy", [LEADERBOARD[0] | {"method": method}], "svg"))
+    named = method if isinstance(method, RecipeName) else RecipeName.parse(method)
+    assert shown in words_of(print_figure("accuracy", [LEADERBOARD[0] | {"method": named}], "svg"))
 
 
 def test_a_long_name_takes_several_lines_of_the_column():
-    against = "tiny-" + "a-very-long-name-" * 3
+    against = RecipeName("tiny", "a-very-long-name-" * 3)
     words = words_of(print_figure("regret", [REGRETS[0] | {"method": against, "specialists": against}], "svg"))
     assert max(map(len, words)) <= 42
 
 
 def test_every_timestep_of_any_method_is_in_the_legend():
-    shorter = [{k: v for k, v in row.items() if k != "share_2"} | {"method": "tiny-s2w,timesteps=1"} for row in CHOSEN]
+    name = RecipeName("tiny", "s2w", ["timesteps=1"])
+    shorter = [{k: v for k, v in row.items() if k != "share_2"} | {"method": name} for row in CHOSEN]
     assert {"timestep 1", "timestep 2"} <= set(words_of(print_figure("chosen", [*CHOSEN, *shorter], "svg")))
 
 
@@ -126,8 +131,8 @@ def test_a_folder_has_the_tables_and_figures_of_its_rows_and_no_others(tmp_path)
     def files(tables, figures):
         return {*(f"{name}.tex" for name in tables), *(f"{name}.{end}" for name in figures for end in FORMATS)}
 
-    write_paper_files(tmp_path, LEADERBOARD, TIMESTEPS, REGRETS, CHOSEN)
+    write_paper_files(tmp_path, Comparison({}, LEADERBOARD, [], TIMESTEPS, REGRETS, CHOSEN, []))
     tables = ["leaderboard", "cost", "timesteps", "regret"]
     assert {path.name for path in tmp_path.iterdir()} == files(tables, FIGURES)
-    write_paper_files(tmp_path, LEADERBOARD, TIMESTEPS)
+    write_paper_files(tmp_path, Comparison({}, LEADERBOARD, [], TIMESTEPS, [], [], []))
     assert {path.name for path in tmp_path.iterdir()} == files(tables[:3], ("accuracy", "timesteps"))

@@ -7,19 +7,12 @@ from typing import Any
 
 from ..config import SEEDS, Config
 from ..errors import UserError
-from ..evaluation.comparison.leaderboard import (
-    chosen_timesteps,
-    every_run,
-    every_timestep,
-    finished,
-    leaderboard,
-    regrets,
-)
-from ..evaluation.comparison.published import beside_published
+from ..evaluation.comparison.comparison import Comparison
+from ..evaluation.comparison.leaderboard import finished
 from ..evaluation.comparison.records import LostRun, Records, RunRecord
 from ..files import alone_in, write_rows
+from ..recipe_name import RecipeName
 from ..report import write_comparison, write_paper_files
-from ..report.comparison.lost import with_numbers
 from ..run_folder import RunDiverged, RunFolder
 from ..training.plan import make_plan, plan_without_teacher
 from ..training.run import changed_settings
@@ -113,7 +106,9 @@ def compare(
         runs = Runs(Records(out), jobs, retry_diverged)
         found = _trained(configs, seeds, runs, equal_time, tune)
         _check_some_finished(found)
-        return _written(found, seeds, out, command)
+        comparison = Comparison.of(found)
+        _write(comparison, out, command)
+        return comparison.leaderboard
 
 
 def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs) -> None:
@@ -137,7 +132,7 @@ def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs
             plan_without_teacher(own) if own.teacher is None else make_plan(own)
 
 
-def _check_some_finished(found: Mapping[str, Sequence[RunRecord | LostRun]]) -> None:
+def _check_some_finished(found: Mapping[RecipeName, Sequence[RunRecord | LostRun]]) -> None:
     """Refuse to compare nothing.
 
     Raises:
@@ -154,7 +149,7 @@ def _check_some_finished(found: Mapping[str, Sequence[RunRecord | LostRun]]) -> 
 
 def _trained(
     configs: Sequence[Config], seeds: Sequence[int], runs: Runs, equal_time: Path | None, tune: bool
-) -> dict[str, list[RunRecord | LostRun]]:
+) -> dict[RecipeName, list[RunRecord | LostRun]]:
     """What became of every run of a comparison, by method."""
     out, epochs = runs.records.folder, configs[0].epochs
     lost: dict[str, LostRun] = {}
@@ -166,7 +161,7 @@ def _trained(
         _take_over(planned, Records(equal_time), runs.records)
     runs.train(planned)
     of_folder = {run.run_folder: run for run in planned}
-    found: dict[str, list[RunRecord | LostRun]] = {}
+    found: dict[RecipeName, list[RunRecord | LostRun]] = {}
     for config in configs:
         if config.recipe in lost:
             seeded = [config.model_copy(update={"seed": seed}) for seed in seeds]
@@ -177,25 +172,15 @@ def _trained(
     return found
 
 
-def _written(
-    found: dict[str, list[RunRecord | LostRun]], seeds: Sequence[int], out: Path, command: str | None
-) -> list[dict[str, Any]]:
-    """The leaderboard, the first method being the baseline, after everything that a comparison writes."""
-    rows = leaderboard(found, baseline=next(iter(found)))
-    write_rows(out / "leaderboard.csv", rows)
-    each, steps, lost, chosen = every_run(found), every_timestep(found), regrets(found), chosen_timesteps(found)
-    write_rows(out / "runs.csv", each)
-    write_rows(out / "timesteps.csv", steps)
-    for name, of_some in (("regret.csv", lost), ("chosen.csv", chosen)):
-        if of_some:
-            write_rows(out / name, of_some)
+def _write(comparison: Comparison, out: Path, command: str | None) -> None:
+    """Everything that a comparison leaves in its folder beside its runs and their records."""
+    for name, rows in comparison.tables.items():
+        if rows:
+            write_rows(out / name, rows)
         else:
             (out / name).unlink(missing_ok=True)  # of an earlier comparison here
-    published = beside_published(finished(found), with_numbers(rows))
-    write_paper_files(out, rows, steps, lost, chosen, published)
-    folders = {name: [out / name / f"seed{seed}" for seed in seeds] for name in found}
-    write_comparison(out, rows, folders, each, steps, lost, chosen, published, command=command)
-    return rows
+    write_paper_files(out, comparison)
+    write_comparison(out, comparison, command=command)
 
 
 def _take_over(planned: Sequence[Config], finished: Records, records: Records) -> None:

@@ -37,7 +37,7 @@ def trials(config: Config, seed: int) -> dict[float, Config]:
         except ValueError:
             continue
         changes: dict[str, Any] = {
-            "recipe": f"{config.recipe},weights={factor:g}",
+            "recipe": config.recipe.with_change(f"weights={factor:g}"),
             "seed": seed,
             "objective": config.objective.model_copy(update={"options": scaled}),
             "data": config.data.model_copy(update={"holdout": config.data.holdout or HOLDOUT}),

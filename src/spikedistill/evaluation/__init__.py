@@ -2,6 +2,7 @@
 
 from .anytime import AnytimeClassifier, AnytimeOutput
 from .calibration import fit_temperature
+from .comparison.comparison import Comparison
 from .comparison.published import published_numbers
 from .costs import ENERGY_COSTS, EnergyCosts, EnergyEstimate, LayerEnergy, energy
 from .evaluate import collect_logits, evaluate
@@ -16,6 +17,7 @@ __all__ = [
     "POLICIES",
     "AnytimeClassifier",
     "AnytimeOutput",
+    "Comparison",
     "EnergyCosts",
     "EnergyEstimate",
     "ExitCurve",

@@ -1,4 +1,4 @@
-"""Runs of several methods side by side: the same test samples, the same seeds, and what can be told apart.
+"""The tables of a comparison: the same test samples, the same seeds, and what can be told apart.
 
 A run that diverged has no numbers. Figures of a method are over its other runs, differences over the seeds that both methods
 have.
@@ -7,17 +7,19 @@ Legend: S seeds, N test samples, K numbers of timesteps.
 """
 
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
 from ...errors import UserError
+from ...recipe_name import RecipeName
 from .differences import Array, paired_difference
 from .records import LostRun, RunRecord
 
-Runs = Mapping[str, Sequence[RunRecord | LostRun]]
+Methods = Mapping[RecipeName, Sequence[RunRecord | LostRun]]
+Answers = Mapping[str, Mapping[int, Array]]
+Rows = list[dict[str, Any]]
 LOST = {"diverged": "diverged", "not trained": "not_trained"}  # the column of each status
 
 
@@ -31,13 +33,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def finished(runs: Runs) -> dict[str, list[RunRecord]]:
+def finished(methods: Methods) -> dict[RecipeName, list[RunRecord]]:
     """The runs with numbers of each method that has some."""
-    found = {method: [run for run in records if isinstance(run, RunRecord)] for method, records in runs.items()}
+    found = {method: [run for run in records if isinstance(run, RunRecord)] for method, records in methods.items()}
     return {method: records for method, records in found.items() if records}
 
 
-def right_answers(runs: Runs) -> dict[str, dict[int, Array]]:
+def right_answers(methods: Methods) -> Answers:
     """Whether each finished run of a method is right after k timesteps, `[K, N]`, by the place of its seed.
 
     K is the largest T that one of them was trained with.
@@ -45,13 +47,13 @@ def right_answers(runs: Runs) -> dict[str, dict[int, Array]]:
     Raises:
         UserError: where the methods have not the same number of seeds or test samples, or some were not evaluated at K.
     """
-    K = max(record.config.timesteps for records in finished(runs).values() for record in records)
+    K = max(record.config.timesteps for records in finished(methods).values() for record in records)
     right = {
         method: {place: run.right[:K] for place, run in enumerate(records) if isinstance(run, RunRecord)}
-        for method, records in runs.items()
+        for method, records in methods.items()
     }
     shapes = {method: sorted({array.shape for array in arrays.values()}) for method, arrays in right.items()}
-    if len({shape for of_one in shapes.values() for shape in of_one}) > 1 or len({*map(len, runs.values())}) > 1:
+    if len({shape for of_one in shapes.values() for shape in of_one}) > 1 or len({*map(len, methods.values())}) > 1:
         raise UserError(
             f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}: event recordings have one T, "
             "and runs that were evaluated before images were shown longer than T are scored again by spikedistill evaluate"
@@ -72,12 +74,12 @@ def paired(
     return paired_difference(first, second)
 
 
-def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
+def leaderboard(methods: Methods, right: Answers) -> Rows:
     """One row per method, over its seeds, at every k up to the largest T that a method was trained with.
 
     Args:
-        runs: the records of each method, one per seed, in the same order of seeds for all; one of them at least is finished.
-        baseline: the method that the others are compared with.
+        methods: the runs of each method, one per seed; the first method is the baseline.
+        right: of `right_answers`.
 
     Returns:
         Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, timesteps, epochs, images_per_s, peak_mib,
@@ -87,13 +89,10 @@ def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
         where three are `low`, `high`, `test_set_low` and `test_set_high` behind the same words, and `p`, Holm-corrected.
         `seeds` are the finished ones; where some run has diverged, or was not trained because its teacher has, all rows have
         `diverged`, `not_trained`, how many. A method without any finished run has no other figures.
-
-    Raises:
-        UserError: as `right_answers`.
     """
-    right = right_answers(runs)
-    lost = {run.status for records in runs.values() for run in records if isinstance(run, LostRun)}
-    rows = [_row(method, runs[method], right[method], lost) for method in runs]
+    baseline = next(iter(methods))
+    lost = {run.status for records in methods.values() for run in records if isinstance(run, LostRun)}
+    rows = [_row(method, methods[method], right[method], lost) for method in methods]
     last = max(len(array) for arrays in right.values() for array in arrays.values())
     picks: dict[str, Callable[[Array], Array]] = {"area": lambda a: a.mean(0), f"accuracy_{last}": lambda a: a[-1]}
     for name, pick in picks.items():
@@ -112,15 +111,20 @@ def leaderboard(runs: Runs, baseline: str) -> list[dict[str, Any]]:
     return rows
 
 
-def every_run(runs: Runs) -> list[dict[str, Any]]:
+def with_numbers(rows: Sequence[dict[str, Any]]) -> Rows:
+    """The rows of a leaderboard whose method has a finished run."""
+    return [row for row in rows if "area" in row]
+
+
+def every_run(methods: Methods, right: Answers) -> Rows:
     """One row per run: `{method, seed, accuracy_k, area, <its cost>, <last row of its metrics.csv>}`.
 
     Accuracies are in percent. Where some run has no numbers, all rows have `status`, "finished", "diverged" or "not trained", and
     those of such runs `reason`.
     """
-    rows, right = [], right_answers(runs)
-    some_lost = any(isinstance(run, LostRun) for records in runs.values() for run in records)
-    for method, records in runs.items():
+    rows = []
+    some_lost = any(isinstance(run, LostRun) for records in methods.values() for run in records)
+    for method, records in methods.items():
         for place, run in enumerate(records):
             row: dict[str, Any] = {"method": method, "seed": run.config.seed}
             if isinstance(run, LostRun):
@@ -135,34 +139,32 @@ def every_run(runs: Runs) -> list[dict[str, Any]]:
     return rows
 
 
-def regrets(runs: Runs) -> list[dict[str, Any]]:
+def regrets(methods: Methods, right: Answers) -> Rows:
     """What one network for every k loses at each k against networks that were trained for that k.
 
-    Specialists are methods whose names differ in `timesteps=` alone, such as `digits-skd,timesteps=1` and `digits-skd`, trained
+    Specialists are methods that differ in the timesteps of their training only, such as `digits-skd,timesteps=1` and `digits-skd`,
     at two T or more. They are compared with every method that was trained at the largest T, K.
 
     Args:
-        runs: as for `leaderboard`.
+        methods: as for `leaderboard`.
+        right: of `right_answers`.
 
     Returns:
         Rows `{method, specialists, regret_k, regret_k_low, regret_k_high}` in points, the ends from 3 seeds on, for every k
         that a specialist was trained at, except where it is the method itself: its accuracy after its T = k timesteps less that
         of the method after its first k, paired as in `paired_difference` over the seeds that both have. No rows where nobody
         specialised, or no seed of both is finished.
-
-    Raises:
-        UserError: as `right_answers`.
     """
-    right = right_answers(runs)
-    trained = {method: records[0].config.timesteps for method, records in finished(runs).items()}
-    families: dict[str, dict[int, str]] = {}
+    trained = {method: records[0].config.timesteps for method, records in finished(methods).items()}
+    families: dict[Any, dict[int, RecipeName]] = {}
     for method, T in trained.items():
-        families.setdefault(re.sub(r",timesteps=\d+", "", method), {}).setdefault(T, method)
+        families.setdefault(_but_for_timesteps(method), {}).setdefault(T, method)
     rows, K = [], max(trained.values())
     for method in [method for method, T in trained.items() if T == K]:
-        for family, members in families.items():
+        for members in families.values():
             if len(members) < 2:
                 continue
+            family = next(iter(members.values())).without("timesteps")
             row: dict[str, Any] = {"method": method, "specialists": family}
             for k, specialist in sorted(members.items()):
                 if specialist == method:
@@ -176,14 +178,19 @@ def regrets(runs: Runs) -> list[dict[str, Any]]:
     return rows
 
 
-def chosen_timesteps(runs: Runs) -> list[dict[str, Any]]:
+def _but_for_timesteps(method: RecipeName) -> tuple[str, str, frozenset[tuple[str, str]]]:
+    """What methods have in common that differ in their timesteps only; the order of other settings does not matter."""
+    return method.dataset, method.method, frozenset(method.without("timesteps").settings.items())
+
+
+def chosen_timesteps(methods: Methods) -> Rows:
     """How often methods that rank timesteps chose each: `{method, role, epoch, share_1, ..., share_T}`.
 
     Roles are "strongest" and "weakest", shares those of the training batches of an epoch, means over the seeds. No rows for
     methods that rank none.
     """
     rows = []
-    for method, records in finished(runs).items():
+    for method, records in finished(methods).items():
         for role in ("strongest", "weakest"):
             for epochs in zip(*(record.metrics for record in records), strict=True):
                 keys = [f"{role}_{k}" for k in range(1, records[0].config.timesteps + 1) if f"{role}_{k}" in epochs[0]]
@@ -195,7 +202,7 @@ def chosen_timesteps(runs: Runs) -> list[dict[str, Any]]:
 
 
 def _row(
-    method: str, runs: Sequence[RunRecord | LostRun], right: Mapping[int, Array], lost: Set[str]
+    method: RecipeName, runs: Sequence[RunRecord | LostRun], right: Mapping[int, Array], lost: Set[str]
 ) -> dict[str, Any]:
     """The row of a method; `lost` is what became of some run of the comparison."""
     records = [run for run in runs if isinstance(run, RunRecord)]
@@ -225,14 +232,14 @@ def _row(
     return row
 
 
-def every_timestep(runs: Runs) -> list[dict[str, Any]]:
+def every_timestep(methods: Methods) -> Rows:
     """How each method answers at timestep k alone, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
 
     Accuracy and confidence are in percent, entropy in nats; one that was not evaluated is nan. No row for a method without any
     finished run.
     """
     rows = []
-    for method, records in finished(runs).items():
+    for method, records in finished(methods).items():
         row: dict[str, Any] = {"method": method}
         single = [record.results["single"] for record in records]
         for key, unit in (("accuracy", 100), ("confidence", 100), ("entropy", 1)):

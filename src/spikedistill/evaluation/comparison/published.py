@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from ...recipe_name import RecipeName
 from .records import RunRecord
 
 
@@ -40,13 +41,13 @@ def _plain(name: str) -> str:
 
 
 def beside_published(
-    runs: Mapping[str, Sequence[RunRecord]], rows: Sequence[Mapping[str, Any]]
+    runs: Mapping[RecipeName, Sequence[RunRecord]], rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """What papers report on the data set of a comparison, beside what came out of it.
 
     Args:
-        runs: the records of each method.
-        rows: its leaderboard.
+        runs: the finished runs of each method.
+        rows: those of the leaderboard that have numbers.
 
     Returns:
         Rows of `published_numbers` with `ours`, the method here that is the published one, and `ours_accuracy` in percent after
@@ -57,10 +58,11 @@ def beside_published(
     K = max(record.config.timesteps for records in runs.values() for record in records)
     found = []
     for row in rows:
-        config = runs[row["method"]][0].config
-        name = row["method"].partition("-")[2]
+        name: RecipeName = row["method"]
+        config = runs[name][0].config
         unofficial = config.protocol is not None and config.protocol.endswith("-unofficial")
-        if {"twsd": "twce-twsd"}.get(name, name) != config.objective.name or unofficial:
+        published = {"twsd": "twce-twsd"}.get(name.method, name.method)
+        if name.changes or published != config.objective.name or unofficial:
             continue
         for number in published_numbers(config.data.name, config.objective.name):
             k = min(K, int(number["T"] or K))

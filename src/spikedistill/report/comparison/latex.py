@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from ...evaluation.comparison.leaderboard import with_numbers
 from ..blocks import Column, Row, decimals, measured, numbered
 from .costs import cost_columns
-from .lost import count_columns, with_numbers
+from .lost import count_columns
 
 _TEX = str.maketrans(
     {

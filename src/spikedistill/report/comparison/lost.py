@@ -7,11 +7,6 @@ from ..blocks import Column, Row
 _LOST = (Column("diverged", "Diverged"), Column("not_trained", "Not trained"))
 
 
-def with_numbers(rows: Sequence[Row]) -> list[Row]:
-    """The rows of a leaderboard whose method has a finished run."""
-    return [row for row in rows if "area" in row]
-
-
 def planned_seeds(row: Row) -> int:
     """How many runs a method was to have."""
     return row["seeds"] + sum(row.get(column.key, 0) for column in _LOST)

@@ -1,12 +1,13 @@
 """A comparison of several methods as one web page: who is better, by how much, and how sure that is."""
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from ...evaluation.comparison.comparison import Comparison
+from ...evaluation.comparison.leaderboard import with_numbers
 from ...files import write_atomically
 from ...run_folder import RunFolder
 from .. import figures
@@ -31,7 +32,7 @@ from ..page import render
 from .chosen import chosen_section
 from .costs import cost_columns
 from .differences import METHOD, NBSP, differences, what_is_told, with_interval
-from .lost import count_columns, planned_seeds, what_was_lost, with_numbers
+from .lost import count_columns, planned_seeds, what_was_lost
 from .published import published_section
 from .regret import regret_section
 from .timesteps import timesteps_section
@@ -42,65 +43,51 @@ _COST_WORDS = (
 )
 
 
-def write_comparison(
-    folder: Path,
-    rows: Sequence[Row],
-    runs: Mapping[str, Sequence[Path]],
-    each: Sequence[Row],
-    steps: Sequence[Row] = (),
-    lost: Sequence[Row] = (),
-    chosen: Sequence[Row] = (),
-    published: Sequence[Row] = (),
-    *,
-    command: str | None = None,
-) -> Path:
+def write_comparison(folder: Path, comparison: Comparison, *, command: str | None = None) -> Path:
     """Write `report.html` into the folder of a comparison, readable offline; the same input gives the same bytes.
 
     Args:
-        folder: of the comparison.
-        rows: of the leaderboard, the baseline first; see `spikedistill.evaluation.comparison.leaderboard`.
-        runs: run folders of each method, one per seed; the page links to their own reports.
-        each: one row per run, in the order of `runs`; see `spikedistill.evaluation.comparison.leaderboard.every_run`.
-        steps: one row per method; see `spikedistill.evaluation.comparison.leaderboard.every_timestep`.
-        lost: what networks lose to specialists; see `spikedistill.evaluation.comparison.leaderboard.regrets`.
-        chosen: which timesteps methods chose; see `spikedistill.evaluation.comparison.leaderboard.chosen_timesteps`.
-        published: what papers report; see `spikedistill.evaluation.comparison.published.beside_published`.
+        folder: of the comparison. The page links to the reports of its runs, `<method>/seed<k>/report.html`, that are there.
+        comparison: what is shown.
         command: what repeats the comparison, where it was started from the command line.
 
     Returns:
         The path of the page.
     """
-    board = [_without_nan(row) for row in rows]
+    path = folder / "report.html"
+    write_atomically(path, render(page_of_comparison(comparison, folder, command)))
+    return path
+
+
+def page_of_comparison(comparison: Comparison, folder: Path, command: str | None = None) -> Page:
+    """The comparison as a page for its folder."""
+    board, baseline = [_without_nan(row) for row in comparison.leaderboard], comparison.baseline
     accuracy = [_words(board), _leaderboard(board), Plots([_curves(with_numbers(board))])]
     sections: list[Section | None] = [
         Section("accuracy", "Accuracy over timesteps", accuracy),
         Section("differences", "Differences to the baseline", differences(board, timesteps(board))),
-        regret_section(lost),
-        timesteps_section([_without_nan(row) for row in steps]),
-        chosen_section(chosen),
+        regret_section(comparison.regrets),
+        timesteps_section([_without_nan(row) for row in comparison.timesteps]),
+        chosen_section(comparison.chosen),
         _teaching(board),
-        published_section(published),
+        published_section(comparison.published),
         Section("cost", "Cost", [Text(_COST_WORDS), _cost(board)]),
-        Section("runs", "Every run", [_runs(folder, board, runs, each)]),
+        Section("runs", "Every run", [_runs(folder, comparison)]),
     ]
     if command:
         caption = (
             "Command to repeat the comparison; runs that are finished in its folder are kept, another --out trains anew"
         )
         sections.append(Section("repeat", "Repeat", [Code(caption, command)]))
-    dataset, seeds = board[0]["method"].partition("-")[0], planned_seeds(board[0])
-    page = Page(
+    return Page(
         kind="comparison",
-        title=f"{dataset}: {len(board)} methods",
-        subject=f"{_seeds(seeds)} for every method, one network for all k up to {timesteps(board)}; "
-        f"the test set after the last epoch. The baseline is {board[0]['method']}.",
+        title=f"{baseline.dataset}: {len(board)} methods",
+        subject=f"{_seeds(comparison.seeds)} for every method, one network for all k up to {timesteps(board)}; "
+        f"the test set after the last epoch. The baseline is {baseline}.",
         verdict=verdict(board),
         numbers=_numbers(board),
         sections=[section for section in sections if section is not None],
     )
-    path = folder / "report.html"
-    write_atomically(path, render(page))
-    return path
 
 
 def timesteps(rows: Sequence[Row]) -> int:
@@ -196,21 +183,16 @@ def _teaching(rows: Sequence[Row]) -> Section | None:
     return Section("teacher", "Agreement with the teacher", [Text(words), Table("teacher", caption, columns, taught)])
 
 
-def _runs(folder: Path, rows: Sequence[Row], runs: Mapping[str, Sequence[Path]], each: Sequence[Row]) -> Table:
-    last = timesteps(rows)
-    paths = [path for found in runs.values() for path in found]
-    some_lost = any("reason" in row for row in each)
+def _runs(folder: Path, comparison: Comparison) -> Table:
+    last = comparison.longest
+    some_lost = any("reason" in row for row in comparison.runs)
     shown = []
-    for path, row in zip(paths, each, strict=True):
-        shown_of_row = {key: row.get(key) for key in (f"accuracy_{last}", "area", "status", "reason")}
-        shown.append(
-            {
-                "run": _relative(path, folder),
-                "seed": row["seed"],
-                "report": _relative(RunFolder(path).report, folder) if RunFolder(path).report.is_file() else None,
-                **shown_of_row,
-            }
-        )
+    for row in comparison.runs:
+        path = Path(row["method"]) / f"seed{row['seed']}"
+        report = RunFolder(path).report
+        figures_of_row = {key: row.get(key) for key in (f"accuracy_{last}", "area", "status", "reason")}
+        link = report.as_posix() if (folder / report).is_file() else None
+        shown.append({"run": path.as_posix(), "seed": row["seed"], "report": link, **figures_of_row})
     columns = [
         Column("run", "Run"),
         Column("seed", "Seed"),
@@ -220,10 +202,6 @@ def _runs(folder: Path, rows: Sequence[Row], runs: Mapping[str, Sequence[Path]],
         Column("report", "Its own report", write=_link),
     ]
     return Table("runs", "Every run, with a link to its own report", columns, shown)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _link(path: str) -> str:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ...recipe_name import RecipeName
 from ..blocks import numbered
 
 if TYPE_CHECKING:
@@ -161,11 +162,10 @@ def _wrapped(name: str) -> str:
     return textwrap.fill(name, 42)
 
 
-def short_name(method: str, between: str = ", ") -> str:
+def short_name(method: RecipeName, between: str = ", ") -> str:
     """Without the data set, which is the same for all, and of a variant what it changes: a column has little room."""
-    name, *changes = method.split(",")
-    settings = [change.partition("=") for change in changes]
+    settings = [change.partition("=") for change in method.changes]
     short = [key.rpartition(".")[2] + given + value for key, given, value in settings]
     if len({key.rpartition(".")[2] for key, _, _ in settings}) < len(settings):  # two of one last name
-        short = changes
-    return between.join([name.partition("-")[2] or name, *short])
+        short = list(method.changes)
+    return between.join([method.base.variant, *short])

@@ -1,0 +1,99 @@
+"""A comparison as one value: its runs, and every table that is made of them, computed once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...recipe_name import RecipeName
+from .leaderboard import (
+    Methods,
+    Rows,
+    chosen_timesteps,
+    every_run,
+    every_timestep,
+    finished,
+    leaderboard,
+    regrets,
+    right_answers,
+    with_numbers,
+)
+from .published import beside_published
+from .records import LostRun, RunRecord
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several methods side by side. Tables are lists of rows, dictionaries by column; `method` is a `RecipeName` in each.
+
+    Attributes:
+        methods: the runs of each method, one per seed, in the same order of seeds for all. The first method is the baseline.
+        leaderboard: one row per method; see `leaderboard.leaderboard`.
+        runs: one row per run, in the order of `methods`; see `leaderboard.every_run`.
+        timesteps: every timestep on its own, one row per method; see `leaderboard.every_timestep`.
+        regrets: what networks lose to specialists; see `leaderboard.regrets`.
+        chosen: which timesteps methods chose; see `leaderboard.chosen_timesteps`.
+        published: what papers report; see `published.beside_published`.
+    """
+
+    methods: Methods
+    leaderboard: Rows
+    runs: Rows
+    timesteps: Rows
+    regrets: Rows
+    chosen: Rows
+    published: Rows
+
+    @classmethod
+    def of(cls, runs: Mapping[str, Sequence[RunRecord | LostRun]] | Methods) -> "Comparison":
+        """Compare runs.
+
+        Args:
+            runs: by the name of their method, one per seed, in the same order of seeds for all; one of them at least is finished.
+                The first method is the baseline.
+
+        Raises:
+            UserError: where the methods have not the same number of seeds or test samples, or some were not evaluated at the
+                largest T that one of them was trained with.
+        """
+        methods = {_named(name, of_one): of_one for name, of_one in runs.items()}
+        right = right_answers(methods)
+        rows = leaderboard(methods, right)
+        return cls(
+            methods=methods,
+            leaderboard=rows,
+            runs=every_run(methods, right),
+            timesteps=every_timestep(methods),
+            regrets=regrets(methods, right),
+            chosen=chosen_timesteps(methods),
+            published=beside_published(finished(methods), with_numbers(rows)),
+        )
+
+    @property
+    def baseline(self) -> RecipeName:
+        """The method that the others are compared with."""
+        return next(iter(self.methods))
+
+    @property
+    def seeds(self) -> int:
+        """How many runs each method has, finished or not."""
+        return len(self.methods[self.baseline])
+
+    @property
+    def longest(self) -> int:
+        """The largest k, up to which all methods are compared."""
+        return max(run.config.timesteps for records in finished(self.methods).values() for run in records)
+
+    @property
+    def tables(self) -> dict[str, Rows]:
+        """The tables by the name of their CSV file; regret.csv and chosen.csv may have no rows."""
+        return {
+            "leaderboard.csv": self.leaderboard,
+            "runs.csv": self.runs,
+            "timesteps.csv": self.timesteps,
+            "regret.csv": self.regrets,
+            "chosen.csv": self.chosen,
+        }
+
+
+def _named(name: str, runs: Sequence[RunRecord | LostRun]) -> RecipeName:
+    """The name with its parts."""
+    return name if isinstance(name, RecipeName) else RecipeName.parse(name, runs[0].config.data.name)
