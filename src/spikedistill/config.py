@@ -32,6 +32,8 @@ SEEDS = 2**32
 # Of the words of a written configuration. Version 1, which wrote no number, called "number" what data.slicing calls "even" now.
 WORDING = 2
 
+# The gradient rules of `through_time/rules.py`, which needs torch.
+Gradient = Literal["bptt", "sltt", "rate", "dsr"]
 OptionValue = bool | int | float | str
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
@@ -252,7 +254,7 @@ class Config(_Section):
     """Passes over the training set."""
     timesteps: Timesteps = 4
     """T, the timesteps of training, at most 10000."""
-    gradient: Literal["bptt", "sltt", "rate", "dsr"] = "bptt"
+    gradient: Gradient = "bptt"
     """How gradients flow back through time; dsr, for neurons with soft reset, uses no surrogate."""
     segments: Length | tuple[Length, ...] = 1
     """Under rate: how many segments of time carry a gradient of their own, or their lengths."""

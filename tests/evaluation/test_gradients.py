@@ -22,6 +22,7 @@ from spikedistill.models import save_model
 from spikedistill.neurons.loops import compiler
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
+from spikedistill.through_time import Rate
 from spikedistill.training.plan import make_plan
 
 
@@ -62,7 +63,7 @@ def test_the_rules_are_all_that_the_network_and_its_timesteps_allow():
 def test_as_many_segments_as_timesteps_are_sltt():
     network, x, y = small_network()
     rows = compare_gradients(
-        network, x, y, timesteps=3, rules=[GradientRule("sltt"), *(GradientRule("rate", m) for m in (1, 2, 3))]
+        network, x, y, timesteps=3, rules=[GradientRule("sltt"), *(GradientRule(Rate(m)) for m in (1, 2, 3))]
     )
     sltt = by_layer(rows, "sltt")
     for layer, numbers in by_layer(rows, "rate m=3").items():

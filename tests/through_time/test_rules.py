@@ -1,10 +1,13 @@
 """Gradient rules are values; their names are short forms of them, and what does not belong together cannot be said."""
 
+from typing import get_args
+
 import pytest
 from torch import nn
 
 from spikedistill import create_model, temporal
-from spikedistill.through_time import Bptt, Dsr, Rate, Sltt, rule_of
+from spikedistill.config import Config, Gradient
+from spikedistill.through_time import OPTIONS, RULES, Bptt, Dsr, Rate, Sltt, rule_of
 
 SHORT = [
     ({}, Bptt()),
@@ -48,3 +51,19 @@ def test_what_does_not_belong_together_is_refused(options, message):
 def test_an_option_of_no_rule_is_refused():
     with pytest.raises(TypeError, match="no gradient rule has an option segment: expected checkpoint, segments"):
         temporal(nn.Linear(2, 3), segment=2)
+
+
+@pytest.mark.parametrize("value", [value for _, value in SHORT], ids=str)
+def test_what_is_written_of_a_rule_makes_it_again(value):
+    assert rule_of(**value.written()) == value
+
+
+def test_the_configuration_has_every_rule_and_every_option_with_its_default():
+    assert get_args(Gradient) == tuple(RULES)
+    assert {name: Config.model_fields[name].default for name in OPTIONS} == OPTIONS
+
+
+def test_timesteps_have_gradient_paths_of_their_own():
+    assert [rule.paths(4) for rule in (Bptt(), Sltt(), Rate(), Rate(2), Rate((1, 3)), Dsr())] == [4, 4, 1, 2, 2, 1]
+    with pytest.raises(ValueError, match="segments=9 cannot divide 4 timesteps"):
+        Rate(9).paths(4)

@@ -49,17 +49,15 @@ REFUSED = {
     "digits-sce --data.train-samples 100 --trainer.accumulate 3": "--trainer.accumulate 3 is more than an epoch has batches, of "
     "which 100 samples make 2 of --data.batch-size 64: expected 2 or fewer",
     # time
-    "digits-sce --segments 2": "segments=2 needs --gradient rate; this run has --gradient bptt",
-    "digits-sce --chunk 2": "chunk=2 with gradient='bptt': expected the timesteps to compute at a time, 1 or more, under "
-    "gradient='rate'; the other rules keep every timestep for their gradients",
+    "digits-sce --segments 2": "segments=2 only means something under gradient='rate'; this is gradient='bptt'",
+    "digits-sce --chunk 2": "chunk=2 only means something under gradient='rate'; this is gradient='bptt'",
     "digits-rate --no-recompute": "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk",
-    "digits-sce --no-recompute": "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk",
+    "digits-sce --no-recompute": "recompute=False only means something under gradient='rate'; this is gradient='bptt'",
     # neurons
     "digits-ann --model.lif.decay 0.3": "--model.neuron relu has no spiking neurons to take --model.lif.decay 0.3: leave it out",
     "digits-sce --model.neuron relu --model.lif.v-init half --model.lif.learn-decay": "--model.neuron relu has no spiking neurons "
     "to take --model.lif.v-init half, --model.lif.learn-decay True: leave it out",
-    "digits-dsr --model.lif.surrogate arctan": "--gradient dsr takes no derivative of a spike and none through a reset: leave "
-    "--model.lif.surrogate and --model.lif.detach-reset out",
+    "digits-dsr --model.lif.surrogate arctan": "--gradient dsr does not use --model.lif.surrogate: leave it out",
     "digits-sce --model.lif.v-init 5": "v_init is 5.0: without any input a neuron fires at the first timestep, because decay 0.5 "
     "times v_init reaches the threshold 1.0; expected less",
     "digits-sce --model.lif.v-reset 1 --model.lif.decay 1": "v_reset is 1.0: without any input a neuron fires for ever once it "

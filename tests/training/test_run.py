@@ -333,9 +333,9 @@ def test_learning_rate_schedules(options, epoch, factor):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gradient": "rate"}, "under --gradient rate with one segment all timesteps share .*: use --segments 2 or more, or"),
-        ({"gradient": "dsr"}, "under --gradient dsr all timesteps share .*: use --gradient rate with --segments 2 or more, or"),
-        ({"gradient": "dsr", "segments": 2}, "segments=2 needs --gradient rate; this run has --gradient dsr"),
+        ({"gradient": "rate"}, "under rate m=1 all timesteps share .*: use --gradient rate with --segments 2 or more, or"),
+        ({"gradient": "dsr"}, "under dsr all timesteps share .*: use --gradient rate with --segments 2 or more, or"),
+        ({"gradient": "dsr", "segments": 2}, "segments=2 only means something under gradient='rate'; this is gradient='dsr'"),
     ],
 )  # fmt: skip
 def test_timesteps_that_share_one_gradient_cannot_teach_each_other(options, message, tmp_path):
@@ -344,12 +344,16 @@ def test_timesteps_that_share_one_gradient_cannot_teach_each_other(options, mess
     assert make_plan(quick("digits-twsd", out=tmp_path, gradient="rate", segments=2))
 
 
-@pytest.mark.parametrize("changes", [{"surrogate": "arctan"}, {"detach_reset": True}])
-def test_what_dsr_makes_no_use_of_is_refused_under_it(changes, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({"surrogate": "arctan"}, "--model.lif.surrogate: leave it out"),
+        ({"surrogate": "arctan", "detach_reset": True}, "--model.lif.surrogate and --model.lif.detach-reset: leave them out"),
+    ],
+)  # fmt: skip
+def test_what_dsr_does_not_use_is_refused_under_it(changes, flags, tmp_path):
     config = quick("digits-dsr", out=tmp_path)
     lif = config.model.lif.model_copy(update=changes)
     config = config.model_copy(update={"model": config.model.model_copy(update={"lif": lif})})
-    with pytest.raises(
-        ValueError, match="--gradient dsr takes no derivative of a spike and none through a reset: leave"
-    ):
+    with pytest.raises(ValueError, match=f"^--gradient dsr does not use {flags}$"):
         make_plan(config)

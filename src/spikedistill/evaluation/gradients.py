@@ -23,7 +23,7 @@ from ..neurons.loops.compiler import uncompiled
 from ..neurons.surrogate import resolve_surrogate
 from ..objectives import sce
 from ..run_folder import RunFolder, dataset_of
-from ..through_time import Gradient, Temporal, temporal
+from ..through_time import Gradient, Rate, Rule, Temporal, rule_of, temporal
 
 ALL = "all parameters"
 TIMESTEPS = (2, 4, 8)
@@ -37,20 +37,17 @@ class GradientRule:
     """A way to take gradients through time; without arguments it is what the others are compared with.
 
     Attributes:
-        gradient: a rule of `spikedistill.temporal`.
-        segments: under "rate", how many segments of time.
+        rule: a rule of `spikedistill.temporal`, such as `Rate(segments=2)`, or the name of one.
         surrogate: the name of the surrogate; the network's own where None.
     """
 
-    gradient: Gradient = "bptt"
-    segments: int = 1
+    rule: Rule | Gradient = "bptt"
     surrogate: str | None = None
 
     @property
     def name(self) -> str:
         """In words, such as "sltt", "rate m=2" or "bptt with arctan"."""
-        segments = f" m={self.segments}" if self.gradient == "rate" else ""
-        return f"{self.gradient}{segments}" + (f" with {self.surrogate}" if self.surrogate else "")
+        return rule_of(self.rule).label + (f" with {self.surrogate}" if self.surrogate else "")
 
 
 def gradient_rules(network: Temporal, timesteps: int, segments: Sequence[int] = SEGMENTS) -> list[GradientRule]:
@@ -62,7 +59,7 @@ def gradient_rules(network: Temporal, timesteps: int, segments: Sequence[int] = 
     own = {resolve_surrogate(neuron.surrogate) for neuron in _neurons(network)}
     return [
         GradientRule("sltt"),
-        *(GradientRule("rate", m) for m in segments if m <= timesteps),
+        *(GradientRule(Rate(m)) for m in segments if m <= timesteps),
         *(GradientRule(surrogate=name) for name, derivative in SURROGATES.items() if own != {derivative}),
     ]
 
@@ -232,7 +229,7 @@ def _gradients(
         for neuron in module.modules():
             if isinstance(neuron, LIF):
                 neuron.surrogate = rule.surrogate
-    over_time = temporal(module, gradient=rule.gradient, segments=rule.segments, sample_axes=network.sample_axes)
+    over_time = temporal(module, gradient=rule.rule, sample_axes=network.sample_axes)
     names, parameters = zip(*module.named_parameters(), strict=True)
     devices = [inputs.device] if inputs.is_cuda else []
     with torch.random.fork_rng(devices), torch.enable_grad(), uncompiled():

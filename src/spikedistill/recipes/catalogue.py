@@ -2,11 +2,13 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 from ..config import Config, DataConfig, ModelConfig, NeuronConfig, ObjectiveConfig, OptimizerConfig
 from ..errors import UserError
 from ..objectives import list_objectives, objective_options
 from ..recipe_name import RecipeName
+from ..through_time import RULES
 from .protocols import with_protocol
 
 
@@ -88,19 +90,9 @@ def _ann(config: Config) -> Config:
     return with_objective(config, "sce").model_copy(update={"model": config.model.as_ann(), "timesteps": 1})
 
 
-def _rate(config: Config) -> Config:
-    """SCE on rate-based gradients (RateBP)."""
-    return with_objective(config, "sce").model_copy(update={"gradient": "rate"})
-
-
-def _dsr(config: Config) -> Config:
-    """SCE on gradients of the spike representation, thresholds as they are (DSR)."""
-    return with_objective(config, "sce").model_copy(update={"gradient": "dsr"})
-
-
-def _sltt(config: Config) -> Config:
-    """SCE with the gradient's path through the membrane cut (SLTT)."""
-    return with_objective(config, "sce").model_copy(update={"gradient": "sltt"})
+def _under(config: Config, gradient: str) -> Config:
+    """SCE under a gradient rule."""
+    return with_objective(config, "sce").model_copy(update={"gradient": gradient})
 
 
 def _sltt_k(config: Config) -> Config:
@@ -159,15 +151,13 @@ _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {"nmnist": {"beta": 0.1
 _OTHER_METHODS: dict[str, Callable[[Config], Config]] = {
     "ann": _ann,
     "dspike": _dspike,
-    "dsr": _dsr,
     "esd": _esd,
     "joint-asnn-unofficial": _joint,
-    "rate": _rate,
-    "sltt": _sltt,
     "sltt-k": _sltt_k,
     "sm-unofficial": _sm,
     "tdbn": _tdbn,
     "twsd": _twsd,
+    **{name: partial(_under, gradient=name) for name in RULES if name != Config.model_fields["gradient"].default},
 }
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from ..config import Config
 from ..errors import UserError
+from ..through_time import RULES
 from .papers import PROTOCOLS, Protocol, Settings
 
 # Data sets that a paper's settings are for, where their names are others; those for event data serve all of them.
@@ -14,7 +15,6 @@ _NAMES = {"image_folder": "imagenet", "nmnist": "cifar10-dvs", "event_frames": "
 
 # What makes a method what it is, so that no protocol changes it.
 _OF_METHOD = {"tdbn": ("model.norm",), "dspike": ("model.lif.surrogate",)}
-_OF_GRADIENT = {"dsr": ("model.lif.surrogate", "model.lif.detach_reset")}
 
 
 def with_protocol(config: Config, name: str) -> Config:
@@ -62,7 +62,7 @@ def find_protocol(config: Config, name: str) -> Protocol:
 
 def _settings_for(config: Config, protocol: Protocol) -> dict[str, Any]:
     """The protocol's values for the configuration's method, by the full names of settings."""
-    kept = {*_OF_METHOD.get(config.recipe.method, ()), *_OF_GRADIENT.get(config.gradient, ())}
+    kept = {*_OF_METHOD.get(config.recipe.method, ()), *(f"model.lif.{name}" for name in RULES[config.gradient].unused)}
     settings = {key: value for key, value in protocol.settings.items() if key not in kept}
     if config.gradient != "rate":
         settings["gradient_scale"] = "1"  # ESD and RateBP scale rate-based gradients only

@@ -6,7 +6,7 @@ All rules give the same values and differ in their gradients.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,13 +17,39 @@ from .representation import Representation, common_decay, fading_weights, weight
 from .signal import Signal, segment_lengths
 from .unrolled import Unrolled
 
-Gradient = Literal["bptt", "sltt", "rate", "dsr"]
+if TYPE_CHECKING:
+    from ..config import Gradient
+else:
+    Gradient = str  # this room needs torch only; RULES knows the names
 
 
 class Rule(ABC):
-    """A gradient rule."""
+    """A gradient rule, a frozen dataclass whose fields are its options.
 
-    name: ClassVar[Gradient]
+    Attributes:
+        name: its short form.
+        unused: the options of neurons that play no part in it.
+    """
+
+    name: ClassVar[str]
+    unused: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def label(self) -> str:
+        """The rule in tables and figures."""
+        return self.name
+
+    def written(self) -> dict[str, Any]:
+        """The keyword arguments of `rule_of` that make it, as they are written to files."""
+        return {"gradient": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}  # type: ignore[arg-type]
+
+    def paths(self, timesteps: int) -> int:
+        """How many gradient paths of their own T timesteps have; with one, none of them can learn from another.
+
+        Raises:
+            UserError: for options that do not fit so many timesteps.
+        """
+        return timesteps
 
     def check(self, module: nn.Module) -> None:  # noqa: B027 most rules take any network
         """Refuse a network that the rule says nothing of.
@@ -53,7 +79,7 @@ class Bptt(Rule):
             and compute it once more backward: less memory for a third more time.
     """
 
-    name: ClassVar[Gradient] = "bptt"
+    name: ClassVar[str] = "bptt"
     checkpoint: bool = False
 
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
@@ -64,7 +90,7 @@ class Bptt(Rule):
 class Sltt(Bptt):
     """`Bptt` with the path through the previous membrane cut (Meng et al., SLTT, ICCV 2023)."""
 
-    name: ClassVar[Gradient] = "sltt"
+    name: ClassVar[str] = "sltt"
 
 
 @dataclass(frozen=True)
@@ -83,7 +109,7 @@ class Rate(Rule):
         UserError: for segments or chunks that are no whole numbers of 1 or more, or `recompute=False` without `chunk`.
     """
 
-    name: ClassVar[Gradient] = "rate"
+    name: ClassVar[str] = "rate"
     segments: int | Sequence[int] = 1
     chunk: int | None = None
     recompute: bool = True
@@ -103,6 +129,13 @@ class Rate(Rule):
                 "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk"
             )
 
+    @property
+    def label(self) -> str:
+        return f"rate m={self.segments}"
+
+    def paths(self, timesteps: int) -> int:
+        return len(segment_lengths(self.segments, timesteps))
+
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
         lengths = segment_lengths(self.segments, timesteps)
         means = values if still else segment_means(values, lengths)
@@ -118,7 +151,11 @@ class Dsr(Rule):
     Meng et al., DSR, CVPR 2022, with thresholds that are not trained.
     """
 
-    name: ClassVar[Gradient] = "dsr"
+    name: ClassVar[str] = "dsr"
+    unused: ClassVar[tuple[str, ...]] = ("surrogate", "detach_reset")
+
+    def paths(self, timesteps: int) -> int:
+        return 1
 
     def check(self, module: nn.Module) -> None:
         common_decay(module)
@@ -128,7 +165,7 @@ class Dsr(Rule):
         return Representation(values.detach(), values if still else weighted_mean(values, weights), weights)
 
 
-RULES: dict[Gradient, type[Rule]] = {kind.name: kind for kind in (Bptt, Sltt, Rate, Dsr)}
+RULES: dict[str, type[Rule]] = {kind.name: kind for kind in (Bptt, Sltt, Rate, Dsr)}
 # Every option of a rule, with its default.
 OPTIONS: dict[str, Any] = {field.name: field.default for kind in RULES.values() for field in fields(kind)}  # type: ignore[arg-type]
 

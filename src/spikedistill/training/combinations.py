@@ -7,7 +7,7 @@ them have a use for, is left out before (`without_foreign_settings`).
 from ..config import Config, NeuronConfig, OptimizerConfig
 from ..errors import UserError
 from ..objectives import Objective
-from ..through_time.signal import segment_lengths
+from ..through_time import OPTIONS, Rule, rule_of
 
 
 def check_together(config: Config, objective: Objective) -> None:
@@ -37,35 +37,31 @@ def check_timesteps(config: Config, objective: Objective) -> None:
         )
 
 
+def gradient_rule(config: Config) -> Rule:
+    """The gradient rule of a run.
+
+    Raises:
+        UserError: for an option that the rule does not have, or one that is out of its range.
+    """
+    return rule_of(config.gradient, **{option: getattr(config, option) for option in OPTIONS})
+
+
 def check_gradient(config: Config, objective: Objective) -> None:
-    """Refuse segments without rate, and objectives that a single segment would silence.
+    """Refuse settings of neurons that the rule does not use, and objectives that have no gradient under it.
 
     Raises:
         UserError: saying what to use instead.
     """
-    if config.gradient != "rate":
-        if config.segments != 1:
-            raise UserError(
-                f"segments={config.segments} needs --gradient rate; this run has --gradient {config.gradient}"
-            )
-        if config.gradient != "dsr":
-            return
-        lif = config.model.lif
-        if lif.surrogate != NeuronConfig().surrogate or lif.detach_reset:
-            raise UserError(
-                "--gradient dsr takes no derivative of a spike and none through a reset: leave --model.lif.surrogate and "
-                "--model.lif.detach-reset out"
-            )
-    lengths = segment_lengths(config.segments, config.timesteps)
-    if objective.compares_submodels and len(lengths) == 1 and config.timesteps > 1:
-        one, others = (
-            ("--gradient dsr", "--gradient rate with --segments 2 or more")
-            if config.gradient == "dsr"
-            else ("--gradient rate with one segment", "--segments 2 or more")
-        )
+    rule = gradient_rule(config)
+    given = _changed(config.model.lif, NeuronConfig())
+    if unused := [f"--model.lif.{_flag(name)}" for name in rule.unused if name in given]:
+        them = "it" if len(unused) == 1 else "them"
+        raise UserError(f"--gradient {rule.name} does not use {' and '.join(unused)}: leave {them} out")
+    paths = rule.paths(config.timesteps)
+    if objective.compares_submodels and paths == 1 and config.timesteps > 1:
         raise UserError(
-            f"objective {objective.name!r} lets timesteps teach each other, but under {one} all timesteps share one gradient path "
-            f"and nothing would be learned from it: use {others}, or --gradient bptt"
+            f"objective {objective.name!r} lets timesteps teach each other, but under {rule.label} all timesteps share one "
+            "gradient path and nothing would be learned from it: use --gradient rate with --segments 2 or more, or --gradient bptt"
         )
 
 

@@ -23,7 +23,7 @@ from ..run_folder import dataset_of
 from ..seeds import derive_seed
 from ..through_time import Temporal, mean_rate, synchronise_batch_norm
 from ..through_time.features import outputs_of
-from .combinations import check_accumulation, check_together
+from .combinations import check_accumulation, check_together, gradient_rule
 from .features import layer_names
 from .inputs import AtHand, inputs_of
 from .teacher import Teacher, load_teacher
@@ -172,11 +172,7 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
         "num_classes": len(dataset.classes),
         "in_channels": dataset.channels,
         "image_size": dataset.size[0],
-        "gradient": config.gradient,
-        "segments": config.segments,
-        "chunk": config.chunk,
-        "recompute": config.recompute,
-        "checkpoint": config.checkpoint,
+        **gradient_rule(config).written(),
         "neuron": model.neuron,
         "norm": model.norm,
         "width": model.width,
