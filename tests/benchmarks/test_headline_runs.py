@@ -25,6 +25,7 @@ from benchmarks.shards import MIB, Whole, join, write_shards
 
 from spikedistill import create_model
 from spikedistill.evaluation.comparison.records import RunRecord
+from spikedistill.evaluation.results import Scores
 from spikedistill.models import load_model, save_model
 from spikedistill.recipes import departures
 
@@ -177,7 +178,7 @@ def record(config, right, epochs):
         {"epoch": str(number), "test_accuracy_1": str(first), "test_accuracy_2": str(last)}
         for number, (first, last) in enumerate(epochs, 1)
     ]
-    return RunRecord(config, {}, {}, metrics, np.array(right, bool))
+    return RunRecord(config, Scores(ensemble=[], single=[]), {}, metrics, np.array(right, bool))
 
 
 def test_a_table_and_differences_worked_by_hand(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 from spikedistill.evaluation import published_numbers
 from spikedistill.evaluation.comparison.published import beside_published
 from spikedistill.evaluation.comparison.records import RunRecord
+from spikedistill.evaluation.results import Scores
 from spikedistill.objectives import list_objectives
 from spikedistill.recipes import recipe
 from spikedistill.recipes.catalogue import find_name
@@ -59,7 +60,10 @@ def test_published_exits_say_that_their_confidence_may_be_of_the_mean_or_of_the_
 def beside(*names, T=4, protocol=None):
     settings = {"timesteps": T, "protocol": protocol}
     config = {name: recipe(name.base).model_copy(update=settings) for name in map(find_name, names)}
-    records = {name: [RunRecord(config[name], {}, {}, [], np.zeros((T, 2), bool))] for name in config}
+    records = {
+        name: [RunRecord(config[name], Scores(ensemble=[], single=[]), {}, [], np.zeros((T, 2), bool))]
+        for name in config
+    }
     return beside_published(
         records, [{"method": name, **{f"accuracy_{k}": 10.0 * k for k in range(1, T + 1)}} for name in config]
     )

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from spikedistill.evaluation.comparison.record_format import LARGEST_LINE, sealed
 from spikedistill.evaluation.comparison.records import LostRun, Records, RunRecord, from_json
+from spikedistill.evaluation.results import Agreement
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 
@@ -25,6 +26,9 @@ def logits(*answers):
     """Logits `[T, N, 2]` whose timestep t outweighs those before it and is right, class 0, where it says so."""
     lead = torch.tensor([[3.0**t if right else -(3.0**t) for right in row] for t, row in enumerate(answers)])
     return torch.stack([lead, -lead], -1)
+
+
+SCORES = [{"k": k, "accuracy": 0.5, "nll": 1.0, "ece": 0.25, "confidence": 0.75} for k in (1, 2)]
 
 
 def write_run(folder, **config):
@@ -38,10 +42,8 @@ def write_run(folder, **config):
     save_file(
         saved | {"holdout_logits": logits([1, 1, 1, 0], [1, 1, 0, 0]), "holdout_targets": right.clone()}, run.logits
     )
-    results = {
-        "last": {"single": [{"k": 1}, {"k": 2}], "ensemble": [], "confusion": [[1]]},
-        "teacher": {"agreement": 0.5},
-    }
+    results = {"schema": 1, "timesteps": 2, "teacher": {"agreement": 0.5}}
+    results["last"] = {"single": SCORES, "ensemble": SCORES, "confusion": [[1]]}
     run.results.write_text(json.dumps(results))
     run.cost.write_text(json.dumps({"images_per_s": 3.0}))
     run.metrics.write_text("epoch,loss\n0,1.5\n1,0.5\n")
@@ -54,9 +56,9 @@ def test_a_record_holds_what_is_compared(tmp_path):
     record = RunRecord.of(write_run(tmp_path / "a" / "seed0"))
     assert record.right.tolist() == [[1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
     assert record.heldout_area == (75 + 50) / 2
-    assert record.results == {"single": [{"k": 1}, {"k": 2}], "ensemble": []}
+    assert record.results.model_dump(exclude_unset=True) == {"ensemble": SCORES, "single": SCORES}
     assert record.metrics[1] == {"epoch": "1", "loss": "0.5"}
-    assert (record.cost, record.teacher) == ({"images_per_s": 3.0}, {"agreement": 0.5})
+    assert (record.cost, record.teacher) == ({"images_per_s": 3.0}, Agreement(agreement=0.5))
 
 
 def test_a_record_is_the_same_in_another_place(tmp_path):
@@ -146,12 +148,17 @@ def test_what_is_damaged_in_a_run_is_named(tmp_path):
         refused(r"logits\.safetensors is damaged: expected finite logits \[T, N, C\] and targets \[N\]")
     save_file(saved | {"holdout_logits": saved["logits"].clone()}, run.logits)
     refused(r"expected finite holdout_logits \[T, N, C\] and holdout_targets \[N\]")
-    run.results.write_text('{"last": {"ensemble": []}}')
-    refused(r"results\.json is damaged")
-    run.results.write_text(json.dumps(results | {"last": {"single": 3}}))
-    refused(r"seed0: its results do not belong together: results\.single: Input should be a valid list")
-    run.results.write_text(json.dumps(results | {"last": {"single": [{"k": 1}]}}))
-    refused(r"it has scores of the timesteps \[1\], expected 1 to 2")
+    run.results.write_text(json.dumps(results | {"last": {"ensemble": []}}))
+    refused(
+        r"results\.json is broken \(last\.single: Field required\): evaluate the run again with `spikedistill evaluate .*seed0`"
+    )
+    run.results.write_text(json.dumps(results | {"last": {"ensemble": SCORES, "single": 3}}))
+    refused(r"results\.json is broken \(last\.single: Input should be a valid array\)")
+    run.results.write_text(json.dumps(results | {"last": {"ensemble": SCORES, "single": SCORES[:1]}}))
+    refused(r"results\.json: expected last\.single at k = \[1, 2\], got \[1\]: evaluate the run again")
+    of_one = {"timesteps": 1, "last": {"ensemble": SCORES[:1], "single": SCORES[:1]}}
+    run.results.write_text(json.dumps(results | of_one))
+    refused(r"seed0: its results do not belong together: it has scores of the timesteps \[1\], expected 1 to 2")
     run.metrics.write_text("epoch,loss\n0,1.5\n")
     refused("it has metrics of 1 epochs, expected 2")
     run.metrics.write_text("epoch,loss\n0,1.5\n1\n")
@@ -204,7 +211,7 @@ DAMAGE = {
     "long": (lambda line: b" " * (LARGEST_LINE + 1) + line, f"longer than {LARGEST_LINE} bytes"),
     "no scores": (lambda line: changed(line, results={"ensemble": []}), "results.single: Field required"),
     "scores that are text": (
-        lambda line: changed(line, results={"single": [{"k": 1, "accuracy": "0.9"}, {"k": 2}]}),
+        lambda line: changed(line, results={"ensemble": SCORES, "single": [SCORES[0] | {"accuracy": "0.9"}]}),
         "results.single.0.accuracy",
     ),
     "infinite cost": (lambda line: changed(line, cost={"peak_mib": 1e999}), "cost.peak_mib"),

@@ -15,6 +15,7 @@ from spikedistill.config import Config
 from spikedistill.evaluation import Comparison
 from spikedistill.evaluation.comparison.leaderboard import chosen_timesteps
 from spikedistill.evaluation.comparison.records import LostRun, RunRecord
+from spikedistill.evaluation.results import Scores
 from spikedistill.files import write_rows
 from spikedistill.recipe_name import RecipeName
 from spikedistill.report import figures, write_comparison, write_paper_files
@@ -136,8 +137,9 @@ def test_which_timestep_was_chosen_is_shown_where_some_method_ranks(comparison, 
         for of_seed in epochs
     ]
     config = Config(**CONFIG | {"recipe": "tiny-s2w", "timesteps": 2})
-    ranking = [RunRecord(config, {}, {}, metrics[seed], None) for seed in (0, 1)]
-    plain = RunRecord(config, {}, {}, [{"epoch": "1", "train_loss": "0.5"}], None)
+    none = Scores(ensemble=[], single=[])
+    ranking = [RunRecord(config, none, {}, metrics[seed], None) for seed in (0, 1)]
+    plain = RunRecord(config, none, {}, [{"epoch": "1", "train_loss": "0.5"}], None)
     chosen = chosen_timesteps({RecipeName("tiny", "sce"): [plain], config.recipe: ranking})
     share = {"strongest": [(0.25, 0.75), (0.375, 0.625)], "weakest": [(0.75, 0.25), (0.625, 0.375)]}
     assert chosen == [

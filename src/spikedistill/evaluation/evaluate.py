@@ -1,6 +1,5 @@
 """A trained run, scored on its test set at every number of timesteps."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from ..run_folder import RunFolder, dataset_of, device_of
 from ..through_time import NotFiniteInput, Temporal
 from .deployment import deployment, energy_per_timestep
 from .recorder import Recording, record
+from .results import SCHEMA, write_results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
-SCHEMA = 1
 # Static images are shown so long, or twice T where that is longer.
 LONGEST = 8
 
@@ -31,15 +30,15 @@ def evaluate(run: Path | str, *, batch_size: int | None = None, root: Path | Non
 
     Args:
         run: the run folder; results.json and logits.safetensors are written into it.
-        batch_size: samples per forward pass, of which every layer's currents and spikes are recorded; where left out 250, or 50
+        batch_size: samples per forward pass, of which every layer's currents and spikes are recorded; default 250, or 50
             on a GPU, whose memory may be small.
         root: folder of the data sets, where it is no longer the one that the run was trained with.
 
     Returns:
-        What results.json holds: `{schema, timesteps, last: {ensemble: [{k, accuracy, nll, ece, confidence, ...}],
-        single: [...], ...}, cost: {training_s, images_per_s, peak_mib}, ...}`; `ensemble` scores the mean logits of the first k
-        timesteps, `single` those of timestep k alone. `selected` holds the same for the epoch that a hold-out selected, where
-        there was one.
+        What results.json holds: `{schema, timesteps, last: {ensemble: [{k, accuracy, nll, ece, confidence, ...}], single: [...],
+        ...}, cost: {training_s, images_per_s, peak_mib}, ...}`, in full as `results.Results`. `ensemble` scores the mean logits of
+        the first k timesteps, `single` those of timestep k only. `selected` holds the same for the epoch that a hold-out
+        selected, where there was one.
         `deployment` holds what exit policies give, for a spiking network of two timesteps or more: see `deployment.deployment`.
         `teacher` holds how often the network answers as the run that taught it: see `agreement`.
 
@@ -85,7 +84,7 @@ def _evaluate(folder: RunFolder, batch_size: int | None, root: Path | None) -> d
     with folder.rewriting(folder.samples, folder.logits, folder.results):
         write_atomically(folder.samples, save(example_images(dataset, tensors["logits"])))
         write_atomically(folder.logits, save(tensors))
-        write_atomically(folder.results, json.dumps(results, indent=1))
+        write_results(folder, results)
     return results
 
 

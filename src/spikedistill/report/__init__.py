@@ -2,8 +2,8 @@
 
 from .comparison.page import write_comparison
 from .comparison.paper import PAPER_FILES, write_paper_files
-from .page import write_report
 from .recording import membranes, raster, write_recording
+from .run.page import write_report
 
 __all__ = [
     "PAPER_FILES",

@@ -223,10 +223,10 @@ def _row(
         row["training_s"] = float(np.median([record.cost["training_s"] for record in records]))
     for key in ("images_per_s", "peak_mib"):
         row[key] = float(np.median([record.cost.get(key, np.nan) for record in records]))
-    layers = [np.mean(layer["rates"]) for record in records for layer in record.results.get("firing_rates", [])]
+    layers = [np.mean(layer.rates) for record in records for layer in record.results.firing_rates]
     row["firing_rate"] = float(np.mean(layers)) if layers else float("nan")
     for key in ("agreement", "agreement_where_wrong"):
-        shares = [share for record in records if (share := record.teacher.get(key)) is not None]
+        shares = [share for record in records if (share := getattr(record.teacher, key)) is not None]
         if shares:
             row[f"teacher_{key}"] = 100 * float(np.mean(shares))
     return row
@@ -241,9 +241,10 @@ def every_timestep(methods: Methods) -> Rows:
     rows = []
     for method, records in finished(methods).items():
         row: dict[str, Any] = {"method": method}
-        single = [record.results["single"] for record in records]
+        single = [record.results.single for record in records]
         for key, unit in (("accuracy", 100), ("confidence", 100), ("entropy", 1)):
             for entries in zip(*single, strict=True):
-                row[f"{key}_{entries[0]['k']}"] = unit * float(np.mean([entry.get(key, np.nan) for entry in entries]))
+                values = [value if (value := getattr(entry, key)) is not None else np.nan for entry in entries]
+                row[f"{key}_{entries[0].k}"] = unit * float(np.mean(values))
         rows.append(row)
     return rows

@@ -17,7 +17,7 @@ def published_numbers(dataset: str | None = None, *objectives: str) -> list[dict
     paper to paper, so they are no ranking.
 
     Args:
-        dataset: name of a data set, such as "cifar100" or "CIFAR-100"; all where left out.
+        dataset: name of a data set, such as "cifar100" or "CIFAR-100"; default all.
         objectives: names of the catalogue; where there are some, rows of these methods alone, as they are published, without
             ablations, perturbations or early exit.
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 from ...config import Config
 from ...errors import UserError
 from ...files import sha256
+from ..results import Agreement, Scores, first_fault
 
 # A run of 300 epochs on 10,000 test samples has about 400 kB.
 LARGEST_LINE = 16 * 2**20
@@ -21,32 +22,17 @@ Figure = FiniteFloat | int
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Rates(_Part):
-    """Firing rates of a layer at every timestep."""
-
-    layer: str
-    rates: Annotated[list[Figure], Field(min_length=1)]
-
-
-class Results(_Part):
-    """What a run scored over time, an entry for each timestep."""
-
-    ensemble: list[dict[str, Figure]] | None = None
-    single: list[dict[str, Figure]]
-    firing_rates: list[Rates] | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Numbers(_Part):
     """What a record holds besides its settings and its answers."""
 
-    results: Results
+    results: Scores
     cost: dict[str, Figure]
     metrics: list[dict[str, str]]
     heldout_area: Figure | None = None
-    teacher: dict[str, Figure | None] = {}
+    teacher: Agreement = Agreement()
 
     def check_fits(self, config: Config) -> None:
         """Refuse numbers that are not of a run of these settings.
@@ -54,7 +40,7 @@ class Numbers(_Part):
         Raises:
             UserError: saying which.
         """
-        places = [entry.get("k") for entry in self.results.single]
+        places = [entry.k for entry in self.results.single]
         if places != list(range(1, config.timesteps + 1)):
             raise UserError(f"it has scores of the timesteps {places}, expected 1 to {config.timesteps}")
         if len(self.metrics) != config.epochs:
@@ -118,23 +104,19 @@ def parse_line(line: bytes) -> Line | DivergedLine:
     content = _unsealed(line)
     kind = DivergedLine if b'"diverged":' in content else Line
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise UserError(why(error)) from None
 
 
 def parts(numbers: Numbers) -> dict[str, Any]:
-    """The numbers by name, as plain values."""
-    results = numbers.results.model_dump(exclude_none=True)
-    return {name: getattr(numbers, name) for name in Numbers.model_fields} | {"results": results}
+    """The numbers by name."""
+    return {name: getattr(numbers, name) for name in Numbers.model_fields}
 
 
 def why(error: ValueError) -> str:
     """The first thing that is wrong, in one line."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return ": ".join([".".join(str(part) for part in first["loc"]), first["msg"]]).removeprefix(": ")
+    return first_fault(error) if isinstance(error, ValidationError) else str(error)
 
 
 def sealed(content: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from ...config import Config
@@ -16,6 +17,7 @@ from ...errors import UserError
 from ...files import parse_json, write_atomically
 from ...objectives.submodels import prefix_means, right_submodels
 from ...run_folder import RunFolder
+from ..results import Agreement, Scores, read_results
 from .record_format import LARGEST_LINE, Answers, Line, Numbers, parse_line, parts, sealed, why
 
 # Settings of a place rather than of a run.
@@ -29,23 +31,23 @@ class RunRecord:
 
     Attributes:
         config: what it was trained with.
-        results: of `results.json`, what it scored over time: `{single, ensemble, firing_rates}`, and its agreement with a teacher,
-            `{agreement, agreement_where_wrong}`, where there was one.
+        results: of `results.json`, what it scored over time.
         cost: `{training_s, images_per_s, peak_mib}`; empty where training measured none, without `training_s` of earlier versions.
         metrics: the rows of its `metrics.csv`, one per epoch.
         right: `[K, N]` bool, whether the first k timesteps together are right on each test sample. K is the largest k that the run
             was evaluated at, which for static images is above the T that it was trained with.
         heldout_area: accuracy in percent on held-out training samples, the mean over the first k timesteps, k = 1..T; None without
             any.
+        teacher: how often it answers as the run that taught it, where there was one.
     """
 
     config: Config
-    results: dict[str, Any]
+    results: Scores
     cost: dict[str, Any]
     metrics: list[dict[str, str]]
     right: npt.NDArray[np.bool_]
     heldout_area: float | None = None
-    teacher: dict[str, Any] = field(default_factory=dict)
+    teacher: Agreement = field(default_factory=Agreement)
 
     @classmethod
     def of(cls, run: Path) -> "RunRecord":
@@ -56,7 +58,7 @@ class RunRecord:
             UserError: where a file of it is damaged.
         """
         folder = RunFolder(run)
-        results = folder.read_results()
+        results = read_results(folder)
         saved = folder.read_tensors(folder.logits, "logits", "targets")
         right = [_right(folder, saved, "logits", "targets")]
         if "beyond_right" in saved:
@@ -64,17 +66,17 @@ class RunRecord:
         heldout = None
         if "holdout_logits" in saved:
             heldout = 100 * float(_right(folder, saved, "holdout_logits", "holdout_targets").double().mean())
-        kept = ("ensemble", "single", "firing_rates")
         config = folder.config()
         try:
             numbers = Numbers.model_validate(
                 {
-                    "results": {key: value for key, value in results["last"].items() if key in kept},
-                    "cost": folder.read_cost() or results.get("cost", {}),
+                    "results": results.last.scores(),
+                    "cost": folder.read_cost() or results.cost.model_dump(exclude_unset=True),
                     "metrics": folder.read_rows(folder.metrics),
                     "heldout_area": heldout,
-                    "teacher": results.get("teacher", {}),
-                }
+                    "teacher": results.teacher,
+                },
+                strict=True,
             )
             numbers.check_fits(config)
         except ValueError as error:
@@ -83,7 +85,7 @@ class RunRecord:
 
     def to_json(self, run: str, folder: Path) -> str:
         """One line; paths below the comparison's folder are kept relative to it, and where data lay is left out."""
-        numbers = {name: getattr(self, name) for name in Numbers.model_fields}
+        numbers = {name: _plain(getattr(self, name)) for name in Numbers.model_fields}
         answers = Answers.packed(self.right).model_dump()
         return _line(run, self.config, folder, **numbers, right=answers)
 
@@ -119,6 +121,10 @@ class LostRun:
     def to_json(self, run: str, folder: Path) -> str:
         """One line, as of a `RunRecord`."""
         return _line(run, self.config, folder, diverged=self.reason)
+
+
+def _plain(part: Any) -> Any:
+    return part.model_dump(exclude_unset=True) if isinstance(part, BaseModel) else part
 
 
 def _line(run: str, config: Config, folder: Path, **parts: Any) -> str:

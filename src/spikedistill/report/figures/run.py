@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from ...evaluation.results import Accuracy, Bin, Layer, Score
 from ..run.reading import Epochs
-from ..run.results import Accuracy, Bin, Layer, Score
 from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, Points, heatmap, labels_of, line, plot, whole_ticks
 
 

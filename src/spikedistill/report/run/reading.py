@@ -5,7 +5,6 @@ Shapes: T timesteps, N test samples, C classes, n stored sample images.
 
 import math
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ...errors import UserError
-from ...evaluation.calibration import BINS, as_arrays
+from ...evaluation.calibration import as_arrays
+from ...evaluation.results import GradientRow, Results, first_fault, read_results
 from ...files import parse_yaml
 from ...run_folder import RunFolder
-from .results import Deployment, Exit, Fixed, GradientRow, Results
 
 Epochs = dict[str, list[float | None]]  # columns of metrics.csv; None where a cell is empty or not finite
 
@@ -54,13 +53,12 @@ def read_run(path: Path | str) -> Run:
     check_present(folder)
     run = Run(
         *_read_config(folder),
-        _read_results(folder),
+        read_results(folder),
         _read_epochs(folder),
         _read_gradients(folder),
         *_read_tensors(folder, folder.logits, "logits", "targets"),
         *_read_tensors(folder, folder.samples, "images", "indices"),
     )
-    _check_results(run.results, folder.results)
     _check_logits(run, folder.logits)
     _check_samples(run, folder.samples)
     return run
@@ -92,20 +90,6 @@ def _read_config(folder: RunFolder) -> tuple[dict[str, Any], str]:
         raise UserError(f"{error}: train the run again") from None
 
 
-def _read_results(folder: RunFolder) -> Results:
-    try:
-        return Results.model_validate_json(folder.read(folder.results))
-    except ValidationError as error:
-        raise UserError(f"{folder.results} is broken ({_first(error)}): {_again(folder.results)}") from None
-
-
-def _first(error: ValidationError) -> str:
-    """Where the first thing is wrong, and what."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(step) for step in first["loc"])
-    return f"{place + ': ' if place else ''}{first['msg']}"
-
-
 def _read_epochs(folder: RunFolder) -> Epochs:
     columns: Epochs = {}
     for number, row in enumerate(folder.read_rows(folder.metrics), 2):
@@ -127,7 +111,7 @@ def _read_gradients(folder: RunFolder) -> list[GradientRow]:
             rows.append(GradientRow.model_validate(row))
         except ValidationError as error:
             again = f"write it anew with `spikedistill gradients {folder.path}`"
-            raise UserError(f"{folder.gradients} is broken (line {number}, {_first(error)}): {again}") from None
+            raise UserError(f"{folder.gradients} is broken (line {number}, {first_fault(error)}): {again}") from None
     return rows
 
 
@@ -136,48 +120,6 @@ def _read_tensors(folder: RunFolder, path: Path, *names: str) -> list[Tensor] | 
         return [None] * len(names)
     tensors = folder.read_tensors(path, *names)
     return [tensors[name] for name in names]
-
-
-def _check_results(results: Results, path: Path) -> None:
-    every_k = list(range(1, results.timesteps + 1))
-    for name, view in (("last", results.last), ("selected", results.selected)):
-        if view is None:
-            continue
-        for column, entries in (("ensemble", view.ensemble), ("single", view.single), ("calibrated", view.calibrated)):
-            found = [entry.k for entry in entries]
-            if found != every_k and not (column == "calibrated" and not found):
-                raise UserError(f"{path}: expected {name}.{column} at k = {every_k}, got {found}: {_again(path)}")
-        beyond = [entry.k for entry in view.beyond]
-        if any(k <= results.timesteps for k in beyond):
-            raise UserError(
-                f"{path}: expected {name}.beyond at k above {results.timesteps}, got {beyond}: {_again(path)}"
-            )
-        for k, bins in view.reliability.items():
-            if len(bins) != BINS:
-                raise UserError(f"{path}: expected {BINS} bins at k = {k}, got {len(bins)}: {_again(path)}")
-        for layer in view.firing_rates:
-            if len(layer.rates) != results.timesteps:
-                raise UserError(
-                    f"{path}: expected {results.timesteps} firing rates of layer {layer.layer}, "
-                    f"got {len(layer.rates)}: {_again(path)}"
-                )
-    if results.deployment is not None:
-        _check_deployment(results.deployment, every_k, path)
-
-
-def _check_deployment(deployment: Deployment, every_k: list[int], path: Path) -> None:
-    found = [entry.k for entry in deployment.fixed]
-    if found != every_k:
-        raise UserError(f"{path}: expected deployment.fixed at k = {every_k}, got {found}: {_again(path)}")
-    for policy, points in deployment.policies.items():
-        for point in points:
-            if len(point.leaving) != len(every_k):
-                raise UserError(
-                    f"{path}: expected {len(every_k)} shares that leave under {policy}, got {len(point.leaving)}: {_again(path)}"
-                )
-    entries: list[Fixed | Exit] = [*deployment.fixed, *chain.from_iterable(deployment.policies.values())]
-    if {entry.energy_pj is None for entry in entries} != {deployment.energy is None}:
-        raise UserError(f"{path}: expected an energy at every point of deployment, or at none: {_again(path)}")
 
 
 def _check_logits(run: Run, path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from ....evaluation.results import Score
 from ... import figures
 from ...blocks import Column, Plot, Plots, Row, Section, Table, Terms, decimals, percent
 from ..reading import Run
-from ..results import Score
 
 K = Column("k", "k")
 SCORES = (

@@ -1,12 +1,12 @@
 """Confidence against accuracy, as trained and after one temperature per k."""
 
 from ....evaluation.calibration import BINS, reliability
+from ....evaluation.results import Bin, Score
 from ....evaluation.timesteps import timestep_reliability
 from ....objectives.submodels import prefix_means
 from ... import figures
 from ...blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, percent
 from ..reading import Run
-from ..results import Bin, Score
 
 
 def calibration_section(run: Run) -> Section:

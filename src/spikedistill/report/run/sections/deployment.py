@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 from ....evaluation.exits import Policy, exit_times
+from ....evaluation.results import Deployment, Energy, Exit
 from ... import figures
 from ...blocks import Chooser, Column, Plot, Plots, Row, Section, Table, Terms, Text, decimals, percent
 from ..reading import Run
-from ..results import Deployment, Energy, Exit
 from .samples import choose_samples
 
 TERMS = (

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from ....evaluation.gradients import ALL
+from ....evaluation.results import GradientRow
 from ... import figures
 from ...blocks import Column, Plot, Plots, Section, Table, Terms, Text, decimals
 from ..reading import Run
-from ..results import GradientRow
 
 TERMS = (
     (

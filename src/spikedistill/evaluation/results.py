@@ -1,0 +1,259 @@
+"""What `evaluate` finds of a run, `results.json`: what it holds, how it is written, and how it is read.
+
+Fractions lie in [0, 1]; keys that are not named here are let pass. A row of `gradients.csv` is here as well.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from itertools import chain
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from ..errors import UserError
+from ..files import write_atomically
+from ..run_folder import RunFolder
+from .calibration import BINS
+from .exits import Policy
+
+SCHEMA = 1
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Timestep = Annotated[int, Field(ge=1)]
+Defined = Annotated[float | None, AfterValidator(lambda number: number if math.isfinite(number or 0.0) else None)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Score(_Part):
+    """The figures of one k."""
+
+    k: Timestep
+    accuracy: Fraction
+    nll: FiniteFloat
+    ece: Fraction
+    confidence: Fraction
+    entropy: FiniteFloat | None = None
+    brier: FiniteFloat | None = None
+
+
+class Calibrated(_Part):
+    """The figures of one k after one temperature."""
+
+    k: Timestep
+    temperature: float
+    nll: float
+    ece: Fraction
+
+
+class Accuracy(_Part):
+    """The accuracy at a k beyond the trained timesteps."""
+
+    k: Timestep
+    accuracy: Fraction
+
+
+class Bin(_Part):
+    """One bin of a reliability diagram; accuracy and confidence mean nothing where the count is 0."""
+
+    count: int
+    accuracy: float | None
+    confidence: float | None
+
+
+class Layer(_Part):
+    """Mean spikes per neuron at every timestep of one layer."""
+
+    layer: str
+    rates: Annotated[list[FiniteFloat], Field(min_length=1)]
+
+
+class Scores(_Part):
+    """How good one set of weights is at every k: the first k timesteps together, timestep k on its own, and what neurons fired."""
+
+    ensemble: list[Score]
+    single: list[Score]
+    firing_rates: list[Layer] = []
+
+
+class View(Scores):
+    """One set of weights, seen at every k."""
+
+    calibrated: list[Calibrated] = []
+    beyond: list[Accuracy] = []
+    reliability: dict[int, list[Bin]] = {}
+
+    def scores(self) -> dict[str, Any]:
+        """The scores as plain values, as they were written."""
+        return self.model_dump(include=set(Scores.model_fields), exclude_unset=True)
+
+
+class Agreement(_Part):
+    """How often a network answers as the run that taught it: see `agreement`."""
+
+    accuracy: Fraction | None = None
+    agreement: Fraction | None = None
+    agreement_where_wrong: Fraction | None = None
+
+
+class BestTest(_Part):
+    """The epoch that the test set would choose."""
+
+    epoch: int
+    accuracy: Fraction
+
+
+class Cost(_Part):
+    """What training took."""
+
+    training_s: float | None = None
+    images_per_s: float | None = None
+    peak_mib: float | None = None
+
+
+class Energy(_Part):
+    """The estimated energy of each timestep, in picojoules per sample, from so many test samples."""
+
+    costs: str
+    samples: int
+    uncounted_macs: int = 0
+    total_pj: list[float]
+
+
+class Fixed(_Part):
+    """All samples stop after k timesteps."""
+
+    k: Timestep
+    accuracy: Fraction
+    energy_pj: float | None
+
+
+class Exit(_Part):
+    """Samples stop where a policy's score reaches the threshold; None lets all run to the end."""
+
+    threshold: float | None
+    accuracy: Fraction
+    mean_exit: float
+    leaving: list[Fraction]
+    energy_pj: float | None
+
+
+class Deployment(_Part):
+    """What the last epoch offers between the quickest answer and the surest."""
+
+    energy: Energy | None
+    fixed: list[Fixed]
+    policies: dict[Policy, Annotated[list[Exit], Field(min_length=1)]]
+
+
+class Results(_Part):
+    """`results.json`, schema 1."""
+
+    version: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)]
+    recipe: str = "run"
+    dataset: str = ""
+    classes: list[str] | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
+    timesteps: Timestep
+    selected: View | None = None
+    last: View
+    deployment: Deployment | None = None
+    teacher: Agreement = Agreement()
+    best_test: BestTest | None = None
+    cost: Cost = Cost()
+
+    def check(self) -> None:
+        """Refuse parts that do not belong together.
+
+        Raises:
+            UserError: saying what was expected, and what came.
+        """
+        every_k = list(range(1, self.timesteps + 1))
+        for name, view in (("last", self.last), ("selected", self.selected)):
+            if view is not None:
+                _check_view(name, view, every_k)
+        if self.deployment is not None:
+            _check_deployment(self.deployment, every_k)
+
+
+class GradientRow(_Part):
+    """A row of gradients.csv: one rule's gradient of one layer against BPTT's, at T timesteps; None where it is undefined."""
+
+    timesteps: Timestep
+    rule: str
+    layer: str
+    cosine: Defined
+    cosine_std: Defined
+    ratio: Defined
+    ratio_std: Defined
+    batches: int
+
+
+def write_results(folder: RunFolder, results: Mapping[str, Any]) -> None:
+    """Write `results.json`, once what it is to hold has been held against the schema.
+
+    Args:
+        folder: of the run.
+        results: what `evaluate` returns.
+    """
+    Results.model_validate(results).check()
+    write_atomically(folder.results, json.dumps(results, indent=1))
+
+
+def read_results(folder: RunFolder) -> Results:
+    """What evaluation wrote.
+
+    Raises:
+        FileNotFoundError: where the run has not been evaluated.
+        UserError: where the file is damaged, or its parts do not belong together.
+    """
+    content, path = folder.read(folder.results), folder.results
+    again = f"evaluate the run again with `spikedistill evaluate {path.parent}`"
+    try:
+        results = Results.model_validate_json(content)
+    except ValidationError as error:
+        raise UserError(f"{path} is broken ({first_fault(error)}): {again}") from None
+    try:
+        results.check()
+    except UserError as error:
+        raise UserError(f"{path}: {error}: {again}") from None
+    return results
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first thing is wrong, and what, in one line."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    return f"{place + ': ' if place else ''}{first['msg']}"
+
+
+def _check_view(name: str, view: View, every_k: list[int]) -> None:
+    for column, entries in (("ensemble", view.ensemble), ("single", view.single), ("calibrated", view.calibrated)):
+        found = [entry.k for entry in entries]
+        if found != every_k and not (column == "calibrated" and not found):
+            raise UserError(f"expected {name}.{column} at k = {every_k}, got {found}")
+    beyond, T = [entry.k for entry in view.beyond], len(every_k)
+    if any(k <= T for k in beyond):
+        raise UserError(f"expected {name}.beyond at k above {T}, got {beyond}")
+    for k, bins in view.reliability.items():
+        if len(bins) != BINS:
+            raise UserError(f"expected {BINS} bins at k = {k}, got {len(bins)}")
+    for layer in view.firing_rates:
+        if len(layer.rates) != T:
+            raise UserError(f"expected {T} firing rates of layer {layer.layer}, got {len(layer.rates)}")
+
+
+def _check_deployment(deployment: Deployment, every_k: list[int]) -> None:
+    found = [entry.k for entry in deployment.fixed]
+    if found != every_k:
+        raise UserError(f"expected deployment.fixed at k = {every_k}, got {found}")
+    for policy, points in deployment.policies.items():
+        for point in points:
+            if len(point.leaving) != len(every_k):
+                raise UserError(f"expected {len(every_k)} shares that leave under {policy}, got {len(point.leaving)}")
+    entries: list[Fixed | Exit] = [*deployment.fixed, *chain.from_iterable(deployment.policies.values())]
+    if {entry.energy_pj is None for entry in entries} != {deployment.energy is None}:
+        raise UserError("expected an energy at every point of deployment, or at none")
