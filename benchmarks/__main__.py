@@ -52,11 +52,11 @@ class Plan:
     rounds: int = 15
     """Rounds of one step each at every T; 0 measures first step and memory alone."""
     contenders: tuple[str, ...] = ()
-    """Only these, and the reference; all where left out."""
+    """Only these, and the reference; default all."""
     fresh: bool = True
     """First step and peak memory, each in a process of its own."""
     out: Path | None = None
-    """File of the raw figures, one JSON line each; runs/bench/COMMAND.jsonl where left out."""
+    """File of the raw figures, one JSON line each; default runs/bench/COMMAND.jsonl."""
 
 
 def _measure(name: str, arguments: Sequence[str]) -> None:
@@ -95,8 +95,8 @@ def _table(
 
     Args:
         file: raw figures, as `step`, `neurons` or `inference` wrote them.
-        to: the contender that ratios are taken to, within each round; the benchmark's reference where left out.
-        csv: where the table is written as CSV; beside the file where left out.
+        to: the contender that ratios are taken to, within each round; default the benchmark's reference.
+        csv: where the table is written as CSV; default beside the file.
         markdown: print tables for a document, contenders down and T across.
     """
     results = _read(file)
@@ -114,7 +114,7 @@ def _plot(file: Annotated[Path, tyro.conf.Positional], out: Path, to: str | None
     Args:
         file: raw figures, as `step`, `neurons` or `inference` wrote them.
         out: the SVG file.
-        to: the contender that ratios are taken to; the benchmark's reference where left out.
+        to: the contender that ratios are taken to; default the benchmark's reference.
     """
     from .plot import plot
 

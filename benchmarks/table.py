@@ -19,7 +19,7 @@ def rows_of(results: Results, to: str | None = None) -> list[Row]:
 
     Args:
         results: the raw figures.
-        to: the contender that ratios are taken to; the benchmark's reference where left out.
+        to: the contender that ratios are taken to; default the benchmark's reference.
 
     Raises:
         ValueError: where there are no figures, or none of `to`.

@@ -106,9 +106,9 @@ def compared() -> list[dict[str, str]]:
 
 
 def speeds() -> list[float]:
-    from spikedistill.cli import parse_config
     from spikedistill.comparisons import speeds as measuring
     from spikedistill.recipes import recipe
+    from spikedistill.recipes.settings import parse_config
 
     measuring.ROUNDS, measuring.SECONDS = 2, 0.05  # where they are measured anew
     configs = [parse_config(recipe(name), SMALL) for name in ("digits-sce", "digits-twsd")]

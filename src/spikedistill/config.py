@@ -139,18 +139,18 @@ class DataConfig(_Section):
     name: str = "digits"
     """One of `spikedistill list data`."""
     root: Path | None = None
-    """Folder of the data sets; the environment variable SPIKEDISTILL_DATA where left out."""
+    """Folder of the data sets; default the environment variable SPIKEDISTILL_DATA."""
     size: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | None = None
-    """Side in pixels of the images of image_folder; 32 where left out."""
+    """Side in pixels of the images of image_folder; default 32."""
     slicing: Literal["number", "even", "time"] | None = None
     """Frames of nmnist: each with the same number of events and the remainder in the last (number, the default), the remainder
     spread (even), or each equally long (time)."""
     batch_size: Count = 128
     """Images per step, over all devices together."""
     train_samples: Count | None = None
-    """Train on the first so many images of a fixed, class-balanced order; all of them where left out."""
+    """Train on the first so many images of a fixed, class-balanced order; default all of them."""
     augment: tuple[str, ...] | None = None
-    """Augmentations of the training batches, in their order; those published for the data set where left out."""
+    """Augmentations of the training batches, in their order; default those published for the data set."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training set kept aside: it selects an epoch and fits temperatures, and is never trained on."""
 
@@ -214,7 +214,7 @@ class TrainerConfig(_Section):
     """What to do where a loss, gradient, weight or running statistic becomes NaN or infinite: stop before the update, or leave the
     step out and count it, for which a GPU is waited for at every step."""
     clip: Positive | None = None
-    """Largest norm of the gradient; not clipped where left out."""
+    """Largest norm of the gradient; by default it is not clipped."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay per step of an exponential moving average of the weights, which is then what is evaluated and kept."""
     logger: Literal["none", "tensorboard", "csv", "wandb", "mlflow", "comet"] = "none"
@@ -259,7 +259,7 @@ class Config(_Section):
     segments: Length | tuple[Length, ...] = 1
     """Under rate: how many segments of time carry a gradient of their own, or their lengths."""
     chunk: Timesteps | None = None
-    """Under rate: timesteps of a layer to compute at a time, so that memory hardly grows with T; all where left out."""
+    """Under rate: timesteps of a layer to compute at a time, so that memory hardly grows with T; default all."""
     recompute: bool = True
     """With chunk: run every convolution twice, rather than keep the outputs of one layer at a time."""
     checkpoint: bool = False
@@ -267,7 +267,7 @@ class Config(_Section):
     gradient_scale: Literal["1", "1/T"] = "1"
     """What gradients are multiplied by: 1/T as in the released code of RateBP and ESD, or nothing."""
     out: Path | None = None
-    """Run folder; runs/<recipe>/seed<k> where left out."""
+    """Run folder; default runs/<recipe>/seed<k>."""
     resume: Literal["never", "auto"] = "never"
     """auto continues the run in the folder, or returns at once where it is complete."""
     overwrite: bool = False

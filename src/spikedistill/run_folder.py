@@ -53,11 +53,6 @@ class RunFailed(RuntimeError):
     """Another process failed, which has said why: a run of several, or one of the processes that train a run together."""
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch could not get memory, on a CPU or a GPU."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-
-
 class RunFolder:
     """The files of one run.
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from spikedistill.cli import main, parse_config
+from spikedistill.cli import main
 from spikedistill.config import Config
 from spikedistill.recipes import list_recipes, recipe
+from spikedistill.recipes.settings import parse_config
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -17,6 +17,7 @@ from spikedistill import train
 from spikedistill.cli import main
 from spikedistill.comparisons.speeds import relative_speeds
 from spikedistill.config import Config
+from spikedistill.errors import UserError
 from spikedistill.evaluation.comparison.records import Records
 from spikedistill.files import sha256
 from spikedistill.manifest import Manifest
@@ -52,7 +53,7 @@ PLACES = flat(WHOLE)
 FLAGS = ["--" + ".".join(place).replace("_", "-") for place in PLACES if place != ("objective", "options")]
 
 
-class NothingTrained(ValueError):
+class NothingTrained(UserError):
     """A configuration went as far as training."""
 
 

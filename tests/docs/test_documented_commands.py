@@ -48,7 +48,7 @@ def begun(monkeypatch, tmp_path):
 
     works = (
         "training.train",
-        "training.compare",
+        "comparisons.compare",
         "evaluation.evaluate",
         "evaluation.gradient_microscope",
         "report.write_report",
@@ -75,7 +75,7 @@ def test_a_documented_command_is_understood(words, begun, capsys, monkeypatch):
     if "--data.root" not in words:
         monkeypatch.delenv("SPIKEDISTILL_DATA", raising=False)
     if len(words) == 1 and words not in (["data"], ["list"]):
-        assert words[0] in cli._COMMANDS, "a command spoken of by its name"
+        assert words[0] in cli.COMMANDS, "a command spoken of by its name"
     elif "--help" in words:
         with pytest.raises(SystemExit, match="0"):
             cli.main(words)

@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from spikedistill.cli import main, parse_config, variant
+from spikedistill.cli import main
 from spikedistill.comparisons import compare
 from spikedistill.config import Config, TrainerConfig
 from spikedistill.data import Dataset, TensorSamples, as_network_input, augment
 from spikedistill.models import create_model
 from spikedistill.recipes import PROTOCOLS, departures, protocol_line, recipe
+from spikedistill.recipes.settings import parse_config, variant
 from spikedistill.run_folder import RunFolder
 from spikedistill.seeds import derive_seed
 from spikedistill.training import plan as plans
@@ -84,7 +85,7 @@ def training_of(config: Config) -> list[object]:
 def test_a_protocol_has_the_papers_values(name, dataset):
     config = recipe(f"{dataset}-{name}", protocol=name)
     lif = config.model.lif
-    assert (config.protocol, lif.threshold, lif.v_init, lif.learn_decay) == (name, 1.0, 0.0, False)
+    assert (config.protocol, lif.threshold, lif.v_init) == (name, 1.0, 0.0)
     neuron = [lif.decay, lif.v_reset, lif.detach_reset, lif.surrogate]
     row = [config.model.name, config.timesteps, *neuron, config.gradient_scale, *training_of(config)]
     assert dict(zip(COLUMNS.split(), map(str, row), strict=False)) == dict(

@@ -11,10 +11,10 @@ from PIL import Image
 from quick_runs import quick, stopped
 
 from spikedistill import evaluate, train
-from spikedistill.cli import from_file
 from spikedistill.config import Config, DataConfig
 from spikedistill.data import AUGMENTATION_VERSION, SLICING_VERSION, fingerprint
 from spikedistill.evaluation.comparison.records import RunRecord, from_json
+from spikedistill.recipes.settings import from_file
 from spikedistill.run_folder import RunFolder, dataset_of
 from spikedistill.training.checkpoints import AtomicCheckpoints
 

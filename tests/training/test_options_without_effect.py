@@ -6,7 +6,7 @@ import pytest
 import torch
 from quick_runs import quick
 
-from spikedistill.cli import main, parse_config, variant
+from spikedistill.cli import main
 from spikedistill.comparisons.planned_runs import with_teachers, without_foreign_settings
 from spikedistill.config import NeuronConfig
 from spikedistill.data import TensorSamples
@@ -14,6 +14,7 @@ from spikedistill.models import create_model, save_model
 from spikedistill.objectives import Objective, Term, create_objective, list_objectives, objective_options, twce, twsd
 from spikedistill.recipes import recipe
 from spikedistill.recipes.catalogue import DATASETS
+from spikedistill.recipes.settings import parse_config, variant
 from spikedistill.training import plan as plans
 from spikedistill.training.plan import make_plan, plan_without_teacher
 from spikedistill.training.teacher import relu_twin

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped, is_out_of_memory
+from ..errors import said_of
+from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped
 from ..stopping import stoppable
 from ..training.run import train
 
@@ -127,12 +128,11 @@ def _train(config: Config, place: int, jobs: int) -> None:
     except RunDiverged as error:
         print(f"{config.run_folder}: {error}", file=sys.stderr)
         sys.exit(DIVERGED)
-    except (ValueError, OSError, MemoryError, RunFailed) as error:
-        sys.exit(f"{config.run_folder}: {error or 'there is not enough memory'}")
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        said = str(error) if isinstance(error, RunFailed) else said_of(error)
+        if said is None:
             raise
-        sys.exit(f"{config.run_folder}: there is not enough memory ({' '.join(str(error).split())[:160]})")
+        sys.exit(f"{config.run_folder}: {said}")
 
 
 def _stop_with_parent() -> None:

@@ -11,11 +11,11 @@ from statistics import median
 from typing import Any
 
 from ..config import Config
-from ..errors import UserError
+from ..errors import UserError, said_of
 from ..files import write_rows
 from ..models import save_model
 from ..objectives import create_objective
-from ..run_folder import RunFailed
+from ..run_folder import RunDiverged, RunFailed
 from ..training.plan import make_plan, plan_without_teacher
 from ..training.run import fit, make_trainer
 from ..training.teacher import relu_twin
@@ -148,10 +148,12 @@ def _round(configs: Sequence[Config], steps: int, seconds: float, scratch: Path,
     for config in configs:
         try:
             speeds[config.recipe] = _images_per_s(config, steps, seconds, scratch)
-        except (ValueError, OSError) as error:
-            return to.send(error)
-        except Exception as error:
+        except RunDiverged as error:
             return to.send(RunFailed(f"{config.recipe} does not train: {error}"))
+        except Exception as error:
+            if said_of(error) is None:
+                raise  # its traceback is printed here
+            return to.send(UserError(str(error)) if isinstance(error, UserError) else error)
         except KeyboardInterrupt:
             return None  # at a terminal the process that waits got it too
     return to.send(speeds)

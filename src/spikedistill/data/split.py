@@ -50,7 +50,7 @@ def training_indices(targets: Tensor, holdout: float, count: int | None = None) 
     Args:
         targets: class of every sample, `[N]`.
         holdout: share held out, as for `split_holdout`; it comes off first, so it is the same for every size of training set.
-        count: train on the first so many in `balanced_order`; on all, in their own order, where left out.
+        count: train on the first so many in `balanced_order`; default all, in their own order.
     """
     kept, aside = split_holdout(targets, holdout)
     return (kept if count is None else kept[balanced_order(targets[kept])[:count]]), aside

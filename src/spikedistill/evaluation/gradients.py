@@ -86,7 +86,7 @@ def compare_gradients(
         inputs: a static batch `[B, ...]`, or a sequence `[T, B, ...]`.
         target: `[B]`, class indices.
         timesteps: T, for a static batch alone.
-        rules: those of `gradient_rules` where left out.
+        rules: default those of `gradient_rules`.
 
     Returns:
         For every rule a row `{rule, layer, cosine, ratio}` for each layer in the order of the network, and one for all parameters

@@ -1,0 +1,358 @@
+"""The commands as typed functions: a signature declares the arguments, and its docstring the help."""
+
+import functools
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, arg
+
+from ..arguments import parse
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+Run = Annotated[Positional[Path], arg(metavar="RUN")]
+Root = Annotated[Path | None, arg(name="data.root", metavar="FOLDER", help_behavior_hint="")]
+Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
+_MOST_FAULTS = 20  # that are shown of a data set
+
+_TRAIN_HELP = """usage: spikedistill train RECIPE [--key value ...]
+
+Trains one run, scores it at every number of timesteps and writes a report.
+
+  spikedistill train digits-twsd                        seconds, no download
+  spikedistill train fashion_mnist-s2w --epochs 3       needs --data.root or SPIKEDISTILL_DATA
+  spikedistill train fashion_mnist-s2w --resume auto    goes on where it was stopped
+  spikedistill train digits-twsd --help                 every setting of that recipe, with its default
+  spikedistill train runs/demo/config.yaml --out again  repeats an earlier run
+
+A recipe is <dataset>-<method>.
+  datasets: {datasets}
+  methods:  {methods}
+--protocol NAME replaces the settings of the data set by a paper's: {protocols}.
+"""
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Run a command with the words that follow its name; --help prints its help and exits.
+
+    Raises:
+        UserError: for a word that is refused, and whatever else the command refuses.
+    """
+    function, prog = COMMANDS[command], f"spikedistill {command}"
+    if function is train:
+        if (config := _config(arguments)) is not None:
+            train(config)
+    elif function is compare:
+        given, settings = parse(_given(compare), arguments, prog=prog, return_unknown_args=True)
+        again = shlex.join(["spikedistill", command, *(word for word in arguments if word != "--retry-diverged")])
+        compare(**given | {"settings": tuple(settings), "command": again})
+    else:
+        function(**parse(_given(function), arguments, prog=prog))
+
+
+def summary(function: Callable[..., None]) -> str:
+    """The first sentence of a command's help."""
+    return (function.__doc__ or "").partition("\n")[0]
+
+
+def _given(function: Callable[..., None]) -> Callable[..., dict[str, Any]]:
+    """A function of the same signature that returns its arguments by name, so that parsing ends before the work begins."""
+
+    @functools.wraps(function)
+    def given(*positional: Any, **named: Any) -> dict[str, Any]:
+        return inspect.signature(function).bind(*positional, **named).arguments
+
+    return given
+
+
+def _config(arguments: Sequence[str]) -> "Config | None":
+    """What `train` is to train; None where its help is all that is asked for."""
+    from ..recipes import PROTOCOLS, list_methods
+    from ..recipes.catalogue import DATASETS
+    from ..recipes.settings import from_words
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        names = {"datasets": [*DATASETS], "methods": list_methods(), "protocols": [*PROTOCOLS]}
+        print(_TRAIN_HELP.format(**{what: ", ".join(of_kind) for what, of_kind in names.items()}))
+        if not arguments:
+            raise UserError("no recipe was named: say which, such as spikedistill train digits-twsd")
+        return None
+    if arguments[0].startswith("-"):
+        raise UserError(
+            f"expected a recipe before {arguments[0]}, such as spikedistill train digits-twsd {arguments[0]}"
+        )
+    return from_words(arguments[0], arguments[1:])
+
+
+def train(config: "Config") -> None:
+    """Train, evaluate and report one run."""
+    from rich.console import Console
+
+    from .. import training
+    from ..objectives import create_objective
+    from ..recipes import protocol_line
+    from ..report.terminal import results_table, training_line
+    from ..run_folder import RunDiverged, RunFolder
+
+    followed = protocol_line(config) if config.protocol else None
+    main = training.is_main_process(config.trainer)
+    if main:
+        objective = create_objective(config.objective.name, **config.objective.options)
+        print(f"{config.recipe}: loss = {objective}", flush=True)
+        if followed:
+            print(followed, flush=True)
+    try:
+        folder = RunFolder(training.train(config))
+    except RunDiverged:
+        if main:
+            raise
+        sys.exit(1)  # all processes raise it together, and one of them says so
+    if main:
+        results = folder.read_figures()
+        Console().print(results_table(results))
+        if took := training_line(results):
+            print(took)
+        print(f"report: {folder.report}")
+
+
+def evaluate(run: Run, *, root: Root = None) -> None:
+    """Score a trained run at every number of timesteps.
+
+    Args:
+        run: a run folder, such as runs/digits-twsd/seed0
+        root: folder of the data sets, where it has moved
+    """
+    from rich.console import Console
+
+    from .. import evaluation, report
+    from ..report.terminal import results_table, training_line
+
+    results = evaluation.evaluate(run, root=root)
+    page = report.write_report(run)
+    Console().print(results_table(results))
+    if took := training_line(results):
+        print(took)
+    print(f"report: {page}")
+
+
+def compare(
+    *,
+    recipes: Annotated[tuple[str, ...], arg(metavar="RECIPE ...")],
+    out: Path,
+    seeds: Annotated[tuple[int, ...], arg(metavar="INT ...")] = (0, 1, 2),
+    equal_time: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None,
+    tune: Flag = False,
+    jobs: int = 1,
+    retry_diverged: Flag = False,
+    settings: Annotated[tuple[str, ...], Fixed, Suppress] = (),
+    command: Annotated[str | None, Fixed, Suppress] = None,
+) -> None:
+    """Train several recipes and seeds and compare them at every number of timesteps.
+
+    Runs that are finished are kept, and those that were stopped go on.
+    Every setting of `spikedistill train` may follow, for all runs: --epochs 5 --timesteps 4 --model.width 0.5
+
+    Args:
+        recipes: two or more of one data set, the first is the baseline; settings of one recipe only follow it after commas:
+            fashion_mnist-rate,segments=2
+        out: folder of the comparison; runs go to <recipe>/seed<k> in it
+        seeds: of the runs of each recipe
+        equal_time: train each method for as many epochs as fit into the training time of the first; the weights of losses are
+            taken from the finished comparison in FOLDER
+        tune: choose the weights of each method first, times 0.5, 1 or 2, by one run each and its accuracy on held-out samples
+        jobs: runs to train at a time; they share the cores, or take one GPU each where there are several
+        retry_diverged: train the runs again that diverged
+        settings: of `spikedistill train`
+        command: what the page says to repeat it with
+    """
+    from rich.console import Console
+
+    from .. import comparisons
+    from ..recipes import protocol_line
+    from ..recipes.settings import variant
+    from ..report.comparison.differences import why_no_intervals
+    from ..report.comparison.lost import what_was_lost, why_no_differences
+    from ..report.terminal import costs_table, leaderboard_table
+
+    configs = [variant(text, settings) for text in recipes]
+    for config in configs:
+        if config.protocol:
+            print(f"{config.recipe}: {protocol_line(config)}", flush=True)
+    rows = comparisons.compare(
+        configs,
+        seeds,
+        out,
+        equal_time=equal_time,
+        tune=tune,
+        jobs=jobs,
+        retry_diverged=retry_diverged,
+        command=command,
+    )
+    Console().print(leaderboard_table(rows), costs_table(rows))
+    if reason := why_no_intervals(rows):
+        print(reason)
+    print(f"leaderboard: {out / 'leaderboard.csv'}")
+    print(f"report: {out / 'report.html'}")
+    if lost := what_was_lost(rows):
+        hints = f"The reasons are in {out / 'runs.csv'}; --retry-diverged trains diverged runs again."
+        said = [lost, why_no_differences(rows), hints]
+        print(f"spikedistill compare: {' '.join(sentence for sentence in said if sentence)}", file=sys.stderr)
+
+
+def gradients(
+    run: Run,
+    *,
+    timesteps: Annotated[tuple[int, ...], arg(metavar="T ...", help_behavior_hint="")] = (),
+    segments: Annotated[tuple[int, ...], arg(metavar="m ...")] = (1, 2, 4, 8),
+    batches: int = 4,
+    batch_size: int = 128,
+    root: Root = None,
+) -> None:
+    """Compare gradient rules with backpropagation through time (BPTT) on a trained run, layer by layer.
+
+    The cosine of the angle between the two gradients: 1 is the same direction, 0 is unrelated, below 0 points the other way.
+
+    The norm ratio: the norm of the rule's gradient over that of BPTT's: under SGD, 2 acts like twice the learning rate.
+
+    Compared are sltt, rate with m segments (one is RateBP, T are SLTT), and BPTT with the other surrogates; dsr is not. BPTT has
+    the surrogate that the run was trained with. The loss is the cross-entropy of the mean output on training images, with batch
+    statistics as in training. Nothing is trained: the network stays as it is.
+
+    The numbers of every layer go to gradients.csv in the run folder, and to its report.html.
+
+    Args:
+        run: a run folder, such as runs/digits-twsd/seed0
+        timesteps: default 2 4 8; of event data only their own T
+        segments: at each T those above it are skipped
+        batches: to average over
+        batch_size: images in each; fewer take less memory
+        root: folder of the data sets, where it has moved
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from .. import evaluation, report
+    from ..report.terminal import gradient_tables
+    from ..run_folder import RunFolder
+
+    rows = evaluation.gradient_microscope(
+        run,
+        timesteps=timesteps or None,
+        segments=segments,
+        batches=batches,
+        batch_size=batch_size,
+        root=root,
+        track=functools.partial(track, description="comparing gradients"),
+    )
+    Console().print(*gradient_tables(rows))
+    print(f"every layer: {RunFolder(run).gradients}")
+    print(f"report: {report.write_report(run)}")
+
+
+def write_report(run: Run) -> None:
+    """Write the report of an evaluated run anew.
+
+    Args:
+        run: a run folder, such as runs/digits-twsd/seed0
+    """
+    from .. import report
+
+    print(report.write_report(run))
+
+
+def list_names(what: Positional[Literal["all", "recipes", "models", "objectives", "data"]] = "all") -> None:
+    """Name the recipes, models, objectives and data sets.
+
+    Args:
+        what: to name
+    """
+    from ..data import list_datasets
+    from ..models import list_models
+    from ..objectives import describe_objective, list_objectives
+    from ..recipes import list_recipes
+
+    def summaries() -> list[str]:
+        names = list_objectives()
+        width = max(len(name) for name in names)
+        return [f"{name:{width}}  {describe_objective(name).splitlines()[0]}" for name in names]
+
+    lists: dict[str, Callable[[], list[str]]] = {
+        "recipes": list_recipes,
+        "models": list_models,
+        "objectives": summaries,
+        "data": list_datasets,
+    }
+    if what != "all":
+        print(*lists[what](), sep="\n")
+        return
+    for kind, names in lists.items():
+        print(f"{kind}:", *names(), sep="\n  ")
+
+
+def data(
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="")] = None,
+    *,
+    verify: Flag = False,
+    root: Root = None,
+    size: Annotated[int | None, arg(name="data.size", metavar="INT", help_behavior_hint="")] = None,
+    timesteps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None,
+    slicing: Annotated[str | None, arg(name="data.slicing", metavar="HOW", help_behavior_hint="")] = None,
+) -> None:
+    """Say where a data set's files belong, and check them.
+
+    Args:
+        name: a data set; default all of them
+        verify: read every sample and name every broken file
+        root: folder of the data sets; default SPIKEDISTILL_DATA
+        size: side of the images of image_folder; default 32
+        timesteps: frames per recording of event data; default as in training
+        slicing: number, even or time: how nmnist fills its frames
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from ..data import expected_files, list_datasets, load_dataset, what_loading_checks
+    from ..data import verify as faults_of
+
+    if name is None:
+        if verify:
+            raise UserError("--verify reads one data set: say which, such as spikedistill data image_folder --verify")
+        for known in list_datasets():
+            print(f"{known}: {expected_files(known)}")
+        return
+    dataset = load_dataset(name, root=root, size=size, timesteps=timesteps, slicing=slicing)
+    samples = len(dataset.train) + len(dataset.test)
+    print(
+        f"{name}: {len(dataset.train)} training and {len(dataset.test)} test samples of {len(dataset.classes)} classes, "
+        f"{dataset.channels} x {dataset.size[0]} x {dataset.size[1]}"
+    )
+    if not verify:
+        print(f"checked: {what_loading_checks(name)}")
+        return
+    console = Console(stderr=True)
+    shown = functools.partial(track, description="reading samples", console=console, disable=not console.is_terminal)
+    faults = faults_of(dataset, track=shown)
+    for fault in faults[:_MOST_FAULTS]:
+        print(fault, file=sys.stderr)
+    if len(faults) > _MOST_FAULTS:
+        print(f"and {len(faults) - _MOST_FAULTS} more", file=sys.stderr)
+    if faults:
+        raise UserError(f"{len(faults)} of {samples} samples are broken: replace or remove them")
+    print(f"verified: all {samples} samples were read, none is broken")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "gradients": gradients,
+    "report": write_report,
+    "list": list_names,
+    "data": data,
+}

@@ -1,0 +1,96 @@
+"""Words into configurations: `RECIPE --key value`, `RECIPE,key=value`, and the file of an earlier run."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..arguments import parse
+from ..config import Config
+from ..errors import UserError
+from ..run_folder import RunFolder
+from .catalogue import find_name, recipe, with_objective
+from .protocols import with_protocol
+
+
+def from_words(named: str, settings: Sequence[str]) -> Config:
+    """The configuration of a recipe, or of the file of an earlier run, with `--key value` overrides applied.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        UserError: where there is no such recipe, or a value is refused.
+    """
+    file = Path(named)
+    return parse_config(from_file(file) if file.suffix in (".yaml", ".yml") else recipe(named), settings)
+
+
+def from_file(path: Path) -> Config:
+    """The configuration of an earlier run, to be run anew in a folder of its own.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        UserError: where it is no configuration.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: expected the config.yaml of a run, or a recipe")
+    folder = RunFolder(path.parent)
+    of_run = path.name == folder.config_file.name and folder.manifest() is not None
+    config = folder.config() if of_run else Config.from_yaml(path.read_bytes(), origin=str(path))
+    return config.model_copy(update={"out": None, "resume": "never", "overwrite": False})
+
+
+def parse_config(default: Config, arguments: Sequence[str]) -> Config:
+    """The configuration with `--key value` overrides applied.
+
+    Another `--objective.name` brings its own options, so that they can be set in the same call, `--model.neuron relu` takes
+    the settings of spiking neurons with it, and `--protocol` brings a paper's settings, over which all others win.
+
+    Raises:
+        UserError: for a value that is refused.
+    """
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    chosen.add_argument("--objective.name", dest="name")
+    chosen.add_argument("--model.neuron", dest="neuron")
+    chosen.add_argument("--data.name", dest="dataset")
+    chosen.add_argument("--gradient")
+    chosen.add_argument("--protocol")
+    try:
+        options = chosen.parse_known_args(arguments)[0]
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error.argument_name}: {error.message}") from None
+    if options.name is not None:
+        default = with_objective(default, options.name)
+    if options.neuron == "relu":
+        default = default.model_copy(update={"model": default.model.as_ann()})
+    if options.protocol not in (None, "None"):
+        # what a protocol's values depend on
+        data = default.data.model_copy(update={"name": options.dataset or default.data.name})
+        update = {"data": data, "gradient": options.gradient or default.gradient}
+        default = with_protocol(default.model_copy(update=update), options.protocol)
+    prog, description = f"spikedistill train {default.recipe}", f"Train the recipe {default.recipe}."
+    return parse(Config, arguments, prog=prog, description=description, default=default)
+
+
+def variant(text: str, settings: Sequence[str]) -> Config:
+    """The configuration of `RECIPE,key=value,flag,...`, which keeps that text as its name.
+
+    Args:
+        text: the recipe, and settings that only it has.
+        settings: `--key value` overrides of all recipes of a comparison.
+
+    Raises:
+        UserError: where there is no such recipe, or a value is refused.
+    """
+    name, own = find_name(text), []
+    for change in name.changes:
+        if not change:
+            raise UserError(f"{text!r} has an empty setting: expected RECIPE,key=value,... without a comma too many")
+        key, given, value = change.partition("=")
+        own += [f"--{key}", value] if given else [f"--{key}"]
+    default = recipe(name.base)
+    config = parse_config(default, [*settings, *own])
+    for key in ("seed", "out", "resume", "overwrite"):
+        if getattr(config, key) != getattr(default, key):
+            raise UserError(
+                f"{key} is not for one run of a comparison: it has --seeds and --out, and goes on by itself"
+            )
+    return config.model_copy(update={"recipe": name})
