@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .neurons import LIF, lif, lif_step
+from .neurons import LIF, Learned, lif, lif_step
 from .through_time import mean_rate, temporal
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LIF",
     "Config",
+    "Learned",
     "compare",
     "create_model",
     "evaluate",

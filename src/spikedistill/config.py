@@ -10,14 +10,17 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from .errors import UserError
 from .files import parse_yaml
+from .learned import Learned, in_our_words
 from .recipe_name import RecipeName
 
 # What lies beyond these is a slip of the keyboard, to be found before a machine tries it.
@@ -63,6 +66,20 @@ else:
     _Name = str  # which the command line takes
 
 
+def _learned(text: object) -> str:
+    """The short form of an option that is learned."""
+    try:
+        found = Learned.of(text)
+    except UserError:
+        found = None
+    if found is None:
+        raise PydanticCustomError("learned", "expected 'learned' or 'learned:0.8'")
+    return str(found)
+
+
+LearnedText = Annotated[str, PlainValidator(_learned)]
+
+
 class ConfigError(UserError):
     """A configuration that is refused, with each setting by its full name."""
 
@@ -93,20 +110,20 @@ class NeuronConfig(_Section):
     """Spiking neurons."""
 
     place = "model.lif."
-    decay: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the membrane that survives a timestep; 1 is a neuron without leak."""
-    threshold: Positive = 1.0
-    """A neuron fires where its membrane is at or above it."""
+    decay: Annotated[float, Field(ge=0, le=1)] | LearnedText = 0.5
+    """Share of the membrane that survives a timestep; 1 is a neuron without leak. learned trains one per layer (PLIF), from 0.5 on;
+    learned:0.8 starts at 0.8, and learned_per_channel trains one per channel."""
+    threshold: Positive | LearnedText = 1.0
+    """A neuron fires where its membrane is at or above it. learned trains one per layer, from 1 on, which stays positive;
+    learned:0.8 starts at 0.8, and learned_per_channel trains one per channel."""
     v_reset: float | None = None
     """None subtracts the threshold after a spike (soft reset), a number puts the membrane there (hard reset)."""
     detach_reset: bool = False
     """Leave the reset out of the gradient."""
     surrogate: Literal["sigmoid", "rectangular", "triangular", "arctan", "dspike"] = "sigmoid"
     """Derivative that stands in for that of the spike."""
-    v_init: float | Literal["half", "learned"] = 0.0
+    v_init: float | Literal["half"] | LearnedText = 0.0
     """Membrane before the first timestep: a number, half the threshold, or learned per channel."""
-    learn_decay: bool = False
-    """Learn one decay per layer (PLIF)."""
 
 
 class ModelConfig(_Section):
@@ -370,6 +387,9 @@ def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
     if wording == 1 and isinstance(data, Mapping) and data.get("name") == "nmnist":
         by_number = data.get("slicing") in (None, "number")
         ours["data"] = {**data, "slicing": "even"} if by_number else data
+    model = ours.get("model")
+    if isinstance(model, Mapping) and isinstance(model.get("lif"), Mapping):
+        ours["model"] = {**model, "lif": in_our_words(model["lif"])}
     return ours
 
 

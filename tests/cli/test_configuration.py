@@ -194,12 +194,16 @@ WRONG = {
     "--trainer.clip 0": "trainer.clip: got 0.0, expected more than 0",
     "--trainer.ema 1": "trainer.ema: got 1.0, expected less than 1",
     "--trainer.accumulate -3": "trainer.accumulate: got -3, expected at least 1",
-    "--model.lif.decay 1.5": "model.lif.decay: got 1.5, expected at most 1",
-    "--model.lif.threshold -1": "model.lif.threshold: got -1.0, expected more than 0",
+    "--model.lif.decay 1.5": "model.lif.decay: got 1.5, expected at most 1 or 'learned' or 'learned:0.8'",
+    "--model.lif.threshold -1": "model.lif.threshold: got -1.0, expected more than 0 or 'learned' or 'learned:0.8'",
     "--model.lif.threshold 1e-300": "threshold is 1e-300, expected a positive number, finite in float32",
     "--model.lif.v-reset 1e300": "v_reset is 1e+300, expected a number that is finite in float32",
     "--trainer.checkpoint-seconds -1": "trainer.checkpoint_seconds: got -1.0, expected at least 0",
-    "--model.width 1e9 --model.lif.decay 2": "model.lif.decay: got 2.0, expected at most 1",  # one section after another
+    "--model.lif.decay lerned": "model.lif.decay: got 'lerned', expected a number or 'learned' or 'learned:0.8'",
+    "--model.lif.threshold learned:0": "threshold is 0.0, expected a positive number, finite in float32",
+    # one section after another
+    "--model.width 1e9 --model.lif.v-init third": "model.lif.v_init: got 'third', expected a number or 'half' or 'learned' or "
+    "'learned:0.8'",
     "--data.holdout 2 --data.size 0": "data.size: got 0, expected at least 1; data.holdout: got 2.0, expected less than 1",
     "--epoch 3": "Unrecognized options: --epoch, 3; perhaps you meant --epochs or --optimizer.step-epochs or "
     "--optimizer.warmup-epochs",

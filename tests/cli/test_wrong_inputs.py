@@ -94,7 +94,7 @@ COMMANDS = {
     "train digits-sce --model.lif.v-init quarter": "learned",
     "train digits-sce --model.lif.v-reset inf": "v_reset",
     "train digits-sce --model.lif.surrogate relu": "arctan",
-    "train digits-sce --model.lif.learn-decay --model.lif.decay 1": "inside (0, 1)",
+    "train digits-sce --model.lif.decay learned:1": "inside (0, 1)",
     # data
     "train digits-sce --data.name digit": "digits",
     "train digits-sce --data.size 16": "option of image_folder",
@@ -358,7 +358,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "an unknown surrogate": (lambda: LIF(surrogate="relu"), "sigmoid"),
     "a membrane of a word": (lambda: LIF(v_init="third"), "'third'"),
     "a membrane for no channels": (lambda: LIF(v_init="learned"), "channels"),
-    "a decay that cannot be learned": (lambda: LIF(decay=1.0, learn_decay=True), "inside (0, 1)"),
+    "a decay that cannot be learned": (lambda: LIF(decay="learned:1"), "inside (0, 1)"),
     "currents with a decay below 0": (lambda: lif(CURRENTS, decay=-0.1), "decay"),
     "currents with no threshold": (lambda: lif(CURRENTS, threshold=-1.0), "threshold"),
     "a step with no threshold": (lambda: lif_step(CURRENTS[0], torch.zeros(2, 3), threshold=0.0), "threshold"),

@@ -19,14 +19,16 @@ def test_spikes_membranes_and_rates_of_a_neuron_worked_out_by_hand():
     assert recording.rates["0"].tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("options", [{}, {"v_reset": 0.0}, {"v_init": "half"}, {"learn_decay": True, "threshold": 0.7}])
+@pytest.mark.parametrize(
+    "options", [{}, {"v_reset": 0.0}, {"v_init": "half"}, {"decay": "learned", "threshold": "learned:0.7"}]
+)
 def test_a_neuron_fires_exactly_where_its_recorded_membrane_reaches_the_threshold(options):
     torch.manual_seed(0)
     model = temporal(nn.Sequential(nn.Linear(5, 7), LIF(**options), nn.Linear(7, 3)))
     with record(model) as recording:
         model(torch.randn(4, 6, 5), None)
     threshold = recording.thresholds["1"]
-    assert threshold == options.get("threshold", 1.0)
+    assert threshold == pytest.approx(0.7 if "threshold" in options else 1.0)
     assert 0 < recording.spikes["1"].mean() < 1
     assert torch.equal(recording.spikes["1"] == 1, recording.membranes("1") >= threshold)
 

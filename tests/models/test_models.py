@@ -58,7 +58,7 @@ def test_runs_and_every_parameter_learns(name, gradient, segments, T, kind):
 
 @pytest.mark.parametrize("name", list_models())
 def test_the_state_dict_round_trips(name):
-    model, other = small(name, learn_decay=True), small(name, learn_decay=True)
+    model, other = small(name, decay="learned"), small(name, decay="learned")
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
@@ -164,7 +164,7 @@ def test_lif_options_reach_every_neuron(name):
     neurons = [module for module in small(name, **options).modules() if isinstance(module, LIF)]
     assert neurons
     assert all(vars(neuron).items() >= options.items() for neuron in neurons)
-    learned = [m for m in small(name, v_init="learned", learn_decay=True).modules() if isinstance(m, LIF)]
+    learned = [m for m in small(name, v_init="learned", decay="learned").modules() if isinstance(m, LIF)]
     assert all(isinstance(m.v_init, nn.Parameter) and isinstance(m.decay_logit, nn.Parameter) for m in learned)
     assert {len(m.v_init) for m in learned} != {1}
 
@@ -276,7 +276,7 @@ def test_a_saved_model_is_the_same_network(name, tmp_path):
         "width": 0.1,
         "gradient": "rate",
     }
-    spec |= {"mean": [0.1, 0.2], "std": [1.0, 2.0], "learn_decay": True}
+    spec |= {"mean": [0.1, 0.2], "std": [1.0, 2.0], "decay": "learned"}
     model = create_model(**spec)
     model(images(B, name=name), timesteps=2)  # moves the running statistics
     save_model(model, spec, tmp_path / "model.safetensors")

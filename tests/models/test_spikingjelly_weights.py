@@ -153,7 +153,7 @@ def test_numbers_that_are_not_finite_are_refused_by_name_and_nothing_is_copied()
         ("resnet34", {}, "fit into sew_resnet18"),
         ("sew_resnet34", {}, r"96 missing \(layer1.2.conv1.weight, "),
         ("resnet18", {}, r"1 of another shape \(conv1.weight \[4, 3, 7, 7\] for \[4, 3, 3, 3\]\)"),
-        ("sew_resnet18", {"learn_decay": True}, r"20 missing \(stem.1.decay_logit, "),
+        ("sew_resnet18", {"decay": "learned"}, r"20 missing \(stem.1.decay_logit, "),
         ("sew_resnet18", {"in_channels": 2}, r"1 of another shape \(conv1.weight \[4, 3, 7, 7\] for \[4, 2, 7, 7\]\)"),
         (
             "sew_resnet18",

@@ -5,15 +5,23 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from plain_lif import plain_lif
+from torch import nn
 
-from spikedistill import LIF, lif
+from spikedistill import LIF, Learned, lif, temporal
 
 f64 = torch.float64
 
 
 def currents(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=f64) + 0.4
+
+
+def fire(neuron, x):
+    """What the neurons of a layer do with currents `[T, B, ...]`."""
+    return temporal(nn.Sequential(neuron))(x)
 
 
 @pytest.mark.parametrize(
@@ -24,14 +32,14 @@ def currents(*shape):
         {"v_reset": 0.0, "v_init": 0.25, "surrogate": torch.cos},
     ],
 )
-def test_a_plain_tensor_is_taken_as_currents_over_time(options):
+def test_in_a_network_it_does_what_the_function_does_with_the_same_options(options):
     x = currents(5, 2, 3, 4, 4)
-    assert torch.equal(LIF(**options)(x), lif(x, **options))
+    assert torch.equal(fire(LIF(**options), x), lif(x, **options))
 
 
 def test_half_starts_at_half_the_threshold():
     x = currents(4, 2, 3)
-    assert torch.equal(LIF(threshold=0.6, v_init="half")(x), lif(x, threshold=0.6, v_init=0.3))
+    assert torch.equal(fire(LIF(threshold=0.6, v_init="half"), x), lif(x, threshold=0.6, v_init=0.3))
     assert not list(LIF(v_init="half").parameters())
 
 
@@ -44,7 +52,7 @@ def test_a_learned_initial_membrane_is_one_value_per_channel_starting_at_zero(sh
         v_init.copy_(torch.tensor([0.9, -0.5, 0.3]))
     x = currents(*shape)
     per_channel = v_init.detach().view(3, *[1] * (len(shape) - 3)).clone().requires_grad_()
-    spikes, plain = neuron(x), plain_lif(x, v_init=per_channel)
+    spikes, plain = fire(neuron, x), plain_lif(x, v_init=per_channel)
     assert torch.equal(spikes, plain)
     spikes.sum().backward()
     plain.sum().backward()
@@ -52,7 +60,7 @@ def test_a_learned_initial_membrane_is_one_value_per_channel_starting_at_zero(sh
 
 
 def test_a_learned_decay_starts_where_it_is_told_and_is_the_logistic_of_a_parameter():
-    neuron = LIF(decay=0.8, learn_decay=True)
+    neuron = LIF(decay="learned:0.8")
     ((name, logit),) = neuron.named_parameters()
     assert name == "decay_logit"
     assert logit.shape == ()
@@ -60,31 +68,77 @@ def test_a_learned_decay_starts_where_it_is_told_and_is_the_logistic_of_a_parame
     neuron.to(f64)
     twin = neuron.decay_logit.detach().clone().requires_grad_()
     x = currents(5, 2, 3)
-    spikes, plain = neuron(x), plain_lif(x, decay=1 / (1 + torch.exp(-twin)))
+    spikes, plain = fire(neuron, x), plain_lif(x, decay=1 / (1 + torch.exp(-twin)))
     assert torch.equal(spikes, plain)
     spikes.sum().backward()
     plain.sum().backward()
     torch.testing.assert_close(neuron.decay_logit.grad, twin.grad, rtol=1e-12, atol=0)
 
 
+def test_a_learned_threshold_starts_where_it_is_told_and_stays_positive():
+    neuron = LIF(threshold=Learned(0.6))
+    ((name, logarithm),) = neuron.named_parameters()
+    assert (name, logarithm.shape) == ("log_threshold", ())
+    assert logarithm.exp().item() == pytest.approx(0.6)
+    assert LIF(threshold="learned").log_threshold.item() == 0, "the default, 1, exactly"
+    optimizer, x = torch.optim.SGD(neuron.parameters(), lr=20.0), torch.rand(4, 2, 3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (-fire(neuron, x).mean()).backward()  # more spikes, so lower and lower
+        optimizer.step()
+    assert 0 < neuron.dynamics(3).threshold < 0.6
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes"),
+    [
+        ({"decay": "learned", "threshold": "learned"}, {"decay_logit": [], "log_threshold": []}),
+        ({"decay": "learned", "threshold": Learned(0.7), "channels": 3}, {"decay_logit": [3], "log_threshold": [3]}),
+        ({"decay": Learned(0.2, per="layer"), "v_init": "learned", "channels": 3}, {"decay_logit": [], "v_init": [3]}),
+        ({"v_init": Learned(0.2, per="layer")}, {"v_init": []}),
+        ({"threshold": "learned_per_channel:2", "v_init": "half", "channels": 2}, {"log_threshold": [2]}),
+    ],
+)
+def test_it_learns_one_value_for_the_layer_or_with_channels_one_for_each(options, shapes):
+    assert {name: list(p.shape) for name, p in LIF(**options).named_parameters()} == shapes
+
+
+@given(st.builds(Learned, st.none() | st.floats(-1e30, 1e30), st.sampled_from([None, "layer", "channel"])))
+def test_what_is_learned_and_its_short_form_are_the_same(learned):
+    assert Learned.of(str(learned)) == learned
+    assert Learned.of(learned) is learned
+
+
+def test_values_per_channel_that_do_not_fit_the_currents_are_refused():
+    neuron = LIF(threshold="learned", channels=3)
+    with pytest.raises(
+        ValueError, match=r"^threshold is \[3, 1\], the currents of a timestep are \[2, 4, 5\]: expected"
+    ):
+        fire(neuron, torch.zeros(6, 2, 4, 5))
+    with pytest.raises(
+        ValueError, match=r"learns a value for each channel, and its currents have none: expected \[B, C"
+    ):
+        fire(neuron, torch.zeros(6, 3))
+
+
 def test_a_neuron_without_learned_options_has_an_empty_state_and_gains_none_by_running():
     neuron = LIF()
     before = copy.deepcopy(neuron.__dict__)
-    first = neuron(currents(4, 2, 3))
-    assert torch.equal(first, neuron(currents(4, 2, 3)))
+    first = fire(neuron, currents(4, 2, 3))
+    assert torch.equal(first, fire(neuron, currents(4, 2, 3)))
     assert neuron.state_dict() == {}
     assert neuron.__dict__.keys() == before.keys()
 
 
 def test_the_state_dict_round_trips():
-    neuron = LIF(learn_decay=True, v_init="learned", channels=2)
+    neuron = LIF(decay="learned", v_init="learned", threshold=Learned(per="layer"), channels=2)
     with torch.no_grad():
         for parameter in neuron.parameters():
             parameter.add_(0.3)
-    other = LIF(learn_decay=True, v_init="learned", channels=2)
+    other = LIF(decay="learned", v_init="learned", threshold=Learned(per="layer"), channels=2)
     other.load_state_dict(neuron.state_dict())
     x = currents(4, 3, 2)
-    assert torch.equal(neuron(x), other(x))
+    assert torch.equal(fire(neuron, x), fire(other, x))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +162,30 @@ def test_the_state_dict_round_trips():
         ({"surrogate": "gauss"}, "surrogate 'gauss' is unknown"),
         ({"v_init": "quarter"}, "v_init is 'quarter', expected a number, 'half' or 'learned'"),
         ({"v_init": "learned"}, "say how many with channels="),
-        ({"learn_decay": True, "decay": 1.0}, r"a learned decay starts inside \(0, 1\); got 1.0"),
-        ({"learn_decay": True, "decay": 0.0}, r"a learned decay starts inside \(0, 1\); got 0.0"),
+        ({"decay": "learned:1"}, r"a learned decay starts inside \(0, 1\); got 1.0"),
+        ({"decay": Learned(0.0)}, r"a learned decay starts inside \(0, 1\); got 0.0"),
+        ({"decay": Learned(1.5)}, "decay is 1.5, expected 0"),
+        ({"threshold": "learned:-1"}, "threshold is -1.0, expected a positive number"),
+        ({"threshold": Learned(per="channel")}, "threshold='learned_per_channel' keeps one value per channel: say how"),
+        (
+            {"threshold": "learned: one"},
+            "'learned: one': expected 'learned', 'learned:0.8' to start at 0.8, or the same",
+        ),
+        ({"decay": "learnt"}, "decay is 'learnt', expected a number or 'learned'"),
+        (
+            {"v_init": Learned(2.5), "channels": 1},
+            "v_init is 2.5: without any input a neuron fires at the first timestep",
+        ),
+        (
+            {"threshold": nn.Parameter(torch.tensor(1.0))},
+            "threshold is a tensor, expected a number or 'learned'; threshold='l",
+        ),
+        ({"decay": torch.tensor(0.5)}, r"decay is a tensor, .* and decay=Learned\(0.8\) one that starts at 0.8"),
+        (
+            {"v_init": torch.zeros(3)},
+            "v_init is a tensor, expected a number, 'half' or 'learned'; v_init='learned' makes",
+        ),
+        ({"v_reset": torch.zeros(3)}, "v_reset is a tensor, expected a number$"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused_with_what_was_expected(options, message):
@@ -119,6 +195,9 @@ def test_options_that_cannot_be_meant_are_refused_with_what_was_expected(options
 
 def test_it_prints_its_dynamics():
     assert repr(LIF()) == "LIF(decay=0.5, threshold=1.0, reset=soft, surrogate=sigmoid)"
-    assert repr(LIF(learn_decay=True, v_reset=0.0, surrogate=torch.cos)).startswith(
+    assert repr(LIF(decay="learned", v_reset=0.0, surrogate=torch.cos)).startswith(
         "LIF(decay=learned, threshold=1.0, reset=hard"
+    )
+    assert repr(LIF(threshold="learned", v_init="half")) == (
+        "LIF(decay=0.5, threshold=learned, reset=soft, surrogate=sigmoid, v_init=half)"
     )

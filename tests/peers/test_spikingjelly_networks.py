@@ -84,6 +84,6 @@ def test_their_network_and_ours_with_its_weights_give_the_same_logits(spikingjel
 
 def test_their_learned_decay_is_refused_by_name(spikingjelly):
     theirs = spikingjelly.networks["sew_resnet18"](spiking_neuron=spikingjelly.neuron.ParametricLIFNode)
-    ours = create_model("sew_resnet18", num_classes=7, learn_decay=True)
+    ours = create_model("sew_resnet18", num_classes=7, decay="learned")
     with pytest.raises(ValueError, match=r"20 missing \(stem.1.decay_logit, .*; 20 unknown to this network \(sn1.w, "):
         load_spikingjelly(ours, theirs.state_dict())

@@ -76,6 +76,19 @@ def test_the_threshold_drawn_is_that_of_the_layer(two_layers):
     assert membranes(two_layers, "3").data[0].y == (0.3, 0.3)
 
 
+def test_learned_thresholds_of_the_neurons_drawn_are_each_drawn_once(tmp_path):
+    neuron = LIF(threshold="learned:0.5", channels=2)
+    with torch.no_grad():
+        neuron.log_threshold[1] = 0.0
+    with record(model := temporal(nn.Sequential(neuron))) as recording:
+        model(torch.rand(3, 1, 2, 2))
+    levels = [trace.y[0] for trace in membranes(recording, "0").data if trace.name == "threshold"]
+    assert levels == pytest.approx([0.5, 1.0])
+    assert [t.y[0] for t in membranes(recording, "0", neurons=[3]).data if t.name == "threshold"] == [1.0]
+    page = write_recording(recording, tmp_path / "page.html").read_text()
+    assert "2 x 2 neurons of thresholds 0.5 to 1: " in page
+
+
 def test_neurons_of_a_convolution_are_named_by_channel_row_and_column(two_layers):
     # 0.618 * 32 = 19.8; 20 and 32 share a divisor, 19 and 32 none: 0, 19, 38 - 32 = 6, 25, in order 0, 6, 19, 25
     figure = raster(two_layers, "0", sample=4, neurons=4)

@@ -74,13 +74,15 @@ def with_slope(value, source, slope):
 
 
 def lif_options(module, ndim):
-    v_init = module.v_init
-    if isinstance(v_init, torch.Tensor):
-        v_init = v_init.reshape(1, -1, *[1] * (ndim - 2))
+    def over_channels(option):
+        return option.reshape(1, -1, *[1] * (ndim - 2)) if isinstance(option, torch.Tensor) else option
+
+    threshold = module.threshold if module.log_threshold is None else over_channels(torch.exp(module.log_threshold))
+    decay = module.decay if module.decay_logit is None else 1 / (1 + torch.exp(-over_channels(module.decay_logit)))
     return {
-        "decay": module.decay if module.decay_logit is None else 1 / (1 + torch.exp(-module.decay_logit)),
-        "v_init": v_init,
-        "threshold": module.threshold,
+        "decay": decay,
+        "v_init": threshold / 2 if module.v_init == "half" else over_channels(module.v_init),
+        "threshold": threshold,
         "v_reset": module.v_reset,
         "detach_reset": module.detach_reset,
         "primitive": PRIMITIVES[module.surrogate],
@@ -94,19 +96,24 @@ def lif(module, clock, folded):
         spikes = plain_lif(current, cuts=range(1, clock.timesteps) if clock.cut_membrane else (), **options)
         if clock.decay is not None:
             mean = clock.segment_means(folded)
-            slope = ((mean > 0) & (mean < module.threshold)).to(mean.dtype) / module.threshold
-            clock.record(module, (clock.segment_means(spikes.flatten(0, 1)), slope.unsqueeze(0), None, None))
+            threshold = torch.as_tensor(options["threshold"], dtype=mean.dtype).detach()
+            inside = ((mean > 0) & (mean < threshold)).to(mean.dtype)
+            slopes = inside / threshold, None, None, -inside * mean / threshold**2
+            rate = clock.segment_means(spikes.flatten(0, 1))
+            clock.record(module, (rate, *(slope if slope is None else slope.unsqueeze(0) for slope in slopes)))
         elif not torch.is_grad_enabled():
             with torch.enable_grad():
                 _, *slopes = plain_eligibility(current, clock.lengths, **options)
             clock.record(module, (clock.segment_means(spikes.flatten(0, 1)), *slopes))
         return spikes.flatten(0, 1)
-    rate, to_current, to_decay, to_v_init = clock.recall(module)
+    rate, to_current, to_decay, to_v_init, to_threshold = clock.recall(module)
     out = with_slope(clock.unfold(rate), clock.unfold(folded), to_current)
     if module.decay_logit is not None:
         out = with_slope(out, options["decay"], to_decay)
     if isinstance(options["v_init"], torch.Tensor):
         out = with_slope(out, options["v_init"], to_v_init)
+    if module.log_threshold is not None:
+        out = with_slope(out, options["threshold"], to_threshold)
     return out.flatten(0, 1)
 
 

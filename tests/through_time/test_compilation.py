@@ -20,8 +20,11 @@ f64 = torch.float64
         ("resnet18", {"gradient": "bptt"}),
         ("resnet18", {"gradient": "rate"}),
         ("convnet", {"gradient": "dsr"}),
-        ("convnet", {"gradient": "sltt", "v_reset": 0.0, "learn_decay": True}),
-        ("convnet", {"gradient": "rate", "segments": (1, 1), "v_init": "learned", "learn_decay": True}),
+        ("convnet", {"gradient": "sltt", "v_reset": 0.0, "decay": "learned", "threshold": "learned"}),
+        (
+            "convnet",
+            {"gradient": "rate", "segments": (1, 1), "v_init": "learned", "decay": "learned", "threshold": "learned"},
+        ),
         ("convnet", {"gradient": "rate", "mean": [0.5] * 3, "std": [0.2, 0.3, 0.4]}),
     ],
 )

@@ -112,9 +112,10 @@ def test_the_surrogate_takes_no_part():
     ("changes", "said"),
     [
         ({"v_reset": 0.0}, "hard to 0.0"),
-        ({"learn_decay": True}, "decay=learned"),
+        ({"decay": "learned"}, "decay=learned"),
         ({"v_init": "half"}, "v_init=0.5"),
         ({"v_init": "learned", "channels": 3}, "v_init=learned"),
+        ({"v_init": "half", "threshold": "learned"}, "v_init=half"),
     ],
 )
 def test_neurons_that_the_representation_says_nothing_of_are_refused(changes, said):

@@ -121,7 +121,7 @@ def test_runs_in_any_order_leave_nothing_behind(rule):
     # neither running statistics nor dropout, so that each run is a function of its input alone
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Conv2d(2, 3, 3), LIF(threshold=0.3, learn_decay=True), nn.Conv2d(3, 3, 3), LIF(threshold=0.2), head(12)
+        nn.Conv2d(2, 3, 3), LIF(threshold=0.3, decay="learned"), nn.Conv2d(3, 3, 3), LIF(threshold=0.2), head(12)
     ).to(f64)
     model = temporal(network, gradient=gradient, segments=lengths or 1)
     x, events = make_input("sequential", "static"), make_input("sequential", "events")

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from spikedistill import LIF
+from spikedistill import LIF, Learned
 
 IMAGE = (2, 6, 6)
 CLASSES = 3
@@ -463,7 +463,7 @@ PATTERNS["checkpointing"] = Pattern(
 def one_neuron_layer_used_twice():
     return Net(
         lambda m, x: m.head(m.lif(m.second(m.lif(m.first(x))))),
-        first=conv_bn(2, 3), second=conv_bn(3, 3), lif=LIF(learn_decay=True), head=head(108),
+        first=conv_bn(2, 3), second=conv_bn(3, 3), lif=LIF(decay="learned"), head=head(108),
     )  # fmt: skip
 
 
@@ -477,7 +477,7 @@ def one_convolution_used_twice():
 
 @pattern()
 def learned_decay():
-    lif = {"learn_decay": True, "decay": 0.7}
+    lif = {"decay": "learned:0.7"}
     return nn.Sequential(block(2, 3, lif=lif), block(3, 4, lif=lif), head(144))
 
 
@@ -502,9 +502,30 @@ def learned_initial_membrane():
 
 
 @pattern()
+def learned_thresholds():
+    return nn.Sequential(
+        block(2, 3, lif={"threshold": "learned:0.8"}),
+        block(3, 4, lif={"threshold": Learned(0.6, per="channel"), "channels": 4, "detach_reset": True}),
+        head(144),
+    )
+
+
+@pattern()
+def learned_thresholds_under_hard_reset():
+    return nn.Sequential(
+        block(2, 3, lif={"threshold": "learned", "channels": 3, "v_reset": 0.2, "v_init": "half"}),
+        block(
+            3, 4, lif={"threshold": "learned", "v_reset": 0.0, "detach_reset": True, "decay": "learned", "channels": 4}
+        ),
+        head(144),
+    )
+
+
+@pattern()
 def everything_learned():
     def lif(channels):
-        return LIF(v_init="learned", channels=channels, learn_decay=True, decay=0.3, surrogate="triangular")
+        learned = {"v_init": "learned", "decay": "learned:0.3", "threshold": "learned:0.9"}
+        return LIF(**learned, channels=channels, surrogate="triangular")
 
     return nn.Sequential(*conv_bn(2, 3), lif(3), *conv_bn(3, 4), lif(4), head(144))
 

@@ -56,8 +56,8 @@ REFUSED = {
     "digits-sce --no-recompute": "recompute=False only means something under gradient='rate'; this is gradient='bptt'",
     # neurons
     "digits-ann --model.lif.decay 0.3": "--model.neuron relu has no spiking neurons to take --model.lif.decay 0.3: leave it out",
-    "digits-sce --model.neuron relu --model.lif.v-init half --model.lif.learn-decay": "--model.neuron relu has no spiking neurons "
-    "to take --model.lif.v-init half, --model.lif.learn-decay True: leave it out",
+    "digits-sce --model.neuron relu --model.lif.v-init half --model.lif.decay learned": "--model.neuron relu has no spiking "
+    "neurons to take --model.lif.decay learned, --model.lif.v-init half: leave it out",
     "digits-dsr --model.lif.surrogate arctan": "--gradient dsr does not use --model.lif.surrogate: leave it out",
     "digits-sce --model.lif.v-init 5": "v_init is 5.0: without any input a neuron fires at the first timestep, because decay 0.5 "
     "times v_init reaches the threshold 1.0; expected less",

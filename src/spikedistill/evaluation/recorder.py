@@ -33,9 +33,10 @@ class Recording:
         return {path: spikes.flatten(1).double().mean(1) for path, spikes in self.spikes.items()}
 
     @property
-    def thresholds(self) -> dict[str, float]:
-        """Threshold of each layer: its neurons fire where their membrane is at or above it."""
-        return {path: dynamics.threshold for path, dynamics in self._dynamics.items()}
+    def thresholds(self) -> dict[str, float | Tensor]:
+        """Threshold of each layer, at or above which its neurons fire; one per channel as what broadcasts over `[B, ...]`."""
+        found = {path: dynamics.threshold for path, dynamics in self._dynamics.items()}
+        return {path: t.item() if isinstance(t, Tensor) and t.numel() == 1 else t for path, t in found.items()}
 
     def membranes(self, path: str) -> Tensor:
         """Membranes of a layer after each timestep's leak and input and before its reset, `[T, B, ...]`.

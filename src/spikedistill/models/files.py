@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import parse_json, write_atomically
+from ..learned import Learned, in_our_words
 from ..through_time import Temporal
 from .joint import plain_state
 from .registry import create_model
@@ -64,7 +65,9 @@ def save_model(
         input: what the network takes: `{"kind": "image" | "events", "channels": C, "size": [H, W]}`.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state(model.module).items()}
-    plain = {option: value for option, value in spec.items() if option != "joint"}
+    plain = {
+        name: str(value) if isinstance(value, Learned) else value for name, value in spec.items() if name != "joint"
+    }
     text = json.dumps({"network": plain, "classes": None if classes is None else list(classes), "input": input})
     described = {"schema": SCHEMA, **json.loads(text)}
     described["sha256"] = _checksum(described, tensors)
@@ -115,9 +118,10 @@ def load_model(path: Path, content: bytes | None = None) -> Temporal:
     """
     file = read_model(path, content)
     try:
+        network = in_our_words(file.network)
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
-            _check_shapes(create_model(**file.network).module.state_dict(), file.tensors, path)
-        model = create_model(**file.network)
+            _check_shapes(create_model(**network).module.state_dict(), file.tensors, path)
+        model = create_model(**network)
     except (TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
         shown = " ".join(str(error).split())[:160]
         raise UserError(f"{path} describes no network that this version can build ({shown})") from None

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
 from ..errors import UserError
-from ..neurons import LIF
+from ..neurons import LIF, Learned
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Gradient, Rule, Temporal, rule_of, temporal
 from .branches import Branched, branch
@@ -91,7 +91,8 @@ def create_model(
         joint: train an ANN of the same layout beside the network, with an exit behind every stage of both (Joint A-SNN, Guo et al.,
             2023); see `spikedistill.models.Joint`, whose method `heads` returns the logits of all exits.
         mean, std: statistics of the channels of images in [0, 1], which the network then normalises itself.
-        options: arguments of `spikedistill.LIF`, and of the gradient rule where it is given by name.
+        options: arguments of `spikedistill.LIF`, and of the gradient rule where it is given by name. A decay or threshold that is
+            "learned" is one for each layer; "learned_per_channel" is one for each channel.
 
     Returns:
         The network; called with images `[B, C, H, W]` and `timesteps=T`, or event frames `[T, B, C, H, W]`, it returns logits
@@ -179,6 +180,13 @@ def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise UserError(f"neither create_model nor LIF takes {', '.join(unknown)}; LIF takes {', '.join(known)}")
+    options = dict(options)
+    for name in (
+        "decay",
+        "threshold",
+    ):  # networks know the channels of every layer; only what says so is learned for each
+        if (learned := Learned.of(options.get(name))) and learned.per is None:
+            options[name] = replace(learned, per="layer")
     LIF(**options, channels=1)  # a wrong value is reported here, before anything is built
     return lambda channels: LIF(**options, channels=channels)
 

@@ -1,5 +1,6 @@
 """Currents to spikes: leaky integrate-and-fire dynamics over a sequence, one step of them, and their surrogate gradients."""
 
+from ..learned import Learned
 from .dynamics import lif, lif_in_bits, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
 from .loops.compiler import compiler_works
@@ -13,6 +14,7 @@ from .surrogate import SURROGATES, Surrogate
 __all__ = [
     "LIF",
     "SURROGATES",
+    "Learned",
     "Neuron",
     "NormaliseBatch",
     "NormalisedCurrent",

@@ -31,7 +31,8 @@ def lif(current: Tensor, neuron: Neuron | None = None, *, detach_membrane: bool 
         Spikes `[T, B, ...]`, zeros and ones in the dtype of `current`.
 
     Raises:
-        UserError: for a current without a time axis or of integers, or an option out of its range.
+        UserError: for a current without a time axis or of integers, an option out of its range, or a tensor as an option that does
+            not broadcast over a timestep of the currents.
     """
     return lif_in_bits(current, _given(neuron, options), detach_membrane=detach_membrane)[0]
 
@@ -57,6 +58,7 @@ def lif_in_bits(
         return fused_lif(current, T, neuron, detach_membrane)
     # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
     steps = membrane_precision(current).unbind(0)
+    neuron = neuron.over(steps[0])
     membrane = neuron.initial_membrane(steps[0])
     spikes = []
     for current_t in steps:
@@ -89,13 +91,15 @@ def lif_step(
         The spikes `[B, ...]` and the membrane `[B, ...]` after reset, to be passed to the next step.
 
     Raises:
-        UserError: for a current of integers, a state of another shape, or an option out of its range.
+        UserError: for a current of integers, a state of another shape, an option out of its range, or a tensor as an option that
+            does not broadcast over the current.
     """
     neuron = _given(neuron, options)
     if not current.is_floating_point():
         raise UserError(f"lif_step takes a floating-point current [B, ...]; got {current.dtype} {list(current.shape)}")
     _check_state(state, current.shape)
     incoming = membrane_precision(current)
+    neuron = neuron.over(incoming)
     spikes, membrane = _advance(incoming, neuron.initial_membrane(incoming) if state is None else state, neuron)
     return spikes.to(current.dtype), membrane
 

@@ -5,7 +5,9 @@ start is held fixed. With g_t the surrogate derivative at u_t and k_t = dv_t/du_
 
     du_t/dI = 1 + lambda * k_{t-1} * du_{t-1}/dI ,       dr/dI = mean_t g_t * du_t/dI
 
-and alike for the decay (source v_{t-1} instead of 1) and for the initial membrane (source lambda at the first step only). One
+and alike for the decay (source v_{t-1} instead of 1) and for the initial membrane (source lambda at the first step only). A
+threshold moves the distance x = u - threshold, and with it v_t: dx_t = lambda * dv_{t-1} - 1 and dv_t = k_t * dx_t + 1 - s_t,
+under soft and hard reset alike, because a membrane is then either u_t = x_t + threshold, or x_t, or v_reset. One
 segment is rate-based backpropagation (Yu et al., RateBP, NeurIPS 2024), segments of length one are SLTT (Meng et al., 2023).
 """
 
@@ -32,6 +34,7 @@ class Response(NamedTuple):
         to_current: dr/dI of each segment, `[m, B, ...]`.
         to_decay: dr/d(decay) of each segment, `[m, B, ...]`; None unless asked for.
         to_v_init: dr/d(v_init), `[m, B, ...]`, zero after the first segment; None unless asked for.
+        to_threshold: dr/d(threshold) of each segment, `[m, B, ...]`; None unless asked for.
         rates: mean spikes of each segment, `[m, B, ...]`; None where they have not come along.
     """
 
@@ -39,6 +42,7 @@ class Response(NamedTuple):
     to_current: Tensor
     to_decay: Tensor | None = None
     to_v_init: Tensor | None = None
+    to_threshold: Tensor | None = None
     rates: Tensor | None = None
 
 
@@ -49,7 +53,10 @@ def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learne
         current: currents `[T, B, ...]`, or `[1, B, ...]` where they are the same at all timesteps.
         lengths: timesteps of each segment; they sum to T.
         neuron: what the neurons do.
-        learned: options of the neuron whose responses are collected too, of "decay" and "v_init".
+        learned: options of the neuron whose responses are collected too, of "decay", "threshold" and "v_init".
+
+    Raises:
+        UserError: for a tensor as an option that does not broadcast over a timestep of the currents.
     """
     sources = "current", *learned
     repeats = sum(lengths) // len(current)
@@ -138,7 +145,9 @@ def lif_response_in_chunks(
             for first in range(start, start + length, chunk):
                 part = currents(first, min(first + chunk, start + length))
                 if membrane is None or spikes is None:
-                    membrane = neuron.initial_membrane(membrane_precision(part[0]))
+                    like = membrane_precision(part[0])
+                    neuron = neuron.over(like)
+                    membrane = neuron.initial_membrane(like)
                     spikes = PackedSpikes.silent(sum(lengths), membrane)
                 if traces is None:  # tensors, because a compiled loop would be made anew for every number
                     fresh = _fresh_traces(segment, ("current", *learned))
@@ -186,7 +195,9 @@ def _respond(
     dtype: torch.dtype,
     unit: Tensor | None = None,
 ) -> Response:
-    membrane = neuron.initial_membrane(membrane_precision(current[0]))
+    first = membrane_precision(current[0])
+    neuron = neuron.over(first)
+    membrane = neuron.initial_membrane(first)
     spikes: list[Tensor] = []  # to be stacked once: what is joined of parts is written twice by a compiled loop
     answers, start = [], 0
     for segment, length in enumerate(lengths):
@@ -216,8 +227,11 @@ def _advance(
             slope = slope * unit
         spikes_t = (distance >= 0).to(u.dtype)
         survives = _survival(u, spikes_t, slope, neuron)
-        sources: dict[str, float | Tensor] = {"current": 1.0, "decay": membrane, "v_init": 0.0}
+        sources: dict[str, float | Tensor] = {"current": 1.0, "decay": membrane, "v_init": 0.0, "threshold": -1.0}
         traces = {name: trace.after(sources[name], neuron.decay, survives, slope) for name, trace in traces.items()}
+        if "threshold" in traces:  # its trace went as that of the distance from it
+            behind, total = traces["threshold"]
+            traces["threshold"] = Trace(behind + (1 - spikes_t), total)
         membrane = neuron.reset(u, spikes_t)
         spikes.append(spikes_t.to(dtype))
     return spikes, membrane, traces

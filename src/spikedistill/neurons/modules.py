@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..learned import Learned
 from .dynamics import lif
 from .neuron import Neuron
 from .surrogate import Surrogate
@@ -15,83 +16,91 @@ from .surrogate import Surrogate
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons, one per element of their input; they hold parameters but never state.
 
-    Inside a network under `spikedistill.temporal` the module takes the signal that flows there. Called with a plain tensor, it
-    takes currents `[T, B, ...]` and returns spikes of the same shape (see `spikedistill.neurons.lif` for the equations).
+    The module takes the signal that flows in a network under `spikedistill.temporal`. Plain tensors are refused: the function
+    `spikedistill.lif`, which has the equations, takes sequences `[T, B, ...]`.
+
+    The decay, the threshold and the initial membrane can be learned: "learned", or `Learned` to say from which value and whether
+    one for the layer or for each channel. With `channels` it is one for each channel of `[B, C, ...]`, else one for the layer. A
+    decay is the logistic of the parameter `decay_logit` (PLIF, Fang et al., 2021), so it stays in (0, 1). A threshold is the
+    exponential of `log_threshold`: it stays positive, and a step changes it by a share of itself, on any scale of currents.
 
     Args:
-        decay: share of the membrane that survives a timestep, in [0, 1]; 1 is IF. With `learn_decay` the starting value, in
-            (0, 1).
+        decay: share of the membrane that survives a timestep, in [0, 1]; 1 is IF. A learned one starts inside (0, 1).
         threshold: a neuron fires where its membrane is at or above it.
         v_reset: None for soft reset, a number for hard reset to it.
         detach_reset: leave the reset out of the gradient.
         surrogate: "sigmoid", "rectangular", "triangular", "arctan", "dspike", or a callable `x = u - threshold -> ds/du`.
-        v_init: membrane before the first timestep: a number, "half" (half the threshold), or "learned" (one value per channel,
-            starting at 0).
-        learn_decay: learn one decay for the layer, the logistic of a parameter (PLIF, Fang et al., 2021).
-        channels: number of channels, needed by `v_init="learned"` alone.
+        v_init: membrane before the first timestep; "half" is half the threshold, also of a learned one. A learned one is per
+            channel.
+        channels: number of channels, for what is learned for each.
 
     Raises:
-        UserError: for an option out of its range, `v_init="learned"` without `channels`, or a `v_init` or `v_reset` that fires
-            without any input.
+        UserError: for an option out of its range or a tensor in its place, what is learned per channel without `channels`, or a
+            `v_init` or `v_reset` that fires without any input.
     """
 
     def __init__(
         self,
         *,
-        decay: float = 0.5,
-        threshold: float = 1.0,
+        decay: float | Learned | str = 0.5,
+        threshold: float | Learned | str = 1.0,
         v_reset: float | None = None,
         detach_reset: bool = False,
         surrogate: str | Surrogate = "sigmoid",
-        v_init: float | Literal["half", "learned"] = 0.0,
-        learn_decay: bool = False,
+        v_init: float | Learned | str = 0.0,
         channels: int | None = None,
     ) -> None:
         super().__init__()
-        rest: dict[str, Any] = {
-            "v_reset": 0.0 if v_reset is None else v_reset,
-            "v_init": 0.0 if isinstance(v_init, str) else v_init,
-        }
-        for name, value in {"decay": decay, "threshold": threshold, **rest}.items():
-            if isinstance(value, bool) or not isinstance(value, Real | Tensor):
-                raise UserError(f"{name} is {value!r}, expected a number")
-        Neuron(decay=decay, threshold=threshold, surrogate=surrogate, **rest)
-        _check_silent_at_rest(decay, threshold, **rest)
-        self.threshold = threshold
+        if channels is not None and (type(channels) is not int or channels < 1):
+            raise UserError(f"channels is {channels!r}, expected a whole number of 1 or more")
+        options = {"decay": decay, "threshold": threshold, "v_init": v_init}
+        learned = {name: found for name, option in options.items() if (found := Learned.of(option))}
+        for name, found in learned.items():
+            options[name] = getattr(Neuron, name) if found.start is None else found.start
+        half = isinstance(v_init, str) and v_init == "half"
+        numbers: dict[str, Any] = options | {"v_reset": 0.0 if v_reset is None else v_reset}
+        numbers |= {"v_init": 0.0} if half else {}
+        for name, value in numbers.items():
+            _check_number(name, value)
+        Neuron(surrogate=surrogate, **numbers)
+        _check_silent_at_rest(**numbers)
+        if "decay" in learned and not 0 < numbers["decay"] < 1:
+            raise UserError(f"a learned decay starts inside (0, 1); got {numbers['decay']}")
+        # where they are learned, the values at which that started
+        self.decay: float = numbers["decay"]
+        self.threshold: float = numbers["threshold"]
         self.v_reset = v_reset
         self.detach_reset = detach_reset
         self.surrogate = surrogate
-        self.decay = decay
-        self.decay_logit: nn.Parameter | None = None
-        if learn_decay:
-            if not 0 < decay < 1:
-                raise UserError(f"a learned decay starts inside (0, 1); got {decay}")
-            self.decay_logit = nn.Parameter(torch.tensor(decay).logit())
-        self.v_init: float | nn.Parameter
-        if isinstance(v_init, str):
-            self.v_init = self._named_v_init(v_init, channels)
-        else:
-            self.v_init = float(v_init)
-
-    def _named_v_init(self, v_init: str, channels: int | None) -> float | nn.Parameter:
-        if v_init == "half":
-            return self.threshold / 2
-        if v_init != "learned":
-            raise UserError(f"v_init is {v_init!r}, expected a number, 'half' or 'learned'")
-        if channels is None:
-            raise UserError("v_init='learned' keeps one value per channel: say how many with channels=...")
-        if type(channels) is not int or channels < 1:
-            raise UserError(f"channels is {channels!r}, expected a whole number of 1 or more")
-        return nn.Parameter(torch.zeros(channels))
+        start = {name: _start(name, found, numbers[name], channels) for name, found in learned.items()}
+        self.decay_logit = nn.Parameter(start["decay"].logit()) if "decay" in start else None
+        self.log_threshold = nn.Parameter(start["threshold"].log()) if "threshold" in start else None
+        self.v_init: float | Literal["half"] | nn.Parameter = float(numbers["v_init"])
+        if half:
+            self.v_init = "half" if "threshold" in start else self.threshold / 2
+        elif "v_init" in start:
+            self.v_init = nn.Parameter(start["v_init"])
 
     def dynamics(self, ndim: int) -> Neuron:
         """What the neurons do with samples `[B, ...]` of `ndim` dimensions, learned options as tensors that broadcast over them."""
-        v_init: float | Tensor = self.v_init
-        if isinstance(v_init, Tensor):
-            v_init = v_init.view(-1, *[1] * (ndim - 2))
+
+        def over_channels(parameter: Tensor) -> Tensor:
+            if parameter.ndim and ndim < 2:
+                raise UserError(
+                    f"{self} learns a value for each channel, and its currents have none: expected [B, C, ...]"
+                )
+            return parameter.view(-1, *[1] * (ndim - 2)) if parameter.ndim else parameter
+
+        threshold: float | Tensor = self.threshold
+        if self.log_threshold is not None:
+            threshold = over_channels(self.log_threshold.exp())
+        if self.v_init == "half":
+            v_init: float | Tensor = threshold / 2
+        else:
+            v_init = over_channels(self.v_init) if isinstance(self.v_init, Tensor) else self.v_init
         return Neuron(
-            decay=self.decay if self.decay_logit is None else self.decay_logit.sigmoid(),
-            threshold=self.threshold,
+            decay=self.decay if self.decay_logit is None else over_channels(self.decay_logit.sigmoid()),
+            threshold=threshold,
             v_reset=self.v_reset,
             detach_reset=self.detach_reset,
             surrogate=self.surrogate,
@@ -108,9 +117,39 @@ class LIF(nn.Module):
         surrogate = self.surrogate if isinstance(self.surrogate, str) else getattr(self.surrogate, "__name__", "custom")
         reset = "soft" if self.v_reset is None else f"hard to {self.v_reset}"
         decay = "learned" if self.decay_logit is not None else self.decay
+        threshold = "learned" if self.log_threshold is not None else self.threshold
         starts = "" if isinstance(self.v_init, float) and not self.v_init else ", v_init="
         v_init = starts and starts + ("learned" if isinstance(self.v_init, Tensor) else str(self.v_init))
-        return f"decay={decay}, threshold={self.threshold}, reset={reset}, surrogate={surrogate}{v_init}"
+        return f"decay={decay}, threshold={threshold}, reset={reset}, surrogate={surrogate}{v_init}"
+
+
+def _check_number(name: str, value: object) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        UserError: saying what the option takes.
+    """
+    forms = {"decay": ["'learned'"], "threshold": ["'learned'"], "v_init": ["'half'", "'learned'"]}.get(name, [])
+    expected = " or ".join([", ".join(["a number", *forms[:-1]]), *forms[-1:]])
+    if isinstance(value, Tensor):
+        learn = f"; {name}='learned' makes a parameter, and {name}=Learned(0.8) one that starts at 0.8" if forms else ""
+        raise UserError(f"{name} is a tensor, expected {expected}{learn}")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{name} is {value!r}, expected {expected}")
+
+
+def _start(name: str, learned: Learned, value: float, channels: int | None) -> Tensor:
+    """What a learned option starts at: one value, or one for each channel.
+
+    Raises:
+        UserError: where it is per channel and nothing says of how many.
+    """
+    per = learned.per or ("channel" if channels is not None or name == "v_init" else "layer")
+    if per == "layer":
+        return torch.tensor(float(value))
+    if channels is None:
+        raise UserError(f"{name}='{learned}' keeps one value per channel: say how many with channels=...")
+    return torch.full((channels,), float(value))
 
 
 def _check_silent_at_rest(decay: float, threshold: float, v_reset: float, v_init: float) -> None:

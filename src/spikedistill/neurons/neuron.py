@@ -24,14 +24,16 @@ _FLOAT32 = torch.finfo(torch.float32)
 class Neuron:
     """Leaky integrate-and-fire dynamics.
 
+    A decay, a threshold and an initial membrane may each be a tensor that broadcasts over `[B, ...]`, such as `[C, 1, 1]`, and gets
+    a gradient. Its values are not checked.
+
     Attributes:
-        decay: share of the membrane that survives a timestep, in [0, 1]; 1 is a neuron without leak (IF). A tensor that
-            broadcasts over `[B, ...]` may be learned (PLIF, Fang et al., 2021).
+        decay: share of the membrane that survives a timestep, in [0, 1]; 1 is a neuron without leak (IF).
         threshold: a neuron fires where its membrane is at or above it.
         v_reset: None subtracts the threshold after a spike (soft reset); a number puts the membrane there (hard reset).
         detach_reset: leave the reset out of the gradient.
         surrogate: name or callable, the derivative of a spike; see `spikedistill.neurons.surrogate`.
-        v_init: membrane before the first timestep, a number or a tensor that broadcasts over `[B, ...]`.
+        v_init: membrane before the first timestep.
 
     Raises:
         UserError: for a decay outside [0, 1], a threshold that is not positive, a number that is not finite in float32, or a
@@ -39,7 +41,7 @@ class Neuron:
     """
 
     decay: float | Tensor = 0.5
-    threshold: float = 1.0
+    threshold: float | Tensor = 1.0
     v_reset: float | None = None
     detach_reset: bool = False
     surrogate: str | Surrogate = "sigmoid"
@@ -49,7 +51,7 @@ class Neuron:
         if not isinstance(self.decay, Tensor) and not 0 <= self.decay <= 1:
             raise UserError(f"decay is {self.decay}, expected 0 (no memory) to 1 (no leak)")
         # reset and spike would read it as 0 or infinite otherwise
-        if not _FLOAT32.tiny <= self.threshold <= _FLOAT32.max:
+        if not isinstance(self.threshold, Tensor) and not _FLOAT32.tiny <= self.threshold <= _FLOAT32.max:
             raise UserError(f"threshold is {self.threshold}, expected a positive number, finite in float32")
         for name, value in (("v_reset", self.v_reset), ("v_init", self.v_init)):
             if value is not None and not isinstance(value, Tensor) and not abs(value) <= _FLOAT32.max:
@@ -64,13 +66,31 @@ class Neuron:
     @property
     def has_numbers_only(self) -> bool:
         """Whether no option is a tensor: fused loops take numbers."""
-        return not any(isinstance(getattr(self, field.name), Tensor) for field in fields(self))
+        return not self._tensors()
+
+    def _tensors(self) -> dict[str, Any]:
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: option for name, option in options.items() if isinstance(option, Tensor)}
 
     def detached(self) -> Self:
         """The same without graphs."""
-        options = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors: dict[str, Any] = {k: option.detach() for k, option in options.items() if isinstance(option, Tensor)}
-        return replace(self, **tensors)
+        return replace(self, **{name: option.detach() for name, option in self._tensors().items()})
+
+    def over(self, like: Tensor) -> Self:
+        """The same for membranes like this one, `[B, ...]`: tensors in its dtype, which they must not change.
+
+        Raises:
+            UserError: for a tensor that does not broadcast over it.
+        """
+        tensors = self._tensors()
+        for name, option in tensors.items():
+            sizes = zip(option.shape[::-1], like.shape[::-1], strict=False)
+            if option.ndim > like.ndim or any(own not in (1, size) for own, size in sizes):
+                raise UserError(
+                    f"{name} is {list(option.shape)}, the currents of a timestep are {list(like.shape)}: expected a shape that "
+                    "broadcasts over them, such as [C, 1, 1] for one value per channel of images"
+                )
+        return replace(self, **{name: option.to(like.dtype) for name, option in tensors.items()}) if tensors else self
 
     def integrate(self, current: Tensor, membrane: Tensor) -> Tensor:
         """Leak and integrate: the membrane before the spike, u = decay * v + I."""

@@ -39,7 +39,6 @@ _PLAIN: Settings = {
     "model.norm": "batch",
     "model.lif.threshold": 1.0,
     "model.lif.v_init": 0.0,
-    "model.lif.learn_decay": False,
     "data.train_samples": None,
     "data.holdout": 0.0,
     "optimizer.name": "sgd",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -51,7 +52,7 @@ def membranes(recording: Recording, layer: str, *, sample: int = 0, neurons: int
     those of `raster`.
     """
     shown = _Neurons(recording, layer, sample, neurons)
-    figure = figures.membranes(shown.potentials, shown.fired, recording.thresholds[layer])
+    figure = figures.membranes(shown.potentials, shown.fired, shown.thresholds)
     return _standing_alone(figure, f"Membranes of {shown.title}")
 
 
@@ -100,7 +101,7 @@ def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) 
 def _section(recording: Recording, layer: str, sample: int, number: int, rate: float) -> Section:
     """What the page says of one layer."""
     many, few = _Neurons(recording, layer, sample, 64), _Neurons(recording, layer, sample, 4)
-    potentials, threshold = few.potentials, recording.thresholds[layer]
+    potentials = few.potentials
     spikes = Plot(
         name=f"raster_{number}",
         title="Spikes",
@@ -119,8 +120,8 @@ def _section(recording: Recording, layer: str, sample: int, number: int, rate: f
         name=f"membranes_{number}",
         title="Membranes",
         note=f"{few.choice}. After leak and input, before the reset; filled where a neuron fires.",
-        alt=f"Membranes of neurons over timesteps, and their threshold {threshold:g}.",
-        figure=figures.membranes(potentials, few.fired, threshold),
+        alt=f"Membranes of neurons over timesteps, and their {_span(few.thresholds)}.",
+        figure=figures.membranes(potentials, few.fired, few.thresholds),
         height=420,
         table=Table(
             f"membranes_{number}",
@@ -130,7 +131,8 @@ def _section(recording: Recording, layer: str, sample: int, number: int, rate: f
         ),
     )
     shape = " x ".join(map(str, _shape(recording, layer)))
-    words = f"{shape} neurons of threshold {threshold:g}: {rate:.3f} spikes per neuron and timestep on this sample."
+    of_all = _thresholds(recording, layer, sample)
+    words = f"{shape} neurons of {_span(of_all)}: {rate:.3f} spikes per neuron and timestep on this sample."
     return Section(f"layer-{number}", layer, [Text(words), Plots([spikes, traces])])
 
 
@@ -168,6 +170,12 @@ class _Neurons:
         finite = [[u if math.isfinite(u) else None for u in row] for row in rows]
         return dict(zip(self._names, finite, strict=True))
 
+    @property
+    def thresholds(self) -> list[float]:
+        """The different ones among theirs."""
+        of_all = _thresholds(self._recording, self._layer, self._sample)
+        return sorted({of_all[index] for index in self._indices})
+
 
 _EMPTY = "the recording is empty: call the network inside the block of record(network), and let it have LIF neurons"
 
@@ -191,6 +199,18 @@ def _spikes(recording: Recording, layer: str, sample: int) -> Tensor:
 def _of_sample(values: Tensor, sample: int) -> Tensor:
     """`[T, B, ...]` to `[T, neurons]`."""
     return values[:, sample].reshape(len(values), -1)
+
+
+def _thresholds(recording: Recording, layer: str, sample: int) -> list[float]:
+    """Of each neuron of the layer."""
+    threshold = torch.as_tensor(recording.thresholds[layer], dtype=torch.float64)
+    values: list[float] = threshold.expand(recording.spikes[layer].shape[1:])[sample].flatten().tolist()
+    return values
+
+
+def _span(thresholds: Sequence[float]) -> str:
+    low, high = min(thresholds), max(thresholds)
+    return f"threshold {low:g}" if low == high else f"thresholds {low:g} to {high:g}"
 
 
 def _shape(recording: Recording, layer: str) -> tuple[int, ...]:

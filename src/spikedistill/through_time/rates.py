@@ -104,12 +104,12 @@ class Rates(Signal):
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
         dynamics = neuron.dynamics(self.ndim)
-        learned = [name for name in ("decay", "v_init") if _learns(getattr(dynamics, name))]
+        learned = [name for name in ("decay", "v_init", "threshold") if learns(getattr(dynamics, name))]
         response = self._respond(dynamics, learned)
         rates = self._means(response.spikes) if response.rates is None else response.rates
         rates = given(rates, self._rates, response.to_current)
         for name in learned:
-            rates = rates + _answer(getattr(dynamics, name), getattr(response, f"to_{name}"))
+            rates = rates + answer(getattr(dynamics, name), getattr(response, f"to_{name}"))
         return self.like(response.spikes, rates.to(self.dtype))
 
     def like(self, spikes: Any, rates: Tensor) -> Self:
@@ -250,10 +250,11 @@ def segment_means(value: Tensor, lengths: tuple[int, ...]) -> Tensor:
     return torch.stack([part.mean(0) for part in value.split(lengths)])
 
 
-def _answer(source: Tensor, slope: Tensor) -> Tensor:
+def answer(source: Tensor, slope: Tensor) -> Tensor:
     """Exactly zero, with the gradient `slope` to its source."""
     return (source - source.detach()) * slope
 
 
-def _learns(option: float | Tensor) -> bool:
+def learns(option: float | Tensor) -> bool:
+    """Whether an option of neurons gets a gradient."""
     return isinstance(option, Tensor) and option.requires_grad

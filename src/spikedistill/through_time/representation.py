@@ -3,7 +3,9 @@
 Meng et al.: Training High-Performance Low-Latency Spiking Neural Networks by Differentiation on Spike Representation (DSR, CVPR
 2022). With soft reset a membrane holds what its currents brought less what its spikes took away, both fading with the decay λ:
 u_T = Σ_t λ^(T-t) (I_t - θ s_t). So with the weights w_t ∝ λ^(T-t), which sum to 1, the mean rate is the mean current over θ but
-for what the membrane still holds, and between 0 and 1: Σ w_t s_t ≈ min(1, max(0, Σ w_t I_t / θ)), whose slope is the gradient.
+for what the membrane still holds, and between 0 and 1: Σ w_t s_t ≈ min(1, max(0, Σ w_t I_t / θ)), whose slope is the gradient:
+between 0 and θ it is 1/θ to the mean current, and -Σ w_t I_t / θ² to a threshold that is learned. In the paper spikes are as
+high as the threshold: the same clamp, with θ in the weights behind it.
 """
 
 from typing import Any, Self
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..neurons import LIF, lif
 from .given import given
-from .rates import Rates
+from .rates import Rates, answer, learns
 
 
 class Representation(Rates):
@@ -41,12 +43,16 @@ class Representation(Rates):
 
     def fire(self, neuron: Any) -> Self:
         self.keep_graph("LIF")
+        dynamics = neuron.dynamics(self.ndim)
         with torch.no_grad():
-            dynamics = neuron.dynamics(self.ndim)
             spikes = lif(self._spikes.expand(self.timesteps, *self.shape), dynamics)
-            inside = (self._rates > 0) & (self._rates < dynamics.threshold)
-            slope = inside.to(self.dtype) / dynamics.threshold
-        return self.like(spikes, given(self._means(spikes), self._rates, slope))
+            threshold = dynamics.threshold
+            slope = ((self._rates > 0) & (self._rates < threshold)).to(self.dtype) / threshold
+            to_threshold = -slope * self._rates / threshold
+        rates = given(self._means(spikes), self._rates, slope)
+        if learns(threshold):
+            rates = rates + answer(threshold, to_threshold)
+        return self.like(spikes, rates.to(self.dtype))
 
     def _average(self, values: Tensor) -> Tensor:
         return weighted_mean(values, self._weights)

@@ -148,7 +148,7 @@ class Rate(Rule):
 class Dsr(Rule):
     """Gradients through mean rates with weights that fade with the neurons' decay, by the slope of a clamp and without a surrogate.
 
-    Meng et al., DSR, CVPR 2022, with thresholds that are not trained.
+    Meng et al., DSR, CVPR 2022, also with thresholds that are learned.
     """
 
     name: ClassVar[str] = "dsr"

@@ -18,13 +18,13 @@ def raster(fired: Mapping[str, Collection[int]], timesteps: int) -> Figure:
 
 
 def membranes(
-    potentials: Mapping[str, Sequence[float | None]], fired: Mapping[str, Collection[int]], threshold: float
+    potentials: Mapping[str, Sequence[float | None]], fired: Mapping[str, Collection[int]], thresholds: Sequence[float]
 ) -> Figure:
-    """One line for each neuron, `{neuron: potential at each timestep}`, filled where it fires, and the threshold."""
+    """One line for each neuron, `{neuron: potential at each timestep}`, filled where it fires, and their thresholds."""
     timesteps = len(next(iter(potentials.values())))
     ends = (0.5, timesteps + 0.5)
-    level = line("threshold", [(x, threshold) for x in ends], MUTED, dash="dot", width=1)
-    traces = [level | {"mode": "lines", "hoverinfo": "skip"}]
+    levels = [line("threshold", [(x, threshold) for x in ends], MUTED, dash="dot", width=1) for threshold in thresholds]
+    traces = [level | {"mode": "lines", "hoverinfo": "skip"} for level in levels]
     for place, (neuron, values) in enumerate(potentials.items()):
         symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
         trace = line(f"neuron {neuron}", list(enumerate(values, 1)), ACCENT, symbol=f"{symbol}-open", dash=dash)
