@@ -68,7 +68,7 @@ def make_idx(folder: Path) -> None:
 
 
 def idx() -> str:
-    from spikedistill.data.idx import Source, read_official
+    from spikedistill.data.sets.idx import Source, read_official
 
     source = Source("its page", tuple("0123456789"), 0.5, 0.5, {IDX: Path("md5").read_text()})
     return digest(read_official(Path(IDX), (20, 28, 28), source).numpy().tobytes())
@@ -90,7 +90,7 @@ def make_pickle(folder: Path) -> None:
 
 
 def batch() -> str:
-    from spikedistill.data.cifar import Official, read_batch
+    from spikedistill.data.sets.cifar import Official, read_batch
 
     found = read_batch(Path("data_batch_1"), b"labels", 8, 10, Official(Path("md5").read_text()))
     return digest(found.data.numpy().tobytes() + found.targets.numpy().tobytes())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spikedistill.data import load_dataset, pickles
-from spikedistill.data.cifar import (
+from spikedistill.data.sets.cifar import (
     CIFAR10,
     CIFAR100,
     PAGE,

@@ -28,11 +28,11 @@ from PIL import Image
 from torch import Tensor
 
 from spikedistill.data import load_dataset
-from spikedistill.data.cifar import Official, read_batch
-from spikedistill.data.folders import read_frames
-from spikedistill.data.idx import SOURCES, read_official
 from spikedistill.data.images import read_image
-from spikedistill.data.nmnist import read_recording
+from spikedistill.data.sets.cifar import Official, read_batch
+from spikedistill.data.sets.folders import read_frames
+from spikedistill.data.sets.idx import SOURCES, read_official
+from spikedistill.data.sets.nmnist import read_recording
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 12, 3), dtype=np.uint8)

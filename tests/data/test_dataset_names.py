@@ -36,7 +36,8 @@ def test_samples_in_memory_read_by_index_and_split_into_subsets() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match="unknown data set 'cifar'; choose one of digits, fashion_mnist, mnist, cifar10, cifar100"
+        ValueError,
+        match="unknown data set 'cifar'; choose one of cifar10, cifar100, digits, event_frames, fashion_mnist",
     ):
         load_dataset("cifar")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spikedistill.data import load_dataset
-from spikedistill.data.idx import SOURCES, parse_idx, read_official
+from spikedistill.data.sets.idx import SOURCES, parse_idx, read_official
 
 PAGE = "https://example.org/page"
 

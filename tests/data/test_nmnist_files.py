@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikedistill.data import load_dataset
-from spikedistill.data.nmnist import Events, frames_from_events, read_events
+from spikedistill.data.sets.nmnist import Events, frames_from_events, read_events
 
 Event = tuple[int, int, int, int]
 

@@ -114,7 +114,7 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
         (["nmnist", "--timesteps", "-1"], "timesteps is the number of frames per recording"),
         (["nmnist", "--data.slicing", "both"], "slicing is one of number, even, time; got 'both'"),
         (["event_frames", "--timesteps", "7"], "0.npz: holds 3 timesteps, expected 7; ask for 3"),
-        (["imagenet"], "unknown data set 'imagenet'; choose one of digits"),
+        (["imagenet"], "unknown data set 'imagenet'; choose one of cifar10"),
     ],
 )
 def test_wrong_requests_end_in_one_line(

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("spikingjelly")
 
-from spikedistill.data.nmnist import SIDE, Events, frames_from_events, read_events
+from spikedistill.data.sets.nmnist import SIDE, Events, frames_from_events, read_events
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 REAL = 20

@@ -9,9 +9,11 @@ from torch import nn
 
 from spikedistill import LIF, load
 from spikedistill.config import Config, ModelConfig, NeuronConfig
+from spikedistill.data import usual_settings
 from spikedistill.models import create_model
 from spikedistill.recipes import recipe
-from spikedistill.recipes.catalogue import DATASETS
+from spikedistill.recipes.catalogue import with_network
+from spikedistill.recipes.settings import parse_config
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 from spikedistill.training.plan import make_plan
@@ -21,7 +23,7 @@ CHANGED = {"tdbn": "norm: tdbn", "dspike": "surrogate: dspike"}
 
 
 @pytest.mark.parametrize("method", CHANGED)
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", usual_settings())
 def test_it_is_sce_with_one_line_of_the_configuration_changed(dataset, method):
     plain, other = (recipe(f"{dataset}-{name}").to_yaml().splitlines() for name in ("sce", method))
     different = [(before, after) for before, after in zip(plain, other, strict=True) if before != after]
@@ -76,3 +78,15 @@ def test_the_layout_for_folders_of_images_is_refused_by_name_of_others_to_use():
     with pytest.raises(ValueError, match="a layout such as resnet18 or spiking_resnet34"):
         create_model(model.name, num_classes=10, image_size=64, width=1 / 16, norm=model.norm)
     create_model("spiking_resnet34", num_classes=10, image_size=64, width=1 / 16, norm=model.norm)
+
+
+@pytest.mark.parametrize(("network", "heads"), [("convnet", 3), ("resnet18", 4), ("resnet19", 3), ("resnet34", 4)])
+def test_the_loss_of_esd_is_a_sum_over_the_heads_of_whichever_network(network, heads):
+    """The mean over the heads, times how many there are; also where the network changes after the recipe was made."""
+    network_of_run = create_model(network, num_classes=10, width=0.1, branches=True)
+    assert len(network_of_run.heads(torch.rand(2, 3, 32, 32), 1)[1]) == heads
+    assert with_network(recipe("digits-esd"), network).objective.options["factor"] == heads
+    assert with_network(recipe("cifar10-esd"), network).objective.options["factor"] == heads
+    assert parse_config(recipe("cifar10-esd"), ["--model.name", network]).objective.options["factor"] == heads
+    # a protocol sums over the heads itself
+    assert with_network(recipe("cifar10-esd", "esd"), network).objective == recipe("cifar10-esd", "esd").objective

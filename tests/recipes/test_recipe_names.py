@@ -6,9 +6,10 @@ import pickle
 import pytest
 
 from spikedistill.config import Config, DataConfig
+from spikedistill.data.entries import ENTRIES, Entry
 from spikedistill.recipe_name import RecipeName
 from spikedistill.recipes import list_recipes, recipe
-from spikedistill.recipes.catalogue import _OTHER_METHODS, DATASETS, find_name
+from spikedistill.recipes.catalogue import _OTHER_METHODS, find_name
 
 
 def parts(name):
@@ -51,9 +52,7 @@ def test_the_text_of_an_earlier_record_has_the_parts_that_its_data_set_shows(tex
 def more_recipes(monkeypatch):
     """Data sets and a method whose names hold the signs that a name is put together with."""
     for dataset in ("my-data", "my-data-2,small", "my"):
-        monkeypatch.setitem(
-            DATASETS, dataset, lambda dataset=dataset: Config(recipe="x", data=DataConfig(name=dataset))
-        )
+        monkeypatch.setitem(ENTRIES, dataset, Entry(name=dataset, load=list, usual={}))
     monkeypatch.setitem(_OTHER_METHODS, "a-b,c", lambda config: config)
 
 

@@ -9,11 +9,10 @@ from quick_runs import quick
 from spikedistill.cli import main
 from spikedistill.comparisons.planned_runs import with_teachers, without_foreign_settings
 from spikedistill.config import NeuronConfig
-from spikedistill.data import TensorSamples
+from spikedistill.data import TensorSamples, usual_settings
 from spikedistill.models import create_model, save_model
 from spikedistill.objectives import Objective, Term, create_objective, list_objectives, objective_options, twce, twsd
 from spikedistill.recipes import recipe
-from spikedistill.recipes.catalogue import DATASETS
 from spikedistill.recipes.settings import parse_config, variant
 from spikedistill.training import plan as plans
 from spikedistill.training.plan import make_plan, plan_without_teacher
@@ -163,7 +162,7 @@ def test_what_has_an_effect_is_not_refused(line):
     assert plan_without_teacher(parse_config(recipe(name), arguments))
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", usual_settings())
 def test_an_ann_has_no_settings_of_neurons_whatever_the_recipe_has(dataset, tmp_path):
     """The recipe for folders of images has another decay than the default."""
     assert recipe(f"{dataset}-ann").model.lif == NeuronConfig()

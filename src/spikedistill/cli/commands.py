@@ -73,12 +73,12 @@ def _given(function: Callable[..., None]) -> Callable[..., dict[str, Any]]:
 
 def _config(arguments: Sequence[str]) -> "Config | None":
     """What `train` is to train; None where its help is all that is asked for."""
+    from ..data import usual_settings
     from ..recipes import PROTOCOLS, list_methods
-    from ..recipes.catalogue import DATASETS
     from ..recipes.settings import from_words
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        names = {"datasets": [*DATASETS], "methods": list_methods(), "protocols": [*PROTOCOLS]}
+        names = {"datasets": [*usual_settings()], "methods": list_methods(), "protocols": [*PROTOCOLS]}
         print(_TRAIN_HELP.format(**{what: ", ".join(of_kind) for what, of_kind in names.items()}))
         if not arguments:
             raise UserError("no recipe was named: say which, such as spikedistill train digits-twsd")

@@ -4,8 +4,8 @@ from .augment import AUGMENTATION_VERSION, AUGMENTATIONS, augment, augmentation_
 from .batches import Batches, as_network_input, in_order, kept_on
 from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
 from .fingerprint import fingerprint
-from .nmnist import SLICING_VERSION, slicing_version
-from .registry import expected_files, list_datasets, load_dataset, what_loading_checks
+from .registry import expected_files, list_datasets, load_dataset, usual_settings, what_loading_checks
+from .sets.nmnist import SLICING_VERSION, slicing_version
 from .split import balanced_order, split_holdout, training_indices
 from .verify import verify
 
@@ -32,6 +32,7 @@ __all__ = [
     "slicing_version",
     "split_holdout",
     "training_indices",
+    "usual_settings",
     "verify",
     "what_loading_checks",
 ]

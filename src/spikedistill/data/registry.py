@@ -1,74 +1,21 @@
 """Data sets by name."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
-from . import cifar, idx, nmnist
-from .cifar import load_cifar10, load_cifar100
+from . import sets  # noqa: F401 it fills the entries
 from .dataset import Dataset
-from .digits import load_digits
-from .folders import load_event_frames, load_image_folder
-from .idx import load_idx
-from .images import SUFFIXES
-from .nmnist import load_nmnist
+from .entries import ENTRIES, Entry
 
 ROOT_VARIABLE = "SPIKEDISTILL_DATA"
 
 
-@dataclass(frozen=True)
-class _Entry:
-    load: Callable[..., Dataset]
-    checked: str  # by loading
-    files: str | None = None  # below the data root; None where the data come with a library
-    page: str = "your own files"
-    options: tuple[str, ...] = ()
-
-
-OFFICIAL = "every file has its published checksum, or holds exactly what the official one does"
-
-
-def _idx_entry(name: str) -> _Entry:
-    files = f"{name}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz"
-    return _Entry(partial(load_idx, name=name), OFFICIAL, files, idx.SOURCES[name].page)
-
-
-_ENTRIES = {
-    "digits": _Entry(load_digits, "nothing, because it comes with scikit-learn"),
-    "fashion_mnist": _idx_entry("fashion_mnist"),
-    "mnist": _idx_entry("mnist"),
-    "cifar10": _Entry(
-        load_cifar10, OFFICIAL, "cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}", cifar.PAGE
-    ),
-    "cifar100": _Entry(load_cifar100, OFFICIAL, "cifar-100-python/{train,test,meta}", cifar.PAGE),
-    "image_folder": _Entry(
-        load_image_folder,
-        "file names and classes; pixels are not read: --verify reads them",
-        "{train,test}/<class>/*." + "{" + ",".join(suffix[1:] for suffix in SUFFIXES) + "}",
-        options=("size",),
-    ),
-    "event_frames": _Entry(
-        load_event_frames,
-        "file names and classes, and the frames of one file; the others are not read: --verify reads them",
-        "{train,test}/<class>/*.npz",
-        options=("timesteps",),
-    ),
-    "nmnist": _Entry(
-        load_nmnist,
-        "file names and classes; events are not read: --verify reads them",
-        "N-MNIST/{Train,Test}/<digit>/<id>.bin",
-        nmnist.PAGE,
-        options=("timesteps", "slicing"),
-    ),
-}
-
-
 def list_datasets() -> list[str]:
     """The names that `load_dataset` knows."""
-    return list(_ENTRIES)
+    return sorted(ENTRIES)
 
 
 def expected_files(name: str) -> str:
@@ -90,6 +37,11 @@ def what_loading_checks(name: str) -> str:
         UserError: no data set has this name.
     """
     return _entry(name).checked
+
+
+def usual_settings() -> dict[str, Mapping[str, Any]]:
+    """Settings of the recipes of each data set that has some, by the settings' full names."""
+    return {name: ENTRIES[name].usual or {} for name in list_datasets() if ENTRIES[name].usual is not None}
 
 
 def load_dataset(
@@ -126,17 +78,17 @@ def load_dataset(
     options = {key: value for key, value in given.items() if value is not None and key in entry.options}
     for key in ("size", "slicing"):
         if given[key] is not None and key not in options:
-            owners = " or ".join(owner for owner, other in _ENTRIES.items() if key in other.options)
+            owners = " or ".join(owner for owner, other in sorted(ENTRIES.items()) if key in other.options)
             raise UserError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")
     if entry.files is None:
         return entry.load(**options)
     return entry.load(_find_root(name, root), **options)
 
 
-def _entry(name: str) -> _Entry:
-    if name not in _ENTRIES:
-        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(_ENTRIES)}")
-    return _ENTRIES[name]
+def _entry(name: str) -> Entry:
+    if name not in ENTRIES:
+        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(list_datasets())}")
+    return ENTRIES[name]
 
 
 def _find_root(name: str, root: str | Path | None) -> Path:

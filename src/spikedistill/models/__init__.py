@@ -4,7 +4,7 @@ from .branches import Branched
 from .files import ModelFile, check_finite, load_model, load_weights, read_model, save_model
 from .joint import Joint
 from .layers import Normalize
-from .registry import create_model, list_models
+from .registry import count_heads, create_model, list_models
 from .spikingjelly import load_spikingjelly
 from .timestep_batch_norm import TimestepBatchNorm
 
@@ -15,6 +15,7 @@ __all__ = [
     "Normalize",
     "TimestepBatchNorm",
     "check_finite",
+    "count_heads",
     "create_model",
     "list_models",
     "load_model",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 
 _Network = TypeVar("_Network", bound=nn.Module)
+_Build = TypeVar("_Build", bound="Callable[[Layers, Sizes], Layout]")
 
 
 class Sizes(NamedTuple):
@@ -73,6 +74,39 @@ def kaiming_fan_out(network: _Network) -> _Network:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return network
+
+
+class Named(NamedTuple):
+    """A layout by name.
+
+    Attributes:
+        build: makes the network.
+        flattens: whether its head fixes the size of the image.
+        residual_branches: whether its auxiliary heads are of the form for ImageNet.
+    """
+
+    build: Callable[[Layers, Sizes], Layout]
+    flattens: bool
+    residual_branches: bool
+
+
+LAYOUTS: dict[str, Named] = {}
+
+
+def register_layout(*, flattens: bool = False, residual_branches: bool = False) -> Callable[[_Build], _Build]:
+    """Enter the function below under its name, which is free, with what `Named` says of it.
+
+    Raises:
+        UserError: where the name is taken.
+    """
+
+    def enter(build: _Build) -> _Build:
+        if build.__name__ in LAYOUTS:
+            raise UserError(f"model {build.__name__!r} is registered already: choose another name")
+        LAYOUTS[build.__name__] = Named(build, flattens, residual_branches)
+        return build
+
+    return enter
 
 
 class Normalize(nn.Module):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
@@ -15,44 +16,25 @@ from ..errors import UserError
 from ..neurons import LIF, Learned
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Gradient, Rule, Temporal, rule_of, temporal
+from . import layouts  # noqa: F401 it fills LAYOUTS
 from .branches import Branched, branch
-from .convnet import convnet
 from .joint import Joint, check_exits, exit_heads
-from .layers import Layers, Layout, Normalize, Sizes
-from .preactivation import ms_resnet18, resnet34
-from .resnet import cifar_resnet34, resnet18, resnet19, spiking_resnet18, spiking_resnet34
-from .sew import sew_resnet18, sew_resnet34
+from .layers import LAYOUTS, Layers, Layout, Normalize, Sizes
 from .threshold_batch_norm import start_at_threshold
 from .timestep_batch_norm import TimestepBatchNorm
-from .vgg import vgg9, vgg11, vgg13, vggsnn
 
-_BUILDERS: list[Callable[[Layers, Sizes], Layout]] = [
-    cifar_resnet34,
-    convnet,
-    ms_resnet18,
-    resnet18,
-    resnet19,
-    resnet34,
-    sew_resnet18,
-    sew_resnet34,
-    spiking_resnet18,
-    spiking_resnet34,
-    vgg9,
-    vgg11,
-    vgg13,
-    vggsnn,
-]
-_MODELS = {build.__name__: build for build in _BUILDERS}
 _MOST_CLASSES, _MOST_CHANNELS = 1_000_000, 65_536
-# Layouts whose head fixes the size of the image.
-_FLATTENING = {"convnet", "vgg9", "vggsnn"}
-# Layouts whose auxiliary heads are of the form for ImageNet.
-_RESIDUAL_BRANCHES = {"resnet34"}
 
 
 def list_models() -> list[str]:
     """Names that `create_model` takes."""
-    return sorted(_MODELS)
+    return sorted(LAYOUTS)
+
+
+def count_heads(name: str) -> int:
+    """How many heads a network with branches has: one behind every stage of its layout, the last of which is its own."""
+    with torch.device("meta"):  # takes no memory
+        return len(LAYOUTS[name].build(Layers(neuron=_relu), Sizes(3, 32, 10)).stage_channels)
 
 
 def create_model(
@@ -105,8 +87,8 @@ def create_model(
     """
     lif_options = {option: value for option, value in options.items() if option not in RULE_OPTIONS}
     rule = rule_of(gradient, **{option: value for option, value in options.items() if option in RULE_OPTIONS})
-    if name not in _MODELS:
-        close = difflib.get_close_matches(name, _MODELS, n=1)
+    if name not in LAYOUTS:
+        close = difflib.get_close_matches(name, LAYOUTS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(f"no model is called {name!r}: {hint}choose one of {', '.join(list_models())}")
     if not 0 < width <= WIDEST:
@@ -139,11 +121,12 @@ def create_model(
         width=width,
     )
     sizes = Sizes(in_channels, image_size, num_classes)
-    layout = _MODELS[name](layers, sizes)
+    named = LAYOUTS[name]
+    layout = named.build(layers, sizes)
     if norm == "tdbn":
         start_at_threshold(layout)
     network, prefix = _normalised(layout, mean, std)
-    size = f"{image_size}, {image_size}" if name in _FLATTENING else "H, W"
+    size = f"{image_size}, {image_size}" if named.flattens else "H, W"
     model = temporal(
         network,
         gradient=rule,
@@ -151,16 +134,14 @@ def create_model(
     )
     if joint:
         of_twin = replace(layers, neuron=_relu)
-        twin, _ = _normalised(_MODELS[name](of_twin, sizes), mean, std)
+        twin, _ = _normalised(named.build(of_twin, sizes), mean, std)
         exits, twin_exits = (exit_heads(kind, layout.stage_channels, prefix, num_classes) for kind in (layers, of_twin))
         return check_exits(Joint(model, twin, exits, twin_exits), in_channels, image_size)
     if not branches:
         return model
     # a head after every stage but the last, whose blocks take on the channels of the stages that follow
     names, counts = [prefix + layer for layer in layout.stage_channels], list(layout.stage_channels.values())
-    heads = [
-        branch(counts[stage:], num_classes, residual=name in _RESIDUAL_BRANCHES) for stage in range(len(counts) - 1)
-    ]
+    heads = [branch(counts[stage:], num_classes, residual=named.residual_branches) for stage in range(len(counts) - 1)]
     return Branched(model, dict(zip(names, heads, strict=False)))
 
 

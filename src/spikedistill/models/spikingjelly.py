@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .files import check_finite
-from .resnet import BasicBlock, ResNet
+from .layouts.resnet import BasicBlock, ResNet
 
 # Ours and SpikingJelly's names of the same layer; both are torchvision's layout.
 _RENAMED = [

@@ -7,8 +7,8 @@ from torch import nn
 from ..errors import UserError
 from ..neurons import LIF
 from .layers import Layout
-from .preactivation import PreActivationBlock
-from .resnet import BasicBlock
+from .layouts.preactivation import PreActivationBlock
+from .layouts.resnet import BasicBlock
 
 
 def start_at_threshold(layout: Layout) -> None:

@@ -4,85 +4,35 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from ..config import Config, DataConfig, ModelConfig, NeuronConfig, ObjectiveConfig, OptimizerConfig
+from ..config import Config, DataConfig, ObjectiveConfig
+from ..data import usual_settings
 from ..errors import UserError
+from ..models import count_heads, list_models
 from ..objectives import list_objectives, objective_options
 from ..recipe_name import RecipeName
 from ..through_time import RULES
-from .protocols import with_protocol
+from .protocols import with_protocol, with_settings
 
 
-def _digits() -> Config:
-    return Config(
-        recipe=RecipeName("digits"),
-        epochs=30,
-        data=DataConfig(name="digits", batch_size=64),
-        optimizer=OptimizerConfig(lr=0.1),
-    )
-
-
-def _mnist() -> Config:
-    return Config(
-        recipe=RecipeName("mnist"), epochs=5, data=DataConfig(name="mnist"), optimizer=OptimizerConfig(lr=0.05)
-    )
-
-
-def _fashion_mnist() -> Config:
-    return Config(
-        recipe=RecipeName("fashion_mnist"),
-        epochs=5,
-        data=DataConfig(name="fashion_mnist"),
-        optimizer=OptimizerConfig(lr=0.05),
-    )
-
-
-def _cifar10() -> Config:
-    return Config(
-        recipe=RecipeName("cifar10"), epochs=300, model=ModelConfig(name="resnet18"), data=DataConfig(name="cifar10")
-    )
-
-
-def _cifar100() -> Config:
-    return Config(
-        recipe=RecipeName("cifar100"), epochs=300, model=ModelConfig(name="resnet18"), data=DataConfig(name="cifar100")
-    )
-
-
-def _nmnist() -> Config:
-    return Config(
-        recipe=RecipeName("nmnist"),
-        epochs=10,
-        timesteps=10,
-        data=DataConfig(name="nmnist"),
-        optimizer=OptimizerConfig(lr=0.05),
-    )
-
-
-def _image_folder() -> Config:
-    """A folder such as ImageNet's, with the network, neuron and schedule of TWKD and ESD on it."""
-    return Config(
-        recipe=RecipeName("image_folder"),
-        epochs=100,
-        model=ModelConfig(name="resnet34", lif=NeuronConfig(decay=0.2)),
-        data=DataConfig(name="image_folder", size=224, batch_size=512),
-        optimizer=OptimizerConfig(lr=0.2, weight_decay=2e-5),
-    )
-
-
-DATASETS: dict[str, Callable[[], Config]] = {
-    "digits": _digits,
-    "mnist": _mnist,
-    "fashion_mnist": _fashion_mnist,
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
-    "nmnist": _nmnist,
-    "image_folder": _image_folder,
-}
+def _usual(dataset: str) -> Config:
+    """A data set's usual network and schedule."""
+    config = Config(recipe=RecipeName(dataset), data=DataConfig(name=dataset))
+    return with_settings(config, usual_settings()[dataset])
 
 
 def with_objective(config: Config, name: str) -> Config:
     """The configuration with that objective, at its own default options."""
     return config.model_copy(update={"objective": ObjectiveConfig(name=name, options=objective_options(name))})
+
+
+def with_network(config: Config, name: str) -> Config:
+    """The configuration with another network, and, where the factor of `esd` is the number of heads, with that of its own."""
+    objective, options = config.objective, config.objective.options
+    counted = objective.name == "esd" and options.get("factor") == count_heads(config.model.name)
+    if counted and options.get("reduction") == "mean" and name in list_models():
+        objective = objective.model_copy(update={"options": {**options, "factor": float(count_heads(name))}})
+    model = config.model.model_copy(update={"name": name})
+    return config.model_copy(update={"model": model, "objective": objective})
 
 
 def _ann(config: Config) -> Config:
@@ -110,7 +60,11 @@ def _esd(config: Config) -> Config:
     neuron = config.model.lif.model_copy(update={"decay": 0.2, "detach_reset": True})
     timesteps = {"cifar10": 6, "cifar100": 6}.get(config.data.name, config.timesteps)
     # the paper's loss is a sum over the heads where ours is a mean
-    options = objective_options("esd") | {"factor": _HEADS[config.model.name]} | _ESD_WEIGHTS.get(config.data.name, {})
+    options = (
+        objective_options("esd")
+        | {"factor": float(count_heads(config.model.name))}
+        | _ESD_WEIGHTS.get(config.data.name, {})
+    )
     return config.model_copy(
         update={
             "gradient": "rate",
@@ -144,7 +98,6 @@ def _dspike(config: Config) -> Config:
     return with_objective(config, "sce").model_copy(update={"model": config.model.model_copy(update={"lif": lif})})
 
 
-_HEADS = {"convnet": 3.0, "resnet18": 4.0, "resnet34": 4.0}
 _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {"nmnist": {"beta": 0.1}, "image_folder": {"alpha": 0.7}}
 
 # What is more than an objective; every objective is a method too, under its own name.
@@ -167,7 +120,7 @@ def list_methods() -> list[str]:
 
 
 def _names() -> list[RecipeName]:
-    return [RecipeName(dataset, method) for dataset in DATASETS for method in list_methods()]
+    return [RecipeName(dataset, method) for dataset in usual_settings() for method in list_methods()]
 
 
 def list_recipes() -> list[str]:
@@ -204,7 +157,7 @@ def recipe(name: str, protocol: str | None = None) -> Config:
         close = difflib.get_close_matches(name, list_recipes(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "spikedistill list recipes names them all"
         raise UserError(f"no recipe is called {name!r}: {hint}")
-    config, method = DATASETS[named.dataset](), named.method
+    config, method = _usual(named.dataset), named.method
     config = _OTHER_METHODS[method](config) if method in _OTHER_METHODS else with_objective(config, method)
     config = config.model_copy(update={"recipe": named})
     return config if protocol is None else with_protocol(config, protocol)

@@ -1,14 +1,16 @@
 """`--protocol NAME`: a paper's settings on top of a recipe, and in what a run departs from them."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from ..config import Config
+from ..data import list_datasets
 from ..errors import UserError
 from ..through_time import RULES
-from .papers import PROTOCOLS, Protocol, Settings
+from .papers import PROTOCOLS, Protocol
 
 # Data sets that a paper's settings are for, where their names are others; those for event data serve all of them.
 _NAMES = {"image_folder": "imagenet", "nmnist": "cifar10-dvs", "event_frames": "cifar10-dvs"}
@@ -30,9 +32,7 @@ def with_protocol(config: Config, name: str) -> Config:
     Raises:
         UserError: where there is no such protocol, or the paper has no settings for the data set or the teacher.
     """
-    changed = _with(config, _settings_for(config, find_protocol(config, name)) | {"protocol": name})
-    assert isinstance(changed, Config)
-    return changed
+    return with_settings(config, _settings_for(config, find_protocol(config, name)) | {"protocol": name})
 
 
 def find_protocol(config: Config, name: str) -> Protocol:
@@ -48,8 +48,6 @@ def find_protocol(config: Config, name: str) -> Protocol:
     dataset = config.data.name
     found = PROTOCOLS[name].get(_NAMES.get(dataset, dataset))
     if found is None:
-        from ..data import list_datasets  # and what reads them with it
-
         known = [each for each in list_datasets() if _NAMES.get(each, each) in PROTOCOLS[name]]
         raise UserError(f"--protocol {name} has no settings for {dataset}, only for {', '.join(known)}: leave it out")
     if found.teacher is None and config.model.neuron == "relu":
@@ -75,7 +73,18 @@ def _settings_for(config: Config, protocol: Protocol) -> dict[str, Any]:
     return settings | {f"objective.options.{key}": value for key, value in options.items()}
 
 
-def _with(section: BaseModel, settings: Settings) -> BaseModel:
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The configuration with some values changed, by the full names of settings.
+
+    Raises:
+        UserError: for a value that is refused.
+    """
+    changed = _with(config, settings)
+    assert isinstance(changed, Config)
+    return changed
+
+
+def _with(section: BaseModel, settings: Mapping[str, Any]) -> BaseModel:
     """A section of the configuration with some values changed, those of inner sections by dotted names."""
     changes: dict[str, Any] = {key: value for key, value in settings.items() if "." not in key}
     for name in dict.fromkeys(key.partition(".")[0] for key in settings if "." in key):

@@ -8,7 +8,7 @@ from ..arguments import parse
 from ..config import Config
 from ..errors import UserError
 from ..run_folder import RunFolder
-from .catalogue import find_name, recipe, with_objective
+from .catalogue import find_name, recipe, with_network, with_objective
 from .protocols import with_protocol
 
 
@@ -41,14 +41,16 @@ def from_file(path: Path) -> Config:
 def parse_config(default: Config, arguments: Sequence[str]) -> Config:
     """The configuration with `--key value` overrides applied.
 
-    Another `--objective.name` brings its own options, so that they can be set in the same call, `--model.neuron relu` takes
-    the settings of spiking neurons with it, and `--protocol` brings a paper's settings, over which all others win.
+    Another `--objective.name` brings its own options, so that they can be set in the same call, `--model.name` the number of heads
+    that `esd` sums over, `--model.neuron relu` takes the settings of spiking neurons with it, and `--protocol` brings a paper's
+    settings, over which all others win.
 
     Raises:
         UserError: for a value that is refused.
     """
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     chosen.add_argument("--objective.name", dest="name")
+    chosen.add_argument("--model.name", dest="network")
     chosen.add_argument("--model.neuron", dest="neuron")
     chosen.add_argument("--data.name", dest="dataset")
     chosen.add_argument("--gradient")
@@ -57,6 +59,8 @@ def parse_config(default: Config, arguments: Sequence[str]) -> Config:
         options = chosen.parse_known_args(arguments)[0]
     except argparse.ArgumentError as error:
         raise UserError(f"{error.argument_name}: {error.message}") from None
+    if options.network is not None:
+        default = with_network(default, options.network)
     if options.name is not None:
         default = with_objective(default, options.name)
     if options.neuron == "relu":

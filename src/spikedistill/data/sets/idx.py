@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Dataset, TensorSamples
-from .files import data_error, read_all, read_bytes, verify_md5
+from ..dataset import Dataset, TensorSamples
+from ..entries import Entry, register_dataset
+from ..files import data_error, read_all, read_bytes, verify_md5
 
 UNSIGNED_BYTE = 0x08
 MOST_BYTES = 2**26  # decompressed; the largest file has 47 MB
@@ -134,3 +135,15 @@ def _words(shape: tuple[int, ...]) -> str:
     if not shape:
         return "nothing"
     return f"{shape[0]} labels" if len(shape) == 1 else f"{shape[0]} images of {'x'.join(map(str, shape[1:]))}"
+
+
+for _name, _source in SOURCES.items():
+    register_dataset(
+        Entry(
+            name=_name,
+            load=partial(load_idx, name=_name),
+            files=f"{_name}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz",
+            page=_source.page,
+            usual={"epochs": 5, "optimizer.lr": 0.05},
+        )
+    )

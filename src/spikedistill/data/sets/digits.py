@@ -2,8 +2,9 @@
 
 import torch
 
-from .dataset import Dataset, TensorSamples
-from .split import position_in_class
+from ..dataset import Dataset, TensorSamples
+from ..entries import Entry, register_dataset
+from ..split import position_in_class
 
 
 def load_digits() -> Dataset:
@@ -29,3 +30,13 @@ def load_digits() -> Dataset:
         channels=1,
         size=(8, 8),
     )
+
+
+register_dataset(
+    Entry(
+        name="digits",
+        load=load_digits,
+        checked="nothing, because it comes with scikit-learn",
+        usual={"epochs": 30, "data.batch_size": 64, "optimizer.lr": 0.1},
+    )
+)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .dataset import Dataset
-from .files import MOST_VALUES, data_error, labelled_files, read_bytes
+from ...errors import UserError
+from ..dataset import Dataset
+from ..entries import Entry, register_dataset
+from ..files import MOST_VALUES, data_error, labelled_files, read_bytes
 
 PAGE = "https://www.garrickorchard.com/datasets/n-mnist"
 SIDE = 34
@@ -147,3 +148,16 @@ def frames_from_events(events: Events, timesteps: int, slicing: str) -> Tensor:
     cell = ((frame * 2 + events.polarity) * SIDE + events.y) * SIDE + events.x
     counts = np.bincount(cell, minlength=timesteps * 2 * SIDE * SIDE)
     return torch.from_numpy(counts.astype(np.float32)).view(timesteps, 2, SIDE, SIDE)
+
+
+register_dataset(
+    Entry(
+        name="nmnist",
+        load=load_nmnist,
+        checked="file names and classes; events are not read: --verify reads them",
+        files="N-MNIST/{Train,Test}/<digit>/<id>.bin",
+        page=PAGE,
+        options=("timesteps", "slicing"),
+        usual={"epochs": 10, "timesteps": 10, "optimizer.lr": 0.05},
+    )
+)

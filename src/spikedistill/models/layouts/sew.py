@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .layers import Layers, Layout, Sizes, kaiming_fan_out
+from ..layers import Layers, Layout, Sizes, kaiming_fan_out, register_layout
 from .resnet import BasicBlock, ResNet, imagenet_stem
 
 
@@ -22,11 +22,13 @@ class SEWBlock(BasicBlock):
         return []
 
 
+@register_layout()
 def sew_resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """SEW-ResNet-18 with the ImageNet stem; an image of 32x32 is a single pixel in the last stage."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=SEWBlock, depths=(2, 2, 2, 2)))
 
 
+@register_layout()
 def sew_resnet34(layers: Layers, sizes: Sizes) -> Layout:
     """SEW-ResNet-34 with the ImageNet stem; an image of 32x32 is a single pixel in the last stage."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=SEWBlock, depths=(3, 4, 6, 3)))

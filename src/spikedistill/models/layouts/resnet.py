@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from .layers import Layers, Layout, Sizes, kaiming_fan_out
+from ..layers import Layers, Layout, Sizes, kaiming_fan_out, register_layout
 
 
 class ResNet(Layout):
@@ -108,11 +108,13 @@ def hidden_head(layers: Layers, features: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(features, hidden), layers.neuron(hidden), nn.Linear(hidden, classes))
 
 
+@register_layout()
 def resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-18 for small images, PyTorch's initialisation."""
     return ResNet(layers, sizes, stem=small_stem, block=BasicBlock, depths=(2, 2, 2, 2))
 
 
+@register_layout()
 def resnet19(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-19 (Zheng et al., STBP-tdBN, AAAI 2021): three wide stages and a hidden layer; PyTorch's initialisation."""
     return ResNet(
@@ -126,6 +128,7 @@ def resnet19(layers: Layers, sizes: Sizes) -> Layout:
     )
 
 
+@register_layout()
 def cifar_resnet34(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-34 for small images; with `neuron="relu"` the teacher of TWKD (Yu et al., ICML 2025) on CIFAR.
 
@@ -135,11 +138,13 @@ def cifar_resnet34(layers: Layers, sizes: Sizes) -> Layout:
     return kaiming_fan_out(ResNet(layers, sizes, stem=small_stem, block=BasicBlock, depths=(3, 4, 6, 3)))
 
 
+@register_layout()
 def spiking_resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-18 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(2, 2, 2, 2)))
 
 
+@register_layout()
 def spiking_resnet34(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-34 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(3, 4, 6, 3)))

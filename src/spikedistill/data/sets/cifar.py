@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .dataset import Dataset, TensorSamples
-from .files import data_error, read_all, read_bytes, verify_md5
-from .pickles import ByteArray, ForbiddenNameError, load_plain
+from ..dataset import Dataset, TensorSamples
+from ..entries import Entry, register_dataset
+from ..files import data_error, read_all, read_bytes, verify_md5
+from ..pickles import ByteArray, ForbiddenNameError, load_plain
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 AGAIN = f"download it again from {PAGE}"
@@ -198,3 +199,18 @@ def safe_unpickle(path: Path, content: bytes) -> dict[bytes, Any]:
     if not isinstance(batch, dict):
         raise data_error(path, f"holds a {type(batch).__name__}, expected a dictionary", AGAIN)
     return batch
+
+
+_USUAL = {"epochs": 300, "model.name": "resnet18"}
+register_dataset(
+    Entry(
+        name="cifar10",
+        load=load_cifar10,
+        files="cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}",
+        page=PAGE,
+        usual=_USUAL,
+    )
+)
+register_dataset(
+    Entry(name="cifar100", load=load_cifar100, files="cifar-100-python/{train,test,meta}", page=PAGE, usual=_USUAL)
+)

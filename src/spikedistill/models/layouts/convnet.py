@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .layers import Layers, Layout, Sizes
+from ..layers import Layers, Layout, Sizes, register_layout
 
 
 class ConvNet(Layout):
@@ -29,5 +29,6 @@ class ConvNet(Layout):
         return self.head(x.flatten(1))
 
 
+@register_layout(flattens=True)
 def convnet(layers: Layers, sizes: Sizes) -> Layout:
     return ConvNet(layers, sizes)

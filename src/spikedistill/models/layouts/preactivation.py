@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from .layers import Layers, Layout, Sizes, kaiming_fan_out
+from ..layers import Layers, Layout, Sizes, kaiming_fan_out, register_layout
 from .resnet import ResNet, shortcut
 
 
@@ -38,6 +38,7 @@ def imagenet_current_stem(layers: Layers, inputs: int, outputs: int) -> nn.Modul
     return nn.Sequential(layers.conv_norm(inputs, outputs, kernel=7, stride=2), nn.MaxPool2d(3, 2, padding=1))
 
 
+@register_layout(residual_branches=True)
 def resnet34(layers: Layers, sizes: Sizes) -> Layout:
     """Pre-activation ResNet-34 for ImageNet, as TWKD and ESD (Yu et al., ICML 2025; Zhao et al., NeurIPS 2025) train it.
 
@@ -54,6 +55,7 @@ def resnet34(layers: Layers, sizes: Sizes) -> Layout:
     return kaiming_fan_out(network)
 
 
+@register_layout()
 def ms_resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """MS-ResNet-18 (Hu et al., TNNLS 2024) for small images: membrane shortcut, a last neuron before the pooling.
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .dataset import Dataset
-from .files import MOST_VALUES, DataError, check_is_no_pipe, data_error, labelled_files
-from .images import SUFFIXES, read_image
+from ...errors import UserError
+from ..dataset import Dataset
+from ..entries import Entry, register_dataset
+from ..files import MOST_VALUES, DataError, check_is_no_pipe, data_error, labelled_files
+from ..images import SUFFIXES, read_image
 
 MOST_SIZE = math.isqrt(MOST_VALUES // 3)
 WRITE_FRAMES = "write it with numpy.savez(path, frames=...) from an array of event counts [T, 2, H, W]"
@@ -151,3 +152,33 @@ def _read_counts(path: Path, archive: zipfile.ZipFile, shape: tuple[int, ...] | 
 
 def _test_folder(root: Path) -> Path:
     return root / "val" if (root / "val").is_dir() and not (root / "test").is_dir() else root / "test"
+
+
+register_dataset(
+    Entry(
+        name="image_folder",
+        load=load_image_folder,
+        checked="file names and classes; pixels are not read: --verify reads them",
+        files="{train,test}/<class>/*." + "{" + ",".join(suffix[1:] for suffix in SUFFIXES) + "}",
+        options=("size",),
+        # such as ImageNet, with the network, neuron and schedule of TWKD and ESD on it
+        usual={
+            "epochs": 100,
+            "model.name": "resnet34",
+            "model.lif.decay": 0.2,
+            "data.size": 224,
+            "data.batch_size": 512,
+            "optimizer.lr": 0.2,
+            "optimizer.weight_decay": 2e-5,
+        },
+    )
+)
+register_dataset(
+    Entry(
+        name="event_frames",
+        load=load_event_frames,
+        checked="file names and classes, and the frames of one file; the others are not read: --verify reads them",
+        files="{train,test}/<class>/*.npz",
+        options=("timesteps",),
+    )
+)

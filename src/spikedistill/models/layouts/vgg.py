@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from ..errors import UserError
-from .layers import Layers, Layout, Sizes, kaiming_fan_out
+from ...errors import UserError
+from ..layers import Layers, Layout, Sizes, kaiming_fan_out, register_layout
 
 POOL = 0
 
@@ -68,6 +68,7 @@ class VGG(Layout):
             )
 
 
+@register_layout(flattens=True)
 def vgg9(layers: Layers, sizes: Sizes) -> Layout:
     """Eight convolutions and a linear layer over all positions (Deng et al., TET, ICLR 2022, call it VGGSNN).
 
@@ -77,17 +78,20 @@ def vgg9(layers: Layers, sizes: Sizes) -> Layout:
     return kaiming_fan_out(VGG(layers, sizes, plan, flatten=True))
 
 
+@register_layout(flattens=True)
 def vggsnn(layers: Layers, sizes: Sizes) -> Layout:
     """The name under which `vgg9` is known for event frames of 48x48."""
     return vgg9(layers, sizes)
 
 
+@register_layout()
 def vgg11(layers: Layers, sizes: Sizes) -> Layout:
     """Eight convolutions as Yu et al. (RateBP, NeurIPS 2024) order them, global pooling and one linear layer."""
     plan = (64, POOL, 128, 256, POOL, 512, 512, POOL, 512, POOL, 512, 512)
     return kaiming_fan_out(VGG(layers, sizes, plan, flatten=False))
 
 
+@register_layout()
 def vgg13(layers: Layers, sizes: Sizes) -> Layout:
     """Ten convolutions, two before each pooling (Simonyan and Zisserman, 2015).
 

@@ -1,0 +1,7 @@
+"""Data sets: a file here holds all of one, or of several that are alike, and enters it with `register_dataset`."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
