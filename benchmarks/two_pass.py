@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spikedistill import LIF
-from spikedistill.neurons.loops.compiler import compiled
+from spikedistill.neurons.loops import compiled
 from spikedistill.neurons.surrogate import Surrogate, resolve_surrogate
 
 from .workloads import replace_modules

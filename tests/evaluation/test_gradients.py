@@ -19,7 +19,8 @@ from spikedistill.data import balanced_order, load_dataset, split_holdout
 from spikedistill.evaluation import GradientRule, compare_gradients, gradient_microscope, gradient_rules
 from spikedistill.evaluation.gradients import ALL
 from spikedistill.models import save_model
-from spikedistill.neurons.loops import compiler
+from spikedistill.neurons import path_of, uncompiled
+from spikedistill.neurons.loops import paths
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.through_time import Rate
@@ -166,12 +167,13 @@ def test_a_network_without_spikes_is_refused():
 
 
 def test_layers_that_would_be_compiled_are_not(monkeypatch):
-    monkeypatch.setattr(compiler, "compiler_works", lambda: True)
-    large = torch.empty(compiler.MIN_ELEMENTS)
-    assert compiler.applies(large)
-    with compiler.uncompiled():
-        assert not compiler.applies(large)
-    assert compiler.applies(large)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 4)
+    monkeypatch.setattr(paths, "compiler_works", lambda: True)
+    large = torch.empty(4, dtype=torch.float64)
+    assert not path_of(large).is_eager
+    with uncompiled():
+        assert path_of(large).is_eager
+    assert not path_of(large).is_eager
 
 
 def untrained(folder: Path, config: Config) -> RunFolder:

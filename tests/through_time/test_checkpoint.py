@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill import LIF, create_model, temporal
-from spikedistill.neurons.loops import compiler
+from spikedistill.neurons.loops import compiler, paths
 
 T = 8
 needs_compiler = pytest.mark.skipif(not compiler.compiler_works(), reason="torch.compile needs a C++ compiler")
@@ -35,7 +35,7 @@ def outcome(
 @pytest.mark.parametrize("gradient", ["bptt", "sltt"])
 @pytest.mark.parametrize("name", ["resnet18", "sew_resnet18", "vgg9", "ms_resnet18"])
 def test_gradients_are_those_without(name, gradient, smallest, monkeypatch):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
     expected, found = (outcome(name, checkpoint, gradient) for checkpoint in (False, True))
     assert expected[1].norm() > 0
     for ours, theirs in zip(found, expected, strict=True):
@@ -47,7 +47,7 @@ def test_gradients_are_those_without(name, gradient, smallest, monkeypatch):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_on_the_compiled_path_they_are_equal_to_the_bit(precision, memory_format, monkeypatch):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
     options = {"dtype": torch.float32, "precision": precision, "memory_format": memory_format}
     expected, found = (outcome("resnet18", checkpoint, **options) for checkpoint in (False, True))
     for ours, theirs in zip(found, expected, strict=True):
@@ -63,7 +63,7 @@ def plain(layers=3):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("smallest", PATHS)
 def test_of_a_convolution_on_spikes_the_spikes_alone_are_kept(smallest, monkeypatch):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
     torch.manual_seed(0)
     model = temporal(plain(), checkpoint=True)
 
@@ -112,7 +112,7 @@ def test_under_rate_it_is_refused():
 
 
 def test_backward_within_autocast_computes_again_what_was_computed_without(monkeypatch):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
     torch.manual_seed(0)
     x, gradients = torch.randn(4, 2, 2, 8, 8), []
     layers = nn.Conv2d(2, 4, 3), LIF(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), LIF()

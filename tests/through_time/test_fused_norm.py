@@ -8,7 +8,7 @@ from torch import nn
 
 from spikedistill import LIF, temporal
 from spikedistill.neurons import Neuron, NormalisedCurrent, lif, norm_lif
-from spikedistill.neurons.loops import compiler, fused, fused_norm
+from spikedistill.neurons.loops import compiler, fused, fused_norm, paths
 from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
 pytestmark = [
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
 
 def outcome(smallest, monkeypatch, gradient, segments=1, dtype=f64, memory_format=torch.contiguous_format, T=T):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
     torch.manual_seed(0)
     network = Residual().to(dtype=dtype, memory_format=memory_format)
     model = temporal(network, gradient=gradient, segments=segments)
@@ -118,7 +118,7 @@ def test_spikes_differ_only_where_rounding_decides(options, dtype, monkeypatch):
 
 def test_what_is_kept_for_the_gradient_is_the_convolutions_output_and_its_spikes_in_bits(monkeypatch):
     """Beside each convolution's own output in float32, four bytes, its input takes a third of one: three spikes in a byte."""
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
     torch.manual_seed(0)
     layers = [m for _ in range(3) for m in (nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), LIF())]
     model = temporal(nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 64, 2)))
@@ -150,7 +150,7 @@ def test_statistics_are_exact_also_far_from_zero(mean, dtype):
 
 @pytest.mark.parametrize("gradient", ["bptt", "rate"])
 def test_networks_in_half_precision_train(gradient, monkeypatch):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
     torch.manual_seed(0)
     network = Residual().bfloat16()
     out = temporal(network, gradient=gradient)(torch.randn(T, 2, 2, 6, 5).bfloat16())
@@ -180,7 +180,7 @@ def test_statistics_of_half_precision_are_float32(memory_format, tracked):
 
 
 def test_a_network_in_half_precision_steps_on_membranes_in_float32(monkeypatch):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
     model = temporal(Residual().bfloat16()).eval()
     with torch.no_grad():
         _, state = model.step(torch.randn(3, 2, 6, 5).bfloat16())
@@ -205,7 +205,7 @@ def test_a_residual_waits_on_either_side_and_in_place(monkeypatch):
 
     outcomes = []
     for smallest, order in ((2**60, "left"), (1, "left"), (1, "right"), (1, "in place")):
-        monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
         torch.manual_seed(0)
         network = InPlace(order).to(f64)
         x = torch.rand(T, 2, 3, 4, 4, dtype=f64, requires_grad=True)
@@ -225,9 +225,9 @@ def test_one_timestep_at_a_time_is_the_whole_sequence(memory_format, monkeypatch
     with torch.no_grad():
         model(x)
         model.eval()
-        monkeypatch.setattr(compiler, "MIN_ELEMENTS", 2**60)
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", 2**60)
         whole = model(x)
-        monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
         state, samples = None, torch.arange(4)
         for t in range(T):
             logits, state = model.step(x[t, samples], state)
@@ -244,7 +244,7 @@ def test_one_timestep_at_a_time_is_the_whole_sequence(memory_format, monkeypatch
 
 def test_a_second_derivative_through_spikes_in_bits_is_refused_rather_than_lost(monkeypatch):
     """Without a batch-norm too: the spikes of plain neurons are kept in bits as well."""
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
     network = nn.Sequential(nn.Conv2d(1, 2, 3), LIF(threshold=0.1), nn.Conv2d(2, 2, 1))
     logits = temporal(network)(torch.randn(2, 2, 1, 6, 6))
     with pytest.raises(RuntimeError, match=r"create_graph=True .* have first-order gradients alone"):

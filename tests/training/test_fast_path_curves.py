@@ -6,7 +6,8 @@ import statistics
 import pytest
 from quick_runs import quick
 
-from spikedistill.neurons.loops import compiler
+from spikedistill.evaluation.results import read_results
+from spikedistill.neurons.loops import compiler, paths
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 
@@ -19,14 +20,14 @@ def losses(config):
     """The training loss of both epochs, and the negative log-likelihood on the test images."""
     run = RunFolder(train(config))
     epochs = [float(row["train_loss"]) for row in csv.DictReader(run.metrics.read_text().splitlines())]
-    return [*epochs, run.read_results()["last"]["ensemble"][-1]["nll"]]
+    return [*epochs, read_results(run).last.ensemble[-1].nll]
 
 
 @pytest.mark.parametrize(("gradient", "precision"), [("bptt", "32-true"), ("bptt", "bf16-mixed"), ("rate", "32-true")])
 def test_curves_of_two_epochs_on_digits_coincide(gradient, precision, tmp_path, monkeypatch):
     found = {}
     for path, smallest in (("eager", 2**60), ("compiled", 1)):
-        monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
         for seed in SEEDS:
             config = quick(
                 "digits-sce", epochs=2, timesteps=2, seed=seed, gradient=gradient, out=tmp_path / f"{path}{seed}"

@@ -18,8 +18,7 @@ from ..data import Dataset, as_network_input, training_indices
 from ..errors import UserError
 from ..files import alone_in, write_rows
 from ..models import TimestepBatchNorm
-from ..neurons import LIF, SURROGATES
-from ..neurons.loops.compiler import uncompiled
+from ..neurons import LIF, SURROGATES, uncompiled
 from ..neurons.surrogate import resolve_surrogate
 from ..objectives import sce
 from ..run_folder import RunFolder, dataset_of

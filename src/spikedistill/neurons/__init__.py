@@ -3,10 +3,20 @@
 from ..learned import Learned
 from .dynamics import lif, lif_in_bits, lif_step, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
-from .loops.compiler import compiler_works
-from .loops.fused_norm import NormaliseBatch, NormalisedCurrent, batch_moments, can_wait, may_wait, normalise
-from .loops.memory_format import mean_in_time
-from .loops.packed import PackedSpikes
+from .loops import (
+    NormaliseBatch,
+    NormalisedCurrent,
+    PackedSpikes,
+    Path,
+    batch_moments,
+    can_wait,
+    compiler_works,
+    may_wait,
+    mean_in_time,
+    normalise,
+    path_of,
+    uncompiled,
+)
 from .modules import LIF
 from .neuron import Neuron
 from .surrogate import SURROGATES, Surrogate
@@ -19,6 +29,7 @@ __all__ = [
     "NormaliseBatch",
     "NormalisedCurrent",
     "PackedSpikes",
+    "Path",
     "Response",
     "Surrogate",
     "batch_moments",
@@ -35,4 +46,6 @@ __all__ = [
     "norm_lif_response",
     "norm_lif_step",
     "normalise",
+    "path_of",
+    "uncompiled",
 ]

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .loops.compiler import applies, kernels_for
-from .loops.fused import BLOCK, fused_lif
-from .loops.fused_norm import NormalisedCurrent, fused_norm_lif, fused_norm_lif_step
-from .loops.packed import PackedSpikes
+from .loops import NormalisedCurrent, PackedSpikes, fused_lif, fused_norm_lif, fused_norm_lif_step, path_of
 from .neuron import Neuron
 from .surrogate import spike
 
@@ -45,17 +42,12 @@ def lif_in_bits(
     Args:
         timesteps: how many, where the currents are `[1, B, ...]`, the same at all of them.
     """
-    if current.ndim == 0 or current.shape[0] == 0 or not current.is_floating_point():
-        raise UserError(
-            f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
-        )
+    path = path_of(current, neuron, timesteps)
     T = len(current) if timesteps is None else timesteps
-    kernels = kernels_for(current, neuron.derivative, T // len(current)) is not None
-    numbers = neuron.has_numbers_only
-    if len(current) < T and not (kernels and numbers and T <= BLOCK):
+    if not path.is_eager:
+        return fused_lif(current, T, neuron, detach_membrane, path)
+    if len(current) < T:
         current = current.expand(T, *current.shape[1:])
-    if numbers and (kernels or applies(current)):
-        return fused_lif(current, T, neuron, detach_membrane)
     # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
     steps = membrane_precision(current).unbind(0)
     neuron = neuron.over(steps[0])

@@ -18,11 +18,7 @@ import torch
 from torch import Tensor
 
 from .dynamics import membrane_precision
-from .loops.compiler import applies, compiled, kernels_for
-from .loops.fused import currents_of, unit_norm
-from .loops.fused_norm import NormalisedCurrent
-from .loops.memory_format import as_shown, as_stored
-from .loops.packed import PackedSpikes
+from .loops import NormalisedCurrent, PackedSpikes, Path, on_path, path_of, rates_by_kernel, rates_by_loop
 from .neuron import Neuron
 
 
@@ -58,63 +54,36 @@ def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learne
     Raises:
         UserError: for a tensor as an option that does not broadcast over a timestep of the currents.
     """
-    sources = "current", *learned
-    repeats = sum(lengths) // len(current)
-    kernels, numbers = kernels_for(current, neuron.derivative, repeats), neuron.has_numbers_only
-    if len(current) < sum(lengths) and not (kernels and numbers):
+    lengths, sources = tuple(lengths), ("current", *learned)
+    path = path_of(current, neuron, sum(lengths), lengths=lengths, learned=learned)
+    if not path.is_eager:
+        return _by_loop(current, lengths, sources, neuron, path)
+    if len(current) < sum(lengths):
         current = current.expand(sum(lengths), *current.shape[1:])
-    if numbers and (kernels or applies(current)):
-        return _compiled_response(current, *unit_norm(current), None, tuple(lengths), sources, neuron)
     with torch.no_grad():
-        return _respond(current, tuple(lengths), sources, neuron, current.dtype)
+        return _respond(current, lengths, sources, neuron, current.dtype)
 
 
 def norm_lif_response(
     current: NormalisedCurrent, lengths: Sequence[int], neuron: Neuron, learned: Sequence[str] = ()
 ) -> Response:
     """`lif_response` of currents whose batch-norm has waited."""
-    sources = "current", *learned
-    return _compiled_response(current.x, *current.scale_and_shift(), current.residual, tuple(lengths), sources, neuron)
+    path = path_of(current.x, neuron, lengths=lengths, learned=learned)
+    return _by_loop(current, tuple(lengths), ("current", *learned), neuron, path)
 
 
-def _compiled_response(
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: Tensor | None,
+def _by_loop(
+    current: Tensor | NormalisedCurrent,
     lengths: tuple[int, ...],
     sources: tuple[str, ...],
     neuron: Neuron,
+    path: Path,
 ) -> Response:
-    """The response of currents x * scale + shift + residual, in one kernel or compiled loop."""
-    more = None if residual is None else as_stored(residual, x)
-    with torch.no_grad():
-        kernels = kernels_for(x, neuron.derivative, sum(lengths) // len(x))
-        if kernels and sources == ("current",) and len(set(lengths)) == 1 and sum(lengths) <= kernels.LONGEST:
-            given = as_stored(x, x), scale, shift, more, len(lengths), neuron
-            found = [as_shown(part, x) for part in kernels.respond(*given, timesteps=sum(lengths))]
-            spikes, rates, to_current = found
-            return Response(spikes, to_current, rates=rates)
-        if len(x) < sum(lengths):
-            x = x.expand(sum(lengths), *x.shape[1:])
-        unit, rest = torch.ones_like(scale), (lengths, sources, neuron)
-        run: Callable[..., Any] = compiled(_respond_normalised) if applies(x) else _respond_normalised
-        found = run(as_stored(x, x), scale, shift, more, unit, *rest)
-        return Response(*(None if part is None else as_shown(part, x) for part in found))  # type: ignore[arg-type]
-
-
-def _respond_normalised(
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: Tensor | None,
-    unit: Tensor,
-    lengths: tuple[int, ...],
-    sources: tuple[str, ...],
-    neuron: Neuron,
-) -> Response:
-    # the unit gives every value the axes of the scale, as in `fused`
-    return _respond(currents_of(x, scale, shift, residual), lengths, sources, neuron, x.dtype, unit)
+    """The response in one kernel or loop."""
+    if path.kernels is None:
+        return Response(*rates_by_loop(_respond, current, lengths, sources, neuron, path))
+    spikes, rates, to_current = rates_by_kernel(current, lengths, neuron, path)
+    return Response(spikes, to_current, rates=rates)
 
 
 def lif_response_in_chunks(
@@ -155,7 +124,7 @@ def lif_response_in_chunks(
                         name: Trace(*(membrane.new_full((), float(number)) for number in trace))
                         for name, trace in fresh.items()
                     }
-                run = compiled(_advance) if neuron.has_numbers_only and applies(part) else _advance
+                run = on_path(path_of(part, neuron, in_chunks=True), _advance)
                 fired, membrane, traces = run(part, membrane, traces, neuron, torch.uint8)
                 spikes.write(first, fired)
             assert traces is not None

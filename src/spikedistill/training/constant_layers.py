@@ -4,8 +4,7 @@ import torch
 
 from ..data import Samples
 from ..evaluation import collect_logits, record
-from ..neurons import LIF
-from ..neurons.loops.compiler import uncompiled
+from ..neurons import LIF, uncompiled
 from ..through_time import Temporal
 
 LOOKED_AT = 32  # samples, so that looking costs little beside an epoch

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data import as_network_input
-from ..neurons.loops.compiler import uncompiled
+from ..neurons import uncompiled
 from ..run_folder import device_of
 from ..through_time import Captured
 from .plan import Plan

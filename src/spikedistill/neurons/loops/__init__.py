@@ -1,1 +1,43 @@
-"""Loops that take each neuron through all its timesteps: C++ on a CPU, Triton on a GPU, PyTorch elsewhere."""
+"""Loops that take each neuron through all its timesteps: C++ on a CPU, Triton on a GPU, PyTorch elsewhere.
+
+A private room of `neurons`, whose other modules import what they use from here; `path_of` says which loop serves which currents.
+"""
+
+from .compiler import compiled, compiler_works
+from .fused import fused_lif
+from .fused_norm import (
+    NormaliseBatch,
+    NormalisedCurrent,
+    batch_moments,
+    can_wait,
+    fused_norm_lif,
+    fused_norm_lif_step,
+    may_wait,
+    normalise,
+)
+from .memory_format import mean_in_time
+from .packed import PackedSpikes
+from .paths import Path, on_path, path_of, uncompiled
+from .rates import rates_by_kernel, rates_by_loop
+
+__all__ = [
+    "NormaliseBatch",
+    "NormalisedCurrent",
+    "PackedSpikes",
+    "Path",
+    "batch_moments",
+    "can_wait",
+    "compiled",
+    "compiler_works",
+    "fused_lif",
+    "fused_norm_lif",
+    "fused_norm_lif_step",
+    "may_wait",
+    "mean_in_time",
+    "normalise",
+    "on_path",
+    "path_of",
+    "rates_by_kernel",
+    "rates_by_loop",
+    "uncompiled",
+]

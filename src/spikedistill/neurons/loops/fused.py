@@ -15,43 +15,43 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..neuron import Neuron
-from .compiler import applies, compiled, kernels_for
 from .memory_format import as_shown, as_stored, per_channel
 from .packed import PackedSpikes, pack
+from .paths import Path, on_path, path_for
 
 # Timesteps of a block, at most; a multiple of 8, the timesteps in a byte of spikes.
 BLOCK = 8
 
 
 def fused_lif(
-    current: Tensor,
-    timesteps: int,
-    neuron: Neuron,
-    detach_membrane: bool,
+    current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool, path: Path
 ) -> tuple[Tensor, PackedSpikes]:
     """`lif` without its checks, for plain numbers: the spikes, and the same in bits without a graph.
 
     Args:
-        current: `[T, B, ...]`, or `[1, B, ...]` where it is the same at all of at most `BLOCK` timesteps and there is a kernel.
+        current: `[T, B, ...]`, or `[1, B, ...]` where it is the same at all timesteps.
         timesteps: T.
+        path: that of these currents.
     """
-    spikes, bits = _FusedLIF.apply(current, timesteps, neuron, detach_membrane)
+    if len(current) < timesteps and (path.kernels is None or timesteps > BLOCK):
+        current = current.expand(timesteps, *current.shape[1:])
+    spikes, bits = _FusedLIF.apply(current, timesteps, neuron, detach_membrane, path)
     return spikes, PackedSpikes(timesteps, bits)
 
 
 class _FusedLIF(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool
+        ctx: Any, current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool, path: Path
     ) -> tuple[Tensor, Tensor]:
         stored, norm = as_stored(current, current), unit_norm(current)
         starts: list[Tensor] = []
         if len(current) == timesteps:
-            spikes, bits, starts = fire_sequence(stored, *norm, None, neuron, for_gradient=ctx.needs_input_grad[0])
+            for_gradient = ctx.needs_input_grad[0]
+            spikes, bits, starts = fire_sequence(stored, *norm, None, neuron, path, for_gradient=for_gradient)
         else:
-            fire = _kernel(current, neuron, "fire", timesteps)
-            assert fire is not None
-            spikes, bits, _ = fire(None, stored, *norm, None, neuron.v_init, neuron, timesteps=timesteps)
+            assert path.kernels is not None
+            spikes, bits, _ = path.kernels.fire(None, stored, *norm, None, neuron.v_init, neuron, timesteps=timesteps)
         bits = as_shown(bits, current)
         ctx.mark_non_differentiable(bits)
         ctx.set_materialize_grads(False)  # of zeros, for the bits
@@ -63,19 +63,20 @@ class _FusedLIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return (None,) * 4
+            return (None,) * 5
         current, *starts = ctx.saved_tensors
         stored, grad, norm = as_stored(current, current), as_stored(grads[0], current), unit_norm(current)
         neuron, detach_membrane = ctx.neuron, ctx.detach_membrane
-        still = len(current) < len(grad)
-        gradient = _kernel(current, neuron, "gradient", len(grad)) if still else None
-        if gradient is not None:
-            to_current, _ = gradient(None, grad, stored, *norm, None, neuron.v_init, None, neuron, detach_membrane)
+        times = len(grad) // len(current)
+        path = path_for(current, neuron, times)  # anew: something may watch by now that a kernel would escape
+        if times > 1 and path.kernels is not None:
+            given = grad, stored, *norm, None, neuron.v_init, None, neuron, detach_membrane
+            to_current, _ = path.kernels.gradient(None, *given)
         else:
-            at_each = stored.expand_as(grad)  # something may watch that a kernel would escape
-            to_current = gradient_through_time(grad, at_each, *norm, None, starts, neuron, detach_membrane)
-            to_current = to_current.sum(0, keepdim=True) if still else to_current
-        return as_shown(to_current, current), None, None, None
+            at_each = stored.expand_as(grad)
+            to_current = gradient_through_time(grad, at_each, *norm, None, starts, neuron, detach_membrane, path)
+            to_current = to_current.sum(0, keepdim=True) if times > 1 else to_current
+        return as_shown(to_current, current), None, None, None, None
 
 
 def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +88,14 @@ def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fire_sequence(
-    x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, neuron: Neuron, *, for_gradient: bool
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    neuron: Neuron,
+    path: Path,
+    *,
+    for_gradient: bool,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Spikes like x, the same in bits, and what else their gradient needs.
 
@@ -96,11 +104,12 @@ def fire_sequence(
         scale, shift: what broadcasts over a timestep of x.
         residual: like x, or None.
         neuron: of numbers only.
+        path: that of x.
 
     Returns:
         The spikes; in bits; for a gradient the membrane at the start of each block but the first.
     """
-    run = _kernel(x, neuron, "fire") or _with_unit(_fire, x, scale)
+    run = path.kernels.fire if path.kernels else _with_unit(_fire, scale, path)
     if len(x) <= BLOCK:
         spikes, bits, _ = run(None, x, scale, shift, residual, neuron.v_init, neuron)
         return spikes, bits, []
@@ -126,19 +135,19 @@ def gradient_through_time(
     starts: Sequence[Tensor],
     neuron: Neuron,
     detach_membrane: bool,
+    path: Path,
 ) -> Tensor:
     """Gradient to the currents, like x, from that to the spikes; the other arguments as `fire_sequence` took and returned them.
 
     Args:
         residual: may also be given as its spikes in bits.
     """
-    kernel = _kernel(x, neuron, "gradient")
-    run = kernel or _with_unit(_gradient_of_block, x, scale)
+    run = path.kernels.gradient if path.kernels else _with_unit(_gradient_of_block, scale, path)
 
     def part_of_residual(first: int, stop: int) -> Tensor | None:
         if isinstance(residual, PackedSpikes):
             bits = residual.bits
-            return bits[first // 8].unsqueeze(0) if kernel else residual.read(first, stop, x.dtype)
+            return bits[first // 8].unsqueeze(0) if path.kernels else residual.read(first, stop, x.dtype)
         return None if residual is None else residual[first:stop]
 
     if not starts:
@@ -160,16 +169,9 @@ def _number(option: float | Tensor) -> float:
     return option
 
 
-def _kernel(x: Tensor, neuron: Neuron, name: str, times: int = 1) -> Callable[..., Any] | None:
-    """The kernel of that name, where there is one for `times` as much as x."""
-    kernels = kernels_for(x, neuron.derivative, times)
-    return getattr(kernels, name) if kernels else None
-
-
-def _with_unit(function: Callable[..., Any], x: Tensor, scale: Tensor) -> Callable[..., Any]:
-    """The loop, compiled where that pays, without its argument `unit`, and with one tensor to write into."""
-    run: Callable[..., Any] = compiled(function) if applies(x) else function
-    unit = torch.ones_like(scale)
+def _with_unit(function: Callable[..., Any], scale: Tensor, path: Path) -> Callable[..., Any]:
+    """The loop, compiled where that is the path, without its argument `unit`, and with one tensor to write into."""
+    run, unit = on_path(path, function), torch.ones_like(scale)
 
     def loop(into: Tensor | None, *arguments: Any) -> Any:
         return run(None if into is None else into.unbind(0), unit, *arguments)
@@ -238,10 +240,9 @@ def _dynamics(
     spikes, before, after = [], [], []
     for current in currents:
         u = neuron.integrate(current, membrane)
-        distance = u - neuron.threshold
-        fires = distance >= 0
-        membrane = torch.where(fires, distance if neuron.v_reset is None else neuron.v_reset, u)
-        spikes.append(fires.to(u.dtype))
+        fired = (u - neuron.threshold >= 0).to(u.dtype)
+        membrane = neuron.reset(u, fired)
+        spikes.append(fired)
         before.append(u)
         after.append(membrane)
     return spikes, before, after

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..neuron import Neuron
-from .compiler import MIN_ELEMENTS, applies, compiled, kernels_for
+from . import paths
 from .fused import fire_once, fire_sequence, gradient_through_time
 from .memory_format import as_shown, as_stored, is_channels_last, is_dense, per_channel
 from .packed import PackedSpikes
+from .paths import Path, kernels_for, on_path, path_for
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def batch_moments(
 
 def can_wait(x: Tensor, times: int = 1) -> bool:
     """Whether the normalisation of `times` as much as `[T, B, C, ...]` is worth putting off until neurons ask for it."""
-    return may_wait(x) and (applies(x, times) or kernels_for(x, times=times) is not None)
+    return may_wait(x) and not path_for(x, times=times).is_eager
 
 
 def may_wait(x: Tensor) -> bool:
@@ -143,7 +144,8 @@ def may_wait(x: Tensor) -> bool:
 def fused_norm_lif(current: NormalisedCurrent, neuron: Neuron, detach_membrane: bool) -> tuple[Tensor, PackedSpikes]:
     """`lif` of currents that are not computed yet: the spikes, and the same in bits without a graph."""
     tensors = current.x, current.weight, current.bias, current.residual
-    spikes, bits = _NormLIF.apply(*tensors, current, neuron, detach_membrane)
+    path = path_for(current.x, neuron)
+    spikes, bits = _NormLIF.apply(*tensors, current, neuron, detach_membrane, path)
     return spikes, PackedSpikes(len(spikes), bits)
 
 
@@ -156,11 +158,12 @@ def fused_norm_lif_step(current: NormalisedCurrent, state: Tensor | None, neuron
         membrane = neuron.initial_membrane(stored.to(scale.dtype))
     else:
         membrane = as_stored(state.unsqueeze(0), x).to(scale.dtype)
-    if kernels := kernels_for(x, times=MIN_ELEMENTS):  # that there is enough of them has been found already
-        spikes, _, one = kernels.fire(None, stored, scale, shift, residual, membrane[0], neuron)
+    path = path_for(x, times=paths.MIN_ELEMENTS)  # that there is enough of them has been found already
+    if path.kernels is not None:
+        spikes, _, one = path.kernels.fire(None, stored, scale, shift, residual, membrane[0], neuron)
         after = one.unsqueeze(0)
     else:
-        spikes, after = compiled(fire_once)(stored, scale, shift, residual, membrane, neuron)
+        spikes, after = on_path(path, fire_once)(stored, scale, shift, residual, membrane, neuron)
     return as_shown(spikes, x)[0], as_shown(after, x)[0]
 
 
@@ -175,11 +178,13 @@ class _NormLIF(torch.autograd.Function):
         current: NormalisedCurrent,
         neuron: Neuron,
         detach_membrane: bool,
+        path: Path,
     ) -> tuple[Tensor, Tensor]:
         scale, shift = current.scale_and_shift()
         for_gradient = any(ctx.needs_input_grad)
         stored = None if residual is None else as_stored(residual, x)
-        spikes, bits, starts = fire_sequence(as_stored(x, x), scale, shift, stored, neuron, for_gradient=for_gradient)
+        given = as_stored(x, x), scale, shift, stored, neuron, path
+        spikes, bits, starts = fire_sequence(*given, for_gradient=for_gradient)
         bits = as_shown(bits, x)
         ctx.mark_non_differentiable(bits)
         ctx.set_materialize_grads(False)  # of zeros, for the bits
@@ -206,7 +211,7 @@ class _NormLIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return (None,) * 7
+            return (None,) * 8
         x, weight, mean, inv_std, scale, shift, kept, *starts = ctx.saved_tensors
         if ctx.again is not None:
             x = ctx.again()
@@ -214,17 +219,18 @@ class _NormLIF(torch.autograd.Function):
         more = None if kept is None else as_stored(kept, x)
         residual = PackedSpikes(len(x), more) if more is not None and more.dtype == torch.uint8 else more
         for_residual = ctx.needs_input_grad[3]
-        if not starts and (kernels := kernels_for(x, ctx.neuron.derivative)):
-            to_x, to_residual, to_weight, to_bias = kernels.gradient_through_norm(
+        path = path_for(x, ctx.neuron)  # anew: something may watch by now that a kernel would escape
+        if not starts and path.kernels is not None:
+            to_x, to_residual, to_weight, to_bias = path.kernels.gradient_through_norm(
                 grad, stored, scale, shift, more, mean, inv_std, ctx.neuron, ctx.detach_membrane,
                 to_residual=for_residual,
             )  # fmt: skip
             to_residual = None if to_residual is None else as_shown(to_residual, x)
             to_weight, to_bias = None if weight is None else to_weight, to_bias if ctx.affine else None
-            return as_shown(to_x, x), to_weight, to_bias, to_residual, None, None, None
-        to_current = as_shown(
-            gradient_through_time(grad, stored, scale, shift, residual, starts, ctx.neuron, ctx.detach_membrane), x
-        )
+            return as_shown(to_x, x), to_weight, to_bias, to_residual, None, None, None, None
+        given = grad, stored, scale, shift, residual, starts, ctx.neuron, ctx.detach_membrane, path
+        to_current = as_shown(gradient_through_time(*given), x)
         needed = ctx.needs_input_grad[0], ctx.affine
         to_residual = to_current if for_residual else None
-        return *gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed), to_residual, None, None, None
+        to_parameters = gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed)
+        return *to_parameters, to_residual, None, None, None, None

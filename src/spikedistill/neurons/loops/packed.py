@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compiler import kernels_for
 from .memory_format import as_shown, as_stored
+from .paths import kernels_for
 
 
 class PackedSpikes:

@@ -52,6 +52,15 @@ def _current(x, residual, scale, shift, place, inside, t, size, precision, STILL
 
 
 @triton.jit
+def _advance(v, current, decay, threshold, v_reset, HARD: tl.constexpr):
+    """One timestep from the membrane v: the membrane before the spike, the spike, and the membrane after its reset."""
+    u = decay * v + current
+    fires = u - threshold >= 0
+    after = tl.where(fires, v_reset, u) if HARD else tl.where(fires, u - threshold, u)
+    return u, fires, after
+
+
+@triton.jit
 def _slope(distance, FORM: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr, END: tl.constexpr):
     """The surrogate's derivative; see `surrogate.py`."""
     away = tl.abs(distance)
@@ -87,9 +96,7 @@ def fire_kernel(
     byte = tl.zeros((ROWS, VALUES), tl.int32)
     for t in tl.static_range(T):
         current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, scales.dtype, STILL)
-        u = decay * v + current
-        fires = u - threshold >= 0
-        v = tl.where(fires, v_reset, u) if HARD else tl.where(fires, u - threshold, u)
+        _, fires, v = _advance(v, current, decay, threshold, v_reset, HARD)
         byte |= fires.to(tl.int32) << t
         tl.store(spikes + t * size + place, fires.to(scales.dtype).to(x_t.dtype), inside)
     tl.store(bits + place, byte.to(tl.uint8), inside)
@@ -122,9 +129,7 @@ def gradient_kernel(
         inputs = ()
         for t in tl.static_range(T):
             current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, precision, STILL)
-            u = decay * v + current
-            fires = u - threshold >= 0
-            v = tl.where(fires, v_reset, u) if HARD else tl.where(fires, u - threshold, u)
+            u, _, v = _advance(v, current, decay, threshold, v_reset, HARD)
             before = before + (u,)
             inputs = inputs + (x_t,)
         if mean is not None:
@@ -269,19 +274,16 @@ def respond_kernel(
         for step in tl.static_range(LENGTH):
             t = segment * LENGTH + step
             current, x_t = _current(x, residual, scales, shifts, place, inside, t, size, scales.dtype, STILL)
-            u = decay * v + current
-            fires = u - threshold >= 0
+            u, fires, v = _advance(v, current, decay, threshold, v_reset, HARD)
             slope = _slope(u - threshold, FORM, WIDTH, HEIGHT, END)
             to_u = 1.0 + decay * to_v
             total += slope * to_u
             if HARD:
                 survives = tl.where(fires, 0.0, 1.0)
-                v = tl.where(fires, v_reset, u)
                 if not DETACH_RESET:
                     survives += (v_reset - u) * slope
                 to_v = survives * to_u
             else:
-                v = tl.where(fires, u - threshold, u)
                 to_v = to_u if DETACH_RESET else (1.0 - threshold * slope) * to_u
             fired = fires.to(scales.dtype)
             count += fired

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill.neurons import Neuron, lif, lif_in_bits, lif_response
 from spikedistill.neurons.eligibility import lif_response_in_chunks
-from spikedistill.neurons.loops import compiler, fused
+from spikedistill.neurons.loops import compiler, fused, paths
 from spikedistill.neurons.loops.packed import PackedSpikes, pack
 from spikedistill.neurons.surrogate import dspike, rectangular, sigmoid
 
@@ -20,7 +20,7 @@ needs_compiler = pytest.mark.skipif(not compiler.compiler_works(), reason="torch
 
 @pytest.fixture(autouse=True)
 def _without_kernels(monkeypatch):
-    monkeypatch.setattr(compiler, "_cpu_kernels", lambda: None)
+    monkeypatch.setattr(paths, "_cpu_kernels", lambda: None)
 
 
 def graphs_compiled():
@@ -47,7 +47,7 @@ def test_spikes_are_equal_and_gradients_too(options, dtype, monkeypatch):
         grad = torch.randn(T, *shape).to(dtype)
         outcomes = []
         for smallest in (2**60, 0):
-            monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+            monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
             spikes = lif(current, **options)
             outcomes.append((spikes.detach(), torch.autograd.grad(spikes, current, grad)[0]))
         (eager, eager_grad), (fast, fast_grad) = outcomes
@@ -69,7 +69,7 @@ def test_membranes_and_gradients_pass_from_block_to_block(T, monkeypatch):
     weights = torch.randn(T, 2, 3, dtype=torch.float64)
     outcomes = []
     for smallest, block in ((2**60, 8), (0, 8), (0, 16)):
-        monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
         monkeypatch.setattr(fused, "BLOCK", block)
         spikes, packed = lif_in_bits(current, Neuron(decay=0.9, v_init=0.3))
         outcomes.append((spikes, torch.autograd.grad(spikes, current, weights)[0]))
@@ -97,7 +97,7 @@ def test_code_is_for_numbers_of_timesteps_and_options_but_for_every_size():
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")
 def test_all_blocks_of_one_size_take_the_same_code(monkeypatch):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 0)
     loops = [compiler.compiled(loop).versions for loop in (fused._fire, fused._gradient_of_block)]
     before, traced = [len(versions) for versions in loops], graphs_compiled()
     lif(torch.randn(24, 2, 3, requires_grad=True), decay=0.3).sum().backward()
@@ -137,7 +137,7 @@ def test_with_the_channels_last_in_memory(monkeypatch):
     current = torch.randn(2, 2, 3, 4, 4).permute(0, 1, 4, 2, 3).requires_grad_()  # [2, 2, 4, 3, 4], the channels last
     grad, outcomes = torch.randn(current.shape), []
     for smallest in (2**60, 0):
-        monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
         spikes = lif(current)
         outcomes.append((spikes.detach(), torch.autograd.grad(spikes, current, grad)[0]))
     assert torch.equal(outcomes[0][0], outcomes[1][0])
@@ -154,10 +154,11 @@ def test_spikes_of_more_timesteps_than_a_byte_has_bits(monkeypatch):
     x, to_spikes, scale, shift = torch.randn(T, 5, 6), torch.randn(T, 5, 6), torch.rand(5, 1), torch.rand(5, 1)
     neuron, outcomes = Neuron(surrogate=rectangular), []
     for smallest, kept in ((2**60, residual), (0, packed)):
-        monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
-        spikes, bits, starts = fused.fire_sequence(x, scale, shift, residual, neuron, for_gradient=True)
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
+        path = paths.path_of(x, neuron)
+        spikes, bits, starts = fused.fire_sequence(x, scale, shift, residual, neuron, path, for_gradient=True)
         assert torch.equal(PackedSpikes(T, bits).read(0, T, torch.float32), spikes)
-        given = to_spikes, x, scale, shift, kept, starts, neuron, False
+        given = to_spikes, x, scale, shift, kept, starts, neuron, False, path
         outcomes.append((spikes, fused.gradient_through_time(*given)))
     assert torch.equal(outcomes[0][0], outcomes[1][0])
     torch.testing.assert_close(outcomes[1][1], outcomes[0][1], rtol=1e-5, atol=1e-6)
@@ -170,7 +171,7 @@ def test_chunks_are_compiled_once_and_not_for_each_of_them(monkeypatch):
     torch.manual_seed(0)
     current, options = torch.randn(6, 3, 4), {"detach_reset": True, "decay": 0.9}
     whole = lif_response(current, (6,), Neuron(**options))
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 0)
     before = graphs_compiled()
     in_chunks = lif_response_in_chunks(lambda start, stop: current[start:stop], (6,), 1, Neuron(**options))
     assert graphs_compiled() - before <= 2  # the first chunk and those after it
@@ -186,7 +187,7 @@ def test_the_response_of_mean_rates_is_equal(monkeypatch):
     for lengths, options in (((5,), {}), ((2, 3), {"v_reset": 0.0, "decay": 0.7})):
         outcomes = []
         for smallest in (2**60, 0):
-            monkeypatch.setattr(compiler, "MIN_ELEMENTS", smallest)
+            monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
             outcomes.append(lif_response(current, lengths, Neuron(**options)))
         assert torch.equal(outcomes[0].spikes, outcomes[1].spikes)
         assert torch.allclose(outcomes[0].to_current, outcomes[1].to_current, rtol=1e-5)
@@ -228,7 +229,7 @@ def test_where_others_can_write_into_the_cache_of_torch_compile_it_is_not_used(t
 @pytest.mark.filterwarnings("ignore")
 def test_under_a_dispatch_mode_the_eager_path_is_taken(monkeypatch):
     """A counter of operations has to see them, and the compiler refuses to run below one."""
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 1)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
     current = torch.randn(3, 4, 5, requires_grad=True)
     with FlopCounterMode(display=False):
         counted = lif(current, decay=0.5)

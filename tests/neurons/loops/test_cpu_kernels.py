@@ -15,16 +15,16 @@ from torch import nn
 
 from spikedistill import LIF, temporal
 from spikedistill.neurons import Neuron, NormalisedCurrent, lif, lif_in_bits, lif_response, norm_lif
-from spikedistill.neurons.loops import code_cache, compiler, on_cpu
+from spikedistill.neurons.loops import code_cache, on_cpu, paths
 from spikedistill.neurons.loops.memory_format import as_stored
 from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics, running_statistics
 
-pytestmark = pytest.mark.skipif(compiler._cpu_kernels() is None, reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(paths._cpu_kernels() is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture(autouse=True)
 def _for_tensors_of_any_size(monkeypatch):
-    monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 0)
 
 
 @pytest.fixture(params=[1, 3])
@@ -52,7 +52,7 @@ def run(current, fast, **options):
     if fast:
         spikes = lif(leaf, **options)
     else:
-        with compiler.uncompiled():
+        with paths.uncompiled():
             spikes = lif(leaf, **options)
     weights = torch.randn(current.shape, generator=torch.Generator().manual_seed(1)).to(current.dtype)
     return spikes.detach(), torch.autograd.grad(spikes, leaf, weights)[0]
@@ -93,7 +93,7 @@ def test_responses_of_many_strips(lengths, threads):
     torch.manual_seed(0)
     current = torch.randn(sum(lengths), 2, 7, 13, 11)
     ours = lif_response(current, lengths, Neuron(decay=0.8))
-    with compiler.uncompiled():
+    with paths.uncompiled():
         expected = lif_response(current, lengths, Neuron(decay=0.8))
     assert torch.equal(ours.spikes, expected.spikes)
     torch.testing.assert_close(ours.to_current, expected.to_current, rtol=1e-5, atol=1e-6)
@@ -130,7 +130,7 @@ def test_the_gradient_through_a_batch_norm_of_many_strips(residual, threads):
         leaves = [leaf.to(dtype).requires_grad_() for leaf in (x, weight, bias, more) if leaf is not None]
         mean, inv_std = batch_statistics(leaves[0].detach(), BatchNormCall(None, None, training=True))
         current = NormalisedCurrent(*leaves[:3], mean, inv_std, 1e-5, batch=True)
-        with compiler.uncompiled() if dtype == torch.float64 else nullcontext():
+        with paths.uncompiled() if dtype == torch.float64 else nullcontext():
             spikes, _ = norm_lif(current.plus(leaves[3], None) if residual else current, Neuron())
             outcomes.append([spikes.detach(), *torch.autograd.grad(spikes, leaves, to_spikes.to(dtype))])
     assert torch.equal(outcomes[0][0].double(), outcomes[1][0])
@@ -168,10 +168,9 @@ class Steep:
 
 def test_a_surrogate_that_is_a_dataclass():
     current = torch.zeros(1, 3, requires_grad=True)
-    with compiler.uncompiled():
+    with paths.uncompiled():
         lif(current, surrogate=Steep(2.0)).sum().backward()
     assert torch.equal(current.grad, torch.full((1, 3), 2.0))
-    assert compiler.kernels_for(current, Steep(2.0)) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -231,10 +230,10 @@ def test_bits_of_timesteps_that_are_not_there():
 SCRIPT = """
 import torch
 from spikedistill.neurons import lif
-    from spikedistill.neurons.loops import compiler, on_cpu
+from spikedistill.neurons.loops import on_cpu, paths
 x = torch.ones(2, 2**20, requires_grad=True)
 lif(x).sum().backward()
-print(compiler._cpu_kernels() is on_cpu, x.grad.sum().item() > 0)
+print(paths._cpu_kernels() is on_cpu, x.grad.sum().item() > 0)
 """
 
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spikedistill import LIF, temporal
 from spikedistill.neurons import Neuron, NormalisedCurrent, PackedSpikes, lif, lif_in_bits, lif_response, norm_lif
-from spikedistill.neurons.loops import compiler
+from spikedistill.neurons.loops import paths
 from spikedistill.neurons.surrogate import SURROGATES
 from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics
 
@@ -27,8 +27,8 @@ FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.cha
 @pytest.fixture(params=["Triton", "C++"])
 def device(request, monkeypatch):
     if request.param == "C++":
-        monkeypatch.setattr(compiler, "MIN_ELEMENTS", 0)
-        if compiler._cpu_kernels() is None:
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", 0)
+        if paths._cpu_kernels() is None:
             pytest.skip("needs a C++ compiler")
         return "cpu"
     pytest.importorskip("triton")
@@ -46,7 +46,7 @@ def sequence(*shape, memory_format=torch.contiguous_format, device="cpu", dtype=
 
 def reference(current, **options):
     """Spikes, and where rounding may have decided: once a membrane came within 4 units in the last place of the threshold."""
-    with compiler.uncompiled():
+    with paths.uncompiled():
         spikes = lif(current, **options)
     decay, threshold, v_reset = options.get("decay", 0.5), options.get("threshold", 1.0), options.get("v_reset")
     membrane = torch.full_like(current[0], options.get("v_init", 0.0))
@@ -75,8 +75,8 @@ def test_spikes_and_gradients_of_every_surrogate_and_reset(surrogate, v_reset, d
     current = sequence(3, 2, 3, 7, 7, device=device).requires_grad_()
     exact = current.detach().cpu().double().requires_grad_()
     grad = sequence(3, 2, 3, 7, 7)
-    assert compiler.kernels_for(current, SURROGATES[surrogate]) is not None
     cut, neuron = {"detach_membrane": detach_membrane}, Neuron(**options)
+    assert paths.kernels_for(current, neuron) is not None
     spikes, bits = lif_in_bits(current, neuron, **cut)
     expected, doubtful = reference(exact, **options, **cut)
     assert torch.equal(spikes.cpu().double()[~doubtful], expected[~doubtful])
@@ -144,7 +144,7 @@ def test_currents_and_gradients_with_gaps_and_repetitions_in_memory(shape, view,
     whole = torch.randn(shape, device=device, requires_grad=True)
     exact = whole.detach().cpu().double().requires_grad_()
     spikes = lif(view(whole))
-    with compiler.uncompiled():
+    with paths.uncompiled():
         expected = lif(view(exact))
     assert torch.equal(spikes.cpu().double(), expected)
     spikes.sum().backward()
@@ -152,7 +152,7 @@ def test_currents_and_gradients_with_gaps_and_repetitions_in_memory(shape, view,
     torch.testing.assert_close(whole.grad.cpu().double(), exact.grad, rtol=1e-4, atol=1e-5)
     T = len(view(exact))
     ours = lif_response(view(whole.detach()), (T,), Neuron())
-    with compiler.uncompiled():
+    with paths.uncompiled():
         theirs = lif_response(view(exact.detach()), (T,), Neuron())
     assert torch.equal(ours.spikes.cpu().double(), theirs.spikes)
     torch.testing.assert_close(ours.to_current.cpu().double(), theirs.to_current, rtol=1e-4, atol=1e-5)
@@ -163,7 +163,7 @@ def test_currents_and_gradients_with_gaps_and_repetitions_in_memory(shape, view,
 def test_layers_of_many_neurons(shape):
     """More tiles than a grid has along its second dimension, in one row and in two."""
     current = torch.randn(shape, device="cuda").requires_grad_()
-    assert compiler.kernels_for(current, SURROGATES["sigmoid"]) is not None
+    assert paths.kernels_for(current, Neuron()) is not None
     spikes, bits = lif_in_bits(current, Neuron())
     assert torch.equal(spikes, (current >= 1).float())
     assert torch.equal(bits.read(0, 1, torch.float32), spikes)
@@ -180,7 +180,7 @@ def test_linear_layers_on_a_still_input(timesteps, gradient, device):
         torch.manual_seed(0)
         model = temporal(nn.Sequential(nn.Linear(5, 6), LIF(), nn.Linear(6, 3)), gradient=gradient).to(device)
         x = (3 * torch.randn(4, 5)).to(device).requires_grad_()
-        with nullcontext() if kernels else compiler.uncompiled():
+        with nullcontext() if kernels else paths.uncompiled():
             logits = model(x, timesteps=timesteps)
             logits.sum().backward()
         outcomes.append([logits.detach(), x.grad, *(p.grad for p in model.parameters())])
@@ -221,7 +221,7 @@ def test_the_rates_answer_to_their_currents(lengths, options, device):
     torch.manual_seed(0)
     current = sequence(6, 2, 3, 5, 5, device=device)
     ours = lif_response(current, lengths, Neuron(**options))
-    with compiler.uncompiled():
+    with paths.uncompiled():
         theirs = lif_response(current.cpu().double(), lengths, Neuron(**options))
     _, doubtful = reference(current.cpu().double(), **options)
     assert torch.equal(ours.spikes.cpu().double()[~doubtful], theirs.spikes[~doubtful])
@@ -248,21 +248,14 @@ def test_a_network_trains_as_without_them(rule, device):
         torch.manual_seed(0)
         model = temporal(Small(), **rule).to(device)
         x = torch.randn(3, 2, 6, 6, device=device, requires_grad=True)
-        with nullcontext() if kernels else compiler.uncompiled():
+        with nullcontext() if kernels else paths.uncompiled():
             logits = model(x, timesteps=4)
             logits.tanh().square().sum().backward()
-            used += compiler.kernels_for(x) is not None
+            used += paths.kernels_for(x) is not None
         outcomes.append([logits.detach(), x.grad, *(p.grad for p in model.parameters()), *model.buffers()])
     assert used == 1
     for ours, expected in zip(*outcomes, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_what_they_do_not_know_takes_another_path(device):
-    x = torch.zeros(2, 3, device=device)
-    assert compiler.kernels_for(x, SURROGATES["arctan"]) is not None
-    assert compiler.kernels_for(x, lambda distance: distance) is None
-    assert compiler.kernels_for(x.double()) is None
 
 
 def test_without_triton_one_line_says_so():

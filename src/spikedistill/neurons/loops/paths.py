@@ -1,0 +1,242 @@
+"""Which loop serves which currents: the one decision, for the dispatch and for whoever wants to know.
+
+Eager PyTorch writes every intermediate of every timestep to memory, which costs several times what the arithmetic does. A loop of
+the same equations reads the currents and writes the spikes once. The eager path stays the reference, and serves what no loop does.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from ...errors import UserError
+from ..neuron import Neuron
+from ..surrogate import Surrogate, form_of
+from .compiler import Same, can_take, compiled, compiler_works
+
+# Below so many currents the eager path on a CPU is fast enough that compiling is not earned back.
+MIN_ELEMENTS = 2**19
+
+_compiling_pays_off = ContextVar("_compiling_pays_off", default=True)
+
+logger = logging.getLogger("spikedistill")
+
+
+@dataclass(frozen=True)
+class Path:
+    """What computes the spikes of some currents, and why.
+
+    Attributes:
+        name: "C++" on a CPU, "Triton" on a GPU, "torch.compile" for what those do not know, or "eager".
+        reason: in words.
+        kernels: the module with the loops in C++ or Triton; None for the others.
+    """
+
+    name: Literal["C++", "Triton", "torch.compile", "eager"]
+    reason: str
+    kernels: ModuleType | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_eager(self) -> bool:
+        return self.name == "eager"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+# a constant, because it is traced
+_PART_OF_A_WHOLE = Path("eager", "part of a network that is compiled as a whole")
+
+
+def path_of(
+    current: Tensor,
+    neuron: Neuron | None = None,
+    timesteps: int | None = None,
+    *,
+    lengths: Sequence[int] | None = None,
+    learned: Sequence[str] = (),
+    in_chunks: bool = False,
+) -> Path:
+    """What computes the spikes of these currents, and why; `lif` and the gradient rules take their paths from here.
+
+    Whatever the path, spikes of finite currents are the same. The first question about a kind of loop may take some seconds, in
+    which one is compiled to see whether that works.
+
+    Args:
+        current: currents `[T, B, ...]`, or `[1, B, ...]` where they are the same at all timesteps.
+        neuron: what the neurons do; default `Neuron()`.
+        timesteps: T, where the currents are `[1, B, ...]`.
+        lengths: under rate-based gradients, the timesteps of each segment.
+        learned: under rate-based gradients, options of the neuron whose responses are wanted too.
+        in_chunks: whether the currents are one chunk of a sequence that is read in chunks.
+
+    Raises:
+        UserError: for a current without a time axis or of integers.
+    """
+    if current.ndim == 0 or current.shape[0] == 0 or not current.is_floating_point():
+        raise UserError(
+            f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
+        )
+    times = 1 if timesteps is None else timesteps // len(current)
+    beyond = "sequences in chunks" if in_chunks else None
+    if learned:
+        beyond = f"responses to {' and '.join(learned)}"
+    return path_for(current, neuron or _DEFAULT, times, lengths, beyond)
+
+
+_DEFAULT = Neuron()
+
+
+def path_for(
+    x: Tensor,
+    neuron: Neuron | None = None,
+    times: int = 1,
+    lengths: Sequence[int] | None = None,
+    beyond: str | None = None,
+) -> Path:
+    """`path_of`, for `times` as much as x, unchecked.
+
+    Args:
+        neuron: None where no derivative is wanted, and options are numbers.
+        beyond: what is wanted that no kernel knows.
+    """
+    if torch.compiler.is_compiling():  # first, because a traced size is no number
+        return _PART_OF_A_WHOLE
+    if hindrance := _hindrance(neuron):
+        return Path("eager", hindrance)
+    path = _kernels(x, neuron, times)
+    if path.kernels is not None:
+        beyond = beyond or _beyond(path.kernels, lengths)
+        if not beyond:
+            return path
+        path = Path("torch.compile", f"{path.name} does not know {beyond}")
+    if path.is_eager or x.numel() * times < MIN_ELEMENTS:
+        return path if path.is_eager else _small(MIN_ELEMENTS)
+    if not compiler_works():
+        return Path("eager", f"{path.reason}, and torch.compile does not work here")
+    if neuron is not None and not _can_take(neuron.derivative, x):
+        return Path("eager", "a surrogate that torch.compile cannot take")
+    return path
+
+
+def _can_take(surrogate: Surrogate, x: Tensor) -> bool:
+    if form_of(surrogate) is not None:
+        return True
+    return can_take(Same(surrogate), torch.promote_types(x.dtype, torch.float32), x.device)
+
+
+def on_path(path: Path, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors that takes no part in a graph, compiled by PyTorch where that is the path."""
+    return compiled(function) if path.name == "torch.compile" else function
+
+
+def kernels_for(x: Tensor, neuron: Neuron | None = None) -> ModuleType | None:
+    """The kernels in C++ or Triton for x, a tensor of currents or bits."""
+    if torch.compiler.is_compiling() or _hindrance(neuron):
+        return None
+    return _kernels(x, neuron, 1).kernels
+
+
+def _hindrance(neuron: Neuron | None) -> str | None:
+    """Why nothing but the eager path may run."""
+    if is_in_torch_dispatch_mode():  # a counter, say, to which a loop is nothing, and which torch.compile refuses
+        return "something watches PyTorch's operations"
+    if not _compiling_pays_off.get():
+        return "work of a few passes, for which nothing is compiled"
+    if neuron is not None and not neuron.has_numbers_only:
+        tensors = [each.name for each in fields(neuron) if isinstance(getattr(neuron, each.name), Tensor)]
+        return f"a tensor as {' and '.join(tensors)}, which may be learned"
+    return None
+
+
+def _kernels(x: Tensor, neuron: Neuron | None, times: int) -> Path:
+    """The path of kernels; where none serve, that of torch.compile with the reason."""
+    if x.is_cuda or (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        module, name = _gpu_kernels(), "Triton"
+        if module is None:
+            return Path("eager", "Triton does not work here, which torch.compile needs too")
+    elif x.device.type != "cpu":
+        return Path("torch.compile", f"there are no kernels for {x.device.type}")
+    elif x.numel() * times < MIN_ELEMENTS:
+        return _small(MIN_ELEMENTS)
+    else:
+        module, name = None, "C++"
+    if neuron is not None and form_of(neuron.derivative) is None:
+        return Path("torch.compile", "a surrogate that is none of the library's own")
+    if module is None:
+        module = _cpu_kernels()
+    if module is None:
+        return Path("torch.compile", "C++ does not work here")
+    if x.dtype not in module.DTYPES and x.dtype != torch.uint8:
+        return Path("torch.compile", f"{name} does not know {x.dtype}")
+    return _by(module, MIN_ELEMENTS)
+
+
+def _beyond(kernels: ModuleType, lengths: Sequence[int] | None) -> str | None:
+    """What the kernel of rates does not know of these segments."""
+    if lengths is None:
+        return None
+    if len(set(lengths)) > 1:
+        return "segments of different lengths"
+    if sum(lengths) > kernels.LONGEST:
+        return f"rates over more than {kernels.LONGEST} timesteps"
+    return None
+
+
+@functools.cache
+def _by(kernels: ModuleType, smallest: int) -> Path:
+    if kernels.__name__.endswith("on_gpu"):
+        return Path("Triton", "currents on a GPU", kernels)
+    return Path("C++", f"{smallest} currents or more on a CPU", kernels)
+
+
+@functools.cache
+def _small(smallest: int) -> Path:
+    return Path("eager", f"fewer than {smallest} currents")
+
+
+@functools.cache
+def _gpu_kernels() -> ModuleType | None:
+    """The kernels in Triton; where that does not work, one log line says so."""
+    try:
+        from . import on_gpu
+
+        device = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+        on_gpu.unpack(torch.ones(1, 1, dtype=torch.uint8, device=device), 0, 1, torch.float32)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        logger.warning("Triton does not work here, so LIF layers on the GPU run without its kernels: %s", reason)
+        return None
+    return on_gpu
+
+
+@functools.cache
+def _cpu_kernels() -> ModuleType | None:
+    """The loops in C++, compiled where they are not there yet; None where that does not work."""
+    from . import on_cpu
+
+    try:
+        on_cpu.check()
+    except OSError as error:
+        logger.debug("the loops in C++ are not there: %s", error)
+        return None
+    return on_cpu
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Keep to the eager path inside: for work of a few passes, where compiling would take longer than they do."""
+    token = _compiling_pays_off.set(False)
+    try:
+        yield
+    finally:
+        _compiling_pays_off.reset(token)

@@ -1,0 +1,68 @@
+"""How mean rates answer to their currents: by a kernel, or by the loop of `eligibility`, which PyTorch may compile."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..neuron import Neuron
+from .fused import currents_of, unit_norm
+from .fused_norm import NormalisedCurrent
+from .memory_format import as_shown, as_stored
+from .paths import Path, on_path
+
+
+def rates_by_kernel(
+    current: Tensor | NormalisedCurrent, lengths: tuple[int, ...], neuron: Neuron, path: Path
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes `[T, B, ...]`, and of each of m segments the mean rate and what it owes to its currents, `[m, B, ...]`."""
+    assert path.kernels is not None
+    x, *rest = _parts(current)
+    with torch.no_grad():
+        found = path.kernels.respond(as_stored(x, x), *rest, len(lengths), neuron, timesteps=sum(lengths))
+    spikes, rates, to_current = (as_shown(part, x) for part in found)
+    return spikes, rates, to_current
+
+
+def rates_by_loop(
+    respond: Callable[..., tuple[Any, ...]],
+    current: Tensor | NormalisedCurrent,
+    lengths: tuple[int, ...],
+    sources: tuple[str, ...],
+    neuron: Neuron,
+    path: Path,
+) -> list[Any]:
+    """What `respond` returns of the currents, lengths, sources, neuron, dtype of the spikes and a unit as in `fused`."""
+    x, scale, shift, residual = _parts(current)
+    if len(x) < sum(lengths):
+        x = x.expand(sum(lengths), *x.shape[1:])
+    with torch.no_grad():
+        given = as_stored(x, x), scale, shift, residual, torch.ones_like(scale), lengths, sources, neuron
+        return [None if part is None else as_shown(part, x) for part in on_path(path, _on_normalised(respond))(*given)]
+
+
+def _parts(current: Tensor | NormalisedCurrent) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """x, scale, shift and the residual as stored, of currents x * scale + shift + residual."""
+    if isinstance(current, Tensor):
+        return current, *unit_norm(current), None
+    residual = None if current.residual is None else as_stored(current.residual, current.x)
+    return current.x, *current.scale_and_shift(), residual
+
+
+@functools.cache
+def _on_normalised(respond: Callable[..., Any]) -> Callable[..., Any]:
+    def loop(
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        residual: Tensor | None,
+        unit: Tensor,
+        lengths: Any,
+        sources: Any,
+        neuron: Neuron,
+    ) -> Any:
+        return respond(currents_of(x, scale, shift, residual), lengths, sources, neuron, x.dtype, unit)
+
+    return loop
