@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .neurons import LIF, Learned, lif, lif_step
-from .through_time import mean_rate, temporal
+from .through_time import Delay, Recurrent, mean_rate, temporal
 
 if TYPE_CHECKING:
     from . import objectives
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = [
     "LIF",
     "Config",
+    "Delay",
     "Learned",
+    "Recurrent",
     "compare",
     "create_model",
     "evaluate",

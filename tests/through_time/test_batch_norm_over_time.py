@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikedistill import LIF, temporal
+from spikedistill import LIF, lif, temporal
 
 f64 = torch.float64
 RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", 2), ("dsr", 1)]
@@ -80,7 +80,7 @@ def test_in_eval_mode_running_statistics_normalise_and_stay(gradient, segments):
     network = nn.Sequential(LIF(threshold=0.1), norm).eval()
     x = torch.randn(4, 2, 3, 2, 2, dtype=f64)
     out = temporal(network, gradient=gradient, segments=segments)(x)
-    expected = (LIF(threshold=0.1)(x) - before["running_mean"].view(3, 1, 1)) / (
+    expected = (lif(x, threshold=0.1) - before["running_mean"].view(3, 1, 1)) / (
         before["running_var"].view(3, 1, 1) + norm.eps
     ).sqrt()
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)

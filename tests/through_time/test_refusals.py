@@ -94,7 +94,6 @@ ALWAYS = {
         lambda x: F.batch_norm(x, None, None, weight=x.mean((0, 2, 3)), training=True),
         "batch_norm",
     ),
-    "embedding": (lambda x: nn.Embedding(3, 4)(x), "embedding"),
     "bilinear": (lambda x: nn.Bilinear(6, 6, 2)(x, x), "bilinear"),
     "LSTM": (lambda x: nn.LSTM(36, 4)(x.flatten(2)), "lstm"),
     "GRU": (lambda x: nn.GRU(36, 4)(x.flatten(2)), "gru"),

@@ -10,7 +10,7 @@ from torch import nn
 from zoo import block, head
 
 from spikedistill import LIF, mean_rate, temporal
-from spikedistill.through_time.signal import segment_lengths
+from spikedistill.through_time.mapping import segment_lengths
 
 
 @pytest.mark.parametrize(

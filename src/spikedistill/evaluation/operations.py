@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..neurons import LIF
-from ..through_time import Signal, Temporal
+from ..through_time import Temporal
+from ..through_time.features import OverTime
 from .synapses import Synapses, fan_out, positions
 
 
@@ -188,11 +189,14 @@ class _Tally:
     def watching(self, network: nn.Module, timesteps: int) -> Iterator[None]:
         """Count the pass over so many timesteps that runs in the block."""
         calls: Counter[str] = Counter()
+        over_time = OverTime()
 
         def watch(path: str, take: Any) -> Any:
             def after(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-                take(path if calls[path] == 0 else f"{path}#{calls[path]}", module, inputs[0], output)
-                calls[path] += 1
+                values = over_time.of(path, inputs[0], output)
+                if values is not None:
+                    take(path if calls[path] == 0 else f"{path}#{calls[path]}", module, *values)
+                    calls[path] += 1
 
             return after
 
@@ -209,14 +213,12 @@ class _Tally:
             for handle in handles:
                 handle.remove()
 
-    def _synapses(self, timesteps: int, path: str, layer: Synapses, before: Any, after: Any) -> None:
-        values, output = _over_time(before), _over_time(after)
+    def _synapses(self, timesteps: int, path: str, layer: Synapses, values: Tensor, output: Tensor) -> None:
         if path not in self.layers:
             self.layers[path] = _LayerTally(layer, values, output, timesteps)
         self.layers[path].add(values)
 
-    def _neurons(self, path: str, layer: LIF, before: Any, after: Any) -> None:
-        spikes = after.over_time()
+    def _neurons(self, path: str, layer: LIF, currents: Tensor, spikes: Tensor) -> None:
         count = spikes.count_nonzero(dim=list(range(1, spikes.ndim))).cpu()
         self.neurons[path] = (spikes[0, 0].numel(), count + (self.neurons[path][1] if path in self.neurons else 0))
 
@@ -274,8 +276,3 @@ class _LayerTally:
             self.weights,
             self.inputs,
         )
-
-
-def _over_time(value: Any) -> Tensor:
-    """The values `[T, B, ...]` of a signal; an ordinary tensor, as behind `mean_rate`, is computed with once."""
-    return value.over_time() if isinstance(value, Signal) else value.unsqueeze(0)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..learned import Learned
-from .dynamics import lif
 from .neuron import Neuron
 from .surrogate import Surrogate
 
@@ -108,9 +107,17 @@ class LIF(nn.Module):
         )
 
     def forward(self, current: Any) -> Any:
-        """Spikes of currents `[T, B, ...]`, or the spiking signal of a signal of currents."""
-        if isinstance(current, Tensor):
-            return lif(current, self.dynamics(current.ndim - 1))
+        """The spiking signal of a signal of currents.
+
+        Raises:
+            UserError: for anything else, such as a plain tensor, of which no axis is known to be time.
+        """
+        if not hasattr(current, "fire"):
+            got = f"a tensor {list(current.shape)}" if isinstance(current, Tensor) else f"a {type(current).__name__}"
+            raise UserError(
+                f"LIF got {got}, expected the signal inside a network: wrap the network in temporal(...), or call the function lif "
+                "for a sequence [T, B, ...]"
+            )
         return current.fire(self)
 
     def extra_repr(self) -> str:

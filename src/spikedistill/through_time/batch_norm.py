@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
 from ..neurons import NormaliseBatch, batch_moments, normalise
-from .signal import fold_time
+from .mapping import fold_time
 
 
 class BatchNormCall(NamedTuple):
@@ -65,11 +65,25 @@ def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor
         return mean, (var + call.eps).rsqrt()
     # the kernel answers in the precision of what it is given
     mean, var = found or torch.batch_norm_update_stats(folded.to(precision), None, None, 0.0)
-    if call.running_mean is not None and call.running_var is not None:
-        count = folded.numel() // folded.shape[1]
-        call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
-        call.running_var.lerp_((var * (count / max(count - 1, 1))).to(call.running_var.dtype), call.momentum)
+    count = folded.numel() // folded.shape[1]
+    follow(call.running_mean, call.running_var, mean, var * (count / max(count - 1, 1)), call.momentum)
     return mean.to(precision), (var + call.eps).rsqrt().to(precision)
+
+
+@torch.no_grad()
+def follow(
+    running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, unbiased: Tensor, momentum: float
+) -> None:
+    """Move running statistics, where there are some, towards those of a batch: running + momentum * (batch - running).
+
+    PyTorch's batch-norm and the loops in C++ and Triton move them as they take the statistics; whatever else takes some is here.
+
+    Args:
+        unbiased: the variance, divided by the number of values less one.
+    """
+    for running, batch in ((running_mean, mean), (running_var, unbiased)):
+        if running is not None:
+            running.lerp_(batch.to(running.dtype), momentum)
 
 
 def _check_channels(value: Tensor, call: BatchNormCall) -> None:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ..neurons import Neuron, PackedSpikes, Response, lif_response_in_chunks, normalise
-from .batch_norm import BatchNormCall, normalise_rates
+from .batch_norm import BatchNormCall, follow, normalise_rates
+from .call import Call
+from .mapping import map_over_time
 from .operations import SUMS
 from .rates import Rates
-from .signal import map_over_time, replace_signals, signals_in
+from .signal import replace_signals, signals_in
 
 
 class Moments(NamedTuple):
@@ -89,8 +91,9 @@ class ChunkedRates(Rates):
         lengths: tuple[int, ...],
         chunk: int,
         recompute: bool,
+        call: Call,
     ) -> None:
-        self.timesteps = sum(lengths)
+        self.call = call
         self._chunk = chunk
         self._recompute = recompute
         self._rates = rates
@@ -114,7 +117,7 @@ class ChunkedRates(Rates):
         self._values, self._rates = other._values, other._rates
 
     def like(self, spikes: Any, rates: Tensor) -> Self:
-        return type(self)(spikes, rates, self._lengths, self._chunk, self._recompute)
+        return type(self)(spikes, rates, self._lengths, self._chunk, self._recompute, self.call)
 
     def _chunks(self) -> Iterator[tuple[int, int]]:
         """Start and stop of each chunk; none spans two segments."""
@@ -194,11 +197,7 @@ class ChunkedRates(Rates):
         count = moments.number
         dtype = torch.promote_types(self.dtype, torch.float32)
         mean, var = moments.mean.to(dtype), (moments.deviations / count).to(dtype)
-        with torch.no_grad():
-            if call.running_mean is not None and call.running_var is not None:
-                call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
-                unbiased = (moments.deviations / max(count - 1, 1)).to(call.running_var.dtype)
-                call.running_var.lerp_(unbiased, call.momentum)
+        follow(call.running_mean, call.running_var, mean, moments.deviations / max(count - 1, 1), call.momentum)
         inv_std = (var + call.eps).rsqrt()
         weight, bias = (part if part is None else part.detach() for part in (call.weight, call.bias))
         given = weight, bias, mean, inv_std, call.eps

@@ -45,11 +45,13 @@ class CompiledStep:
 
         Raises:
             RuntimeError: in training mode.
-            UserError: for a state of another network or batch size, a network that torch.compile cannot take as a whole, or, on a
-                CPU, an input that holds NaN or infinite values.
+            UserError: for a state of another network or batch size, a network that torch.compile cannot take as a whole, an input
+                that is no tensor or, on a CPU, holds NaN or infinite values.
+            UnsupportedOperationError: for a network that draws random numbers.
         """
         if self.model.training or not compiler_works():
             return self.model.step(x, state, still=still)
+        self.model.check_step(x, state)
         if not (still and state):
             check_finite(x)
         if len(x) == 1 and {samples for samples, *_ in self._compiled_for} == {"several"}:
@@ -79,6 +81,7 @@ class CompiledStep:
                 with suppress(torch._dynamo.exc.FailOnRecompileLimitHit):
                     return self._function(x, rows, still)
             if self._frozen is None:
+                self.model.step(x, still=still)  # refuses what a compiler would take, such as random numbers
                 self._frozen = copy.deepcopy(self.model)
             with _frozen_weights():  # whose own cost is that of a small network's step
                 out = self._function(x, rows, still)

@@ -7,17 +7,13 @@ import torch
 from torch import Tensor
 
 
-def dropout_arguments(p: float = 0.5, training: bool = True) -> tuple[float, bool]:
-    """The arguments of a dropout function after its input."""
-    return p, training
+def dropped(p: float = 0.5, training: bool = True) -> float:
+    """The share that a dropout function drops, from its arguments after its input; 0 where it returns that input itself."""
+    return p if training else 0.0
 
 
-def dropout_scale_shift(
-    name: str, func: Callable[..., Any], sample: Tensor, p: float, training: bool
-) -> tuple[Tensor | float, Tensor | float]:
+def dropout_scale_shift(name: str, func: Callable[..., Any], sample: Tensor, p: float) -> tuple[Tensor, Tensor | float]:
     """The mask of a dropout, drawn once per sample for all its timesteps, as `y = scale * x + shift`."""
-    if not training or p == 0:
-        return 1.0, 0.0
     ones = torch.ones_like(sample, requires_grad=False)
     if "alpha" not in name:
         return func(ones, p, True), 0.0

@@ -1,13 +1,16 @@
 """What the layers of a network return on the way, by their names."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..errors import UserError
+from .signal import Signal, signals_in
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
         layers: names as `named_modules` gives them.
 
     Raises:
-        UserError: for a layer that there is not.
+        UserError: for a layer that there is not, or one inside a `Recurrent`.
     """
     known = dict(module.named_modules())
     outputs: dict[str, Any] = {}
@@ -32,7 +35,16 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
             raise UserError(f"the network has no layer {name!r}: did you mean {' or '.join(map(repr, close))}?")
 
     def keep(name: str) -> Any:
-        return lambda layer, inputs, output: outputs.__setitem__(name, output)
+        def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            for signal in signals_in(output):
+                if signal.call.timestep is not None:
+                    raise UserError(
+                        f"layer {name!r} is inside a Recurrent, which runs it timestep by timestep: name the Recurrent"
+                    )
+                signal.kept = True
+            outputs[name] = output
+
+        return after
 
     handles = [known[name].register_forward_hook(keep(name)) for name in layers]
     try:
@@ -40,3 +52,35 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
     finally:
         for handle in handles:
             handle.remove()
+
+
+class OverTime:
+    """Values over time of what hooks see: of a layer inside a `Recurrent`, which is called once for each timestep, put together."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, int], list[tuple[Tensor, ...]]] = {}
+        self._calls: Counter[tuple[str, int]] = Counter()
+
+    def clear(self) -> None:
+        """Begin a pass."""
+        self._parts.clear()
+        self._calls.clear()
+
+    def of(self, path: str, *values: Any) -> tuple[Tensor, ...] | None:
+        """The values `[T, B, ...]` of all timesteps; None until the last one has come.
+
+        Args:
+            path: of the layer.
+            values: its input and output, say, in one of its calls; an ordinary tensor is taken as one timestep.
+        """
+        found = tuple(value.over_time() if isinstance(value, Signal) else value.unsqueeze(0) for value in values)
+        call = next((value.call for value in values if isinstance(value, Signal)), None)
+        if call is None or call.timestep is None:
+            return found
+        place = path, call.timestep
+        parts = self._parts.setdefault((path, self._calls[place]), [])
+        self._calls[place] += 1
+        parts.append(found)
+        if not call.is_last:
+            return None
+        return tuple(torch.cat(part) for part in zip(*self._parts.pop((path, self._calls[place] - 1)), strict=True))

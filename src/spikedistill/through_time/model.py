@@ -1,13 +1,18 @@
 """A plain network given time: the module that users call."""
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .call import Call
+from .draws import without_draws
 from .finite import check_finite
+from .left import refuse_left_signals
 from .rules import Gradient, Rule, rule_of
 from .signal import Signal, replace_signals
 from .stream import Membranes, Stream
@@ -36,8 +41,8 @@ class Temporal(nn.Module):
             Logits `[T, B, C]`: whatever the network returns, with each signal as the tensor of all its timesteps.
 
         Raises:
-            UserError: for T below 1, an input whose dimensions do not fit the network, or, on a CPU, one that holds NaN or
-                infinite values.
+            UserError: for T below 1, an input that is no tensor or whose dimensions do not fit the network, one that on a CPU holds
+                NaN or infinite values, or a network that leaves a signal on one of its modules.
         """
         values, total = self.check_input(x, timesteps)
         signal: Signal
@@ -45,8 +50,30 @@ class Temporal(nn.Module):
             signal = self.rule.signal(values, total, self.module, still=timesteps is not None)
         else:
             # every rule computes the same values, and T may be another than the segments make up
-            signal = Unrolled(values.detach(), total, self.rule.name)
-        return replace_signals(self.module(signal), lambda out: out.over_time())
+            signal = Unrolled(values.detach(), Call(total), self.rule.name)
+        out, call = self._run(signal, lambda out: out.over_time()), weakref.ref(signal.call)
+        del signal
+        self._check_nothing_left(call)
+        return out
+
+    def _run(self, signal: Signal, read: Callable[[Any], Tensor]) -> Any:
+        """The network's outputs on a signal, each read as a tensor; then the signal's call has ended."""
+        call = signal.call
+
+        def read_own(out: Any) -> Tensor:
+            if out.call is not call:
+                call.refuse_stranger("return")
+            return read(out)
+
+        try:
+            return replace_signals(self.module(signal), read_own)
+        finally:
+            call.ended = True
+
+    def _check_nothing_left(self, call: weakref.ref[Any]) -> None:
+        """Look for signals on modules where something of a call that has ended is still there."""
+        if not torch.compiler.is_compiling() and call() is not None:
+            refuse_left_signals(self.module)
 
     def step(
         self, x: Tensor, state: Mapping[str, Tensor] | None = None, *, still: bool = False
@@ -68,24 +95,42 @@ class Temporal(nn.Module):
 
         Raises:
             RuntimeError: in training mode, where batch-norm needs all timesteps at once.
-            UserError: for a state of another network or batch size, or, on a CPU, an input that holds NaN or infinite values.
+            UserError: for a state of another network or batch size, an input that is no tensor or, on a CPU, holds NaN or infinite
+                values, or a network that leaves a signal on one of its modules.
+            UnsupportedOperationError: for a network that draws random numbers.
         """
+        self.check_step(x, state)
         if self.training:
             raise RuntimeError(
                 "step() runs one timestep, and batch-norm in training needs them all: call model.eval() first"
             )
-        membranes = Membranes({m: path for path, m in self.module.named_modules()}, state or {}, still)
+        paths = {m: path for path, m in self.module.named_modules()}
+
+        def run() -> tuple[Any, dict[str, Tensor]]:
+            return self._advance(x, paths, state or {}, still)
+
+        out, after = run() if state else without_draws(run, paths, "in step()")
+        if state and state.keys() != after.keys():
+            strangers = sorted(state.keys() ^ after.keys())
+            raise UserError(
+                f"the state is not one of this network: {', '.join(strangers)} fit no layer with state in it"
+            )
+        return out, after
+
+    def _advance(
+        self, x: Tensor, paths: Mapping[Any, str], state: Mapping[str, Tensor], still: bool
+    ) -> tuple[Any, dict[str, Tensor]]:
+        membranes = Membranes(paths, state, still)
         if not membranes.reads_currents:
             check_finite(x)
         value = x if torch.is_grad_enabled() else x.detach()
         keeps = membranes.keeps_currents or membranes.reads_currents
-        out = self.module(Stream(value.to("meta") if membranes.reads_currents else value, membranes, keeps))
-        if membranes.before and membranes.before.keys() != membranes.after.keys():
-            strangers = sorted(membranes.before.keys() ^ membranes.after.keys())
-            raise UserError(
-                f"the state is not one of this network: {', '.join(strangers)} fit no layer with state in it"
-            )
-        return replace_signals(out, lambda signal: signal.mean_over_time()), membranes.after
+        stream = Stream(value.to("meta") if membranes.reads_currents else value, membranes, keeps)
+        out = self._run(stream, lambda signal: signal.mean_over_time())
+        after, call = membranes.after, weakref.ref(membranes)
+        del stream, membranes
+        self._check_nothing_left(call)
+        return out, after
 
     def check_input(self, x: Tensor, timesteps: int | None) -> tuple[Tensor, int]:
         """The input as `[T or 1, B, ...]`, and T.
@@ -99,8 +144,16 @@ class Temporal(nn.Module):
                 "a network under temporal() is used inside another: give time to the outer one alone, and put the inner "
                 "one's plain network, its attribute `module`, in its place"
             )
-        if timesteps is not None and timesteps < 1:
-            raise UserError(f"timesteps is {timesteps}, expected 1 or more")
+        _check_tensor(x)
+        if timesteps is not None:
+            if isinstance(timesteps, bool) or not isinstance(timesteps, Integral):
+                got = f"a tensor {list(timesteps.shape)}" if isinstance(timesteps, Tensor) else repr(timesteps)
+                raise UserError(
+                    f"timesteps is {got}, expected a whole number T: the network takes one input, model(x, timesteps=T)"
+                )
+            timesteps = int(timesteps)
+            if timesteps < 1:
+                raise UserError(f"timesteps is {timesteps}, expected 1 or more")
         if not self._fits(x.shape[2:] if timesteps is None else x.shape[1:]):
             raise UserError(
                 f"got an input {list(x.shape)} with timesteps={timesteps}; expected [B, {self.sample_axes}] with timesteps=T, "
@@ -112,6 +165,23 @@ class Temporal(nn.Module):
             )
         check_finite(x, axis=1 if timesteps is None else 0)
         return (x, x.shape[0]) if timesteps is None else (x.unsqueeze(0), timesteps)
+
+    def check_step(self, x: Tensor, state: Mapping[str, Tensor] | None) -> None:
+        """Refuse what `step` cannot take.
+
+        Raises:
+            UserError: for an input that is no tensor `[B, ...]` or does not fit the network, or a state that is no dict.
+        """
+        _check_tensor(x)
+        if x.ndim == 0 or not self._fits(x.shape[1:]):
+            raise UserError(
+                f"step got an input {list(x.shape)}; expected that of one timestep, [B, {self.sample_axes or '...'}]"
+            )
+        if state is not None and not isinstance(state, Mapping):
+            got = f"a tensor {list(state.shape)}" if isinstance(state, Tensor) else repr(state)
+            raise UserError(
+                f"the state is {got}, expected the dict that the previous step returned, or None at the first"
+            )
 
     def _fits(self, sample: torch.Size) -> bool:
         if self.sample_axes is None:
@@ -147,7 +217,28 @@ def temporal(
             says nothing of: with hard reset, an initial membrane, or decays that are learned or differ.
         TypeError: for an option of no rule.
     """
+    if not isinstance(module, nn.Module):
+        raise UserError(f"temporal takes a torch.nn.Module, got a {type(module).__name__}")
     return Temporal(module, rule_of(gradient, **options), sample_axes)
+
+
+def _check_tensor(x: Any) -> None:
+    """Refuse an input that is no tensor.
+
+    Raises:
+        UserError: naming what came.
+    """
+    if isinstance(x, Tensor):
+        return
+    if isinstance(x, Mapping):
+        got, advice = f"a {type(x).__name__} with {', '.join(map(repr, x))}", "give the tensor in it"
+    elif isinstance(x, (tuple, list)):
+        got, advice = f"a {type(x).__name__} of {len(x)}", "give the tensor in it, or torch.stack(...) of several"
+    elif hasattr(x, "__array__"):
+        got, advice = f"a {type(x).__module__}.{type(x).__name__}", "torch.as_tensor(x) makes one"
+    else:
+        got, advice = repr(x) if x is None else f"a {type(x).__name__}", "a network takes one"
+    raise UserError(f"the input is {got}, expected one tensor [B, ...]: {advice}")
 
 
 def mean_rate(value: Any) -> Tensor:

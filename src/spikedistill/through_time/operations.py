@@ -4,7 +4,8 @@ TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3
 LINEAR = TRANSPOSED | {"conv1d", "conv2d", "conv3d", "linear"}
 NONLINEAR_LAYERS = frozenset(
     {
-        "group_norm", "instance_norm", "layer_norm", "local_response_norm", "lp_pool1d", "lp_pool2d", "lp_pool3d", "rms_norm",
+        "embedding", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "lp_pool1d", "lp_pool2d", "lp_pool3d",
+        "rms_norm",
     }
 )  # fmt: skip
 RESAMPLINGS = frozenset(
@@ -25,6 +26,13 @@ SHAPES = frozenset(
         "movedim", "narrow", "neg", "__neg__", "pad", "permute", "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape",
         "reshape_as", "roll", "select", "split", "squeeze", "stack", "sum", "swapaxes", "tile", "to", "transpose", "type_as",
         "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
+    }
+)  # fmt: skip
+# What PyTorch may answer with a view of its input, or with the input itself.
+VIEWS = frozenset({"einsum"}) | SHAPES - frozenset(
+    {
+        "cat", "clone", "concat", "concatenate", "flip", "fold", "index_select", "mean", "neg", "__neg__", "pad", "repeat", "roll",
+        "stack", "sum", "tile",
     }
 )  # fmt: skip
 ADDITIONS = frozenset({"__add__", "__radd__", "add"})

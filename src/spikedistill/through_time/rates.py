@@ -13,8 +13,10 @@ from torch.utils import _pytree as pytree
 
 from ..neurons import Neuron, NormalisedCurrent, Response, can_wait, lif_response, mean_in_time, norm_lif_response
 from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates, batch_statistics, normalise_rates
-from .dropout import dropout_arguments, dropout_scale_shift
+from .call import Call
+from .dropout import dropout_scale_shift, dropped
 from .given import given, given_linear
+from .mapping import check_layer, fold_time, map_over_time
 from .operations import (
     ADDITIONS,
     DROPOUTS,
@@ -28,13 +30,15 @@ from .operations import (
     SHAPES,
     SUMS,
 )
-from .signal import Signal, check_layer, fold_time, map_over_time, signals_in
+from .signal import Signal, signals_in
 from .waiting import sum_in_waiting
 
 _NOT_LINEAR = (
     "it is not linear in time, so the mean of its outputs is not its output at the mean rate; "
     "use gradient='bptt' or 'sltt'"
 )
+
+_NO_MEAN = "what it returns depends on when the spikes come, which their mean rate does not tell; use gradient='bptt' or 'sltt'"
 
 
 class Rates(Signal):
@@ -46,20 +50,21 @@ class Rates(Signal):
         spikes: exact values.
         rates: their segment means.
         lengths: timesteps of each of the m segments.
+        call: the call that they belong to.
     """
 
     gradient = "rate"
 
-    def __init__(self, spikes: Tensor | NormalisedCurrent, rates: Tensor, lengths: tuple[int, ...]) -> None:
+    def __init__(self, spikes: Tensor | NormalisedCurrent, rates: Tensor, lengths: tuple[int, ...], call: Call) -> None:
         self._held = spikes
         self._rates = rates
         self._lengths = lengths
-        self.timesteps = sum(lengths)
+        self.call = call
 
     @classmethod
-    def constant(cls, value: Tensor, lengths: tuple[int, ...]) -> Self:
+    def constant(cls, value: Tensor, lengths: tuple[int, ...], call: Call) -> Self:
         """A signal that is `[1, B, ...]` at every timestep."""
-        return cls(value.detach(), value, lengths)
+        return cls(value.detach(), value, lengths, call)
 
     @property
     def _spikes(self) -> Tensor:
@@ -69,8 +74,8 @@ class Rates(Signal):
         return self._held
 
     @property
-    def sample(self) -> Tensor:
-        return self._rates[0]
+    def _held_like(self) -> Tensor:
+        return self._rates
 
     @property
     def requires_grad(self) -> bool:
@@ -80,8 +85,8 @@ class Rates(Signal):
     def is_constant(self) -> bool:
         return not isinstance(self._held, NormalisedCurrent) and self._held.shape[0] == 1
 
-    def over_time(self) -> Tensor:
-        """Exact values `[T, B, ...]`; the graph behind each timestep is that of its segment's mean."""
+    def _over_time(self) -> Tensor:
+        # the graph behind each timestep is that of its segment's mean
         if self.is_constant:
             return self._rates.expand(self.timesteps, *self._rates.shape[1:])
         answer = (self._rates - self._rates.detach()).unbind(0)
@@ -89,9 +94,9 @@ class Rates(Signal):
             [part for part, length in zip(answer, self._lengths, strict=True) for _ in range(length)]
         )
 
-    def mean_over_time(self) -> Tensor:
+    def _mean_over_time(self) -> Tensor:
         if self.is_constant:
-            return self._rates[0]
+            return self._rates[0].clone()
         if len(set(self._lengths)) == 1:
             return self._rates.mean(0)
         # numbers rather than a tensor of them, which a CUDA graph could not copy to its device
@@ -102,7 +107,7 @@ class Rates(Signal):
         self._held, self._rates = other._held, other._rates
 
     def fire(self, neuron: Any) -> Self:
-        self.keep_graph("LIF")
+        self.enter("LIF")
         dynamics = neuron.dynamics(self.ndim)
         learned = [name for name in ("decay", "v_init", "threshold") if learns(getattr(dynamics, name))]
         response = self._respond(dynamics, learned)
@@ -114,7 +119,7 @@ class Rates(Signal):
 
     def like(self, spikes: Any, rates: Tensor) -> Self:
         """A signal over the same segments of time."""
-        return type(self)(spikes, rates, self._lengths)
+        return type(self)(spikes, rates, self._lengths, self.call)
 
     def _respond(self, neuron: Neuron, learned: Sequence[str]) -> Response:
         """Neurons with these dynamics, on the signal as their currents, and what their rates owe to learned options."""
@@ -130,7 +135,7 @@ class Rates(Signal):
         return segment_means(values, self._lengths)
 
     def normalise(self, norm: Any) -> Self:
-        self.keep_graph(type(norm).__name__)
+        self.enter(type(norm).__name__)
         if norm.training and not self.is_constant:
             spikes, rates = norm.over_segments(self._spikes, self._rates, self._lengths, self._average)
             return self.like(spikes, rates)
@@ -139,6 +144,12 @@ class Rates(Signal):
             return self.like(values.detach(), values)
         return self.like(values.detach(), self._average(values))
 
+    def recur(self, recurrent: Any) -> Self:
+        self.refuse("Recurrent", _NO_MEAN)
+
+    def delay(self, delay: Any) -> Self:
+        self.refuse("Delay", _NO_MEAN)
+
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name not in LAYERS:
             return self._per_timestep(name, func, args, kwargs)
@@ -146,7 +157,10 @@ class Rates(Signal):
         if name == "batch_norm":
             return self._batch_norm(BatchNormCall(*args[1:], **kwargs))
         if name in DROPOUTS:
-            scale, shift = dropout_scale_shift(name, func, self.sample, *dropout_arguments(*args[1:], **kwargs))
+            p = dropped(*args[1:], **kwargs)
+            if not p:
+                return self
+            scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._pair(lambda value: value * scale + shift)
         if self.is_constant:
             return self._constant(fold_time(func, self._rates, *args[1:], **kwargs))

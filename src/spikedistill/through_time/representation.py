@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..neurons import LIF, lif
+from .call import Call
 from .given import given
 from .rates import Rates, answer, learns
 
@@ -30,19 +31,19 @@ class Representation(Rates):
 
     gradient = "dsr"
 
-    def __init__(self, spikes: Any, rates: Tensor, weights: tuple[float, ...]) -> None:
-        super().__init__(spikes, rates, (len(weights),))
+    def __init__(self, spikes: Any, rates: Tensor, weights: tuple[float, ...], call: Call) -> None:
+        super().__init__(spikes, rates, (len(weights),), call)
         self._weights = weights
 
     def like(self, spikes: Any, rates: Tensor) -> Self:
-        return type(self)(spikes, rates, self._weights)
+        return type(self)(spikes, rates, self._weights, self.call)
 
-    def mean_over_time(self) -> Tensor:
+    def _mean_over_time(self) -> Tensor:
         # what leaves the flow of time is the plain mean, though its gradient is that of the weighted one
         return self.over_time().mean(0)
 
     def fire(self, neuron: Any) -> Self:
-        self.keep_graph("LIF")
+        self.enter("LIF")
         dynamics = neuron.dynamics(self.ndim)
         with torch.no_grad():
             spikes = lif(self._spikes.expand(self.timesteps, *self.shape), dynamics)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .call import Call
 from .chunked import ChunkedRates
+from .mapping import segment_lengths
 from .rates import Rates, segment_means
 from .representation import Representation, common_decay, fading_weights, weighted_mean
-from .signal import Signal, segment_lengths
+from .signal import Signal
 from .unrolled import Unrolled
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Bptt(Rule):
     checkpoint: bool = False
 
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
-        return Unrolled(values, timesteps, self.name, checkpoint=self.checkpoint)
+        return Unrolled(values, Call(timesteps), self.name, checkpoint=self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,11 @@ class Rate(Rule):
 
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
         lengths = segment_lengths(self.segments, timesteps)
-        means = values if still else segment_means(values, lengths)
+        means = values if still else segment_means(_floating(values, self.name), lengths)
+        call = Call(timesteps)
         if self.chunk is None:
-            return Rates(values.detach(), means, lengths)
-        return ChunkedRates(values.detach(), means, lengths, self.chunk, self.recompute)
+            return Rates(values.detach(), means, lengths, call)
+        return ChunkedRates(values.detach(), means, lengths, self.chunk, self.recompute, call)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,22 @@ class Dsr(Rule):
 
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
         weights = fading_weights(common_decay(module), timesteps)
-        return Representation(values.detach(), values if still else weighted_mean(values, weights), weights)
+        means = values if still else weighted_mean(_floating(values, self.name), weights)
+        return Representation(values.detach(), means, weights, Call(timesteps))
+
+
+def _floating(values: Tensor, gradient: str) -> Tensor:
+    """The values of a sequence, of which means over time are taken.
+
+    Raises:
+        UserError: for integers.
+    """
+    if not values.is_floating_point():
+        raise UserError(
+            f"got a sequence of {values.dtype} under gradient={gradient!r}, which takes means over time: expected floating-point "
+            "values, x.float(), or use gradient='bptt' or 'sltt'"
+        )
+    return values
 
 
 RULES: dict[str, type[Rule]] = {kind.name: kind for kind in (Bptt, Sltt, Rate, Dsr)}

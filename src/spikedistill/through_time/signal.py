@@ -1,13 +1,14 @@
 """What flows through a network in place of a tensor: it looks like `[B, ...]` to every module and holds time inside.
 
-A signal is not a `Tensor` subclass. It answers the calls that `torch.nn` modules make through `__torch_function__`, and each kind
-of signal (`Unrolled`, `Rates`, `Stream`) says what such a call means across time, for the functions of `operations.py`; any other
-is refused by name, because a silently wrong gradient is the worst defect a training library can have.
+A signal is not a `Tensor` subclass, and belongs to one call of a network. It answers the calls that `torch.nn` modules make
+through `__torch_function__`, and each kind of signal (`Unrolled`, `Rates`, `Stream`) says what such a call means across time, for
+the functions of `operations.py`; any other is refused by name, because a silently wrong gradient is the worst defect a training
+library can have.
 """
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn, Self
 
 import torch
@@ -15,14 +16,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..errors import UserError
-from .operations import LAYERS, PER_TIMESTEP
+from .call import Call, UnsupportedOperationError
+from .operations import PER_TIMESTEP, VIEWS
 
-# How many axes follow the channels in the samples of convolutions and pooling: conv2d has 2.
-_SPATIAL_AXES = {name: int(name[-2]) for name in LAYERS if name.endswith("d") and name[-2].isdigit()}
 # Modules ask for these with the tensor's own methods; each goes the way of the function of that name.
 _METHODS = sorted(name for name in PER_TIMESTEP - {"__getitem__"} if callable(getattr(Tensor, name, None)))
 # `x += y` rebinds the contents, so that every name of the signal sees the sum, as with a tensor.
-_IN_PLACE = {"__iadd__": "__add__", "__isub__": "__sub__", "__imul__": "__mul__", "__itruediv__": "__truediv__"}
+_IN_PLACE = {
+    "__iadd__": "__add__", "__ipow__": "__pow__", "__isub__": "__sub__", "__imul__": "__mul__", "__itruediv__": "__truediv__",
+}  # fmt: skip
 # `signal / tensor` is the signal's to answer, but under torch.compile the tensor's: the same operation with its operands in order.
 _REFLECTED = {
     "__rdiv__": ("__truediv__", operator.truediv),
@@ -30,35 +32,44 @@ _REFLECTED = {
 }
 _REFUSED = (
     "__array__", "__bool__", "__eq__", "__float__", "__ge__", "__gt__", "__int__", "__iter__", "__le__", "__len__", "__lt__",
-    "__ne__", "__setitem__",
+    "__ne__",
 )  # fmt: skip
+_RANDOM = frozenset({"bernoulli", "multinomial", "normal", "poisson", "rand_like", "randint_like", "randn_like"})
 _GENERAL_ADVICE = "use layers and operations that have one, or take mean_rate(signal), an ordinary tensor [B, ...]"
 # What torch's own layers ask for first, where they cannot run over time at all.
 _ADVICE = {
     "is_contiguous": "asked for by torch.nn.SyncBatchNorm, which takes no signal; keep torch.nn.BatchNorm and call "
     "synchronise_batch_norm(network), from spikedistill.through_time import synchronise_batch_norm",
+    "__setitem__": "a signal's entries are not written to; make a new one with torch.cat, or multiply by a mask and add",
     "is_nested": "asked for by torch.nn.MultiheadAttention and transformer layers, which take no signal; write attention with "
     "torch.nn.Linear, @ and softmax",
 }
 
 
-class UnsupportedOperationError(AttributeError, TypeError):
-    """A module called a function that has no rule across time."""
-
-
 class Signal(ABC):
-    """A value that varies over `timesteps` and looks like one sample batch `[B, ...]`."""
+    """A value that varies over `timesteps` and looks like one sample batch `[B, ...]`.
 
-    timesteps: int
+    Attributes:
+        call: the call of a network to which it belongs.
+        gradient: the name of the gradient rule.
+        kept: read after its call on purpose, as an intermediate feature.
+    """
+
+    call: Call
     gradient: str
+    kept = False
+    # the axes of `_held_like` before those of a sample batch
+    _axes_before: int = 1
+    # whether another name may stand for the same memory, as in PyTorch a view and what it is a view of
+    _shared = False
 
     # numpy's scalars step back, so that 2.0 * signal is the signal's own product whatever the type of 2.0
     __array_ufunc__ = None
 
     @property
     @abstractmethod
-    def sample(self) -> Tensor:
-        """A tensor `[B, ...]` with the shape, dtype and device that the signal shows."""
+    def _held_like(self) -> Tensor:
+        """A tensor that has the dtype and device, and after `_axes_before` axes the shape, that the signal shows."""
 
     @property
     @abstractmethod
@@ -78,16 +89,34 @@ class Signal(ABC):
         """Send the signal through a batch-norm with statistics of its own kind: each timestep's, or those of several processes."""
 
     @abstractmethod
-    def over_time(self) -> Tensor:
-        """The exact values of all timesteps, `[T, B, ...]`."""
+    def recur(self, recurrent: Any) -> Self:
+        """Send the signal through a `Recurrent`, one timestep after another."""
 
     @abstractmethod
-    def mean_over_time(self) -> Tensor:
-        """The mean over timesteps, `[B, ...]`."""
+    def delay(self, delay: Any) -> Self:
+        """Send the signal through a `Delay`."""
+
+    @abstractmethod
+    def _over_time(self) -> Tensor: ...
+
+    @abstractmethod
+    def _mean_over_time(self) -> Tensor: ...
 
     @abstractmethod
     def become(self, other: Any) -> None:
         """Take over the contents of another signal of the same kind."""
+
+    def over_time(self) -> Tensor:
+        """The exact values of all timesteps, `[T, B, ...]`."""
+        if self.call.ended and not self.kept:
+            self.call.refuse_late("over_time")
+        return self._over_time()
+
+    def mean_over_time(self) -> Tensor:
+        """The mean over timesteps, `[B, ...]`."""
+        if self.call.ended and not self.kept:
+            self.call.refuse_late("mean_rate")
+        return self._mean_over_time()
 
     @classmethod
     def __torch_function__(
@@ -110,58 +139,100 @@ class Signal(ABC):
         first = signals[0]
         if kwargs.get("out") is not None:
             first.refuse(name, "it writes to a tensor, out=..., that has no time axis")
-        if name != "detach":
-            for signal in signals:
-                signal.keep_graph(name)
+        for signal in signals:
+            if signal.call is not first.call:
+                first.call.refuse_stranger(name)
+            signal.enter(name, to_stop_gradient=name == "detach")
         in_place = kwargs.pop("inplace", False)
-        result = first.apply(name, func, args, kwargs)
+        try:
+            result = first.apply(name, func, args, kwargs)
+        except RuntimeError as error:
+            _explain(error, name, first, args, kwargs)
+            raise
         if in_place:
-            first.become(result)
+            first.overwrite(name, result)
             return first
+        if name in VIEWS:
+            for signal in (first, *signals_in(result)):
+                signal._shared = True
         return result
 
-    def refuse(self, name: str, advice: str = _GENERAL_ADVICE) -> NoReturn:
+    def refuse(self, name: str, advice: str | None = None) -> NoReturn:
         """Raise the error that names what has no rule.
 
         Raises:
             UnsupportedOperationError: always.
         """
-        raise UnsupportedOperationError(f"{name!r} has no rule across time under gradient={self.gradient!r}: {advice}")
+        raise UnsupportedOperationError(
+            f"{name!r} has no rule across time under gradient={self.gradient!r}: {advice or advice_on(name)}"
+        )
 
-    def keep_graph(self, name: str) -> None:
-        """Refuse to compute with a signal that carries a graph where gradients are switched off.
+    def enter(self, name: str, *, to_stop_gradient: bool = False) -> None:
+        """Refuse to compute with a signal after its call, or with one that carries a graph where gradients are switched off.
 
         An `autograd.Function` and a reentrant checkpoint run so and see no tensor in a signal: its graph would end there unnoticed.
 
         Raises:
-            UnsupportedOperationError: in that case.
+            UnsupportedOperationError: in these cases.
         """
-        if self.requires_grad and not torch.is_grad_enabled():
+        if self.call.ended:
+            self.call.refuse_late(name)
+        if not to_stop_gradient and self.requires_grad and not torch.is_grad_enabled():
             self.refuse(
                 name,
                 "gradients are switched off around it, and its result would lose the graph. To stop a gradient take "
                 "signal.detach(); checkpoint with use_reentrant=False; a torch.autograd.Function cannot take a signal",
             )
 
+    def overwrite(self, name: str, other: Any) -> None:
+        """Become what an operation in place has made of the signal, if PyTorch would change nothing else by it.
+
+        Raises:
+            UnsupportedOperationError: where another signal may share the memory, as a view does, or the shape or dtype does not
+                stay, which PyTorch refuses too.
+        """
+        if self._shared:
+            self.refuse(
+                name,
+                "in place it would change every view of the same tensor too, which signals do not share; write it out of place, "
+                "as y = y + z",
+            )
+        if other.shape != self.shape or not torch.can_cast(other.dtype, self.dtype):
+            self.refuse(
+                name,
+                f"in place it would turn {self.dtype} {list(self.shape)} into {other.dtype} {list(other.shape)}; write it out of "
+                "place, as y = y + z",
+            )
+        self.become(other if other.dtype == self.dtype else other.to(self.dtype))
+
+    @property
+    def timesteps(self) -> int:
+        return self.call.timesteps
+
+    @property
+    def sample(self) -> Tensor:
+        """A tensor `[B, ...]` with the shape, dtype and device that the signal shows."""
+        return self._held_like[0] if self._axes_before else self._held_like
+
     @property
     def shape(self) -> torch.Size:
-        return self.sample.shape
+        return self._held_like.shape[self._axes_before :]
 
     @property
     def ndim(self) -> int:
-        return self.sample.ndim
+        return self._held_like.ndim - self._axes_before
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.sample.dtype
+        return self._held_like.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.sample.device
+        return self._held_like.device
 
     @property
     def is_cuda(self) -> bool:
-        return self.sample.is_cuda
+        return self._held_like.is_cuda
 
     def __getitem__(self, index: Any) -> Any:
         masks = (torch.bool, torch.uint8)
@@ -176,7 +247,10 @@ class Signal(ABC):
         return self.ndim
 
     def is_floating_point(self) -> bool:
-        return self.sample.is_floating_point()
+        return self._held_like.is_floating_point()
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        self.refuse("__setitem__", _ADVICE["__setitem__"])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(timesteps={self.timesteps}, shape={list(self.shape)})"
@@ -184,7 +258,7 @@ class Signal(ABC):
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__") or not hasattr(Tensor, name):
             raise AttributeError(f"a signal has no attribute {name!r}")
-        self.refuse(name, _ADVICE.get(name, _GENERAL_ADVICE))
+        self.refuse(name, advice_on(name))
 
     __hash__ = object.__hash__
 
@@ -198,9 +272,9 @@ def _method(name: str) -> Callable[..., Any]:
     return call
 
 
-def _in_place_method(name: str) -> Callable[..., Any]:
+def _in_place_method(name: str, out_of_place: str) -> Callable[..., Any]:
     def call(self: Signal, *args: Any) -> Signal:
-        self.become(getattr(self, name)(*args))
+        self.overwrite(name, getattr(self, out_of_place)(*args))
         return self
 
     return call
@@ -216,9 +290,40 @@ def _refused_method(name: str) -> Callable[..., Any]:
 for _name in _METHODS:
     setattr(Signal, _name, _method(_name))
 for _name, _base in _IN_PLACE.items():
-    setattr(Signal, _name, _in_place_method(_base))
+    setattr(Signal, _name, _in_place_method(_name, _base))
 for _name in _REFUSED:
     setattr(Signal, _name, _refused_method(_name))
+
+
+def advice_on(name: str) -> str:
+    """What to write in place of a function that has no rule."""
+    if name in _ADVICE:
+        return _ADVICE[name]
+    if name in _RANDOM or name.removesuffix("_") in _RANDOM:
+        return "one draw serves all timesteps, as in dropout: draw a tensor of the shape that the signal shows, torch.rand(x.shape)"
+    if name.endswith("_") and not name.endswith("__"):
+        return f"it changes a tensor in place; write x = x.{name[:-1]}(...) where that has a rule"
+    if name.startswith("new_") or name.endswith("_like"):
+        return "make a tensor of the shape that the signal shows: torch.zeros(x.shape, dtype=x.dtype, device=x.device)"
+    return _GENERAL_ADVICE
+
+
+def _explain(error: RuntimeError, name: str, signal: Signal, args: Any, kwargs: Any) -> None:
+    """Say what is wrong where a signal is of a dtype that the weights it meets do not take.
+
+    Raises:
+        UserError: in that case.
+    """
+    if name == "embedding" and signal.dtype not in (torch.int32, torch.int64):
+        raise UserError(f"embedding takes whole numbers, of int64 or int32; got values of {signal.dtype}") from error
+    met = {leaf.dtype for leaf in pytree.tree_leaves((args[1:], kwargs)) if type(leaf) in (Tensor, torch.nn.Parameter)}
+    expected = next((dtype for dtype in met if dtype.is_floating_point and dtype != signal.dtype), None)
+    if expected is not None:
+        convert = "x.float() / 255 if images of bytes" if signal.dtype == torch.uint8 else f"x.to({expected})"
+        raise UserError(
+            f"{name} got values of {signal.dtype} and weights of {expected}: convert the network's input, {convert}, or the "
+            "network"
+        ) from error
 
 
 # What most arguments are: pytree, which knows every other container too, takes as long as a small layer to find that out.
@@ -258,71 +363,3 @@ def replace_signals(value: Any, get: Callable[[Any], Any]) -> Any:
     if isinstance(value, Signal):
         return get(value)
     return pytree.tree_map(lambda leaf: get(leaf) if isinstance(leaf, Signal) else leaf, value, is_leaf=is_signal)
-
-
-def map_over_time(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], get: Callable[[Any], Tensor]
-) -> Any:
-    """Call `func` on every timestep of its signals: the one rule for whatever treats timesteps alike.
-
-    Args:
-        get: the tensor `[T or 1, B, ...]` that stands for a signal; a leading 1 is a value constant in time.
-
-    Returns:
-        What `func` returns, each tensor with the time axis in front again.
-    """
-    leaves, spec = pytree.tree_flatten((args, kwargs), is_leaf=is_signal)
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Signal)]
-    values = [get(leaves[i]) for i in places]
-
-    def one_timestep(*tensors: Tensor) -> Any:
-        filled = list(leaves)
-        for i, tensor in zip(places, tensors, strict=True):
-            filled[i] = tensor
-        step_args, step_kwargs = pytree.tree_unflatten(filled, spec)
-        return func(*step_args, **step_kwargs)
-
-    if all(value.shape[0] == 1 for value in values):
-        # squeezed, not indexed: the gradient of an index is zeros, filled, in another order in memory
-        return pytree.tree_map(lambda out: out.unsqueeze(0), one_timestep(*(value.squeeze(0) for value in values)))
-    in_dims = tuple(0 if value.shape[0] > 1 else None for value in values)
-    return torch.vmap(one_timestep, in_dims=in_dims)(*(v if v.shape[0] > 1 else v.squeeze(0) for v in values))
-
-
-def fold_time(func: Callable[..., Any], value: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Call `func`, which treats the samples of a batch alike, once on time folded into the batch: `[T, B, ...] -> [T*B, ...]`."""
-    out = func(value.flatten(0, 1), *args, **kwargs)
-    return pytree.tree_map(lambda tensor: tensor.unflatten(0, value.shape[:2]), out)
-
-
-def check_layer(signal: Signal, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse the call of a layer on what it would misread once time is folded into the batch.
-
-    Raises:
-        UnsupportedOperationError: where its weights, or anything but its input, vary in time too.
-        UserError: for a convolution or pooling over n dimensions and a signal that is not `[B, C, ...]` with n of them.
-    """
-    if not args or args[0] is not signal or signals_in(args[1:], kwargs):
-        signal.refuse(name, "only its input can be a signal; products of signals are written with *, @ or einsum")
-    axes = _SPATIAL_AXES.get(name, max(signal.ndim - 2, 0))
-    if signal.ndim != axes + 2:
-        raise UserError(
-            f"{name} takes samples [B, C, ...] of {axes + 2} dimensions; this signal shows {list(signal.shape)}. "
-            "Static inputs are passed as [B, ...] with timesteps=T, sequences as [T, B, ...] without it"
-        )
-
-
-def segment_lengths(segments: int | Sequence[int], timesteps: int) -> tuple[int, ...]:
-    """Timesteps of each segment: a count is split as evenly as it goes, the longer ones first.
-
-    Raises:
-        UserError: where the segments do not make up the timesteps.
-    """
-    if isinstance(segments, int):
-        if not 1 <= segments <= timesteps:
-            raise UserError(f"segments={segments} cannot divide {timesteps} timesteps: expected 1 to {timesteps}")
-        short, extra = divmod(timesteps, segments)
-        return tuple([short + 1] * extra + [short] * (segments - extra))
-    if sum(segments) != timesteps or min(segments, default=0) < 1:
-        raise UserError(f"segments {tuple(segments)} must be positive and sum to the {timesteps} timesteps")
-    return tuple(segments)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
-from .batch_norm import Normalise
-from .signal import Signal, fold_time
+from .batch_norm import Normalise, follow
+from .mapping import fold_time
+from .signal import Signal
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -88,9 +89,7 @@ class SyncBatchNorm(_BatchNorm):
             return
         self.num_batches_tracked.add_(1)
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        for running, batch in ((self.running_mean, mean), (self.running_var, unbiased)):
-            if running is not None:
-                running.lerp_(batch.to(running.dtype), momentum)
+        follow(self.running_mean, self.running_var, mean, unbiased, momentum)
 
     def _check_input_dim(self, input: Any) -> None:
         if input.dim() < 2:

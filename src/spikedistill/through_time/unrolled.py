@@ -9,10 +9,13 @@ from torch.utils import _pytree as pytree
 
 from ..neurons import NormalisedCurrent, PackedSpikes, can_wait, lif_in_bits, may_wait, norm_lif
 from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics
-from .dropout import dropout_arguments, dropout_scale_shift
+from .call import Call
+from .dropout import dropout_scale_shift, dropped
 from .given import given_linear
+from .mapping import check_layer, fold_time, map_over_time
 from .operations import ADDITIONS, DROPOUTS, LAYERS, LINEAR, PER_TIMESTEP
-from .signal import Signal, check_layer, fold_time, map_over_time
+from .signal import Signal
+from .stream import run_timesteps
 from .waiting import sum_in_waiting
 
 
@@ -21,7 +24,7 @@ class Unrolled(Signal):
 
     Args:
         values: the values.
-        timesteps: T.
+        call: the call that they belong to.
         gradient: "bptt", or "sltt", which cuts the gradient's path through the previous membrane.
         packed: the values in bits, where they are spikes.
         checkpoint: keep spikes alone, and compute the outputs of convolutions on them once more backward.
@@ -31,7 +34,7 @@ class Unrolled(Signal):
     def __init__(
         self,
         values: Tensor | NormalisedCurrent,
-        timesteps: int,
+        call: Call,
         gradient: str = "bptt",
         packed: PackedSpikes | None = None,
         checkpoint: bool = False,
@@ -41,7 +44,7 @@ class Unrolled(Signal):
         self._packed = packed
         self._checkpoint = checkpoint
         self._again = again
-        self.timesteps = timesteps
+        self.call = call
         self.gradient = gradient
 
     @property
@@ -51,33 +54,44 @@ class Unrolled(Signal):
         return self._held
 
     @property
-    def sample(self) -> Tensor:
-        # of a current that waits, x has the shape, dtype and device
-        return self._held.x[0] if isinstance(self._held, NormalisedCurrent) else self._held[0]
+    def _held_like(self) -> Tensor:
+        return self._held.x if isinstance(self._held, NormalisedCurrent) else self._held
 
     @property
     def requires_grad(self) -> bool:
         return self._held.requires_grad
 
-    def over_time(self) -> Tensor:
+    def _over_time(self) -> Tensor:
         return self._values.expand(self.timesteps, *self._values.shape[1:])
 
-    def mean_over_time(self) -> Tensor:
+    def _mean_over_time(self) -> Tensor:
         return self._values.mean(0)
 
     def become(self, other: Any) -> None:
         self._held, self._packed, self._again = other._held, other._packed, other._again
 
     def fire(self, neuron: Any) -> Self:
-        self.keep_graph("LIF")
+        self.enter("LIF")
         dynamics, cut = neuron.dynamics(self.ndim), self.gradient == "sltt"
         if isinstance(self._held, NormalisedCurrent) and dynamics.has_numbers_only:
             return self._with(*norm_lif(self._held, dynamics, detach_membrane=cut))
         return self._with(*lif_in_bits(self._values, dynamics, detach_membrane=cut, timesteps=self.timesteps))
 
     def normalise(self, norm: Any) -> Self:
-        self.keep_graph(type(norm).__name__)
+        self.enter(type(norm).__name__)
         return self._with(norm.over_time(self._values, self.timesteps))
+
+    def recur(self, recurrent: Any) -> Self:
+        self.enter("Recurrent")
+        values = self._values
+        steps = values.unbind(0) if len(values) == self.timesteps else [values.squeeze(0)] * self.timesteps
+        return self._with(torch.stack(run_timesteps(recurrent, steps, self.gradient)))
+
+    def delay(self, delay: Any) -> Self:
+        self.enter("Delay")
+        values = self.over_time()
+        late = min(delay.timesteps, self.timesteps)
+        return self._with(torch.cat([torch.zeros_like(values[:late]), values[: self.timesteps - late]]))
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in ADDITIONS and len(args) == 2 and not kwargs:
@@ -92,7 +106,10 @@ class Unrolled(Signal):
         if name == "batch_norm":
             return self._batch_norm(BatchNormCall(*args[1:], **kwargs))
         if name in DROPOUTS:
-            scale, shift = dropout_scale_shift(name, func, self.sample, *dropout_arguments(*args[1:], **kwargs))
+            p = dropped(*args[1:], **kwargs)
+            if not p:
+                return self
+            scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._with(self._values * scale + shift)
         if name in LINEAR and self._packed is not None and torch.is_grad_enabled():
             return self._linear(name, func, *args[1:], **kwargs)
@@ -138,7 +155,7 @@ class Unrolled(Signal):
         packed: PackedSpikes | None = None,
         again: Callable[[], Tensor] | None = None,
     ) -> Self:
-        return type(self)(values, self.timesteps, self.gradient, packed, self._checkpoint, again)
+        return type(self)(values, self.call, self.gradient, packed, self._checkpoint, again)
 
     def _wrap(self, out: Any) -> Any:
         return pytree.tree_map(self._with, out)

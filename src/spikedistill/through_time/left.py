@@ -1,0 +1,38 @@
+"""Signals that a network leaves on its modules, where the next call would take them for its own."""
+
+from typing import NoReturn
+
+from torch import nn
+
+from ..errors import UserError
+from .signal import Signal, signals_in
+
+_OWN = frozenset(vars(nn.Module()))
+_CONTAINERS = (dict, list, set, tuple)
+
+
+def refuse_left_signals(network: nn.Module) -> None:
+    """Refuse a network with a signal in an attribute of one of its modules, or in a container that is one.
+
+    It reads every attribute, so it is worth calling only where a signal outlives its call.
+
+    Raises:
+        UserError: naming the module and the attribute.
+    """
+    for path, module in network.named_modules():
+        for name, value in vars(module).items():
+            if name in _OWN:
+                continue
+            if isinstance(value, Signal) or (isinstance(value, _CONTAINERS) and signals_in(*_members(value))):
+                _refuse(path, name)
+
+
+def _members(value: dict[object, object] | list[object] | set[object] | tuple[object, ...]) -> list[object]:
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+def _refuse(path: str, name: str) -> NoReturn:
+    raise UserError(
+        f"the network left a signal on {f'module {path!r}' if path else 'itself'}, as {name!r}, after its call: carry values "
+        "through time with Recurrent(layer, feedback) or Delay(n), return what is to be seen, or keep a tensor, mean_rate(signal)"
+    )

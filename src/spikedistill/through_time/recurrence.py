@@ -1,0 +1,109 @@
+"""Recurrence and delays, written out: what a network carries from one timestep to the next besides membranes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .signal import Signal
+
+
+class Recurrent(nn.Module):
+    """A layer that sees what it returned at the timestep before: y_t = layer(x_t + feedback(y_{t-1})), with y_{-1} = 0.
+
+    It runs one timestep after another, under "bptt", "sltt" and `step`. Under "sltt" the path through the membranes is cut, that
+    through y is not. Dropout inside draws one mask per sample for all timesteps. Batch-norm inside must be in eval mode.
+
+    Args:
+        layer: a module for `[B, ...]`, such as `LIF()` or `nn.Sequential(nn.Linear(8, 8), LIF())`.
+        feedback: a module from what the layer returns to what it takes, such as `nn.Linear(8, 8)`. At t = 0 it takes zeros, and
+            so returns its bias.
+        shape: of one sample of y, without the batch, where it is not that of x: `shape=(8,)` for a layer that turns `[B, 3]` into
+            `[B, 8]`.
+
+    Raises:
+        UserError: called with a plain tensor, or where y has another shape than the feedback was given at t = 0.
+        UnsupportedOperationError: with gradients under "rate" and "dsr".
+    """
+
+    def __init__(self, layer: nn.Module, feedback: nn.Module, *, shape: Sequence[int] | None = None) -> None:
+        super().__init__()
+        for name, part in {"layer": layer, "feedback": feedback}.items():
+            if not isinstance(part, nn.Module):
+                raise UserError(f"{name} is {part!r}, expected a torch.nn.Module")
+        self.layer = layer
+        self.feedback = feedback
+        self.shape = None if shape is None else tuple(shape)
+
+    def forward(self, x: Any) -> Any:
+        """The signal of what the layer returns at each timestep."""
+        return _signal(x, self).recur(self)
+
+    def at(self, x: Signal, before: Signal, *, first: bool) -> Signal:
+        """The layer at one timestep.
+
+        Args:
+            x: its input `[B, ...]`.
+            before: what it returned at the timestep before.
+            first: whether there was none, and that is zeros.
+        """
+        try:
+            current = x + self.feedback(before)
+        except RuntimeError as error:
+            if not first:
+                raise
+            raise UserError(
+                f"the feedback of a Recurrent failed on {list(before.shape)}, zeros of the shape that y is taken to have, for x "
+                f"{list(x.shape)}: say the shape of one sample of y with shape=..., without the batch"
+            ) from error
+        out = self.layer(current)
+        if not isinstance(out, Signal) or out.shape != before.shape:
+            got = f"samples {list(out.shape[1:])}" if isinstance(out, Signal) else f"a {type(out).__name__}"
+            raise UserError(
+                f"the layer of a Recurrent returned {got}, its feedback was given {list(before.shape[1:])}: y has the shape of x, "
+                "or shape=..., without the batch, where that is given"
+            )
+        return out
+
+
+class Delay(nn.Module):
+    """What came n timesteps before: y_t = x_{t-n}, and zeros for t < n.
+
+    Under "bptt", "sltt" and `step`, whose state holds the last n inputs, `[B, n, ...]`.
+
+    Args:
+        timesteps: n, 0 or more.
+
+    Raises:
+        UserError: for another number, or called with a plain tensor.
+        UnsupportedOperationError: with gradients under "rate" and "dsr".
+    """
+
+    def __init__(self, timesteps: int) -> None:
+        super().__init__()
+        if type(timesteps) is not int or timesteps < 0:
+            raise UserError(f"a Delay of {timesteps!r}: expected a whole number of timesteps, 0 or more")
+        self.timesteps = timesteps
+
+    def forward(self, x: Any) -> Any:
+        """The signal, n timesteps later."""
+        signal = _signal(x, self)
+        return signal.delay(self) if self.timesteps else signal
+
+    def extra_repr(self) -> str:
+        return str(self.timesteps)
+
+
+def _signal(x: Any, layer: nn.Module) -> Signal:
+    """The signal that flows in a network.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if isinstance(x, Signal):
+        return x
+    got = f"a tensor {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+    raise UserError(
+        f"{type(layer).__name__} got {got}, expected the signal inside a network: wrap the network in temporal(...)"
+    )
