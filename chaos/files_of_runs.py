@@ -30,10 +30,11 @@ def make_run(folder: Path) -> None:
 
 
 def evaluated() -> dict[str, Any]:
+    from spikedistill.evaluation.results import read_results
     from spikedistill.run_folder import RunFolder
 
     call(["evaluate", "run"])
-    return {**outcome(Path("run")), "cost": RunFolder("run").read_results()["cost"]}
+    return {**outcome(Path("run")), "cost": read_results(RunFolder("run")).cost.model_dump(exclude_unset=True)}
 
 
 def reported() -> str:

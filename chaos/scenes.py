@@ -125,15 +125,16 @@ def of_trained(name: str, workshop: Workshop) -> Scene:
 
 
 def _reads_right_or_refuses(run: Path, whole: Whole) -> Verdict | None:
+    from spikedistill.evaluation.results import read_results
     from spikedistill.run_folder import RunFolder
 
     folder = RunFolder(run)
     try:
-        results = folder.read_results()
+        results = read_results(folder)
         folder.read_tensors(folder.logits)
     except ValueError:
         return None
-    same = json.dumps(results) == json.dumps(RunFolder(whole.folder).read_results())
+    same = results == read_results(RunFolder(whole.folder))
     return None if same else Verdict("different", "results between a kill and the repetition")
 
 

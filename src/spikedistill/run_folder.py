@@ -246,36 +246,6 @@ class RunFolder:
         """
         return Config.of_run(self.read(self.config_file), str(self.config_file))
 
-    def read_results(self) -> dict[str, Any]:
-        """What evaluation wrote.
-
-        Raises:
-            FileNotFoundError: where the run has not been evaluated.
-            UserError: where the file is damaged.
-        """
-        results = self._json(self.results)
-        try:
-            results["last"]["single"]
-        except (TypeError, KeyError) as error:
-            raise UserError(f"{self.results} is damaged ({error}): {self._again(self.results)}") from None
-        return results
-
-    def read_figures(self) -> dict[str, Any]:
-        """What evaluation wrote, with all that is printed of a run in it.
-
-        Raises:
-            FileNotFoundError: where the run has not been evaluated.
-            UserError: where the file is damaged.
-        """
-        results = self.read_results()
-        try:
-            whole = _has_figures(results)
-        except (TypeError, KeyError, AttributeError):
-            whole = False
-        if not whole:
-            raise UserError(f"{self.results} is damaged: it lacks figures of every k; {self._again(self.results)}")
-        return results
-
     def read_tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
         """What evaluation wrote into one of `logits` and `samples`, these names at least.
 
@@ -348,19 +318,6 @@ def _is_cost(cost: dict[str, Any]) -> bool:
     """Whether these are costs of a training."""
     finite = all(isinstance(value, int | float) and math.isfinite(value) for value in cost.values())
     return finite and cost.keys() <= set(_COST)
-
-
-def _has_figures(results: dict[str, Any]) -> bool:
-    """Whether results hold what is printed of a run, at equally many k together and alone."""
-    together, alone = results["last"]["ensemble"], results["last"]["single"]
-    scores = ("k", "accuracy", "nll", "ece", "confidence")
-    numbers = [results["samples"], *(entry[key] for entry in (*together, *alone) for key in scores)]
-    return (
-        len(together) == len(alone) > 0
-        and all(isinstance(number, int | float) for number in numbers)
-        and isinstance(results["recipe"], str)
-        and _is_cost(results["cost"])
-    )
 
 
 @functools.cache

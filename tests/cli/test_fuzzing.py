@@ -19,6 +19,7 @@ from spikedistill.comparisons.speeds import relative_speeds
 from spikedistill.config import Config
 from spikedistill.errors import UserError
 from spikedistill.evaluation.comparison.records import Records
+from spikedistill.evaluation.results import read_results
 from spikedistill.files import sha256
 from spikedistill.manifest import Manifest
 from spikedistill.models import load_model
@@ -183,7 +184,7 @@ def run_of(read: Callable[[RunFolder], object]) -> Callable[[Path], object]:
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "the configuration": ("config.yaml", run_of(RunFolder.config)),
-    "the results": ("results.json", run_of(RunFolder.read_figures)),
+    "the results": ("results.json", run_of(read_results)),
     "the costs": ("cost.json", run_of(RunFolder.read_cost)),
     "the metrics": ("metrics.csv", lambda path: read_run(path.parent)),
     "the gradients": ("gradients.csv", lambda path: read_run(path.parent)),
@@ -268,7 +269,7 @@ def test_results_with_any_values(reading, trained, value, data):
         section = section[step]
     section[name] = value
     try:
-        for read in (run_of(RunFolder.read_figures), lambda path: read_run(path.parent)):
+        for read in (run_of(read_results), lambda path: read_run(path.parent)):
             check_reads(path, json.dumps(results).encode(), read)
     finally:
         path.write_bytes(whole)

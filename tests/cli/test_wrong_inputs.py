@@ -287,7 +287,7 @@ FILES: dict[str, tuple[str, bytes | Callable[[bytes], bytes], str, str]] = {
     "no JSON": ("cost.json", b"{", "evaluate run", "cost.json is damaged: it is no JSON"),
     "deep JSON": ("cost.json", b"[" * 100_000, "evaluate run", "cost.json is damaged: it is no JSON"),
     "results without figures": (
-        "results.json", b'{"last": {"single": []}}', "train run/config.yaml --out run --resume auto", "results.json is damaged",
+        "results.json", b'{"last": {"single": []}}', "train run/config.yaml --out run --resume auto", "results.json is broken",
     ),
     "results in a list": ("results.json", b"[]", "report run", "results.json is broken"),
     "results that are null": ("results.json", b"null", "report run", "results.json is broken"),

@@ -18,6 +18,7 @@ from spikedistill.comparisons.folder import FILES, begin
 from spikedistill.comparisons.side_by_side import take_share, time_left
 from spikedistill.comparisons.tuning import choose, trials
 from spikedistill.evaluation.comparison.records import from_json
+from spikedistill.evaluation.results import read_results
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 
@@ -61,8 +62,7 @@ def test_a_second_invocation_trains_nothing_and_prints_the_same_table(tmp_path, 
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").read_text().splitlines()))
     assert [row["method"] for row in rows] == ["digits-sce", "digits-twkd"]
     accuracies = [
-        100 * RunFolder(tmp_path / "digits-twkd" / f"seed{k}").read_results()["last"]["ensemble"][1]["accuracy"]
-        for k in (0, 1)
+        100 * read_results(RunFolder(tmp_path / "digits-twkd" / f"seed{k}")).last.ensemble[1].accuracy for k in (0, 1)
     ]
     assert float(rows[1]["accuracy_2"]) == pytest.approx(sum(accuracies) / 2)
     runs = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))

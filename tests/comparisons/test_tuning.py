@@ -85,7 +85,7 @@ def test_of_equal_ones_the_published_weight_stays():
 
 def test_a_comparison_tunes_trains_with_what_was_chosen_and_repeats_nothing(tmp_path, capfd):
     configs = [quick(f"digits-{name}", timesteps=2) for name in ("sce", "etc")]
-    first = compare(configs, [0], tmp_path, tune=True)
+    first = compare(configs, [0], tmp_path, tune=True).leaderboard
     assert capfd.readouterr().out.count("run ") == 3 + 2
     rows = list(csv.DictReader((tmp_path / "tuning.csv").read_text().splitlines()))
     assert [(row["method"], row["factor"]) for row in rows] == [("digits-etc", f) for f in ("0.5", "1.0", "2.0")]
@@ -94,7 +94,7 @@ def test_a_comparison_tunes_trains_with_what_was_chosen_and_repeats_nothing(tmp_
     trained = RunFolder(tmp_path / "digits-etc" / "seed0").config()
     assert best["weights"] == f"weight={trained.objective.options['weight']:g}"
     assert trained.data.holdout == 0.0
-    assert compare(configs, [0], tmp_path, tune=True) == first
+    assert compare(configs, [0], tmp_path, tune=True).leaderboard == first
     assert "run " not in capfd.readouterr().out
     # at equal time the weights stay
     changed = trained.model_copy(

@@ -47,14 +47,77 @@ def test_a_shared_layer_is_recorded_each_time_it_is_called():
     assert list(recording.spikes) == ["neuron", "neuron#1"]
 
 
-def test_recording_keeps_the_last_pass_and_changes_nothing():
+def test_recording_changes_nothing_and_ends_with_its_block():
     torch.manual_seed(0)
     model, x = temporal(nn.Sequential(nn.Linear(4, 4), LIF())), torch.randn(5, 4)
     before = model(x, timesteps=3)
     with record(model) as recording:
-        model(torch.randn(9, 4), timesteps=2)
         assert torch.equal(model(x, timesteps=3), before)
     assert recording.spikes["1"].shape == (3, 5, 4)
     model(x, timesteps=1)
     assert recording.spikes["1"].shape == (3, 5, 4), "nothing is recorded after the block"
     assert not model._forward_pre_hooks
+    assert not model._forward_hooks
+
+
+def small_network():
+    return temporal(nn.Sequential(nn.Linear(4, 4), LIF(), nn.Linear(4, 2))).eval()
+
+
+CALLS = {
+    "the same again": lambda model, x: model(x, timesteps=3),
+    "another T": lambda model, x: model(x, timesteps=2),
+    "another batch size": lambda model, x: model(x[:2], timesteps=3),
+    "a sequence": lambda model, x: model(x.expand(3, 5, 4)),
+}
+OTHERS = {
+    "a step": lambda model, x: model.step(x),
+    "another network with its layers": lambda model, x: temporal(model.module)(x, timesteps=3),
+}
+
+
+@pytest.mark.parametrize("kind", [*CALLS, *OTHERS])
+def test_what_else_runs_the_layers_beside_a_recorded_call_is_refused_and_the_call_is_kept(kind):
+    model, x = small_network(), torch.rand(5, 4)
+    with torch.no_grad(), record(model) as recording:
+        model(x, timesteps=3)
+        kept = dict(recording.spikes)
+        with pytest.raises(ValueError, match="called a second time" if kind in CALLS else "record that call"):
+            (CALLS | OTHERS)[kind](model, x)
+        assert recording.spikes.keys() == kept.keys()
+        assert all(recording.spikes[path] is kept[path] for path in kept)
+        recording.clear()
+        model(x[:2], timesteps=1)
+        assert recording.spikes["1"].shape == (1, 2, 4), "of the call after it was cleared"
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_no_call_of_the_network_is_refused_also_where_nothing_is_recorded(kind):
+    """Its membranes would begin anew at every step, and its layers have other names."""
+    model = small_network()
+    with record(model) as recording, pytest.raises(ValueError, match=r"layer '1' ran inside record\(\.\.\.\)"):
+        OTHERS[kind](model, torch.rand(5, 4))
+    assert not recording.spikes
+
+
+def test_a_call_that_fails_leaves_room_for_one_that_does_not():
+    class Picky(nn.Module):
+        def forward(self, x):
+            if x.shape[0] > 2:
+                raise RuntimeError("too many")
+            return x
+
+    model = temporal(nn.Sequential(nn.Linear(4, 4), LIF(), Picky()))
+    with record(model) as recording:
+        with pytest.raises(RuntimeError, match="too many"):
+            model(torch.rand(3, 4), timesteps=3)
+        model(torch.rand(2, 4), timesteps=2)
+    assert list(recording.spikes) == ["1"]
+    assert recording.spikes["1"].shape == (2, 2, 4)
+
+
+def test_what_a_checkpoint_computes_again_backward_is_recorded_once():
+    model = temporal(nn.Sequential(nn.Conv2d(1, 2, 3), LIF(), nn.Conv2d(2, 2, 3), LIF()), checkpoint=True)
+    with record(model) as recording:
+        model(torch.rand(2, 1, 6, 6), timesteps=3).sum().backward()
+    assert list(recording.spikes) == ["1", "3"]

@@ -14,6 +14,7 @@ from spikedistill import evaluate, train
 from spikedistill.config import Config, DataConfig
 from spikedistill.data import AUGMENTATION_VERSION, SLICING_VERSION, fingerprint
 from spikedistill.evaluation.comparison.records import RunRecord, from_json
+from spikedistill.evaluation.results import read_results
 from spikedistill.recipes.settings import from_file
 from spikedistill.run_folder import RunFolder, dataset_of
 from spikedistill.training.checkpoints import AtomicCheckpoints
@@ -49,12 +50,12 @@ def made_by_version_1(run: RunFolder, slicing: str) -> None:
 def test_a_run_by_number_of_version_1_still_sees_the_frames_it_was_trained_on(tmp_path: Path, slicing: str) -> None:
     root = recordings(tmp_path / "data")
     run = RunFolder(train(of_events(root, tmp_path / "run", "even")))
-    before = run.read_results()
+    before = read_results(run)
     made_by_version_1(run, slicing)
     frames = dataset_of(run.config()).test.inputs(torch.arange(10))
     assert frames.sum((2, 3, 4)).tolist() == [[3, 2, 2]] * 10
     evaluate(run.path)
-    assert run.read_results()["last"] == before["last"]
+    assert read_results(run).last == before.last
     # also where its configuration is used anew, with a manifest beside it or without
     assert from_file(run.config_file).data.slicing == "even"
     (copy := tmp_path / "mine.yaml").write_bytes(run.config_file.read_bytes())
@@ -88,7 +89,7 @@ def test_a_half_trained_run_of_version_1_goes_on_under_the_new_name_alone(
     with pytest.raises(ValueError, match=r"other settings \(data\.slicing was 'even' and is now None\)"):
         train(of_events(root, tmp_path / "run", None))
     train(config)
-    assert run.read_results()["last"] == whole.read_results()["last"]
+    assert read_results(run).last == read_results(whole).last
 
 
 @pytest.mark.parametrize("augment", ["flip", "autoaugment"])

@@ -47,7 +47,7 @@ def test_results_of_an_evaluation_that_was_killed_are_not_read(run):
         write_atomically(run.results, '{"last": 1}')
         raise InterruptedError
     with pytest.raises(ValueError, match=r"results\.json is not whole: .* spikedistill evaluate .* writes it anew"):
-        run.read_results()
+        run.read(run.results)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def train(config: "Config") -> None:
     from rich.console import Console
 
     from .. import training
+    from ..evaluation.results import read_results
     from ..objectives import create_objective
     from ..recipes import protocol_line
     from ..report.terminal import results_table, training_line
@@ -114,7 +115,7 @@ def train(config: "Config") -> None:
             raise
         sys.exit(1)  # all processes raise it together, and one of them says so
     if main:
-        results = folder.read_figures()
+        results = read_results(folder)
         Console().print(results_table(results))
         if took := training_line(results):
             print(took)
@@ -131,9 +132,12 @@ def evaluate(run: Run, *, root: Root = None) -> None:
     from rich.console import Console
 
     from .. import evaluation, report
+    from ..evaluation.results import read_results
     from ..report.terminal import results_table, training_line
+    from ..run_folder import RunFolder
 
-    results = evaluation.evaluate(run, root=root)
+    evaluation.evaluate(run, root=root)
+    results = read_results(RunFolder(run))
     page = report.write_report(run)
     Console().print(results_table(results))
     if took := training_line(results):
@@ -184,7 +188,7 @@ def compare(
     for config in configs:
         if config.protocol:
             print(f"{config.recipe}: {protocol_line(config)}", flush=True)
-    rows = comparisons.compare(
+    comparison = comparisons.compare(
         configs,
         seeds,
         out,
@@ -194,7 +198,8 @@ def compare(
         retry_diverged=retry_diverged,
         command=command,
     )
-    Console().print(leaderboard_table(rows), costs_table(rows))
+    Console().print(leaderboard_table(comparison), costs_table(comparison))
+    rows = comparison.leaderboard
     if reason := why_no_intervals(rows):
         print(reason)
     print(f"leaderboard: {out / 'leaderboard.csv'}")

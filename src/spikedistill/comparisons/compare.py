@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..config import SEEDS, Config
 from ..errors import UserError
@@ -32,7 +31,7 @@ def compare(
     jobs: int = 1,
     retry_diverged: bool = False,
     command: str | None = None,
-) -> list[dict[str, Any]]:
+) -> Comparison:
     """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
 
     A run that diverges has no numbers, and is not trained again; what learns from it is not trained. All others are compared.
@@ -58,7 +57,7 @@ def compare(
         command: what repeats the comparison, for its page.
 
     Returns:
-        The rows of the leaderboard; see `spikedistill.evaluation.comparison.leaderboard`.
+        The runs and the tables that are made of them.
 
     Raises:
         UserError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
@@ -108,7 +107,7 @@ def compare(
         _check_some_finished(found)
         comparison = Comparison.of(found)
         _write(comparison, out, command)
-        return comparison.leaderboard
+        return comparison
 
 
 def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs) -> None:

@@ -176,10 +176,11 @@ class FiringRates:
         self.count = 0
 
     def add(self, batch_size: int) -> None:
-        """Take in the batch that was just recorded."""
+        """Take in the batch that was just recorded, and make room for the next."""
         self.count += batch_size
         for path, rate in self.recording.rates.items():
             self.sums[path] = self.sums.get(path, torch.zeros_like(rate)) + batch_size * rate
+        self.recording.clear()
 
     def means(self, timesteps: int) -> list[dict[str, Any]]:
         """`[{layer, rates}]`: spikes per neuron at each of the first timesteps, in the order of the network."""

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..neurons import LIF, Neuron, lif_step
 from ..neurons.dynamics import membrane_precision
 from ..through_time import Temporal
 
 
 class Recording:
-    """What the layers of neurons did in the last forward pass, by module path.
+    """What the layers of neurons did in one call of a network, by module path. It is empty until the call has ended.
 
-    A layer that was called again in the same pass has a further entry, `path#1`.
+    A layer that was called again in the same call of the network has a further entry, `path#1`.
 
     Attributes:
         currents: input currents of each layer, `[T, B, ...]`.
@@ -26,6 +27,7 @@ class Recording:
         self.currents: dict[str, Tensor] = {}
         self.spikes: dict[str, Tensor] = {}
         self._dynamics: dict[str, Neuron] = {}
+        self._is_whole = False
 
     @property
     def rates(self) -> dict[str, Tensor]:
@@ -55,10 +57,28 @@ class Recording:
         return torch.stack(before)
 
     def clear(self) -> None:
-        """Forget what was recorded."""
+        """Forget the call that was recorded, so that the next one is."""
         self.currents.clear()
         self.spikes.clear()
         self._dynamics.clear()
+        self._is_whole = False
+
+    def begin(self) -> None:
+        """Record a call, in the place of one that failed.
+
+        Raises:
+            UserError: where a call has been recorded.
+        """
+        if self._is_whole:
+            raise UserError(
+                "the network was called a second time inside record(...), which records one call: give each call a block of its "
+                "own, or forget the first with recording.clear()"
+            )
+        self.clear()
+
+    def end(self) -> None:
+        """Keep the call, which has returned."""
+        self._is_whole = True
 
     def take(self, path: str, neuron: LIF, currents: Tensor, spikes: Tensor) -> None:
         """Keep one layer's pass."""
@@ -70,22 +90,43 @@ class Recording:
 
 @contextmanager
 def record(model: Temporal) -> Iterator[Recording]:
-    """Record every layer of neurons while the block runs: `with record(model) as recording: model(x, timesteps=4)`.
+    """Record every layer of neurons in a call of a network: `with record(model) as recording: model(x, timesteps=4)`.
 
-    The network computes what it always does. Memory grows with all activations of one pass, so record small batches.
+    The network computes what it always does. Memory grows with all activations of the call, so record small batches.
+
+    A recording holds one call. A second one in the block is refused, unless `recording.clear()` has forgotten the first.
 
     Args:
         model: a network from `create_model`, `temporal` or `load`.
+
+    Raises:
+        UserError: from the second call in the block, and from whatever else runs the layers there, such as `model.step`.
     """
     recording = Recording()
+    running = False
+
+    def begin(*_: Any) -> None:
+        nonlocal running
+        recording.begin()
+        running = True
+
+    def stop(*_: Any) -> None:
+        nonlocal running
+        running = False
 
     def watch(path: str) -> Any:
         def after(neuron: LIF, inputs: tuple[Any, ...], output: Any) -> None:
-            recording.take(path, neuron, inputs[0].over_time(), output.over_time())
+            if not running:
+                return _refuse_others(path)
+            return recording.take(path, neuron, inputs[0].over_time(), output.over_time())
 
         return after
 
-    handles = [model.register_forward_pre_hook(lambda *_: recording.clear())]
+    handles = [
+        model.register_forward_pre_hook(begin),
+        model.register_forward_hook(lambda *_: recording.end()),
+        model.register_forward_hook(stop, always_call=True),  # also after an error
+    ]
     for path, module in model.module.named_modules():
         if isinstance(module, LIF):
             handles.append(module.register_forward_hook(watch(path)))
@@ -94,3 +135,16 @@ def record(model: Temporal) -> Iterator[Recording]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _refuse_others(path: str) -> None:
+    """Refuse a layer that runs outside of a call of the network, but for a checkpoint, which runs it again backward.
+
+    Raises:
+        UserError: in that case.
+    """
+    if torch._C._current_graph_task_id() == -1:
+        raise UserError(
+            f"layer {path!r} ran inside record(...), and not in a call model(x, timesteps=T) of the network that is recorded: "
+            "record that call, and use step() and other networks with the same layers outside of the block"
+        )

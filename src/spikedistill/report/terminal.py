@@ -1,61 +1,54 @@
 """Tables for a terminal: a run over timesteps, a comparison, gradient rules against BPTT."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
+from ..evaluation.comparison.comparison import Comparison
 from ..evaluation.gradients import ALL, furthest_layer
+from ..evaluation.results import Results
 from .blocks import duration
 from .comparison.costs import cost_columns
 from .comparison.differences import with_interval
-from .comparison.lost import count_columns, planned_seeds
-from .comparison.page import timesteps
+from .comparison.lost import count_columns
 
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """A run at every number of timesteps.
-
-    Args:
-        results: of `evaluate`.
-    """
+def results_table(results: Results) -> Table:
+    """A run at every number of timesteps."""
     titles = ["k", "accuracy %", "NLL", "calibration error %", "confidence %", "accuracy of step k alone %"]
-    table = _table(f"{results['recipe']}: {results['samples']} test samples at every number of timesteps k", *titles)
-    last = results["last"]
-    for together, alone in zip(last["ensemble"], last["single"], strict=True):
+    count = "" if results.samples is None else f"{results.samples} "
+    table = _table(f"{results.recipe}: {count}test samples at every number of timesteps k", *titles)
+    for together, alone in zip(results.last.ensemble, results.last.single, strict=True):
         table.add_row(
-            str(together["k"]),
-            f"{100 * together['accuracy']:.2f}",
-            f"{together['nll']:.4f}",
-            f"{100 * together['ece']:.2f}",
-            f"{100 * together['confidence']:.2f}",
-            f"{100 * alone['accuracy']:.2f}",
+            str(together.k),
+            f"{100 * together.accuracy:.2f}",
+            f"{together.nll:.4f}",
+            f"{100 * together.ece:.2f}",
+            f"{100 * together.confidence:.2f}",
+            f"{100 * alone.accuracy:.2f}",
         )
     return table
 
 
-def training_line(results: Mapping[str, Any]) -> str:
+def training_line(results: Results) -> str:
     """What training took, in a line; empty where that is not known."""
-    cost = results["cost"]
-    if not cost.keys() >= {"images_per_s", "peak_mib"}:
+    cost = results.cost
+    if cost.images_per_s is None or cost.peak_mib is None:
         return ""
     # runs of earlier versions have no time
-    took = f" in {duration(cost['training_s'])}" if "training_s" in cost else ""
-    return f"trained{took} at {cost['images_per_s']:.0f} images/s, peak memory {cost['peak_mib']:.0f} MiB"
+    took = "" if cost.training_s is None else f" in {duration(cost.training_s)}"
+    return f"trained{took} at {cost.images_per_s:.0f} images/s, peak memory {cost.peak_mib:.0f} MiB"
 
 
-def leaderboard_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The methods of a comparison at every number of timesteps, and their differences to the first.
-
-    Args:
-        rows: of the leaderboard, one per method.
-    """
-    counts, accuracies = count_columns(rows), [f"accuracy_{k}" for k in range(1, timesteps(rows) + 1)]
-    dataset, seeds = rows[0]["method"].dataset, planned_seeds(rows[0])
+def leaderboard_table(comparison: Comparison) -> Table:
+    """The methods of a comparison at every number of timesteps, and their differences to the first."""
+    rows, seeds = comparison.leaderboard, comparison.seeds
+    counts, accuracies = count_columns(rows), [f"accuracy_{k}" for k in range(1, comparison.longest + 1)]
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     titles = [column.title.lower() for column in counts] + [f"k={k}" for k in range(1, len(accuracies) + 1)]
     titles += ["mean over k", "mean over k against the first [95 %], p"]
-    table = _table(f"{dataset}: accuracy in percent, {over}", "method", *titles)
+    table = _table(f"{comparison.baseline.dataset}: accuracy in percent, {over}", "method", *titles)
     for row in rows:
         shown = [column.text(row) for column in counts]
         for name in (*accuracies, "area"):
@@ -69,15 +62,11 @@ def leaderboard_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def costs_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """What each method of a comparison took.
-
-    Args:
-        rows: of the leaderboard, one per method.
-    """
-    columns = cost_columns(rows)
+def costs_table(comparison: Comparison) -> Table:
+    """What each method of a comparison took."""
+    columns = cost_columns(comparison.leaderboard)
     table = _table("what it took, medians over the runs", "method", *(column.head for column in columns))
-    for row in rows:
+    for row in comparison.leaderboard:
         table.add_row(row["method"].variant, *(column.text(row) for column in columns))
     return table
 
