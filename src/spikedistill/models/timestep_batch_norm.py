@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..through_time.batch_norm import follow
 
 
 class TimestepBatchNorm(nn.Module):
@@ -114,9 +115,8 @@ class TimestepBatchNorm(nn.Module):
             means.append(mean)
             variances.append(var)
         unbiased = torch.stack(variances)
-        with torch.no_grad():
-            self.running_mean[:timesteps].lerp_(torch.stack(means), self.momentum)
-            self.running_var[:timesteps].lerp_(unbiased, self.momentum)
+        running = self.running_mean[:timesteps], self.running_var[:timesteps]
+        follow(*running, torch.stack(means), unbiased, self.momentum)
         count = values[0].numel() // values.shape[2]
         return torch.stack(normalised), unbiased * ((count - 1) / count)
 
