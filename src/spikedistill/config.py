@@ -50,7 +50,7 @@ Devices = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
 def _below_runs(name: str) -> str:
     """The name of a recipe, which is a folder below that of all runs."""
     parts = Path(name).parts
-    if not parts or ".." in parts or Path(name).is_absolute():
+    if not parts or ".." in parts or Path(name).is_absolute() or "\0" in name:
         raise UserError(f"recipe is {name!r}, expected the name of a folder below runs, without '..'")
     return name
 
@@ -371,7 +371,7 @@ class Config(_Section):
     def _checked(cls, values: dict[str, Any], origin: str) -> Self:
         try:
             return cls.from_written(values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, UserError) as error:
             raise UserError(f"{origin} is no configuration of a run: {explain(error)}") from None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -40,10 +41,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         if temporary.read_bytes() != raw:
-            raise OSError(f"{path} does not read back as it was written: the disk is damaged; the old file stays")
+            raise OSError(errno.EIO, "it does not read back as it was written: the disk is damaged; the old file stays")
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # by the name that people know
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -145,7 +148,7 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     except FileExistsError:
         raise NotADirectoryError(f"{folder} is no folder: choose another --out") from None
     except OSError as error:
-        raise type(error)(f"{folder} cannot be made ({error.strerror}): choose another --out") from None
+        raise OSError(error.errno, f"{folder} cannot be made ({error.strerror}): choose another --out") from None
     lock = FileLock(folder.resolve() / LOCK, is_singleton=True)
     try:
         lock.acquire(blocking=False)

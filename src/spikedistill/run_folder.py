@@ -207,7 +207,7 @@ class RunFolder:
             if not self.config_file.is_file():
                 return False
             Config.of_run(self.config_file.read_bytes(), str(self.config_file))
-        except (OSError, ValueError):
+        except (OSError, UserError):
             return False
         return True
 
@@ -307,7 +307,7 @@ class RunFolder:
         content = self.read(file)
         try:
             return parse_json(content, file)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{error}; {self._again(file)}") from None
 
 

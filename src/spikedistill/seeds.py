@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from .errors import UserError
-
 
 def derive_seed(*key: int) -> int:
     """A 64-bit seed that depends on nothing but `key`, for `torch.manual_seed` and `torch.Generator.manual_seed`.
@@ -14,10 +12,10 @@ def derive_seed(*key: int) -> int:
         key: integers in [0, 2^32), for instance seed, epoch, step and rank.
 
     Raises:
-        UserError: without a number, or with one outside that range.
+        ValueError: without a number, or with one outside that range.
     """
     if not key or not all(0 <= number < 2**32 for number in key):
-        raise UserError(f"a random key is one or more integers from 0 to {2**32 - 1}; got {key}")
+        raise ValueError(f"a random key is one or more integers from 0 to {2**32 - 1}; got {key}")
     # The length comes first because SeedSequence pads with zeros: (1,) and (1, 0) would otherwise be the same key.
     state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)
     return int(state[0])

@@ -115,7 +115,7 @@ def test_a_configuration_with_other_values(place, capsys, changes, drop):
     try:
         config = Config.from_yaml(text, "x.yaml")
         assert Config.from_yaml(config.to_yaml()) == config
-    except ValueError as error:
+    except UserError as error:
         message = str(error)
         assert message.startswith("x.yaml ")
         assert "\n" not in message
@@ -205,7 +205,7 @@ def check_reads(path: Path, content: bytes, read: Callable[[Path], object]) -> N
     before = names(path.parent)
     try:
         read(path)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         message = str(error)
         assert path.name in message
         assert "\n" not in message

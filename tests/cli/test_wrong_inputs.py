@@ -17,6 +17,7 @@ from spikedistill.cli import main
 from spikedistill.comparisons.speeds import relative_speeds
 from spikedistill.config import Config
 from spikedistill.data import load_dataset
+from spikedistill.errors import UserError
 from spikedistill.evaluation import AnytimeClassifier, exit_times, timestep_metrics
 from spikedistill.evaluation.comparison.records import Records
 from spikedistill.models import load_weights
@@ -388,6 +389,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "a configuration of no epochs": (lambda: Config(recipe="x", epochs=0), "epochs: got 0"),
     "a setting that is none": (lambda: Config(recipe="x", epoch=3), "epoch: got 3"),
     "a recipe at the root": (lambda: Config(recipe="/x"), "recipe is '/x'"),
+    "a recipe that is no name of a folder": (lambda: Config(recipe="a\0b"), "expected the name of a folder"),
     "a configuration without settings": (lambda: Config.from_yaml("", "x.yaml"), "x.yaml holds no settings"),
     "an unknown data set": (lambda: load_dataset("cifar11"), "cifar10"),
     "data from nowhere": (lambda: load_dataset("mnist", Path("nowhere")), "nowhere"),
@@ -416,7 +418,7 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
 @pytest.mark.parametrize("wrong", CALLS)
 def test_a_wrong_call(wrong):
     call, said = CALLS[wrong]
-    with pytest.raises((ValueError, OSError)) as error:
+    with pytest.raises((UserError, OSError)) as error:
         call()
     message = str(error.value)
     assert said in message

@@ -205,6 +205,14 @@ def test_a_process_that_waits_in_vain_says_so_in_time(tmp_path):
     assert "\n" not in said
 
 
+def test_of_several_processes_that_diverge_together_one_says_so(tmp_path):
+    process = start(sys.executable, out=tmp_path / "run", extra=("--optimizer.lr", "1e12"))
+    said = process.communicate(timeout=240)[1]
+    assert said.count("became NaN or infinite") == 1
+    assert "Traceback" not in said
+    assert process.returncode == 1
+
+
 @pytest.mark.parametrize(("devices", "nodes"), [(1, 1), (4, 1), (1, 2)])
 def test_another_number_of_processes_than_torchrun_started_is_refused(devices, nodes, tmp_path, monkeypatch):
     """Two processes that know nothing of each other would write one folder."""

@@ -14,6 +14,7 @@ from ..recipe_name import RecipeName
 from ..report import write_comparison, write_paper_files
 from ..run_folder import RunDiverged, RunFolder
 from ..training.plan import make_plan, plan_without_teacher
+from ..training.processes import check_processes
 from ..training.run import changed_settings
 from .folder import begin, check_own
 from .planned_runs import Runs, is_taught, with_teachers, without_foreign_settings
@@ -122,6 +123,7 @@ def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs
     if given is not None and all(without_foreign_settings(config).teacher is None for config in configs):
         raise UserError(f"none of the methods learns from a teacher: leave --teacher {given} out")
     for config in configs:
+        check_processes(config.trainer)
         folders = [runs.records.folder / config.recipe / f"seed{seed}" for seed in seeds]
         left = [RunFolder(folder) for folder in folders if runs.is_left(folder)]
         if wrong := next((run for run in left if not run.is_free() and not run.is_run()), None):

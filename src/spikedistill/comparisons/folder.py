@@ -31,7 +31,7 @@ def check_own(folder: Path) -> None:
         raise FileExistsError(f"{folder} is the folder of a run: choose another --out for the comparison")
     try:
         proven = Manifest.read(folder, "comparison") is not None or bool(Records(folder).runs())
-    except ValueError as error:
+    except UserError as error:
         raise FileExistsError(f"{error}. Mend it, or choose another --out") from None
     if there and not proven:
         raise FileExistsError(

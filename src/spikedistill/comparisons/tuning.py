@@ -34,7 +34,7 @@ def trials(config: Config, seed: int) -> dict[float, Config]:
         scaled = options | {name: factor * value for name, value in weights.items()}
         try:
             create_objective(config.objective.name, **scaled)
-        except ValueError:
+        except UserError:
             continue
         changes: dict[str, Any] = {
             "recipe": config.recipe.with_change(f"weights={factor:g}"),

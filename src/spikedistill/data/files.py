@@ -79,13 +79,13 @@ def read_all(readers: Iterable[Callable[[], Any]]) -> list[Any]:
         UserError: files are wrong.
     """
     contents = []
-    faults: list[ValueError] = []
+    faults: list[UserError] = []
     for reader in readers:
         try:
             contents.append(reader())
         except FileNotFoundError as error:
             raise FileNotFoundError("; also ".join(map(str, (error, *faults)))) from error
-        except ValueError as error:
+        except UserError as error:
             faults.append(error)
     if faults:
         raise DataError("; also ".join(map(str, faults))) from faults[0]

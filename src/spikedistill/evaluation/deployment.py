@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, as_network_input, in_order
+from ..errors import UserError
 from ..through_time import Temporal
 from .costs import energy
 from .exits import POLICIES, ExitCurve, exit_curve
@@ -64,7 +65,7 @@ def energy_per_timestep(model: Temporal, dataset: Dataset, timesteps: int, batch
     batches = [as_network_input(inputs, dataset.kind) for inputs, _ in in_order(some, batch_size)]
     try:
         counts = count_operations(model, batches, None if dataset.kind == "events" else timesteps)
-    except ValueError:
+    except UserError:
         return None
     estimate = energy(counts, COSTS)
     return {

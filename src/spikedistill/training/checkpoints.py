@@ -182,7 +182,7 @@ def last_good_checkpoint(run: RunFolder) -> dict[str, Any] | None:
             continue
         try:
             checkpoint = read_checkpoint(path)
-        except ValueError as error:
+        except UserError as error:
             if "would run code" in str(error):
                 raise
             said.append(str(error))

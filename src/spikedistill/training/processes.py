@@ -11,7 +11,7 @@ from torch import distributed
 
 from ..config import TrainerConfig
 from ..errors import UserError
-from ..run_folder import RunFailed
+from ..run_folder import RunFailed, device_of
 
 _LAUNCHER = "SPIKEDISTILL_LAUNCHER"  # the environment's name for the main process
 
@@ -21,13 +21,15 @@ def check_processes(options: TrainerConfig) -> None:
 
     Raises:
         UserError: for another number of processes than torchrun has started, each of which would train alone, in one folder; for
-            processes that would each choose a precision of their own; for machines that would not find each other again.
+            more on a CPU than it has cores; for processes that would each choose a precision of their own; for machines that would
+            not find each other again.
     """
     if options.precision == "auto" and options.devices * options.nodes > 1:
         raise UserError(
             "--trainer.precision auto measures in one process: with several devices or nodes name one, such as bf16-mixed"
         )
     if not started_by_torchrun():
+        _check_cores(options)
         return
     started, expected = int(os.environ["WORLD_SIZE"]), options.devices * options.nodes
     if started != expected:
@@ -40,6 +42,17 @@ def check_processes(options: TrainerConfig) -> None:
         raise UserError(
             "torchrun restarts processes on several machines that then find the addresses of killed ones: start it with "
             "--rdzv-backend c10d and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or without --max-restarts"
+        )
+
+
+def _check_cores(options: TrainerConfig) -> None:
+    """Refuse more processes than a CPU has cores, which would take turns; two are always allowed, to try them."""
+    on_cpu = options.accelerator in ("auto", "cpu") and device_of(options).type == "cpu"
+    cores = os.cpu_count() or 1
+    if on_cpu and options.devices > max(cores, 2):
+        raise UserError(
+            f"--trainer.devices {options.devices} on a CPU starts {options.devices} processes, and this machine has {cores} "
+            f"core{'s' if cores > 1 else ''}: expected {max(cores, 2)} or fewer"
         )
 
 

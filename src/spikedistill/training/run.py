@@ -344,7 +344,7 @@ def make_trainer(
             log_every_n_steps=1,
             default_root_dir=folder,
         )
-    except (MisconfigurationException, ImportError) as error:
+    except (MisconfigurationException, ImportError, ValueError) as error:
         raise UserError(f"--trainer.accelerator {options.accelerator}, {options.devices} devices: {error}") from None
 
 

@@ -93,7 +93,7 @@ def _first_shape(paths: Sequence[Path]) -> tuple[Path, tuple[int, ...]]:
     for path in paths:
         try:
             return path, tuple(read_frames(path).shape)
-        except ValueError as error:
+        except UserError as error:
             fault = fault or error
     assert fault is not None  # there are files
     raise fault

@@ -86,7 +86,7 @@ def _read_config(folder: RunFolder) -> tuple[dict[str, Any], str]:
     content = folder.read(folder.config_file)
     try:
         return parse_yaml(content, folder.config_file), content.decode()
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{error}: train the run again") from None
 
 
@@ -127,7 +127,7 @@ def _check_logits(run: Run, path: Path) -> None:
         return
     try:
         steps, labels = as_arrays(run.logits, run.targets, "[T, N, C]")
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{path}: {error}") from None
     expected, found = (run.results.timesteps, len(run.classes)), (len(steps), steps.shape[-1])
     if found != expected:
