@@ -27,6 +27,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   run         a whole run's images/s beside those of its bare step, and where the rest of the time goes
   checks      what it costs to look for NaN and infinity in a training step
   against     whether this code computes what an earlier commit did, to the bit, and as fast
+  house       how scattered the ideas of the library are: files that an addition touches, parameters passed on, the LIF equation
   kernels     where the time of a training step goes: the kernels that take longest
   coverage    how often the intervals of a comparison contain the truth, and how often a difference is found: by simulation
   headline    the runs behind the published numbers, as far as the minutes go; goes on at the next call; see benchmarks/README.md
@@ -210,6 +211,21 @@ def _against(
         raise ValueError(f"{len(different)} of {len(found)} differ from {commit}: {'; '.join(different)}")
 
 
+def _house(commits: Annotated[tuple[str, ...], tyro.conf.Positional] = (), details: bool = False) -> None:
+    """Count, in the sources of commits and in those that lie here, how many files an addition touches, and what is said twice.
+
+    Args:
+        commits: earlier ones, by any names that git knows.
+        details: also print what was counted here.
+    """
+    from . import house
+
+    houses = {commit: house.House.of(commit) for commit in commits} | {"now": house.House.of()}
+    print(house.to_markdown(houses))
+    if details:
+        print(house.details(houses["now"]))
+
+
 def _coverage(
     seeds: tuple[int, ...] = (3, 4, 5, 8, 10),
     trials: int = 20_000,
@@ -367,6 +383,7 @@ def main(arguments: Sequence[str]) -> int:
         "coverage": _coverage,
         "exits": _exits,
         "headline": _headline,
+        "house": _house,
         "join": _join,
         "kernels": _kernels,
         "split": _split,

@@ -26,7 +26,7 @@ def expected_files(name: str) -> str:
     """
     entry = _entry(name)
     if entry.files is None:
-        return "none: it comes with scikit-learn"
+        return f"none: it comes with {entry.page}"
     return f"ROOT/{entry.files} (from {entry.page})"
 
 

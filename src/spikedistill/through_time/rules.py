@@ -19,6 +19,8 @@ from .representation import Representation, common_decay, fading_weights, weight
 from .signal import Signal
 from .unrolled import Unrolled
 
+__all__ = ["OPTIONS", "RULES", "Bptt", "Dsr", "Gradient", "Rate", "Rule", "Sltt", "rule_of"]
+
 if TYPE_CHECKING:
     from ..config import Gradient
 else:

@@ -36,6 +36,7 @@ register_dataset(
     Entry(
         name="digits",
         load=load_digits,
+        page="scikit-learn",
         checked="nothing, because it comes with scikit-learn",
         usual={"epochs": 30, "data.batch_size": 64, "optimizer.lr": 0.1},
     )

@@ -1,0 +1,173 @@
+"""What an addition to the library touches: counted in the sources, and done from outside, each in as few places as is promised."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from benchmarks.house import KINDS, House, to_markdown
+from quick_runs import quick
+from torch import nn
+
+from spikedistill import LIF, create_model, list_models, load, temporal, train
+from spikedistill.data import Dataset, TensorSamples, list_datasets
+from spikedistill.data.entries import ENTRIES, Entry, register_dataset
+from spikedistill.models.layers import LAYOUTS, Layout, register_layout
+from spikedistill.objectives import Objective, Term, create_objective, inputs, register_objective, registry, sce
+from spikedistill.recipes import list_recipes, recipe
+from spikedistill.run_folder import RunFolder
+from spikedistill.through_time import Rate, Rule, Sltt
+from spikedistill.training.inputs import PROVIDERS
+
+HOUSE = House.of()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_addition_touches_as_few_files_as_is_promised(kind):
+    names, most = KINDS[kind]
+    found = HOUSE.naming(names)
+    assert 1 <= len(found) <= most, found
+
+
+def test_ideas_are_not_scattered_anew():
+    """The numbers of the commit before which ideas became values were 81 and 9."""
+    options = [chain for chain in HOUSE.chains() if chain.is_option]
+    assert len(options) <= 75, options
+    assert len(HOUSE.lif_equations()) <= 8, HOUSE.lif_equations()
+
+
+def test_what_is_counted():
+    house = House(
+        {
+            "objectives/task.py": '"""Speaks of mine."""\ndef loss(logits, mine): return mine\ndef other(x): return loss(x, 1)',
+            "one.py": 'def f(a: int, x): "mine"; return g(a=a, x=x)\ndef g(a, x): return K(a)',
+            "two.py": "class K:\n    def __init__(self, a, mine=1): h(a, 2)\ndef h(b, a): return decay * v + current * gain",
+            "three.py": "def mean(self): return self.decay * old + (1 - self.decay) * new, 1 + decay * x\nNAME = 'mine'",
+            "loop.cpp": "// x\nu = neuron.decay * v_i + currents(t, i);",
+        }
+    )
+    assert house.naming(("mine",)) == ["two.py", "three.py"]
+    (chain,) = house.chains()
+    assert (chain.parameter, chain.functions, chain.is_option) == ("a", ("one.f", "one.g", "two.K.__init__"), True)
+    assert house.lif_equations() == ["loop.cpp:2", "two.py:h"]
+    assert "| places where the LIF equation stands |  | 2 |" in to_markdown({"x": house})
+
+
+def test_a_new_objective_is_one_function_and_has_recipes_and_options(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+
+    def spread(logits, *, power):
+        return logits.var(0).mean() ** power
+
+    @register_objective
+    def less_spread(weight: float = 0.1) -> Objective:
+        """Cross-entropy, and timesteps that differ less."""
+        return Objective("less-spread", [Term("sce", 1.0, sce), Term("spread", weight, spread, {"power": 2.0})])
+
+    assert "digits-less-spread" in list_recipes()
+    run = RunFolder(train(quick("digits-less-spread", out=tmp_path)))
+    assert float(run.read_rows(run.metrics)[0]["loss/spread"]) > 0
+
+
+def test_a_new_input_is_a_declaration_and_a_provider(monkeypatch, tmp_path):
+    declared = inputs.Input(what="weighs samples", wanted="the mean of each image, [B]", example=lambda: torch.ones(1))
+    monkeypatch.setitem(inputs.INPUTS, "brightness", declared)
+    monkeypatch.setitem(PROVIDERS, "brightness", lambda at: at.inputs.mean((1, 2, 3)))
+    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+
+    def mean_brightness(logits, brightness):
+        return brightness.mean() + 0 * logits.sum()
+
+    @register_objective
+    def brighter() -> Objective:
+        return Objective("brighter", [Term("sce", 1.0, sce), Term("brightness", 1.0, mean_brightness)])
+
+    objective = create_objective("brighter")
+    with pytest.raises(ValueError, match="'brighter' weighs samples; got no brightness: pass the mean of each image"):
+        objective(torch.zeros(2, 3, 4), torch.arange(3))
+    run = RunFolder(train(quick("digits-brighter", out=tmp_path)))
+    seen = float(run.read_rows(run.metrics)[0]["loss/brightness"])
+    assert seen == pytest.approx(0.305, abs=0.01)  # the mean of digits
+
+
+@pytest.fixture
+def registries():
+    """Registries that are what they were once the test is over."""
+    before = dict(LAYOUTS), dict(ENTRIES)
+    yield
+    for now, then in zip((LAYOUTS, ENTRIES), before, strict=True):
+        now.clear()
+        now.update(then)
+
+
+def test_a_new_network_is_one_function_and_has_a_twin_and_heads(registries, tmp_path):
+    class Two(Layout):
+        def __init__(self, layers, sizes):
+            super().__init__()
+            self.first = nn.Sequential(layers.conv_norm(sizes.in_channels, 4), layers.neuron(4))
+            self.second = nn.Sequential(layers.conv_norm(4, 8, stride=2), layers.neuron(8))
+            self.stage_channels = {"first": 4, "second": 8}
+            self.head = nn.Linear(8, sizes.num_classes)
+
+        def forward(self, x):
+            return self.classify(self.second(self.first(x)))
+
+        def classify(self, x):
+            return self.head(x.mean((2, 3)))
+
+    @register_layout()
+    def two(layers, sizes):
+        return Two(layers, sizes)
+
+    assert "two" in list_models()
+    assert not any(isinstance(m, LIF) for m in create_model("two", num_classes=3, neuron="relu").modules())
+    model = recipe("digits-esd").model.model_copy(update={"name": "two", "width": 1.0})
+    run = train(quick("digits-esd", out=tmp_path, model=model))
+    assert load(run)(torch.rand(2, 1, 8, 8), timesteps=2).shape == (2, 2, 10)
+
+
+def test_a_new_data_set_is_one_entry_and_has_recipes(registries, tmp_path):
+    def load_stripes():
+        images = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
+        images[::2, :, ::2], images[1::2, :, :, ::2] = 255, 255
+        train_, test = (TensorSamples(part, torch.arange(100) % 2) for part in images.split(100))
+        kind = {"kind": "image", "channels": 1, "size": (8, 8), "mean": (0.5,), "std": (0.5,)}
+        return Dataset(name="stripes", train=train_, test=test, classes=("lying", "standing"), **kind)
+
+    usual = {"epochs": 2, "data.batch_size": 20, "model.width": 0.25, "optimizer.lr": 0.05}
+    register_dataset(Entry(name="stripes", load=load_stripes, checked="all", page="these lines", usual=usual))
+    assert "stripes" in list_datasets()
+    assert "stripes-twsd" in list_recipes()
+    run = RunFolder(train(recipe("stripes-sce").model_copy(update={"out": tmp_path})))
+    assert run.config().data.batch_size == 20
+    assert float(run.read_rows(run.metrics)[-1]["train_accuracy"]) > 0.9
+    with pytest.raises(ValueError, match="data set 'stripes' is registered already"):
+        register_dataset(Entry(name="stripes", load=load_stripes))
+
+
+@dataclass(frozen=True)
+class EveryMean(Rule):
+    """Mean rates of segments that are one timestep long, which is SLTT by another way."""
+
+    name = "every-mean"
+
+    def signal(self, values, timesteps, module, *, still):
+        return Rate(timesteps).signal(values, timesteps, module, still=still)
+
+
+def test_a_new_gradient_rule_is_a_value_that_makes_a_signal():
+    x, y = torch.randn(8, 6), torch.randint(3, (8,))
+    gradients = []
+    for rule in (EveryMean(), Sltt()):
+        torch.manual_seed(0)
+        network = temporal(nn.Sequential(nn.Linear(6, 16), LIF(), nn.Linear(16, 3)), gradient=rule)
+        losses = []
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = sce(network(x, timesteps=4), y)
+            loss.backward()
+            gradients.append(next(network.parameters()).grad.clone())
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < losses[0]
+    torch.testing.assert_close(gradients[0], gradients[20])
