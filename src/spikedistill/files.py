@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # by the name that people know
+        if isinstance(error, OSError) and error.errno is not None:  # by the name that people know
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
