@@ -21,7 +21,7 @@ from spikedistill.recipe_name import RecipeName
 from spikedistill.report import figures, write_comparison, write_paper_files
 from spikedistill.report.blocks import duration
 from spikedistill.report.comparison import latex
-from spikedistill.report.comparison.page import verdict
+from spikedistill.report.comparison.headline import verdict
 
 NASTY = "tiny-a<b>&_c%{x}$#^~\\,seed=1"
 

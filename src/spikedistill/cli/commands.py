@@ -180,7 +180,7 @@ def compare(
     from .. import comparisons
     from ..recipes import protocol_line
     from ..recipes.settings import variant
-    from ..report.comparison.differences import why_no_intervals
+    from ..report.comparison.intervals import why_no_intervals
     from ..report.comparison.lost import what_was_lost, why_no_differences
     from ..report.terminal import costs_table, leaderboard_table
 

@@ -10,7 +10,7 @@ from ..evaluation.gradients import ALL, furthest_layer
 from ..evaluation.results import Results
 from .blocks import duration
 from .comparison.costs import cost_columns
-from .comparison.differences import with_interval
+from .comparison.intervals import with_interval
 from .comparison.lost import count_columns
 
 

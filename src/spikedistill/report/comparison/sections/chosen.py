@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 
-from .. import figures
-from ..blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals
+from ... import figures
+from ...blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals
+from ..shown import Shown
 
 _ROLES = ("strongest", "weakest")
 
 
-def chosen_section(rows: Sequence[Row]) -> Section | None:
-    """A histogram for each role, the first epoch of each method beside its last; None where no method ranks timesteps.
-
-    Args:
-        rows: see `spikedistill.evaluation.comparison.leaderboard.chosen_timesteps`.
-    """
+def chosen_section(shown: Shown) -> Section | None:
+    """A histogram for each role, the first epoch of each method beside its last; None where no method ranks timesteps."""
+    rows = shown.comparison.chosen
     if not rows:
         return None
     words = (

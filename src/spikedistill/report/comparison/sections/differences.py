@@ -3,57 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import figures
-from ..blocks import Column, Plot, Plots, Row, Table, Terms, Text, measured
-from .lost import why_no_differences
-
-METHOD = Column("method", "Method")
-NBSP = "\N{NO-BREAK SPACE}"  # a number and its uncertainty stay on one line on a phone
-_NO_INTERVALS = (
-    "There are no intervals: two methods need 3 seeds in common, because fewer do not tell how much accuracy changes from one "
-    "training to the next."
-)
+from ... import figures
+from ...blocks import Column, Plot, Plots, Row, Section, Table, Terms, Text, measured
+from ..intervals import METHOD, NBSP, Interval, why_no_intervals
+from ..lost import why_no_differences
+from ..shown import Shown
 
 
-def with_interval(row: Row, key: str, ends: str, unit: str = "") -> str:
-    """A figure with its unit and its interval, where it has one."""
-    interval = f" [{row[f'{ends}_low']:+.2f},{NBSP}{row[f'{ends}_high']:+.2f}]" if measured(row, f"{ends}_low") else ""
-    return f"{row[key]:+.2f}{unit}{interval}"
+def differences_section(shown: Shown) -> Section:
+    """A plot, a table and their words, or why there are none."""
+    return Section("differences", "Differences to the baseline", _blocks(shown.leaderboard, shown.comparison.longest))
 
 
-@dataclass(frozen=True)
-class Interval(Column):
-    """A column of figures in points with their intervals, whose ends are at `<ends>_low` and `<ends>_high`."""
-
-    ends: str = ""
-
-    def text(self, row: Row) -> str:
-        return with_interval(row, self.key, self.ends) if measured(row, self.key) else "–"
-
-
-def why_no_intervals(rows: Sequence[Row]) -> str:
-    """Why no difference has an interval, in a sentence; empty where some have, and where there is no difference."""
-    compared = [row for row in rows[1:] if "area_difference" in row]
-    return _NO_INTERVALS if compared and not any("area_p" in row for row in compared) else ""
-
-
-def what_is_told(rows: Sequence[Row]) -> str:
-    """How many methods can be told from the baseline, the first row, in a sentence."""
-    if reason := why_no_differences(rows) or why_no_intervals(rows):
-        return reason
-    known = [row["area_p"] < 0.05 for row in rows[1:] if "area_p" in row]
-    if len(rows) == 2:
-        return f"The two {'can' if known[0] else 'cannot'} be told apart."
-    return f"Of the {len(known)} other methods {sum(known) or 'none'} can be told from the baseline."
-
-
-def differences(rows: Sequence[Row], K: int) -> list[Plots | Table | Terms | Text]:
-    """What stands under Differences: a plot, a table and their words, or why there are none.
-
-    Args:
-        rows: see `spikedistill.evaluation.comparison.leaderboard`.
-        K: the largest k.
-    """
+def _blocks(rows: Sequence[Row], K: int) -> list[Plots | Table | Terms | Text]:
     if reason := why_no_differences(rows):
         return [Text(reason)]
     what = {"area": "mean over k", f"accuracy_{K}": f"k = {K}"}

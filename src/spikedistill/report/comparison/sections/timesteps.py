@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from .. import figures
-from ..blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals
+from ... import figures
+from ...blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals
+from ..shown import Shown
 
 # key, title, unit
 _FIGURES = (
@@ -13,12 +14,9 @@ _FIGURES = (
 )
 
 
-def timesteps_section(rows: Sequence[Row]) -> Section | None:
-    """A plot for each figure that was evaluated.
-
-    Args:
-        rows: one for each method, the baseline first; see `spikedistill.evaluation.comparison.leaderboard.every_timestep`.
-    """
+def timesteps_section(shown: Shown) -> Section | None:
+    """A plot for each figure that was evaluated."""
+    rows = shown.timesteps
     plots = [_plot(rows, *figure) for figure in _FIGURES if any(row.get(f"{figure[0]}_1") is not None for row in rows)]
     words = (
         "Means over the seeds. Where confidence exceeds accuracy, the timestep is surer than it should be; entropy is what "

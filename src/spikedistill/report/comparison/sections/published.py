@@ -1,21 +1,17 @@
 """What papers report of the methods of a comparison, beside what came out of it."""
 
-from collections.abc import Sequence
+from ...blocks import Column, Section, Table, Terms, Text, decimals
+from ..shown import Shown
 
-from ..blocks import Column, Row, Section, Table, Terms, Text, decimals
 
-
-def published_section(rows: Sequence[Row]) -> Section | None:
-    """A table of both, and what speaks against a number; None where nothing is published on the data set.
-
-    Args:
-        rows: see `spikedistill.evaluation.comparison.published.beside_published`.
-    """
+def published_section(shown: Shown) -> Section | None:
+    """A table of both, and what speaks against a number; None where nothing is published on the data set."""
+    rows = shown.comparison.published
     if not rows:
         return None
     doubts = [row["doubt"].split("; ") if row["doubt"] else [] for row in rows]
     marks = {doubt: f"†{number}" for number, doubt in enumerate(dict.fromkeys(sum(doubts, [])), 1)}
-    shown = [
+    table_rows = [
         row | {"T": row["T"] or None, "doubts": " ".join(marks[doubt] for doubt in own) or None}
         for row, own in zip(rows, doubts, strict=True)
     ]
@@ -36,7 +32,7 @@ def published_section(rows: Sequence[Row]) -> Section | None:
         Column("source", "Source", words=True),
     ]
     table = Table(
-        "published", "Published test accuracies on this data set beside those of this comparison", columns, shown
+        "published", "Published test accuracies on this data set beside those of this comparison", columns, table_rows
     )
     return Section(
         "published", "What papers report", [Text(words), table, Terms([(m, doubt) for doubt, m in marks.items()])]

@@ -1,18 +1,14 @@
 """What one network for every k loses against networks that were trained for each."""
 
-from collections.abc import Sequence
+from ... import figures
+from ...blocks import Column, Plot, Plots, Section, Table, Text, decimals, numbered
+from ..intervals import Interval
+from ..shown import Shown
 
-from .. import figures
-from ..blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, numbered
-from .differences import Interval
 
-
-def regret_section(rows: Sequence[Row]) -> Section | None:
-    """A plot and a table of what is lost at each k; None where nobody specialised.
-
-    Args:
-        rows: see `spikedistill.evaluation.comparison.leaderboard.regrets`.
-    """
+def regret_section(shown: Shown) -> Section | None:
+    """A plot and a table of what is lost at each k; None where nobody specialised."""
+    rows = shown.comparison.regrets
     if not rows:
         return None
     short = figures.short_name
@@ -49,10 +45,10 @@ def regret_section(rows: Sequence[Row]) -> Section | None:
         table=Table("regret", "Accuracy lost and the ends of its interval, points", [pair, *ends], named),
         height=340 + 12 * len(rows),
     )
-    shown = Table(
+    table = Table(
         "specialists",
         "Points lost to the network that was trained at T = k",
         [pair, *(Interval(f"regret_{k}", f"k = {k}", "points [95 %]", ends=f"regret_{k}") for k in K)],
         named,
     )
-    return Section("regret", "One network against specialists", [Text(words), Plots([plot]), shown])
+    return Section("regret", "One network against specialists", [Text(words), Plots([plot]), table])

@@ -1,0 +1,20 @@
+"""How often methods answer as the run that taught them."""
+
+from ...blocks import Column, Section, Table, Text, decimals
+from ..intervals import METHOD
+from ..shown import Shown
+
+
+def teacher_section(shown: Shown) -> Section | None:
+    """A table of those methods that a run taught; None where there are none."""
+    taught = [row for row in shown.leaderboard if row.get("teacher_agreement") is not None]
+    if not taught:
+        return None
+    columns = [
+        METHOD,
+        Column("teacher_agreement", "Answers as the teacher", "%", decimals(2)),
+        Column("teacher_agreement_where_wrong", "Where the teacher is wrong", "%", decimals(2)),
+    ]
+    words = "The second figure is how often a method repeats a mistake of its teacher."
+    caption = "Agreement with the run that taught, all timesteps together, means over the seeds"
+    return Section("teacher", "Agreement with the teacher", [Text(words), Table("teacher", caption, columns, taught)])

@@ -1,0 +1,46 @@
+"""What the page of a comparison is made of."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...evaluation.comparison.comparison import Comparison
+from ..blocks import Row
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A comparison, and the place of its page.
+
+    Attributes:
+        comparison: what is shown.
+        folder: of the comparison: the page lies in it, and the runs below it, `<method>/seed<k>`.
+        command: what repeats the comparison; None where it was not started from the command line.
+    """
+
+    comparison: Comparison
+    folder: Path
+    command: str | None = None
+
+    @property
+    def leaderboard(self) -> list[Row]:
+        """Its rows, with None for what was not measured."""
+        return _without_nan(self.comparison.leaderboard)
+
+    @property
+    def timesteps(self) -> list[Row]:
+        """The rows of every timestep on its own, with None for what was not evaluated."""
+        return _without_nan(self.comparison.timesteps)
+
+
+def seeds_in_words(count: int) -> str:
+    """So many seeds."""
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _without_nan(rows: Sequence[Row]) -> list[Row]:
+    return [
+        {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+        for row in rows
+    ]
