@@ -2,7 +2,7 @@
 
 Shapes: T timesteps, N samples, C classes; z_k are the logits of timestep k. "ensemble" scores the first k timesteps
 together, softmax(mean(z_1..z_k)), which is the answer of a device that stops after k steps; "single" scores timestep k
-alone, softmax(z_k).
+on its own, softmax(z_k).
 """
 
 import numpy as np

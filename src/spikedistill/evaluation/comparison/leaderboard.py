@@ -219,7 +219,7 @@ def _row(
         row |= {f"accuracy_{k + 1}": float(accuracy[:, k].mean()), f"accuracy_{k + 1}_std": float(spread[k])}
     row |= {"area": float(area.mean()), "area_std": float(area.std(ddof=1)) if len(area) > 1 else 0.0}
     row |= {"timesteps": records[0].config.timesteps, "epochs": records[0].config.epochs}
-    if all("training_s" in record.cost for record in records):  # records of earlier versions have speeds alone
+    if all("training_s" in record.cost for record in records):  # records of earlier versions have speeds only
         row["training_s"] = float(np.median([record.cost["training_s"] for record in records]))
     for key in ("images_per_s", "peak_mib"):
         row[key] = float(np.median([record.cost.get(key, np.nan) for record in records]))
@@ -233,7 +233,7 @@ def _row(
 
 
 def every_timestep(methods: Methods) -> Rows:
-    """How each method answers at timestep k alone, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
+    """What timestep k of each method says on its own, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
 
     Accuracy and confidence are in percent, entropy in nats; one that was not evaluated is nan. No row for a method without any
     finished run.

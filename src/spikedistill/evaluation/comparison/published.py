@@ -18,7 +18,7 @@ def published_numbers(dataset: str | None = None, *objectives: str) -> list[dict
 
     Args:
         dataset: name of a data set, such as "cifar100" or "CIFAR-100"; default all.
-        objectives: names of the catalogue; where there are some, rows of these methods alone, as they are published, without
+        objectives: names of the catalogue; with some, only rows of these methods as they are published, without
             ablations, perturbations or early exit.
 
     Returns:

@@ -26,7 +26,7 @@ class _Part(BaseModel):
 
 
 class Numbers(_Part):
-    """What a record holds besides its settings and its answers."""
+    """What a record holds, apart from its settings and its answers."""
 
     results: Scores
     cost: dict[str, Figure]

@@ -48,7 +48,7 @@ def cost(rows: Sequence[Row]) -> str:
 
 
 def timesteps(rows: Sequence[Row]) -> str:
-    """Every timestep alone; what no method was scored by is left out."""
+    """Every timestep on its own; a figure that no method has gets no column."""
     titles = {"accuracy": r"Accuracy, \%", "confidence": r"Confidence, \%", "entropy": "Entropy, nats"}
     columns = [
         Column(f"{key}_{k}", rf"{title}, $k={k}$", write=decimals(3 if key == "entropy" else 2))

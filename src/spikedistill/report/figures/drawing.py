@@ -2,7 +2,7 @@
 `{"data": [...], "layout": {...}}`.
 
 Colours are the page's CSS variables, `var(--accent)`, which its script fills in: one palette serves text and plots, light
-and dark. Methods alone have colours of their own. Series differ by marker and dash as well as by colour.
+and dark. Only methods have colours of their own. Series differ by marker and dash as well as by colour.
 """
 
 import html
@@ -90,7 +90,7 @@ def whole_ticks(largest: int) -> Figure:
 
 
 def labels_of(names: Sequence[str]) -> list[str]:
-    """Labels of categories, which plotly tells apart by their text alone."""
+    """Labels of categories, which plotly tells apart by their text only."""
     labels = [label_of(name) for name in names]
     return labels if len(set(labels)) == len(labels) else [f"{i}: {label}" for i, label in enumerate(labels)]
 
