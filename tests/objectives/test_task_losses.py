@@ -8,7 +8,8 @@ import pytest
 import torch
 from against_reference import check_against
 
-from spikedistill.objectives import entropy, prefix_ce, sce, twce
+from spikedistill.errors import UserError
+from spikedistill.objectives import entropy, prefix_ce, sce, twce, twkl
 
 LOSSES = {"sce": sce, "twce": twce, "prefix_ce": prefix_ce}
 LN3 = math.log(3.0)
@@ -111,3 +112,58 @@ def test_a_wrong_target_is_refused(target):
 def test_a_label_smoothing_outside_0_to_1_is_refused(smoothing):
     with pytest.raises(ValueError, match="label_smoothing must lie between 0 and 1"):
         prefix_ce(torch.zeros(2, 1, 5), torch.tensor([0]), label_smoothing=smoothing)
+
+
+DENSE = torch.zeros(4, 2, 3, 5, 5)
+FITTING = torch.zeros(4, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "advice"),
+    [
+        (
+            DENSE,
+            torch.zeros(2, 5, 5).long(),
+            r"got torch.float32 \[4, 2, 3, 5, 5\]: where every pixel has a label, .*movedim",
+        ),
+        ([torch.zeros(6, 3)] * 4, None, r"got list: stack the timesteps' outputs with torch.stack\(outputs\)$"),
+        (np.zeros((4, 6, 3)), None, r"got ndarray: pass torch.as_tensor"),
+        (torch.zeros(4, 6, 3).long(), None, r"got torch.int64 \[4, 6, 3\]: pass the outputs themselves"),
+        (torch.zeros(4, 0, 3), None, r"got torch.float32 \[4, 0, 3\]: leave a batch without samples out"),
+        (FITTING, torch.zeros(6).int(), r"got torch.int32 \[6\]: pass target.long\(\)$"),
+        (FITTING, torch.zeros(6, 3), r"got torch.float32 \[6, 3\]: pass target.argmax\(-1\) for one-hot labels$"),
+        (FITTING, torch.zeros(6, 1).long(), r"got torch.int64 \[6, 1\]: pass target.flatten\(\).long\(\)$"),
+        (FITTING, torch.zeros(4, 6).long(), r"got torch.int64 \[4, 6\]: pass the labels of one timestep, target\[0\]"),
+        (FITTING, [0] * 6, r"got list: pass torch.tensor\(labels\)$"),
+        (FITTING, torch.zeros(5).long(), r"got torch.int64 \[5\]: pass one label for each sample"),
+    ],
+)
+def test_the_message_says_what_came_what_is_expected_and_what_to_do_with_it(logits, target, advice):
+    with pytest.raises(UserError, match=rf"^(logits|target) must be .*{advice}") as error:
+        twce(logits, torch.zeros(6).long() if target is None else target)
+    assert "\n" not in str(error.value)
+
+
+def test_dense_logits_count_every_pixel_as_the_message_says():
+    logits, target = torch.randn(4, 2, 3, 5, 5), torch.randint(3, (2, 5, 5))
+    ours = twce(logits.movedim(2, -1).flatten(1, -2), target.flatten())
+    each = [torch.nn.functional.cross_entropy(timestep, target) for timestep in logits]
+    torch.testing.assert_close(ours, torch.stack(each).mean())
+
+
+@pytest.mark.parametrize(
+    ("teacher", "advice"),
+    [
+        (
+            torch.zeros(2, 6, 3),
+            r"got torch.float32 \[2, 6, 3\]: pass the mean over its 2 timesteps, teacher_logits.mean\(0\)",
+        ),
+        ([torch.zeros(6, 3)], r"got list: stack the timesteps' outputs"),
+        (torch.zeros(6).long(), r"got torch.int64 \[6\]: pass the outputs themselves"),
+        (torch.zeros(2, 3, 5, 5), r"got torch.float32 \[2, 3, 5, 5\]: make every pixel a sample"),
+        (torch.zeros(6, 9), r"got torch.float32 \[6, 9\]: use a teacher with the student's classes"),
+    ],
+)
+def test_a_teachers_logits_that_do_not_fit_come_with_advice_too(teacher, advice):
+    with pytest.raises(UserError, match=rf"^teacher_logits must be floating point \[6, 3\] or \[4, 6, 3\] .*{advice}"):
+        twkl(FITTING, teacher)

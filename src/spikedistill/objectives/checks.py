@@ -19,6 +19,7 @@ HIGHEST_WEIGHT = 1e9
 TEMPERATURES = 1e-3, 1e6
 # A class is masked where its logit is -inf, or as low as torch.finfo(dtype).min, which would overflow in sums and products.
 MASKED = -1e30
+_AS_TENSOR = "pass torch.as_tensor(...) of it"
 
 
 def check_logits(logits: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def check_logits(logits: Tensor) -> Tensor:
     if not _is_floating(logits) or logits.ndim != 3 or 0 in logits.shape:
         raise UserError(
             f"logits must be floating point [submodels, batch, classes], none of them 0; got {_describe(logits)}: "
-            "stack the timesteps' outputs with torch.stack(outputs), or add the axis of a single one with unsqueeze(0)"
+            f"{_how_to_make_logits(logits)}"
         )
     if logits.shape[-1] == 1:
         raise UserError(
@@ -52,7 +53,7 @@ def check_target(target: Tensor | None, logits: Tensor, ignore_index: int | None
     if not isinstance(target, Tensor) or target.dtype != torch.int64 or target.shape != (batch,):
         raise UserError(
             f"target must be int64 class indices of shape [{batch}]; got {_describe(target)}: "
-            "pass target.long(), or target.argmax(-1) for one-hot labels"
+            f"{_how_to_make_target(target, logits)}"
         )
     if ignore_index is not None and type(ignore_index) is not int:
         raise UserError(f"ignore_index must be an int or None; got {ignore_index!r}: -100 is usual")
@@ -103,8 +104,8 @@ def check_teacher(teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
     if not _is_floating(teacher_logits) or teacher_logits.shape not in (logits.shape, logits.shape[1:]):
         raise UserError(
             f"teacher_logits must be floating point {list(logits.shape[1:])} or {list(logits.shape)} to teach logits "
-            f"{list(logits.shape)}; got {_describe(teacher_logits)}: use a teacher with the student's classes, "
-            "on the student's batch"
+            f"{list(logits.shape)}; got {_describe(teacher_logits)}: "
+            f"{_how_to_make_teacher(teacher_logits, logits)}"
         )
     return _at_least_float32(teacher_logits)
 
@@ -194,6 +195,57 @@ def check_choice(option: str, value: str, choices: Collection[str]) -> str:
     if value not in choices:
         raise UserError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
     return value
+
+
+def _how_to_make_logits(logits: object) -> str:
+    """What to do with what came for logits."""
+    if isinstance(logits, list | tuple):
+        return "stack the timesteps' outputs with torch.stack(outputs)"
+    if not isinstance(logits, Tensor):
+        return _AS_TENSOR if hasattr(logits, "__array__") else "pass the network's outputs"
+    if 0 in logits.shape:
+        return "leave a batch without samples out"
+    if logits.ndim > 3:
+        return (
+            "where every pixel has a label, each is a sample: pass logits.movedim(2, -1).flatten(1, -2) and target.flatten(), with "
+            "the classes at axis 2; where an image has one label, take the mean over its pixels"
+        )
+    if not logits.is_floating_point():
+        return "pass the outputs themselves, not the classes that they answer"
+    return "stack the timesteps' outputs with torch.stack(outputs), or add the axis of a single one with unsqueeze(0)"
+
+
+def _how_to_make_target(target: object, logits: Tensor) -> str:
+    """What to do with what came for the target, beside logits that fit."""
+    _, batch, classes = logits.shape
+    if target is None:
+        return "pass the labels"
+    if not isinstance(target, Tensor):
+        return _AS_TENSOR if hasattr(target, "__array__") else "pass torch.tensor(labels)"
+    if target.shape == (batch, classes) and classes > 1:
+        return "pass target.argmax(-1) for one-hot labels"
+    if target.numel() == batch:
+        return "pass target.flatten().long()" if target.ndim != 1 else "pass target.long()"
+    if target.ndim == 2 and target.shape == logits.shape[:2]:
+        return "pass the labels of one timestep, target[0], which are those of all"
+    return "pass one label for each sample of the batch that the logits are of"
+
+
+def _how_to_make_teacher(teacher: object, logits: Tensor) -> str:
+    """What to do with what came for a teacher's logits."""
+    if isinstance(teacher, list | tuple):
+        return "stack the timesteps' outputs with torch.stack(outputs)"
+    if not isinstance(teacher, Tensor):
+        return _AS_TENSOR if hasattr(teacher, "__array__") else "pass the teacher's outputs on the student's batch"
+    if teacher.ndim > 3:
+        return (
+            "make every pixel a sample, as of the student's logits: [B, C, H, W] becomes movedim(1, -1).flatten(0, -2)"
+        )
+    if not teacher.is_floating_point():
+        return "pass the outputs themselves, not the classes that they answer"
+    if teacher.ndim == 3 and teacher.shape[1:] == logits.shape[1:]:
+        return f"pass the mean over its {len(teacher)} timesteps, teacher_logits.mean(0), or as many as the student has"
+    return "use a teacher with the student's classes, on the student's batch"
 
 
 def _has_values(tensor: Tensor) -> bool:
