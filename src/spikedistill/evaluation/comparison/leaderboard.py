@@ -233,7 +233,7 @@ def _row(
 
 
 def every_timestep(methods: Methods) -> Rows:
-    """What timestep k of each method says on its own, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
+    """Timestep k of each method on its own, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
 
     Accuracy and confidence are in percent, entropy in nats; one that was not evaluated is nan. No row for a method without any
     finished run.
