@@ -15,6 +15,7 @@ from spikedistill.config import Config, DataConfig
 from spikedistill.data import AUGMENTATION_VERSION, SLICING_VERSION, fingerprint
 from spikedistill.evaluation.comparison.records import RunRecord, from_json
 from spikedistill.evaluation.results import read_results
+from spikedistill.recipes import recipe
 from spikedistill.recipes.settings import from_file
 from spikedistill.run_folder import RunFolder, dataset_of
 from spikedistill.training.checkpoints import AtomicCheckpoints
@@ -125,3 +126,15 @@ def test_settings_of_one_s_own_have_the_words_of_this_version_and_newer_ones_are
         ):
             Config.from_yaml(f"wording: {wording}\n{mine}", "x.yaml")
     assert (AUGMENTATION_VERSION, SLICING_VERSION) == (2, 2)
+
+
+@pytest.mark.parametrize(("learn_decay", "decay"), [("true", "learned:0.7"), ("false", 0.7)])
+def test_a_decay_that_was_learned_in_earlier_words_is(learn_decay: str, decay: float | str) -> None:
+    text = recipe("digits-twsd").to_yaml()
+    old = text.replace("    decay: 0.5\n", f"    decay: 0.7\n    learn_decay: {learn_decay}\n")
+    assert old != text
+    assert Config.of_run(old.encode(), "config.yaml").model.lif.decay == decay
+    assert Config.from_yaml(f"recipe: a\nmodel: {{lif: {{learn_decay: {learn_decay}}}}}\n").model.lif.decay in (
+        "learned",
+        0.5,
+    )

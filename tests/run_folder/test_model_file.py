@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
+from spikedistill import Learned
 from spikedistill.models import create_model, load_model, load_weights, read_model, save_model
 
 SPEC = {"name": "convnet", "num_classes": 10, "in_channels": 1, "image_size": 8, "width": 0.1}
@@ -59,6 +60,38 @@ def test_a_file_of_the_first_version_still_loads(saved, tmp_path):
         assert torch.equal(ours, theirs)
 
 
+def test_a_file_in_which_a_decay_is_learned_in_earlier_words_still_loads(tmp_path):
+    model = create_model(**SPEC, decay="learned:0.7", v_init="learned")
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter += number / 100
+    old = SPEC | {"decay": 0.7, "learn_decay": True, "v_init": "learned"}
+    save_model(model, old, tmp_path / "old.safetensors")
+    loaded = load_model(tmp_path / "old.safetensors")
+    assert {name: p.tolist() for name, p in loaded.named_parameters()} == {
+        name: p.tolist() for name, p in model.named_parameters()
+    }
+    assert not any(name.endswith("decay_logit") for name, _ in create_model(**SPEC, decay=0.7).named_parameters())
+    save_model(
+        create_model(**SPEC, decay=0.7), SPEC | {"decay": 0.7, "learn_decay": False}, tmp_path / "fixed.safetensors"
+    )
+    assert (
+        load_model(tmp_path / "fixed.safetensors").module.state_dict().keys()
+        == create_model(**SPEC).module.state_dict().keys()
+    )
+
+
+def test_what_is_learned_is_written_in_its_short_form(tmp_path):
+    spec = SPEC | {"threshold": Learned(0.8, per="channel"), "decay": "learned"}
+    save_model(create_model(**spec), spec, tmp_path / "model.safetensors")
+    assert read_model(tmp_path / "model.safetensors").network["threshold"] == "learned_per_channel:0.8"
+    thresholds = [
+        p for name, p in load_model(tmp_path / "model.safetensors").named_parameters() if "log_threshold" in name
+    ]
+    assert len({p.numel() for p in thresholds}) > 1, "channels differ from layer to layer"
+    assert all(p.exp().tolist() == pytest.approx([0.8] * p.numel()) for p in thresholds)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -70,6 +103,9 @@ def test_a_file_of_the_first_version_still_loads(saved, tmp_path):
         {**SPEC, "width": "wide"},
         {**SPEC, "num_classes": None},
         {**SPEC, "unheard_of": 1},
+        {**SPEC, "learn_decay": True, "decay": "fast"},
+        {**SPEC, "threshold": "learned:"},
+        ["convnet"],
         {},
         {"name": "convnet"},
         {**SPEC, "norm": "timestep_batch", "norm_timesteps": 10**8},

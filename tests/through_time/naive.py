@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from plain_lif import PRIMITIVES, plain_eligibility, plain_lif, segment_of
+from plain_lif import PRIMITIVES, cubic_bump, cubic_bump_primitive, plain_eligibility, plain_lif, segment_of
 from torch import nn
 
 from spikedistill import LIF
@@ -85,7 +85,7 @@ def lif_options(module, ndim):
         "threshold": threshold,
         "v_reset": module.v_reset,
         "detach_reset": module.detach_reset,
-        "primitive": PRIMITIVES[module.surrogate],
+        "primitive": cubic_bump_primitive if module.surrogate is cubic_bump else PRIMITIVES[module.surrogate],
     }
 
 

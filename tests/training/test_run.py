@@ -14,6 +14,7 @@ from spikedistill import load, train
 from spikedistill.config import OptimizerConfig, TrainerConfig
 from spikedistill.data import load_dataset
 from spikedistill.evaluation import evaluate, timestep_metrics
+from spikedistill.models import create_model
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.optimizers import learning_rate_factor, make_optimizer
@@ -292,15 +293,17 @@ def test_nothing_is_lost_where_a_run_stands_already(run, tmp_path):
 
 
 def test_weight_decay_is_on_weights_of_convolutions_and_linear_layers_alone():
-    plan = make_plan(quick("digits-sce"))
-    network = plan.build_network()
+    learned = {"decay": "learned", "threshold": "learned_per_channel", "v_init": "learned"}
+    network = create_model("convnet", num_classes=10, in_channels=1, image_size=8, **learned)
     decayed, others = make_optimizer(network, OptimizerConfig(weight_decay=0.1)).param_groups
     assert decayed["weight_decay"] == 0.1
     assert others["weight_decay"] == 0.0
     names = {id(p): name for name, p in network.named_parameters()}
     assert len(decayed["params"]) == 4, "three convolutions and the head"
     assert all(names[id(p)].endswith("weight") for p in decayed["params"])
-    assert len(others["params"]) == 2 * 3 + 1, "gain and bias of three batch-norms, the head's bias"
+    assert len(others["params"]) == 2 * 3 + 3 * 3 + 1, (
+        "three batch-norms, what three layers of neurons learn, the head's bias"
+    )
     for name in ("sgd", "adamw"):
         groups = make_optimizer(network, OptimizerConfig(name=name, weight_decay=0.1, decayed="all")).param_groups
         assert [group["weight_decay"] for group in groups] == [0.1, 0.1]
