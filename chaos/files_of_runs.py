@@ -1,6 +1,7 @@
 """What a run, a comparison and the cache consist of, and the commands that read it."""
 
 import csv
+import errno
 import os
 import shutil
 import sys
@@ -60,7 +61,7 @@ def make_stopped(folder: Path) -> None:
 
     def break_off(module: Any, batch: Any, index: int) -> Any:
         if (module.current_epoch, index) == (1, 6):
-            raise OSError("as if the process were killed")
+            raise OSError(errno.EIO, "as if the process were killed")
         return step(module, batch, index)
 
     DistillationModule.training_step = break_off  # type: ignore[assignment]

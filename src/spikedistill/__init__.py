@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .neurons import LIF, Learned, lif, lif_step
-from .through_time import Delay, Recurrent, mean_rate, temporal
+from .errors import UserError
+from .neurons import LIF, Learned, Neuron, lif, lif_step
+from .through_time import Bptt, Delay, Dsr, Rate, Recurrent, Sltt, mean_rate, temporal
 
 if TYPE_CHECKING:
-    from . import objectives
+    from . import comparisons, config, data, evaluation, models, objectives, recipes, report, run_folder, training  # noqa: F401
     from .comparisons import compare
     from .config import Config
     from .evaluation import evaluate
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIF",
+    "Bptt",
     "Config",
     "Delay",
+    "Dsr",
     "Learned",
+    "Neuron",
+    "Rate",
     "Recurrent",
+    "Sltt",
+    "UserError",
     "compare",
     "create_model",
     "evaluate",
@@ -34,8 +41,20 @@ __all__ = [
     "train",
 ]
 
-# Imported when they are first asked for: neurons, time and objectives need torch alone, these need more.
-_ROOMS = {
+# Imported when they are first used: neurons and time need torch only, these need more.
+_ROOMS = (
+    "comparisons",
+    "config",
+    "data",
+    "evaluation",
+    "models",
+    "objectives",
+    "recipes",
+    "report",
+    "run_folder",
+    "training",
+)
+_ROOM_OF = {
     "Config": "config",
     "compare": "comparisons",
     "create_model": "models",
@@ -47,8 +66,12 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "objectives":
-        return import_module(f"{__name__}.objectives")
     if name in _ROOMS:
-        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+        return import_module(f"{__name__}.{name}")
+    if name in _ROOM_OF:
+        return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS, *_ROOM_OF})

@@ -2,6 +2,8 @@
 
 import errno
 
+__all__ = ["UserError"]
+
 _NO_MEMORY = ("can't allocate memory", "out of memory", "alloc_failed", "bad_alloc")
 # What a user can mend: a file that is not there, is there already, or may not be read; a disk that is full, damaged or read-only.
 _OF_FILES = (

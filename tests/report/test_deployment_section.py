@@ -15,6 +15,7 @@ from torch import nn
 
 from spikedistill import load, temporal
 from spikedistill.data import Dataset, TensorSamples, load_dataset
+from spikedistill.errors import UserError
 from spikedistill.evaluation import AnytimeClassifier, count_operations, energy, evaluate
 from spikedistill.evaluation.deployment import deployment, energy_per_timestep
 from spikedistill.report import write_report
@@ -314,6 +315,6 @@ def test_the_energy_of_events_is_counted_in_batches_of_any_size():
 def test_a_network_that_cannot_be_counted_has_no_energy():
     class Odd(nn.Module):
         def forward(self, x):
-            raise ValueError("no such input")
+            raise UserError("no such input")
 
     assert events(Odd(), 250)[0] is None
