@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spikedistill import LIF, create_model, list_models, temporal
+from spikedistill.errors import UserError
 from spikedistill.models import TimestepBatchNorm, load_model, save_model
 
 f64 = torch.float64
@@ -270,6 +271,22 @@ def test_training_on_more_timesteps_than_it_keeps_is_refused():
     with pytest.raises(ValueError, match="training on 4 timesteps, but this batch-norm has statistics for 3"):
         make_norm(timesteps=3)(drifting())
     assert make_norm(timesteps=3).eval()(drifting()).shape == drifting().shape
+
+
+@pytest.mark.parametrize(("channels", "timesteps"), [(0, 4), (2, 0), (2, 2.0), (2, True)])
+def test_sizes_that_are_no_whole_numbers_of_1_or_more_are_refused(channels, timesteps):
+    with pytest.raises(UserError, match=r"(channels|timesteps) is .*, expected a whole number of 1 or more"):
+        TimestepBatchNorm(channels, timesteps)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_samples_of_other_channels_are_refused(training):
+    norm = make_norm(channels=2).train(training)
+    for shape in ((T, B, 3, 4, 4), (T, B)):
+        with pytest.raises(UserError, match=r"a batch-norm of 2 channels got samples .*, expected \[B, C, ...\]"):
+            norm(torch.zeros(shape, dtype=f64))
+    with pytest.raises(UserError, match=r"got samples \[3, 3, 4, 4\]"):
+        temporal(nn.Sequential(norm, LIF()))(torch.zeros(B, 3, 4, 4, dtype=f64), timesteps=T)
 
 
 @pytest.mark.parametrize("training", [True, False])

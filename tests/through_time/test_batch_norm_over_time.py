@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from spikedistill import LIF, lif, temporal
+from spikedistill.errors import UserError
+from spikedistill.neurons.loops import paths
 
 f64 = torch.float64
 RULES = [("bptt", 1), ("sltt", 1), ("rate", 1), ("rate", 2), ("dsr", 1)]
@@ -68,6 +71,19 @@ def test_a_single_value_per_channel_is_enough_where_time_makes_it_several(gradie
     torch.testing.assert_close(norm.running_var, twin.running_var, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         temporal(norm, gradient=gradient)(x, timesteps=1)
+
+
+@pytest.mark.parametrize("smallest", [0, 2**60])
+@pytest.mark.parametrize(("gradient", "segments"), RULES)
+def test_evaluation_without_running_statistics_is_refused(gradient, segments, smallest, monkeypatch):
+    class Bare(nn.Module):
+        def forward(self, x):
+            return F.batch_norm(x, None, None)
+
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
+    network = temporal(nn.Sequential(LIF(threshold=0.1), Bare(), LIF()), gradient=gradient, segments=segments).eval()
+    with pytest.raises(UserError, match=r"batch_norm in evaluation has no running statistics: pass running_mean"):
+        network(torch.rand(2, 3, 4, 4), timesteps=4)
 
 
 @pytest.mark.parametrize(("gradient", "segments"), RULES)

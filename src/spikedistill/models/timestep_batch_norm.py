@@ -34,6 +34,9 @@ class TimestepBatchNorm(nn.Module):
 
     Shape:
         A signal `[B, C, ...]`, or a tensor `[T, B, C, ...]`; the output is alike.
+
+    Raises:
+        UserError: for sizes that are no whole numbers of 1 or more, or samples of other channels.
     """
 
     running_mean: Tensor
@@ -41,6 +44,9 @@ class TimestepBatchNorm(nn.Module):
 
     def __init__(self, channels: int, timesteps: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
+        for name, size in (("channels", channels), ("timesteps", timesteps)):
+            if type(size) is not int or size < 1:
+                raise UserError(f"{name} is {size!r}, expected a whole number of 1 or more")
         self.momentum = momentum
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
@@ -50,6 +56,11 @@ class TimestepBatchNorm(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """The signal normalised, or the tensor `[T, B, C, ...]`."""
+        sample = x.shape[1:] if isinstance(x, Tensor) else x.shape
+        if len(sample) < 2 or sample[1] != len(self.weight):
+            raise UserError(
+                f"a batch-norm of {len(self.weight)} channels got samples {list(sample)}, expected [B, C, ...]"
+            )
         return self.over_time(x, x.shape[0]) if isinstance(x, Tensor) else x.normalise(self)
 
     def over_time(self, values: Tensor, timesteps: int) -> Tensor:

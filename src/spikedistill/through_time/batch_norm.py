@@ -31,6 +31,8 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
     A value that is constant in time is normalised once. Its mean and biased variance are those of the repeated one, but the
     running variance is unbiased and must count T*B samples.
     """
+    if not call.training:
+        _running(call)
     if value.shape[0] == timesteps or not call.training:
         return fold_time(F.batch_norm, value, *call)
     count = value.numel() // value.shape[2]
@@ -110,11 +112,18 @@ def _fast_moments(folded: Tensor) -> tuple[Tensor, Tensor] | None:
 @torch.no_grad()
 def running_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
     """The running mean and 1 / std `[C]`, which evaluation normalises by, in float32 or better."""
-    assert call.running_mean is not None
-    assert call.running_var is not None
     _check_channels(value, call)
+    mean, var = _running(call)
     precision = torch.promote_types(value.dtype, torch.float32)
-    return call.running_mean.to(precision), (call.running_var.to(precision) + call.eps).rsqrt()
+    return mean.to(precision), (var.to(precision) + call.eps).rsqrt()
+
+
+def _running(call: BatchNormCall) -> tuple[Tensor, Tensor]:
+    if call.running_mean is None or call.running_var is None:
+        raise UserError(
+            "batch_norm in evaluation has no running statistics: pass running_mean and running_var, or training=True"
+        )
+    return call.running_mean, call.running_var
 
 
 class Normalise(torch.autograd.Function):
@@ -174,6 +183,7 @@ def batch_norm_rates(
         Both normalised: the rates are exactly the segment means of the values.
     """
     if not call.training:
+        _running(call)
         with torch.no_grad():
             normalised = fold_time(F.batch_norm, spikes, *call)
         return normalised, fold_time(F.batch_norm, rates, *call)

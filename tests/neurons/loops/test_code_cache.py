@@ -349,21 +349,21 @@ def test_processes_that_build_the_same_at_once_and_one_that_is_killed(library, c
 
 
 def test_what_killed_processes_left_without_a_lock_is_cleared_after_an_hour(library, cache, tmp_path):
-    """Of version 0.1.0, or on a file system without locks."""
+    """On a file system without locks."""
     cache.mkdir(parents=True, mode=0o700)
     hour = time.time() - 3700
-    for name in ("tmpabcdefgh", f"{code_cache.BUILDING}abcdefgh"):
-        for age in ("new", "old"):
-            (cache / f"{name}{age}").mkdir()
-            (cache / f"{name}{age}" / "loops.o").touch()
-            if age == "old":
-                os.utime(cache / f"{name}{age}", (hour, hour))
+    name = f"{code_cache.BUILDING}abcdefgh"
+    for age in ("new", "old"):
+        (cache / f"{name}{age}").mkdir()
+        (cache / f"{name}{age}" / "loops.o").touch()
+        if age == "old":
+            os.utime(cache / f"{name}{age}", (hour, hour))
     theirs = cache / "notes"
     theirs.mkdir()
     os.utime(theirs, (hour, hour))
     assert run(library, cache) == ("built 42", "")
     left = sorted(path.name for path in cache.iterdir() if path.suffix != ".so")
-    assert left == [f"{code_cache.BUILDING}abcdefghnew", "notes", "tmpabcdefghnew"]
+    assert left == [f"{name}new", "notes"]
 
 
 def test_kills_at_any_moment_leave_a_cache_that_works(library, cache):

@@ -148,8 +148,6 @@ def _digest(file: Path) -> str | None:
 def _built(place: Path, name: str, build: Callable[[Path], None], *, keep: bool) -> ctypes.CDLL:
     """Build a library in a folder of its own in that place, load it, and keep it there if asked to."""
     _clear(place.glob(f"{BUILDING}*"))
-    if keep:
-        _clear(place.glob("tmp*"))  # of version 0.1.0
     with _folder_to_build_in(place) as folder:
         file = folder / f"{name}.so"
         build(file)

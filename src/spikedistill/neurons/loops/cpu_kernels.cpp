@@ -77,16 +77,23 @@ inline float logistic_slope(float square, float height) {
 struct Neuron {
   float decay, threshold, v_reset;
 
-  // The membrane after a reset, from that before it.
-  float after(float u) const {
-    const float distance = u - threshold;
-    return distance >= 0 ? (HARD ? v_reset : distance) : u;
+  // The membrane before the spike, from that after the timestep before.
+  float integrate(float current, float v) const { return decay * v + current; }
+
+  float distance(float u) const { return u - threshold; }
+
+  bool fires(float u) const { return distance(u) >= 0; }
+
+  // The membrane after the spike.
+  float reset(float u) const {
+    const float left = distance(u);
+    return left >= 0 ? (HARD ? v_reset : left) : u;
   }
 
   // dv/du through the reset, beyond what survives it, for every unit of ds/du.
   float through_reset(float u) const { return DETACH_RESET ? 0.0f : HARD ? v_reset - u : -threshold; }
 
-  float survives(float u) const { return HARD && u - threshold >= 0 ? 0.0f : 1.0f; }
+  float survives(float u) const { return HARD && fires(u) ? 0.0f : 1.0f; }
 };
 
 enum Form { LOGISTIC, RECTANGLE, TRIANGLE, ARCTAN };
@@ -244,9 +251,9 @@ inline void fire_in_time(Neuron neuron, const Currents<residual>& currents, Int 
     float v_i = v[i], word_i = 0;
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-      const float u = neuron.decay * v_i + currents(t, i);
-      const bool fires = u - neuron.threshold >= 0;
-      v_i = neuron.after(u);
+      const float u = neuron.integrate(currents(t, i), v_i);
+      const bool fires = neuron.fires(u);
+      v_i = neuron.reset(u);
       word_i += fires ? static_cast<float>(1 << t) : 0.0f;
       spikes[t * size + i] = written(fires ? 1.0f : 0.0f);
     }
@@ -269,14 +276,14 @@ inline void back_in_time(Neuron neuron, Surrogate surrogate, float kept, const C
     float u[T], v_i = v[i];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-      u[t] = neuron.decay * v_i + currents(t, i);
-      v_i = neuron.after(u[t]);
+      u[t] = neuron.integrate(currents(t, i), v_i);
+      v_i = neuron.reset(u[t]);
     }
     float to_v_i = to_v[i], total_i = 0, product_i = 0;
 #pragma GCC unroll 8
     for (int t = T - 1; t >= 0; --t) {
       const float to_spikes = read(grad[t * size + i]) + to_v_i * neuron.through_reset(u[t]);
-      const float to_u = to_v_i * neuron.survives(u[t]) + to_spikes * surrogate(u[t] - neuron.threshold);
+      const float to_u = to_v_i * neuron.survives(u[t]) + to_spikes * surrogate(neuron.distance(u[t]));
       to_v_i = kept * to_u;
       if constexpr (into != EACH) total_i += to_u;
       if constexpr (into != SUM) out[t * size + i] = written(to_u);
@@ -302,9 +309,9 @@ inline void respond_in_time(Neuron neuron, Surrogate surrogate, const Currents<r
     float v_i = v[i], to_v_i = to_v[i], answer_i = answer[i], fired_i = fired[i];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-      const float u = neuron.decay * v_i + currents(first + t, i), distance = u - neuron.threshold;
-      const float slope = surrogate(distance), to_u = 1.0f + neuron.decay * to_v_i, fires = distance >= 0 ? 1.0f : 0.0f;
-      v_i = neuron.after(u);
+      const float u = neuron.integrate(currents(first + t, i), v_i), slope = surrogate(neuron.distance(u));
+      const float to_u = 1.0f + neuron.decay * to_v_i, fires = neuron.fires(u) ? 1.0f : 0.0f;
+      v_i = neuron.reset(u);
       answer_i += slope * to_u;
       to_v_i = (neuron.survives(u) + slope * neuron.through_reset(u)) * to_u;
       fired_i += fires;
