@@ -6,6 +6,7 @@ from torch import nn
 
 from spikedistill import LIF, temporal
 from spikedistill.evaluation import record
+from spikedistill.through_time import Recurrent
 
 
 def test_spikes_membranes_and_rates_of_a_neuron_worked_out_by_hand():
@@ -31,6 +32,20 @@ def test_a_neuron_fires_exactly_where_its_recorded_membrane_reaches_the_threshol
     assert threshold == pytest.approx(0.7 if "threshold" in options else 1.0)
     assert 0 < recording.spikes["1"].mean() < 1
     assert torch.equal(recording.spikes["1"] == 1, recording.membranes("1") >= threshold)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_layer_that_runs_timestep_by_timestep_is_recorded_over_time(gradients):
+    torch.manual_seed(0)
+    model, x = temporal(nn.Sequential(nn.Linear(5, 4), Recurrent(LIF(), nn.Linear(4, 4)), LIF())), 3 * torch.randn(6, 5)
+    with torch.set_grad_enabled(gradients), record(model) as recording:
+        model(x, timesteps=4)
+    assert {path: tuple(spikes.shape) for path, spikes in recording.spikes.items()} == {
+        "1.layer": (4, 6, 4),
+        "2": (4, 6, 4),
+    }
+    assert 0 < recording.spikes["1.layer"].mean() < 1
+    assert torch.equal(recording.spikes["1.layer"] == 1, recording.membranes("1.layer") >= 1)
 
 
 def test_a_shared_layer_is_recorded_each_time_it_is_called():

@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..neurons import LIF, Neuron, lif_step
 from ..neurons.dynamics import membrane_precision
 from ..through_time import Temporal
+from ..through_time.features import OverTime
 
 
 class Recording:
@@ -102,12 +103,13 @@ def record(model: Temporal) -> Iterator[Recording]:
     Raises:
         UserError: from the second call in the block, and from whatever else runs the layers there, such as `model.step`.
     """
-    recording = Recording()
+    recording, over_time = Recording(), OverTime()
     running = False
 
     def begin(*_: Any) -> None:
         nonlocal running
         recording.begin()
+        over_time.clear()
         running = True
 
     def stop(*_: Any) -> None:
@@ -118,7 +120,10 @@ def record(model: Temporal) -> Iterator[Recording]:
         def after(neuron: LIF, inputs: tuple[Any, ...], output: Any) -> None:
             if not running:
                 return _refuse_others(path)
-            return recording.take(path, neuron, inputs[0].over_time(), output.over_time())
+            values = over_time.of(path, inputs[0], output)
+            if values is not None:
+                recording.take(path, neuron, *values)
+            return None
 
         return after
 
