@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spikedistill import LIF, create_model, list_models, temporal
+from spikedistill import LIF, create_model, lif, list_models, temporal
 from spikedistill.errors import UserError
 from spikedistill.models import TimestepBatchNorm, load_model, save_model
 
@@ -166,9 +166,9 @@ def test_bptt_is_the_gradient_of_a_plain_loop():
     _, gradients = run(network, x)
     first, second, head = network[0:3], network[3:6], network[6:]
 
-    def layer(conv, norm, lif, values):
+    def layer(conv, norm, neurons, values):
         normalised = [F.batch_norm(conv(v), None, None, norm.weight, norm.bias, True, 0.1, norm.eps) for v in values]
-        return lif(torch.stack(normalised))
+        return lif(torch.stack(normalised), neurons.dynamics(4))
 
     network.zero_grad()
     x = x.clone().requires_grad_()
