@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .neurons import LIF, Learned, Neuron, lif, lif_step
-from .through_time import Bptt, Delay, Dsr, Rate, Recurrent, Sltt, mean_rate, temporal
+from .through_time import Delay, Recurrent, mean_rate, rules, temporal
+from .through_time.rules import *  # noqa: F403
 
 if TYPE_CHECKING:
     from . import comparisons, config, data, evaluation, models, objectives, recipes, report, run_folder, training  # noqa: F401
@@ -18,15 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIF",
-    "Bptt",
     "Config",
     "Delay",
-    "Dsr",
     "Learned",
     "Neuron",
-    "Rate",
     "Recurrent",
-    "Sltt",
     "UserError",
     "compare",
     "create_model",
@@ -40,6 +37,7 @@ __all__ = [
     "temporal",
     "train",
 ]
+__all__ += rules.__all__
 
 # Imported when they are first used: neurons and time need torch only, these need more.
 _ROOMS = (

@@ -8,20 +8,26 @@ from .finite import NotFiniteInput
 from .model import Temporal, mean_rate, temporal
 from .recurrence import Delay, Recurrent
 from .rules import *  # noqa: F403 whoever adds a rule names it there only
+from .rules import OPTIONS, RULES, Gradient, Rule, rule_of
 from .signal import Signal
 from .sync_batch_norm import SyncBatchNorm, synchronise_batch_norm
 
 __all__ = [
+    "OPTIONS",
+    "RULES",
     "Captured",
     "CompiledStep",
     "Delay",
+    "Gradient",
     "NotFiniteInput",
     "Recurrent",
+    "Rule",
     "Signal",
     "SyncBatchNorm",
     "Temporal",
     "UnsupportedOperationError",
     "mean_rate",
+    "rule_of",
     "synchronise_batch_norm",
     "temporal",
 ]

@@ -19,7 +19,8 @@ from .representation import Representation, common_decay, fading_weights, weight
 from .signal import Signal
 from .unrolled import Unrolled
 
-__all__ = ["OPTIONS", "RULES", "Bptt", "Dsr", "Gradient", "Rate", "Rule", "Sltt", "rule_of"]
+# The rules, which both the package and the library pass on by a star.
+__all__ = ["Bptt", "Dsr", "Rate", "Sltt"]
 
 if TYPE_CHECKING:
     from ..config import Gradient
