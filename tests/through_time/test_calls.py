@@ -161,7 +161,8 @@ def test_features_may_be_read_after_the_call_but_only_in_their_own():
     network = nn.Sequential(nn.Linear(3, 3), LIF(threshold=0.2), nn.Linear(3, 3))
     model = temporal(network)
     with outputs_of(network, ["1"]) as outputs:
-        model(torch.rand(B, 3), T)
+        out = model(torch.rand(B, 3), T)
+        assert torch.equal(network[2](outputs["1"]).over_time(), out)
     assert mean_rate(outputs["1"]).shape == (B, 3)
     assert outputs["1"].over_time().shape == (T, B, 3)
     with pytest.raises(UnsupportedOperationError, match="a signal of a call that has ended"):

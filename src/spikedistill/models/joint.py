@@ -78,17 +78,16 @@ class Joint(Branched):
             The spiking network's logits `[T, B, C]`, and those of the exits `[2n, B, C]`: the ANN's n, from shallow to deep and
             last its own, and the spiking network's n in the same order, each the mean over its timesteps.
         """
-        with outputs_of(self.module, self.layers) as spikes:
+        with outputs_of(self.module, self.layers) as spikes, outputs_of(self.twin, self.layers) as activations:
             logits = self(x, timesteps)
-        with outputs_of(self.twin, self.layers) as activations:
             of_twin = self.twin(x if timesteps is not None else x.mean(0))
-        own = logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(0)
-        parts = [
-            *_read(self.twin_branches, self.layers, activations),
-            of_twin,
-            *_read(self.branches, self.layers, spikes),
-            own,
-        ]
+            own = logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(0)
+            parts = [
+                *_read(self.twin_branches, self.layers, activations),
+                of_twin,
+                *_read(self.branches, self.layers, spikes),
+                own,
+            ]
         return logits, torch.stack([part.to(own.dtype) for part in parts])
 
 

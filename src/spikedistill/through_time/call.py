@@ -21,7 +21,8 @@ class Call:
         timesteps: T.
 
     Attributes:
-        ended: whether the network has returned.
+        ended: whether the network has returned, and nobody holds the call open.
+        held: whether somebody does, for intermediate features, and will end it.
         timestep: which of its timesteps this is, inside a `Recurrent`; None where all run together, and in `step`.
         is_last: whether no timestep follows it in the same call of the network.
     """
@@ -29,6 +30,7 @@ class Call:
     def __init__(self, timesteps: int) -> None:
         self.timesteps = timesteps
         self.ended = False
+        self.held = False
         self.timestep: int | None = None
         self.is_last = True
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .call import Call
 from .signal import Signal, signals_in
 
 
@@ -18,7 +19,8 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
     """Keep what the named layers return while the block runs: `with outputs_of(model, ["stages.0"]) as outputs: model(x)`.
 
     The one way to intermediate features: for auxiliary heads, for distilling features, for looking. The outputs are signals, of
-    which `mean_rate` makes tensors `[B, ...]` with their graph; those of an ANN are tensors already.
+    which `mean_rate` makes tensors `[B, ...]` with their graph; those of an ANN are tensors already. Modules can be called with the
+    signals until the block ends.
 
     Args:
         module: the network.
@@ -29,6 +31,7 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
     """
     known = dict(module.named_modules())
     outputs: dict[str, Any] = {}
+    calls: list[Call] = []
     for name in layers:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3) or list(known)[1:4]
@@ -41,7 +44,8 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
                     raise UserError(
                         f"layer {name!r} is inside a Recurrent, which runs it timestep by timestep: name the Recurrent"
                     )
-                signal.kept = True
+                signal.kept = signal.call.held = True
+                calls.append(signal.call)
             outputs[name] = output
 
         return after
@@ -52,6 +56,8 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
     finally:
         for handle in handles:
             handle.remove()
+        for call in calls:
+            call.ended = True
 
 
 class OverTime:

@@ -68,7 +68,7 @@ class Temporal(nn.Module):
         try:
             return replace_signals(self.module(signal), read_own)
         finally:
-            call.ended = True
+            call.ended = not call.held
 
     def _check_nothing_left(self, call: weakref.ref[Any]) -> None:
         """Look for signals on modules where something of a call that has ended is still there."""
