@@ -59,9 +59,9 @@ class TwoPass(nn.Module):
 class _Neurons(nn.Module):
     def __init__(self, timesteps: Callable[[], int | None], dynamics: Dynamics, neuron: LIF) -> None:
         super().__init__()
-        if neuron.v_reset is not None or neuron.decay_logit is not None or neuron.v_init != 0:
+        if neuron.v_reset is not None or not neuron.dynamics(4).has_numbers_only or neuron.v_init != 0:
             raise ValueError(
-                f"two passes are written for soft reset, a fixed decay and v_init=0; got LIF({neuron.extra_repr()})"
+                f"two passes are written for soft reset, nothing learned and v_init=0; got LIF({neuron.extra_repr()})"
             )
         self.timesteps = timesteps
         self.dynamics = dynamics

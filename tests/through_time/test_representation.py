@@ -26,17 +26,40 @@ WEIGHTS /= WEIGHTS.sum()
 )
 def test_by_hand_with_weights_of_one_and_two_thirds(currents, spikes, slope):
     x = torch.tensor(currents, dtype=f64).view(2, 1, 1).requires_grad_()
-    out = temporal(nn.Sequential(LIF(decay=0.5)), gradient="dsr")(x)
+    neuron = LIF(decay=0.5, threshold="learned").to(f64)
+    out = temporal(nn.Sequential(neuron), gradient="dsr")(x)
     assert out.flatten().tolist() == spikes
     (3 * out[0] + 5 * out[1]).sum().backward()
     # both timesteps stand for the one mean, whose share of the first current is a third
     torch.testing.assert_close(x.grad.flatten(), torch.tensor([8 * slope / 3, 16 * slope / 3], dtype=f64))
+    # the rate is the mean over the threshold, which is 1 and moves as its logarithm does
+    mean = currents[0] / 3 + 2 * currents[1] / 3
+    assert neuron.log_threshold.grad.item() == pytest.approx(-8 * mean * slope)
 
 
 def test_the_slope_is_of_a_rate_over_a_current_that_reaches_the_threshold():
     x = torch.full((4, 1, 1), 0.3, dtype=f64, requires_grad=True)
     temporal(nn.Sequential(LIF(threshold=0.5)), gradient="dsr")(x).sum().backward()
     torch.testing.assert_close(x.grad.flatten(), 4 / 0.5 * WEIGHTS)
+
+
+def test_a_learned_threshold_has_the_gradient_of_the_paper_whose_spikes_are_as_high_as_it():
+    currents = torch.tensor([0.125, 0.25, 0.375, 0.75, -0.25], dtype=f64)
+    log_threshold = torch.tensor(0.5, dtype=f64).log().requires_grad_()
+    ours, papers = (currents.clone().requires_grad_() for _ in range(2))
+    neuron = LIF(decay=1.0, threshold="learned").to(f64)
+    neuron.log_threshold.data.copy_(log_threshold.detach())
+    rates = temporal(nn.Sequential(neuron), gradient="dsr")(ours.unsqueeze(0), timesteps=4).mean(0)
+    heights = neuron.log_threshold.exp() * rates  # the weights behind the neurons hold the threshold
+    clamped = torch.minimum(papers.clamp(min=0), log_threshold.exp())  # min(θ, max(0, I)), as in the paper
+    torch.testing.assert_close(heights.flatten(), clamped, rtol=0, atol=1e-12)
+    weights = torch.tensor([3.0, -1.0, 2.0, 5.0, 1.0], dtype=f64)
+    (heights.flatten() @ weights).backward()
+    (clamped @ weights).backward()
+    assert papers.grad.tolist() == [3.0, -1.0, 2.0, 0.0, 0.0]
+    torch.testing.assert_close(ours.grad, papers.grad)
+    torch.testing.assert_close(neuron.log_threshold.grad, log_threshold.grad)
+    assert log_threshold.grad.item() == pytest.approx(5.0 * 0.5)
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 1.0])
