@@ -147,9 +147,9 @@ class Temporal(nn.Module):
         _check_tensor(x)
         if timesteps is not None:
             if isinstance(timesteps, bool) or not isinstance(timesteps, Integral):
-                got = f"a tensor {list(timesteps.shape)}" if isinstance(timesteps, Tensor) else repr(timesteps)
                 raise UserError(
-                    f"timesteps is {got}, expected a whole number T: the network takes one input, model(x, timesteps=T)"
+                    f"timesteps is {_in_words(timesteps)}, expected a whole number T: the network takes one input, "
+                    "model(x, timesteps=T)"
                 )
             timesteps = int(timesteps)
             if timesteps < 1:
@@ -178,9 +178,8 @@ class Temporal(nn.Module):
                 f"step got an input {list(x.shape)}; expected that of one timestep, [B, {self.sample_axes or '...'}]"
             )
         if state is not None and not isinstance(state, Mapping):
-            got = f"a tensor {list(state.shape)}" if isinstance(state, Tensor) else repr(state)
             raise UserError(
-                f"the state is {got}, expected the dict that the previous step returned, or None at the first"
+                f"the state is {_in_words(state)}, expected the dict that the previous step returned, or None at the first"
             )
 
     def _fits(self, sample: torch.Size) -> bool:
@@ -237,8 +236,15 @@ def _check_tensor(x: Any) -> None:
     elif hasattr(x, "__array__"):
         got, advice = f"a {type(x).__module__}.{type(x).__name__}", "torch.as_tensor(x) makes one"
     else:
-        got, advice = repr(x) if x is None else f"a {type(x).__name__}", "a network takes one"
+        got, advice = _in_words(x), "a network takes one"
     raise UserError(f"the input is {got}, expected one tensor [B, ...]: {advice}")
+
+
+def _in_words(value: Any) -> str:
+    """A value that is short, or what it is."""
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)}"
+    return repr(value) if value is None or isinstance(value, (int, float, str)) else f"a {type(value).__name__}"
 
 
 def mean_rate(value: Any) -> Tensor:
