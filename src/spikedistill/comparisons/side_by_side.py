@@ -132,7 +132,8 @@ def _train(config: Config, place: int, jobs: int) -> None:
         said = str(error) if isinstance(error, RunFailed) else said_of(error)
         if said is None:
             raise
-        sys.exit(f"{config.run_folder}: {said}")
+        print(f"{config.run_folder}: {said}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, RunFailed) else 2)
 
 
 def _stop_with_parent() -> None:
