@@ -23,7 +23,7 @@ from .checks import (
 )
 from .divergences import among_kept, centred, kd, kl_of_logs, log_probabilities
 from .submodels import REDUCTIONS, Average, compares_submodels, mean_of, prefix_means, right_submodels
-from .task import cross_entropies
+from .task import Labels, cross_entropies
 
 
 def logit_kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:
@@ -47,7 +47,7 @@ def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature:
     teacher = check_teacher(teacher_logits, logits)
     teacher = teacher.mean(0) if teacher.ndim == 3 else teacher
     both = torch.stack([logits.mean(0), among_kept(logits.mean(0), teacher)]).detach()
-    of_student, of_teacher = cross_entropies(both, check_target(target, logits))
+    of_student, of_teacher = cross_entropies(both, Labels(check_target(target, logits)))
     # a teacher may be so sure of a label that its cross-entropy is 0
     weight = -torch.expm1(-of_student / of_teacher.clamp(min=1e-7))
     return (weight * kd(logits.mean(0), teacher, temperature=check_temperature(temperature))).mean()

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from .checks import check_logits, check_pair, check_temperature
 from .divergences import kd
-from .task import cross_entropy_of_each
+from .task import Labels, cross_entropy_of_each
 
 
 def exits_ce(logits: Tensor, target: Tensor, *, ignore_index: int | None = None) -> Tensor:
     """Cross-entropy of all exits of both networks: Σ_i [CE(a_i, y) + CE(z_i, y)]."""
     logits = check_pair(check_logits(logits))
-    return cross_entropy_of_each(logits, target, ignore_index=ignore_index).sum()
+    return cross_entropy_of_each(logits, Labels(target, ignore_index=ignore_index)).sum()
 
 
 def exits_kd(logits: Tensor, *, temperature: float = 3.0) -> Tensor:

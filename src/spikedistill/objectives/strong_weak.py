@@ -15,7 +15,7 @@ from ..errors import UserError
 from .checks import check_choice, check_logits, check_scores, check_target, check_temperature
 from .divergences import DIVERGENCES, log_probabilities
 from .submodels import Average, compares_submodels, right_submodels
-from .task import cross_entropies
+from .task import Labels, cross_entropies
 
 VARIANTS = ("pair", "ensemble_teacher", "ensemble_student", "cascade")
 
@@ -113,7 +113,7 @@ def _accuracy(logits: Tensor, target: Tensor | None) -> Tensor:
 
 
 def _negative_loss(logits: Tensor, target: Tensor | None) -> Tensor:
-    return -cross_entropies(logits, check_target(target, logits)).mean(-1)
+    return -cross_entropies(logits, Labels(check_target(target, logits))).mean(-1)
 
 
 def _random(logits: Tensor, target: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ to a loss, as if it were not there.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +36,24 @@ from .submodels import REDUCTIONS, prefix_means
 _NO_LABEL = -(2**62)
 
 
+class Labels(NamedTuple):
+    """The labels of a batch, and how they are taken.
+
+    Attributes:
+        target: class indices, int64 [B].
+        smoothing: the share of a label that is spread over all classes that the logits keep.
+        ignore_index: the label of samples that are left out.
+    """
+
+    target: Tensor
+    smoothing: float = 0.0
+    ignore_index: int | None = None
+
+
 def sce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, ignore_index: int | None = None) -> Tensor:
     """Standard cross-entropy, that of the mean logits: CE(mean_t z_t, y)."""
     logits = check_logits(logits)
-    return mean_cross_entropy(logits.mean(0, keepdim=True), target, label_smoothing, ignore_index)
+    return mean_cross_entropy(logits.mean(0, keepdim=True), Labels(target, label_smoothing, ignore_index))
 
 
 def twce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, ignore_index: int | None = None) -> Tensor:
@@ -47,7 +62,7 @@ def twce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, ignore
     Deng et al.: Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting (ICLR 2022), without
     its regulariser.
     """
-    return mean_cross_entropy(check_logits(logits), target, label_smoothing, ignore_index)
+    return mean_cross_entropy(check_logits(logits), Labels(target, label_smoothing, ignore_index))
 
 
 def heads_ce(
@@ -68,7 +83,7 @@ def heads_ce(
     logits = check_logits(logits)
     check_weights(branch_weight=branch_weight)
     check_choice("reduction", reduction, REDUCTIONS)
-    each = cross_entropy_of_each(logits, target, label_smoothing, ignore_index)
+    each = cross_entropy_of_each(logits, Labels(target, label_smoothing, ignore_index))
     total = branch_weight * each[:-1].sum() + each[-1]
     return total if reduction == "sum" else total / len(logits)
 
@@ -77,7 +92,7 @@ def prefix_ce(
     logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, ignore_index: int | None = None
 ) -> Tensor:
     """Cross-entropy of what deployment at k timesteps scores, for every k: mean_k CE(mean(z_1..z_k), y)."""
-    return mean_cross_entropy(prefix_means(check_logits(logits)), target, label_smoothing, ignore_index)
+    return mean_cross_entropy(prefix_means(check_logits(logits)), Labels(target, label_smoothing, ignore_index))
 
 
 def logit_mse(logits: Tensor, *, level: float = 1.0) -> Tensor:
@@ -117,31 +132,28 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1).mean()
 
 
-def mean_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float, ignore_index: int | None) -> Tensor:
+def mean_cross_entropy(logits: Tensor, labels: Labels) -> Tensor:
     """The mean of `cross_entropies` over submodels and samples that are not ignored."""
-    if ignore_index is not None:
-        return cross_entropy_of_each(logits, target, label_smoothing, ignore_index).mean()
-    return cross_entropies(logits, target, label_smoothing).mean()
+    if labels.ignore_index is not None:
+        return cross_entropy_of_each(logits, labels).mean()
+    return cross_entropies(logits, labels).mean()
 
 
-def cross_entropy_of_each(
-    logits: Tensor, target: Tensor, label_smoothing: float = 0.0, ignore_index: int | None = None
-) -> Tensor:
+def cross_entropy_of_each(logits: Tensor, labels: Labels) -> Tensor:
     """The mean of `cross_entropies` over the samples that are not ignored, of every submodel, [S]."""
-    each = cross_entropies(logits, target, label_smoothing, ignore_index)
-    if ignore_index is None:
+    each = cross_entropies(logits, labels)
+    if labels.ignore_index is None:
         return each.mean(1)
-    return each.sum(1) / (target != ignore_index).sum().clamp(min=1)
+    return each.sum(1) / (labels.target != labels.ignore_index).sum().clamp(min=1)
 
 
-def cross_entropies(
-    logits: Tensor, target: Tensor, label_smoothing: float = 0.0, ignore_index: int | None = None
-) -> Tensor:
+def cross_entropies(logits: Tensor, labels: Labels) -> Tensor:
     """The cross-entropy of every submodel on every sample, [S, B], 0 for those that are ignored.
 
     Smoothed labels are spread over the classes that the logits keep.
     """
-    smoothing = check_label_smoothing(label_smoothing)
+    target, ignore_index = labels.target, labels.ignore_index
+    smoothing = check_label_smoothing(labels.smoothing)
     check_label_kept(logits, check_target(target, logits, ignore_index), ignore_index)
     S, B, _ = logits.shape
     flat, targets = logits.flatten(0, 1), target.expand(S, B).flatten()
