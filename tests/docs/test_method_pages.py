@@ -10,6 +10,7 @@ from pages import DOCS, table_after
 from spikedistill import LIF
 from spikedistill.evaluation import published_numbers
 from spikedistill.objectives import create_objective, list_objectives, objective_options
+from spikedistill.objectives.inputs import INPUTS
 from spikedistill.recipes import list_methods, recipe
 
 METHOD_PAGES = {page.name: page.read_text() for page in sorted((DOCS / "methods").glob("*.md"))}
@@ -82,6 +83,11 @@ def test_the_overview_knows_every_method_that_is_no_objective():
     rows = [row[0] for row in table_after("Each objective is a method", METHOD_PAGES["index.md"])]
     assert sorted(rows) == sorted(set(list_methods()) - set(list_objectives()))
     assert f"there are {['five', 'six', 'seven', 'eight'][len(rows) - 5]} more" in METHOD_PAGES["index.md"]
+
+
+def test_the_inputs_of_objectives_stand_on_the_page_that_says_how_to_write_one():
+    named = [row[0] for row in table_after("## A method of your own", METHOD_PAGES["index.md"])]
+    assert named == ["target", *INPUTS]
 
 
 def test_the_page_on_gradients_names_the_objectives_that_one_segment_silences():

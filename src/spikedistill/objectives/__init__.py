@@ -8,6 +8,7 @@ from spikedistill.objectives import baselines, catalogue  # noqa: F401  (they fi
 from .composition import Objective, ObjectiveValue, Term
 from .distillation import logit_kd, noisy_kd, prefix_kd, reliable, twkl, twsd, wsld
 from .features import blurred_distance, feature_distance, feature_mse, similarity
+from .inputs import Inputs
 from .joint import exits_ce, exits_kd
 from .registry import (
     create_objective,
@@ -25,6 +26,7 @@ from .teacher_classifier import activation_map_kl, class_activation_map, classif
 from .timesteps import adjacent, all_pairs, right_sum
 
 __all__ = [
+    "Inputs",
     "Objective",
     "ObjectiveValue",
     "Term",
