@@ -175,6 +175,16 @@ def test_what_cannot_be_measured_says_why(tmp_path):
         relative_speeds([missing], tmp_path / "speeds.csv")
 
 
+def test_a_bug_in_what_is_measured_keeps_its_traceback(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr(DistillationModule, "training_step", fail)
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    with ours, theirs, pytest.raises(ValueError, match="shapes do not fit"):
+        module._round([quick("digits-sce")], 1, 0.0, tmp_path, theirs)
+
+
 @pytest.mark.parametrize("stopped", ["the process that measures", "the one that waits"])
 def test_a_measurement_that_is_stopped_leaves_no_process_and_no_file(stopped, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 60.0)

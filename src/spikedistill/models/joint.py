@@ -136,7 +136,7 @@ def exit_heads(layers: Layers, stages: Mapping[str, int], prefix: str, num_class
 
 @torch.no_grad()
 def check_exits(network: Joint, in_channels: int, image_size: int) -> Joint:
-    """The network; ValueError where images of that size are too small for what its exits shrink."""
+    """The network; UserError where images of that size are too small for what its exits shrink."""
     network.eval()
     try:
         network.heads(torch.zeros(1, in_channels, image_size, image_size), 1)

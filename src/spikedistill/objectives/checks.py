@@ -23,7 +23,7 @@ _AS_TENSOR = "pass torch.as_tensor(...) of it"
 
 
 def check_logits(logits: Tensor) -> Tensor:
-    """The logits in float32 or better; ValueError unless floating point [S, B, C], none of the three empty and C 2 or more."""
+    """The logits in float32 or better; UserError unless floating point [S, B, C], none of the three empty and C 2 or more."""
     if not _is_floating(logits) or logits.ndim != 3 or 0 in logits.shape:
         raise UserError(
             f"logits must be floating point [submodels, batch, classes], none of them 0; got {_describe(logits)}: "
@@ -38,7 +38,7 @@ def check_logits(logits: Tensor) -> Tensor:
 
 
 def check_pair(logits: Tensor) -> Tensor:
-    """The logits; ValueError unless they come from as many exits of one network as of the other."""
+    """The logits; UserError unless they come from as many exits of one network as of the other."""
     if len(logits) % 2:
         raise UserError(
             f"logits must come from as many exits of an ANN as of a spiking network, an even number; got {len(logits)}: use a "
@@ -48,7 +48,7 @@ def check_pair(logits: Tensor) -> Tensor:
 
 
 def check_target(target: Tensor | None, logits: Tensor, ignore_index: int | None = None) -> Tensor:
-    """The target; ValueError unless int64 class indices [B] in 0..C-1, or `ignore_index`, for logits [S, B, C]."""
+    """The target; UserError unless int64 class indices [B] in 0..C-1, or `ignore_index`, for logits [S, B, C]."""
     batch = logits.shape[1]
     if not isinstance(target, Tensor) or target.dtype != torch.int64 or target.shape != (batch,):
         raise UserError(
@@ -62,7 +62,7 @@ def check_target(target: Tensor | None, logits: Tensor, ignore_index: int | None
 
 
 def check_labels(target: Tensor, classes: int, ignore_index: int | None = None) -> None:
-    """ValueError, with the label and its place, unless the labels [B] are in 0..classes-1 or `ignore_index`; read on a CPU only."""
+    """UserError, with the label and its place, unless the labels [B] are in 0..classes-1 or `ignore_index`; read on a CPU only."""
     if not _has_values(target):
         return
     wrong = (target < 0) | (target >= classes)
@@ -76,7 +76,7 @@ def check_labels(target: Tensor, classes: int, ignore_index: int | None = None) 
 
 
 def check_label_kept(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> None:
-    """ValueError where the logits [S, B, C] mask the class of a label, whose loss would be infinite; read on a CPU only.
+    """UserError where the logits [S, B, C] mask the class of a label, whose loss would be infinite; read on a CPU only.
 
     Logits that hold NaN or inf, or mask all classes, are of a network that has diverged: they pass, and their loss is not finite.
     """
@@ -100,7 +100,7 @@ def is_masked(logits: Tensor) -> Tensor:
 
 
 def check_teacher(teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
-    """The teacher's logits in float32 or better; ValueError unless floating point [B, C] or [S, B, C]."""
+    """The teacher's logits in float32 or better; UserError unless floating point [B, C] or [S, B, C]."""
     if not _is_floating(teacher_logits) or teacher_logits.shape not in (logits.shape, logits.shape[1:]):
         raise UserError(
             f"teacher_logits must be floating point {list(logits.shape[1:])} or {list(logits.shape)} to teach logits "
@@ -111,7 +111,7 @@ def check_teacher(teacher_logits: Tensor | None, logits: Tensor) -> Tensor:
 
 
 def check_scores(scores: Tensor, logits: Tensor) -> Tensor:
-    """The scores; ValueError unless one number per submodel, [S]."""
+    """The scores; UserError unless one number per submodel, [S]."""
     if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
         raise UserError(
             f"scores must hold one strength per submodel, shape [{len(logits)}]; got {_describe(scores)}: "
@@ -121,7 +121,7 @@ def check_scores(scores: Tensor, logits: Tensor) -> Tensor:
 
 
 def check_temperature(temperature: float) -> float:
-    """The temperature; ValueError unless a number from 0.001 to 1e6."""
+    """The temperature; UserError unless a number from 0.001 to 1e6."""
     low, high = TEMPERATURES
     if not isinstance(temperature, int | float) or not low <= temperature <= high:
         raise UserError(f"temperature must lie between {low:g} and {high:,.0f}; got {temperature!r}: 2 to 5 are usual")
@@ -129,33 +129,33 @@ def check_temperature(temperature: float) -> float:
 
 
 def check_label_smoothing(label_smoothing: float) -> float:
-    """The label smoothing; ValueError unless a number from 0 to 1."""
+    """The label smoothing; UserError unless a number from 0 to 1."""
     if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing <= 1:
         raise UserError(f"label_smoothing must lie between 0 and 1; got {label_smoothing!r}: 0.1 is usual")
     return label_smoothing
 
 
 def check_share(name: str, value: float) -> float:
-    """The value; ValueError unless a number from 0 to 1."""
+    """The value; UserError unless a number from 0 to 1."""
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UserError(f"{name} must lie between 0 and 1; got {value!r}")
     return value
 
 
 def check_weights(**weights: float) -> None:
-    """ValueError unless each is a number from 0 to 1e9: a loss to be minimised with a negative weight would be maximised."""
+    """UserError unless each is a number from 0 to 1e9: a loss to be minimised with a negative weight would be maximised."""
     for name, value in weights.items():
         if not isinstance(value, int | float) or not 0 <= value <= HIGHEST_WEIGHT:
             raise UserError(f"{name} must be a number from 0 to {HIGHEST_WEIGHT:,.0f}; got {value!r}")
 
 
 def check_progress(progress: float) -> float:
-    """The share of training that is done; ValueError unless a number from 0 to 1."""
+    """The share of training that is done; UserError unless a number from 0 to 1."""
     return check_share("progress", progress)
 
 
 def check_count(name: str, value: int) -> int:
-    """The value; ValueError unless a whole number from 1 to 10,000."""
+    """The value; UserError unless a whole number from 1 to 10,000."""
     if not isinstance(value, int) or not 1 <= value <= 10_000:
         raise UserError(f"{name} must be a whole number from 1 to 10,000; got {value!r}")
     return value
@@ -166,7 +166,7 @@ def check_features(
 ) -> list[tuple[Tensor, Tensor]]:
     """Student's and teacher's features of each layer, in float32 or better.
 
-    ValueError unless both have the same number of layers, one or more, each of floating point [B, ...], and of one shape if
+    UserError unless both have the same number of layers, one or more, each of floating point [B, ...], and of one shape if
     that is asked for.
     """
     if len(features) != len(teacher_features) or not features:
@@ -191,7 +191,7 @@ def check_features(
 
 
 def check_choice(option: str, value: str, choices: Collection[str]) -> str:
-    """The value; ValueError unless it is one of the choices."""
+    """The value; UserError unless it is one of the choices."""
     if value not in choices:
         raise UserError(f"unknown {option} {value!r}: choose one of {', '.join(choices)}")
     return value

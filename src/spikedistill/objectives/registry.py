@@ -19,7 +19,7 @@ _FACTORIES: dict[str, Factory] = {}
 def register_objective(factory: Factory) -> Factory:
     """Enter a function that returns an Objective into the catalogue, under its name with hyphens for underscores.
 
-    Its parameters, each with a default that is a float, int, str or bool, are the objective's options. Raises ValueError for
+    Its parameters, each with a default that is a float, int, str or bool, are the objective's options. Raises UserError for
     a name that is taken.
     """
     name = factory.__name__.replace("_", "-")
@@ -35,19 +35,19 @@ def list_objectives() -> list[str]:
 
 
 def objective_options(name: str) -> dict[str, float | int | str | bool]:
-    """The options of an objective and their defaults; ValueError for an unknown name."""
+    """The options of an objective and their defaults; UserError for an unknown name."""
     return {option: parameter.default for option, parameter in inspect.signature(_factory(name)).parameters.items()}
 
 
 def describe_objective(name: str) -> str:
-    """What an objective does, its equation and its paper; ValueError for an unknown name."""
+    """What an objective does, its equation and its paper; UserError for an unknown name."""
     return inspect.getdoc(_factory(name)) or ""
 
 
 def create_objective(name: str, **options: Any) -> Objective:
     """The objective of that name with these options, the others at their defaults.
 
-    Raises ValueError for an unknown name (with those nearest to it), an unknown option (with those there are), and a
+    Raises UserError for an unknown name (with those nearest to it), an unknown option (with those there are), and a
     value that the objective cannot work with: it is found here, not at the first batch.
     """
     defaults = objective_options(name)

@@ -45,7 +45,7 @@ def strong2weak(
     so if all are tied, "pair" is 0.
     divergence: "kl"; "mse" of the logits (without temperature); "standardized", the KL of standardised logits.
 
-    Raises ValueError for inputs of another type or shape, unknown names and tau outside 0.001..1e6.
+    Raises UserError for inputs of another type or shape, unknown names and tau outside 0.001..1e6.
     """
     logits = check_logits(logits)
     scores = _scores(logits, target, measure, scores, average)
