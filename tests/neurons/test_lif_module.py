@@ -43,6 +43,19 @@ def test_half_starts_at_half_the_threshold():
     assert not list(LIF(v_init="half").parameters())
 
 
+@pytest.mark.parametrize("gradient", ["bptt", "rate"])
+def test_half_follows_a_threshold_that_is_learned(gradient):
+    neuron, x = LIF(threshold="learned", v_init="half").to(f64), currents(1, 2, 3)
+    neuron.log_threshold.data.fill_(-0.5)
+    logarithm = torch.tensor(-0.5, dtype=f64, requires_grad=True)
+    spikes = temporal(nn.Sequential(neuron), gradient=gradient)(x)  # one timestep, where both rules are one
+    plain = plain_lif(x, threshold=logarithm.exp(), v_init=logarithm.exp() / 2)
+    assert torch.equal(spikes, plain)
+    spikes.sum().backward()
+    plain.sum().backward()
+    torch.testing.assert_close(neuron.log_threshold.grad, logarithm.grad, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("shape", [(4, 2, 3), (4, 2, 3, 5), (4, 2, 3, 5, 5)])
 def test_a_learned_initial_membrane_is_one_value_per_channel_starting_at_zero(shape):
     neuron = LIF(v_init="learned", channels=3).to(f64)
@@ -185,6 +198,7 @@ def test_the_state_dict_round_trips():
             {"v_init": torch.zeros(3)},
             "v_init is a tensor, expected a number, 'half' or 'learned'; v_init='learned' makes",
         ),
+        ({"surrogate": nn.PReLU()}, "the surrogate has parameters, which would never get a gradient"),
         ({"v_reset": torch.zeros(3)}, "v_reset is a tensor, expected a number$"),
     ],
 )

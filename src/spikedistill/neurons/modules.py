@@ -34,8 +34,8 @@ class LIF(nn.Module):
         channels: number of channels, for what is learned for each.
 
     Raises:
-        UserError: for an option out of its range or a tensor in its place, what is learned per channel without `channels`, or a
-            `v_init` or `v_reset` that fires without any input.
+        UserError: for an option out of its range or a tensor in its place, what is learned per channel without `channels`, a
+            surrogate with parameters, or a `v_init` or `v_reset` that fires without any input.
     """
 
     def __init__(
@@ -61,6 +61,11 @@ class LIF(nn.Module):
         numbers |= {"v_init": 0.0} if half else {}
         for name, value in numbers.items():
             _check_number(name, value)
+        if isinstance(surrogate, nn.Module) and any(p.requires_grad for p in surrogate.parameters()):
+            raise UserError(
+                "the surrogate has parameters, which would never get a gradient: it stands in for a derivative; expected numbers "
+                "in their place"
+            )
         Neuron(surrogate=surrogate, **numbers)
         _check_silent_at_rest(**numbers)
         if "decay" in learned and not 0 < numbers["decay"] < 1:
