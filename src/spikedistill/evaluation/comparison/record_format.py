@@ -70,7 +70,7 @@ class Answers(_Part):
         size, unpacking = -(-K * N // 8), zlib.decompressobj()
         try:  # never more than the shape has, whatever the bits unpack to
             raw = unpacking.decompress(base64.b64decode(self.bits, validate=True), size + 1)
-        except zlib.error as error:
+        except (zlib.error, ValueError) as error:  # of base64
             raise UserError(f"its answers are damaged: {error}") from None
         if len(raw) != size or not unpacking.eof or unpacking.unused_data:
             raise UserError(f"its answers are not those of {K} timesteps and {N} samples")
@@ -114,7 +114,7 @@ def parts(numbers: Numbers) -> dict[str, Any]:
     return {name: getattr(numbers, name) for name in Numbers.model_fields}
 
 
-def why(error: ValueError) -> str:
+def why(error: ValidationError | UserError) -> str:
     """The first thing that is wrong, in one line."""
     return first_fault(error) if isinstance(error, ValidationError) else str(error)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from ...config import Config
@@ -79,7 +79,7 @@ class RunRecord:
                 strict=True,
             )
             numbers.check_fits(config)
-        except ValueError as error:
+        except (ValidationError, UserError) as error:
             raise UserError(f"{run}: its results do not belong together: {why(error)}") from None
         return cls(config, right=torch.cat(right).numpy(), **parts(numbers))
 
@@ -235,7 +235,7 @@ class Records:
                 text = line.decode()
                 if lines.setdefault(run, text) != text:
                     raise UserError(f"another line has other numbers for {run}")
-            except ValueError as error:
+            except UserError as error:
                 raise UserError(
                     f"{self.file}, line {number}, is no record of a run ({error}): delete the line to train that run again"
                 ) from None
