@@ -88,5 +88,8 @@ def test_the_loss_of_esd_is_a_sum_over_the_heads_of_whichever_network(network, h
     assert with_network(recipe("digits-esd"), network).objective.options["factor"] == heads
     assert with_network(recipe("cifar10-esd"), network).objective.options["factor"] == heads
     assert parse_config(recipe("cifar10-esd"), ["--model.name", network]).objective.options["factor"] == heads
+    misspelt = recipe("digits-esd").model_copy(update={"model": ModelConfig(name="convent")})
+    assert with_network(misspelt, network).model.name == network
+    assert with_network(recipe("digits-esd"), "convent").objective == recipe("digits-esd").objective
     # a protocol sums over the heads itself
     assert with_network(recipe("cifar10-esd", "esd"), network).objective == recipe("cifar10-esd", "esd").objective

@@ -28,8 +28,9 @@ def with_objective(config: Config, name: str) -> Config:
 def with_network(config: Config, name: str) -> Config:
     """The configuration with another network, and, where the factor of `esd` is the number of heads, with that of its own."""
     objective, options = config.objective, config.objective.options
-    counted = objective.name == "esd" and options.get("factor") == count_heads(config.model.name)
-    if counted and options.get("reduction") == "mean" and name in list_models():
+    is_mean = objective.name == "esd" and options.get("reduction") == "mean"
+    are_known = {config.model.name, name} <= {*list_models()}
+    if is_mean and are_known and options.get("factor") == count_heads(config.model.name):
         objective = objective.model_copy(update={"options": {**options, "factor": float(count_heads(name))}})
     model = config.model.model_copy(update={"name": name})
     return config.model_copy(update={"model": model, "objective": objective})
