@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from spikedistill import LIF, temporal
 from spikedistill.evaluation import record
@@ -132,7 +133,18 @@ def test_a_call_that_fails_leaves_room_for_one_that_does_not():
 
 
 def test_what_a_checkpoint_computes_again_backward_is_recorded_once():
-    model = temporal(nn.Sequential(nn.Conv2d(1, 2, 3), LIF(), nn.Conv2d(2, 2, 3), LIF()), checkpoint=True)
+    class Again(nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.block = block
+
+        def forward(self, x):
+            return checkpoint(self.block, x, use_reentrant=False)
+
+    ran = []
+    model = temporal(Again(nn.Sequential(nn.Linear(4, 4), LIF(), nn.Linear(4, 4))))
+    model.module.block[1].register_forward_hook(lambda *_: ran.append(torch._C._current_graph_task_id() != -1))
     with record(model) as recording:
-        model(torch.rand(2, 1, 6, 6), timesteps=3).sum().backward()
-    assert list(recording.spikes) == ["1", "3"]
+        model(2 * torch.rand(2, 4), timesteps=3).sum().backward()
+    assert ran == [False, True], "forward, and again backward"
+    assert list(recording.spikes) == ["block.1"]

@@ -50,10 +50,11 @@ def test_the_text_of_an_earlier_record_has_the_parts_that_its_data_set_shows(tex
 
 @pytest.fixture
 def more_recipes(monkeypatch):
-    """Data sets and a method whose names hold the signs that a name is put together with."""
+    """Data sets and methods whose names hold the signs that a name is put together with."""
     for dataset in ("my-data", "my-data-2,small", "my"):
         monkeypatch.setitem(ENTRIES, dataset, Entry(name=dataset, load=list, usual={}))
-    monkeypatch.setitem(_OTHER_METHODS, "a-b,c", lambda config: config)
+    for method in ("a-b", "a-b,c"):
+        monkeypatch.setitem(_OTHER_METHODS, method, lambda config: config)
 
 
 @pytest.mark.parametrize(
