@@ -3,7 +3,9 @@
 import copy
 import gc
 import weakref
+from collections import deque
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,6 +111,9 @@ def test_a_signal_of_an_earlier_step_is_refused_in_a_later_one(use):
         (lambda net, s: setattr(net.part[0], "past", [s]), r"on module 'part\.0', as 'past'"),
         (lambda net, s: setattr(net, "cache", {"a": (1, s)}), "on itself, as 'cache'"),
         (lambda net, s: setattr(net.lif, "out", net.lif(s)), "on module 'lif', as 'out'"),
+        (lambda net, s: setattr(net, "past", deque([s], maxlen=2)), "on itself, as 'past'"),
+        (lambda net, s: setattr(net, "past", SimpleNamespace(s=s)), "on itself, as 'past'"),
+        (lambda net, s: net._buffers.__setitem__("s", s), "on itself, as '_buffers'"),
     ],
 )
 def test_a_signal_left_on_a_module_is_refused_at_once(keep, where, kind):

@@ -1,18 +1,19 @@
 """Signals that a network leaves on its modules, where the next call would take them for its own."""
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import NoReturn
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 from .signal import Signal, signals_in
 
-_OWN = frozenset(vars(nn.Module()))
-_CONTAINERS = (dict, list, set, tuple)
+# attributes of every module, in which no signal can be; a buffer may be one
+_OWN = frozenset(vars(nn.Module())) - {"_buffers"}
 
 
 def refuse_left_signals(network: nn.Module) -> None:
-    """Refuse a network with a signal in an attribute of one of its modules, or in a container that is one.
+    """Refuse a network with a signal in an attribute of one of its modules, or in a container or object that is one.
 
     It reads every attribute, so it is worth calling only where a signal outlives its call.
 
@@ -23,12 +24,19 @@ def refuse_left_signals(network: nn.Module) -> None:
         for name, value in vars(module).items():
             if name in _OWN:
                 continue
-            if isinstance(value, Signal) or (isinstance(value, _CONTAINERS) and signals_in(*_members(value))):
+            if isinstance(value, Signal) or signals_in(*_members(value)):
                 _refuse(path, name)
 
 
-def _members(value: dict[object, object] | list[object] | set[object] | tuple[object, ...]) -> list[object]:
-    return list(value.values() if isinstance(value, dict) else value)
+def _members(value: object) -> Iterable[object]:
+    """What a container or an object holds; of modules, tensors and functions nothing."""
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, Collection) and not isinstance(value, (Tensor, nn.Module, str)):
+        return value
+    if isinstance(value, (Tensor, nn.Module, type)) or callable(value):
+        return ()
+    return getattr(value, "__dict__", {}).values()
 
 
 def _refuse(path: str, name: str) -> NoReturn:

@@ -126,6 +126,9 @@ class Signal(ABC):
         if name in _REFLECTED:
             name, func = _REFLECTED[name]
             args = args[::-1]
+        elif name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], Tensor):
+            # not the TypeError of `refuse`: of t += x PyTorch would make t = t + x, which other names of t do not see
+            raise UserError(f"{name!r} would write a signal into a tensor, which has no time axis: write t = t + x")
         elif func is Tensor.matmul and torch.compiler.is_compiling():
             signals_in(args)[0].refuse("@", "torch.compile mistakes which side is which; write torch.matmul(a, b)")
         return cls._call(name, func, args, dict(kwargs or {}))
