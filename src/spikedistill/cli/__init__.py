@@ -11,7 +11,8 @@ from importlib.metadata import version
 
 from ..errors import said_of
 from ..stopping import GRACE, stoppable
-from .commands import COMMANDS, run, summary
+from .commands import COMMANDS
+from .words import run, summary
 
 # of the validation library, whose errors would otherwise end in a link; read when it is imported
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")

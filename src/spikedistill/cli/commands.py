@@ -1,16 +1,13 @@
 """The commands as typed functions: a signature declares the arguments, and its docstring the help."""
 
 import functools
-import inspect
-import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, arg
 
-from ..arguments import parse
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -20,74 +17,6 @@ Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Root = Annotated[Path | None, arg(name="data.root", metavar="FOLDER", help_behavior_hint="")]
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 _MOST_FAULTS = 20  # that are shown of a data set
-
-_TRAIN_HELP = """usage: spikedistill train RECIPE [--key value ...]
-
-Trains one run, scores it at every number of timesteps and writes a report.
-
-  spikedistill train digits-twsd                        seconds, no download
-  spikedistill train fashion_mnist-s2w --epochs 3       needs --data.root or SPIKEDISTILL_DATA
-  spikedistill train fashion_mnist-s2w --resume auto    goes on where it was stopped
-  spikedistill train digits-twsd --help                 every setting of that recipe, with its default
-  spikedistill train runs/demo/config.yaml --out again  repeats an earlier run
-
-A recipe is <dataset>-<method>.
-  datasets: {datasets}
-  methods:  {methods}
---protocol NAME replaces the settings of the data set by a paper's: {protocols}.
-"""
-
-
-def run(command: str, arguments: Sequence[str]) -> None:
-    """Run a command with the words that follow its name; --help prints its help and exits.
-
-    Raises:
-        UserError: for a word that is refused, and whatever else the command refuses.
-    """
-    function, prog = COMMANDS[command], f"spikedistill {command}"
-    if function is train:
-        if (config := _config(arguments)) is not None:
-            train(config)
-    elif function is compare:
-        given, settings = parse(_given(compare), arguments, prog=prog, return_unknown_args=True)
-        again = shlex.join(["spikedistill", command, *(word for word in arguments if word != "--retry-diverged")])
-        compare(**given | {"settings": tuple(settings), "command": again})
-    else:
-        function(**parse(_given(function), arguments, prog=prog))
-
-
-def summary(function: Callable[..., None]) -> str:
-    """The first sentence of a command's help."""
-    return (function.__doc__ or "").partition("\n")[0]
-
-
-def _given(function: Callable[..., None]) -> Callable[..., dict[str, Any]]:
-    """A function of the same signature that returns its arguments by name, so that parsing ends before the work begins."""
-
-    @functools.wraps(function)
-    def given(*positional: Any, **named: Any) -> dict[str, Any]:
-        return inspect.signature(function).bind(*positional, **named).arguments
-
-    return given
-
-
-def _config(arguments: Sequence[str]) -> "Config | None":
-    """What `train` is to train; None where its help is all that is asked for."""
-    from ..data import usual_settings
-    from ..recipes import PROTOCOLS, list_methods
-    from ..recipes.settings import from_words
-
-    if not arguments or arguments[0] in ("-h", "--help"):
-        names = {"datasets": [*usual_settings()], "methods": list_methods(), "protocols": [*PROTOCOLS]}
-        print(_TRAIN_HELP.format(**{what: ", ".join(of_kind) for what, of_kind in names.items()}))
-        if not arguments:
-            raise UserError("no recipe was named: say which, such as spikedistill train digits-twsd")
-        return None
-    if arguments[0].startswith("-"):
-        raise UserError(
-            f"expected a recipe before {arguments[0]}, such as spikedistill train digits-twsd {arguments[0]}"
-        )
-    return from_words(arguments[0], arguments[1:])
 
 
 def train(config: "Config") -> None:
