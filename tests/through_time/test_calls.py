@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikedistill import LIF, mean_rate, temporal
+from spikedistill import LIF, Recurrent, mean_rate, temporal
 from spikedistill.through_time import CompiledStep, UnsupportedOperationError
 from spikedistill.through_time.features import outputs_of
 
@@ -144,6 +144,30 @@ def test_a_call_that_failed_has_ended_too():
         model(torch.rand(B, 3), T)
     with pytest.raises(UnsupportedOperationError, match="a signal of a call that has ended"):
         model(torch.rand(B, 3), T)
+
+
+def test_signals_of_two_calls_that_both_run_are_not_mixed():
+    class Captures(nn.Module):
+        def forward(self, x):
+            return x + OUTSIDE[-1]
+
+    class Inside(nn.Module):
+        """A network that another one, which runs, gives a signal behind its back: a `Recurrent`, or one with a time of its own."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = [inner]
+
+        def forward(self, x):
+            OUTSIDE.append(x)
+            return self.inner[0](x)
+
+    own = temporal(Captures())
+    for inner in (Recurrent(Captures(), nn.Identity()), lambda x: own(torch.rand(B, 3), T)):
+        with pytest.raises(
+            UnsupportedOperationError, match="'__add__' got a signal of another call beside one of this call"
+        ):
+            temporal(Inside(inner))(torch.rand(B, 3), T)
 
 
 def test_signals_of_one_call_may_be_kept_while_it_runs():
