@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import spikedistill
+from spikedistill.errors import UserError
 from spikedistill.neurons import (
     Neuron,
     NormalisedCurrent,
@@ -268,8 +269,24 @@ def test_a_surrogate_that_changes_is_compiled_again(monkeypatch):
 
 @pytest.mark.parametrize("current", [torch.zeros(2, 3, dtype=torch.int64), torch.tensor(1.0), torch.zeros(0, 3)])
 def test_what_is_no_sequence_of_currents_is_refused(current):
-    with pytest.raises(spikedistill.errors.UserError, match=r"expected|takes floating-point currents \[T, B, ...\]"):
+    with pytest.raises(UserError, match=r"lif takes floating-point currents \[T, B, ...\] with T >= 1; got"):
         path_of(current)
+
+
+def test_currents_of_other_timesteps_are_refused():
+    with pytest.raises(UserError, match="currents of 3 timesteps, expected 4, or one that is the same at all"):
+        lif_in_bits(torch.zeros(3, 2), Neuron(), timesteps=4)
+    with pytest.raises(UserError, match="currents of 3 timesteps, expected 1"):
+        path_of(torch.zeros(3, 2), timesteps=1)
+    with pytest.raises(UserError, match="currents of 3 timesteps, expected 4"):
+        lif_response(torch.zeros(3, 2), (2, 2), Neuron())
+
+
+def test_currents_without_values_have_the_eager_path(ran):
+    current = torch.empty(ENOUGH, device="meta")
+    assert path_of(current).is_eager
+    assert lif(current).shape == ENOUGH
+    assert ran == set()
 
 
 def test_the_loops_are_a_private_room():

@@ -68,8 +68,8 @@ def path_of(
 ) -> Path:
     """What computes the spikes of these currents, and why; `lif` and the gradient rules take their paths from here.
 
-    Whatever the path, spikes of finite currents are the same. The first question about a kind of loop may take some seconds, in
-    which one is compiled to see whether that works.
+    On a CPU spikes of finite currents are the same on every path, bit for bit. The first question about a kind of loop may take
+    some seconds, in which one is compiled to see whether that works.
 
     Args:
         current: currents `[T, B, ...]`, or `[1, B, ...]` where they are the same at all timesteps.
@@ -80,17 +80,19 @@ def path_of(
         in_chunks: whether the currents are one chunk of a sequence that is read in chunks.
 
     Raises:
-        UserError: for a current without a time axis or of integers.
+        UserError: for a current without a time axis, of integers, or of other timesteps than T.
     """
     if current.ndim == 0 or current.shape[0] == 0 or not current.is_floating_point():
         raise UserError(
             f"lif takes floating-point currents [T, B, ...] with T >= 1; got {current.dtype} {list(current.shape)}"
         )
-    times = 1 if timesteps is None else timesteps // len(current)
+    T = len(current) if timesteps is None else timesteps
+    if T < 1 or len(current) not in (1, T):
+        raise UserError(f"currents of {len(current)} timesteps, expected {T}, or one that is the same at all")
     beyond = "sequences in chunks" if in_chunks else None
     if learned:
         beyond = f"responses to {' and '.join(learned)}"
-    return path_for(current, neuron or _DEFAULT, times, lengths, beyond)
+    return path_for(current, neuron or _DEFAULT, T // len(current), lengths, beyond)
 
 
 _DEFAULT = Neuron()
@@ -119,8 +121,10 @@ def path_for(
         if not beyond:
             return path
         path = Path("torch.compile", f"{path.name} does not know {beyond}")
-    if path.is_eager or x.numel() * times < MIN_ELEMENTS:
-        return path if path.is_eager else _small(MIN_ELEMENTS)
+    if path.is_eager:
+        return path
+    if x.numel() * times < MIN_ELEMENTS:
+        return _small(MIN_ELEMENTS)
     if not compiler_works():
         return Path("eager", f"{path.reason}, and torch.compile does not work here")
     if neuron is not None and not _can_take(neuron.derivative, x):
@@ -160,25 +164,27 @@ def _hindrance(neuron: Neuron | None) -> str | None:
 
 def _kernels(x: Tensor, neuron: Neuron | None, times: int) -> Path:
     """The path of kernels; where none serve, that of torch.compile with the reason."""
+    name: Literal["C++", "Triton"]
     if x.is_cuda or (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        module, name = _gpu_kernels(), "Triton"
+        name, module = "Triton", _gpu_kernels()
         if module is None:
             return Path("eager", "Triton does not work here, which torch.compile needs too")
+    elif x.is_meta:
+        return Path("eager", "currents without values")
     elif x.device.type != "cpu":
         return Path("torch.compile", f"there are no kernels for {x.device.type}")
     elif x.numel() * times < MIN_ELEMENTS:
         return _small(MIN_ELEMENTS)
     else:
-        module, name = None, "C++"
+        name, module = "C++", None
     if neuron is not None and form_of(neuron.derivative) is None:
         return Path("torch.compile", "a surrogate that is none of the library's own")
-    if module is None:
-        module = _cpu_kernels()
+    module = module or _cpu_kernels()  # which may have to be compiled first
     if module is None:
         return Path("torch.compile", "C++ does not work here")
     if x.dtype not in module.DTYPES and x.dtype != torch.uint8:
         return Path("torch.compile", f"{name} does not know {x.dtype}")
-    return _by(module, MIN_ELEMENTS)
+    return _by(name, module, MIN_ELEMENTS)
 
 
 def _beyond(kernels: ModuleType, lengths: Sequence[int] | None) -> str | None:
@@ -193,10 +199,8 @@ def _beyond(kernels: ModuleType, lengths: Sequence[int] | None) -> str | None:
 
 
 @functools.cache
-def _by(kernels: ModuleType, smallest: int) -> Path:
-    if kernels.__name__.endswith("on_gpu"):
-        return Path("Triton", "currents on a GPU", kernels)
-    return Path("C++", f"{smallest} currents or more on a CPU", kernels)
+def _by(name: Literal["C++", "Triton"], kernels: ModuleType, smallest: int) -> Path:
+    return Path(name, "currents on a GPU" if name == "Triton" else f"{smallest} currents or more on a CPU", kernels)
 
 
 @functools.cache
