@@ -151,6 +151,10 @@ def test_signals_of_two_calls_that_both_run_are_not_mixed():
         def forward(self, x):
             return x + OUTSIDE[-1]
 
+    class Returns(nn.Module):
+        def forward(self, x):
+            return OUTSIDE[-1]
+
     class Inside(nn.Module):
         """A network that another one, which runs, gives a signal behind its back: a `Recurrent`, or one with a time of its own."""
 
@@ -162,12 +166,13 @@ def test_signals_of_two_calls_that_both_run_are_not_mixed():
             OUTSIDE.append(x)
             return self.inner[0](x)
 
-    own = temporal(Captures())
-    for inner in (Recurrent(Captures(), nn.Identity()), lambda x: own(torch.rand(B, 3), T)):
-        with pytest.raises(
-            UnsupportedOperationError, match="'__add__' got a signal of another call beside one of this call"
-        ):
-            temporal(Inside(inner))(torch.rand(B, 3), T)
+    for part, name in ((Captures(), "__add__"), (Returns(), "return")):
+        own = temporal(part)
+        for inner in (Recurrent(part, nn.Identity()), lambda x, own=own: own(torch.rand(B, 3), T)):
+            with pytest.raises(
+                UnsupportedOperationError, match=f"'{name}' got a signal of another call beside one of this"
+            ):
+                temporal(Inside(inner))(torch.rand(B, 3), T)
 
 
 def test_signals_of_one_call_may_be_kept_while_it_runs():

@@ -64,6 +64,8 @@ class Recurrent(nn.Module):
                 f"the layer of a Recurrent returned {got}, its feedback was given {list(before.shape[1:])}: y has the shape of x, "
                 "or shape=..., without the batch, where that is given"
             )
+        if out.call is not x.call:
+            x.call.refuse_stranger("return")
         return out
 
 
