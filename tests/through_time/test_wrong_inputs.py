@@ -79,6 +79,25 @@ def test_an_input_of_another_dtype_than_the_weights(name, gradient):
     refuses(lambda: model.eval().step(x), f"conv2d got values of {message}")
 
 
+def test_other_layers_say_the_same_and_shapes_are_pytorchs_to_refuse():
+    layers = {"batch_norm": nn.BatchNorm2d(1), "layer_norm": nn.LayerNorm(4), "linear": nn.Linear(4, 2)}
+    for name, layer in layers.items():
+        refuses(
+            lambda layer=layer: temporal(layer)(IMAGES.double(), T), rf"{name} got values of torch\.float64 and weights"
+        )
+    refuses(
+        lambda: temporal(nn.AvgPool2d(2))(DTYPES["bytes"][0], T),
+        r"avg_pool2d got values of torch\.uint8: .*float\(\) / 255",
+    )
+
+    class Joins(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, torch.zeros(B, 1, 9, 9, dtype=torch.float64)], 1)
+
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        temporal(Joins())(IMAGES, T)
+
+
 def test_a_compiled_step_says_the_same_of_another_dtype():
     refuses(lambda: CompiledStep(network().eval())(IMAGES.double()), r"conv2d got values of torch\.float64 .*x\.to")
 

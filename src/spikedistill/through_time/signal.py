@@ -319,14 +319,19 @@ def _explain(error: RuntimeError, name: str, signal: Signal, args: Any, kwargs: 
     """
     if name == "embedding" and signal.dtype not in (torch.int32, torch.int64):
         raise UserError(f"embedding takes whole numbers, of int64 or int32; got values of {signal.dtype}") from error
+    if "type" not in str(error) and "not implemented for" not in str(error):
+        return
     met = {leaf.dtype for leaf in pytree.tree_leaves((args[1:], kwargs)) if type(leaf) in (Tensor, torch.nn.Parameter)}
     expected = next((dtype for dtype in met if dtype.is_floating_point and dtype != signal.dtype), None)
-    if expected is not None:
-        convert = "x.float() / 255 if images of bytes" if signal.dtype == torch.uint8 else f"x.to({expected})"
-        raise UserError(
-            f"{name} got values of {signal.dtype} and weights of {expected}: convert the network's input, {convert}, or the "
-            "network"
-        ) from error
+    if expected is None and signal.dtype.is_floating_point:
+        return
+    weights = "" if expected is None else f" and weights of {expected}"
+    convert = (
+        "x.float() / 255 if images of bytes" if signal.dtype == torch.uint8 else f"x.to({expected or torch.float32})"
+    )
+    raise UserError(
+        f"{name} got values of {signal.dtype}{weights}: convert the network's input, {convert}, or the network"
+    ) from error
 
 
 # What most arguments are: pytree, which knows every other container too, takes as long as a small layer to find that out.
