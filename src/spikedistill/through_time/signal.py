@@ -30,6 +30,8 @@ _REFLECTED = {
     "__rdiv__": ("__truediv__", operator.truediv),
     "__rpow__": ("__pow__", operator.pow),
 }
+# Methods that change a tensor in place.
+_WRITES = frozenset(name for name in dir(Tensor) if name.endswith("_") and not name.endswith("__"))
 _REFUSED = (
     "__array__", "__bool__", "__eq__", "__float__", "__ge__", "__gt__", "__int__", "__iter__", "__le__", "__len__", "__lt__",
     "__ne__",
@@ -126,7 +128,7 @@ class Signal(ABC):
         if name in _REFLECTED:
             name, func = _REFLECTED[name]
             args = args[::-1]
-        elif name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], Tensor):
+        elif name in _WRITES and args and isinstance(args[0], Tensor):
             # not the TypeError of `refuse`: of t += x PyTorch would make t = t + x, which other names of t do not see
             raise UserError(f"{name!r} would write a signal into a tensor, which has no time axis: write t = t + x")
         elif func is Tensor.matmul and torch.compiler.is_compiling():
@@ -304,7 +306,7 @@ def advice_on(name: str) -> str:
         return _ADVICE[name]
     if name in _RANDOM or name.removesuffix("_") in _RANDOM:
         return "one draw serves all timesteps, as in dropout: draw a tensor of the shape that the signal shows, torch.rand(x.shape)"
-    if name.endswith("_") and not name.endswith("__"):
+    if name in _WRITES:
         return f"it changes a tensor in place; write x = x.{name[:-1]}(...) where that has a rule"
     if name.startswith("new_") or name.endswith("_like"):
         return "make a tensor of the shape that the signal shows: torch.zeros(x.shape, dtype=x.dtype, device=x.device)"
