@@ -25,7 +25,7 @@ _IMPORTED = (
     *("rich.console", "rich.table", "rich.progress", "PIL.Image", "PIL.ImageOps", "matplotlib.figure"),
     *("matplotlib.backends.backend_svg", "matplotlib.backends.backend_pdf"),
     *("spikedistill.cli", "spikedistill.training.callbacks", "spikedistill.training.checkpoints"),
-    *("spikedistill.training.module", "spikedistill.report", "spikedistill.recipes"),
+    *("spikedistill.training.module", "spikedistill.report.terminal", "spikedistill.recipes.settings"),
 )
 
 
