@@ -85,6 +85,17 @@ class CalledTwice(nn.Module):
         return self.late(self.recurrent(self.recurrent(x) + x)) + self.late(x)
 
 
+class OnTheInput(nn.Module):
+    """What carries a static input through time stands beside neurons that see it."""
+
+    def __init__(self, carry):
+        super().__init__()
+        self.lif, self.carry = LIF(threshold=0.3), carry
+
+    def forward(self, x):
+        return self.lif(x * 0.5) + self.carry(x)
+
+
 def convolutional():
     norm = nn.BatchNorm2d(2)
     nn.init.uniform_(norm.running_mean, -0.1, 0.1)
@@ -114,6 +125,8 @@ NETWORKS = {
     "dropout": lambda: Recurrent(nn.Sequential(nn.Dropout(0.4), LIF(threshold=0.2)), nn.Linear(4, 4)),
     "called twice": CalledTwice,
     "a delay of spikes": lambda: nn.Sequential(LIF(threshold=0.3), Delay(3), nn.Linear(4, 3), LIF(threshold=0.1)),
+    "a delay of the input": lambda: OnTheInput(Delay(1)),
+    "a recurrence on the input": lambda: OnTheInput(Recurrent(LIF(), nn.Linear(4, 4))),
     "a delay of nothing": lambda: nn.Sequential(Delay(0), nn.Linear(4, 3)),
     "a delay of more than T": lambda: nn.Sequential(nn.Linear(4, 3), Delay(T + 2), nn.Linear(3, 2)),
 }
@@ -178,14 +191,18 @@ def test_without_gradients_every_rule_runs_it_also_one_step_at_a_time(name, grad
             assert all(len(rows) == B for rows in state.values())
 
 
-def test_the_state_of_a_step_is_under_the_paths_of_its_modules_and_a_still_input_changes_nothing():
-    network, x = build("nested").eval(), make_input("static")
-    model = temporal(network)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_still_input_changes_nothing(name):
+    model, x = temporal(build(name).eval()), make_input("static")
     with torch.no_grad():
         expected, state = model(x, T), None
         for t in range(T):
             y, state = model.step(x, state, still=True)
             torch.testing.assert_close(y, expected[t], rtol=0, atol=1e-12)
+
+
+def test_the_state_of_a_step_is_under_the_paths_of_its_modules():
+    _, state = temporal(build("nested").eval()).step(make_input("static"))
     assert set(state) == {"0", "0.layer.0", "0.layer.0.layer.1", "0.layer.1", "0.layer.3"}
 
 
