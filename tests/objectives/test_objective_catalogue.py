@@ -274,7 +274,7 @@ def test_the_entries_that_need_a_trained_network_and_those_that_compare_timestep
 def test_the_entries_that_compare_features_and_those_that_change_over_training():
     objectives = [create_objective(name) for name in list_objectives()]
     assert {o.name for o in objectives if o.needs_features} == FEATURES
-    assert {o.name for o in objectives if o.needs_classifier} == {"ckdsnn-unofficial", "enof-laf"}
+    assert {o.name for o in objectives if "classifier" in o.inputs} == {"ckdsnn-unofficial", "enof-laf"}
     assert {o.name: o.transform for o in objectives if o.transform} == {
         "sakd": "conv_norm",
         "bkdsnn-unofficial": "generator",

@@ -153,11 +153,6 @@ class Objective:
         return any(INPUTS[name].of_layers for name in self.inputs)
 
     @property
-    def needs_classifier(self) -> bool:
-        """Whether a term passes features through the teacher's classifier."""
-        return "classifier" in self.inputs
-
-    @property
     def needs_progress(self) -> bool:
         """Whether a weight or a term changes over training."""
         return "progress" in self.inputs

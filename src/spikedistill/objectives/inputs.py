@@ -98,7 +98,7 @@ class Inputs(TypedDict, total=False):
     transforms: Annotated[Sequence[Callable[[Tensor], Tensor]] | None, _TRANSFORMS]
     """Trained layers that the student's features pass, in the same order, where there is a `transform`."""
     classifier: Annotated[Callable[[Tensor], Tensor] | None, _CLASSIFIER]
-    """The teacher's, from the features of its last layer to logits, where `needs_classifier`."""
+    """The teacher's, from the features of its last layer to logits."""
     progress: Annotated[float | None, _PROGRESS]
     """The share of training that is done, 0 to 1, where `needs_progress`."""
 

@@ -173,7 +173,7 @@ def load_teacher(
         )
     first = dataset.train.inputs(torch.zeros(1, dtype=torch.int64))
     logits, features = teacher.look(as_network_input(first, dataset.kind), dataset.kind)
-    if objective.needs_classifier and isinstance(teacher.function, MeanLogits):
+    if "classifier" in objective.inputs and isinstance(teacher.function, MeanLogits):
         teacher.classifier = classifier_of(teacher.function.network, features[-1], logits)
     return teacher
 
