@@ -8,14 +8,16 @@ from benchmarks.house import KINDS, House, to_markdown
 from quick_runs import quick
 from torch import nn
 
-from spikedistill import LIF, create_model, list_models, load, temporal, train
+from spikedistill import LIF, Recurrent, create_model, list_models, load, temporal, train
 from spikedistill.data import Dataset, TensorSamples, list_datasets
 from spikedistill.data.entries import ENTRIES, Entry, register_dataset
 from spikedistill.models.layers import LAYOUTS, Layout, register_layout
 from spikedistill.objectives import Objective, Term, create_objective, inputs, register_objective, registry, sce
 from spikedistill.recipes import list_recipes, recipe
 from spikedistill.run_folder import RunFolder
-from spikedistill.through_time import Rate, Rule, Sltt
+from spikedistill.through_time import Rate, Rule, Sltt, UnsupportedOperationError
+from spikedistill.through_time.call import Call
+from spikedistill.through_time.unrolled import Unrolled
 from spikedistill.training.inputs import PROVIDERS
 
 HOUSE = House.of()
@@ -171,3 +173,36 @@ def test_a_new_gradient_rule_is_a_value_that_makes_a_signal():
             losses.append(float(loss.detach()))
         assert losses[-1] < losses[0]
     torch.testing.assert_close(gradients[0], gradients[20])
+
+
+class LastOnly(Unrolled):
+    """Spikes whose gradient is that of the last timestep."""
+
+    def fire(self, neuron):
+        spikes = super().fire(neuron).over_time()
+        return self._with(torch.cat([spikes[:-1].detach(), spikes[-1:]]))
+
+
+@dataclass(frozen=True)
+class LastTimestep(Rule):
+    name = "last-timestep"
+
+    def signal(self, values, timesteps, module, *, still):
+        return LastOnly(values, Call(timesteps), self.name)
+
+
+def test_a_new_gradient_rule_may_have_a_signal_of_its_own_which_recurrence_would_lose():
+    x = torch.randn(4, 8, 6, requires_grad=True)  # [T, B, C]
+    network = nn.Sequential(nn.Linear(6, 16), LIF(), nn.Linear(16, 3))
+    temporal(network, gradient=LastTimestep())(x).sum().backward()
+    assert x.grad[-1].abs().sum() > 0
+    decayed = x.grad.clone()
+    x.grad = None
+    temporal(network)(x).sum().backward()
+    # the last spikes depend on all currents, the others have no part in this gradient
+    assert decayed[:-1].abs().sum() < x.grad[:-1].abs().sum()
+    recurrent = temporal(nn.Sequential(Recurrent(LIF(), nn.Linear(6, 6))), gradient=LastTimestep())
+    with pytest.raises(UnsupportedOperationError, match=r"'Recurrent' has no rule .* own signal"):
+        recurrent(x)
+    with torch.no_grad():
+        assert recurrent(x).shape == x.shape

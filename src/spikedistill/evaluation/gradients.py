@@ -36,7 +36,7 @@ class GradientRule:
     """A way to take gradients through time; without arguments it is what the others are compared with.
 
     Attributes:
-        rule: a rule of `spikedistill.temporal`, such as `Rate(segments=2)`, or the name of one.
+        rule: a rule of `spikedistill.through_time`, such as `Rate(segments=2)`, or the name of one.
         surrogate: the name of the surrogate; the network's own where None.
     """
 

@@ -42,5 +42,5 @@ def _members(value: object) -> Iterable[object]:
 def _refuse(path: str, name: str) -> NoReturn:
     raise UserError(
         f"the network left a signal on {f'module {path!r}' if path else 'itself'}, as {name!r}, after its call: carry values "
-        "through time with Recurrent(layer, feedback) or Delay(n), return what is to be seen, or keep a tensor, mean_rate(signal)"
+        "through time with Recurrent(layer, feedback) or Delay(n), or return what is to be seen"
     )

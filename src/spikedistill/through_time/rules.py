@@ -85,10 +85,11 @@ class Bptt(Rule):
     """
 
     name: ClassVar[str] = "bptt"
+    cuts_membranes: ClassVar[bool] = False
     checkpoint: bool = False
 
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
-        return Unrolled(values, Call(timesteps), self.name, checkpoint=self.checkpoint)
+        return Unrolled(values, Call(timesteps), self.name, self.cuts_membranes, checkpoint=self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Sltt(Bptt):
     """`Bptt` with the path through the previous membrane cut (Meng et al., SLTT, ICCV 2023)."""
 
     name: ClassVar[str] = "sltt"
+    cuts_membranes: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ class Timestep(Membranes):
 
     Args:
         paths, before: as of `Membranes`.
-        gradient: the gradient rule; "sltt" cuts the path through the membranes.
+        gradient: the name of the gradient rule.
+        cuts_membranes: cut the gradient's path through the membranes.
         timestep: which one, from 0.
         is_last: whether it is the last.
         masks: of dropout, drawn at the first timestep and used again at the others.
@@ -122,19 +123,21 @@ class Timestep(Membranes):
         paths: Mapping[Any, str],
         before: Mapping[str, Tensor],
         gradient: str,
+        cuts_membranes: bool,
         timestep: int,
         is_last: bool,
         masks: list[tuple[Tensor, Tensor | float]],
     ) -> None:
         super().__init__(paths, before)
         self.gradient = gradient
+        self._cuts_membranes = cuts_membranes
         self.timestep = timestep
         self.is_last = is_last
         self._masks = masks
         self._used = 0
 
     def keep(self, key: str, membrane: Tensor) -> None:
-        self.after[key] = membrane.detach() if self.gradient == "sltt" else membrane
+        self.after[key] = membrane.detach() if self._cuts_membranes else membrane
 
     def drop(self, stream: "Stream", name: str, func: Callable[..., Any], p: float) -> tuple[Tensor, Tensor | float]:
         if self.ended:
@@ -288,13 +291,14 @@ class Stream(Signal):
         return type(self)(value, self.call, still)
 
 
-def run_timesteps(recurrent: Any, steps: Sequence[Tensor], gradient: str) -> list[Tensor]:
+def run_timesteps(recurrent: Any, steps: Sequence[Tensor], gradient: str, cuts_membranes: bool) -> list[Tensor]:
     """What a `Recurrent` returns at each timestep, `[B, ...]`.
 
     Args:
         recurrent: the module.
         steps: its input at each timestep.
-        gradient: the gradient rule.
+        gradient: the name of the gradient rule.
+        cuts_membranes: cut the gradient's path through the membranes.
     """
     paths = {layer: path for path, layer in recurrent.named_modules()}
     state: Mapping[str, Tensor] = {}
@@ -303,7 +307,7 @@ def run_timesteps(recurrent: Any, steps: Sequence[Tensor], gradient: str) -> lis
     for t, x in enumerate(steps):
 
         def run(t: int = t, x: Tensor = x, state: Mapping[str, Tensor] = state) -> tuple[Tensor, dict[str, Tensor]]:
-            now = Timestep(paths, state, gradient, t, t == len(steps) - 1, masks)
+            now = Timestep(paths, state, gradient, cuts_membranes, t, t == len(steps) - 1, masks)
             try:
                 return Stream(x, now).recur(recurrent)._value, now.after
             finally:

@@ -25,7 +25,8 @@ class Unrolled(Signal):
     Args:
         values: the values.
         call: the call that they belong to.
-        gradient: "bptt", or "sltt", which cuts the gradient's path through the previous membrane.
+        gradient: the name of the gradient rule.
+        cuts_membranes: cut the gradient's path through the previous membrane.
         packed: the values in bits, where they are spikes.
         checkpoint: keep spikes alone, and compute the outputs of convolutions on them once more backward.
         again: what computes the values once more, where they are such an output.
@@ -36,6 +37,7 @@ class Unrolled(Signal):
         values: Tensor | NormalisedCurrent,
         call: Call,
         gradient: str = "bptt",
+        cuts_membranes: bool = False,
         packed: PackedSpikes | None = None,
         checkpoint: bool = False,
         again: Callable[[], Tensor] | None = None,
@@ -46,6 +48,7 @@ class Unrolled(Signal):
         self._again = again
         self.call = call
         self.gradient = gradient
+        self._cuts_membranes = cuts_membranes
 
     @property
     def _values(self) -> Tensor:
@@ -72,7 +75,7 @@ class Unrolled(Signal):
 
     def fire(self, neuron: Any) -> Self:
         self.enter("LIF")
-        dynamics, cut = neuron.dynamics(self.ndim), self.gradient == "sltt"
+        dynamics, cut = neuron.dynamics(self.ndim), self._cuts_membranes
         if isinstance(self._held, NormalisedCurrent) and dynamics.has_numbers_only:
             return self._with(*norm_lif(self._held, dynamics, detach_membrane=cut))
         return self._with(*lif_in_bits(self._values, dynamics, detach_membrane=cut, timesteps=self.timesteps))
@@ -83,9 +86,11 @@ class Unrolled(Signal):
 
     def recur(self, recurrent: Any) -> Self:
         self.enter("Recurrent")
+        if type(self) is not Unrolled and torch.is_grad_enabled():
+            self.refuse("Recurrent", "it runs timestep by timestep, where this rule's own signal would have no say")
         values = self._values
         steps = values.unbind(0) if len(values) == self.timesteps else [values.squeeze(0)] * self.timesteps
-        return self._with(torch.stack(run_timesteps(recurrent, steps, self.gradient)))
+        return self._with(torch.stack(run_timesteps(recurrent, steps, self.gradient, self._cuts_membranes)))
 
     def delay(self, delay: Any) -> Self:
         self.enter("Delay")
@@ -155,7 +160,7 @@ class Unrolled(Signal):
         packed: PackedSpikes | None = None,
         again: Callable[[], Tensor] | None = None,
     ) -> Self:
-        return type(self)(values, self.call, self.gradient, packed, self._checkpoint, again)
+        return type(self)(values, self.call, self.gradient, self._cuts_membranes, packed, self._checkpoint, again)
 
     def _wrap(self, out: Any) -> Any:
         return pytree.tree_map(self._with, out)
