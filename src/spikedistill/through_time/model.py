@@ -202,8 +202,8 @@ def temporal(
 
     Args:
         module: the network.
-        gradient: how gradients flow back through time: `Bptt`, `Sltt`, `Rate` or `Dsr` of `spikedistill.temporal`, or the name of
-            one, "bptt", "sltt", "rate" or "dsr". All give the same values and differ in their gradients.
+        gradient: how gradients flow back through time: `Bptt()`, `Sltt()`, `Rate(...)` or `Dsr()`, or the name of one, "bptt",
+            "sltt", "rate" or "dsr". All give the same values and differ in their gradients.
         sample_axes: the axes of one sample, such as "3, H, W", where inputs are to be checked against them; numbers must match.
         options: those of the rule, where it is given by name: `temporal(net, gradient="rate", segments=2)`.
 
