@@ -1,11 +1,13 @@
 """Rate-based gradients computed a few timesteps at a time: the same numbers, and memory that hardly grows with T."""
 
+import copy
+
 import pytest
 import torch
 from temporal_runs import RULES, Convolutions, T, assert_same_gradients, build, cases, f64, make_input, run
 from torch import nn
 
-from spikedistill import LIF, create_model, mean_rate, temporal
+from spikedistill import LIF, UserError, create_model, mean_rate, temporal
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 FORMS = [(1, True), (3, True), (2, False), (T, False)]
@@ -117,3 +119,68 @@ def test_in_evaluation_nothing_changes():
 def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         temporal(nn.Linear(2, 2), **options)
+
+
+class ChangesInPlace(nn.Module):
+    """Uses a tensor of its own on currents, and changes it before the neurons fire."""
+
+    def __init__(self, code):
+        super().__init__()
+        self.first, self.lif, self.out = nn.Linear(4, 4), LIF(threshold=0.2), nn.Linear(4, 4)
+        self.norm, self.code = nn.BatchNorm1d(4), code
+        self.register_buffer("k", torch.rand(4))
+        self.index = torch.tensor([0, 1, 2, 3])
+
+    def forward(self, x):
+        y = self.lif(self.first(x))
+        names = {"self": self, "x": x, "y": y, "torch": torch, "mean_rate": mean_rate, **vars(self)}
+        exec(self.code.format(k="self.k"), names)
+        return self.lif(names["z"])
+
+
+WRITTEN_LATE = {
+    "added": "z = y + {k}; {k} += 5",
+    "subtracted": "z = y - {k}; {k}.lerp_(mean_rate(y).detach().mean(0), 0.5)",
+    "multiplied": "z = y * {k}; {k}.zero_()",
+    "a matrix product": "w = torch.eye(4); z = y @ w; w.mul_(-1)",
+    "in a list": "z = torch.cat([y, {k}.expand(3, 4)], 1); {k} += 5",
+    "a view of it": "z = y + {k}[None]; {k}.mul_(-9)",
+    "an index": "z = y[:, self.index]; self.index.zero_()",
+    "two operations before": "z = (y + {k}) * 2 - 1; {k} += 5",
+    "a layer's weight": "z = self.out(y)\nwith torch.no_grad(): self.out.weight.mul_(-1)",
+    "a layer's bias": "z = self.out(y)\nwith torch.no_grad(): self.out.bias.add_(9)",
+    "behind a batch-norm": "z = self.norm(self.out(y))\nwith torch.no_grad(): self.out.weight.mul_(-1)",
+    "a batch-norm's bias": "z = self.norm(self.out(y))\nwith torch.no_grad(): self.norm.bias.add_(9)",
+}
+
+
+@pytest.mark.parametrize("what", WRITTEN_LATE)
+def test_a_tensor_that_was_used_and_then_changed_in_place_is_refused_or_read_in_time(what):
+    """In chunks its use is put off until the neurons fire; at once, and without gradients, it is read where it stands."""
+    x, outcomes = torch.randn(T, 3, 4), []
+    for options in ({"gradient": "bptt"}, {"gradient": "rate"}, {"gradient": "rate", "chunk": 2}):
+        torch.manual_seed(0)
+        model = temporal(ChangesInPlace(WRITTEN_LATE[what]), **options)
+        if "chunk" not in options:
+            outcomes.append(model(x).detach())
+            continue
+        with torch.no_grad():
+            outcomes.append(copy.deepcopy(model)(x))
+        with pytest.raises(UserError, match=r"changed a tensor .* in place after using it") as refused:
+            model(x)
+        assert "\n" not in str(refused.value)
+    assert all(torch.equal(outcomes[0], other) for other in outcomes[1:])
+
+
+def test_a_tensor_may_change_before_its_use_and_after_the_neurons_fire():
+    """And one that was made in inference mode, which counts no changes, is read as it is."""
+    with torch.inference_mode():
+        constant = torch.full((4,), 0.5)
+    code = "{k} += 1; z = self.lif(y + {k} + self.constant); {k}.zero_(); z = z * 2; self.index.zero_()"
+    outcomes = []
+    for chunk in (None, 1):
+        torch.manual_seed(0)
+        network = ChangesInPlace(code)
+        network.constant = constant
+        outcomes.append(temporal(network, gradient="rate", chunk=chunk)(torch.ones(3, 4), timesteps=T).detach())
+    assert torch.equal(*outcomes)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from kept_memory import run_and_keep
 from torch import nn
 
-from spikedistill import LIF, temporal
+from spikedistill import LIF, UserError, temporal
 from spikedistill.neurons import Neuron, NormalisedCurrent, lif, norm_lif
 from spikedistill.neurons.loops import compiler, fused, fused_norm, paths
 from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics, running_statistics
@@ -249,3 +249,77 @@ def test_a_second_derivative_through_spikes_in_bits_is_refused_rather_than_lost(
     logits = temporal(network)(torch.randn(2, 2, 1, 6, 6))
     with pytest.raises(RuntimeError, match=r"create_graph=True .* have first-order gradients alone"):
         torch.autograd.grad(logits.square().sum(), network[2].weight, create_graph=True)
+
+
+class ChangesInPlace(nn.Module):
+    """Changes a parameter that a batch-norm on currents has used, before the neurons fire or the currents are read."""
+
+    def __init__(self, what, then):
+        super().__init__()
+        self.norm, self.lif, self.what, self.then = nn.BatchNorm2d(2), LIF(threshold=0.5), what, then
+
+    def forward(self, x):
+        fired = self.lif(x)
+        y = self.norm(fired)
+        if self.then == "a residual, neurons":
+            y = y + fired
+        with torch.no_grad():
+            getattr(self.norm, self.what).add_(1)
+        if self.then == "a late residual, neurons":
+            y = y + fired
+        return y * 2 if self.then == "a product" else self.lif(y)
+
+
+# how the network runs -> the gradient rule, its options
+RUNS = {
+    "bptt": ("bptt", {}),
+    "sltt": ("sltt", {}),
+    "checkpoint": ("bptt", {"checkpoint": True}),
+    "rate": ("rate", {}),
+    "dsr": ("dsr", {}),
+    "no gradients": ("bptt", {}),
+    "inference": ("rate", {}),
+    "step": ("bptt", {}),
+}
+
+
+@pytest.mark.parametrize("how", RUNS)
+@pytest.mark.parametrize("then", ["neurons", "a residual, neurons", "a late residual, neurons", "a product"])
+@pytest.mark.parametrize("what", ["weight", "bias", "running_mean"])
+def test_what_a_batch_norm_has_used_and_changed_in_place_is_refused_or_read_in_time(what, then, how, monkeypatch):
+    """Refused where it waits for the neurons; elsewhere it is computed where it stands."""
+    gradient, options = RUNS[how]
+    evaluated = how in ("no gradients", "inference", "step")
+
+    def run(smallest, *, change=True):
+        monkeypatch.setattr(paths, "MIN_ELEMENTS", smallest)
+        torch.manual_seed(0)
+        network = ChangesInPlace(what, then)
+        if not change:
+            network.what = "unused"
+            network.norm.register_buffer("unused", torch.zeros(2))
+        model, x = temporal(network, gradient=gradient, **options), torch.randn(T, 2, 2, 4, 4)
+        if not evaluated:
+            return model(x).detach()
+        with torch.inference_mode(how == "inference"), torch.no_grad():
+            return model.eval().step(x[0])[0] if how == "step" else model.eval()(x)
+
+    expected = run(2**60, change=False)
+    if how != "checkpoint":
+        assert torch.equal(run(2**60), expected)
+    if what == "running_mean" and not evaluated:  # in training the statistics are the batch's own
+        torch.testing.assert_close(run(1), expected, rtol=1e-5, atol=1e-6)
+        return
+    with pytest.raises(UserError, match=r"changed a tensor \[2\] in place after using it"):
+        run(1)
+
+
+def test_a_bias_that_changes_before_a_checkpoint_reads_it_once_more_is_refused(monkeypatch):
+    """A convolution saves no bias for its gradient, but its outputs, which the batch-norm's gradient needs, have it in them."""
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
+    network = nn.Sequential(LIF(), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), LIF())
+    out = temporal(network, checkpoint=True)(torch.randn(T, 2, 2, 4, 4))
+    with torch.no_grad():
+        network[1].bias.add_(1)
+    with pytest.raises(UserError, match=r"changed a tensor \[2\] in place after using it"):
+        out.sum().backward()

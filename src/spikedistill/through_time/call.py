@@ -23,6 +23,7 @@ class Call:
     Attributes:
         ended: whether the network has returned, and nobody holds the call open.
         held: whether somebody does, for intermediate features, and will end it.
+        with_gradients: whether gradients were switched on when it began.
         timestep: which of its timesteps this is, inside a `Recurrent`; None where all run together, and in `step`.
         is_last: whether no timestep follows it in the same call of the network.
     """
@@ -31,6 +32,7 @@ class Call:
         self.timesteps = timesteps
         self.ended = False
         self.held = False
+        self.with_gradients = torch.is_grad_enabled()
         self.timestep: int | None = None
         self.is_last = True
 

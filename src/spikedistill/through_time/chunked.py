@@ -11,14 +11,15 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from ..neurons import Neuron, PackedSpikes, Response, lif_response_in_chunks, normalise
+from ..neurons import Neuron, PackedSpikes, ReadLater, Response, lif_response_in_chunks, normalise
 from .batch_norm import BatchNormCall, follow, normalise_rates
 from .call import Call
 from .mapping import map_over_time
 from .operations import SUMS
 from .rates import Rates
-from .signal import replace_signals, signals_in
+from .signal import is_signal, replace_signals, signals_in
 
 
 class Moments(NamedTuple):
@@ -68,9 +69,13 @@ class Values:
         """Of spikes, or of a tensor `[T or 1, B, ...]`, read in that dtype."""
         if isinstance(value, PackedSpikes):
             return cls(lambda start, stop: value.read(start, stop, dtype))
-        if value.shape[0] == 1:
-            return cls(lambda start, stop: value, True, moments)
-        return cls(lambda start, stop: value[start:stop], False, moments)
+        given, constant = ReadLater(value), value.shape[0] == 1
+
+        def read(start: int, stop: int) -> Tensor:
+            given.check()
+            return value if constant else value[start:stop]
+
+        return cls(read, constant, moments)
 
 
 class ChunkedRates(Rates):
@@ -142,10 +147,12 @@ class ChunkedRates(Rates):
             means.add(values.read(start, stop))
         return means.result()
 
-    def _each_step(self, call: Callable[[Tensor], Tensor]) -> tuple[Any, Tensor]:
+    def _each_step(self, call: Callable[[Tensor], Tensor], weights: Sequence[Tensor | None] = ()) -> tuple[Any, Tensor]:
         source, means, moments, kept = self._values, _Means(self._lengths), None, []
+        given = ReadLater(*weights)
 
         def read(start: int, stop: int) -> Tensor:
+            given.check()
             return call(source.read(start, stop))
 
         with torch.no_grad():
@@ -180,10 +187,13 @@ class ChunkedRates(Rates):
         args, kwargs = replace_signals(
             (args, kwargs), lambda signal: signal.like(signal._values, signal._rates.detach())
         )
-        return Values(
-            lambda start, stop: map_over_time(func, args, kwargs, lambda signal: signal._values.read(start, stop)),
-            is_sum=name in SUMS and len(sources) > 1,
-        )
+        given = ReadLater(*pytree.tree_leaves((args, kwargs), is_leaf=is_signal))
+
+        def read(start: int, stop: int) -> Tensor:
+            given.check()
+            return map_over_time(func, args, kwargs, lambda signal: signal._values.read(start, stop))
+
+        return Values(read, is_sum=name in SUMS and len(sources) > 1)
 
     def _batch_norm(self, call: BatchNormCall) -> Any:
         if self.is_constant or not call.training:
@@ -200,9 +210,14 @@ class ChunkedRates(Rates):
         follow(call.running_mean, call.running_var, mean, moments.deviations / max(count - 1, 1), call.momentum)
         inv_std = (var + call.eps).rsqrt()
         weight, bias = (part if part is None else part.detach() for part in (call.weight, call.bias))
-        given = weight, bias, mean, inv_std, call.eps
+        given = ReadLater(weight, bias)
+
+        def read(start: int, stop: int) -> Tensor:
+            given.check()
+            return normalise(source.read(start, stop), weight, bias, mean, inv_std, call.eps)
+
         rates = normalise_rates(self._rates, self._lengths, mean, inv_std, count, call)
-        return self.like(Values(lambda start, stop: normalise(source.read(start, stop), *given)), rates)
+        return self.like(Values(read), rates)
 
 
 class _Means:

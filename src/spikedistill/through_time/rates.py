@@ -107,7 +107,7 @@ class Rates(Signal):
         self._held, self._rates = other._held, other._rates
 
     def fire(self, neuron: Any) -> Self:
-        self.enter("LIF")
+        self.enter("LIF", neuron)
         dynamics = neuron.dynamics(self.ndim)
         learned = [name for name in ("decay", "v_init", "threshold") if learns(getattr(dynamics, name))]
         response = self._respond(dynamics, learned)
@@ -135,7 +135,7 @@ class Rates(Signal):
         return segment_means(values, self._lengths)
 
     def normalise(self, norm: Any) -> Self:
-        self.enter(type(norm).__name__)
+        self.enter(type(norm).__name__, norm)
         if norm.training and not self.is_constant:
             spikes, rates = norm.over_segments(self._spikes, self._rates, self._lengths, self._average)
             return self.like(spikes, rates)
@@ -211,7 +211,7 @@ class Rates(Signal):
     ) -> Self:
         # detached rather than only under no_grad: autocast would keep a weight cast there, without its graph
         frozen = weight.detach(), None if bias is None else bias.detach()
-        spikes, means = self._each_step(lambda value: fold_time(func, value, *frozen, *args, **kwargs))
+        spikes, means = self._each_step(lambda value: fold_time(func, value, *frozen, *args, **kwargs), frozen)
         rates, weight = self._rates.to(means.dtype), weight.to(means.dtype)
         bias = None if bias is None else bias.to(means.dtype)
         folded = given_linear(name, means.flatten(0, 1), rates.flatten(0, 1), weight, bias, *args, **kwargs)
@@ -222,8 +222,8 @@ class Rates(Signal):
         spikes, means = self._each_step(lambda value: fold_time(func, value, *args, **kwargs))
         return self.like(spikes, given(means, fold_time(func, self._rates, *args, **kwargs)))
 
-    def _each_step(self, call: Callable[[Tensor], Tensor]) -> tuple[Any, Tensor]:
-        """Exact values of a layer, and their segment means."""
+    def _each_step(self, call: Callable[[Tensor], Tensor], weights: Sequence[Tensor | None] = ()) -> tuple[Any, Tensor]:
+        """Exact values of a layer, which may be called again with the same weights, and their segment means."""
         with torch.no_grad():
             spikes = call(self._spikes)
             return spikes, self._means(spikes)

@@ -43,7 +43,7 @@ class Representation(Rates):
         return self.over_time().mean(0)
 
     def fire(self, neuron: Any) -> Self:
-        self.enter("LIF")
+        self.enter("LIF", neuron)
         dynamics = neuron.dynamics(self.ndim)
         with torch.no_grad():
             spikes = lif(self._spikes.expand(self.timesteps, *self.shape), dynamics)

@@ -7,6 +7,7 @@ library can have.
 """
 
 import operator
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NoReturn, Self
@@ -109,7 +110,10 @@ class Signal(ABC):
         """Take over the contents of another signal of the same kind."""
 
     def over_time(self) -> Tensor:
-        """The exact values of all timesteps, `[T, B, ...]`."""
+        """The exact values of all timesteps, `[T, B, ...]`.
+
+        The tensor shares memory with the signal where it can, so it is not to be changed in place.
+        """
         if self.call.ended and not self.kept:
             self.call.refuse_late("over_time")
         return self._over_time()
@@ -147,7 +151,7 @@ class Signal(ABC):
         for signal in signals:
             if signal.call is not first.call:
                 first.call.refuse_stranger(name)
-            signal.enter(name, to_stop_gradient=name == "detach")
+            signal.enter(name, args, kwargs, to_stop_gradient=name == "detach")
         in_place = kwargs.pop("inplace", False)
         try:
             result = first.apply(name, func, args, kwargs)
@@ -172,21 +176,36 @@ class Signal(ABC):
             f"{name!r} has no rule across time under gradient={self.gradient!r}: {advice or advice_on(name)}"
         )
 
-    def enter(self, name: str, *, to_stop_gradient: bool = False) -> None:
-        """Refuse to compute with a signal after its call, or with one that carries a graph where gradients are switched off.
+    def enter(self, name: str, *given: Any, to_stop_gradient: bool = False) -> None:
+        """Refuse to compute with a signal after its call, or where gradients are switched off and one would be lost by it.
 
-        An `autograd.Function` and a reentrant checkpoint run so and see no tensor in a signal: its graph would end there unnoticed.
+        An `autograd.Function` and a reentrant checkpoint run so and see no tensor in a signal: its graph would end there unnoticed,
+        and weights would get no gradient. Where the network itself switches gradients off, of its frozen layers, nothing is lost
+        but what it says.
+
+        Args:
+            name: what computes.
+            given: modules and (nested) arguments with weights that it computes with.
+            to_stop_gradient: whether that is what it is for.
 
         Raises:
             UnsupportedOperationError: in these cases.
         """
         if self.call.ended:
             self.call.refuse_late(name)
-        if not to_stop_gradient and self.requires_grad and not torch.is_grad_enabled():
+        if to_stop_gradient or torch.is_grad_enabled():
+            return
+        if self.requires_grad:
             self.refuse(
                 name,
                 "gradients are switched off around it, and its result would lose the graph. To stop a gradient take "
                 "signal.detach(); checkpoint with use_reentrant=False; a torch.autograd.Function cannot take a signal",
+            )
+        if self.call.with_gradients and not torch.compiler.is_compiling() and _loses_weights(given):
+            self.refuse(
+                name,
+                "a torch.autograd.Function, or a reentrant checkpoint, computes it, and its weights would get no gradient: such a "
+                "Function cannot take a signal; checkpoint with use_reentrant=False",
             )
 
     def overwrite(self, name: str, other: Any) -> None:
@@ -311,6 +330,29 @@ def advice_on(name: str) -> str:
     if name.startswith("new_") or name.endswith("_like"):
         return "make a tensor of the shape that the signal shows: torch.zeros(x.shape, dtype=x.dtype, device=x.device)"
     return _GENERAL_ADVICE
+
+
+_FUNCTION = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+
+
+def _loses_weights(given: tuple[Any, ...]) -> bool:
+    """Whether an `autograd.Function` inside the running network computes with weights that are trained."""
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if frame.f_code is _FUNCTION:
+            return _learn(given) or _learn(frame.f_locals.get("args"))
+        if frame.f_globals.get("__package__") == __package__ and frame.f_code.co_name == "_run":
+            return False
+    return False
+
+
+def _learn(given: Any) -> bool:
+    for leaf in pytree.tree_leaves(given):
+        if isinstance(leaf, torch.nn.Module) and any(weight.requires_grad for weight in leaf.parameters()):
+            return True
+        if isinstance(leaf, Tensor) and leaf.requires_grad:
+            return True
+    return False
 
 
 def _explain(error: RuntimeError, name: str, signal: Signal, args: Any, kwargs: Any) -> None:

@@ -204,7 +204,7 @@ class Stream(Signal):
         self._held, self._still = other._held, other._still
 
     def fire(self, neuron: Any) -> Self:
-        self.enter("LIF")
+        self.enter("LIF", neuron)
         membranes, held = self.call, self._held
         key = membranes.key_of(neuron)
         if self._still:
@@ -221,7 +221,7 @@ class Stream(Signal):
         return self._with(spikes)
 
     def normalise(self, norm: Any) -> Self:
-        self.enter(type(norm).__name__)
+        self.enter(type(norm).__name__, norm)
         self.moves()
         if norm.training:
             self.refuse(type(norm).__name__, self.call.training)
@@ -233,7 +233,7 @@ class Stream(Signal):
         return self._with(norm.at(self._value, timestep))
 
     def recur(self, recurrent: Any) -> Self:
-        self.enter("Recurrent")
+        self.enter("Recurrent", recurrent)
         self.moves()
         key = self.call.key_of(recurrent)
         value = self._value

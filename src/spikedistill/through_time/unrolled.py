@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, PackedSpikes, can_wait, lif_in_bits, may_wait, norm_lif
+from ..neurons import NormalisedCurrent, PackedSpikes, ReadLater, can_wait, lif_in_bits, may_wait, norm_lif
 from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics
 from .call import Call
 from .dropout import dropout_scale_shift, dropped
@@ -74,18 +74,18 @@ class Unrolled(Signal):
         self._held, self._packed, self._again = other._held, other._packed, other._again
 
     def fire(self, neuron: Any) -> Self:
-        self.enter("LIF")
+        self.enter("LIF", neuron)
         dynamics, cut = neuron.dynamics(self.ndim), self._cuts_membranes
         if isinstance(self._held, NormalisedCurrent) and dynamics.has_numbers_only:
             return self._with(*norm_lif(self._held, dynamics, detach_membrane=cut))
         return self._with(*lif_in_bits(self._values, dynamics, detach_membrane=cut, timesteps=self.timesteps))
 
     def normalise(self, norm: Any) -> Self:
-        self.enter(type(norm).__name__)
+        self.enter(type(norm).__name__, norm)
         return self._with(norm.over_time(self._values, self.timesteps))
 
     def recur(self, recurrent: Any) -> Self:
-        self.enter("Recurrent")
+        self.enter("Recurrent", recurrent)
         if type(self) is not Unrolled and torch.is_grad_enabled():
             self.refuse("Recurrent", "it runs timestep by timestep, where this rule's own signal would have no say")
         values = self._values
@@ -144,11 +144,13 @@ class Unrolled(Signal):
         weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
         x = self._values.flatten(0, 1).to(value.dtype)
         folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=packed, **kwargs)
+        given = ReadLater(*frozen)
         timesteps, dtype = self.timesteps, value.dtype  # without the signal, which holds the spikes in full
 
         @torch.no_grad()
         @torch.autocast(value.device.type, enabled=False)  # backward may run within one, and the casts are here
         def again() -> Tensor:
+            given.check()
             cast = [None if part is None else part.to(dtype) for part in frozen]
             return fold_time(func, packed.read(0, timesteps, dtype), *cast, *args, **kwargs)
 

@@ -19,12 +19,14 @@ from .memory_format import mean_in_time
 from .packed import PackedSpikes
 from .paths import Path, on_path, path_of, uncompiled
 from .rates import rates_by_kernel, rates_by_loop
+from .read_later import ReadLater
 
 __all__ = [
     "NormaliseBatch",
     "NormalisedCurrent",
     "PackedSpikes",
     "Path",
+    "ReadLater",
     "batch_moments",
     "can_wait",
     "compiled",

@@ -4,7 +4,7 @@ The backward loop computes the membranes again from the input of the batch-norm,
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from .fused import fire_once, fire_sequence, gradient_through_time
 from .memory_format import as_shown, as_stored, is_channels_last, is_dense, per_channel
 from .packed import PackedSpikes
 from .paths import Path, kernels_for, on_path, path_for
+from .read_later import ReadLater
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class NormalisedCurrent:
     residual: Tensor | None = None
     residual_spikes: PackedSpikes | None = None
     again: Callable[[], Tensor] | None = None
+    _given: ReadLater = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        given = ReadLater(self.x, self.weight, self.bias, self.mean, self.residual)
+        object.__setattr__(self, "_given", given)
 
     @property
     def requires_grad(self) -> bool:
@@ -55,16 +61,19 @@ class NormalisedCurrent:
         return replace(self, weight=weight, bias=bias)
 
     def plus(self, residual: Tensor, residual_spikes: PackedSpikes | None) -> "NormalisedCurrent":
+        self._given.check()  # the sum notes them anew
         return replace(self, residual=residual, residual_spikes=residual_spikes)
 
     def value(self) -> Tensor:
         """The currents, for whatever is not a layer of neurons."""
+        self._given.check()
         given = self.x, self.weight, self.bias, self.mean, self.inv_std, self.eps
         out = NormaliseBatch.apply(*given) if self.batch else normalise(*given)
         return out if self.residual is None else out + self.residual
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """What broadcasts over a timestep of x as stored, in the precision of membranes."""
+        self._given.check()
         scale = self.inv_std if self.weight is None else self.inv_std * self.weight.detach()
         shift = -self.mean * scale if self.bias is None else self.bias.detach() - self.mean * scale
         precision = torch.promote_types(self.x.dtype, torch.float32)  # that of membranes
