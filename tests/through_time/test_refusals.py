@@ -239,6 +239,115 @@ def test_frozen_layers_run_without_gradients():
         assert network.backbone[0].weight.grad is None
 
 
+class WeightGradient(torch.autograd.Function):
+    """A linear layer of weights in signs, with the gradient of one in ones."""
+
+    @staticmethod
+    def forward(ctx, x, layer, weight):
+        return layer(x) if weight is None else F.linear(x, weight.sign())
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, None, torch.ones(4, 4)
+
+
+class Stem(nn.Module):
+    """Something with weights on the input, or behind a frozen layer, where the signal has no graph yet."""
+
+    def __init__(self, action, frozen):
+        super().__init__()
+        self.before, self.fc, self.lif, self.head = (
+            nn.Linear(4, 4),
+            nn.Linear(4, 4),
+            LIF(threshold="learned"),
+            nn.Linear(4, 2),
+        )
+        self.before.requires_grad_(False)
+        self.action, self.frozen = action, frozen
+
+    def forward(self, x):
+        x = self.lif.requires_grad_(False)(self.before(x)) if self.frozen else x
+        self.lif.requires_grad_(True)
+        return self.head(self.action(self, x))
+
+
+@torch.no_grad()
+def computed_without_gradients(net, x):
+    return net.lif(net.fc(x))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("frozen", [False, True], ids=["first", "behind a frozen layer"])
+@pytest.mark.parametrize("gradient", ["bptt", "sltt", "rate", "chunk", "dsr", "step"])
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [
+        (lambda net, x: WeightGradient.apply(x, None, net.fc.weight), "linear"),
+        (lambda net, x: WeightGradient.apply(x, net.fc, None), "linear"),
+        (lambda net, x: WeightGradient.apply(x, lambda x: net.fc(x), None), "linear"),
+        (lambda net, x: WeightGradient.apply(x, net.lif, None), "LIF"),
+        (lambda net, x: checkpoint(net.fc, x, use_reentrant=True), "linear"),
+    ],
+    ids=["its weight", "a layer", "a closure", "neurons", "a reentrant checkpoint"],
+)
+def test_a_function_that_would_lose_the_gradient_of_its_weights_is_refused(action, name, gradient, frozen):
+    rule, options = ("rate", {"chunk": 2}) if gradient == "chunk" else (gradient, {})
+    model = temporal(Stem(action, frozen), gradient="bptt" if rule == "step" else rule, **options)
+    with pytest.raises(
+        UnsupportedOperationError, match=f"^'{name}' has no rule .*weights would get no gradient.*reentrant"
+    ):
+        model.eval().step(torch.ones(B, 4)) if gradient == "step" else model(torch.ones(B, 4), T)
+
+
+def test_where_no_gradient_of_weights_is_lost_nothing_is_refused():
+    """A network switches gradients off itself; or they are off around it, also by a Function, where nobody trains inside."""
+    x = torch.ones(B, 4)
+    for action in (computed_without_gradients, lambda net, x: ReversedGradient.apply(x)):
+        model = temporal(Stem(action, False))
+        assert model(x, T).requires_grad
+
+    class Around(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, model):
+            model(x, T)
+            with torch.enable_grad():
+                return model(x, T).detach()
+
+    Around.apply(x, temporal(Stem(computed_without_gradients, False)))
+
+
+def hook(*given):
+    raise AssertionError("a hook that is never called")
+
+
+@pytest.mark.filterwarnings("ignore:For backward hooks to be called, module output should be a Tensor")
+@pytest.mark.parametrize("gradient", ["bptt", "sltt", "rate", "dsr", "step"])
+@pytest.mark.parametrize(
+    "register", ["register_full_backward_hook", "register_full_backward_pre_hook", "register_backward_hook"]
+)
+@pytest.mark.parametrize(("place", "words"), [("1.0", r"module '1\.0'"), ("", "the network")])
+def test_a_backward_hook_on_a_module_inside_is_refused(place, words, register, gradient):
+    network = nn.Sequential(nn.Linear(4, 4), nn.Sequential(LIF()))
+    model = temporal(network, gradient="bptt" if gradient == "step" else gradient).eval()
+    x = torch.ones(B, 4)
+
+    def run():
+        return model.step(x)[0] if gradient == "step" else model(x, T)
+
+    handle = getattr(network.get_submodule(place), register)(hook)
+    with pytest.raises(ValueError, match=rf"^{words} has a backward hook, .* temporal\(network\).*mean_rate"):
+        run()
+    if register != "register_backward_hook":
+        with torch.no_grad():
+            run()
+    handle.remove()
+    called = []
+    model.register_full_backward_hook(lambda *given: called.append(1))
+    x.requires_grad_()
+    run().sum().backward()
+    assert called == ([] if gradient == "step" else [1])
+
+
 def test_unknown_attributes_are_ordinary_attribute_errors():
     with pytest.raises(AttributeError, match="a signal has no attribute 'colour'"):
         try_under("bptt", lambda x: x.colour, "static")

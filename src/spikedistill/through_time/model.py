@@ -42,7 +42,8 @@ class Temporal(nn.Module):
 
         Raises:
             UserError: for T below 1, an input that is no tensor or whose dimensions do not fit the network, one that on a CPU holds
-                NaN or infinite values, or a network that leaves a signal on one of its modules.
+                NaN or infinite values, or a network that leaves a signal on a module or, with gradients, has a backward hook
+                on one.
         """
         values, total = self.check_input(x, timesteps)
         signal: Signal
@@ -59,6 +60,8 @@ class Temporal(nn.Module):
     def _run(self, signal: Signal, read: Callable[[Any], Tensor]) -> Any:
         """The network's outputs on a signal, each read as a tensor; then the signal's call has ended."""
         call = signal.call
+        if call.with_gradients and not torch.compiler.is_compiling():
+            _refuse_backward_hooks(self.module)
 
         def read_own(out: Any) -> Tensor:
             if out.call is not call:
@@ -219,6 +222,21 @@ def temporal(
     if not isinstance(module, nn.Module):
         raise UserError(f"temporal takes a torch.nn.Module, got a {type(module).__name__}")
     return Temporal(module, rule_of(gradient, **options), sample_axes)
+
+
+def _refuse_backward_hooks(network: nn.Module) -> None:
+    """Refuse hooks that PyTorch calls only where tensors go in and out of a module.
+
+    Raises:
+        UserError: naming the module.
+    """
+    for path, module in network.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise UserError(
+                f"{f'module {path!r}' if path else 'the network'} has a backward hook, which would never be called, because a "
+                "signal is no tensor: register it on temporal(network), or a hook of the tensor mean_rate(signal), "
+                "or remove it"
+            )
 
 
 def _check_tensor(x: Any) -> None:
