@@ -323,3 +323,23 @@ def test_a_bias_that_changes_before_a_checkpoint_reads_it_once_more_is_refused(m
         network[1].bias.add_(1)
     with pytest.raises(UserError, match=r"changed a tensor \[2\] in place after using it"):
         out.sum().backward()
+
+
+@pytest.mark.parametrize("which", ["the residual", "the batch-norm's input"])
+def test_what_waits_with_a_batch_norm_may_not_be_written_to_through_its_exact_values(which, monkeypatch):
+    """The tensor of all timesteps shares memory with the signal."""
+
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.lif = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), LIF()
+
+        def forward(self, x):
+            spikes, currents = self.lif(x), self.conv(x)
+            y = self.norm(currents) + spikes
+            (spikes if which == "the residual" else currents).over_time().zero_()
+            return self.lif(y)
+
+    monkeypatch.setattr(paths, "MIN_ELEMENTS", 1)
+    with torch.no_grad(), pytest.raises(UserError, match=r"changed a tensor \[3, 2, 2, 4, 4\] in place after using it"):
+        temporal(Writes()).eval()(torch.randn(T, 2, 2, 4, 4))
