@@ -281,7 +281,7 @@ def test_kernels_of_a_step(tmp_path, capsys):
     sizes = ["--device", "cpu", "--precision", "float32", "--model", "convnet", "--width", "0.125", "--batch", "4"]
     assert main(["kernels", *sizes, "--measure-s", "0", "--out", str(tmp_path / "kernels.json")]) == 0
     found = json.loads((tmp_path / "kernels.json").read_text())
-    assert found["images_per_s"] == pytest.approx(4000 / found["ms"], rel=1e-3)
+    assert found["images_per_s"] == pytest.approx(4000 / found["ms"], rel=1e-3, abs=0.05)  # written with one decimal
     assert {"aten::mkldnn_convolution", "aten::convolution_backward"} & {entry["name"] for entry in found["kernels"]}
     assert 0.5 < sum(entry["share"] for entry in found["kernels"]) <= 1.001
     if not torch.cuda.is_available():
