@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT: the first asks the process to stop, which takes some seconds at most; a second ends it at once."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ _DONE = b"\0"  # which is no signal
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 # At a terminal every process of a group gets SIGINT, and one that waits for another then sends it SIGTERM: that is one wish.
 _ONE_WISH = 1.0  # seconds
+_MOMENT = 0.02  # seconds, in which a finaliser or callback returns
 
 
 class Stop:
@@ -57,13 +59,30 @@ def stoppable(*, grace: float = GRACE, saved: Callable[[], str] = lambda: "", ra
     watch = threading.Thread(target=_watch, args=(reading, grace, stop), daemon=True)
     watch.start()
     before = {number: signal.getsignal(number) for number in _NUMBERS}
+    hook = sys.unraisablehook
+
+    def lost(unraisable: Any) -> None:
+        # Python drops what is raised in a finaliser or a callback of a weak reference, such as each import has: raise it again
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            hook(unraisable)
+        elif not over:
+            threading.Timer(_MOMENT, interrupt_again).start()
+
+    def interrupt_again() -> None:
+        if not over:
+            main = ctypes.c_ulong(threading.main_thread().ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(KeyboardInterrupt))
+
     woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
+        if raises:
+            sys.unraisablehook = lost
         for number in _NUMBERS:
             signal.signal(number, ask)
         yield stop
     finally:
         over = True
+        sys.unraisablehook = hook
         signal.set_wakeup_fd(woken)
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)

@@ -49,6 +49,24 @@ except KeyboardInterrupt:
     assert end(process) == (7, "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_where_python_drops_exceptions_interrupts_a_moment_later(number):
+    process = begin("""
+class Dropped:
+    def __del__(self):
+        ready()
+        time.sleep(1)  # where the signal comes
+try:
+    with stoppable():
+        Dropped()
+        for _ in range(600): time.sleep(0.1)
+except KeyboardInterrupt:
+    sys.exit(7)
+""")
+    process.send_signal(number)
+    assert end(process) == (7, "")
+
+
 def test_where_a_loop_reads_it_the_first_signal_only_asks():
     process = begin("""
 with stoppable(raises=False) as stop:
