@@ -1,4 +1,4 @@
-"""How the mean firing rate of a neuron answers to a change of its input that lasts: the gradient of rate-based training.
+"""The derivative of a neuron's mean rate with respect to a constant added to its input: the gradient of rate-based training.
 
 Within a segment of timesteps, the input current is perturbed by the same amount at each step and the membrane at the segment's
 start is held fixed. With g_t the surrogate derivative at u_t and k_t = dv_t/du_t (what of the membrane survives the reset):

@@ -144,7 +144,7 @@ class Temporal(nn.Module):
         """
         if isinstance(x, Signal):
             raise UserError(
-                "a network under temporal() is used inside another: give time to the outer one alone, and put the inner "
+                "a network under temporal() is used inside another: give time to the outer one only, and put the inner "
                 "one's plain network, its attribute `module`, in its place"
             )
         _check_tensor(x)

@@ -87,7 +87,7 @@ class Unrolled(Signal):
     def recur(self, recurrent: Any) -> Self:
         self.enter("Recurrent", recurrent)
         if type(self) is not Unrolled and torch.is_grad_enabled():
-            self.refuse("Recurrent", "it runs timestep by timestep, where this rule's own signal would have no say")
+            self.refuse("Recurrent", "it runs timestep by timestep, where this rule's own signal would not be used")
         values = self._values
         steps = values.unbind(0) if len(values) == self.timesteps else [values.squeeze(0)] * self.timesteps
         return self._with(torch.stack(run_timesteps(recurrent, steps, self.gradient, self._cuts_membranes)))

@@ -1,4 +1,4 @@
-"""Which loop serves which currents: the one decision, for the dispatch and for whoever wants to know.
+"""Which loop computes which currents: one decision, used by the dispatch and returned by `path_of`.
 
 Eager PyTorch writes every intermediate of every timestep to memory, which costs several times what the arithmetic does. A loop of
 the same equations reads the currents and writes the spikes once. The eager path stays the reference, and serves what no loop does.

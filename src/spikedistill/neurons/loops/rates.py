@@ -1,4 +1,4 @@
-"""How mean rates answer to their currents: by a kernel, or by the loop of `eligibility`, which PyTorch may compile."""
+"""Derivatives of mean rates with respect to their currents: by a kernel, or by the loop of `eligibility`, which PyTorch may compile."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How often methods answer as the run that taught them."""
+"""How often methods predict the class that their teacher predicts."""
 
 from ...blocks import Column, Section, Table, Text, decimals
 from ..intervals import METHOD
