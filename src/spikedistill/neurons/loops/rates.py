@@ -1,4 +1,4 @@
-"""Derivatives of mean rates with respect to their currents: by a kernel, or by the loop of `eligibility`, which PyTorch may compile."""
+"""Derivatives of mean rates with respect to their currents: by a kernel, or by the loop of `eligibility`, which may be compiled."""
 
 import functools
 from collections.abc import Callable
