@@ -4,6 +4,7 @@ from .augment import AUGMENTATION_VERSION, AUGMENTATIONS, augment, augmentation_
 from .batches import Batches, as_network_input, in_order, kept_on
 from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
 from .fingerprint import fingerprint
+from .preprocess import Preprocess
 from .registry import expected_files, list_datasets, load_dataset, usual_settings, what_loading_checks
 from .sets.nmnist import SLICING_VERSION, slicing_version
 from .split import balanced_order, split_holdout, training_indices
@@ -17,6 +18,7 @@ __all__ = [
     "BrokenSample",
     "Dataset",
     "FileSamples",
+    "Preprocess",
     "Samples",
     "TensorSamples",
     "as_network_input",

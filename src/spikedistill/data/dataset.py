@@ -4,12 +4,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .preprocess import Preprocess, Resize
 
 
 class BrokenSample(UserError):
@@ -138,6 +139,8 @@ class Dataset:
         size: height and width in pixels.
         augmentations: names for `augment` that suit the training samples, as published for this data set.
         options: the options of `load_dataset` that shaped the samples, with what identifies their values in a fingerprint.
+        resize: how images of another size become those of `size`; see `Preprocess`.
+        notes: sentences for the user on how the files were read, such as "images of 320x240 are scaled and cropped to 32x32".
     """
 
     name: str
@@ -150,4 +153,12 @@ class Dataset:
     channels: int
     size: tuple[int, int]
     augmentations: tuple[str, ...] = ()
-    options: Mapping[str, int | str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    resize: Resize = "crop"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What a network trained on this data set takes, and how other images become that."""
+        fill = self.mean if self.resize == "pad" else ()
+        return Preprocess(self.kind, self.channels, self.size, self.resize, fill)

@@ -71,8 +71,7 @@ class Plan:
     def save(self, network: Temporal, path: Path) -> None:
         """Write a model file of the trained network, with what it was trained on."""
         data = self.dataset
-        taken = {"kind": data.kind, "channels": data.channels, "size": list(data.size)}
-        save_model(network, self.spec, path, classes=data.classes, input=taken)
+        save_model(network, self.spec, path, classes=data.classes, input=data.preprocess.written())
 
 
 def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None) -> Plan:

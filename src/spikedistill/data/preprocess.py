@@ -1,0 +1,63 @@
+"""What turns an image of any size into the input of a network, as a value that a model file keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from ..errors import UserError
+
+Resize = Literal["crop", "pad", "stretch"]
+RESIZES: tuple[str, ...] = get_args(Resize)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a network takes, and how an image of another size becomes that.
+
+    Attributes:
+        kind: "image", or "events" for event frames, which keep their size.
+        channels: channels of one image or event frame: 1 for grey, 3 for colour, 2 for the polarities of events.
+        size: height and width in pixels.
+        resize: "crop" scales an image until it covers `size` and cuts off what is too much, evenly on both sides; "pad" scales it
+            until it fits into `size` and fills the rest; "stretch" scales height and width by different factors.
+        fill: the value in [0, 1] of each channel that "pad" fills with: the mean of the training images.
+    """
+
+    kind: Literal["image", "events"]
+    channels: int
+    size: tuple[int, int]
+    resize: Resize = "crop"
+    fill: tuple[float, ...] = ()
+
+    def written(self) -> dict[str, Any]:
+        """The values for a JSON file; `resize` and `fill` only if they are not the default."""
+        values: dict[str, Any] = {"kind": self.kind, "channels": self.channels, "size": list(self.size)}
+        if self.resize != "crop":
+            values |= {"resize": self.resize} | ({"fill": list(self.fill)} if self.resize == "pad" else {})
+        return values
+
+    @classmethod
+    def from_written(cls, values: Mapping[str, Any]) -> "Preprocess":
+        """The value that `written` returned.
+
+        Raises:
+            UserError: if a value is missing or of another kind.
+        """
+        try:
+            height, width = (int(side) for side in values["size"])
+            found = cls(
+                kind=values["kind"],
+                channels=int(values["channels"]),
+                size=(height, width),
+                resize=values.get("resize", "crop"),
+                fill=tuple(float(value) for value in values.get("fill", ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the input of a network is described by {dict(values)!r}, expected kind, channels and size"
+            ) from error
+        if found.kind not in ("image", "events") or found.resize not in RESIZES:
+            raise UserError(
+                f"the input of a network has kind {found.kind!r} and resize {found.resize!r}: use a newer version"
+            )
+        return found
