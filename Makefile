@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-browser test-peers bench chaos docs notebooks lint format clean
+.PHONY: demo test test-browser test-peers test-wheel bench chaos docs notebooks lint format clean
 
 demo: $(INSTALLED)  ## train on the embedded digits, print accuracy over timesteps, write a report
 	$(BIN)/spikedistill train digits-twsd --out runs/demo --overwrite
@@ -35,8 +35,21 @@ test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snn
 
 .venv-peers/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . tqdm loguru h5py pytest
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[figures]' tqdm loguru h5py pytest
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0
+	touch $@
+
+# Other Pythons than 3.11 get the CUDA build of PyTorch from its registry, some 5 GB.
+test-wheel: .venv-wheel/installed  ## what pip installs from the wheel, in the Python that PYTHON names
+	rm -rf .venv-wheel/wheels
+	.venv-wheel/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir .venv-wheel/wheels .
+	.venv-wheel/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .venv-wheel/wheels/spikedistill-*.whl
+	.venv-wheel/bin/pytest -n 2 tests/cli/test_command_line.py tests/cli/test_public_names.py tests/docs/test_documented_code.py
+
+.venv-wheel/installed: pyproject.toml constraints.txt
+	rm -rf .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[test]'
 	touch $@
 
 bench: .venv-peers/bench  ## a training step, inference and neurons beside other libraries; goes on where it was stopped
@@ -66,4 +79,4 @@ notebooks: .venv/docs  ## run the notebooks anew and keep their outputs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers runs/demo site
+	rm -rf .venv .venv-peers .venv-wheel runs/demo site

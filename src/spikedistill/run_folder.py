@@ -19,6 +19,7 @@ from .errors import UserError
 from .files import LOCK, PARTIAL, clear_partial, parse_json, write_atomically
 from .manifest import MANIFEST, Manifest
 from .models import load_model
+from .renamed import say_renamed
 from .through_time import Temporal
 
 logger = logging.getLogger("spikedistill")
@@ -245,6 +246,16 @@ class RunFolder:
             UserError: where config.yaml is damaged.
         """
         return Config.of_run(self.read(self.config_file), str(self.config_file))
+
+    def read_results(self) -> dict[str, Any]:
+        """The content of results.json, under the old name of `spikedistill.evaluation.results.read_results`.
+
+        Raises:
+            FileNotFoundError: if the run has not been evaluated.
+            UserError: if the file is damaged.
+        """
+        say_renamed("RunFolder.read_results()", "spikedistill.evaluation.results.read_results(folder)")
+        return self._json(self.results)
 
     def read_tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
         """What evaluation wrote into one of `logits` and `samples`, these names at least.

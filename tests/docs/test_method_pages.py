@@ -33,7 +33,7 @@ def leaderboard(study):
     }
 
 
-OVERVIEW = {row[0]: row[1:] for row in table_after("# Methods\n", METHOD_PAGES["index.md"])}
+OVERVIEW = {row[0]: row[1:] for row in table_after("## All methods\n", METHOD_PAGES["index.md"])}
 UNTUNED = leaderboard("papers_decoupling") | leaderboard("methods_untuned_fashion_mnist")
 OURS = {name: f"({figures})" for name, figures in UNTUNED.items()} | leaderboard("methods_fashion_mnist")
 OURS["twce-twsd"] = OURS["twsd"]

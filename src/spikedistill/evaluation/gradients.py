@@ -5,7 +5,7 @@ A layer is a parameter of two or more dimensions: the weights of a convolution o
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..models import TimestepBatchNorm
 from ..neurons import LIF, SURROGATES, uncompiled
 from ..neurons.surrogate import resolve_surrogate
 from ..objectives import sce
+from ..renamed import say_renamed
 from ..run_folder import RunFolder, dataset_of
 from ..through_time import Gradient, Rate, Rule, Temporal, rule_of, temporal
 
@@ -38,10 +39,17 @@ class GradientRule:
     Attributes:
         rule: a rule of `spikedistill.through_time`, such as `Rate(segments=2)`, or the name of one.
         surrogate: the name of the surrogate; the network's own where None.
+        segments: an old form of `Rate(segments=...)`.
     """
 
     rule: Rule | Gradient = "bptt"
+    segments: InitVar[int | None] = None
     surrogate: str | None = None
+
+    def __post_init__(self, segments: int | None) -> None:
+        if segments is not None:
+            say_renamed(f'GradientRule("{self.rule}", segments={segments})', f"GradientRule(Rate(segments={segments}))")
+            object.__setattr__(self, "rule", rule_of(self.rule, segments=segments))
 
     @property
     def name(self) -> str:

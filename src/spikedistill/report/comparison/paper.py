@@ -1,5 +1,7 @@
 """A comparison as a paper shows it: tables for LaTeX, and figures as PDF and, for pages and slides, SVG."""
 
+import importlib.util
+import logging
 from pathlib import Path
 
 from ...evaluation.comparison.comparison import Comparison
@@ -7,6 +9,8 @@ from ...evaluation.comparison.leaderboard import with_numbers
 from ...files import write_atomically
 from ..figures import FORMATS, print_figure
 from . import latex
+
+logger = logging.getLogger("spikedistill")
 
 _TABLES = {
     "leaderboard": latex.leaderboard,
@@ -23,7 +27,8 @@ def write_paper_files(folder: Path, comparison: Comparison) -> None:
     """Write what a paper takes over: tables as .tex, and figures as .pdf and .svg.
 
     Tables are leaderboard, cost, timesteps, regret and published, figures accuracy, timesteps, regret and chosen, as far as the
-    comparison has rows for them. The same rows give the same bytes.
+    comparison has rows for them. The same rows give the same bytes. Figures need matplotlib, of the extra `figures`; without it a
+    line of the log says so, and only tables are written.
 
     Args:
         folder: of the comparison.
@@ -34,6 +39,9 @@ def write_paper_files(folder: Path, comparison: Comparison) -> None:
     for name, shown in (tables | {"published": comparison.published}).items():
         _write_or_remove(folder / f"{name}.tex", _TABLES[name](shown) if shown else None)
     drawings = with_numbers(rows), steps, comparison.regrets, comparison.chosen
+    if not importlib.util.find_spec("matplotlib"):
+        logger.warning("no figures for papers, because matplotlib is missing: pip install 'spikedistill[figures]'")
+        return
     for name, drawn in zip(_FIGURES, drawings, strict=True):
         for file_format in FORMATS:
             figure = print_figure(name, drawn, file_format) if drawn else None

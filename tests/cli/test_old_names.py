@@ -1,0 +1,52 @@
+"""Names of version 0.1.0 work in this version, and each says what it is called now. docs/changes.md lists them."""
+
+import subprocess
+import sys
+
+import pytest
+
+# In a process of its own, because it puts the old package in the place of the function of the same name.
+OLD_PACKAGE = """
+import warnings
+import spikedistill
+function = spikedistill.temporal
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    from spikedistill.temporal import CompiledStep
+assert "use spikedistill.through_time.CompiledStep" in str(said[0].message), said
+assert said[0].category is FutureWarning and said[0].filename == "<string>", said[0]
+from spikedistill import temporal
+import torch
+logits = temporal(torch.nn.Sequential(torch.nn.Linear(3, 2), spikedistill.LIF()), gradient="sltt")(torch.rand(5, 3), 4)
+assert logits.shape == (4, 5, 2), logits.shape
+assert spikedistill.through_time.CompiledStep is CompiledStep and function is spikedistill.through_time.temporal
+try:
+    from spikedistill.temporal import nothing
+except ImportError:
+    print("as expected")
+"""
+
+
+def test_the_package_temporal_is_through_time_and_the_function_stays_a_function():
+    done = subprocess.run([sys.executable, "-c", OLD_PACKAGE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "as expected\n"), done.stderr
+
+
+def test_compare_was_in_training():
+    import spikedistill
+
+    with pytest.warns(FutureWarning, match=r"use spikedistill\.compare; version 0\.3\.0 removes"):
+        from spikedistill.training import compare
+    assert compare is spikedistill.compare
+
+
+def test_a_gradient_rule_took_its_segments_beside_its_name():
+    from spikedistill import Rate
+    from spikedistill.evaluation import GradientRule
+
+    for old in (lambda: GradientRule("rate", 2), lambda: GradientRule("rate", segments=2, surrogate="arctan")):
+        with pytest.warns(FutureWarning, match=r"use GradientRule\(Rate\(segments=2\)\)"):
+            rule = old()
+        assert rule.rule == Rate(segments=2)
+    assert rule.name == "rate m=2 with arctan"
+    assert GradientRule(Rate(segments=2), surrogate="arctan") == rule
