@@ -299,7 +299,7 @@ def test_kaiming_networks_draw_their_convolutions_from_the_fan_out():
 
 @pytest.mark.parametrize(("name", "smallest"), [("vgg9", 16), ("vggsnn", 16), ("vgg11", 16), ("vgg13", 32)])
 def test_images_that_pooling_leaves_nothing_of_are_refused_with_the_smallest_size(name, smallest):
-    message = f"nothing is left of images of size {smallest - 1} .* expected {smallest} or more"
+    message = f"images of {smallest - 1}x{smallest - 1} .* too small for the poolings .* expected {smallest}x{smallest} or larger"
     with pytest.raises(ValueError, match=message):
         small(name, image_size=smallest - 1)
     model = small(name, image_size=smallest)
@@ -309,7 +309,7 @@ def test_images_that_pooling_leaves_nothing_of_are_refused_with_the_smallest_siz
 def test_images_smaller_than_announced_are_refused_with_the_smallest_size():
     model = small("vgg11", image_size=32)
     assert model(images(48), timesteps=1).shape == (1, B, CLASSES)
-    with pytest.raises(ValueError, match=r"nothing is left of images of size 15 .* expected 16 or more"):
+    with pytest.raises(ValueError, match=r"images of 15x15 .* expected 16x16 or larger"):
         model(images(15), timesteps=1)
 
 
@@ -329,3 +329,46 @@ def test_what_the_last_stage_returns_is_classified_as_the_whole_network_does(nam
         logits = layout(images)
         torch.testing.assert_close(layout.classify(outputs[last]), logits, rtol=0, atol=0)
     assert outputs[last].ndim == 4
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_networks_take_images_that_are_not_square(name):
+    """Two shapes, one higher and one wider than the other, neither a multiple of the strides."""
+    for size in ((35, 49), (50, 33)):
+        x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
+        model = small(name, image_size=size).eval()
+        with torch.no_grad():
+            logits, state = model(x, timesteps=2), None
+            assert logits.shape == (2, 2, CLASSES)
+            for t in range(2):  # one timestep at a time it is the same network
+                step, state = model.step(x, state)
+                torch.testing.assert_close(step, logits[t], atol=1e-4, rtol=1e-4)
+        twin = create_model(name, num_classes=CLASSES, width=1 / 16, neuron="relu", image_size=size)
+        assert twin(x, timesteps=1).shape == (1, 2, CLASSES)
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "sltt", "rate", "dsr"])
+@pytest.mark.parametrize("name", ["convnet", "vgg9", "resnet18"])
+def test_every_gradient_rule_trains_on_images_that_are_not_square(name, gradient):
+    model = small(name, image_size=[16, 24], in_channels=2, gradient=gradient)
+    frames = torch.rand(3, 2, 2, 16, 24, generator=torch.Generator().manual_seed(1)) * 4
+    model(frames).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_heads_and_a_joint_ann_fit_images_that_are_not_square():
+    x = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(1))
+    for name in ("convnet", "vgg9", "resnet18"):
+        branched = small(name, image_size=(40, 56), branches=True)
+        assert branched.heads(x, 2)[1].shape[1:] == (2, CLASSES)
+        joint = small(name, image_size=(40, 56), joint=True)
+        assert joint.heads(x, 2)[1].shape[1:] == (2, CLASSES)
+
+
+def test_a_network_that_flattens_refuses_the_transposed_image_and_names_its_own_size():
+    model = small("convnet", image_size=(16, 24))
+    with pytest.raises(ValueError, match=r"expected \[B, 3, 16, 24\]"):
+        model(torch.rand(2, 3, 24, 16), timesteps=1)
+    for wrong in ((16, 24, 3), (16,), (0, 4), (16.0, 24), "ab"):
+        with pytest.raises(ValueError, match="expected a whole number, at least 1 and at most 4096, or two"):
+            create_model("convnet", num_classes=2, image_size=wrong)

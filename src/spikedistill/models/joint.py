@@ -135,14 +135,14 @@ def exit_heads(layers: Layers, stages: Mapping[str, int], prefix: str, num_class
 
 
 @torch.no_grad()
-def check_exits(network: Joint, in_channels: int, image_size: int) -> Joint:
+def check_exits(network: Joint, in_channels: int, image_size: tuple[int, int]) -> Joint:
     """The network; UserError where images of that size are too small for what its exits shrink."""
     network.eval()
     try:
-        network.heads(torch.zeros(1, in_channels, image_size, image_size), 1)
+        network.heads(torch.zeros(1, in_channels, *image_size), 1)
     except RuntimeError as error:
         raise UserError(
-            f"images of {image_size}x{image_size} are too small for the exits of this joint network "
+            f"images of {image_size[0]}x{image_size[1]} are too small for the exits of this joint network "
             f"({str(error).splitlines()[0]}): use larger ones, or a layout that keeps the resolution longer, such as resnet18"
         ) from None
     network.train()

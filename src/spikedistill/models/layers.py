@@ -19,12 +19,12 @@ class Sizes(NamedTuple):
 
     Attributes:
         in_channels: channels of the input.
-        image_size: height and width of the input.
+        image_size: height H and width W of the input.
         num_classes: C, the size of the logits.
     """
 
     in_channels: int
-    image_size: int
+    image_size: tuple[int, int]
     num_classes: int
 
 

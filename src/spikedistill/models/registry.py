@@ -34,7 +34,7 @@ def list_models() -> list[str]:
 def count_heads(name: str) -> int:
     """How many heads a network with branches has: one behind every stage of its layout, the last of which is its own."""
     with torch.device("meta"):  # takes no memory
-        return len(LAYOUTS[name].build(Layers(neuron=_relu), Sizes(3, 32, 10)).stage_channels)
+        return len(LAYOUTS[name].build(Layers(neuron=_relu), Sizes(3, (32, 32), 10)).stage_channels)
 
 
 def create_model(
@@ -42,7 +42,7 @@ def create_model(
     *,
     num_classes: int,
     in_channels: int = 3,
-    image_size: int = 32,
+    image_size: int | Sequence[int] = 32,
     gradient: Gradient | Rule = "bptt",
     neuron: Literal["lif", "relu"] = "lif",
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch",
@@ -60,7 +60,7 @@ def create_model(
         name: one of `list_models()`.
         num_classes: C, the size of the logits.
         in_channels: channels of the input; 2 for event frames.
-        image_size: height and width of the input, needed by layouts that flatten.
+        image_size: height and width of the input, `(H, W)`, or one number for both; needed by layouts that flatten.
         gradient: how gradients flow back through time, a rule or its name; see `spikedistill.temporal`.
         neuron: "lif", or "relu" for the ANN twin: the same layout, nothing in it spikes.
         norm: "batch", whose statistics are those of all timesteps; "timestep_batch", whose statistics are each timestep's own
@@ -96,7 +96,6 @@ def create_model(
     for what, count, most in (
         ("num_classes", num_classes, _MOST_CLASSES),
         ("in_channels", in_channels, _MOST_CHANNELS),
-        ("image_size", image_size, MOST_PIXELS),
     ):
         if type(count) is not int or not 1 <= count <= most:
             raise UserError(f"{what} is {count!r}, expected a whole number, at least 1 and at most {most}")
@@ -120,13 +119,13 @@ def create_model(
         norm=_norm(norm, norm_timesteps),
         width=width,
     )
-    sizes = Sizes(in_channels, image_size, num_classes)
+    sizes = Sizes(in_channels, _height_and_width(image_size), num_classes)
     named = LAYOUTS[name]
     layout = named.build(layers, sizes)
     if norm == "tdbn":
         start_at_threshold(layout)
     network, prefix = _normalised(layout, mean, std)
-    size = f"{image_size}, {image_size}" if named.flattens else "H, W"
+    size = "{}, {}".format(*sizes.image_size) if named.flattens else "H, W"
     model = temporal(
         network,
         gradient=rule,
@@ -136,13 +135,27 @@ def create_model(
         of_twin = replace(layers, neuron=_relu)
         twin, _ = _normalised(named.build(of_twin, sizes), mean, std)
         exits, twin_exits = (exit_heads(kind, layout.stage_channels, prefix, num_classes) for kind in (layers, of_twin))
-        return check_exits(Joint(model, twin, exits, twin_exits), in_channels, image_size)
+        return check_exits(Joint(model, twin, exits, twin_exits), in_channels, sizes.image_size)
     if not branches:
         return model
     # a head after every stage but the last, whose blocks take on the channels of the stages that follow
     names, counts = [prefix + layer for layer in layout.stage_channels], list(layout.stage_channels.values())
     heads = [branch(counts[stage:], num_classes, residual=named.residual_branches) for stage in range(len(counts) - 1)]
     return Branched(model, dict(zip(names, heads, strict=False)))
+
+
+def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of images, which `create_model` and model files give as two numbers, or as one for both.
+
+    Raises:
+        UserError: it is anything else, or a side is not in 1..`MOST_PIXELS`.
+    """
+    sides = [*image_size] if isinstance(image_size, Sequence) else [image_size, image_size]
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in sides):
+        raise UserError(
+            f"image_size is {image_size!r}, expected a whole number, at least 1 and at most {MOST_PIXELS}, or two: height and width"
+        )
+    return sides[0], sides[1]
 
 
 def _normalised(layout: Layout, mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[nn.Module, str]:

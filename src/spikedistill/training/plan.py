@@ -170,7 +170,8 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
         "name": model.name,
         "num_classes": len(dataset.classes),
         "in_channels": dataset.channels,
-        "image_size": dataset.size[0],
+    height, width = dataset.size
+        "image_size": height if height == width else [height, width],
         **gradient_rule(config).written(),
         "neuron": model.neuron,
         "norm": model.norm,

@@ -186,7 +186,7 @@ def read_network(path: Path, model: str | None, dataset: Dataset) -> Temporal:
         model,
         num_classes=len(dataset.classes),
         in_channels=dataset.channels,
-        image_size=dataset.size[0],
+        image_size=dataset.size,
         neuron="relu",
         mean=dataset.mean,
         std=dataset.std,

@@ -20,12 +20,12 @@ class VGG(Layout):
         layers: the kinds of layer and the width.
         sizes: what the data fixes.
         plan: the channels of each block at width 1, and `POOL` between them.
-        flatten: give all positions to the linear layer, which fixes the size of the image; otherwise their mean.
+        flatten: give all positions to the linear layer, which fixes the height and width of the image; otherwise their mean.
 
     A stage ends before each pooling and at the last neuron.
 
     Raises:
-        UserError: for an image that the pooling leaves nothing of.
+        UserError: the poolings leave nothing of images of that size.
     """
 
     def __init__(self, layers: Layers, sizes: Sizes, plan: Sequence[int], *, flatten: bool) -> None:
@@ -47,11 +47,11 @@ class VGG(Layout):
                 self.stage_channels[f"features.{self.last_neuron}"] = channels
         self.features = nn.Sequential(*features)
         self.pool = nn.Identity() if flatten else nn.AdaptiveAvgPool2d(1)
-        side = sizes.image_size // self.smallest if flatten else 1
-        self.head = nn.Linear(channels * side * side, sizes.num_classes)
+        rows, columns = (side // self.smallest if flatten else 1 for side in sizes.image_size)
+        self.head = nn.Linear(channels * rows * columns, sizes.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check(min(x.shape[-2:]))
+        self._check(x.shape[-2:])
         return self._pooled_to_logits(self.features(x))
 
     def classify(self, x: Tensor) -> Tensor:
@@ -60,11 +60,12 @@ class VGG(Layout):
     def _pooled_to_logits(self, x: Tensor) -> Tensor:
         return self.head(self.pool(x).flatten(1))
 
-    def _check(self, image_size: int) -> None:
-        if image_size < self.smallest:
+    def _check(self, image_size: Sequence[int]) -> None:
+        if min(image_size) < self.smallest:
+            height, width = image_size
             raise UserError(
-                f"nothing is left of images of size {image_size} after the poolings of this layout: expected "
-                f"{self.smallest} or more"
+                f"images of {height}x{width} (height x width) are too small for the poolings of this network: expected "
+                f"{self.smallest}x{self.smallest} or larger"
             )
 
 
