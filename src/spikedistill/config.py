@@ -8,6 +8,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -78,6 +79,38 @@ def _learned(text: object) -> str:
 
 
 LearnedText = Annotated[str, PlainValidator(_learned)]
+
+# The class weights that follow the number of training samples of each class.
+BALANCED = ("balanced",)
+
+
+def _class_weights(value: Any) -> Any:
+    """Class weights as the texts of a command line; a list of numbers and a mapping from class names have the same meaning."""
+    if isinstance(value, Mapping):
+        value = [f"{name}={number}" for name, number in value.items()]
+    texts = (value,) if isinstance(value, str) else tuple(map(str, value)) if isinstance(value, list | tuple) else value
+    if not isinstance(texts, tuple) or texts == BALANCED:
+        return texts
+    numbers = [text.rpartition("=") for text in texts]
+    are_named = {bool(sign) and bool(name) for name, sign, _ in numbers}
+    if len(are_named) != 1 or not all(_is_weight(number) for *_, number in numbers):
+        raise PydanticCustomError(
+            "class_weights", "expected 'balanced', numbers of at least 0, or NAME=number for classes"
+        )
+    return texts
+
+
+def _is_weight(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= MOST_SAMPLES
+    except ValueError:
+        return False
+
+
+if TYPE_CHECKING:
+    ClassWeights = tuple[str, ...]
+else:
+    ClassWeights = Annotated[tuple[str, ...], BeforeValidator(_class_weights)]
 
 
 class ConfigError(UserError):
@@ -180,6 +213,10 @@ class ObjectiveConfig(_Section):
     """One of `spikedistill list objectives`."""
     options: dict[str, OptionValue] = {}
     """Weights, temperatures and variants of that objective."""
+    class_weights: ClassWeights | None = None
+    """How much a sample of each class counts in the cross-entropies of the labels. balanced: classes with few training samples
+    count more, N / (C n) for n of N samples in C classes. Or a number for each class in order (1 1 2.5), or by name (cat=2 dog=0.5;
+    the others count 1)."""
 
 
 class OptimizerConfig(_Section):

@@ -135,6 +135,24 @@ def check_label_smoothing(label_smoothing: float) -> float:
     return label_smoothing
 
 
+def check_class_weights(class_weights: Tensor, logits: Tensor) -> Tensor:
+    """The weights of classes; UserError unless floating point [C], of which, on a CPU, all are finite, none below 0, one above."""
+    classes = logits.shape[-1]
+    if not _is_floating(class_weights) or class_weights.shape != (classes,):
+        raise UserError(
+            f"class_weights must be floating point [{classes}], one number for each class; got {_describe(class_weights)}: pass "
+            "torch.tensor(weights) with a float for each class"
+        )
+    if _has_values(class_weights):
+        fits = (class_weights >= 0) & (class_weights < math.inf)
+        if not fits.all() or not class_weights.any():
+            raise UserError(
+                f"class_weights must be finite, at least 0 and not all 0; got {[f'{w:g}' for w in class_weights.tolist()]}: 1 "
+                "leaves a class as it is"
+            )
+    return class_weights
+
+
 def check_share(name: str, value: float) -> float:
     """The value; UserError unless a number from 0 to 1."""
     if not isinstance(value, int | float) or not 0 <= value <= 1:

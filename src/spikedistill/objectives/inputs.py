@@ -89,8 +89,10 @@ class Inputs(TypedDict, total=False):
     scores: Annotated[Tensor | None, Input()]
     """`[S]`, to replace the ranking of timesteps."""
     average: Annotated[Average | None, Input()]
-    """Where several processes share a batch, the mean of a tensor over them: rankings and counts of samples are then those of the
-    whole batch."""
+    """If several processes share a batch, the mean of a tensor over them: rankings, counts and weights of samples are then those of
+    the whole batch."""
+    class_weights: Annotated[Tensor | None, Input()]
+    """`[C]`: how much a sample of each class counts in the cross-entropies of the labels."""
     features: Annotated[Sequence[Tensor] | None, _RATES]
     """Mean rates `[B, ...]` of the student's layers, where `needs_features`."""
     teacher_features: Annotated[Sequence[Tensor] | None, _TAUGHT_FEATURES]

@@ -12,13 +12,22 @@ from torch import Tensor
 
 from .checks import check_logits, check_pair, check_temperature
 from .divergences import kd
+from .submodels import Average
 from .task import Labels, cross_entropy_of_each
 
 
-def exits_ce(logits: Tensor, target: Tensor, *, ignore_index: int | None = None) -> Tensor:
+def exits_ce(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    average: Average | None = None,
+) -> Tensor:
     """Cross-entropy of all exits of both networks: Σ_i [CE(a_i, y) + CE(z_i, y)]."""
     logits = check_pair(check_logits(logits))
-    return cross_entropy_of_each(logits, Labels(target, ignore_index=ignore_index)).sum()
+    labels = Labels(target, ignore_index=ignore_index, class_weights=class_weights, average=average)
+    return cross_entropy_of_each(logits, labels).sum()
 
 
 def exits_kd(logits: Tensor, *, temperature: float = 3.0) -> Tensor:

@@ -10,19 +10,31 @@ from torch import Tensor
 
 from .checks import check_logits, check_share, check_temperature
 from .divergences import kl
-from .submodels import compares_submodels
+from .submodels import Average, compares_submodels
 from .task import heads_ce
 
 
 def weighted_heads_ce(
-    logits: Tensor, target: Tensor, *, branch_weight: float = 0.5, ignore_index: int | None = None
+    logits: Tensor,
+    target: Tensor,
+    *,
+    branch_weight: float = 0.5,
+    ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    average: Average | None = None,
 ) -> Tensor:
     """Cross-entropy of the heads, a mean with weights: (CE(z_f, y) + w Σ_i CE(z_i, y)) / (1 + N w), w from 0 to 1."""
     logits, weight = check_logits(logits), check_share("branch_weight", branch_weight)
     heads = len(logits)
-    return (
-        heads_ce(logits, target, branch_weight=weight, ignore_index=ignore_index) * heads / (1 + (heads - 1) * weight)
+    mean = heads_ce(
+        logits,
+        target,
+        branch_weight=weight,
+        ignore_index=ignore_index,
+        class_weights=class_weights,
+        average=average,
     )
+    return mean * heads / (1 + (heads - 1) * weight)
 
 
 @compares_submodels

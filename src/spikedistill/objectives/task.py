@@ -5,9 +5,13 @@ All raise UserError for logits or a target of another type or shape, for a singl
 On a CPU they also raise it for a label outside 0..C-1, or of a class that the logits mask. On a GPU, PyTorch's cross-entropy
 asserts that labels are in 0..C-1.
 
-Samples whose label is `ignore_index` are left out: the loss is the mean over the others, and 0 with zero gradient where there are
-none. Where several processes share a batch, each takes the mean over its own samples. A class that is masked with -inf adds nothing
+Samples whose label is `ignore_index` do not count: the loss is the mean over the others, and 0 with zero gradient if there are
+none. If several processes share a batch, each takes the mean over its own samples. A class that is masked with -inf adds nothing
 to a loss, as if it were not there.
+
+`class_weights` [C] weigh the samples by their class: with w_b = class_weights[y_b] the mean over the batch is
+Σ_b w_b CE_b / Σ_b w_b, as `torch.nn.functional.cross_entropy(weight=...)` computes it, and 0 with zero gradient if all w_b are 0.
+`average`, the mean of a tensor over the processes that share a batch, makes Σ_b w_b that of the whole batch.
 """
 
 import math
@@ -20,6 +24,7 @@ from torch import Tensor
 from ..errors import UserError
 from .checks import (
     check_choice,
+    check_class_weights,
     check_count,
     check_label_kept,
     check_label_smoothing,
@@ -30,39 +35,61 @@ from .checks import (
     is_masked,
 )
 from .divergences import log_probabilities
-from .submodels import REDUCTIONS, prefix_means
+from .submodels import REDUCTIONS, Average, prefix_means
 
-# No label of any data: PyTorch would take -100 for "ignore" where nobody has said so.
+# No label of any data: PyTorch would take -100 for "ignore" without being told.
 _NO_LABEL = -(2**62)
 
 
 class Labels(NamedTuple):
-    """The labels of a batch, and how they are taken.
+    """The labels of a batch, and how they count.
 
     Attributes:
         target: class indices, int64 [B].
         smoothing: the share of a label that is spread over all classes that the logits keep.
-        ignore_index: the label of samples that are left out.
+        ignore_index: the label of samples that do not count.
+        class_weights: how much a sample of each class counts, [C]; None for all alike.
+        average: the mean of a tensor over the processes that share the batch; None for one process.
     """
 
     target: Tensor
     smoothing: float = 0.0
     ignore_index: int | None = None
+    class_weights: Tensor | None = None
+    average: Average | None = None
 
 
-def sce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, ignore_index: int | None = None) -> Tensor:
+def sce(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    average: Average | None = None,
+) -> Tensor:
     """Standard cross-entropy, that of the mean logits: CE(mean_t z_t, y)."""
     logits = check_logits(logits)
-    return mean_cross_entropy(logits.mean(0, keepdim=True), Labels(target, label_smoothing, ignore_index))
+    labels = Labels(target, label_smoothing, ignore_index, class_weights, average)
+    return mean_cross_entropy(logits.mean(0, keepdim=True), labels)
 
 
-def twce(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, ignore_index: int | None = None) -> Tensor:
+def twce(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    average: Average | None = None,
+) -> Tensor:
     """Timestep-wise cross-entropy: mean_t CE(z_t, y). For heads, the mean of the heads' cross-entropies.
 
     Deng et al.: Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting (ICLR 2022), without
     its regulariser.
     """
-    return mean_cross_entropy(check_logits(logits), Labels(target, label_smoothing, ignore_index))
+    labels = Labels(target, label_smoothing, ignore_index, class_weights, average)
+    return mean_cross_entropy(check_logits(logits), labels)
 
 
 def heads_ce(
@@ -73,26 +100,35 @@ def heads_ce(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    average: Average | None = None,
 ) -> Tensor:
     """Cross-entropy of every head, of which the last is the network's own: (w Σ_{s<S} CE(z_s, y) + CE(z_S, y)) / S.
 
-    `reduction` "sum" leaves out the division by S.
+    `reduction` "sum" omits the division by S.
 
     Zhao et al.: Enhanced Self-Distillation Framework for Efficient SNN Training (NeurIPS 2025), there a sum over the heads.
     """
     logits = check_logits(logits)
     check_weights(branch_weight=branch_weight)
     check_choice("reduction", reduction, REDUCTIONS)
-    each = cross_entropy_of_each(logits, Labels(target, label_smoothing, ignore_index))
+    each = cross_entropy_of_each(logits, Labels(target, label_smoothing, ignore_index, class_weights, average))
     total = branch_weight * each[:-1].sum() + each[-1]
     return total if reduction == "sum" else total / len(logits)
 
 
 def prefix_ce(
-    logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0, ignore_index: int | None = None
+    logits: Tensor,
+    target: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    average: Average | None = None,
 ) -> Tensor:
-    """Cross-entropy of what deployment at k timesteps scores, for every k: mean_k CE(mean(z_1..z_k), y)."""
-    return mean_cross_entropy(prefix_means(check_logits(logits)), Labels(target, label_smoothing, ignore_index))
+    """Cross-entropy of the prediction after k timesteps, for every k: mean_k CE(mean(z_1..z_k), y)."""
+    labels = Labels(target, label_smoothing, ignore_index, class_weights, average)
+    return mean_cross_entropy(prefix_means(check_logits(logits)), labels)
 
 
 def logit_mse(logits: Tensor, *, level: float = 1.0) -> Tensor:
@@ -107,19 +143,28 @@ def logit_mse(logits: Tensor, *, level: float = 1.0) -> Tensor:
     return ((logits - level).masked_fill(masked, 0.0).square().sum(-1) / (~masked).sum(-1)).mean()
 
 
-def tet_of_some(logits: Tensor, target: Tensor, *, k: int = 2, mse_weight: float = 0.05) -> Tensor:
+def tet_of_some(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    k: int = 2,
+    mse_weight: float = 0.05,
+    class_weights: Tensor | None = None,
+    average: Average | None = None,
+) -> Tensor:
     """The loss of TET over k timesteps drawn for this batch: mean over them of (1-l) CE(z_t, y) + l MSE(z_t, 1).
 
-    Drawn without replacement from torch's global generator; all where there are no more than k.
+    Drawn without replacement from torch's global generator; all timesteps if there are no more than k.
 
-    Meng et al.: Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks (ICCV 2023), SLTT-K,
-    whose other half is the gradient rule "sltt".
+    Meng et al.: Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks (ICCV 2023): the loss of
+    SLTT-K, which also uses the gradient rule "sltt".
     """
     logits = check_logits(logits)
     drawn = torch.randperm(len(logits), device=logits.device)[: check_count("k", k)]
     weight = check_share("mse_weight", mse_weight)
     some = logits.index_select(0, drawn)
-    return (1 - weight) * twce(some, target) + weight * logit_mse(some)
+    hard = twce(some, target, class_weights=class_weights, average=average)
+    return (1 - weight) * hard + weight * logit_mse(some)
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -133,34 +178,50 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def mean_cross_entropy(logits: Tensor, labels: Labels) -> Tensor:
-    """The mean of `cross_entropies` over submodels and samples that are not ignored."""
-    if labels.ignore_index is not None:
+    """The mean of `cross_entropies` over submodels and samples, weighted as the labels say."""
+    if labels.ignore_index is not None or labels.class_weights is not None:
         return cross_entropy_of_each(logits, labels).mean()
     return cross_entropies(logits, labels).mean()
 
 
 def cross_entropy_of_each(logits: Tensor, labels: Labels) -> Tensor:
-    """The mean of `cross_entropies` over the samples that are not ignored, of every submodel, [S]."""
+    """The mean of `cross_entropies` over the samples, weighted as the labels say, of every submodel, [S]."""
     each = cross_entropies(logits, labels)
-    if labels.ignore_index is None:
-        return each.mean(1)
-    return each.sum(1) / (labels.target != labels.ignore_index).sum().clamp(min=1)
+    target, ignore_index, class_weights, average = labels.target, labels.ignore_index, *labels[3:]
+    if class_weights is None:
+        return each.mean(1) if ignore_index is None else each.sum(1) / (target != ignore_index).sum().clamp(min=1)
+    total = _weights_of_samples(labels, each.dtype).sum()
+    total = total if average is None else average(total)
+    return each.sum(1) / torch.where(total > 0, total, 1.0)
 
 
 def cross_entropies(logits: Tensor, labels: Labels) -> Tensor:
-    """The cross-entropy of every submodel on every sample, [S, B], 0 for those that are ignored.
+    """The cross-entropy of every submodel on every sample times the weight of its class, [S, B], 0 for those that are ignored.
 
-    Smoothed labels are spread over the classes that the logits keep.
+    Smoothed labels are spread over the classes that the logits keep; there, as in PyTorch, each class has its own weight.
     """
-    target, ignore_index = labels.target, labels.ignore_index
+    target, ignore_index, class_weights = labels.target, labels.ignore_index, labels.class_weights
     smoothing = check_label_smoothing(labels.smoothing)
     check_label_kept(logits, check_target(target, logits, ignore_index), ignore_index)
     S, B, _ = logits.shape
     flat, targets = logits.flatten(0, 1), target.expand(S, B).flatten()
     ignored = _NO_LABEL if ignore_index is None else ignore_index
     hard = F.cross_entropy(flat, targets, reduction="none", ignore_index=ignored).view(S, B)
+    if class_weights is not None:
+        check_class_weights(class_weights, logits)
+        hard = hard * _weights_of_samples(labels, hard.dtype)
     if not smoothing:
         return hard
     masked = is_masked(logits)
-    soft = -log_probabilities(logits).masked_fill(masked, 0.0).sum(-1) / (~masked).sum(-1)
+    log_p = log_probabilities(logits).masked_fill(masked, 0.0)
+    soft = -(log_p if class_weights is None else log_p * class_weights.to(log_p.dtype)).sum(-1) / (~masked).sum(-1)
     return (1 - smoothing) * hard + smoothing * soft * (target != ignored)
+
+
+def _weights_of_samples(labels: Labels, dtype: torch.dtype) -> Tensor:
+    """The weight of each sample's class, [B], 0 for those that are ignored."""
+    assert labels.class_weights is not None
+    weights, target = labels.class_weights.to(dtype), labels.target
+    if labels.ignore_index is None:
+        return weights[target]
+    return weights[target.clamp(0, len(weights) - 1)] * (target != labels.ignore_index)

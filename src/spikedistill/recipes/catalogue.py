@@ -22,7 +22,8 @@ def _usual(dataset: str) -> Config:
 
 def with_objective(config: Config, name: str) -> Config:
     """The configuration with that objective, at its own default options."""
-    return config.model_copy(update={"objective": ObjectiveConfig(name=name, options=objective_options(name))})
+    objective = config.objective.model_copy(update={"name": name, "options": objective_options(name)})
+    return config.model_copy(update={"objective": objective})
 
 
 def with_network(config: Config, name: str) -> Config:

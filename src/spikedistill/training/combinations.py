@@ -22,6 +22,20 @@ def check_together(config: Config, objective: Objective) -> None:
     check_neurons(config)
     check_optimizer(config)
     check_teacher_model(config)
+    check_class_weights(config, objective)
+
+
+def check_class_weights(config: Config, objective: Objective) -> None:
+    """Refuse class weights that no term of the objective takes.
+
+    Raises:
+        UserError: naming the objective.
+    """
+    if config.objective.class_weights is not None and "class_weights" not in objective.inputs:
+        raise UserError(
+            f"objective {objective.name!r} has no loss that takes class weights: omit --objective.class-weights, or name "
+            "class_weights in the signature of its loss"
+        )
 
 
 def check_timesteps(config: Config, objective: Objective) -> None:

@@ -28,6 +28,7 @@ class AtHand:
         cached: the teacher's logits on the batch, `[B, C]`, where they were computed at the start of the run.
         average: the mean of a tensor over the processes that share the batch, where there are several.
         progress: the share of training that is done.
+        class_weights: how much a sample of each class counts, `[C]`; None for all alike.
     """
 
     objective: Objective
@@ -41,6 +42,7 @@ class AtHand:
     cached: Tensor | None = None
     average: Average | None = None
     progress: float = 0.0
+    class_weights: Tensor | None = None
 
     @cached_property
     def taught(self) -> tuple[Tensor | None, Sequence[Tensor]]:
@@ -54,6 +56,7 @@ PROVIDERS: dict[str, Callable[[AtHand], Any]] = {
     "teacher_logits": lambda at: at.taught[0],
     "scores": lambda at: at.objective.ranking(at.submodels, at.target, at.average),
     "average": lambda at: at.average,
+    "class_weights": lambda at: at.class_weights,
     "features": lambda at: at.features,
     "teacher_features": lambda at: at.taught[1],
     "transforms": lambda at: list(at.transforms) or None,

@@ -51,6 +51,7 @@ class DistillationModule(L.LightningModule):
         if plan.config.trainer.captures:
             self.student = Captured(student)
         self.cached: Tensor | None = None
+        self.class_weights = plan.class_weights  # no buffer, so that checkpoints are as without them
         self.means = EpochMeans()
         self.summed_epoch = 0
         self.skipped = 0
@@ -82,6 +83,8 @@ class DistillationModule(L.LightningModule):
     def on_fit_start(self) -> None:
         skip = self.plan.config.trainer.on_nonfinite == "skip"
         self.watch = Watch(self, skip=skip, lazily=self.looks_lazily, every=self.every or EVERY)
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(self.device)
         # no submodule, so that DDP does not wrap it and no checkpoint holds it
         if self.plan.teacher is None:
             return
@@ -178,6 +181,7 @@ class DistillationModule(L.LightningModule):
             cached=None if self.cached is None else self.cached[places],
             average=self.average if self.trainer.world_size > 1 else None,
             progress=self.current_epoch / self.plan.config.epochs,
+            class_weights=self.class_weights,
         )
 
     def value_of(self, at: AtHand) -> tuple[ObjectiveValue, Tensor | None]:

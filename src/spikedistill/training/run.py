@@ -20,6 +20,7 @@ from ..objectives import objective_options
 from ..report import write_report
 from ..run_folder import RunDiverged, RunFolder, RunStopped
 from ..stopping import Stop
+from .class_weights import class_weights_line
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
 from .processes import check_processes, depending_on_others, is_main_process, stop_with_launcher
@@ -75,6 +76,8 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     speed, origin = Speedometer(), made_from(plan)
     trainer = None if trained else make_trainer(plan, run.path, make_callbacks(plan, run, speed), origin)
     main = is_main_process(config.trainer)
+    if main and plan.class_weights is not None and not trained:
+        print(class_weights_line(plan.class_weights, plan.dataset.classes), flush=True)
     if main and not resuming:
         _check_free(run, overwrite=config.overwrite)
     with alone_in(run.path) if main else contextlib.nullcontext():
