@@ -23,6 +23,7 @@ from ..run_folder import dataset_of
 from ..seeds import derive_seed
 from ..through_time import Temporal, mean_rate, synchronise_batch_norm
 from ..through_time.features import outputs_of
+from .class_weights import class_weights
 from .combinations import check_accumulation, check_together, gradient_rule
 from .features import layer_names
 from .inputs import AtHand, inputs_of
@@ -44,6 +45,7 @@ class Plan:
         teacher: the trained network that teaches, frozen; None where the objective needs none.
         layers: channels of the features that are compared with the teacher's, by the name of their layer within the plain module
             of the network.
+        class_weights: how much a sample of each class counts in the loss, `[C]`; None for all alike.
     """
 
     config: Config
@@ -55,6 +57,7 @@ class Plan:
     objective: Objective
     teacher: Teacher | None
     layers: dict[str, int]
+    class_weights: Tensor | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
         """Itself: nothing in a plan changes, and averaging weights copies the module that holds it."""
@@ -108,7 +111,8 @@ def plan_without_teacher(config: Config) -> Plan:
     check_accumulation(config, len(train))
     augmentations = check_augmentations(config, dataset)
     check_teacher_logits(config, objective, augmentations)
-    return Plan(config, dataset, train, holdout, augmentations, spec, objective, teacher=None, layers={})
+    weights = class_weights(config.objective.class_weights, dataset.classes, train.targets)
+    return Plan(config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights)
 
 
 @torch.no_grad()
@@ -166,11 +170,11 @@ def check_teacher_logits(config: Config, objective: Objective, augmentations: tu
 def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
     """The arguments of `create_model` for this run."""
     model: ModelConfig = config.model
+    height, width = dataset.size
     spec: dict[str, Any] = {
         "name": model.name,
         "num_classes": len(dataset.classes),
         "in_channels": dataset.channels,
-    height, width = dataset.size
         "image_size": height if height == width else [height, width],
         **gradient_rule(config).written(),
         "neuron": model.neuron,
