@@ -2,13 +2,17 @@
 
 import json
 import pickle
+from collections import OrderedDict
 
 import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
+from torch import nn
 
-from spikedistill import Learned
-from spikedistill.models import create_model, load_model, load_weights, read_model, save_model
+from spikedistill import LIF, Bptt, Learned, temporal
+from spikedistill.models import Normalize, create_model, load_model, load_weights, read_model, save_model
+from spikedistill.models.files import _checksum
+from spikedistill.through_time import Temporal
 
 SPEC = {"name": "convnet", "num_classes": 10, "in_channels": 1, "image_size": 8, "width": 0.1}
 KEY = "spikedistill"
@@ -18,7 +22,7 @@ KEY = "spikedistill"
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     taken = {"kind": "image", "channels": 1, "size": [8, 8]}
-    save_model(create_model(**SPEC), SPEC, path, classes=[str(n) for n in range(10)], input=taken)
+    save_model(create_model(**SPEC), SPEC, path, classes=[str(n) for n in range(10)], input=taken, timesteps=4)
     return path
 
 
@@ -34,12 +38,108 @@ def rewritten(path, to, **changes):
     return to
 
 
-def test_it_holds_network_classes_and_input(saved):
+def signed(path, to, entries):
+    """The same tensors with these entries, and the checksum that fits them."""
+    tensors = load_file(path)
+    save_file(tensors, to, metadata={KEY: json.dumps({**entries, "sha256": _checksum(entries, tensors)})})
+    return to
+
+
+def entries_of(path) -> dict:
+    return {name: value for name, value in described(path).items() if name != "sha256"}
+
+
+def test_it_holds_network_classes_input_and_timesteps(saved):
     file = read_model(saved)
     assert file.network == SPEC
     assert file.classes == [str(n) for n in range(10)]
     assert file.input == {"kind": "image", "channels": 1, "size": [8, 8]}
-    assert described(saved)["schema"] == 2
+    assert (file.timesteps, file.origin) == (4, None)
+    assert described(saved)["schema"] == 3
+
+
+def test_it_holds_nothing_of_how_the_network_was_trained(tmp_path):
+    spec = SPEC | {"gradient": "rate", "segments": 2, "chunk": 1, "recompute": True, "surrogate": "arctan"}
+    path = tmp_path / "model.safetensors"
+    save_model(create_model(**spec, branches=True), spec | {"branches": True}, path)
+    assert read_model(path).network == SPEC | {"surrogate": "arctan"}
+    assert load_model(path).rule == Bptt()
+    assert type(load_model(path)) is Temporal
+
+
+def test_a_file_of_schema_2_still_loads_whatever_it_was_trained_with(saved, tmp_path):
+    old = {"schema": 2, "network": SPEC | {"gradient": "rate", "segments": [1, 2]}, "classes": None, "input": None}
+    path = signed(saved, tmp_path / "old.safetensors", old)
+    assert (read_model(path).timesteps, read_model(path).origin) == (None, None)
+    assert load_model(path).rule == Bptt()
+    for ours, theirs in zip(load_model(saved).parameters(), load_model(path).parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_tied_weights_are_written_under_both_names(tmp_path):
+    layer = nn.Linear(3, 3)
+    save_model(temporal(nn.Sequential(layer, LIF(), layer)), {"python": "my_nets.Tied"}, tmp_path / "tied.safetensors")
+    assert load_file(tmp_path / "tied.safetensors").keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+class Own(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, width), LIF(), nn.Linear(width, 10))
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def test_a_network_of_one_s_own_is_filled_and_never_imported(tmp_path):
+    path, x = tmp_path / "own.safetensors", torch.rand(2, 1, 8, 8)
+    model = temporal(Own())
+    save_model(model, {"python": "my_nets.Own"}, path)
+    with pytest.raises(
+        ValueError, match=r"made in Python, my_nets\.Own: make it and pass it, load\(path, model=\.\.\.\)"
+    ):
+        load_model(path)
+    for given in (Own(), temporal(Own())):
+        loaded = load_model(path, model=given)
+        assert not loaded.training
+        assert torch.equal(loaded(x, timesteps=3), model(x, timesteps=3))
+    with pytest.raises(ValueError, match=r"body\.1\.weight is \[4, 64\] there, expected \[5, 64\]"):
+        load_model(path, model=Own(5))
+    # behind the normalisation of its images
+    normalised = nn.Sequential(OrderedDict(normalize=Normalize([0.3], [0.2]), network=Own()))
+    save_model(temporal(normalised), {"python": "my_nets.Own"}, path)
+    torch.testing.assert_close(load_model(path, model=Own())(x, timesteps=3), temporal(normalised)(x, timesteps=3))
+
+
+def test_a_network_whose_name_is_not_registered_says_what_to_import(saved, tmp_path):
+    entries = entries_of(saved)
+    entries |= {"network": SPEC | {"name": "my_net"}, "origin": "my_nets.py"}
+    path = signed(saved, tmp_path / "own.safetensors", entries)
+    with pytest.raises(
+        ValueError, match=r"the network 'my_net', which my_nets\.py registers: add --import my_nets\.py"
+    ):
+        load_model(path)
+    assert load_model(path, model=create_model(**SPEC)).module.head.out_features == 10
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "expected"),
+    [
+        ("network", ["convnet"], "named arguments"),
+        ("classes", "abcdefghij", "the name of each class"),
+        ("classes", [1] * 10, "the name of each class"),
+        ("classes", ["a", "b"], "the name of each class"),
+        ("input", [1], "named values"),
+        ("timesteps", 0, "a whole number from 1"),
+        ("timesteps", True, "a whole number from 1"),
+        ("timesteps", 10**9, "a whole number from 1"),
+        ("origin", {"a": 1}, "a text"),
+    ],
+)
+def test_an_entry_of_another_kind_is_named(saved, tmp_path, entry, value, expected):
+    path = signed(saved, tmp_path / "model.safetensors", entries_of(saved) | {entry: value})
+    with pytest.raises(ValueError, match=f"its entry '{entry}' is .*, expected {expected}"):
+        load_model(path)
 
 
 def test_one_flipped_bit_anywhere_is_found(saved, tmp_path):
@@ -123,8 +223,8 @@ def test_entries_that_were_changed_or_are_of_a_newer_version_are_refused(saved, 
     path = tmp_path / "model.safetensors"
     with pytest.raises(ValueError, match="its checksum does not fit"):
         load_model(rewritten(saved, path, classes=["one", *"23456789", "ten"]))
-    with pytest.raises(ValueError, match="schema 3, and this version reads 2"):
-        load_model(rewritten(saved, path, schema=3))
+    with pytest.raises(ValueError, match="schema 4, and this version reads up to 3"):
+        load_model(rewritten(saved, path, schema=4))
     save_file(load_file(saved), path, metadata={KEY: "[1, 2]"})
     with pytest.raises(ValueError, match="holds a list"):
         load_model(path)

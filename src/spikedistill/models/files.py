@@ -1,16 +1,25 @@
-"""A trained network as one file that says itself how to build it, what it was trained on, and whether it is whole.
+"""A trained network as one file that describes itself: how to build the network, what it takes, and a checksum.
 
-The file is safetensors, with a JSON text of these entries under the key `spikedistill` of its metadata:
+The file is safetensors. Its metadata have the key `spikedistill` with a JSON text of these entries:
 
-- `schema`: 2. Files of version 0.1.0 have none: the text is `network` itself, and they carry no checksum.
-- `network`: the arguments of `create_model`.
+- `schema`: 3. Files of schema 2 lack `timesteps` and `origin`. Files of version 0.1.0 have no schema: their text is `network`
+  itself, and they carry no checksum. All are read.
+- `network`: the arguments of `create_model`, without the gradient rule, auxiliary heads and ANN of training; or `{"python": PATH}`
+  for a network that was made in Python, with the import path of its class.
+- `origin`: the file or module that registered the network's name; null for the networks of this library.
 - `classes`: names of the classes, in the order of the logits, or null.
-- `input`: what the network takes, such as `{"kind": "image", "channels": 1, "size": [28, 28]}`, or null; images are in [0, 1].
+- `input`: what the network takes, `{"kind": "image", "channels": 1, "size": [28, 28]}`, and how images become that (see
+  `spikedistill.data.Preprocess`), or null. Images are in [0, 1]; the network normalises them itself.
+- `timesteps`: T of training, or null.
 - `sha256`: over the entries above, and every tensor's name, type, shape and bytes.
+
+The surrogate of the neurons is an argument of the network, because gradients through a trained network need it: fine-tuning,
+saliency, adversarial examples.
 """
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,73 +27,96 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..config import MOST_TIMESTEPS
 from ..errors import UserError
 from ..files import parse_json, write_atomically
 from ..learned import Learned, in_our_words
-from ..through_time import Temporal
+from ..through_time import OPTIONS as RULE_OPTIONS
+from ..through_time import Temporal, temporal
 from .joint import plain_state
+from .layers import LAYOUTS, Normalize
 from .registry import create_model
 
 _KEY = "spikedistill"
-SCHEMA = 2
+SCHEMA = 3
+_OF_TRAINING = {"gradient", "joint", "branches", *RULE_OPTIONS}
 
 
 class ModelFile(NamedTuple):
-    """What a model file holds.
+    """The content of a model file.
 
     Attributes:
-        network: the arguments of `create_model`.
+        network: the arguments of `create_model`, or `{"python": PATH}`.
         tensors: the weights by name.
-        classes: names of the classes; None where the file does not say.
-        input: what the network takes; None where the file does not say.
+        classes: names of the classes; None if the file has none.
+        input: what the network takes; None if the file does not say.
+        timesteps: T of training; None if the file does not say.
+        origin: the file or module that registered the network's name; None for the networks of this library.
     """
 
     network: dict[str, Any]
     tensors: dict[str, Tensor]
     classes: list[str] | None = None
     input: dict[str, Any] | None = None
+    timesteps: int | None = None
+    origin: str | None = None
 
 
 def save_model(
     model: Temporal,
     spec: dict[str, Any],
-    path: Path,
+    path: Path | str,
     *,
     classes: Sequence[str] | None = None,
     input: dict[str, Any] | None = None,
+    timesteps: int | None = None,
+    origin: str | None = None,
 ) -> None:
-    """Write the weights of `create_model(**spec)`, and what tells how to use them, to a safetensors file.
+    """Write a network to a safetensors file that `load` and `load_model` read.
+
+    Only the network is written: no gradient rule, auxiliary heads or ANN of training.
 
     Args:
-        model: the network; its inner module's tensors are written under their own names.
-        spec: the arguments that `create_model` was called with; what is written of a joint network is the network only.
-        path: the file, replaced only once the new one is complete.
+        model: the network. The tensors of `model.module` are written under their own names.
+        spec: the arguments that `create_model` was called with; or `{"python": "my_nets.Net"}` for a module of your own, which
+            `load(path, model=Net())` then fills.
+        path: the file. An existing file is replaced only when the new one is complete.
         classes: names of the classes, in the order of the logits.
-        input: what the network takes: `{"kind": "image" | "events", "channels": C, "size": [H, W]}`.
+        input: what the network takes: `{"kind": "image" | "events", "channels": C, "size": [H, W]}`, with the entries of
+            `spikedistill.data.Preprocess`. `load` then offers `preprocess` and `predict`, and refuses images outside [0, 1].
+        timesteps: T of training, the default of `predict`.
+        origin: the file or module that registered the network's name.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state(model.module).items()}
-    plain = {
-        name: str(value) if isinstance(value, Learned) else value for name, value in spec.items() if name != "joint"
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights are written twice
+        for name, tensor in plain_state(model.module).items()
     }
-    text = json.dumps({"network": plain, "classes": None if classes is None else list(classes), "input": input})
+    network = {
+        name: str(value) if isinstance(value, Learned) else value
+        for name, value in spec.items()
+        if name not in _OF_TRAINING
+    }
+    entries = {"network": network, "origin": origin, "classes": None if classes is None else list(classes)}
+    text = json.dumps({**entries, "input": input, "timesteps": timesteps})
     described = {"schema": SCHEMA, **json.loads(text)}
     described["sha256"] = _checksum(described, tensors)
-    write_atomically(path, save(tensors, metadata={_KEY: json.dumps(described)}))
+    write_atomically(Path(path), save(tensors, metadata={_KEY: json.dumps(described)}))
 
 
-def read_model(path: Path, content: bytes | None = None) -> ModelFile:
-    """What `save_model` wrote, with its checksum verified.
+def read_model(path: Path | str, content: bytes | None = None) -> ModelFile:
+    """The content of a file that `save_model` wrote. Its checksum is verified; nothing in it is imported or executed.
 
     Args:
         path: the file.
-        content: what it holds, where that has been read.
+        content: its bytes, if they have been read already.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        UserError: where it is damaged, of a newer version, or not written by `save_model`.
+        FileNotFoundError: if there is no such file.
+        UserError: if it is damaged, written by a newer version, or not written by `save_model`.
     """
+    path = Path(path)
     metadata, tensors = _read(path, content)
     if not isinstance(metadata.get(_KEY), str):
         raise UserError(
@@ -93,40 +125,110 @@ def read_model(path: Path, content: bytes | None = None) -> ModelFile:
     described = parse_json(metadata[_KEY], path)
     if "schema" not in described:
         return ModelFile(described, tensors)
-    if described["schema"] != SCHEMA:
+    if described["schema"] not in (2, SCHEMA):
         raise UserError(
-            f"{path} is a model file of schema {described['schema']!r}, and this version reads {SCHEMA}: use a newer one"
+            f"{path} is a model file of schema {described['schema']!r}, and this version reads up to {SCHEMA}: use a newer one"
         )
     if described.pop("sha256", None) != _checksum(described, tensors):
         raise UserError(f"{path} is damaged: its checksum does not fit; copy or train it again")
     try:
-        return ModelFile(described["network"], tensors, described["classes"], described["input"])
+        needed = {name: described[name] for name in ("network", "classes", "input")}
     except KeyError as error:
         raise UserError(f"{path} is no model file: it has no entry {error}") from None
+    file = ModelFile(tensors=tensors, timesteps=described.get("timesteps"), origin=described.get("origin"), **needed)
+    if wrong := _wrong_entry(file):
+        raise UserError(f"{path} is no model file of this version: its entry {wrong}")
+    return file
 
 
-def load_model(path: Path, content: bytes | None = None) -> Temporal:
-    """Read a network that `save_model` wrote, in eval mode.
+def _wrong_entry(file: ModelFile) -> str | None:
+    """The first entry of another kind than `save_model` writes, with the kind that it writes; None if there is none."""
+    classes = file.classes
+    count = file.network.get("num_classes") if isinstance(file.network, dict) else None
+    names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    rules = {
+        "network": (isinstance(file.network, dict), "named arguments"),
+        "classes": (
+            classes is None or (names and count in (None, len(classes))),
+            "the name of each class",
+        ),
+        "input": (file.input is None or isinstance(file.input, dict), "named values"),
+        "timesteps": (
+            file.timesteps is None or (type(file.timesteps) is int and 1 <= file.timesteps <= MOST_TIMESTEPS),
+            f"a whole number from 1 to {MOST_TIMESTEPS}",
+        ),
+        "origin": (file.origin is None or isinstance(file.origin, str), "a text"),
+    }
+    for name, (right, expected) in rules.items():
+        if not right:
+            return f"{name!r} is {str(getattr(file, name))[:80]}, expected {expected}"
+    return None
+
+
+def load_model(path: Path | str, content: bytes | None = None, *, model: nn.Module | None = None) -> Temporal:
+    """Read a network that `save_model` wrote, in eval mode and with BPTT as its gradient rule.
+
+    `spikedistill.load` returns the same network with its class names, `preprocess` and `predict`.
 
     Args:
         path: the file.
-        content: what it holds, where that has been read.
+        content: its bytes, if they have been read already.
+        model: the network to fill, for one that was made in Python or whose name is not registered: a plain module, or one from
+            `temporal`.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        UserError: where it is damaged, not written by `save_model`, or holds a number that is not finite.
+        FileNotFoundError: if there is no such file.
+        UserError: if it is damaged, not written by `save_model`, holds a number that is not finite, or holds a network that is
+            neither registered nor given.
     """
-    file = read_model(path, content)
+    return build_model(read_model(path, content), Path(path), model)
+
+
+def build_model(file: ModelFile, path: Path, given: nn.Module | None = None) -> Temporal:
+    """The network of a file that was read, in eval mode; see `load_model`."""
+    if given is not None:
+        network = given if isinstance(given, Temporal) else _over_time(given, file.tensors)
+        _check_shapes(network.module.state_dict(), file.tensors, path)
+        _fill(network, file.tensors, path)
+        return network.eval()
+    _check_known(file, path)
     try:
-        network = in_our_words(file.network)
+        spec = {name: value for name, value in in_our_words(file.network).items() if name not in _OF_TRAINING}
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
-            _check_shapes(create_model(**network).module.state_dict(), file.tensors, path)
-        model = create_model(**network)
+            _check_shapes(create_model(**spec).module.state_dict(), file.tensors, path)
+        network = create_model(**spec)
     except (TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
         shown = " ".join(str(error).split())[:160]
         raise UserError(f"{path} describes no network that this version can build ({shown})") from None
-    _fill(model, file.tensors, path)
-    return model.eval()
+    _fill(network, file.tensors, path)
+    return network.eval()
+
+
+def _over_time(module: nn.Module, tensors: Mapping[str, Tensor]) -> Temporal:
+    """A module of the user's own over time, behind the normalisation that it was saved with."""
+    mean, std = tensors.get("normalize.mean"), tensors.get("normalize.std")
+    if mean is None or std is None or "normalize.mean" in module.state_dict():
+        return temporal(module)
+    normalize = Normalize(mean.flatten().tolist(), std.flatten().tolist())
+    return temporal(nn.Sequential(OrderedDict(normalize=normalize, network=module)))
+
+
+def _check_known(file: ModelFile, path: Path) -> None:
+    """Refuse a network that only its user can make.
+
+    Raises:
+        UserError: saying what to import or to pass.
+    """
+    if isinstance(python := file.network.get("python"), str):
+        raise UserError(
+            f"{path} holds a network that was made in Python, {python[:120]}: make it and pass it, load(path, model=...)"
+        )
+    name = file.network.get("name")
+    if file.origin is not None and isinstance(name, str) and name not in LAYOUTS:
+        raise UserError(
+            f"{path} holds the network {name[:120]!r}, which {file.origin[:200]} registers: add --import {file.origin[:200]}, "
+            "import it in Python before, or pass the network, load(path, model=...)"
+        )
 
 
 def load_weights(model: Temporal, path: Path) -> None:
