@@ -74,7 +74,8 @@ class Plan:
     def save(self, network: Temporal, path: Path) -> None:
         """Write a model file of the trained network, with what it was trained on."""
         data = self.dataset
-        save_model(network, self.spec, path, classes=data.classes, input=data.preprocess.written())
+        taken, T = data.preprocess.written(), self.config.timesteps
+        save_model(network, self.spec, path, classes=data.classes, input=taken, timesteps=T)
 
 
 def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None) -> Plan:
