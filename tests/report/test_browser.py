@@ -40,7 +40,7 @@ def values(driver, table):
 
 
 def plotted(driver, name):
-    """The traces that plotly has drawn."""
+    """The traces that are drawn."""
     return driver.execute_script(
         "return document.getElementById('plot-' + arguments[0]).data.map(t => ({x: t.x, y: t.y, z: t.z, name: t.name}))",
         name,
@@ -113,7 +113,9 @@ def test_the_page_of_a_recording_is_drawn_and_nothing_is_complained_about(browse
 def test_the_page_never_scrolls_sideways(opened, width):
     driver = opened(width)
     check_fits(driver, width)
-    widths = driver.execute_script("return [...document.querySelectorAll('.plot')].map(p => p._fullLayout.width)")
+    widths = driver.execute_script(
+        "return [...document.querySelectorAll('.main-svg')].map(s => s.getBoundingClientRect().width)"
+    )
     assert max(widths) <= width - 32
 
 
@@ -154,8 +156,10 @@ def test_text_and_lines_stand_out_in_both_colour_schemes(opened, scheme):
     labels = driver.execute_script(
         RELATIVE_LUMINANCE
         + """
-        const found = [...document.querySelectorAll(".plot .xtick text, .plot .ytick text, .plot .legendtext, .plot .xtitle")];
-        return Math.min(...found.map(e => contrast(getComputedStyle(e).fill, page)));
+        const found = [...document.querySelectorAll(".plot .xtick text, .plot .ytick text, .plot .xtitle, .plot .ytitle")];
+        const fills = found.map(e => getComputedStyle(e).fill);
+        const legends = [...document.querySelectorAll(".legendtext")].map(e => getComputedStyle(e).color);
+        return Math.min(...[...fills, ...legends].map(colour => contrast(colour, page)));
         """
     )
     assert labels >= 4.5

@@ -71,7 +71,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plotly figure as plain data, in words for those who cannot see it, and as a table for those who want the numbers."""
+    """A figure in plotly's grammar, in words for those who cannot see it, and as a table for those who want the numbers."""
 
     name: str
     title: str

@@ -6,7 +6,6 @@ from .blocks import Page, Plots
 def render(page: Page) -> str:
     """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("spikedistill.report"),
@@ -18,4 +17,4 @@ def render(page: Page) -> str:
     blocks = [block for section in page.sections for block in section.blocks]
     figures = {plot.name: plot.figure for block in blocks if isinstance(block, Plots) for plot in block.plots}
     template = environment.get_template("report.html.j2")
-    return template.render(page=page, figures=figures, plotly_js=get_plotlyjs())
+    return template.render(page=page, figures=figures)

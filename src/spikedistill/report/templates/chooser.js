@@ -43,7 +43,9 @@
     const chosen = point();
     for (const [name, x] of [["latency", chosen.mean_exit], ["energy", chosen.energy_pj / data.scale]]) {
       const plot = document.getElementById("plot-deployment_" + name);
-      if (plot?.data) Plotly.restyle(plot, { x: [[x]], y: [[100 * chosen.accuracy]] }, [plot.data.length - 1]);
+      if (!plot?.draw) continue;
+      Object.assign(plot.data.at(-1), { x: [x], y: [100 * chosen.accuracy] });
+      plot.draw();
     }
   }
 
