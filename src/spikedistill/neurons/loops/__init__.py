@@ -1,6 +1,6 @@
 """Loops that take each neuron through all its timesteps: C++ on a CPU, Triton on a GPU, PyTorch elsewhere.
 
-A private room of `neurons`, whose other modules import what they use from here; `path_of` says which loop serves which currents.
+A private room: the other modules of `neurons` import from here. `path_of` says which loop computes which currents.
 """
 
 from .compiler import compiled, compiler_works

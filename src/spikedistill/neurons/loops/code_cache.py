@@ -1,8 +1,9 @@
 """Compiled libraries, kept on disk for the next process.
 
-Whoever loads a library executes it. So a library is kept, and loaded, only where this user alone can write. Its name ends with its
-SHA-256: one that was cut off or damaged is built anew, because loading it would end the process without a message. One rename
-publishes a library with its digest, so that a process may be killed at any moment, and several may build the same.
+Loading a library executes its code. So libraries are kept in, and loaded from, only folders in which no other user can write. The
+name of a library ends with its SHA-256. A truncated or damaged one is built anew, because loading it would end the process without
+a message. One rename publishes a library with its digest, so processes may be killed at any moment, and several may build the
+same library.
 """
 
 import contextlib
@@ -18,49 +19,50 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-# Folders in which libraries are built. A process holds the lock of its own; the system releases it when the process ends.
+# Folders in which libraries are built. Each process locks its own; the system releases the lock when the process ends.
 BUILDING = ".spikedistill-building-"
 LOCK = "lock"
-# After so many seconds a folder without a lock is nobody's: building takes seconds.
+# After so many seconds a folder without a lock counts as abandoned, because building takes seconds.
 ABANDONED = 3600
 
 logger = logging.getLogger("spikedistill")
 
 
 def load_or_build(name: str, build: Callable[[Path], None]) -> ctypes.CDLL:
-    """The library of that name, from `$XDG_CACHE_HOME/spikedistill` (else `~/.cache/spikedistill`), or built.
+    """Load the library of that name from `$XDG_CACHE_HOME/spikedistill` (default `~/.cache/spikedistill`), or build it.
 
-    Where others can write there, or nothing can be kept, one log line says so, and the library is built in a temporary folder.
+    If other users can write in that folder, or nothing can be kept there, one log line says so, and the library is built in a
+    temporary folder.
 
     Args:
-        name: tells apart all libraries that differ.
-        build: writes the library into the file that it is given. It may write other files beside it.
+        name: different for any two different libraries.
+        build: writes the library into a given file. It may write other files in the same folder.
 
     Raises:
-        OSError: where it cannot be built or loaded.
+        OSError: if the library cannot be built or loaded.
     """
     try:
         folder = private_folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikedistill")
         return _load(folder, name) or _built(folder, name, build, keep=True)
-    except (OSError, RuntimeError) as error:  # the latter where nobody knows the user's home
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user's home is unknown
         library = _built(_temporary(), name, build, keep=False)
         _say_once(f"compiled loops are not kept for the next process: {error}; XDG_CACHE_HOME may name another folder")
         return library
 
 
 def private_folder(folder: Path, *, own_group: bool = False) -> Path:
-    """A folder of this user in which nobody else can put or replace a file; it is made where it is missing, with mode 0700.
+    """Return a folder of this user in which no other user can add or replace files; a missing one is made, with mode 0700.
 
     Args:
         folder: the folder.
-        own_group: accept a folder that the user's own group can write, where that group has no other members.
+        own_group: accept a folder that the user's own group can write, if that group has no other members.
 
     Returns:
-        The folder, with links above it resolved.
+        The folder, with links in the path to it resolved.
 
     Raises:
-        PermissionError: for a folder of another user, one that others can write, or one below such a folder.
-        OSError: where it cannot be made, or is no folder.
+        PermissionError: if it or a folder above it belongs to another user, or others can write in it.
+        OSError: if it cannot be made, or is no folder.
     """
     folder = folder.parent.resolve() / folder.name
     for part in reversed(folder.parents):
@@ -85,12 +87,14 @@ def _make(folder: Path) -> None:
 
 
 def _check_above(folder: Path) -> None:
-    """Refuse a folder whose entries another user can rename: what is below it can be exchanged."""
+    """Refuse a folder in which another user can rename entries, and so replace what is below it."""
     status = folder.lstat()
-    # the owner of the root can do anything, whoever that is in a container
+    # the owner of the root can do anything; in a container that may be another user than 0
     if status.st_uid not in (os.geteuid(), 0, os.lstat("/").st_uid):
         raise PermissionError(f"{folder} belongs to another user")
-    if _others_write(status) and not status.st_mode & stat.S_ISVTX:  # sticky, as /tmp: each renames only what is theirs
+    if (
+        _others_write(status) and not status.st_mode & stat.S_ISVTX
+    ):  # a sticky folder, such as /tmp, in which users rename only their own entries
         raise PermissionError(_open_to_others(folder, status))
 
 
@@ -99,7 +103,7 @@ def _open_to_others(folder: Path, status: os.stat_result) -> str:
 
 
 def _others_write(status: os.stat_result) -> bool:
-    """Whether the mode lets another user write; the user's own group, with no other members, does not count."""
+    """Whether another user can write; a group in which the user is the only member does not count."""
     if status.st_mode & stat.S_IWOTH:
         return True
     if not status.st_mode & stat.S_IWGRP:
@@ -123,19 +127,19 @@ def _temporary() -> Path:
 
 
 def _load(folder: Path, name: str) -> ctypes.CDLL | None:
-    """A library from a private folder; None where none is whole."""
+    """Load a library from a private folder; None if there is no undamaged one."""
     for file in folder.glob(f"{name}-*.so"):
         if _digest(file) != file.stem.rpartition("-")[2]:
             file.unlink(missing_ok=True)
             continue
-        with contextlib.suppress(OSError):  # of another machine with the same home, say
+        with contextlib.suppress(OSError):  # such as one that another machine with the same home built
             return ctypes.CDLL(str(file))
     return None
 
 
 def _digest(file: Path) -> str | None:
-    """The SHA-256 of a file that only this user can write; None for anything else."""
-    try:  # without waiting for a pipe's other end
+    """The SHA-256 of a file that only this user can write; None for other files."""
+    try:  # O_NONBLOCK: a pipe is not waited for
         with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as content:
             status = os.fstat(content.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022:
@@ -146,7 +150,7 @@ def _digest(file: Path) -> str | None:
 
 
 def _built(place: Path, name: str, build: Callable[[Path], None], *, keep: bool) -> ctypes.CDLL:
-    """Build a library in a folder of its own in that place, load it, and keep it there if asked to."""
+    """Build a library in a new folder below `place`, load it, and keep it in `place` if `keep`."""
     _clear(place.glob(f"{BUILDING}*"))
     with _folder_to_build_in(place) as folder:
         file = folder / f"{name}.so"
@@ -160,7 +164,7 @@ def _built(place: Path, name: str, build: Callable[[Path], None], *, keep: bool)
 
 @contextlib.contextmanager
 def _folder_to_build_in(place: Path) -> Iterator[Path]:
-    """A new folder with its lock held, removed at the end."""
+    """A new, locked folder, which is removed at the end."""
     import fcntl
 
     folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=place))
@@ -169,18 +173,18 @@ def _folder_to_build_in(place: Path) -> Iterator[Path]:
         with open(folder / "unlocked", "w") as lock:
             with contextlib.suppress(OSError):  # on a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.rename(lock.name, folder / LOCK)  # once it is held: no other process sees it free
+                os.rename(lock.name, folder / LOCK)  # after locking, so that no other process finds it unlocked
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear(folders: Iterable[Path]) -> None:
-    """Remove those of these folders that processes left which were killed while they built something."""
+    """Remove the folders of processes that were killed while they built a library."""
     import fcntl
 
     for folder in folders:
-        with contextlib.suppress(OSError):  # in use, or cleared by another process just now
+        with contextlib.suppress(OSError):  # in use, or just removed by another process
             status = folder.lstat()
             if status.st_uid != os.geteuid():
                 continue

@@ -1,4 +1,4 @@
-"""Loops in PyTorch, compiled by `torch.compile`: for what the loops in C++ and Triton do not know."""
+"""Loops in PyTorch, compiled by `torch.compile`, for the cases that the loops in C++ and Triton do not cover."""
 
 import dataclasses
 import functools
@@ -16,9 +16,9 @@ from torch.utils import _pytree as pytree
 
 from .code_cache import private_folder
 
-# A loop over timesteps uses each membrane several times. Written out wherever it is used, the code grows with every timestep by a
-# factor; a name of its own costs nothing, because values between operations of one loop stay in registers. The second option tries
-# other ways to cut a loop up, and finds none.
+# A loop over timesteps uses each membrane several times. Inlined at every use, the code would grow by a factor with every timestep.
+# A variable costs nothing, because values between operations of one loop stay in registers. The second option switches off a search
+# for other ways to tile a loop, which finds none here.
 _ON_CPU: dict[str, Any] = {"realize_reads_threshold": 2, "cpp.enable_tiling_heuristics": False}
 
 logger = logging.getLogger("spikedistill")
@@ -26,7 +26,7 @@ logger = logging.getLogger("spikedistill")
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Without those of the compiler's own parts, which some take for errors."""
+    """Silence warnings of the compiler's own parts, which would be errors where users turn warnings into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -34,7 +34,7 @@ def _without_warnings() -> Iterator[None]:
 
 @functools.cache
 def compiler_works() -> bool:
-    """Whether `torch.compile` works on this machine, and its cache is this user's; else one log line says why not."""
+    """Whether `torch.compile` works on this machine, with a cache that is private to this user; if not, one log line says why."""
     if not _torch_cache_is_private():
         return False
     try:
@@ -48,10 +48,10 @@ def compiler_works() -> bool:
 
 @functools.cache
 def _torch_cache_is_private() -> bool:
-    """Whether nobody else can write where PyTorch keeps compiled code, which it executes; else one log line says why not."""
+    """Whether no other user can write in the folder of PyTorch's compiled code; if not, one log line says why."""
     try:
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-    except ImportError:  # another version of PyTorch keeps it elsewhere
+    except ImportError:  # moved in another version of PyTorch
         return True
     try:
         private_folder(Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir()), own_group=True)
@@ -70,7 +70,7 @@ def _probe(x: Tensor) -> Tensor:
 
 
 class Same:
-    """A function, equal to itself only: what a user wrote may have no hash, or be equal to another."""
+    """A function as a key of a dictionary. A user's callable may have no hash, or compare equal to another."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -84,7 +84,7 @@ class Same:
 
 @functools.lru_cache(256)
 def can_take(surrogate: Same, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether `torch.compile` can take a surrogate that a user wrote; else one log line says why not."""
+    """Whether `torch.compile` can compile a user's surrogate; if not, one log line says why."""
 
     def slope(distance: Tensor) -> Any:
         return surrogate.function(distance)
@@ -106,12 +106,12 @@ def can_take(surrogate: Same, dtype: torch.dtype, device: torch.device) -> bool:
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> "CompiledLoop":
-    """The function, which takes no part in a graph, compiled where it is called; for where `compiler_works`."""
+    """The function, compiled at its first call and run without a graph. Call this only if `compiler_works`."""
     return CompiledLoop(function)
 
 
 class CompiledLoop:
-    """A function of tensors, compiled once for each T and set of options and for every size of the rest."""
+    """A function of tensors, compiled once for each T and set of options, with all other sizes dynamic."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -131,13 +131,13 @@ class CompiledLoop:
 
 
 def _by_itself(value: Tensor) -> Tensor:
-    """The same memory without a graph, and without a place in a larger tensor: for both, code would be compiled anew."""
+    """The same memory as a tensor without graph and without storage offset, for each of which PyTorch would compile anew."""
     value = value.detach()
     return torch.from_dlpack(value) if value.storage_offset() else value
 
 
 def kind_of(value: Any) -> Any:
-    """What code is compiled for, of an argument: all of it but what is in tensors, and sizes other than T, 0 and 1."""
+    """The part of an argument for which code is compiled: everything except values of tensors and sizes other than T, 0 and 1."""
     if isinstance(value, Tensor):
         sizes = [n if n < 2 or (place == 0 and value.ndim > 2) else None for place, n in enumerate(value.shape)]
         return value.dtype, value.device, tuple(sizes), value.is_contiguous()
@@ -157,14 +157,14 @@ def _all_on_cpu(arguments: tuple[Any, ...]) -> bool:
 
 
 def _settings() -> ExitStack:
-    """PyTorch's settings while something may be compiled."""
+    """PyTorch's settings during a call that may compile."""
     from torch.fx.experimental import _config as shapes
 
-    # every T is a loop of its own: more of them than PyTorch expects of one function; and options are written into it, because
-    # numbers that may change would be traced twice
+    # every T is another loop, more than PyTorch expects of one function; options are constants, because numbers that may change would
+    # be traced twice
     settings = ExitStack()
     settings.enter_context(_without_warnings())
     settings.enter_context(torch._dynamo.config.patch(recompile_limit=256, specialize_float=True))
-    # sizes that happen to be equal would be compiled for
+    # without this, PyTorch would compile for sizes that happen to be equal
     settings.enter_context(shapes.patch(use_duck_shape=False))  # type: ignore[attr-defined]
     return settings

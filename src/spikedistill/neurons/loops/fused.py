@@ -1,10 +1,11 @@
 """The dynamics of a sequence as a loop forward and one backward, to be compiled: each reads and writes every timestep once.
 
-The loops run on sequences as they lie in memory (`memory_format.py`), a block of timesteps at a time: registers hold no more, and a
-neuron at many timesteps has its places in the same few lines of a cache. Backward, a block's membranes are computed again.
+The loops run on sequences in their memory layout (`memory_format.py`), one block of timesteps at a time: more does not fit into
+registers, and one neuron's values at many timesteps compete for the same few cache lines. The backward loop computes the membranes
+of a block again.
 
-The compiler joins loops over the same axes alone, others go through memory: a unit, ones like the scale, gives every value the axes
-of the scale.
+The compiler fuses only loops over the same axes; others go through memory. Multiplying by a unit, ones like the scale, gives every
+value the axes of the scale.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,19 +20,19 @@ from .memory_format import as_shown, as_stored, per_channel
 from .packed import PackedSpikes, pack
 from .paths import Path, on_path, path_for
 
-# Timesteps of a block, at most; a multiple of 8, the timesteps in a byte of spikes.
+# The most timesteps of a block; a multiple of 8, because a byte holds the spikes of 8 timesteps.
 BLOCK = 8
 
 
 def fused_lif(
     current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool, path: Path
 ) -> tuple[Tensor, PackedSpikes]:
-    """`lif` without its checks, for plain numbers: the spikes, and the same in bits without a graph.
+    """`lif` without its checks, for a neuron of numbers. Returns the spikes, and the same spikes packed into bits, without graph.
 
     Args:
-        current: `[T, B, ...]`, or `[1, B, ...]` where it is the same at all timesteps.
+        current: `[T, B, ...]`, or `[1, B, ...]` if it is the same at all timesteps.
         timesteps: T.
-        path: that of these currents.
+        path: of these currents.
     """
     if len(current) < timesteps and (path.kernels is None or timesteps > BLOCK):
         current = current.expand(timesteps, *current.shape[1:])
@@ -68,7 +69,7 @@ class _FusedLIF(torch.autograd.Function):
         stored, grad, norm = as_stored(current, current), as_stored(grads[0], current), unit_norm(current)
         neuron, detach_membrane = ctx.neuron, ctx.detach_membrane
         times = len(grad) // len(current)
-        path = path_for(current, neuron, times)  # anew: something may watch by now that a kernel would escape
+        path = path_for(current, neuron, times)  # again, because a dispatch mode may be active now
         if times > 1 and path.kernels is not None:
             given = grad, stored, *norm, None, neuron.v_init, None, neuron, detach_membrane
             to_current, _ = path.kernels.gradient(None, *given)
@@ -80,7 +81,7 @@ class _FusedLIF(torch.autograd.Function):
 
 
 def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
-    """The scale and shift of currents that are what they are: one compiled loop serves them and those of a batch-norm."""
+    """Scale one and shift zero, with which one compiled loop computes plain currents as well as those of a batch-norm."""
     precision = torch.promote_types(current.dtype, torch.float32)
     channels = current.shape[2] if current.ndim > 3 else 1
     ones = per_channel(torch.ones(channels, dtype=precision, device=current.device), current)
@@ -97,17 +98,17 @@ def fire_sequence(
     *,
     for_gradient: bool,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Spikes like x, the same in bits, and what else their gradient needs.
+    """Compute spikes like x, the same packed into bits, and what their gradient needs.
 
     Args:
         x: `[T, ...]` as stored; the currents are x * scale + shift + residual.
-        scale, shift: what broadcasts over a timestep of x.
+        scale, shift: tensors that broadcast over a timestep of x.
         residual: like x, or None.
         neuron: of numbers only.
-        path: that of x.
+        path: of x.
 
     Returns:
-        The spikes; in bits; for a gradient the membrane at the start of each block but the first.
+        The spikes; the packed spikes; for a gradient, the membranes at the start of each block except the first.
     """
     run = path.kernels.fire if path.kernels else _with_unit(_fire, scale, path)
     if len(x) <= BLOCK:
@@ -137,10 +138,12 @@ def gradient_through_time(
     detach_membrane: bool,
     path: Path,
 ) -> Tensor:
-    """Gradient to the currents, like x, from that to the spikes; the other arguments as `fire_sequence` took and returned them.
+    """Compute the gradient with respect to the currents, like x, from that with respect to the spikes.
 
     Args:
-        residual: may also be given as its spikes in bits.
+        residual: like x, or packed spikes.
+
+    The other arguments are those of `fire_sequence`, and what it returned.
     """
     run = path.kernels.gradient if path.kernels else _with_unit(_gradient_of_block, scale, path)
 
@@ -153,7 +156,7 @@ def gradient_through_time(
     if not starts:
         more = part_of_residual(0, len(x))
         return run(None, grad, x, scale, shift, more, neuron.v_init, None, neuron, detach_membrane)[0]
-    # the loop of the first and last block is that of the others
+    # so that one compiled loop serves the first and last block too
     membranes, ahead = [torch.full_like(starts[0], _number(neuron.v_init)), *starts], torch.zeros_like(starts[0])
     to_current = torch.empty_like(grad)
     for first in reversed(range(0, len(x), BLOCK)):
@@ -170,7 +173,7 @@ def _number(option: float | Tensor) -> float:
 
 
 def _with_unit(function: Callable[..., Any], scale: Tensor, path: Path) -> Callable[..., Any]:
-    """The loop, compiled where that is the path, without its argument `unit`, and with one tensor to write into."""
+    """The loop, compiled if that is the path, with its argument `unit` filled in, and with one tensor as `into`."""
     run, unit = on_path(path, function), torch.ones_like(scale)
 
     def loop(into: Tensor | None, *arguments: Any) -> Any:
@@ -184,7 +187,7 @@ def currents_of(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None
 
     Args:
         x: `[T, ...]` as stored.
-        scale, shift: what broadcasts over a timestep of x.
+        scale, shift: tensors that broadcast over a timestep of x.
         residual: like x, or None.
     """
     scaled = [x_t.to(scale.dtype) * scale + shift for x_t in x.unbind(0)]
@@ -203,15 +206,15 @@ def _fire(
     membrane: float | Tensor,
     neuron: Neuron,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Spikes of a block of timesteps.
+    """Compute the spikes of a block of timesteps.
 
     Args:
-        into: where those of each timestep shall be written, None for a tensor of their own.
+        into: tensors to write each timestep's spikes into; None makes a new tensor.
         unit: ones like the scale.
-        membrane: that before the first timestep.
+        membrane: before the first timestep.
 
     Returns:
-        The spikes, like x; the same in bits; the membrane after the last timestep, None where that before the first was a number.
+        The spikes, like x; the packed spikes; the membrane after the last timestep, or None if `membrane` is a number.
     """
     currents = currents_of(x, scale, shift, residual)
     fired, _, after = _dynamics(currents, _start(membrane, currents[0]), neuron)
@@ -261,17 +264,16 @@ def _gradient_of_block(
     neuron: Neuron,
     detach_membrane: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradient to the currents of a block of timesteps: the membranes once more, then the chain rule backwards through time.
+    """Compute the gradient with respect to the currents of a block: the membranes again, then the chain rule back through time.
 
     Args:
-        into: where that of each timestep shall be written, None for a tensor of their own.
+        into: tensors to write each timestep's gradient into; None makes a new tensor.
         unit: ones like the scale.
-        membrane: that before the first timestep.
-        ahead: gradient to the membrane after the last, None where there is nothing ahead.
+        membrane: before the first timestep.
+        ahead: gradient with respect to the membrane after the last timestep; None if the sequence is one block.
 
     Returns:
-        That gradient, like x; the one to the membrane before the first timestep, None where there is nothing ahead, and so
-        nothing behind.
+        The gradient, like x; the gradient with respect to the membrane before the first timestep, or None if `ahead` is None.
     """
     currents = currents_of(x, scale, shift, residual)
     _, before, _ = _dynamics(currents, _start(membrane, currents[0]), neuron)
@@ -290,7 +292,7 @@ def _gradient_of_block(
 
 
 def _joined(values: list[Tensor], dtype: torch.dtype, into: Sequence[Tensor] | None) -> Tensor | None:
-    """Values of some timesteps in one tensor; None where they are written into given ones."""
+    """Stack the values of some timesteps, or write them into the given tensors and return None."""
     if into is None:
         return torch.stack([value.to(dtype) for value in values])
     for out, value in zip(into, values, strict=True):

@@ -1,6 +1,6 @@
 """Batch-norm and neurons in one compiled loop: neither the normalised currents nor the membranes are written to memory.
 
-The backward loop computes the membranes again from the input of the batch-norm, which is all that it keeps beside the residual.
+Only the input of the batch-norm and the residual are kept. The backward loop computes the membranes again from them.
 """
 
 from collections.abc import Callable
@@ -23,16 +23,16 @@ from .read_later import ReadLater
 
 @dataclass(frozen=True)
 class NormalisedCurrent:
-    """Currents `[T, B, C, ...]` that are not computed yet: weight * (x - mean) * inv_std + bias + residual.
+    """Currents `[T, B, C, ...]` before they are computed: weight * (x - mean) * inv_std + bias + residual.
 
     Attributes:
         x: `[T, B, C, ...]`.
         weight, bias: `[C]`, or None.
         mean, inv_std: `[C]` in float32 or better, without graph.
-        batch: whether they are the statistics of x itself, whose gradient then counts.
-        residual: of the shape of x; None where there is none.
-        residual_spikes: the residual's spikes in bits, to keep in its place; None where it is something else.
-        again: computes x once more, to be called backward in place of keeping it; None where x is kept.
+        batch: whether mean and inv_std are statistics of x itself, through which gradients then flow.
+        residual: of the shape of x, or None.
+        residual_spikes: the residual as packed spikes, kept in its place; None if it is not spikes.
+        again: a function that computes x again in the backward pass; None if x is kept.
     """
 
     x: Tensor
@@ -56,23 +56,23 @@ class NormalisedCurrent:
         return any(part is not None and part.requires_grad for part in (self.x, self.weight, self.bias, self.residual))
 
     def detached(self) -> "NormalisedCurrent":
-        """The same with parameters that take no part in a graph."""
+        """The same with detached parameters."""
         weight, bias = (None if part is None else part.detach() for part in (self.weight, self.bias))
         return replace(self, weight=weight, bias=bias)
 
     def plus(self, residual: Tensor, residual_spikes: PackedSpikes | None) -> "NormalisedCurrent":
-        self._given.check()  # the sum notes them anew
+        self._given.check()  # the sum notes the versions again
         return replace(self, residual=residual, residual_spikes=residual_spikes)
 
     def value(self) -> Tensor:
-        """The currents, for whatever is not a layer of neurons."""
+        """The currents, for layers that are no neurons."""
         self._given.check()
         given = self.x, self.weight, self.bias, self.mean, self.inv_std, self.eps
         out = NormaliseBatch.apply(*given) if self.batch else normalise(*given)
         return out if self.residual is None else out + self.residual
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What broadcasts over a timestep of x as stored, in the precision of membranes."""
+        """Scale and shift that broadcast over a timestep of x as stored, in the precision of membranes."""
         self._given.check()
         scale = self.inv_std if self.weight is None else self.inv_std * self.weight.detach()
         shift = -self.mean * scale if self.bias is None else self.bias.detach() - self.mean * scale
@@ -91,7 +91,7 @@ def normalise(
 
 
 class NormaliseBatch(torch.autograd.Function):
-    """`normalise`, with the gradient through the statistics too, in which every value of x has the same share."""
+    """`normalise` with gradients through the statistics of x, in which every value has the same weight."""
 
     @staticmethod
     def forward(
@@ -119,7 +119,7 @@ def gradient_of_norm(
     for_x: bool,
     for_bias: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients to x, weight and bias of such a batch-norm, all tensors `[T, B, C, ...]` or `[C]`."""
+    """Gradients with respect to x, weight and bias of `NormaliseBatch`, all tensors `[T, B, C, ...]` or `[C]`."""
     to_x, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
         grad.flatten(0, 1), x.flatten(0, 1), weight, None, None, mean, inv_std, True, eps,
         [for_x, weight is not None, for_bias],
@@ -130,7 +130,7 @@ def gradient_of_norm(
 def batch_moments(
     x: Tensor, eps: float, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
 ) -> tuple[Tensor, Tensor] | None:
-    """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow; None where no kernel is for it."""
+    """Compute mean and 1 / std `[C]` of `[T, B, C, ...]` and update the running statistics; None if no kernel covers this."""
     kernels = kernels_for(x) if may_wait(x) else None
     running = [part for part in (running_mean, running_var) if part is not None]
     plain = all(part.dtype == torch.float32 and part.is_contiguous() and part.device == x.device for part in running)
@@ -141,17 +141,17 @@ def batch_moments(
 
 
 def can_wait(x: Tensor, times: int = 1) -> bool:
-    """Whether the normalisation of `times` as much as `[T, B, C, ...]` is worth putting off until neurons ask for it."""
+    """Whether putting off the normalisation of `times` as many values as `[T, B, C, ...]` has pays off."""
     return may_wait(x) and not path_for(x, times=times).is_eager
 
 
 def may_wait(x: Tensor) -> bool:
-    """Whether the normalisation of `[T, B, C, ...]` can be put off at all."""
+    """Whether the normalisation of `[T, B, C, ...]` can be put off."""
     return x.ndim > 3 and is_dense(x)
 
 
 def fused_norm_lif(current: NormalisedCurrent, neuron: Neuron, detach_membrane: bool) -> tuple[Tensor, PackedSpikes]:
-    """`lif` of currents that are not computed yet: the spikes, and the same in bits without a graph."""
+    """`lif` of normalised currents. Returns the spikes, and the same packed into bits, without graph."""
     tensors = current.x, current.weight, current.bias, current.residual
     path = path_for(current.x, neuron)
     spikes, bits = _NormLIF.apply(*tensors, current, neuron, detach_membrane, path)
@@ -159,7 +159,7 @@ def fused_norm_lif(current: NormalisedCurrent, neuron: Neuron, detach_membrane: 
 
 
 def fused_norm_lif_step(current: NormalisedCurrent, state: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
-    """`lif_step` of currents `[1, B, C, ...]` that are not computed yet, without a graph."""
+    """`lif_step` of normalised currents `[1, B, C, ...]`, without graph."""
     x, (scale, shift) = current.x, current.scale_and_shift()
     stored = as_stored(x, x)
     residual = None if current.residual is None else as_stored(current.residual, x)
@@ -167,7 +167,7 @@ def fused_norm_lif_step(current: NormalisedCurrent, state: Tensor | None, neuron
         membrane = neuron.initial_membrane(stored.to(scale.dtype))
     else:
         membrane = as_stored(state.unsqueeze(0), x).to(scale.dtype)
-    path = path_for(x, times=paths.MIN_ELEMENTS)  # that there is enough of them has been found already
+    path = path_for(x, times=paths.MIN_ELEMENTS)  # `can_wait` has checked that there are enough currents
     if path.kernels is not None:
         spikes, _, one = path.kernels.fire(None, stored, scale, shift, residual, membrane[0], neuron)
         after = one.unsqueeze(0)
@@ -228,7 +228,7 @@ class _NormLIF(torch.autograd.Function):
         more = None if kept is None else as_stored(kept, x)
         residual = PackedSpikes(len(x), more) if more is not None and more.dtype == torch.uint8 else more
         for_residual = ctx.needs_input_grad[3]
-        path = path_for(x, ctx.neuron)  # anew: something may watch by now that a kernel would escape
+        path = path_for(x, ctx.neuron)  # again, because a dispatch mode may be active now
         if not starts and path.kernels is not None:
             to_x, to_residual, to_weight, to_bias = path.kernels.gradient_through_norm(
                 grad, stored, scale, shift, more, mean, inv_std, ctx.neuron, ctx.detach_membrane,

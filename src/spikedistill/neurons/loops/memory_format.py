@@ -1,6 +1,6 @@
-"""Sequences as they lie in memory: `[T, B * C, N]`, or `[T, B * N, C]` where the channels come last, N being all positions.
+"""The memory layout of sequences: `[T, B * C, N]`, or `[T, B * N, C]` if the channels come last, with N positions.
 
-Compiled loops have two sizes to be written for, rather than three.
+So compiled loops have two sizes per timestep rather than three.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether each timestep of `[T, B, C, H, W]` lies in memory as `[B, H, W, C]`; false where it lies as it reads."""
+    """Whether each timestep of `[T, B, C, H, W]` lies in memory as `[B, H, W, C]`; false if as `[B, C, H, W]`."""
     return x.ndim == 5 and not x[0].is_contiguous() and x[0].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -18,10 +18,10 @@ def is_dense(x: Tensor) -> bool:
 
 
 def as_stored(x: Tensor, like: Tensor) -> Tensor:
-    """`[t, B, C, ...]` as `like` lies in memory, `[t, rows, values]`; a view where x lies so too."""
+    """`[t, B, C, ...]` in the memory layout of `like`, `[t, rows, values]`; a view if x has that layout."""
     if is_channels_last(like):
         return x.permute(0, 1, 3, 4, 2).contiguous().flatten(1, 3)
-    x = x.contiguous()  # without gaps or repetitions, as kernels read it
+    x = x.contiguous()  # kernels read without strides
     return x.flatten(3).flatten(1, 2) if x.ndim > 3 else x.reshape(len(x), 1, -1)
 
 
@@ -33,12 +33,12 @@ def as_shown(stored: Tensor, like: Tensor) -> Tensor:
 
 
 def mean_in_time(x: Tensor, segments: int) -> Tensor:
-    """Means `[m, B, ...]` over m stretches of time of one length; a mean taken of x as it is would come in another order."""
+    """Means `[m, B, ...]` over m segments of one length, in the memory layout of x, which `Tensor.mean` would change."""
     if not is_channels_last(x):
         return x.unflatten(0, (segments, -1)).mean(1)
     return as_shown(as_stored(x, x).unflatten(0, (segments, -1)).mean(1), x)
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
-    """`[C]`, or `[1]` for `[t, B, C]`, in the form that broadcasts over a timestep of `as_stored(like, like)`."""
+    """`[C]`, or `[1]` for `[t, B, C]`, in a form that broadcasts over a timestep of `as_stored(like, like)`."""
     return values if is_channels_last(like) else values.repeat(like.shape[1] if like.ndim > 3 else 1).unsqueeze(1)

@@ -1,6 +1,6 @@
 """The dynamics of a sequence on a CPU, by the loops of `cpu_kernels.cpp`; its functions are those of `on_gpu.py`.
 
-The loops are compiled once on a machine, in some seconds, and kept. Sequences are given as they lie in memory, `[T, rows, values]`
+The loops are compiled once on a machine, in some seconds, and kept. Sequences come in their memory layout, `[T, rows, values]`
 (`memory_format.py`), in float32 or bfloat16.
 """
 
@@ -25,17 +25,17 @@ from .code_cache import load_or_build
 
 _SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
 
-# What PyTorch's own instructions are called, for the compiler. Others may be there, and not on the next machine with this cache.
+# The compiler's names of the instructions that PyTorch uses here. Another machine with this cache may lack others.
 _AVX2 = ["-mavx2", "-mfma"]
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 _INSTRUCTIONS = {"AVX2": _AVX2, "AVX512": [*_AVX2, *_AVX512]}
-# Products and sums are rounded one by one; what else a compiler may assume changes no result.
+# Products and sums are rounded one by one, as in PyTorch. The other flags change no result.
 _FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
 
-# Of currents and spikes, by their names there.
+# Of currents and spikes, and their names in C++.
 DTYPES = {torch.float32: "float", torch.bfloat16: "BFloat16"}
 
-# Timesteps of a block, at most.
+# The most timesteps of a block.
 BLOCK = 8
 
 LONGEST = sys.maxsize
@@ -97,7 +97,7 @@ def gradient_through_norm(
     *,
     to_residual: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """`on_gpu.gradient_through_norm`; the gradient to the currents is written, and read again in the second pass."""
+    """`on_gpu.gradient_through_norm`. The first pass writes the gradient with respect to the currents, and the second reads it."""
     to_x, to_current = torch.empty_like(x), torch.empty_like(x) if to_residual else None
     to_weight, to_bias = torch.empty_like(mean), torch.empty_like(mean)
     rest = None, to_current, None, len(mean), mean, inv_std, to_x, to_weight, to_bias
@@ -116,7 +116,7 @@ def _back(
     detach_membrane: bool,
     *rest: Any,
 ) -> None:
-    """Call the loop backward; the rest is what it takes after the gradient to the spikes."""
+    """Call the backward loop; `rest` are its arguments after the gradient with respect to the spikes."""
     form = known_form(neuron.derivative)
     loops = _loops(x.dtype, len(grad), neuron.v_reset is not None, neuron.detach_reset, form.name)
     numbers = *_numbers(neuron), *_start(membrane), *form[1:], detach_membrane
@@ -194,7 +194,7 @@ def _call(function: Any, *arguments: Any) -> None:
 
 
 def _as_c(argument: Tensor | float | bool | None) -> Any:
-    """As the loops take it: a pointer, a double or a 64-bit integer."""
+    """An argument as C sees it: a pointer, a double or a 64-bit integer."""
     if argument is None:
         return ctypes.c_void_p()
     if isinstance(argument, Tensor):
@@ -208,11 +208,11 @@ def check() -> None:
     """Compile loops and run one.
 
     Raises:
-        OSError: where there is no compiler, or what it made cannot be loaded.
+        OSError: if there is no compiler, or the library cannot be loaded.
     """
     if os.name != "posix":
         raise OSError("the loops in C++ are for POSIX systems")
-    if shutil.which(_compiler()[0]) is None:  # some loops may have been compiled before, but others will be asked for
+    if shutil.which(_compiler()[0]) is None:  # also if some loops are in the cache, because others will be needed
         raise FileNotFoundError(f"there is no compiler {_compiler()[0]!r}")
     unpack(torch.ones(1, 1, 1, dtype=torch.uint8, device="cpu"), 0, 1, torch.float32)
 
@@ -221,7 +221,7 @@ def check() -> None:
 def _loops(
     dtype: torch.dtype, timesteps: int, hard: bool = False, detach_reset: bool = False, form: str = "logistic"
 ) -> ctypes.CDLL:
-    """The loops for one kind of neuron and a block of so many timesteps, from the disk where they are there."""
+    """The loops for one kind of neuron and so many timesteps, from the cache or compiled."""
     values = {"VALUE": DTYPES[dtype], "TIMESTEPS": timesteps, "HARD": int(hard), "DETACH_RESET": int(detach_reset)}
     values |= {"FORM": form.upper()}
     instructions = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])
@@ -235,11 +235,11 @@ def _compile(command: list[str], file: Path) -> None:
     """Compile the source into a library.
 
     Raises:
-        OSError: where the compiler fails.
+        OSError: if the compiler fails.
     """
     parts = file.with_suffix(".o")
     _run([*command, "-fopenmp", "-c", str(_SOURCE), "-o", str(parts)], file.parent)
-    try:  # linked without OpenMP it takes PyTorch's, whose threads then serve both
+    try:  # linked without OpenMP, so that PyTorch's OpenMP and its threads serve both
         _run([*command, "-shared", str(parts), "-o", str(file)], file.parent)
         ctypes.CDLL(str(file))
     except OSError:

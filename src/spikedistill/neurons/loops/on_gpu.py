@@ -1,7 +1,7 @@
 """The dynamics of a sequence on a GPU, by the kernels of `triton_kernels.py`.
 
-Sequences are given as they lie in memory, `[T, rows, values]` (`memory_format.py`). What is per channel broadcasts over a timestep:
-`[rows, 1]`, or `[values]`.
+Sequences come in their memory layout, `[T, rows, values]` (`memory_format.py`). Tensors with a value per channel broadcast over a
+timestep: `[rows, 1]`, or `[values]`.
 """
 
 import math
@@ -22,19 +22,19 @@ from .triton_kernels import (
     unpack_kernel,
 )
 
-# Neurons of a tile: four for each of 128 threads. Twice as many read bfloat16 16 bytes at a time, but leave room for fewer threads.
+# Neurons of a tile: four for each of 128 threads. With eight, bfloat16 is read 16 bytes at a time, but fewer threads fit.
 _TILE = 512
 
 # Of currents and spikes.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-# Timesteps that the kernel of rates is written out for, at most.
+# The most timesteps for which the kernel of rates is unrolled.
 LONGEST = 64
 
-# Programs that sum over channels: enough for any GPU, few enough that their parts are soon added up.
+# Programs that sum over channels: enough to fill any GPU, few enough that adding up their parts is quick.
 _PROGRAMS = 1024
 
-# Channels that one program adds parts up for.
+# Channels whose parts one program adds up.
 _CHANNELS = 8
 _PARTS = 128  # of them at a time
 
@@ -50,19 +50,19 @@ def fire(
     *,
     timesteps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Spikes of a block of at most 8 timesteps.
+    """Compute the spikes of a block of at most 8 timesteps.
 
     Args:
-        into: where the spikes shall be written, like x; None for a tensor of their own.
+        into: a tensor like x to write the spikes into; None makes a new one.
         x: `[t, rows, values]`; the currents are x * scale + shift + residual.
-        scale, shift: what broadcasts over a timestep of x, in float32.
+        scale, shift: tensors that broadcast over a timestep of x, in float32.
         residual: like x, or None.
-        membrane: that before the first timestep, a number or `[rows, values]` in float32.
-        timesteps: how many, where x is `[1, rows, values]`, the same at all of them.
+        membrane: before the first timestep, a number or `[rows, values]` in float32.
+        timesteps: T, if x is `[1, rows, values]`, the same at all timesteps.
 
     Returns:
-        The spikes, like x; the same in bits, `[1, rows, values]`; the membrane after the last timestep, None where that before the
-        first was a number.
+        The spikes, like x; the packed spikes `[1, rows, values]`; the membrane after the last timestep, or None if `membrane` is a
+        number.
     """
     T = timesteps or len(x)
     spikes = x.new_empty(T, *x.shape[1:]) if into is None else into
@@ -89,18 +89,18 @@ def gradient(
     neuron: Neuron,
     detach_membrane: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradient to the currents of a block of at most 8 timesteps, from that to its spikes.
+    """Compute the gradient with respect to the currents of a block of at most 8 timesteps, from that with respect to its spikes.
 
     Args:
-        into: where it shall be written, like x; None for a tensor of its own.
-        residual: like x, None, or its spikes in bits, `[1, rows, values]`.
-        ahead: gradient to the membrane after the last timestep, None where there is nothing ahead.
-        x: where it is `[1, rows, values]`, the same at all timesteps, the gradient to it is their sum.
+        into: a tensor like x to write the gradient into; None makes a new one.
+        residual: like x, packed spikes `[1, rows, values]`, or None.
+        ahead: gradient with respect to the membrane after the last timestep; None if the sequence is one block.
+        x: if it is `[1, rows, values]`, the same at all timesteps, its gradient is the sum over them.
 
     The other arguments are those of `fire`.
 
     Returns:
-        The gradient to the currents, like x; that to the membrane before the first timestep, None where there is nothing ahead.
+        The gradient, like x; the gradient with respect to the membrane before the first timestep, or None if `ahead` is None.
     """
     to_current = torch.empty_like(x) if into is None else into
     behind = None if ahead is None else torch.empty_like(ahead)
@@ -129,15 +129,16 @@ def gradient_through_norm(
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """`gradient` of at most 8 timesteps and through the batch-norm before it, whose statistics are those of x.
 
-    In two passes: the first sums, over each channel, the gradient to the currents and its product with x - mean; the second
-    computes it again, for less than writing and reading it costs, and takes from it the share of the statistics.
+    There are two passes. The first sums, over each channel, the gradient with respect to the currents and its product with
+    x - mean. The second computes that gradient again, which is faster than writing and reading it, and subtracts the share of the
+    statistics.
 
     Args:
         mean, inv_std: `[C]`.
-        to_residual: whether the gradient to the currents itself is wanted too.
+        to_residual: whether to return the gradient with respect to the currents.
 
     Returns:
-        The gradient to x; that to the currents or None; those to weight and bias `[C]`.
+        The gradients with respect to x; the currents, or None; weight and bias `[C]`.
     """
     grid, sizes = _tiles(x, scale)
     channels, (_, rows, values) = len(mean), x.shape
@@ -169,10 +170,10 @@ def statistics(
     running_var: Tensor | None,
     momentum: float,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / std `[C]` of each channel of `[T, rows, values]`, which the running statistics follow.
+    """Compute mean and 1 / std `[C]` of each channel of `[T, rows, values]`, and update the running statistics.
 
     Args:
-        by_row: whether a row belongs to one channel; else each value of it to another.
+        by_row: whether all values of a row belong to one channel; if not, each belongs to another.
     """
     T, rows, values = x.shape
     grid, sizes = _tiles_of(T * rows, values, by_row)
@@ -191,7 +192,7 @@ def statistics(
 def _parts(
     grid: tuple[int, int], rows: int, values: int, channels: int, by_row: bool, x: Tensor
 ) -> tuple[tuple[int, int], Tensor]:
-    """The programs that sum over channels, and room for their parts `[2, number, C]`."""
+    """The grid of programs that sum over channels, and an empty tensor for their parts `[2, number, C]`."""
     down, across = grid
     down = down if by_row else min(down, max(1, _PROGRAMS // across))
     number = across * (rows // channels) if by_row else down
@@ -208,9 +209,9 @@ def respond(
     *,
     timesteps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, like x; the mean rate of each of m segments of one length, `[m, rows, values]`; and what it owes to its currents.
+    """Compute spikes like x, and for each of m segments of one length the mean rate and its derivative, `[m, rows, values]`.
 
-    The arguments are those of `fire`.
+    The derivative is with respect to a constant added to the currents of the segment. The arguments are those of `fire`.
     """
     T = timesteps or len(x)
     spikes = x.new_empty(T, *x.shape[1:])
@@ -227,7 +228,7 @@ def respond(
 
 
 def unpack(bits: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    """Zeros and ones `[stop - start, ...]` of timesteps within the bits `[ceil(T / 8), ...]`, which have no gaps."""
+    """Unpack the spikes `[stop - start, ...]` of some timesteps from the bits `[ceil(T / 8), ...]`, which are contiguous."""
     spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype, device=bits.device)
     size = bits[0].numel()
     for byte in range(start // 8, (stop + 7) // 8):
@@ -244,12 +245,12 @@ def _tiles_in(count: int, size: int) -> int:
 
 
 def _on(x: Tensor) -> Any:
-    """Launches go to the device of x."""
+    """Launch kernels on the device of x."""
     return torch.cuda.device_of(x)
 
 
 def _tiles(x: Tensor, scale: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
-    """How many programs there are, down and across, and the tile that each of them has."""
+    """The number of programs, down and across, and the size of a tile."""
     return _tiles_of(x.shape[1], x.shape[2], scale.ndim == 2)
 
 
@@ -264,7 +265,7 @@ def _tiles_of(rows: int, values: int, by_row: bool) -> tuple[tuple[int, int], di
 
 
 def _all(programs: tuple[int, int]) -> tuple[int]:
-    """Their number; a grid of two dimensions would have too few along its second."""
+    """The number of programs, as a grid of one dimension, because the second may have too few."""
     return (math.prod(programs),)
 
 

@@ -1,4 +1,4 @@
-"""Spikes of many timesteps in one bit each."""
+"""Spikes of many timesteps, one bit each."""
 
 import functools
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ class PackedSpikes:
 
     @classmethod
     def silent(cls, timesteps: int, like: Tensor) -> Self:
-        """No spikes yet, for neurons `[B, ...]` of the shape and on the device of `like`."""
+        """Without spikes, for neurons `[B, ...]` of the shape and on the device of `like`."""
         return cls(timesteps, torch.zeros(-(-timesteps // 8), *like.shape, dtype=torch.uint8, device=like.device))
 
     def write(self, start: int, spikes: Sequence[Tensor]) -> None:
-        """Take in the zeros and ones `[B, ...]` of the timesteps from `start` on, which were not written before."""
+        """Store the zeros and ones `[B, ...]` of the timesteps from `start` on, each timestep once."""
         for t, fired in enumerate(spikes, start):
             self.bits[t // 8] |= fired.to(torch.uint8) << (t % 8)
 
@@ -47,12 +47,12 @@ class PackedSpikes:
             return as_shown(kernels.unpack(bits, start, stop, dtype), self.bits)
         spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype, device=bits.device)
         for out, t in zip(spikes.unbind(0), range(start, stop), strict=True):
-            # a loop over bytes alone is fast; a compiled one that mixes them with numbers is not
+            # a loop over bytes only is fast; a compiled loop over bytes and floats is not
             out.copy_((bits[t // 8] & (1 << t % 8)).ne_(0))
         return as_shown(spikes, self.bits)
 
     def padded(self, sizes: list[int]) -> Self:
-        """With neurons that never fire around them, as `torch.nn.functional.pad` takes their sizes."""
+        """Padded with neurons that never fire; sizes as for `torch.nn.functional.pad`."""
         return type(self)(self.timesteps, F.pad(self.bits, sizes))
 
 
@@ -60,9 +60,9 @@ def pack(spikes: Sequence[Tensor], unit: Tensor | float = 1.0) -> Tensor:
     """Zeros and ones `[B, ...]` of T timesteps, floating point, in the bits of `[ceil(T / 8), B, ...]`.
 
     Args:
-        unit: ones, of axes that a compiled loop shall have.
+        unit: ones with the axes that a compiled loop needs.
     """
-    # a compiled loop computes these sums as it goes; a stack, or shifted bytes, it would write to memory and read again
+    # a compiled loop keeps these sums in registers; it would write a stack or shifted bytes to memory
     groups = [spikes[first : first + 8] for first in range(0, len(spikes), 8)]
     sums = [functools.reduce(torch.add, [fired * 2.0**t for t, fired in enumerate(group)]) for group in groups]
     return torch.stack([(total * unit).to(torch.uint8) for total in sums])

@@ -1,7 +1,8 @@
 """Which loop computes which currents: one decision, used by the dispatch and returned by `path_of`.
 
-Eager PyTorch writes every intermediate of every timestep to memory, which costs several times what the arithmetic does. A loop of
-the same equations reads the currents and writes the spikes once. The eager path stays the reference, and serves what no loop does.
+Eager PyTorch writes every intermediate of every timestep to memory, which takes several times as long as the arithmetic. A loop of
+the same equations reads the currents once and writes the spikes once. The eager path is the reference, and computes the cases that
+no loop covers.
 """
 
 import functools
@@ -23,7 +24,7 @@ from ..neuron import Neuron
 from ..surrogate import Surrogate, form_of
 from .compiler import Same, can_take, compiled, compiler_works
 
-# Below so many currents the eager path on a CPU is fast enough that compiling is not earned back.
+# With fewer currents the eager path on a CPU is so fast that compiling does not pay off.
 MIN_ELEMENTS = 2**19
 
 _compiling_pays_off = ContextVar("_compiling_pays_off", default=True)
@@ -33,10 +34,10 @@ logger = logging.getLogger("spikedistill")
 
 @dataclass(frozen=True)
 class Path:
-    """What computes the spikes of some currents, and why.
+    """The code that computes the spikes of some currents, and the reason.
 
     Attributes:
-        name: "C++" on a CPU, "Triton" on a GPU, "torch.compile" for what those do not know, or "eager".
+        name: "C++" on a CPU, "Triton" on a GPU, "torch.compile" for cases that those do not cover, or "eager".
         reason: in words.
         kernels: the module with the loops in C++ or Triton; None for the others.
     """
@@ -53,7 +54,7 @@ class Path:
         return f"{self.name}: {self.reason}"
 
 
-# a constant, because it is traced
+# a constant, because torch.compile traces its use
 _PART_OF_A_WHOLE = Path("eager", "part of a network that is compiled as a whole")
 
 
@@ -66,18 +67,18 @@ def path_of(
     learned: Sequence[str] = (),
     in_chunks: bool = False,
 ) -> Path:
-    """What computes the spikes of these currents, and why; `lif` and the gradient rules take their paths from here.
+    """Return which code computes the spikes of these currents, and why. `lif` and the gradient rules use this function.
 
-    On a CPU spikes of finite currents are the same on every path, bit for bit. The first question about a kind of loop may take
-    some seconds, in which one is compiled to see whether that works.
+    On a CPU spikes of finite currents are the same on every path, bit for bit. The first call for a kind of loop may take some
+    seconds, because it compiles one to see whether that works.
 
     Args:
-        current: currents `[T, B, ...]`, or `[1, B, ...]` where they are the same at all timesteps.
+        current: currents `[T, B, ...]`, or `[1, B, ...]` if they are the same at all timesteps.
         neuron: what the neurons do; default `Neuron()`.
-        timesteps: T, where the currents are `[1, B, ...]`.
+        timesteps: T, if the currents are `[1, B, ...]`.
         lengths: under rate-based gradients, the timesteps of each segment.
-        learned: under rate-based gradients, options of the neuron whose responses are wanted too.
-        in_chunks: whether the currents are one chunk of a sequence that is read in chunks.
+        learned: under rate-based gradients, learned options of the neuron, which need derivatives too.
+        in_chunks: whether the currents are one chunk of a sequence that is computed in chunks.
 
     Raises:
         UserError: for a current without a time axis, of integers, or of other timesteps than T.
@@ -108,10 +109,10 @@ def path_for(
     """`path_of`, for `times` as much as x, unchecked.
 
     Args:
-        neuron: None where no derivative is wanted, and options are numbers.
-        beyond: what is wanted that no kernel knows.
+        neuron: None if no derivative is needed, and options are numbers.
+        beyond: a need that no kernel covers, in words.
     """
-    if torch.compiler.is_compiling():  # first, because a traced size is no number
+    if torch.compiler.is_compiling():  # first, because sizes are symbols while tracing
         return _PART_OF_A_WHOLE
     if hindrance := _hindrance(neuron):
         return Path("eager", hindrance)
@@ -139,20 +140,22 @@ def _can_take(surrogate: Surrogate, x: Tensor) -> bool:
 
 
 def on_path(path: Path, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of tensors that takes no part in a graph, compiled by PyTorch where that is the path."""
+    """A function of tensors without graph, compiled by PyTorch if that is the path."""
     return compiled(function) if path.name == "torch.compile" else function
 
 
 def kernels_for(x: Tensor, neuron: Neuron | None = None) -> ModuleType | None:
-    """The kernels in C++ or Triton for x, a tensor of currents or bits."""
+    """The kernels in C++ or Triton for x, a tensor of currents or packed spikes."""
     if torch.compiler.is_compiling() or _hindrance(neuron):
         return None
     return _kernels(x, neuron, 1).kernels
 
 
 def _hindrance(neuron: Neuron | None) -> str | None:
-    """Why nothing but the eager path may run."""
-    if is_in_torch_dispatch_mode():  # a counter, say, to which a loop is nothing, and which torch.compile refuses
+    """Why only the eager path may run; None if others may."""
+    if (
+        is_in_torch_dispatch_mode()
+    ):  # such as a counter of operations, which would miss a loop, and which torch.compile refuses
         return "something watches PyTorch's operations"
     if not _compiling_pays_off.get():
         return "work of a few passes, for which nothing is compiled"
@@ -163,7 +166,7 @@ def _hindrance(neuron: Neuron | None) -> str | None:
 
 
 def _kernels(x: Tensor, neuron: Neuron | None, times: int) -> Path:
-    """The path of kernels; where none serve, that of torch.compile with the reason."""
+    """The path of kernels; if there are none, that of torch.compile or eager, with the reason."""
     name: Literal["C++", "Triton"]
     if x.is_cuda or (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         name, module = "Triton", _gpu_kernels()
@@ -188,7 +191,7 @@ def _kernels(x: Tensor, neuron: Neuron | None, times: int) -> Path:
 
 
 def _beyond(kernels: ModuleType, lengths: Sequence[int] | None) -> str | None:
-    """What the kernel of rates does not know of these segments."""
+    """What the kernel of rates does not cover in these segments; None if it covers them."""
     if lengths is None:
         return None
     if len(set(lengths)) > 1:
@@ -210,7 +213,7 @@ def _small(smallest: int) -> Path:
 
 @functools.cache
 def _gpu_kernels() -> ModuleType | None:
-    """The kernels in Triton; where that does not work, one log line says so."""
+    """The kernels in Triton; if they do not work, None, and one log line says so."""
     try:
         from . import on_gpu
 
@@ -225,7 +228,7 @@ def _gpu_kernels() -> ModuleType | None:
 
 @functools.cache
 def _cpu_kernels() -> ModuleType | None:
-    """The loops in C++, compiled where they are not there yet; None where that does not work."""
+    """The loops in C++, compiled if they are not in the cache; None if that does not work."""
     from . import on_cpu
 
     try:
@@ -238,7 +241,7 @@ def _cpu_kernels() -> ModuleType | None:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Keep to the eager path inside: for work of a few passes, where compiling would take longer than they do."""
+    """Use the eager path inside, for work of a few passes that takes less time than compiling."""
     token = _compiling_pays_off.set(False)
     try:
         yield

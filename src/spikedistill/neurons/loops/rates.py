@@ -17,7 +17,7 @@ from .paths import Path, on_path
 def rates_by_kernel(
     current: Tensor | NormalisedCurrent, lengths: tuple[int, ...], neuron: Neuron, path: Path
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes `[T, B, ...]`, and of each of m segments the mean rate and what it owes to its currents, `[m, B, ...]`."""
+    """Spikes `[T, B, ...]`, and for each of m segments the mean rate and its derivative, `[m, B, ...]`; see `on_gpu.respond`."""
     assert path.kernels is not None
     x, *rest = _parts(current)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def rates_by_loop(
     neuron: Neuron,
     path: Path,
 ) -> list[Any]:
-    """What `respond` returns of the currents, lengths, sources, neuron, dtype of the spikes and a unit as in `fused`."""
+    """The results of `respond` for the currents, lengths, sources, neuron, dtype of the spikes and a unit as in `fused`."""
     x, scale, shift, residual = _parts(current)
     if len(x) < sum(lengths):
         x = x.expand(sum(lengths), *x.shape[1:])

@@ -1,4 +1,4 @@
-"""Tensors that are given now and read later: nobody may write to them in between."""
+"""Tensors that are given now and read later must not change in between."""
 
 from typing import Any
 
@@ -9,12 +9,13 @@ from ...errors import UserError
 
 
 class ReadLater:
-    """Notes what version some tensors are of, to refuse to read another one.
+    """Notes the versions of some tensors, and refuses them if they have changed.
 
-    Tensors made in inference mode have no versions, and a compiler orders reads and writes itself: neither are checked.
+    Two cases are not checked: tensors made in inference mode, which have no version, and compiled code, because the compiler
+    orders reads and writes.
 
     Args:
-        given: tensors; anything else among them is left out.
+        given: tensors; other values are ignored.
     """
 
     def __init__(self, *given: Any) -> None:
@@ -25,10 +26,10 @@ class ReadLater:
                     self._versions.append((part, part._version))
 
     def check(self) -> None:
-        """Refuse tensors that have been written to.
+        """Check that no tensor has changed.
 
         Raises:
-            UserError: in that case.
+            UserError: if one has.
         """
         for tensor, version in self._versions:
             if tensor._version != version:

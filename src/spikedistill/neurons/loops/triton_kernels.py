@@ -10,14 +10,14 @@ import triton.language as tl
 
 @triton.jit
 def _program(values, VALUES: tl.constexpr):
-    """Where this program's tile is, down of how many, and across."""
+    """The place of this program's tile, down and across, and the number of tiles down."""
     tiles = tl.cdiv(values, VALUES)
     return tl.program_id(0) // tiles, tl.num_programs(0) // tiles, tl.program_id(0) % tiles
 
 
 @triton.jit
 def _tile(down, across, rows, values, ROWS: tl.constexpr, VALUES: tl.constexpr):
-    """Rows and values of a tile, their places in memory, and which of them there are."""
+    """Rows and values of a tile, their offsets in memory, and the mask of those that exist."""
     row = down * ROWS + tl.arange(0, ROWS)
     value = across * VALUES + tl.arange(0, VALUES)
     return (
@@ -30,7 +30,7 @@ def _tile(down, across, rows, values, ROWS: tl.constexpr, VALUES: tl.constexpr):
 
 @triton.jit
 def _of_channel(pointer, row, value, rows, values, BY_ROW: tl.constexpr):
-    """What a channel has, to broadcast over the tile."""
+    """A value per channel, in a form that broadcasts over the tile."""
     if BY_ROW:
         found = tl.load(pointer + row, row < rows, 0.0)[:, None]
     else:
@@ -40,7 +40,7 @@ def _of_channel(pointer, row, value, rows, values, BY_ROW: tl.constexpr):
 
 @triton.jit
 def _current(x, residual, scale, shift, place, inside, t, size, precision, STILL: tl.constexpr):
-    """The current of one timestep, and x, which is the same at each of them where it is still."""
+    """The current of one timestep, and x, which is the same at all timesteps if the input is still."""
     x_t = tl.load(x + (0 if STILL else t * size) + place, inside, 0.0)
     current = x_t.to(precision) * scale + shift
     if residual is not None:
@@ -169,10 +169,10 @@ def gradient_kernel(
 
 @triton.jit
 def _store_parts(parts, first, second, rows, values, BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr):
-    """This program's part in two sums over each channel: `[2, programs, rows or values]`, of tiles with zeros outside."""
+    """Store this program's part of two sums over each channel, `[2, programs, rows or values]`; tiles are zero outside."""
     down, number, across = _program(values, VALUES)
     row, value, _, _ = _tile(down, across, rows, values, ROWS, VALUES)
-    if BY_ROW:  # which has one tile for each program
+    if BY_ROW:  # each program has one tile
         here = parts + across * rows + row
         other = here + tl.cdiv(values, VALUES) * rows
         tl.store(here, tl.sum(first, 1), row < rows)
@@ -202,7 +202,7 @@ def _sum_parts(parts, number, channel, channels, PARTS: tl.constexpr, CHANNELS: 
 def share_kernel(
     parts, inv_std, shares, to_weight, to_bias, number, channels, count, PARTS: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """From the parts of a gradient's sums to the share of the statistics, and the gradients of weight and bias."""
+    """Compute the share of the statistics and the gradients of weight and bias from the parts of a gradient's sums."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channel < channels
     total, product = _sum_parts(parts, number, channel, channels, PARTS, CHANNELS)
@@ -215,7 +215,7 @@ def share_kernel(
 
 @triton.jit
 def moments_kernel(x, parts, rows, values, channels, BY_ROW: tl.constexpr, ROWS: tl.constexpr, VALUES: tl.constexpr):
-    """Parts of the sums, over each channel, of the distance from its first value, and of its square."""
+    """Store parts of the sums, over each channel, of the distance from its first value and of its square."""
     down, number, across = _program(values, VALUES)
     total = tl.zeros((ROWS, VALUES), tl.float32)
     square = tl.zeros((ROWS, VALUES), tl.float32)
@@ -237,7 +237,7 @@ def statistics_kernel(
     parts, x, stride, mean, inv_std, running_mean, running_var, number, channels, count, momentum, eps,
     PARTS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """From the parts of `moments_kernel` to mean and 1 / std; running statistics, where there are some, follow."""
+    """Compute mean and 1 / std from the parts of `moments_kernel`, and update the running statistics, if there are any."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channel < channels
     total, square = _sum_parts(parts, number, channel, channels, PARTS, CHANNELS)
