@@ -326,6 +326,9 @@ class Config(_Section):
     """auto continues the run in the folder, or returns at once where it is complete."""
     overwrite: bool = False
     """Delete what is in the run folder first."""
+    init_from: Path | None = None
+    """Run folder or safetensors file with weights to start from: those of the same network, also with other classes, or of its ANN
+    twin."""
     teacher: Path | None = None
     """Run folder (such as runs/cifar10-ann/seed0) or safetensors file of a trained network; for objectives that need one."""
     teacher_model: str | None = None

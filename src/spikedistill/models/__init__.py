@@ -1,7 +1,8 @@
 """Networks by name, and their ANN twins."""
 
 from .branches import Branched
-from .files import ModelFile, check_finite, load_model, load_weights, read_model, save_model
+from .files import ModelFile, check_finite, load_model, load_weights, read_model, read_weights, save_model
+from .initial import Start, starting_weights
 from .joint import Joint
 from .layers import Normalize
 from .registry import count_heads, create_model, list_models
@@ -13,6 +14,7 @@ __all__ = [
     "Joint",
     "ModelFile",
     "Normalize",
+    "Start",
     "TimestepBatchNorm",
     "check_finite",
     "count_heads",
@@ -22,5 +24,7 @@ __all__ = [
     "load_spikingjelly",
     "load_weights",
     "read_model",
+    "read_weights",
     "save_model",
+    "starting_weights",
 ]

@@ -231,19 +231,32 @@ def _check_known(file: ModelFile, path: Path) -> None:
         )
 
 
+def read_weights(path: Path, content: bytes | None = None) -> ModelFile:
+    """The tensors of any safetensors file, with all that a model file says of them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UserError: if it is damaged, or of a newer version.
+    """
+    metadata, tensors = _read(path, content)
+    return read_model(path, content) if _KEY in metadata else ModelFile({}, tensors)
+
+
 def load_weights(model: Temporal, path: Path) -> None:
-    """Fill a network with the weights of any safetensors file; statistics of the images that it lacks stay as they are.
+    """Fill a network with the weights of any safetensors file. Statistics of images that the file lacks stay as they are.
 
     Args:
         model: the network, as `create_model` makes it.
         path: a file with the tensors of that layout under our names.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        UserError: where it is damaged, holds the weights of another network, or a number that is not finite.
+        FileNotFoundError: if there is no such file.
+        UserError: if it is damaged, holds the weights of another network, or a number that is not finite.
     """
     own = model.module.state_dict()
-    tensors = {name if name in own else f"network.{name}": tensor for name, tensor in _read(path, None)[1].items()}
+    tensors = {
+        name if name in own else f"network.{name}": tensor for name, tensor in read_weights(path).tensors.items()
+    }
     tensors = {name: tensor for name, tensor in own.items() if name.startswith("normalize.")} | tensors
     _check_shapes(own, tensors, path)
     _fill(model, tensors, path)
@@ -277,7 +290,7 @@ def _check_shapes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path
 
 
 def _fill(model: Temporal, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy the tensors, once all are known to be finite.
+    """Copy the tensors after checking that all are finite.
 
     Raises:
         UserError: naming the first that is not.

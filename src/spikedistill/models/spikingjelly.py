@@ -1,4 +1,4 @@
-"""Weights of SpikingJelly's residual networks, read into ours."""
+"""Weights of SpikingJelly's residual networks for the networks of the same names here."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,23 +29,27 @@ _RENAMED = [
 def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Copy the weights of a SpikingJelly `sew_resnet*` or `spiking_resnet*` into the network of that name here.
 
-    Weights alone are copied, so the neurons are for `create_model` to match. SpikingJelly's reset is hard by default, to 0.0; it
-    measures membranes from there, so that any other `v_reset` is subtracted from the threshold. `IFNode` is `LIF(decay=1.0)`.
-    `LIFNode(tau, v_threshold=theta)` divides its input by tau and is `LIF(decay=1 - 1/tau, threshold=tau * theta)`, with
-    surrogates taken at a membrane tau times as large; with `decay_input=False` only the decay is to be converted. Nor does a
-    state dict say how a SEW network combines spikes: ours adds (`cnf="ADD"`). torchvision's ResNet-18 and 34 load alike, into
-    `spiking_resnet18` and `spiking_resnet34` with `neuron="relu"`.
+    Only weights are copied. Choose the neurons to match with the arguments of `create_model`:
+
+    - SpikingJelly's reset is hard by default, to 0.0. It measures membranes from there, so subtract any other `v_reset` from the
+      threshold.
+    - `IFNode` is `LIF(decay=1.0)`.
+    - `LIFNode(tau, v_threshold=theta)` divides its input by tau. It is `LIF(decay=1 - 1/tau, threshold=tau * theta)`, with the
+      surrogate taken at a membrane tau times as large. With `decay_input=False` only the decay changes.
+
+    A SEW network here adds spikes (`cnf="ADD"`); the state dict does not say whether SpikingJelly's does. torchvision's ResNet-18
+    and 34 load in the same way, into `spiking_resnet18` and `spiking_resnet34` with `neuron="relu"`.
 
     Args:
         model: the network, as `create_model` makes it.
-        state_dict: what `state_dict()` of SpikingJelly's network returned.
+        state_dict: the `state_dict()` of SpikingJelly's network.
 
     Raises:
         UserError: for a network of another family, or a state dict with missing, unknown or differently shaped entries, or with
-            numbers that are not finite; nothing is copied then.
+            numbers that are not finite. Nothing is copied then.
     """
-    network = next((module for module in model.modules() if isinstance(module, ResNet)), None)
-    if network is None or not any(isinstance(module, BasicBlock) for module in network.modules()):
+    network = _residual_network(model)
+    if network is None:
         raise UserError(
             "SpikingJelly's residual networks fit into sew_resnet18, sew_resnet34 and the like; this is none"
         )
@@ -65,6 +69,22 @@ def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
         raise UserError(f"the state dict is not one of this network: {'; '.join(filter(None, mismatches))}")
     check_finite(state_dict, "the state dict")
     network.load_state_dict({ours[name]: tensor for name, tensor in state_dict.items()})
+
+
+def in_our_names(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A state dict with SpikingJelly's names under our names; any other as it is."""
+    network = _residual_network(model)
+    if network is None or "conv1.weight" not in state_dict:
+        return state_dict
+    ours = {_spikingjelly_name(name): name for name in network.state_dict()}
+    return {ours.get(name, name): tensor for name, tensor in state_dict.items()}
+
+
+def _residual_network(model: nn.Module) -> ResNet | None:
+    """The residual network of basic blocks in a model; None if there is none."""
+    network = next((module for module in model.modules() if isinstance(module, ResNet)), None)
+    has_blocks = network is not None and any(isinstance(module, BasicBlock) for module in network.modules())
+    return network if has_blocks else None
 
 
 def _spikingjelly_name(name: str) -> str:

@@ -218,6 +218,7 @@ _NAMES = {
     "train": "the training samples",
     "test": "the test samples",
     "teacher": "the teacher",
+    "init_from": "the file of --init-from",
     "augmentation": "the version of the augmentation",
     "slicing": "the version of event slicing",
 }

@@ -17,7 +17,7 @@ from ..data import (
     training_indices,
 )
 from ..errors import UserError
-from ..models import create_model, save_model
+from ..models import Start, create_model, save_model
 from ..objectives import Objective, create_objective
 from ..run_folder import dataset_of
 from ..seeds import derive_seed
@@ -26,6 +26,7 @@ from ..through_time.features import outputs_of
 from .class_weights import class_weights
 from .combinations import check_accumulation, check_together, gradient_rule
 from .features import layer_names
+from .initial import initial_weights
 from .inputs import AtHand, inputs_of
 from .teacher import Teacher, load_teacher
 
@@ -46,6 +47,7 @@ class Plan:
         layers: channels of the features that are compared with the teacher's, by the name of their layer within the plain module
             of the network.
         class_weights: how much a sample of each class counts in the loss, `[C]`; None for all alike.
+        initial: the weights that training starts from; None if they are drawn.
     """
 
     config: Config
@@ -58,6 +60,7 @@ class Plan:
     teacher: Teacher | None
     layers: dict[str, int]
     class_weights: Tensor | None = None
+    initial: Start | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
         """Itself: nothing in a plan changes, and averaging weights copies the module that holds it."""
@@ -67,6 +70,8 @@ class Plan:
         """The untrained network, the same for the same seed; with its auxiliary heads, which `spec` leaves out."""
         torch.manual_seed(derive_seed(self.config.seed))
         network = create_model(**self.spec, branches=self.config.model.branches, joint=self.config.model.joint)
+        if self.initial is not None:
+            network.module.load_state_dict(self.initial.tensors, strict=False)
         if self.config.trainer.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return synchronise_batch_norm(network) if self.config.trainer.sync_batch_norm else network
@@ -107,13 +112,14 @@ def plan_without_teacher(config: Config) -> Plan:
         raise UserError(f"{dataset.name} has one class, which has nothing to tell apart: expected 2 or more")
     spec = model_spec(config, dataset)
     # which refuses what does not fit
-    create_model(**spec, branches=config.model.branches, joint=config.model.joint)
+    network = create_model(**spec, branches=config.model.branches, joint=config.model.joint)
+    initial = initial_weights(config, network, spec, dataset)
     train, holdout = training_samples(config, dataset)
     check_accumulation(config, len(train))
     augmentations = check_augmentations(config, dataset)
     check_teacher_logits(config, objective, augmentations)
     weights = class_weights(config.objective.class_weights, dataset.classes, train.targets)
-    return Plan(config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights)
+    return Plan(config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights, initial)
 
 
 @torch.no_grad()

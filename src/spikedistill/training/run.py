@@ -21,6 +21,7 @@ from ..report import write_report
 from ..run_folder import RunDiverged, RunFolder, RunStopped
 from ..stopping import Stop
 from .class_weights import class_weights_line
+from .initial import initial_file
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
 from .processes import check_processes, depending_on_others, is_main_process, stop_with_launcher
@@ -78,6 +79,8 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     main = is_main_process(config.trainer)
     if main and plan.class_weights is not None and not trained:
         print(class_weights_line(plan.class_weights, plan.dataset.classes), flush=True)
+    if main and plan.initial is not None and not resuming:
+        print(plan.initial.said, flush=True)
     if main and not resuming:
         _check_free(run, overwrite=config.overwrite)
     with alone_in(run.path) if main else contextlib.nullcontext():
@@ -149,7 +152,9 @@ def _settings(config: Config) -> dict[str, Any]:
             for key, inner in value.items():
                 visit(f"{prefix}.{key}" if prefix else key, inner)
         elif prefix not in ignored:
-            flat[prefix] = value if prefix != "teacher" or value is None else str(Path(value).resolve())
+            flat[prefix] = (
+                value if prefix not in ("teacher", "init_from") or value is None else str(Path(value).resolve())
+            )
 
     settings = config.model_dump(mode="json")
     # an option that is newer than a run was at its default there
@@ -188,6 +193,8 @@ def made_from(plan: Plan) -> dict[str, str]:
         found["teacher"] = sha256(file.read_bytes())
     elif plan.teacher is not None:
         found["teacher"] = "given from Python"
+    if plan.config.init_from is not None:
+        found["init_from"] = sha256(initial_file(plan.config.init_from).read_bytes())
     return found
 
 

@@ -1,0 +1,56 @@
+"""The weights that a run starts from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..data import Dataset
+from ..errors import UserError
+from ..models import Start, read_weights, starting_weights
+from ..run_folder import RunFolder
+from ..through_time import Temporal
+
+
+def initial_weights(config: Config, network: Temporal, spec: Mapping[str, Any], dataset: Dataset) -> Start | None:
+    """The weights of `config.init_from`, a run folder, a model file or any safetensors file; None if it is not given.
+
+    Args:
+        config: of the run.
+        network: the untrained network, which is not changed.
+        spec: the arguments of `create_model` for it.
+        dataset: of the run.
+
+    Raises:
+        FileNotFoundError: if the run or the file is not there, or the run has not finished.
+        UserError: if the file is damaged or of another kind, or its weights do not fit.
+    """
+    path = config.init_from
+    if path is None:
+        return None
+    if config.model.joint:
+        raise UserError("--model.joint draws the singular vectors that both networks share: omit --init-from")
+    if path.resolve() == config.run_folder.resolve():
+        raise UserError(f"--init-from {path} is the folder that this run writes to: choose another --out")
+    file = initial_file(path)
+    found = read_weights(file, RunFolder(path).read(file) if path.is_dir() else None)
+    return starting_weights(network, found, path, spec=spec, classes=dataset.classes)
+
+
+def initial_file(path: Path) -> Path:
+    """The file that holds the weights.
+
+    Raises:
+        FileNotFoundError: if the run or the file is not there, or the run has not finished.
+        UserError: if it is another kind of file.
+    """
+    if path.is_dir():
+        return RunFolder.trained(path).model
+    if not path.is_file():
+        raise FileNotFoundError(f"--init-from {path} does not exist: expected a run folder or a .safetensors file")
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"--init-from {path} is no safetensors file: expected a run folder or a .safetensors file; "
+            "safetensors.torch.save_file(state_dict, path) writes one from a state dict of PyTorch"
+        )
+    return path
