@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .neurons import LIF, Learned, Neuron, lif, lif_step
+from .neurons import LIF, Learned, Neuron, SpikingNeuron, lif, lif_step, spike
 from .through_time import Delay, Recurrent, mean_rate, rules, temporal
 from .through_time.rules import *  # noqa: F403
 
@@ -24,6 +24,7 @@ __all__ = [
     "Learned",
     "Neuron",
     "Recurrent",
+    "SpikingNeuron",
     "UserError",
     "compare",
     "create_model",
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "mean_rate",
     "objectives",
+    "spike",
     "temporal",
     "train",
 ]

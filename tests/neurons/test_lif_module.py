@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from plain_lif import plain_lif
 from torch import nn
 
-from spikedistill import LIF, Learned, lif, temporal
+from spikedistill import LIF, Learned, UserError, lif, temporal
 
 f64 = torch.float64
 
@@ -215,3 +215,29 @@ def test_it_prints_its_dynamics():
     assert repr(LIF(threshold="learned", v_init="half")) == (
         "LIF(decay=0.5, threshold=learned, reset=soft, surrogate=sigmoid, v_init=half)"
     )
+
+
+def test_an_option_that_is_set_later_counts():
+    neuron, x = LIF(v_init="half"), currents(1, 2, 3)
+    neuron.threshold = 0.6
+    assert torch.equal(fire(neuron, x), lif(x, threshold=0.6, v_init=0.3))
+    with pytest.raises(UserError, match="threshold is '5', expected a number or 'learned'"):
+        neuron.threshold = "5"
+    neuron.threshold = -1.0
+    with pytest.raises(UserError, match=r"threshold is -1\.0, expected a positive number"):
+        fire(neuron, x)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), [("threshold", "log_threshold"), ("decay", "decay_logit"), ("v_init", "v_init")]
+)
+def test_an_option_that_is_learned_is_not_set_beside_its_parameter(name, parameter):
+    neuron = LIF(**{name: "learned"}, channels=2)
+    with pytest.raises(
+        UserError, match=rf"{name} of this layer is learned, so .*: write to its parameter {parameter}, or"
+    ):
+        setattr(neuron, name, 5)
+    with torch.no_grad():
+        getattr(neuron, parameter).fill_(0.3)
+    setattr(neuron, parameter, torch.nn.Parameter(torch.zeros(2)))
+    assert not getattr(neuron, parameter).any()

@@ -10,6 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from spikedistill import LIF, mean_rate, temporal
 from spikedistill.through_time import UnsupportedOperationError
+from spikedistill.through_time.call import Call
+from spikedistill.through_time.unrolled import Unrolled
 
 T, B = 3, 2
 MASK = torch.tensor([True, False, True, True])
@@ -379,3 +381,16 @@ def test_one_temporal_network_inside_another_is_refused():
     inner = temporal(nn.Sequential(nn.Linear(3, 4), LIF()))
     with pytest.raises(ValueError, match="a network under temporal\\(\\) is used inside another"):
         temporal(nn.Sequential(nn.Linear(3, 3), inner))(torch.zeros(B, 3), timesteps=2)
+
+
+def test_an_error_inside_a_property_of_a_signal_is_not_taken_for_a_missing_attribute():
+    class Strict(Unrolled):
+        @property
+        def is_cuda(self):
+            self.refuse("is_cuda", "of this signal no device is known")
+
+    signal = Strict(torch.zeros(T, B), Call(T))
+    with pytest.raises(UnsupportedOperationError, match=r"'is_cuda' has no rule .*: of this signal no device is known"):
+        _ = signal.is_cuda
+    with pytest.raises(AttributeError, match="a signal has no attribute 'nothing'"):
+        _ = signal.nothing

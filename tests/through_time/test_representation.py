@@ -136,7 +136,7 @@ def test_the_surrogate_takes_no_part():
     [
         ({"v_reset": 0.0}, "hard to 0.0"),
         ({"decay": "learned"}, "decay=learned"),
-        ({"v_init": "half"}, "v_init=0.5"),
+        ({"v_init": "half"}, "v_init=half"),
         ({"v_init": "learned", "channels": 3}, "v_init=learned"),
         ({"v_init": "half", "threshold": "learned"}, "v_init=half"),
     ],

@@ -1,7 +1,7 @@
 """Currents to spikes: leaky integrate-and-fire dynamics over a sequence, one step of them, and their surrogate gradients."""
 
 from ..learned import Learned
-from .dynamics import lif, lif_in_bits, lif_step, norm_lif, norm_lif_step
+from .dynamics import lif, lif_in_bits, lif_step, membrane_precision, norm_lif, norm_lif_step
 from .eligibility import Response, lif_response, lif_response_in_chunks, norm_lif_response
 from .loops import (
     NormaliseBatch,
@@ -20,7 +20,8 @@ from .loops import (
 )
 from .modules import LIF
 from .neuron import Neuron
-from .surrogate import SURROGATES, Surrogate
+from .spiking_neuron import SpikingNeuron
+from .surrogate import SURROGATES, Surrogate, spike
 
 __all__ = [
     "LIF",
@@ -33,6 +34,7 @@ __all__ = [
     "Path",
     "ReadLater",
     "Response",
+    "SpikingNeuron",
     "Surrogate",
     "batch_moments",
     "can_wait",
@@ -44,10 +46,12 @@ __all__ = [
     "lif_step",
     "may_wait",
     "mean_in_time",
+    "membrane_precision",
     "norm_lif",
     "norm_lif_response",
     "norm_lif_step",
     "normalise",
     "path_of",
+    "spike",
     "uncompiled",
 ]

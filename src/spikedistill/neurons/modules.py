@@ -8,30 +8,33 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..learned import Learned
+from .dynamics import lif_step
 from .neuron import Neuron
+from .spiking_neuron import SpikingNeuron
 from .surrogate import Surrogate
 
 
-class LIF(nn.Module):
-    """Leaky integrate-and-fire neurons, one per element of their input; they hold parameters but never state.
+class LIF(SpikingNeuron):
+    """A layer of leaky integrate-and-fire neurons, one per element of its input. It holds parameters and never state.
 
-    The module takes the signal that flows in a network under `spikedistill.temporal`. Plain tensors are refused: the function
-    `spikedistill.lif`, which has the equations, takes sequences `[T, B, ...]`.
+    The layer takes the signal that flows in a network under `spikedistill.temporal`, and refuses plain tensors. For a sequence
+    `[T, B, ...]` call the function `spikedistill.lif`, which has the equations.
 
-    The decay, the threshold and the initial membrane can be learned: "learned", or `Learned` to say from which value and whether
-    one for the layer or for each channel. With `channels` it is one for each channel of `[B, C, ...]`, else one for the layer. A
-    decay is the logistic of the parameter `decay_logit` (PLIF, Fang et al., 2021), so it stays in (0, 1). A threshold is the
-    exponential of `log_threshold`: it stays positive, and a step changes it by a share of itself, on any scale of currents.
+    The decay, the threshold and the initial membrane can be learned. Pass "learned", or `Learned` to set the initial value and
+    whether the layer or each channel has its own. With `channels` the default is one for each channel of `[B, C, ...]`, otherwise
+    one for the layer. A learned decay is the logistic of the parameter `decay_logit` (PLIF, Fang et al., 2021), so it stays in
+    (0, 1). A learned threshold is the exponential of `log_threshold`: it stays positive, and an optimiser's step changes it by a
+    share of itself.
 
     Args:
-        decay: share of the membrane that survives a timestep, in [0, 1]; 1 is IF. A learned one starts inside (0, 1).
-        threshold: a neuron fires where its membrane is at or above it.
-        v_reset: None for soft reset, a number for hard reset to it.
+        decay: share of the membrane that survives a timestep, in [0, 1]; 1 is IF. A learned decay starts inside (0, 1).
+        threshold: a neuron fires when its membrane is at or above it.
+        v_reset: None for soft reset, a number for hard reset to that membrane.
         detach_reset: leave the reset out of the gradient.
-        surrogate: "sigmoid", "rectangular", "triangular", "arctan", "dspike", or a callable `x = u - threshold -> ds/du`.
-        v_init: membrane before the first timestep; "half" is half the threshold, also of a learned one. A learned one is per
-            channel.
-        channels: number of channels, for what is learned for each.
+        surrogate: the derivative of a spike: "sigmoid", "rectangular", "triangular", "arctan", "dspike", the name of a registered
+            one, or a callable `x = u - threshold -> ds/du`.
+        v_init: membrane before the first timestep; "half" is half the threshold. A learned one is per channel.
+        channels: number of channels, for options that are learned per channel.
 
     Raises:
         UserError: for an option out of its range or a tensor in its place, what is learned per channel without `channels`, a
@@ -70,8 +73,7 @@ class LIF(nn.Module):
         _check_silent_at_rest(**numbers)
         if "decay" in learned and not 0 < numbers["decay"] < 1:
             raise UserError(f"a learned decay starts inside (0, 1); got {numbers['decay']}")
-        # where they are learned, the values at which that started
-        self.decay: float = numbers["decay"]
+        self.decay: float = numbers["decay"]  # of a learned option, its initial value
         self.threshold: float = numbers["threshold"]
         self.v_reset = v_reset
         self.detach_reset = detach_reset
@@ -79,14 +81,29 @@ class LIF(nn.Module):
         start = {name: _start(name, found, numbers[name], channels) for name, found in learned.items()}
         self.decay_logit = nn.Parameter(start["decay"].logit()) if "decay" in start else None
         self.log_threshold = nn.Parameter(start["threshold"].log()) if "threshold" in start else None
-        self.v_init: float | Literal["half"] | nn.Parameter = float(numbers["v_init"])
-        if half:
-            self.v_init = "half" if "threshold" in start else self.threshold / 2
-        elif "v_init" in start:
+        self.v_init: float | Literal["half"] | nn.Parameter = "half" if half else float(numbers["v_init"])
+        if "v_init" in start:
             self.v_init = nn.Parameter(start["v_init"])
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an option.
+
+        Raises:
+            UserError: for an option that is learned, whose parameter would win, or a value that the option does not take.
+        """
+        parameters = self.__dict__.get("_parameters", {})
+        holds = {"decay": "decay_logit", "threshold": "log_threshold", "v_init": "v_init"}.get(name)
+        if holds and parameters.get(holds) is not None and not isinstance(value, nn.Parameter):
+            raise UserError(
+                f"{name} of this layer is learned, so {name} = {value!r} would have no effect: write to its parameter {holds}, or "
+                f"make a layer with LIF({name}={value!r})"
+            )
+        if holds and not isinstance(value, nn.Parameter) and not (holds == "v_init" and value == "half"):
+            _check_number(name, value)
+        super().__setattr__(name, value)
+
     def dynamics(self, ndim: int) -> Neuron:
-        """What the neurons do with samples `[B, ...]` of `ndim` dimensions, learned options as tensors that broadcast over them."""
+        """The layer's options for samples `[B, ...]` of `ndim` dimensions. Learned ones are tensors that broadcast over them."""
 
         def over_channels(parameter: Tensor) -> Tensor:
             if parameter.ndim and ndim < 2:
@@ -111,19 +128,14 @@ class LIF(nn.Module):
             v_init=v_init,
         )
 
-    def forward(self, current: Any) -> Any:
-        """The spiking signal of a signal of currents.
+    @property
+    def runs_by_step(self) -> bool:
+        """Whether a subclass has its own `step`."""
+        return type(self).step is not LIF.step
 
-        Raises:
-            UserError: for anything else, such as a plain tensor, of which no axis is known to be time.
-        """
-        if not hasattr(current, "fire"):
-            got = f"a tensor {list(current.shape)}" if isinstance(current, Tensor) else f"a {type(current).__name__}"
-            raise UserError(
-                f"LIF got {got}, expected the signal inside a network: wrap the network in temporal(...), or call the function lif "
-                "for a sequence [T, B, ...]"
-            )
-        return current.fire(self)
+    def step(self, current: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Advance the layer by one timestep, as `spikedistill.lif_step` does."""
+        return lif_step(current, state, self.dynamics(current.ndim))
 
     def extra_repr(self) -> str:
         surrogate = self.surrogate if isinstance(self.surrogate, str) else getattr(self.surrogate, "__name__", "custom")

@@ -135,6 +135,20 @@ class _Spike(torch.autograd.Function):
         return grads[0] * ctx.surrogate(distance), None
 
 
-def spike(distance: Tensor, surrogate: Surrogate) -> Tensor:
-    """Fire where the membrane has reached its threshold: 1 where `distance >= 0`, else 0, with the surrogate's gradient."""
-    return _Spike.apply(distance, surrogate)
+def spike(distance: Tensor, surrogate: str | Surrogate = "sigmoid") -> Tensor:
+    """Fire where a membrane has reached its threshold: 1 where `distance >= 0`, else 0, with a surrogate's gradient.
+
+    Args:
+        distance: of the membrane from its threshold, `u - threshold`, floating point.
+        surrogate: the name of a surrogate, or a callable `x -> ds/du`.
+
+    Returns:
+        Spikes of the shape and dtype of `distance`.
+
+    Raises:
+        UserError: for a surrogate of no known name, or a distance that is no tensor of floating-point numbers.
+    """
+    if not isinstance(distance, Tensor) or not distance.is_floating_point():
+        got = f"a tensor of {distance.dtype}" if isinstance(distance, Tensor) else f"a {type(distance).__name__}"
+        raise UserError(f"spike got {got}, expected a floating-point tensor u - threshold")
+    return _Spike.apply(distance, resolve_surrogate(surrogate))

@@ -1,10 +1,15 @@
-"""Random numbers in a network over time: one draw serves all timesteps, so none may be drawn at each of them."""
+"""Random numbers in a network over time: one draw serves all timesteps, so no layer may draw at each of them.
 
-from collections.abc import Callable, Iterable
+Only the `step` of a layer of neurons may, because it defines one timestep.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .call import UnsupportedOperationError
@@ -18,15 +23,18 @@ _DRAWS = frozenset(
 
 
 def without_draws(run: Callable[[], Any], modules: Iterable[nn.Module], where: str) -> Any:
-    """What a function returns, if it draws no random numbers of PyTorch's.
+    """Call a function, and refuse random numbers that it draws from PyTorch outside of `excused` blocks.
 
-    Looked at are PyTorch's own generators and those that are an attribute of a module. Not looked at where PyTorch only follows the
-    operations: while it compiles, or records a CUDA graph.
+    PyTorch's own generators are watched, and those that are an attribute of a module. Nothing is watched while PyTorch compiles or
+    records a CUDA graph.
 
     Args:
-        run: runs layers; again where a generator has moved, because another thread may have moved it.
-        modules: all that it runs.
+        run: runs layers. It is called again if a generator has moved, because another thread may have moved it.
+        modules: all modules that it runs.
         where: in words.
+
+    Returns:
+        What the function returns.
 
     Raises:
         UnsupportedOperationError: naming the function that draws.
@@ -37,16 +45,59 @@ def without_draws(run: Callable[[], Any], modules: Iterable[nn.Module], where: s
     if torch.cuda.is_initialized():
         generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
     generators += [part for module in modules for part in vars(module).values() if isinstance(part, torch.Generator)]
-    before = [generator.get_state() for generator in generators]
-    out = run()
-    if all(torch.equal(generator.get_state(), state) for generator, state in zip(generators, before, strict=True)):
+    watch = _Watch(generators)
+    with _watching(watch):
+        out = run()
+    if not watch.has_moved():
         return out
-    with torch.compiler.set_stance("force_eager"), _Refused(where):
+    refused = _Refused(where)
+    with torch.compiler.set_stance("force_eager"), refused, _watching(refused):
         return run()
 
 
+@contextmanager
+def excused() -> Iterator[None]:
+    """Let the block draw random numbers within `without_draws`."""
+    watch = _WATCH.get()
+    if watch is None:
+        yield
+        return
+    watch.pause()
+    try:
+        yield
+    finally:
+        watch.resume()
+
+
+class _Watch:
+    """Whether generators have moved, except in pauses.
+
+    Args:
+        generators: those that are watched.
+    """
+
+    def __init__(self, generators: list[torch.Generator]) -> None:
+        self.generators = generators
+        self.moved = False
+        self.resume()
+
+    def has_moved(self) -> bool:
+        now = self._states()
+        self.moved |= not all(torch.equal(state, then) for state, then in zip(now, self.before, strict=True))
+        return self.moved
+
+    def pause(self) -> None:
+        self.has_moved()
+
+    def resume(self) -> None:
+        self.before = self._states()
+
+    def _states(self) -> list[Tensor]:
+        return [generator.get_state() for generator in self.generators]
+
+
 class _Refused(TorchFunctionMode):
-    """Refuse every draw within the block.
+    """Refuse every draw within the block, except in pauses.
 
     Args:
         where: in words.
@@ -55,15 +106,34 @@ class _Refused(TorchFunctionMode):
     def __init__(self, where: str) -> None:
         super().__init__()
         self.where = where
+        self.paused = False
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         out = func(*args, **(kwargs or {}))
         # a dropout that drops nothing returns its input itself
         dropped = "dropout" in name and isinstance(out, torch.Tensor) and not any(out is arg for arg in args)
-        if dropped or name.removesuffix("_") in _DRAWS:
+        if not self.paused and (dropped or name.removesuffix("_") in _DRAWS):
             raise UnsupportedOperationError(
                 f"{name!r} draws random numbers {self.where}, anew at every timestep, where one draw serves all: give them to the "
                 "network with its input, or call it on the whole sequence"
             )
         return out
+
+
+_WATCH: ContextVar[_Watch | _Refused | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def _watching(watch: _Watch | _Refused) -> Iterator[None]:
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)

@@ -13,6 +13,7 @@ from .call import Call
 from .draws import without_draws
 from .finite import check_finite
 from .left import refuse_left_signals
+from .neuron_step import WrongStep
 from .rules import Gradient, Rule, rule_of
 from .signal import Signal, replace_signals
 from .stream import Membranes, Stream
@@ -70,6 +71,9 @@ class Temporal(nn.Module):
 
         try:
             return replace_signals(self.module(signal), read_own)
+        except WrongStep as error:
+            error.find_in(self.module)
+            raise
         finally:
             call.ended = not call.held
 

@@ -33,12 +33,10 @@ from .operations import (
 from .signal import Signal, signals_in
 from .waiting import sum_in_waiting
 
-_NOT_LINEAR = (
-    "it is not linear in time, so the mean of its outputs is not its output at the mean rate; "
-    "use gradient='bptt' or 'sltt'"
-)
-
-_NO_MEAN = "what it returns depends on when the spikes come, which their mean rate does not tell; use gradient='bptt' or 'sltt'"
+_INSTEAD = "use gradient='bptt' or 'sltt'"
+_NOT_LINEAR = f"it is not linear in time, so the mean of its outputs is not its output at the mean rate; {_INSTEAD}"
+_NO_MEAN = f"its outputs depend on when the spikes come, and their mean rate does not tell that; {_INSTEAD}"
+_NO_STEPS = f"gradients of mean rates are derived for LIF neurons, and this layer has its own step; {_INSTEAD}"
 
 
 class Rates(Signal):
@@ -149,6 +147,9 @@ class Rates(Signal):
 
     def delay(self, delay: Any) -> Self:
         self.refuse("Delay", _NO_MEAN)
+
+    def advance(self, neuron: Any) -> Self:
+        self.refuse(type(neuron).__name__, _NO_STEPS)
 
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name not in LAYERS:

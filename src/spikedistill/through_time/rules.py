@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..neurons import SpikingNeuron
 from .call import Call
 from .chunked import ChunkedRates
 from .mapping import segment_lengths
@@ -140,6 +141,9 @@ class Rate(Rule):
     def label(self) -> str:
         return f"rate m={self.segments}"
 
+    def check(self, module: nn.Module) -> None:
+        _check_lif_only(module, self.name)
+
     def paths(self, timesteps: int) -> int:
         return len(segment_lengths(self.segments, timesteps))
 
@@ -166,12 +170,27 @@ class Dsr(Rule):
         return 1
 
     def check(self, module: nn.Module) -> None:
+        _check_lif_only(module, self.name)
         common_decay(module)
 
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
         weights = fading_weights(common_decay(module), timesteps)
         means = values if still else weighted_mean(_floating(values, self.name), weights)
         return Representation(values.detach(), means, weights, Call(timesteps))
+
+
+def _check_lif_only(module: nn.Module, gradient: str) -> None:
+    """Refuse layers of neurons with their own step, for which a rule has no derivative.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for path, layer in module.named_modules():
+        if isinstance(layer, SpikingNeuron) and layer.runs_by_step:
+            raise UserError(
+                f"gradient={gradient!r} is derived for LIF neurons, and {f'layer {path!r}' if path else 'the network'} is a "
+                f"{type(layer).__name__} with its own step: use gradient='bptt' or 'sltt'"
+            )
 
 
 def _floating(values: Tensor, gradient: str) -> Tensor:

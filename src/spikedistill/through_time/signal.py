@@ -6,6 +6,7 @@ the functions of `operations.py`; any other is refused by name, because a silent
 library can have.
 """
 
+import inspect
 import operator
 import sys
 from abc import ABC, abstractmethod
@@ -85,7 +86,11 @@ class Signal(ABC):
 
     @abstractmethod
     def fire(self, neuron: Any) -> Self:
-        """Send the signal, as currents, through a layer of neurons."""
+        """Send the signal, as currents, through a layer of `LIF` neurons."""
+
+    @abstractmethod
+    def advance(self, neuron: Any) -> Self:
+        """Send the signal, as currents, through a layer of neurons with its own `step`."""
 
     @abstractmethod
     def normalise(self, norm: Any) -> Self:
@@ -279,7 +284,11 @@ class Signal(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(timesteps={self.timesteps}, shape={list(self.shape)})"
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def __getattr__(self, name: str) -> Any:
+        own = inspect.getattr_static(type(self), name, None)
+        if isinstance(own, property) and own.fget is not None:
+            # the property has raised an AttributeError, such as UnsupportedOperationError, which Python drops before it calls this
+            return own.fget(self)
         if name.startswith("__") or not hasattr(Tensor, name):
             raise AttributeError(f"a signal has no attribute {name!r}")
         self.refuse(name, advice_on(name))

@@ -1,34 +1,35 @@
-"""One timestep at a time with an explicit state: early exit and use on a device."""
+"""One timestep at a time with an explicit state, for early exit and for use on a device."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import UserError
-from ..neurons import NormalisedCurrent, can_wait, lif_step, norm_lif_step
+from ..neurons import NormalisedCurrent, SpikingNeuron, can_wait, lif_step, norm_lif_step
 from .batch_norm import BatchNormCall, running_statistics
 from .call import Call
 from .draws import without_draws
 from .dropout import dropout_scale_shift, dropped
 from .mapping import check_layer
+from .neuron_step import check_gradient, run_step
 from .operations import ADDITIONS, DROPOUTS, LAYERS, PER_TIMESTEP
 from .signal import Signal, replace_signals, signals_in
 from .waiting import sum_in_waiting
 
-# What the currents of neurons whose input stays as it is are kept under, behind their path.
+# Follows the path of a layer in the key of its constant input current.
 CURRENT = " current"
-# Steps that a stream is expected to run: what pays off in a sequence of so many timesteps does so here.
+# How many steps a stream is expected to run, to decide what pays off.
 STEPS = 4
 
 
 class Membranes(Call):
-    """The call that one step is, with the state that it reads and writes: membranes, each under the path of its module.
+    """One step of a network: the state that it reads and the state that it writes, by the paths of the layers.
 
-    Where the input stays as it is, what it makes of the first neurons' currents does too: they are kept at the first timestep and
-    read at the others, in which nothing before them is computed.
+    If the network's input is constant, so are the currents of the first neurons. They are kept at the first timestep, and at all
+    others nothing before these neurons is computed.
 
     Args:
         paths: the path of every module.
@@ -45,16 +46,17 @@ class Membranes(Call):
         self.paths = paths
         self.before = before
         self.after: dict[str, Tensor] = {}
+        self.calls: dict[str, int] = {}
         self.keeps_currents = still and not before
         self.reads_currents = still and any(key.endswith(CURRENT) for key in before)
 
     def forget_currents(self) -> None:
-        """Keep none: something other than neurons asks for a value that stays as it is."""
+        """Keep no currents: something other than neurons uses a constant value."""
         self.keeps_currents = False
         self.after = {key: value for key, value in self.after.items() if not key.endswith(CURRENT)}
 
     def key_of(self, layer: Any) -> str:
-        """The layer's path; one that is called again in the same step has a further state, `path#1`.
+        """The key of a layer's state: its path, and `path#1` at a second call in the same step.
 
         Raises:
             UserError: for a layer that is no submodule of the network, and so has no path, or that a checkpoint computes again.
@@ -68,18 +70,15 @@ class Membranes(Call):
             raise UserError(
                 f"a {type(layer).__name__} layer is no submodule of the network: keep it as an attribute or in a ModuleList"
             )
-        path = key = self.paths[layer]
-        calls = 0
-        while key in self.after:
-            calls += 1
-            key = f"{path}#{calls}"
-        return key
+        path = self.paths[layer]
+        calls = self.calls[path] = self.calls.get(path, 0) + 1
+        return path if calls == 1 else f"{path}#{calls - 1}"
 
     def state_of(self, key: str, samples: int) -> Tensor | None:
         """The state of a layer after the previous timestep; None at the first.
 
         Raises:
-            UserError: for one of other samples.
+            UserError: for a state of other samples.
         """
         state = self.before.get(key)
         if state is not None and len(state) != samples:
@@ -88,9 +87,23 @@ class Membranes(Call):
             )
         return state
 
-    def keep(self, key: str, membrane: Tensor) -> None:
-        """Pass a membrane on to the next timestep."""
-        self.after[key] = membrane
+    def parts_of(self, key: str, samples: int) -> dict[str, Tensor]:
+        """The parts of a layer's state by name, each kept under `path.name`, and a single tensor under the path and no name.
+
+        Raises:
+            UserError: for a state of other samples.
+        """
+        if (state := self.state_of(key, samples)) is not None:
+            return {"": state}
+        start = f"{key}." if key else ""
+        names = [other.removeprefix(start) for other in self.before if other.startswith(start)]
+        keys = {name: start + name for name in names if name.isidentifier() or name.isdigit()}
+        parts = {name: self.state_of(part, samples) for name, part in keys.items()}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def keep(self, key: str, state: Tensor) -> None:
+        """Pass a neuron's state on to the next timestep."""
+        self.after[key] = state
 
     def drop(self, stream: "Stream", name: str, func: Callable[..., Any], p: float) -> tuple[Tensor, Tensor | float]:
         """The mask of a dropout, as `dropout_scale_shift` returns it.
@@ -136,8 +149,8 @@ class Timestep(Membranes):
         self._masks = masks
         self._used = 0
 
-    def keep(self, key: str, membrane: Tensor) -> None:
-        self.after[key] = membrane.detach() if self._cuts_membranes else membrane
+    def keep(self, key: str, state: Tensor) -> None:
+        self.after[key] = state.detach() if self._cuts_membranes else state
 
     def drop(self, stream: "Stream", name: str, func: Callable[..., Any], p: float) -> tuple[Tensor, Tensor | float]:
         if self.ended:
@@ -205,10 +218,9 @@ class Stream(Signal):
 
     def fire(self, neuron: Any) -> Self:
         self.enter("LIF", neuron)
-        membranes, held = self.call, self._held
+        membranes = self.call
         key = membranes.key_of(neuron)
-        if self._still:
-            held = membranes.before[key + CURRENT] if membranes.reads_currents else self._value
+        held = self._current_for(key)
         dynamics, before = neuron.dynamics(self.ndim), membranes.before.get(key)
         if isinstance(held, NormalisedCurrent) and dynamics.has_numbers_only:
             spikes, membrane = norm_lif_step(held, before, dynamics)
@@ -216,9 +228,30 @@ class Stream(Signal):
             current = held if isinstance(held, Tensor) else self._value
             spikes, membrane = lif_step(current, before, dynamics)
         membranes.keep(key, membrane)
-        if isinstance(held, Tensor) and self._still and (membranes.reads_currents or membranes.keeps_currents):
-            membranes.after[key + CURRENT] = held
         return self._with(spikes)
+
+    def advance(self, neuron: Any) -> Self:
+        self.enter(type(neuron).__name__, neuron)
+        membranes = self.call
+        key = membranes.key_of(neuron)
+        held = self._current_for(key)
+        current = held if isinstance(held, Tensor) else self._value
+        spikes, state = run_step(neuron, current, membranes.parts_of(key, len(current)))
+        if membranes.timestep:  # at the first one, spikes may depend on the state only
+            check_gradient(neuron, current, spikes)
+        for name, part in state.items():
+            membranes.keep(f"{key}.{name}" if key and name else key or name, part)
+        return self._with(spikes)
+
+    def _current_for(self, key: str) -> Tensor | NormalisedCurrent:
+        """The input current of neurons. A constant one is kept in the state at the first timestep, and read at the others."""
+        if not self._still:
+            return self._held
+        membranes = self.call
+        current = membranes.before[key + CURRENT] if membranes.reads_currents else self._value
+        if membranes.reads_currents or membranes.keeps_currents:
+            membranes.after[key + CURRENT] = current
+        return current
 
     def normalise(self, norm: Any) -> Self:
         self.enter(type(norm).__name__, norm)
@@ -291,16 +324,26 @@ class Stream(Signal):
         return type(self)(value, self.call, still)
 
 
-def run_timesteps(recurrent: Any, steps: Sequence[Tensor], gradient: str, cuts_membranes: bool) -> list[Tensor]:
-    """What a `Recurrent` returns at each timestep, `[B, ...]`.
+def run_timesteps(
+    layer: nn.Module,
+    through: Callable[["Stream", Any], "Stream"],
+    steps: Sequence[Tensor],
+    gradient: str,
+    cuts_membranes: bool,
+) -> list[Tensor]:
+    """Run a layer one timestep after another.
 
     Args:
-        recurrent: the module.
-        steps: its input at each timestep.
+        layer: a `Recurrent`, or a layer of neurons with its own `step`.
+        through: sends a stream through the layer: `Stream.recur` or `Stream.advance`.
+        steps: the layer's input at each timestep.
         gradient: the name of the gradient rule.
-        cuts_membranes: cut the gradient's path through the membranes.
+        cuts_membranes: cut the gradient's path through the states of neurons.
+
+    Returns:
+        What the layer returns at each timestep, `[B, ...]`.
     """
-    paths = {layer: path for path, layer in recurrent.named_modules()}
+    paths = {module: path for path, module in layer.named_modules()}
     state: Mapping[str, Tensor] = {}
     masks: list[tuple[Tensor, Tensor | float]] = []
     outs = []
@@ -309,11 +352,12 @@ def run_timesteps(recurrent: Any, steps: Sequence[Tensor], gradient: str, cuts_m
         def run(t: int = t, x: Tensor = x, state: Mapping[str, Tensor] = state) -> tuple[Tensor, dict[str, Tensor]]:
             now = Timestep(paths, state, gradient, cuts_membranes, t, t == len(steps) - 1, masks)
             try:
-                return Stream(x, now).recur(recurrent)._value, now.after
+                return through(Stream(x, now), layer)._value, now.after
             finally:
                 now.ended = True
 
-        # at the second timestep, because dropout draws at the first
-        out, state = without_draws(run, paths, "inside a Recurrent") if t == 1 else run()
+        # at the second timestep, because dropout draws at the first; neurons may draw at each
+        watched = t == 1 and not isinstance(layer, SpikingNeuron)
+        out, state = without_draws(run, paths, "inside a Recurrent") if watched else run()
         outs.append(out)
     return outs

@@ -15,7 +15,7 @@ from .given import given_linear
 from .mapping import check_layer, fold_time, map_over_time
 from .operations import ADDITIONS, DROPOUTS, LAYERS, LINEAR, PER_TIMESTEP
 from .signal import Signal
-from .stream import run_timesteps
+from .stream import Stream, run_timesteps
 from .waiting import sum_in_waiting
 
 
@@ -85,12 +85,19 @@ class Unrolled(Signal):
         return self._with(norm.over_time(self._values, self.timesteps))
 
     def recur(self, recurrent: Any) -> Self:
-        self.enter("Recurrent", recurrent)
+        return self._by_timestep("Recurrent", recurrent, Stream.recur)
+
+    def advance(self, neuron: Any) -> Self:
+        return self._by_timestep(type(neuron).__name__, neuron, Stream.advance)
+
+    def _by_timestep(self, name: str, layer: Any, through: Callable[[Stream, Any], Stream]) -> Self:
+        """Send the signal through a layer that runs one timestep after another."""
+        self.enter(name, layer)
         if type(self) is not Unrolled and torch.is_grad_enabled():
-            self.refuse("Recurrent", "it runs timestep by timestep, where this rule's own signal would not be used")
+            self.refuse(name, "it runs timestep by timestep, where this rule's own signal would not be used")
         values = self._values
         steps = values.unbind(0) if len(values) == self.timesteps else [values.squeeze(0)] * self.timesteps
-        return self._with(torch.stack(run_timesteps(recurrent, steps, self.gradient, self._cuts_membranes)))
+        return self._with(torch.stack(run_timesteps(layer, through, steps, self.gradient, self._cuts_membranes)))
 
     def delay(self, delay: Any) -> Self:
         self.enter("Delay")
