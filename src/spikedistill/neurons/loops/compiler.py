@@ -160,8 +160,8 @@ def _settings() -> ExitStack:
     """PyTorch's settings during a call that may compile."""
     from torch.fx.experimental import _config as shapes
 
-    # every T is another loop, more than PyTorch expects of one function; options are constants, because numbers that may change would
-    # be traced twice
+    # each T is another loop, more loops than PyTorch expects of one function; options are constants, because PyTorch would trace
+    # variable numbers twice
     settings = ExitStack()
     settings.enter_context(_without_warnings())
     settings.enter_context(torch._dynamo.config.patch(recompile_limit=256, specialize_float=True))
