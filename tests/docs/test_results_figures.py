@@ -45,7 +45,7 @@ def test_what_the_temporal_objectives_cost_in_seed_1():
         for name in ("twsd", "w2s", "twkd", "s2w")
     }
     assert lost == {"twsd": "0.57", "w2s": "0.49", "twkd": "0.40", "s2w": "0.32"}
-    assert "costs TWSD 0.57, W2S 0.49, TWKD 0.40 and S2W 0.32 points" in PAGE
+    assert "the losses against SCE are TWSD 0.57, W2S 0.49, TWKD 0.40 and S2W 0.32 points" in PAGE
 
 
 def of_other_epochs(study, epochs):
