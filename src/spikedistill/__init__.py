@@ -9,7 +9,9 @@ from .through_time import Delay, Recurrent, mean_rate, rules, temporal
 from .through_time.rules import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from . import comparisons, config, data, evaluation, models, objectives, recipes, report, run_folder, training  # noqa: F401
+    from . import adapters, comparisons, config, data, evaluation, models  # noqa: F401
+    from . import objectives, recipes, report, run_folder, training  # noqa: F401
+    from .adapters import from_snntorch, from_spikingjelly
     from .comparisons import compare
     from .config import Config
     from .evaluation import evaluate
@@ -29,6 +31,8 @@ __all__ = [
     "compare",
     "create_model",
     "evaluate",
+    "from_snntorch",
+    "from_spikingjelly",
     "lif",
     "lif_step",
     "list_models",
@@ -43,6 +47,7 @@ __all__ += rules.__all__
 
 # Imported when they are first used: neurons and time need torch only, these need more.
 _ROOMS = (
+    "adapters",
     "comparisons",
     "config",
     "data",
@@ -59,6 +64,8 @@ _ROOM_OF = {
     "compare": "comparisons",
     "create_model": "models",
     "evaluate": "evaluation",
+    "from_snntorch": "adapters",
+    "from_spikingjelly": "adapters",
     "list_models": "models",
     "load": "run_folder",
     "train": "training",

@@ -1,5 +1,8 @@
 """One trained network seen from every number of timesteps."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .anytime import AnytimeClassifier, AnytimeOutput
 from .calibration import fit_temperature
 from .comparison.comparison import Comparison
@@ -12,9 +15,13 @@ from .operations import LayerOperations, NeuronOperations, OperationCounts, coun
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
+if TYPE_CHECKING:
+    from .metric import AccuracyAtEveryK
+
 __all__ = [
     "ENERGY_COSTS",
     "POLICIES",
+    "AccuracyAtEveryK",
     "AnytimeClassifier",
     "AnytimeOutput",
     "Comparison",
@@ -45,3 +52,9 @@ __all__ = [
     "timestep_metrics",
     "timestep_reliability",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AccuracyAtEveryK":  # torchmetrics takes seconds to import
+        return import_module(".metric", __name__).AccuracyAtEveryK
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

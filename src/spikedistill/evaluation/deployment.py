@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..through_time import Temporal
 from .costs import energy
 from .exits import POLICIES, ExitCurve, exit_curve
-from .operations import count_operations
+from .operations import OperationCounts, count_operations
 
 MOST_THRESHOLDS = 50
 ENERGY_SAMPLES = 32
@@ -67,6 +67,15 @@ def energy_per_timestep(model: Temporal, dataset: Dataset, timesteps: int, batch
         counts = count_operations(model, batches, None if dataset.kind == "events" else timesteps)
     except UserError:
         return None
+    return estimated_energy(counts)
+
+
+def estimated_energy(counts: OperationCounts) -> dict[str, Any]:
+    """The estimated energy of each timestep, of operations that were counted.
+
+    Returns:
+        As `energy_per_timestep`.
+    """
     estimate = energy(counts, COSTS)
     return {
         "costs": COSTS,

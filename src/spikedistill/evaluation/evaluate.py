@@ -1,12 +1,13 @@
-"""A trained run, scored on its test set at every number of timesteps."""
+"""What comes to be scored at every number of timesteps: a trained run on its test set, a network, or logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order, split_holdout
@@ -15,9 +16,11 @@ from ..files import alone_in, write_atomically
 from ..models import Branched, read_model
 from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder, dataset_of, device_of
-from ..through_time import NotFiniteInput, Temporal
+from ..through_time import NotFiniteInput, Steps, Temporal
+from ..through_time.steps import check_steps
 from .deployment import deployment, energy_per_timestep
-from .recorder import Recording, record
+from .networks import Labelled, LogitsLike, evaluate_logits, evaluate_network
+from .recorder import FiringRates, record
 from .results import SCHEMA, write_results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
@@ -25,26 +28,100 @@ from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliabilit
 LONGEST = 8
 
 
-def evaluate(run: Path | str, *, batch_size: int | None = None, root: Path | None = None) -> dict[str, Any]:
-    """Score a trained run on its test set at every k = 1..T from one forward pass, and write what came out.
+def evaluate(
+    run: Path | str | Steps | LogitsLike,
+    data: Labelled | LogitsLike | None = None,
+    *,
+    timesteps: int | None = None,
+    heldout: Any = None,
+    classes: Sequence[str] | None = None,
+    energy: bool = True,
+    spiking: tuple[type[nn.Module], ...] = (),
+    out: Path | str | None = None,
+    batch_size: int | None = None,
+    root: Path | None = None,
+) -> dict[str, Any]:
+    """Score a trained run, any network that runs step by step, or logits, at every k = 1..T.
+
+    - `evaluate(run)`: a run folder on its test set. results.json and logits.safetensors are written into it.
+    - `evaluate(model, data, timesteps=T)`: a network from `load`, `create_model` or `temporal`, or anything with
+      `step(x, state) -> (logits, state)`, such as `from_spikingjelly(net)`, on labelled samples.
+    - `evaluate(logits, labels)`: logits `[T, N, C]` of any library, and labels `[N]`; tensors or arrays.
 
     Args:
-        run: the run folder; results.json and logits.safetensors are written into it.
-        batch_size: samples per forward pass, of which every layer's currents and spikes are recorded; default 250, or 50
-            on a GPU, whose memory may be small.
-        root: folder of the data sets, where it is no longer the one that the run was trained with.
+        run: the run folder, the network or the logits. data: for a network: batches of (inputs, targets), such as a
+        DataLoader, a torch `Dataset`, or a data set from `load_dataset`,
+            whose test samples are taken. Inputs are `[B, ...]` with `timesteps`, or sequences `[T, B, ...]` without. For logits:
+            their labels.
+        timesteps: T, for a network and static inputs. heldout: further samples, as `data`, or a pair of logits and
+        labels, to fit one temperature for each k. classes: the names of the classes; default those of the data set,
+        else numbers. energy: for a network, whether to estimate the energy, from 32 samples. spiking: for a network,
+        types of its neurons that are not known, as in `record`. out: for a network or logits, a folder to write
+        results.json and logits.safetensors into; default nothing is written. batch_size: samples per forward pass, of
+        which every layer's currents and spikes are recorded; default 250, or 50 for a run on
+            a GPU, whose memory may be small.
+        root: for a run, folder of the data sets, if it is no longer the one that the run was trained with.
 
     Returns:
-        What results.json holds: `{schema, timesteps, last: {ensemble: [{k, accuracy, nll, ece, confidence, ...}], single: [...],
-        ...}, cost: {training_s, images_per_s, peak_mib}, ...}`, in full as `results.Results`. `ensemble` scores the mean logits of
-        the first k timesteps, `single` those of timestep k only. `selected` holds the same for the epoch that a hold-out
-        selected, where there was one.
-        `deployment` holds what exit policies give, for a spiking network of two timesteps or more: see `deployment.deployment`.
-        `teacher` holds how often the network answers as the run that taught it: see `agreement`.
+        What results.json holds, as `evaluation.results.Results` describes it: `{schema, timesteps, last: {ensemble:
+        [{k, accuracy, nll, ece, confidence, ...}], single: [...], ...}, ...}`. `ensemble` scores the mean logits of the
+        first k timesteps, `single` those of timestep k only. `deployment` holds what exit policies give, for a spiking
+        network of two timesteps or more: see `deployment.deployment`. Of a run also: `selected`, the same as `last` for
+        the epoch that a hold-out selected; `cost: {training_s, images_per_s, peak_mib}`; and `teacher`, how often the
+        network answers as the run that taught it: see `agreement`.
 
     Raises:
-        FileNotFoundError: where the run or its data set is missing.
+        FileNotFoundError: if the run or its data set is missing.
+        UserError: for anything else than these three, an argument that does not belong to it, or data that do not fit.
     """
+    given = {
+        "data": data,
+        "timesteps": timesteps,
+        "heldout": heldout,
+        "classes": classes,
+        "out": out,
+        "batch_size": batch_size,
+        "root": root,
+        "spiking": spiking or None,
+        "energy": None if energy else energy,
+    }
+    if isinstance(run, (str, Path)):
+        _refuse_others(given, "a run folder", "root", "batch_size")
+        return _evaluate_run(run, batch_size, root)
+    if isinstance(run, (Tensor, np.ndarray)):
+        _refuse_others(given, "logits", "data", "heldout", "classes", "out")
+        if data is None:
+            raise UserError("logits came without labels, expected evaluate(logits, labels)")
+        return evaluate_logits(run, cast("LogitsLike", data), heldout=heldout, classes=classes, out=out)
+    _refuse_others(given, "a network", *(name for name in given if name != "root"))
+    check_steps(run)
+    if data is None:
+        raise UserError("a network came without data, expected evaluate(model, data, timesteps=T)")
+    return evaluate_network(
+        run,
+        data,
+        timesteps=timesteps,
+        heldout=heldout,
+        classes=classes,
+        energy=energy,
+        spiking=spiking,
+        batch_size=batch_size,
+        out=out,
+    )
+
+
+def _refuse_others(given: dict[str, Any], kind: str, *expected: str) -> None:
+    """Refuse arguments that say nothing about what is evaluated.
+
+    Raises:
+        UserError: naming them.
+    """
+    if others := [name for name, value in given.items() if value is not None and name not in expected]:
+        raise UserError(f"{', '.join(others)} came for {kind}, which takes only {', '.join(expected)}: leave them out")
+
+
+def _evaluate_run(run: Path | str, batch_size: int | None, root: Path | None) -> dict[str, Any]:
+    """`evaluate` of a run folder."""
     folder = RunFolder.trained(run)
     with alone_in(folder.path, wait=True):
         return _evaluate(folder, batch_size, root)
@@ -161,33 +238,6 @@ def agreement(logits: Tensor, teacher: Tensor, targets: Tensor) -> dict[str, flo
         "agreement": float(same.double().mean()),
         "agreement_where_wrong": float(same[wrong].double().mean()) if wrong.any() else None,
     }
-
-
-class FiringRates:
-    """Mean firing rate of every layer at every timestep over many batches.
-
-    Args:
-        recording: of the network that runs.
-    """
-
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, batch_size: int) -> None:
-        """Take in the batch that was just recorded, and make room for the next."""
-        self.count += batch_size
-        for path, rate in self.recording.rates.items():
-            self.sums[path] = self.sums.get(path, torch.zeros_like(rate)) + batch_size * rate
-        self.recording.clear()
-
-    def means(self, timesteps: int) -> list[dict[str, Any]]:
-        """`[{layer, rates}]`: spikes per neuron at each of the first timesteps, in the order of the network."""
-        return [
-            {"layer": path.removeprefix("network."), "rates": (total[:timesteps] / self.count).tolist()}
-            for path, total in self.sums.items()
-        ]
 
 
 def held_out(config: Config, dataset: Dataset) -> Samples | None:

@@ -15,12 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..errors import UserError
-from ..neurons import LIF
-from ..through_time import Temporal
+from ..through_time import Steps, Temporal, over_time
 from ..through_time.features import OverTime
+from ..through_time.steps import check_steps, in_eval_mode, sent_to, steps
+from .recorder import firing_kinds
 from .synapses import Synapses, fan_out, positions
+from .watching import watching_steps
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class LayerOperations:
         two_valued: whether its measured inputs held nothing but 0 and one other value, over all samples and timesteps. Only then
             does it accumulate: that value is a factor of its weights.
         constant: its input does not change over time, as in the stem of a static image, so it is computed once: all operations
-            stand at the first timestep and none at the others.
+            stand at the first timestep and none at the others. A network of another library computes it at every timestep.
         effective_acs: accumulates for non-zero inputs; zero where the layer is not `two_valued`.
         effective_macs: multiply-accumulates for non-zero inputs; zero where it is.
         dense_macs: all multiply-accumulates, with zero inputs and the zeros of the padding, as `torch.utils.flop_counter` counts.
@@ -54,7 +57,7 @@ class LayerOperations:
 
 @dataclass(frozen=True)
 class NeuronOperations:
-    """A layer of LIF neurons.
+    """A layer of spiking neurons.
 
     Attributes:
         layer: its path, as in `LayerOperations`.
@@ -75,7 +78,7 @@ class OperationCounts:
         samples: how many were counted.
         timesteps: T.
         layers: convolutions and linear layers, in the order of the pass.
-        neurons: layers of LIF neurons.
+        neurons: layers of spiking neurons.
         uncounted_macs: dense multiply-accumulates of all T timesteps outside of these layers, such as the products of attention.
             No other figure includes them.
     """
@@ -120,38 +123,55 @@ class OperationCounts:
 
 @torch.no_grad()
 def count_operations(
-    model: Temporal, batches: Iterable[Tensor | tuple[Tensor, Tensor]], timesteps: int | None = None
+    model: Steps,
+    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
+    timesteps: int | None = None,
+    *,
+    spiking: tuple[type[nn.Module], ...] = (),
 ) -> OperationCounts:
     """Count what a network computes for each sample, layer by layer and timestep by timestep, from its real spikes.
 
-    Counted are the weights of convolutions and linear layers, and neurons. Batch-norm is taken to be folded into the layer before
-    it; biases, poolings and the additions of shortcuts are not counted. The effective counts are exact: an input at the border
-    meets fewer weights than one inside, whatever the padding, stride, dilation or groups.
+    The weights of convolutions and linear layers are counted, and neurons. Batch-norm is taken to be folded into the
+    layer before it; biases, poolings and the additions of shortcuts are not counted. The effective counts are exact: an
+    input at the border meets fewer weights than one inside, whatever the padding, stride, dilation or groups.
 
     Args:
-        model: a network from `load`, `create_model` or `temporal`; it is put in eval mode and otherwise left as it is.
+        model: a network from `load`, `create_model` or `temporal`, or any other with `step(x, state) -> (logits,
+            state)` whose layers are modules of PyTorch. It is put in eval mode and otherwise left as it is.
         batches: inputs as the network takes them, or pairs of inputs and targets, as of a loader.
-        timesteps: T, for static inputs alone.
+        timesteps: T, for static inputs only.
+        spiking: types of further layers of neurons, as in `record`.
 
     Raises:
-        UserError: for no batch, inputs that do not fit the network, or batches of differently shaped samples.
+        UserError: for no batch, inputs that do not fit the network, batches of differently shaped samples, or a network of another
+            library without convolutions or linear layers, or one that skips a layer at some timesteps.
     """
     if isinstance(batches, Tensor):
         raise UserError(f"batches is one tensor {list(batches.shape)}, expected several of them: put it in a list")
-    model.eval()
+    check_steps(model)
+    in_eval_mode(model)
+    firing = firing_kinds(model, spiking)
     batch_axis = 1 if timesteps is None else 0
-    tally, samples, uncounted, expected = _Tally(), 0, 0, None
+    tally, samples, uncounted, expected = _Tally(firing), 0, 0, None
     for batch in batches:
         x = batch if isinstance(batch, Tensor) else batch[0]
-        x = x.to(next(model.parameters(), x).device)
+        x = sent_to(model, x)
         shape = [size for axis, size in enumerate(x.shape) if axis != batch_axis]
         if 0 in x.shape:
             raise UserError(f"a batch is empty: {list(x.shape)}")
         if expected is not None and shape != expected:
             raise UserError(f"the batches hold samples {expected} and {shape}, expected one shape")
-        with tally.watching(model.module, timesteps or x.shape[0]):
-            model(x, timesteps)
+        if isinstance(model, Temporal):
+            with tally.watching(model.module, timesteps or x.shape[0]):
+                model(x, timesteps)
+        else:
+            tally.count_steps(model, x, timesteps)
         if expected is None:
+            if not tally.layers and not isinstance(model, Temporal):
+                raise UserError(
+                    f"no convolution or linear layer of a {type(model).__name__} ran, so there is nothing to count: expected "
+                    "modules of PyTorch that belong to it"
+                )
             counted = sum(sum(layer.dense) for layer in tally.layers.values())
             uncounted = _macs(model, x.narrow(batch_axis, 0, 1), timesteps) - counted
         samples, expected = samples + x.shape[batch_axis], shape
@@ -169,19 +189,24 @@ def count_operations(
     )
 
 
-def _macs(model: Temporal, x: Tensor, timesteps: int | None) -> int:
+def _macs(model: Steps, x: Tensor, timesteps: int | None) -> int:
     """Every multiply-accumulate of a pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        model(x, timesteps)
+        over_time(model, x, timesteps)
     return counter.get_total_flops() // 2
 
 
 class _Tally:
-    """What is summed up over batches, by layer."""
+    """What is summed up over batches, by layer.
 
-    def __init__(self) -> None:
+    Args:
+        firing: types of the layers of neurons.
+    """
+
+    def __init__(self, firing: tuple[type[nn.Module], ...]) -> None:
+        self.firing = firing
         self.layers: dict[str, _LayerTally] = {}
         self.neurons: dict[str, tuple[int, Tensor]] = {}
 
@@ -200,7 +225,7 @@ class _Tally:
 
             return after
 
-        kinds: list[tuple[Any, Any]] = [(Synapses, partial(self._synapses, timesteps)), (LIF, self._neurons)]
+        kinds: list[tuple[Any, Any]] = [(Synapses, partial(self._synapses, timesteps)), (self.firing, self._neurons)]
         handles = [
             module.register_forward_hook(watch(path, take))
             for path, module in network.named_modules()
@@ -213,12 +238,36 @@ class _Tally:
             for handle in handles:
                 handle.remove()
 
+    def count_steps(self, model: Steps, x: Tensor, timesteps: int | None) -> None:
+        """Count a pass of a network that is run step by step.
+
+        Raises:
+            UserError: if a layer did not run at every timestep.
+        """
+        parts: dict[str, tuple[Any, list[tuple[Tensor, Tensor]]]] = {}
+
+        def take(path: str, layer: Any, values: Tensor, output: Tensor) -> None:
+            parts.setdefault(path, (layer, []))[1].append((values, output))
+
+        with watching_steps(model, (_ConvNd, nn.Linear, *self.firing), take):
+            total = sum(1 for _ in steps(model, x, timesteps))
+        for path, (layer, values) in parts.items():
+            if len(values) != total:
+                raise UserError(
+                    f"layer {path!r} ran at {len(values)} of {total} timesteps, expected a network that runs all its layers at each"
+                )
+            joined = [torch.cat(part) for part in zip(*values, strict=True)]
+            if isinstance(layer, self.firing):
+                self._neurons(path, layer, *joined)
+            else:
+                self._synapses(total, path, layer, *joined)
+
     def _synapses(self, timesteps: int, path: str, layer: Synapses, values: Tensor, output: Tensor) -> None:
         if path not in self.layers:
             self.layers[path] = _LayerTally(layer, values, output, timesteps)
         self.layers[path].add(values)
 
-    def _neurons(self, path: str, layer: LIF, currents: Tensor, spikes: Tensor) -> None:
+    def _neurons(self, path: str, layer: nn.Module, currents: Tensor, spikes: Tensor) -> None:
         count = spikes.count_nonzero(dim=list(range(1, spikes.ndim))).cpu()
         self.neurons[path] = (spikes[0, 0].numel(), count + (self.neurons[path][1] if path in self.neurons else 0))
 

@@ -10,6 +10,7 @@ from .recurrence import Delay, Recurrent
 from .rules import *  # noqa: F403 whoever adds a rule names it there only
 from .rules import OPTIONS, RULES, Gradient, Rule, rule_of
 from .signal import Signal
+from .steps import Steps, over_time
 from .sync_batch_norm import SyncBatchNorm, synchronise_batch_norm
 
 __all__ = [
@@ -23,10 +24,12 @@ __all__ = [
     "Recurrent",
     "Rule",
     "Signal",
+    "Steps",
     "SyncBatchNorm",
     "Temporal",
     "UnsupportedOperationError",
     "mean_rate",
+    "over_time",
     "rule_of",
     "synchronise_batch_norm",
     "temporal",

@@ -1,0 +1,71 @@
+"""State that a library keeps on its modules, as a value that is passed from step to step."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, float64, full, nn
+
+from ..errors import UserError
+
+Place = tuple[str, nn.Module, str]  # path of a module, the module, the attribute
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A number that is the same for all samples, such as a count of timesteps, with a row for each: `[B]`."""
+
+    rows: Tensor
+
+
+@contextmanager
+def put_on(places: Iterable[Place], values: Mapping[str, Any]) -> Iterator[None]:
+    """Set the memories of modules while the block runs; afterwards they hold what they held before.
+
+    Args:
+        places: the memories.
+        values: what each starts from, by `path.attribute`.
+    """
+    before = [(module, name, getattr(module, name)) for _, module, name in places]
+    try:
+        for path, module, name in places:
+            setattr(module, name, _unpacked(values[f"{path}.{name}"]))
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def taken_from(places: Iterable[Place], samples: int) -> dict[str, Any]:
+    """The memories of modules by `path.attribute`, with a row for each sample.
+
+    Raises:
+        UserError: for a memory that has other rows.
+    """
+    return {
+        f"{path}.{name}": _packed(getattr(module, name), samples, f"{path}.{name}") for path, module, name in places
+    }
+
+
+def _packed(value: Any, samples: int, path: str) -> Any:
+    if isinstance(value, Tensor) and value.ndim and len(value) == samples:
+        return value
+    if isinstance(value, (bool, int, float)):
+        return Shared(full((samples,), value, dtype=float64 if isinstance(value, float) else None))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_packed(part, samples, path) for part in value)
+    if value is None:
+        return None
+    got = list(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise UserError(
+        f"layer memory {path!r} is {got} for {samples} samples, so samples cannot leave the batch: expected one row for each"
+    )
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, Shared):
+        return value.rows[0].item()
+    if isinstance(value, (list, tuple)):
+        return type(value)(_unpacked(part) for part in value)
+    return value

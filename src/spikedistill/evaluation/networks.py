@@ -1,0 +1,285 @@
+"""Any network with a `step`, or the logits of any other, scored at every number of timesteps: what `evaluate` does
+without a run."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..data import Dataset, as_network_input, in_order
+from ..errors import UserError
+from ..files import write_atomically
+from ..through_time import Steps, Temporal, over_time
+from ..through_time.steps import check_nothing_kept, check_steps, in_eval_mode, sent_to
+from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
+from .operations import count_operations
+from .recorder import FiringRates, fires, record
+from .results import SCHEMA, Results
+from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
+
+Labelled: TypeAlias = Dataset | Iterable[Any]
+LogitsLike: TypeAlias = Tensor | NDArray[Any]
+_BATCH = 250
+
+
+@torch.no_grad()
+def evaluate_network(
+    model: Steps,
+    data: Labelled,
+    *,
+    timesteps: int | None,
+    heldout: Labelled | None = None,
+    classes: Sequence[str] | None = None,
+    energy: bool = True,
+    spiking: tuple[type[nn.Module], ...] = (),
+    batch_size: int | None = None,
+    out: Path | str | None = None,
+) -> dict[str, Any]:
+    """Score a network on labelled samples; see `evaluate`."""
+    check_steps(model)
+    in_eval_mode(model)
+    if batch_size is not None and not _in_samples(data) and not _in_samples(heldout):
+        raise UserError(f"batch_size is {batch_size}, but the data come in batches already: leave it out")
+    ours = data if isinstance(data, Dataset) else None
+    if ours is not None and classes is None:
+        classes = ours.classes
+    batches = _checked(model, _batches(data, timesteps, batch_size), timesteps)
+    some = _Sample(ENERGY_SAMPLES)
+    with record(model, spiking=spiking) if fires(model, spiking) else nullcontext() as recording:
+        rates = None if recording is None else FiringRates(recording)
+        logits, targets = _collected(model, batches, timesteps, some, rates)
+    held = None
+    if heldout is not None:
+        held = _collected(model, _batches(heldout, timesteps, batch_size), timesteps)
+    T = len(logits)
+    firing = [] if rates is None else rates.means(T)
+    estimate = _energy(model, some.inputs(), timesteps, spiking) if energy else None
+    found = _scored(logits, targets, held, classes, estimate, firing)
+    return _written(found | {"dataset": "" if ours is None else ours.name}, logits, targets, held, out)
+
+
+def evaluate_logits(
+    logits: LogitsLike,
+    targets: LogitsLike,
+    *,
+    heldout: tuple[LogitsLike, LogitsLike] | None = None,
+    classes: Sequence[str] | None = None,
+    out: Path | str | None = None,
+) -> dict[str, Any]:
+    """Score logits `[T, N, C]` of any library; see `evaluate`."""
+    scores, labels = as_logits(logits), as_targets(targets)
+    held = None if heldout is None else (as_logits(heldout[0]), as_targets(heldout[1]))
+    return _written(_scored(scores, labels, held, classes, None, []), scores, labels, held, out)
+
+
+def as_logits(values: LogitsLike) -> Tensor:
+    """Logits of any library as a tensor on the CPU, in float32, or float64 if they are."""
+    tensor = _as_tensor(values, "logits [T, N, C]")
+    if not tensor.is_floating_point():
+        raise UserError(f"expected floating-point logits [T, N, C], got {tensor.dtype} {list(tensor.shape)}")
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def as_targets(values: LogitsLike) -> Tensor:
+    """Labels as an int64 tensor on the CPU."""
+    tensor = _as_tensor(values, "labels [N]")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise UserError(f"expected integer labels [N], got {tensor.dtype} {list(tensor.shape)}")
+    return tensor.long()
+
+
+def _as_tensor(values: Any, expected: str) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        return torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))))
+    if isinstance(values, (list, tuple)) and all(isinstance(value, int) for value in values):
+        return torch.tensor(values)
+    got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
+    raise UserError(f"got {got}, expected {expected} as a tensor or an array of numbers")
+
+
+def _scored(
+    logits: Tensor,
+    targets: Tensor,
+    heldout: tuple[Tensor, Tensor] | None,
+    classes: Sequence[str] | None,
+    estimate: dict[str, Any] | None,
+    firing: list[dict[str, Any]],
+) -> dict[str, Any]:
+    figures: dict[str, Any] = timestep_metrics(logits, targets)
+    T, N, C = logits.shape
+    if classes is not None and len(classes) != C:
+        raise UserError(f"got {len(classes)} class names for logits [{T}, {N}, {C}], expected {C}")
+    figures["reliability"] = timestep_reliability(logits, targets)
+    if firing:
+        figures["firing_rates"] = firing
+    if heldout is not None:
+        figures["calibrated"] = calibrated_metrics(logits, targets, *heldout)
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "classes": [str(index) for index in range(C)] if classes is None else [str(name) for name in classes],
+        "samples": N,
+        "timesteps": T,
+        "last": figures,
+    }
+    if T > 1:
+        accuracy = [entry["accuracy"] for entry in figures["ensemble"]]
+        found["deployment"] = deployment(logits, targets, accuracy, estimate)
+    return found
+
+
+def _written(
+    found: dict[str, Any],
+    logits: Tensor,
+    targets: Tensor,
+    heldout: tuple[Tensor, Tensor] | None,
+    out: Path | str | None,
+) -> dict[str, Any]:
+    """What was found, written into a folder if there is one to be."""
+    Results.model_validate(found).check()
+    if out is not None:
+        folder = Path(out)
+        if (folder / "manifest.json").exists():
+            raise UserError(f"{folder} is the folder of a run, whose results would be lost: name another")
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"logits": logits.contiguous(), "targets": targets.contiguous()}
+        if heldout is not None:
+            tensors |= {"holdout_logits": heldout[0].contiguous(), "holdout_targets": heldout[1].contiguous()}
+        metadata = {"classes": json.dumps(found["classes"])}
+        write_atomically(folder / "logits.safetensors", save(tensors, metadata))
+        write_atomically(folder / "results.json", json.dumps(found, indent=1))
+    return found
+
+
+def _checked(
+    model: Steps, batches: Iterator[tuple[Tensor, Tensor]], timesteps: int | None
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """The batches, once a network that is not from this library has been tried on the first."""
+    first = next(batches, None)
+    if first is None:
+        raise UserError("the data held no batch, expected batches of (inputs, targets)")
+    if not isinstance(model, Temporal):
+        check_nothing_kept(model, sent_to(model, first[0]), timesteps)
+    return chain([first], batches)
+
+
+def _collected(
+    model: Steps,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    timesteps: int | None,
+    some: "_Sample | None" = None,
+    rates: FiringRates | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits `[T, N, C]` in float32 and labels `[N]` of all samples, on the CPU."""
+    parts, labels, axis = [], [], 0 if timesteps is not None else 1
+    for x, target in batches:
+        parts.append(over_time(model, x, timesteps).float().cpu())
+        labels.append(target)
+        if rates is not None:
+            rates.add(x.shape[axis])
+        if some is not None:
+            some.add(x, axis)
+    if not parts:
+        raise UserError("the held-out data held no batch, expected batches of (inputs, targets)")
+    lengths = sorted({tuple(part.shape[::2]) for part in parts})
+    if len(lengths) > 1:
+        raise UserError(f"the batches gave logits of (timesteps, classes) {lengths}, expected the same in all")
+    return torch.cat(parts, 1), torch.cat(labels)
+
+
+def _batches(data: Labelled, timesteps: int | None, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs as a network takes them, and their labels.
+
+    Raises:
+        UserError: for anything but batches of inputs and as many labels.
+    """
+    if isinstance(data, Dataset):
+        if (timesteps is None) != (data.kind == "events"):
+            expected = (
+                "images are shown for timesteps=T" if timesteps is None else "event frames bring their own timesteps"
+            )
+            raise UserError(f"timesteps is {timesteps} for the data set {data.name}: {expected}")
+        for inputs, target in in_order(data.test, batch_size or _BATCH):
+            yield as_network_input(inputs, data.kind), target
+        return
+    if isinstance(data, torch.utils.data.Dataset) and _in_samples(data):
+        data = torch.utils.data.DataLoader(data, batch_size or _BATCH)
+    for number, batch in enumerate(_iterable(data)):
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+            got = f"{len(batch)} values" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
+            raise UserError(f"batch {number} is {got}, expected (inputs, targets), the inputs as a tensor")
+        x, target = batch[0], as_targets(batch[1])
+        axis = 0 if timesteps is not None else 1
+        if target.ndim != 1 or x.ndim <= axis or x.shape[axis] != len(target):
+            turned = timesteps is None and x.ndim > 1 and len(x) == len(target)
+            hint = ": inputs.transpose(0, 1) puts time first" if turned else ""
+            expected = "[B, ...]" if timesteps is not None else "[T, B, ...], or timesteps=T for static ones,"
+            raise UserError(
+                f"batch {number} has inputs {list(x.shape)} and targets {list(target.shape)}, expected inputs {expected} and "
+                f"targets [B]{hint}"
+            )
+        if not x.is_floating_point():
+            raise UserError(
+                f"batch {number} has {x.dtype} inputs, expected floating-point ones: images of 0 to 255 are divided by 255 first"
+            )
+        yield x, target
+
+
+def _in_samples(data: Any) -> bool:
+    """Whether data come sample by sample, to be put into batches."""
+    if isinstance(data, torch.utils.data.IterableDataset):
+        return False
+    return isinstance(data, (Dataset, torch.utils.data.Dataset))
+
+
+def _iterable(data: Any) -> Iterable[Any]:
+    if isinstance(data, Tensor) or not isinstance(data, Iterable):
+        raise UserError(
+            f"data is a {type(data).__name__}, expected batches of (inputs, targets), such as a DataLoader, or a data set"
+        )
+    return data
+
+
+class _Sample:
+    """So many samples of all that come, each with the same chance: some sets are sorted by class.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.kept: list[tuple[float, Tensor]] = []
+        self.axis = 0
+        self.generator = torch.Generator().manual_seed(0)
+
+    def add(self, x: Tensor, axis: int) -> None:
+        """Take in a batch, with its samples along an axis."""
+        self.axis = axis
+        draws = torch.rand(x.shape[axis], generator=self.generator).tolist()
+        bound = self.kept[-1][0] if len(self.kept) == self.count else 1.0
+        new = [(draw, x.select(axis, n).clone()) for n, draw in enumerate(draws) if draw < bound]
+        self.kept = sorted(self.kept + new, key=lambda entry: entry[0])[: self.count]
+
+    def inputs(self) -> Tensor:
+        """The samples as one batch."""
+        return torch.stack([x for _, x in self.kept], self.axis)
+
+
+def _energy(
+    model: Steps, inputs: Tensor, timesteps: int | None, spiking: tuple[type[nn.Module], ...]
+) -> dict[str, Any] | None:
+    """The estimated energy of each timestep; None if the operations of the network cannot be counted."""
+    try:
+        return estimated_energy(count_operations(model, [inputs], timesteps, spiking=spiking))
+    except UserError:
+        return None
