@@ -267,5 +267,5 @@ def test_currents_without_time_or_of_integers_are_refused(current):
 def test_a_step_refuses_integers_and_the_state_of_other_neurons():
     with pytest.raises(ValueError, match="lif_step takes a floating-point current"):
         lif_step(torch.zeros(3, dtype=torch.int32))
-    with pytest.raises(ValueError, match=r"the state is \[1\], the current \[3\]: they must be of the same"):
+    with pytest.raises(ValueError, match=r"the state is \[1\], the current \[3\]: expected the same shape"):
         lif_step(torch.zeros(3), torch.zeros(1))

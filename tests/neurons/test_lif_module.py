@@ -129,7 +129,7 @@ def test_values_per_channel_that_do_not_fit_the_currents_are_refused():
     ):
         fire(neuron, torch.zeros(6, 2, 4, 5))
     with pytest.raises(
-        ValueError, match=r"learns a value for each channel, and its currents have none: expected \[B, C"
+        ValueError, match=r"learns one value per channel, and its currents have no channels: expected \[B, C"
     ):
         fire(neuron, torch.zeros(6, 3))
 
@@ -198,7 +198,7 @@ def test_the_state_dict_round_trips():
             {"v_init": torch.zeros(3)},
             "v_init is a tensor, expected a number, 'half' or 'learned'; v_init='learned' makes",
         ),
-        ({"surrogate": nn.PReLU()}, "the surrogate has parameters, which would never get a gradient"),
+        ({"surrogate": nn.PReLU()}, "the surrogate has parameters, which would never receive a gradient"),
         ({"v_reset": torch.zeros(3)}, "v_reset is a tensor, expected a number$"),
     ],
 )

@@ -1,6 +1,6 @@
-"""Leaky integrate-and-fire neurons over a whole sequence and for one step; `neuron.py` has the equations.
+"""Leaky integrate-and-fire neurons over a sequence and for one timestep; `neuron.py` has the equations.
 
-The membrane is kept in float32 or better, whatever the dtype of the current.
+Membranes are in float32 or better, whatever the dtype of the current.
 """
 
 from typing import Any
@@ -15,21 +15,21 @@ from .surrogate import spike
 
 
 def lif(current: Tensor, neuron: Neuron | None = None, *, detach_membrane: bool = False, **options: Any) -> Tensor:
-    """Turn input currents into spikes with leaky integrate-and-fire neurons, one independent neuron per element.
+    """Turn input currents into spikes with leaky integrate-and-fire neurons, one neuron per element.
 
     Args:
         current: input currents `[T, B, ...]`, floating point.
-        neuron: what they do.
-        detach_membrane: cut the gradient's path through the previous timestep's membrane (SLTT, Meng et al., 2023). The
-            spikes stay the same, and so does the memory: it is a gradient rule only.
-        options: those of `Neuron`, in place of one: `lif(current, decay=0.9)`.
+        neuron: decay, threshold and the other options of the neurons.
+        detach_membrane: cut the gradient's path through the previous timestep's membrane (SLTT, Meng et al., 2023). Spikes and
+            membranes stay the same; only the gradient changes.
+        options: options of `Neuron`, instead of one: `lif(current, decay=0.9)`.
 
     Returns:
         Spikes `[T, B, ...]`, zeros and ones in the dtype of `current`.
 
     Raises:
-        UserError: for a current without a time axis or of integers, an option out of its range, or a tensor as an option that does
-            not broadcast over a timestep of the currents.
+        UserError: for a current of integers or without a time axis, an option out of its range, or an option that is a tensor and
+            does not broadcast over a timestep of the currents.
     """
     return lif_in_bits(current, _given(neuron, options), detach_membrane=detach_membrane)[0]
 
@@ -37,10 +37,10 @@ def lif(current: Tensor, neuron: Neuron | None = None, *, detach_membrane: bool 
 def lif_in_bits(
     current: Tensor, neuron: Neuron, *, detach_membrane: bool = False, timesteps: int | None = None
 ) -> tuple[Tensor, PackedSpikes | None]:
-    """`lif`, and its spikes in bits too, without a graph, where these come along.
+    """`lif`, which also returns the spikes in bits, without a graph, if the loop makes them.
 
     Args:
-        timesteps: how many, where the currents are `[1, B, ...]`, the same at all of them.
+        timesteps: T, for currents `[1, B, ...]` that are the same at all timesteps.
     """
     path = path_of(current, neuron, timesteps)
     T = len(current) if timesteps is None else timesteps
@@ -64,7 +64,7 @@ def lif_in_bits(
 def norm_lif(
     current: NormalisedCurrent, neuron: Neuron, *, detach_membrane: bool = False
 ) -> tuple[Tensor, PackedSpikes]:
-    """`lif` of currents whose batch-norm has waited: the spikes `[T, B, ...]`, and the same in bits without a graph."""
+    """`lif` with a batch-norm computed in the same loop: spikes `[T, B, ...]`, and the same in bits without a graph."""
     return fused_norm_lif(current, neuron, detach_membrane)
 
 
@@ -75,16 +75,16 @@ def lif_step(
 
     Args:
         current: input current `[B, ...]` of this timestep.
-        state: membrane `[B, ...]` that the previous step returned; None before the first, which starts at `v_init`.
-        neuron: what they do.
-        options: those of `Neuron`, in place of one.
+        state: the membrane `[B, ...]` that the previous step returned; None at the first timestep, which starts at `v_init`.
+        neuron: decay, threshold and the other options of the neurons.
+        options: options of `Neuron`, instead of one.
 
     Returns:
         The spikes `[B, ...]` and the membrane `[B, ...]` after reset, to be passed to the next step.
 
     Raises:
-        UserError: for a current of integers, a state of another shape, an option out of its range, or a tensor as an option that
-            does not broadcast over the current.
+        UserError: for a current of integers, a state of another shape, an option out of its range, or an option that is a tensor
+            and does not broadcast over the current.
     """
     neuron = _given(neuron, options)
     if not current.is_floating_point():
@@ -97,26 +97,26 @@ def lif_step(
 
 
 def norm_lif_step(current: NormalisedCurrent, state: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
-    """`lif_step`, without a graph, of currents `[1, B, C, ...]` whose batch-norm has waited."""
+    """`lif_step`, without a graph, with a batch-norm of `[1, B, C, ...]` computed in the same loop."""
     _check_state(state, current.x.shape[1:])
     return fused_norm_lif_step(current, state, neuron)
 
 
 def _given(neuron: Neuron | None, options: dict[str, Any]) -> Neuron:
-    """The neuron, or the one with these options.
+    """The neuron, or one with these options.
 
     Raises:
-        UserError: for both.
+        UserError: if both are given.
     """
     if neuron is not None and options:
-        raise UserError(f"{', '.join(options)} beside a Neuron, which has its own: give one or the other")
+        raise UserError(f"got a Neuron and also {', '.join(options)}: give one or the other")
     return Neuron(**options) if neuron is None else neuron
 
 
 def _check_state(state: Tensor | None, expected: torch.Size) -> None:
     if state is not None and state.shape != expected:
         raise UserError(
-            f"the state is {list(state.shape)}, the current {list(expected)}: they must be of the same samples and neurons"
+            f"the state is {list(state.shape)}, the current {list(expected)}: expected the same shape, one membrane per neuron"
         )
 
 
@@ -128,5 +128,5 @@ def _advance(current: Tensor, membrane: Tensor, neuron: Neuron) -> tuple[Tensor,
 
 
 def membrane_precision(current: Tensor) -> Tensor:
-    """Currents in the precision of the membrane: float32 at least."""
+    """Currents in the precision of the membrane, float32 or better."""
     return current.float() if current.dtype in (torch.float16, torch.bfloat16) else current

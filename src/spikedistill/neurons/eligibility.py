@@ -1,14 +1,15 @@
 """The derivative of a neuron's mean rate with respect to a constant added to its input: the gradient of rate-based training.
 
-Within a segment of timesteps, the input current is perturbed by the same amount at each step and the membrane at the segment's
-start is held fixed. With g_t the surrogate derivative at u_t and k_t = dv_t/du_t (what of the membrane survives the reset):
+The same constant is added to the input current at every timestep of a segment, and the membrane at the segment's start is held
+fixed. With g_t the surrogate derivative at u_t and k_t = dv_t/du_t, the derivative through the reset:
 
     du_t/dI = 1 + lambda * k_{t-1} * du_{t-1}/dI ,       dr/dI = mean_t g_t * du_t/dI
 
-and alike for the decay (source v_{t-1} instead of 1) and for the initial membrane (source lambda at the first step only). A
-threshold moves the distance x = u - threshold, and with it v_t: dx_t = lambda * dv_{t-1} - 1 and dv_t = k_t * dx_t + 1 - s_t,
-under soft and hard reset alike, because a membrane is then either u_t = x_t + threshold, or x_t, or v_reset. One
-segment is rate-based backpropagation (Yu et al., RateBP, NeurIPS 2024), segments of length one are SLTT (Meng et al., 2023).
+The derivative for the decay has the source v_{t-1} instead of 1; that for the initial membrane has the source lambda, at the first
+timestep only. A threshold changes the distance x = u - threshold, and with it v_t: dx_t = lambda * dv_{t-1} - 1 and
+dv_t = k_t * dx_t + 1 - s_t. This holds for soft and hard reset, because the membrane after a reset is u_t = x_t + threshold, x_t
+or v_reset. One segment is rate-based backpropagation (Yu et al., RateBP, NeurIPS 2024); segments of length one are SLTT (Meng et
+al., 2023).
 """
 
 from collections.abc import Callable, Sequence
@@ -23,15 +24,15 @@ from .neuron import Neuron
 
 
 class Response(NamedTuple):
-    """Spikes of a sequence and what the mean rate of each of its m segments owes to its inputs.
+    """Spikes of a sequence, and the derivatives of the mean rate of each of its m segments.
 
     Attributes:
-        spikes: `[T, B, ...]`, zeros and ones in the dtype of the current; packed where they were computed in chunks.
+        spikes: `[T, B, ...]`, zeros and ones in the dtype of the current; packed if they were computed in chunks.
         to_current: dr/dI of each segment, `[m, B, ...]`.
-        to_decay: dr/d(decay) of each segment, `[m, B, ...]`; None unless asked for.
-        to_v_init: dr/d(v_init), `[m, B, ...]`, zero after the first segment; None unless asked for.
-        to_threshold: dr/d(threshold) of each segment, `[m, B, ...]`; None unless asked for.
-        rates: mean spikes of each segment, `[m, B, ...]`; None where they have not come along.
+        to_decay: dr/d(decay) of each segment, `[m, B, ...]`; None unless requested.
+        to_v_init: dr/d(v_init), `[m, B, ...]`, zero after the first segment; None unless requested.
+        to_threshold: dr/d(threshold) of each segment, `[m, B, ...]`; None unless requested.
+        rates: mean spikes of each segment, `[m, B, ...]`; None if the loop does not compute them.
     """
 
     spikes: Any
@@ -43,16 +44,16 @@ class Response(NamedTuple):
 
 
 def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learned: Sequence[str] = ()) -> Response:
-    """Run the dynamics of `lif` without a graph and collect the eligibility of every segment.
+    """Run the dynamics of `lif` without a graph, and compute the derivatives of every segment's mean rate.
 
     Args:
-        current: currents `[T, B, ...]`, or `[1, B, ...]` where they are the same at all timesteps.
+        current: currents `[T, B, ...]`, or `[1, B, ...]` if they are the same at all timesteps.
         lengths: timesteps of each segment; they sum to T.
-        neuron: what the neurons do.
-        learned: options of the neuron whose responses are collected too, of "decay", "threshold" and "v_init".
+        neuron: the options of the neurons.
+        learned: options with respect to which derivatives are also computed, among "decay", "threshold" and "v_init".
 
     Raises:
-        UserError: for a tensor as an option that does not broadcast over a timestep of the currents.
+        UserError: for an option that is a tensor and does not broadcast over a timestep of the currents.
     """
     lengths, sources = tuple(lengths), ("current", *learned)
     path = path_of(current, neuron, sum(lengths), lengths=lengths, learned=learned)
@@ -67,7 +68,7 @@ def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learne
 def norm_lif_response(
     current: NormalisedCurrent, lengths: Sequence[int], neuron: Neuron, learned: Sequence[str] = ()
 ) -> Response:
-    """`lif_response` of currents whose batch-norm has waited."""
+    """`lif_response` with a batch-norm computed in the same loop."""
     path = path_of(current.x, neuron, lengths=lengths, learned=learned)
     return _by_loop(current, tuple(lengths), ("current", *learned), neuron, path)
 
@@ -79,7 +80,7 @@ def _by_loop(
     neuron: Neuron,
     path: Path,
 ) -> Response:
-    """The response in one kernel or loop."""
+    """The response from one kernel or loop."""
     if path.kernels is None:
         return Response(*rates_by_loop(_respond, current, lengths, sources, neuron, path))
     spikes, rates, to_current = rates_by_kernel(current, lengths, neuron, path)
@@ -93,21 +94,21 @@ def lif_response_in_chunks(
     neuron: Neuron,
     learned: Sequence[str] = (),
 ) -> Response:
-    """`lif_response` of currents that are read a few timesteps at a time, so that they need never all be there.
+    """`lif_response` of currents that are read a few timesteps at a time, so that they are never all in memory.
 
     Args:
         currents: called as `currents(start, stop)`, returns those of timesteps start to stop - 1, `[stop - start, B, ...]`.
         lengths: timesteps of each segment; they sum to T.
-        chunk: the most timesteps to read at a time; no chunk spans two segments.
+        chunk: the largest number of timesteps to read at a time; no chunk spans two segments.
 
     The other arguments are those of `lif_response`.
 
     Returns:
-        What `lif_response` does, with the spikes packed.
+        The same as `lif_response`, with the spikes packed.
     """
     membrane: Tensor | None = None
     spikes: PackedSpikes | None = None
-    answers, start = [], 0
+    derivatives, start = [], 0
     with torch.no_grad():
         for segment, length in enumerate(lengths):
             traces: dict[str, Trace] | None = None
@@ -128,14 +129,14 @@ def lif_response_in_chunks(
                 fired, membrane, traces = run(part, membrane, traces, neuron, torch.uint8)
                 spikes.write(first, fired)
             assert traces is not None
-            answers.append({source: trace.total / length for source, trace in traces.items()})
+            derivatives.append({source: trace.total / length for source, trace in traces.items()})
             start += length
         assert spikes is not None
-        return _response(spikes, answers)
+        return _response(spikes, derivatives)
 
 
 class Trace(NamedTuple):
-    """The running derivative of the membrane with respect to one source, and its sum weighted by the surrogate."""
+    """The derivative of the membrane with respect to one source, and its sum over timesteps weighted by the surrogate."""
 
     membrane: float | Tensor
     total: float | Tensor = 0.0
@@ -147,13 +148,15 @@ class Trace(NamedTuple):
 
 
 def _fresh_traces(segment: int, sources: tuple[str, ...]) -> dict[str, Trace]:
-    """Derivatives at a segment's start: the membrane there is held fixed, but the first one is the initial membrane itself."""
+    """Derivatives at a segment's start. The membrane there is held fixed; in the first segment it is the initial membrane."""
     return {source: Trace(1.0 if source == "v_init" and segment == 0 else 0.0) for source in sources}
 
 
-def _response(spikes: Any, answers: list[dict[str, Any]]) -> Response:
-    """The answers of the segments, by source, stacked."""
-    return Response(spikes, **{f"to_{source}": torch.stack([a[source] for a in answers]) for source in answers[0]})
+def _response(spikes: Any, derivatives: list[dict[str, Any]]) -> Response:
+    """The derivatives of all segments, stacked, by source."""
+    return Response(
+        spikes, **{f"to_{source}": torch.stack([a[source] for a in derivatives]) for source in derivatives[0]}
+    )
 
 
 def _respond(
@@ -167,15 +170,15 @@ def _respond(
     first = membrane_precision(current[0])
     neuron = neuron.over(first)
     membrane = neuron.initial_membrane(first)
-    spikes: list[Tensor] = []  # to be stacked once: what is joined of parts is written twice by a compiled loop
-    answers, start = [], 0
+    spikes: list[Tensor] = []  # stacked once: a compiled loop would write a tensor joined from parts twice
+    derivatives, start = [], 0
     for segment, length in enumerate(lengths):
         traces = _fresh_traces(segment, sources)
         fired, membrane, traces = _advance(current[start : start + length], membrane, traces, neuron, dtype, unit)
         spikes += fired
-        answers.append({source: trace.total / length for source, trace in traces.items()})
+        derivatives.append({source: trace.total / length for source, trace in traces.items()})
         start += length
-    return _response(torch.stack(spikes), answers)
+    return _response(torch.stack(spikes), derivatives)
 
 
 def _advance(

@@ -1,4 +1,4 @@
-"""The neuron as a module, to be put between the layers of a network."""
+"""`LIF`, the layer of neurons that stands between the layers of a network."""
 
 from numbers import Real
 from typing import Any, Literal
@@ -66,8 +66,8 @@ class LIF(SpikingNeuron):
             _check_number(name, value)
         if isinstance(surrogate, nn.Module) and any(p.requires_grad for p in surrogate.parameters()):
             raise UserError(
-                "the surrogate has parameters, which would never get a gradient: it stands in for a derivative; expected numbers "
-                "in their place"
+                "the surrogate has parameters, which would never receive a gradient, because a surrogate is a derivative itself: "
+                "expected numbers in their place"
             )
         Neuron(surrogate=surrogate, **numbers)
         _check_silent_at_rest(**numbers)
@@ -108,7 +108,7 @@ class LIF(SpikingNeuron):
         def over_channels(parameter: Tensor) -> Tensor:
             if parameter.ndim and ndim < 2:
                 raise UserError(
-                    f"{self} learns a value for each channel, and its currents have none: expected [B, C, ...]"
+                    f"{self} learns one value per channel, and its currents have no channels: expected [B, C, ...]"
                 )
             return parameter.view(-1, *[1] * (ndim - 2)) if parameter.ndim else parameter
 
@@ -148,10 +148,10 @@ class LIF(SpikingNeuron):
 
 
 def _check_number(name: str, value: object) -> None:
-    """Refuse what is no number.
+    """Check that an option is a number.
 
     Raises:
-        UserError: saying what the option takes.
+        UserError: naming what the option takes.
     """
     forms = {"decay": ["'learned'"], "threshold": ["'learned'"], "v_init": ["'half'", "'learned'"]}.get(name, [])
     expected = " or ".join([", ".join(["a number", *forms[:-1]]), *forms[-1:]])
@@ -163,10 +163,10 @@ def _check_number(name: str, value: object) -> None:
 
 
 def _start(name: str, learned: Learned, value: float, channels: int | None) -> Tensor:
-    """What a learned option starts at: one value, or one for each channel.
+    """The initial values of a learned option: one, or one per channel.
 
     Raises:
-        UserError: where it is per channel and nothing says of how many.
+        UserError: for an option per channel without the number of channels.
     """
     per = learned.per or ("channel" if channels is not None or name == "v_init" else "layer")
     if per == "layer":
@@ -177,10 +177,10 @@ def _start(name: str, learned: Learned, value: float, channels: int | None) -> T
 
 
 def _check_silent_at_rest(decay: float, threshold: float, v_reset: float, v_init: float) -> None:
-    """Refuse neurons that fire at their first timestep, or always once they have fired, whatever their input.
+    """Refuse neurons that fire without any input: at their first timestep, or for ever after their first spike.
 
     Raises:
-        UserError: in that case.
+        UserError: naming the option.
     """
     for name, value, when in (
         ("v_init", v_init, "at the first timestep"),

@@ -1,4 +1,4 @@
-"""What a leaky integrate-and-fire neuron does with its currents: one value, passed whole from a layer to the loops.
+"""The options of leaky integrate-and-fire neurons as one value, which is passed whole from a layer to the loops.
 
 With the decay lambda, the threshold theta and the input current I:
 
@@ -24,20 +24,20 @@ _FLOAT32 = torch.finfo(torch.float32)
 class Neuron:
     """Leaky integrate-and-fire dynamics.
 
-    A decay, a threshold and an initial membrane may each be a tensor that broadcasts over `[B, ...]`, such as `[C, 1, 1]`, and gets
-    a gradient. Its values are not checked.
+    The decay, the threshold and the initial membrane may each be a tensor that broadcasts over `[B, ...]`, such as `[C, 1, 1]`, and
+    then receive a gradient. Values of tensors are not checked.
 
     Attributes:
         decay: share of the membrane that survives a timestep, in [0, 1]; 1 is a neuron without leak (IF).
-        threshold: a neuron fires where its membrane is at or above it.
+        threshold: a neuron fires when its membrane is at or above it.
         v_reset: None subtracts the threshold after a spike (soft reset); a number puts the membrane there (hard reset).
         detach_reset: leave the reset out of the gradient.
-        surrogate: name or callable, the derivative of a spike; see `spikedistill.neurons.surrogate`.
+        surrogate: the derivative of a spike, a name or a callable; see `spikedistill.neurons.surrogate`.
         v_init: membrane before the first timestep.
 
     Raises:
-        UserError: for a decay outside [0, 1], a threshold that is not positive, a number that is not finite in float32, or a
-            surrogate of no known name.
+        UserError: for a decay outside [0, 1], a threshold that is not positive, a number that is not finite in float32, or an
+            unknown surrogate.
     """
 
     decay: float | Tensor = 0.5
@@ -65,7 +65,7 @@ class Neuron:
 
     @property
     def has_numbers_only(self) -> bool:
-        """Whether no option is a tensor: fused loops take numbers."""
+        """Whether no option is a tensor. Fused loops take only numbers."""
         return not self._tensors()
 
     def _tensors(self) -> dict[str, Any]:
@@ -73,11 +73,11 @@ class Neuron:
         return {name: option for name, option in options.items() if isinstance(option, Tensor)}
 
     def detached(self) -> Self:
-        """The same without graphs."""
+        """The same options without graphs."""
         return replace(self, **{name: option.detach() for name, option in self._tensors().items()})
 
     def over(self, like: Tensor) -> Self:
-        """The same for membranes like this one, `[B, ...]`: tensors in its dtype, which they must not change.
+        """The same options, with tensors in the dtype of a membrane `[B, ...]`.
 
         Raises:
             UserError: for a tensor that does not broadcast over it.

@@ -1,4 +1,4 @@
-"""Surrogate gradients: the derivative that stands in for that of the spike's step function.
+"""Surrogate gradients: derivatives used in place of that of the spike's step function.
 
 Each function maps the distance of the membrane from its threshold, `x = u - threshold`, to ds/du at that point, elementwise.
 """
@@ -51,10 +51,10 @@ def arctan(x: Tensor, alpha: float = 2.0) -> Tensor:
 
 
 def dspike(x: Tensor, gamma: float = 2.5) -> Tensor:
-    """A piece of a hyperbolic tangent's derivative, of unit area (Li et al., Dspike, NeurIPS 2021).
+    """The derivative of a hyperbolic tangent between -1 and 1, of unit area (Li et al., Dspike, NeurIPS 2021).
 
-    ds/du = gamma * k * (1 - tanh^2(gamma x)) where |x| < 1, else 0, k = 1 / (2 tanh gamma). The temperature gamma is fixed: the
-    paper chooses it anew in every epoch, by finite differences of the loss.
+    ds/du = gamma * k * (1 - tanh^2(gamma x)) where |x| < 1, else 0, with k = 1 / (2 tanh gamma). Here the temperature gamma is
+    fixed; the paper chooses it in every epoch, by finite differences of the loss.
     """
     slope = _logistic_slope(x, 2 * gamma, height=2 * gamma / math.tanh(gamma))  # 1 - tanh^2(gamma x) = 4 p (1 - p)
     return slope * (x.abs() < 1).to(x.dtype)
@@ -70,7 +70,7 @@ SURROGATES: dict[str, Surrogate] = {
 
 
 class Form(NamedTuple):
-    """A surrogate as kernels take it, by its formula over x and the numbers in it.
+    """The formula of a surrogate over x, as kernels take it.
 
     logistic: height * e / (1 + e)^2 with e = exp(-width |x|), where |x| < end. rectangle: height where |x| < end. triangle:
     height * max(0, width - |x|). arctan: height / (1 + (width x)^2).
@@ -83,7 +83,7 @@ class Form(NamedTuple):
 
 
 def form_of(surrogate: Surrogate) -> Form | None:
-    """The form of one of the library's own surrogates, with its default; None for any other."""
+    """The form of one of the library's own surrogates, at its default; None for any other."""
     return next((form for own, form in _FORMS.items() if own is surrogate), None)  # others may have no hash
 
 
