@@ -18,7 +18,7 @@ from ..data import Dataset, as_network_input, training_indices
 from ..errors import UserError
 from ..files import alone_in, write_rows
 from ..models import TimestepBatchNorm
-from ..neurons import LIF, SURROGATES, uncompiled
+from ..neurons import LIF, SURROGATES, SpikingNeuron, uncompiled
 from ..neurons.surrogate import resolve_surrogate
 from ..objectives import sce
 from ..renamed import say_renamed
@@ -60,14 +60,16 @@ class GradientRule:
 def gradient_rules(network: Temporal, timesteps: int, segments: Sequence[int] = SEGMENTS) -> list[GradientRule]:
     """The rules that a network's BPTT can be compared with over T timesteps.
 
-    They are SLTT, rate with every number of segments that T timesteps can have, and BPTT with every built-in surrogate but the
-    network's own.
+    They are SLTT, rate with every number of segments that T timesteps can have, and BPTT with every surrogate that has a name,
+    except the network's own. Layers of neurons with their own `step` know no rate and choose their surrogates themselves.
     """
-    own = {resolve_surrogate(neuron.surrogate) for neuron in _neurons(network)}
+    neurons = _neurons(network)
+    own = {resolve_surrogate(neuron.surrogate) for neuron in neurons if isinstance(neuron, LIF)}
+    rates = () if any(neuron.runs_by_step for neuron in neurons) else segments
     return [
         GradientRule("sltt"),
-        *(GradientRule(Rate(m)) for m in segments if m <= timesteps),
-        *(GradientRule(surrogate=name) for name, derivative in SURROGATES.items() if own != {derivative}),
+        *(GradientRule(Rate(m)) for m in rates if m <= timesteps),
+        *(GradientRule(surrogate=name) for name, derivative in SURROGATES.items() if own and own != {derivative}),
     ]
 
 
@@ -89,7 +91,7 @@ def compare_gradients(
     dropout, the same masks for all rules. A copy runs: its own parameters, gradients, running statistics and mode stay as they are.
 
     Args:
-        network: with LIF neurons; the gradient rule that it was made with plays no part.
+        network: with spiking neurons; the gradient rule that it was made with plays no part.
         inputs: a static batch `[B, ...]`, or a sequence `[T, B, ...]`.
         target: `[B]`, class indices.
         timesteps: T, for a static batch alone.
@@ -101,7 +103,7 @@ def compare_gradients(
         rule's is.
 
     Raises:
-        UserError: for a network without LIF neurons, or inputs that do not fit it.
+        UserError: for a network without spiking neurons, or inputs that do not fit it.
     """
     _neurons(network)
     if rules is None:
@@ -218,11 +220,11 @@ def first_samples(config: Config, dataset: Dataset, count: int) -> Tensor:
     return order[:count]
 
 
-def _neurons(network: Temporal) -> list[LIF]:
-    neurons = [module for module in network.modules() if isinstance(module, LIF)]
+def _neurons(network: Temporal) -> list[SpikingNeuron]:
+    neurons = [module for module in network.modules() if isinstance(module, SpikingNeuron)]
     if not neurons:
         raise UserError(
-            "this network has no spiking neurons, so that all gradient rules are one: expected one with LIF neurons, no ReLU twin"
+            "this network has no spiking neurons, so all gradient rules are the same: expected a spiking network, not its ReLU twin"
         )
     return neurons
 

@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 from ..errors import UserError
-from ..neurons import LIF
+from ..neurons import SpikingNeuron
 from .layers import Layout
 from .layouts.preactivation import PreActivationBlock
 from .layouts.resnet import BasicBlock
@@ -23,10 +23,16 @@ def start_at_threshold(layout: Layout) -> None:
     Raises:
         UserError: for a layout without spiking neurons, or one whose shortcuts carry currents.
     """
-    threshold = next((module.threshold for module in layout.modules() if isinstance(module, LIF)), None)
-    if threshold is None:
+    neuron = next((module for module in layout.modules() if isinstance(module, SpikingNeuron)), None)
+    if neuron is None:
         raise UserError(
             "norm='tdbn' scales currents to the threshold of spiking neurons, and the ReLU twin has none: use norm='batch'"
+        )
+    threshold = getattr(neuron, "threshold", None)
+    if not isinstance(threshold, int | float) or threshold <= 0:
+        raise UserError(
+            f"norm='tdbn' scales currents to the threshold of neurons, and {type(neuron).__name__} has none: set self.threshold to "
+            "a positive number, or use norm='batch'"
         )
     if any(isinstance(module, PreActivationBlock) for module in layout.modules()):
         raise UserError(

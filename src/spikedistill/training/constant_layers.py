@@ -4,7 +4,7 @@ import torch
 
 from ..data import Samples
 from ..evaluation import collect_logits, record
-from ..neurons import LIF, uncompiled
+from ..neurons import SpikingNeuron, uncompiled
 from ..through_time import Temporal
 
 LOOKED_AT = 32  # samples, so that looking costs little beside an epoch
@@ -19,7 +19,7 @@ def constant_layers(network: Temporal, samples: Samples, kind: str, timesteps: i
     Returns:
         Names of layers, under "never fire" and "always fire"; empty where there are none.
     """
-    if not any(isinstance(module, LIF) for module in network.module.modules()):
+    if not any(isinstance(module, SpikingNeuron) for module in network.module.modules()):
         return {}
     places = torch.linspace(0, len(samples) - 1, min(LOOKED_AT, len(samples))).round().long()
     was_training = network.training

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.layers import Layout
-from ..neurons import LIF
+from ..neurons import SpikingNeuron
 from ..through_time import Temporal
 
 
@@ -48,7 +48,7 @@ def classifier_of(network: Temporal, features: Tensor, logits: Tensor) -> Callab
             "or a network that ends in linear layers"
         )
 
-    hooks = [module.register_forward_pre_hook(refuse) for module in layout.modules() if isinstance(module, LIF)]
+    hooks = [module.register_forward_pre_hook(refuse) for module in layout.modules() if isinstance(module, SpikingNeuron)]
     try:
         with torch.no_grad():
             answers = classify(features)
