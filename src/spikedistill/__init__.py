@@ -9,8 +9,19 @@ from .through_time import Delay, Recurrent, mean_rate, rules, temporal
 from .through_time.rules import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from . import adapters, comparisons, config, data, evaluation, models  # noqa: F401
-    from . import objectives, recipes, report, run_folder, training  # noqa: F401
+    from . import (  # noqa: F401
+        adapters,
+        comparisons,
+        config,
+        data,
+        evaluation,
+        models,
+        objectives,
+        recipes,
+        report,
+        run_folder,
+        training,
+    )
     from .adapters import from_snntorch, from_spikingjelly
     from .comparisons import compare
     from .config import Config
