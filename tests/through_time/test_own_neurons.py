@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from spikedistill import LIF, Delay, Recurrent, SpikingNeuron, UserError, lif, spike, temporal
-from spikedistill.evaluation import AnytimeClassifier
-from spikedistill.neurons import uncompiled
+from spikedistill.evaluation import AnytimeClassifier, compare_gradients, count_operations, record
+from spikedistill.neurons import SURROGATES, uncompiled
 from spikedistill.through_time import CompiledStep, UnsupportedOperationError
 
 f64 = torch.float64
@@ -274,6 +274,22 @@ def test_rules_that_are_derived_for_lif_refuse_them_by_name(options):
         model(make_input())
 
 
+def test_they_are_recorded_and_counted():
+    model, x = temporal(build("convolutions, and LIF beside").eval()), make_input()
+    with record(model) as recording:
+        model(x)
+    shapes = {path: tuple(spikes.shape) for path, spikes in recording.spikes.items()}
+    assert shapes == {"3": (T, B, 2, 2, 2), "5": (T, B, 2, 2, 2), "8": (T, B, 2)}
+    assert all(0 <= float(rate.mean()) <= 1 for rate in recording.rates.values())
+    assert set(recording.thresholds) == {"5"}
+    with pytest.raises(UserError, match=r"layer '3' is no LIF layer .* membranes are not known"):
+        recording.membranes("3")
+    assert recording.membranes("5").shape == (T, B, 2, 2, 2)
+    counts = count_operations(model, [x])
+    assert [row.layer for row in counts.neurons] == ["3", "5", "8"]
+    assert counts.neurons[0].spikes == pytest.approx(recording.spikes["3"].flatten(2).sum(2).mean(1).tolist())
+
+
 def of(step, **attributes):
     """A layer with this step, between two others."""
     kind = type("Mine", (SpikingNeuron,), {"step": step})
@@ -371,6 +387,14 @@ def test_what_a_step_gets_wrong_elsewhere():
     recurrent = temporal(Recurrent(of(lambda self, x, s: ((x >= 1).float(), x))[:2], nn.Linear(4, 4)))
     with pytest.raises(UserError, match=r"Mine\.step of layer 'layer\.1' returned spikes without a gradient"):
         recurrent(torch.ones(3, 4), 3)
+
+
+def test_gradient_rules_are_compared_as_far_as_they_know_the_neurons():
+    rows = compare_gradients(temporal(build("convolutions, and LIF beside")), make_input(), torch.arange(B) % 2)
+    assert {row["rule"] for row in rows} == {"sltt", *(f"bptt with {name}" for name in SURROGATES if name != "sigmoid")}
+    rows = compare_gradients(temporal(build("adaptive")), make_input(), torch.arange(B) % 2)
+    assert {row["rule"] for row in rows} == {"sltt"}
+    assert 0 < rows[-1]["cosine"] < 1
 
 
 @pytest.mark.parametrize("distance", [torch.arange(3), 0.5])
