@@ -304,3 +304,48 @@ def test_held_out_logits_of_other_timesteps_are_refused():
     logits, target = random_logits(T=3)
     with pytest.raises(ValueError, match=r"same timesteps and classes as \[3, 200, 10\], got \[2, 200, 10\]"):
         calibrated_metrics(logits, target, logits[:2], target)
+
+
+def test_top_5_by_hand():
+    """Ranks of the label in three samples: fourth (three are larger), fifth by its index among equals, and sixth."""
+    logits = torch.tensor(
+        [
+            [7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0],
+            [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+            [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        ]
+    )
+    found = timestep_metrics(logits[None], torch.tensor([3, 4, 5]))["ensemble"][0]
+    assert found["top5_accuracy"] == pytest.approx(2 / 3)
+    assert found["accuracy"] == 0.0
+    later = torch.stack([logits, -logits])  # of both timesteps together all logits are 0: class 5 is the sixth
+    first, second = timestep_metrics(later, torch.tensor([3, 4, 5]))["single"]
+    assert second["top5_accuracy"] == pytest.approx(2 / 3), "the order turned round: the label 3 is the fourth again"
+    assert first == found
+    assert "top5_accuracy" not in timestep_metrics(logits[None, :, :5], torch.tensor([3, 4, 0]))["ensemble"][0]
+
+
+def test_top_5_is_that_of_torch_where_no_logits_are_equal():
+    logits, target = random_logits(T=3)
+    logits = torch.cat([logits, logits.flip(-1) + 0.01], -1)
+    for k, entry in enumerate(timestep_metrics(logits, target)["ensemble"], 1):
+        best = logits[:k].double().mean(0).topk(5).indices
+        assert entry["top5_accuracy"] == pytest.approx((best == target[:, None]).any(1).double().mean().item())
+
+
+def test_balanced_accuracy_by_hand():
+    """Of four samples of class 0 three are right, of two of class 2 one is, and class 1 has none: (3/4 + 1/2) / 2."""
+    answers, target = torch.tensor([0, 0, 0, 1, 2, 0]), torch.tensor([0, 0, 0, 0, 2, 2])
+    logits = torch.nn.functional.one_hot(answers, 3).float()[None]
+    assert timestep_metrics(logits, target)["ensemble"][0]["balanced_accuracy"] == pytest.approx(0.625)
+    counted = timestep_metrics(logits[:, :5], torch.tensor([0, 0, 0, 2, 2]))["ensemble"][0]  # 3 and 2 samples
+    assert "balanced_accuracy" not in counted, "1.5 times as many samples are balanced enough"
+
+
+def test_temperatures_say_nothing_about_accuracies():
+    logits = torch.zeros(1, 6, 6)
+    logits[0, :3, 0] = 1.0
+    target = torch.tensor([0, 0, 0, 0, 1, 1])
+    assert {"top5_accuracy", "balanced_accuracy"} <= timestep_metrics(logits, target)["ensemble"][0].keys()
+    (entry,) = calibrated_metrics(logits, target, logits, target)
+    assert entry.keys() == {"k", "temperature", "nll", "ece", "confidence", "entropy", "brier"}

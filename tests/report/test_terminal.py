@@ -45,6 +45,19 @@ def test_a_run_has_a_row_for_every_k(make_run, results):
     assert printed(results_table(read_results(RunFolder(make_run()))))[0].startswith("tiny-twsd: test samples at")
 
 
+def test_many_classes_have_a_top_5_column_and_unbalanced_ones_a_balanced_one(make_run):
+    folder = make_run()
+    last = json.loads((folder / "results.json").read_text())["last"]
+    for entry in last["ensemble"]:
+        entry |= {"top5_accuracy": 0.75, "balanced_accuracy": 0.5}
+    named = [str(number) for number in range(100)]
+    _, head, rows = printed(results_table(rewritten(folder, last=last, classes=named)))
+    assert head[6:] == ["top-5 %", "balanced %"]
+    assert all(row[6:] == ["75.00", "50.00"] for row in rows)
+    _, head, rows = printed(results_table(rewritten(folder, last=last, classes=named[:99])))
+    assert head[6:] == ["balanced %"]
+
+
 @pytest.mark.parametrize(
     ("cost", "line"),
     [

@@ -29,10 +29,12 @@ class _Part(BaseModel):
 
 
 class Score(_Part):
-    """The figures of one k."""
+    """The figures of one k; of earlier versions, and of few or balanced classes, some are None."""
 
     k: Timestep
     accuracy: Fraction
+    top5_accuracy: Fraction | None = None
+    balanced_accuracy: Fraction | None = None
     nll: FiniteFloat
     ece: Fraction
     confidence: Fraction

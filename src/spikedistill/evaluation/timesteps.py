@@ -21,6 +21,9 @@ from .calibration import (
     top_label,
 )
 
+# Classes that a label may be among to count for the top-5 accuracy.
+TOP = 5
+
 
 def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str, float]]]:
     """Accuracy, NLL, calibration error, confidence, entropy and Brier score at every k = 1..T.
@@ -30,10 +33,18 @@ def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str,
         target: `[N]`, class indices.
 
     Returns:
-        `{"ensemble": [...], "single": [...]}`, each T entries `{k, accuracy, nll, ece, confidence, entropy, brier}`. accuracy:
-        the fraction of samples whose largest logit is the label's, a tie going to the first class. nll: the mean
-        cross-entropy, in nats. ece: the top-label calibration error over 15 equal-width bins. confidence: the mean
-        largest softmax. entropy: the mean of -sum_c p_c log p_c, in nats. brier: mean_n sum_c (p_c - 1[c = y])², from 0 to 2.
+        `{"ensemble": [...], "single": [...]}`, each T entries `{k, accuracy, nll, ece, confidence, entropy, brier}`:
+
+        - accuracy: the fraction of samples whose largest logit is the label's, a tie going to the first class.
+        - top5_accuracy, of more than 5 classes: the fraction whose label is among the 5 largest logits, ties going to the
+          first classes.
+        - balanced_accuracy, of unbalanced classes (`is_unbalanced`): the mean over the classes of the fraction of their samples
+          that is right, in which a rare class counts as much as a frequent one.
+        - nll: the mean cross-entropy, in nats.
+        - ece: the top-label calibration error over 15 equal-width bins.
+        - confidence: the mean largest softmax.
+        - entropy: the mean of -sum_c p_c log p_c, in nats.
+        - brier: mean_n sum_c (p_c - 1[c = y])², from 0 to 2.
 
     Raises:
         UserError: shapes, dtypes or classes that do not fit, or logits that are not finite.
@@ -73,7 +84,8 @@ def calibrated_metrics(
     for k, (z, held) in enumerate(zip(_ensembles(steps), _ensembles(heldout), strict=True), 1):
         temperature = best_temperature(held, heldout_labels)
         scores = metrics(z / temperature, labels)
-        del scores["accuracy"]
+        for unchanged in ("accuracy", "top5_accuracy", "balanced_accuracy"):
+            scores.pop(unchanged, None)
         entries.append({"k": k, "temperature": temperature, **scores})
     return entries
 
@@ -92,14 +104,32 @@ def metrics(scores: Array, labels: Array) -> dict[str, float]:
     error = p.copy()
     error[rows, labels] -= 1.0
     confidence, right = top_label(scores, labels)
+    accuracies = {"accuracy": float(right.mean())}
+    if scores.shape[1] > TOP:
+        accuracies["top5_accuracy"] = float((_ranks(scores, labels) < TOP).mean())
+    if is_unbalanced(labels):
+        accuracies["balanced_accuracy"] = float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
     return {
-        "accuracy": float(right.mean()),
+        **accuracies,
         "nll": 0.0 - float(log_p[rows, labels].mean()),  # 0 where a unary minus would give -0
         "ece": calibration_error(reliability_bins(confidence, right)),
         "confidence": float(confidence.mean()),
         "entropy": 0.0 - float((p * log_p).sum(axis=1).mean()),
         "brier": float((error**2).sum(axis=1).mean()),
     }
+
+
+def is_unbalanced(labels: Array) -> bool:
+    """Whether the most frequent class has more than 1.5 times the samples of the rarest; classes without samples do not count."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return bool(counts.max() > 1.5 * counts.min())
+
+
+def _ranks(scores: Array, labels: Array) -> Array:
+    """How many classes come before the label's, `[N]`: those of larger logits, and of equal logits those with smaller indices."""
+    own = np.take_along_axis(scores, labels[:, None], 1)
+    comes_first = np.arange(scores.shape[1]) < labels[:, None]
+    return ((scores > own) | ((scores == own) & comes_first)).sum(axis=1)
 
 
 def _ensembles(steps: Array) -> Array:

@@ -13,10 +13,15 @@ from .comparison.costs import cost_columns
 from .comparison.intervals import with_interval
 from .comparison.lost import count_columns
 
+# From so many classes on the table of a run has a column for the top-5 accuracy.
+MANY_CLASSES = 100
+
 
 def results_table(results: Results) -> Table:
     """A run at every number of timesteps."""
     titles = ["k", "accuracy %", "NLL", "calibration error %", "confidence %", "accuracy of step k alone %"]
+    more = _more_accuracies(results)
+    titles += more.values()
     count = "" if results.samples is None else f"{results.samples} "
     table = _table(f"{results.recipe}: {count}test samples at every number of timesteps k", *titles)
     for together, alone in zip(results.last.ensemble, results.last.single, strict=True):
@@ -27,8 +32,17 @@ def results_table(results: Results) -> Table:
             f"{100 * together.ece:.2f}",
             f"{100 * together.confidence:.2f}",
             f"{100 * alone.accuracy:.2f}",
+            *(f"{100 * getattr(together, name):.2f}" for name in more),
         )
     return table
+
+
+def _more_accuracies(results: Results) -> dict[str, str]:
+    """Further accuracies that are worth a column, with its title: top-5 of many classes, balanced of unbalanced ones."""
+    first = results.last.ensemble[0]
+    has_many = len(results.classes or ()) >= MANY_CLASSES and first.top5_accuracy is not None
+    top5 = {"top5_accuracy": "top-5 %"} if has_many else {}
+    return top5 if first.balanced_accuracy is None else top5 | {"balanced_accuracy": "balanced %"}
 
 
 def training_line(results: Results) -> str:
