@@ -18,14 +18,12 @@ class EpochMeans:
         totals: sums over samples, `[len(names)]` float32, on the device; always the same tensor there, so that a recorded step
             finds it.
         seen: samples so far.
-        latest: the first three of the last step: loss, accuracy at T and accuracy at 1.
     """
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
         self.totals = torch.zeros(0)
         self.seen = 0
-        self.latest = torch.zeros(3)
         self._has_begun = False
 
     def reset(self) -> None:
@@ -43,7 +41,6 @@ class EpochMeans:
         if not self._has_begun:
             self._begin(step, values)
         self.totals += values * count
-        self.latest.copy_(values[:3])
 
     def _begin(self, step: Mapping[str, Tensor], values: Tensor) -> None:
         """Make room on the device; what a checkpoint has brought along stays."""
@@ -57,7 +54,10 @@ class EpochMeans:
         self.totals = torch.zeros_like(values)
         if kept:
             self.totals += torch.tensor([kept.get(name, 0.0) for name in self.names]).to(values.device)
-        self.latest = torch.zeros(3, device=values.device)
+
+    def so_far(self) -> Tensor:
+        """The first three means of the epoch so far, on the device: loss, accuracy at T and accuracy at 1."""
+        return self.totals[:3] / max(self.seen, 1)
 
     def as_sums(self) -> dict[str, float]:
         """The totals by name, for a checkpoint; the device is waited for."""

@@ -83,6 +83,14 @@ class DistillationModule(L.LightningModule):
     def on_fit_start(self) -> None:
         skip = self.plan.config.trainer.on_nonfinite == "skip"
         self.watch = Watch(self, skip=skip, lazily=self.looks_lazily, every=self.every or EVERY)
+        self.begin_on_device()
+
+    def begin_on_device(self, cached: Tensor | None = None) -> None:
+        """Bring along to the device what is no part of the module.
+
+        Args:
+            cached: stands for the logits of a teacher that are cached, `[N, C]`; by default they are computed.
+        """
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(self.device)
         # no submodule, so that DDP does not wrap it and no checkpoint holds it
@@ -90,7 +98,8 @@ class DistillationModule(L.LightningModule):
             return
         self.plan.teacher.to(self.device)
         if self.plan.config.teacher_logits == "cached":
-            self.cached = self.plan.teacher.logits_of(self.plan.train, self.plan.dataset.kind, self.device)
+            teacher, kind = self.plan.teacher, self.plan.dataset.kind
+            self.cached = teacher.logits_of(self.plan.train, kind, self.device) if cached is None else cached
 
     def on_fit_end(self) -> None:
         # evaluation wants the memory
@@ -179,7 +188,7 @@ class DistillationModule(L.LightningModule):
             features=features,
             transforms=list(self.transforms),
             cached=None if self.cached is None else self.cached[places],
-            average=self.average if self.trainer.world_size > 1 else None,
+            average=self.average if self._trainer is not None and self.trainer.world_size > 1 else None,
             progress=self.current_epoch / self.plan.config.epochs,
             class_weights=self.class_weights,
         )

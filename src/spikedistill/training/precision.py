@@ -1,19 +1,13 @@
 """Which arithmetic and memory format a training step is fastest in, measured on this machine."""
 
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
-
-from ..data import as_network_input
 from ..neurons import uncompiled
 from ..run_folder import device_of
-from ..through_time import Captured
+from .estimate import trial
 from .plan import Plan
-from .student import StudentPass
 
 Choice = tuple[Literal["32-true", "bf16-mixed"], bool]
 CHOICES: tuple[Choice, ...] = (("32-true", False), ("32-true", True), ("bf16-mixed", False), ("bf16-mixed", True))
@@ -36,29 +30,10 @@ def with_precision(plan: Plan, choice: Choice) -> Plan:
 
 
 def step_seconds(plan: Plan, repeats: int = 3) -> float:
-    """Seconds of one step on a batch of the training set, the fastest of some after one that warms up; no optimiser."""
-    config, device = plan.config, device_of(plan.config.trainer)
-    batch = torch.arange(min(config.data.batch_size, len(plan.train)))
-    inputs = as_network_input(plan.train.inputs(batch), plan.dataset.kind).to(device)
-    target = plan.train.targets[batch].to(device)
-    network = plan.build_network().to(device).train()
-    student = StudentPass(network, None if plan.dataset.kind == "events" else config.timesteps, ())
-    # a GPU is measured as it trains: its kernels are there at once, and Python alone would take longer than they do
-    run = Captured(student) if device.type == "cuda" and config.trainer.captures else student
-    taken = []
-    with uncompiled() if device.type == "cpu" else nullcontext():
-        for _ in range(1 + repeats):
-            network.zero_grad()
-            started = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
-                loss = F.cross_entropy(run(inputs)[0].float().mean(0), target)
-            loss.backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            taken.append(time.perf_counter() - started)
-    if isinstance(run, Captured):
-        run.release()
-    return min(taken[1:])
+    """Seconds of one training step, the fastest of some after one that warms up."""
+    on_cpu = device_of(plan.config.trainer).type == "cpu"
+    with trial(plan) as step, uncompiled() if on_cpu else nullcontext():
+        return min([step(plan.config.data.batch_size) for _ in range(1 + repeats)][1:])
 
 
 def _name(choice: Choice) -> str:

@@ -1,14 +1,19 @@
-"""How fast training is, and the bar that shows it."""
+"""How fast training is, and what people see of it: a bar in a terminal, elsewhere a line for every epoch."""
 
 import resource
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from .estimate import about
 from .module import DistillationModule
+
+if TYPE_CHECKING:
+    from .callbacks import EpochRecord
 
 
 class Speedometer(L.Callback):
@@ -73,23 +78,77 @@ class StepClock(Speedometer):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar with the loss, accuracies and the speed, read only where it is drawn anew, and of a GPU without waiting."""
+    """Lightning's bar with means over the epoch so far of the loss and the accuracies, and the speed.
+
+    The numbers are read only when the bar is drawn anew, and a GPU is not waited for. Of several processes the first shows its own.
+    """
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
         self.glance = Glance()
 
+    def on_train_epoch_start(self, trainer: L.Trainer, *arguments: Any) -> None:
+        super().on_train_epoch_start(trainer, *arguments)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)  # the version number of a logger that there is not
         if isinstance(pl_module, DistillationModule):
-            shown |= dict(zip(("loss", "acc", "acc@1"), self.glance(pl_module.means.latest), strict=False))
+            shown |= dict(zip(("loss", "acc", "acc@1"), self.glance(pl_module.means.so_far()), strict=False))
             if pl_module.skipped:
                 shown["skipped_steps"] = pl_module.skipped
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Speedometer) and callback.images_per_s:
                 shown["images/s"] = callback.images_per_s
         return shown
+
+
+class EpochLines(L.Callback):
+    """Prints one line after every epoch, for output that is no terminal: a file, a pipe or a notebook.
+
+    Args:
+        record: of the epochs, called before this one.
+        speed: of training.
+        timesteps: T.
+    """
+
+    def __init__(self, record: "EpochRecord", speed: Speedometer, timesteps: int) -> None:
+        self.record = record
+        self.speed = speed
+        self.timesteps = timesteps
+        self.begun = 0.0
+        self.steps_before = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.begun, self.steps_before = time.monotonic(), trainer.global_step
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        done = trainer.global_step - self.steps_before
+        left = int(trainer.estimated_stepping_batches) - trainer.global_step
+        seconds = (time.monotonic() - self.begun) / max(done, 1) * left
+        line = epoch_line(self.record.rows[-1], self.timesteps)
+        speed = f", {self.speed.images_per_s:.0f} images/s" if self.speed.images_per_s else ""
+        to_go = f", {about(seconds)} left" if left else ""
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {line}{speed}{to_go}", flush=True)
+
+
+def epoch_line(row: Mapping[str, Any], timesteps: int) -> str:
+    """Loss and accuracies of an epoch in words, from its row in metrics.csv."""
+
+    def at(first: str, last: str) -> str:
+        percent = [f"{100 * row[key]:.1f} %" for key in (first, last)]
+        return percent[1] if timesteps == 1 else f"{percent[0]} at k=1 and {percent[1]} at k={timesteps}"
+
+    said = [f"loss {row['train_loss']:.4g}", f"training accuracy {at('train_accuracy_1', 'train_accuracy')}"]
+    for name, words in (("holdout", "held out"), ("test", "test")):
+        if f"{name}_accuracy_1" in row:
+            said.append(f"{words} {at(f'{name}_accuracy_1', f'{name}_accuracy_{timesteps}')}")
+    if row.get("skipped_steps"):
+        said.append(f"{row['skipped_steps']} steps skipped")
+    return ", ".join(said)
 
 
 class Glance:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..report import write_report
 from ..run_folder import RunDiverged, RunFolder, RunStopped
 from ..stopping import Stop
 from .class_weights import class_weights_line
+from .estimate import estimate_line
 from .initial import initial_file
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
@@ -213,10 +215,13 @@ def _fit(
 
     if plan.config.trainer.keep_memory:
         keep_freed_memory()
-    module = DistillationModule(plan)
-    group_was_open = distributed.is_available() and distributed.is_initialized()
     # not resuming, a checkpoint there is one that the main process is about to delete
     checkpoint = last_good_checkpoint(run) if resuming else None
+    steps_done = 0 if checkpoint is None else checkpoint["global_step"]
+    if plan.config.trainer.progress and trainer.is_global_zero and (line := estimate_line(plan, steps_done)):
+        print(line, flush=True)
+    module = DistillationModule(plan)
+    group_was_open = distributed.is_available() and distributed.is_initialized()
     if checkpoint is not None:
         check_made_from(run.path, checkpoint, origin)
         check_fits(run.checkpoint, checkpoint, module.state_dict())
@@ -299,20 +304,23 @@ def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
 def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.Callback"]:
     """What a run does beside training."""
     from .callbacks import Checkpoints, EpochRecord, MovingAverage
-    from .progress import ProgressBar
+    from .progress import EpochLines, ProgressBar
 
     options = plan.config.trainer
     scored = {"holdout": plan.holdout, "test": plan.dataset.test if options.track_test else None}
+    record = EpochRecord(run, plan, {name: samples for name, samples in scored.items() if samples is not None})
     callbacks: list[L.Callback] = [
-        EpochRecord(run, plan, {name: samples for name, samples in scored.items() if samples is not None}),
+        record,
         speed,
         # last, so that what the others keep is in the checkpoint
         Checkpoints(run.checkpoint, options.checkpoint_seconds, options.grace_seconds),
     ]
     if options.ema is not None:
         callbacks.insert(0, MovingAverage(decay=options.ema))
-    if options.progress:
+    if options.progress and sys.stdout.isatty():
         callbacks.insert(0, ProgressBar(refresh_rate=10))
+    elif options.progress:
+        callbacks.insert(-1, EpochLines(record, speed, plan.config.timesteps))
     return callbacks
 
 
@@ -328,6 +336,7 @@ def make_trainer(
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from .checkpoints import AtomicCheckpoints
+    from .progress import ProgressBar
     from .strategy import make_strategy
 
     # its notices about accelerators and products; errors still show
@@ -349,7 +358,7 @@ def make_trainer(
             logger=make_logger(options.logger, folder),
             enable_checkpointing=False,
             enable_model_summary=False,
-            enable_progress_bar=options.progress,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             use_distributed_sampler=False,
             log_every_n_steps=1,
             default_root_dir=folder,

@@ -1,0 +1,100 @@
+"""Training steps on trial: how long a run will take, before it starts.
+
+A trial trains a network of its own, and leaves every generator of random numbers where it was. So a run is the same to the bit
+with and without one.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+import torch
+
+from ..run_folder import device_of
+from ..through_time import Captured
+from .plan import Plan
+
+# A run of fewer steps is not estimated: its end comes about as soon as the estimate would.
+FEWEST_STEPS = 80
+_STEPS, _ENOUGH_SECONDS = 3, 10.0
+
+
+@contextmanager
+def trial(plan: Plan) -> Iterator[Callable[[int], float]]:
+    """A function that trains one step on so many images of the training set, and returns how many seconds it took.
+
+    The step is that of the run, on one device: augmentation, student, teacher, objective, gradients and optimiser.
+    """
+    from .module import DistillationModule  # and Lightning with it, which takes seconds to import
+    from .optimizers import make_optimizer
+
+    device, options = device_of(plan.config.trainer), plan.config.trainer
+    on_gpu = device.type == "cuda"
+    dtype = torch.float16 if options.precision == "16-mixed" else torch.bfloat16
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        module = DistillationModule(plan).to(device).train()
+        if options.precision == "64-true":
+            module.double()
+        module.begin_on_device(torch.zeros(len(plan.train), len(plan.dataset.classes), device=device))
+        optimizer = make_optimizer(module, plan.config.optimizer, fused=on_gpu)
+
+        def step(size: int) -> float:
+            started = time.perf_counter()
+            places = torch.arange(min(size, len(plan.train)))
+            inputs = module.prepared(plan.train.inputs(places).to(device), 0)
+            target, places = plan.train.targets[places].to(device), places.to(device)
+            inputs = inputs.double() if options.precision == "64-true" else inputs
+            with torch.autocast(device.type, dtype, enabled=options.precision.endswith("-mixed")):
+                _, submodels, features = module.look(inputs)
+                value, _ = module.value_of(module.at_hand(inputs, target, places, submodels, features))
+            optimizer.zero_grad()
+            module.scaled(value.total).backward()
+            optimizer.step()
+            if on_gpu:
+                torch.cuda.synchronize(device)
+            return time.perf_counter() - started
+
+        try:
+            yield step
+        finally:
+            if isinstance(module.student, Captured):
+                module.student.release()
+            if on_gpu:
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(device)
+
+
+def estimate_line(plan: Plan, steps_done: int = 0) -> str | None:
+    """In one line: about how long the epochs will take that are left after so many steps, measured on a few steps on trial.
+
+    None for a short run, and for several devices, because one device does not show how long their exchange takes.
+    """
+    size, options = plan.config.data.batch_size, plan.config.trainer
+    batches = -(-len(plan.train) // size)
+    epochs = plan.config.epochs - steps_done // -(-batches // options.accumulate)
+    if options.devices * options.nodes > 1 or batches * epochs < FEWEST_STEPS:
+        return None
+    with trial(plan) as step:
+        step(size)  # compiles what is compiled
+        seconds: list[float] = []
+        while len(seconds) < _STEPS and sum(seconds) < _ENOUGH_SECONDS:
+            seconds.append(step(size))
+    scored = (0 if plan.holdout is None else len(plan.holdout)) + options.track_test * len(plan.dataset.test)
+    # a forward pass takes about a third of a step
+    epoch = median(seconds) * (batches + scored / size / 3)
+    of_one = f"{about(epoch)} an epoch, " if epochs > 1 else ""
+    in_all = f"for the {epochs} epochs that are left" if steps_done else "in all"
+    measured = f"{len(seconds)} step{'s' if len(seconds) > 1 else ''}"
+    return f"about {of_one}{about(epoch * epochs)} {in_all} (measured on {measured})"
+
+
+_UNITS = (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48), ("days", 86_400, math.inf))
+
+
+def about(seconds: float) -> str:
+    """A time in the unit that people would use, with two digits or so: 0.4 s, 35 s, 12 min, 3.5 h, 2.1 days."""
+    seconds = max(seconds, 0.1)
+    value, unit = next((seconds / length, unit) for unit, length, most in _UNITS if seconds / length < most)
+    return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
