@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikedistill import LIF, temporal
+from spikedistill import LIF, SpikingNeuron, UserError, spike, temporal
 from spikedistill.evaluation import Recording, record
 from spikedistill.report import membranes, raster, write_recording
 
@@ -39,6 +39,13 @@ def two_layers():
     torch.manual_seed(0)
     layers = LIF(), nn.Flatten(), nn.Linear(32, 12), LIF(threshold=0.3)
     return recorded(2 * torch.rand(5, 2, 4, 4), *layers, timesteps=6)
+
+
+class Signed(SpikingNeuron):
+    """Spikes of either sign."""
+
+    def step(self, current, state):
+        return spike(current - 1) - spike(-1 - current), current
 
 
 def points(figure):
@@ -176,7 +183,7 @@ def test_the_page_has_a_raster_and_membranes_of_every_layer(two_layers, tmp_path
     assert path == tmp_path / "deep" / "recording.html"
     page = read_page(path)
     assert page.sections == ["layer-1", "layer-2"]
-    assert list(page.figures) == ["membranes_1", "membranes_2", "raster_1", "raster_2"]
+    assert list(page.figures) == ["raster_1", "membranes_1", "raster_2", "membranes_2"]
     for number, layer in ((1, "0"), (2, "3")):
         for name, draw in (("raster", raster), ("membranes", membranes)):
             alone = json.loads(draw(two_layers, layer, sample=3).to_json())
@@ -214,3 +221,15 @@ def test_membranes_that_are_not_finite_leave_a_gap(tmp_path, read_page):
     assert membranes(recording, "0").data[1].y == (0.5, pytest.approx(3e38), None)
     page = read_page(write_recording(recording, tmp_path / "recording.html"))
     assert page.figures["membranes_1"]["data"][1]["y"] == [0.5, pytest.approx(3e38), None]
+
+
+def test_of_neurons_with_their_own_step_the_spikes_are_shown_and_no_membranes(tmp_path):
+    recording = recorded(torch.tensor([[[2.0, 0.0]], [[-2.0, 1.5]]]), Signed(), LIF())
+    assert recording.rates["0"].tolist() == [0.5, 1.0]
+    page = write_recording(recording, tmp_path / "page.html").read_text()
+    assert "2 neurons: 0.750 spikes per neuron and timestep on this sample." in page
+    assert "Membranes of neurons of 1" in page
+    assert "Membranes of neurons of 0" not in page
+    assert points(raster(recording, "0")) == {(1, "0"), (2, "0"), (2, "1")}
+    with pytest.raises(UserError, match="layer '0' is no LIF layer"):
+        membranes(recording, "0")

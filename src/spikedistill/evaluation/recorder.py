@@ -53,8 +53,8 @@ class Recording:
 
     @property
     def rates(self) -> dict[str, Tensor]:
-        """Firing rate of each layer at each timestep, `[T]`: spikes per neuron and timestep, averaged over the batch."""
-        return {path: spikes.flatten(1).double().mean(1) for path, spikes in self.spikes.items()}
+        """Firing rate of each layer at each timestep, `[T]`: the share of neurons that fire, averaged over the batch."""
+        return {path: (spikes != 0).flatten(1).double().mean(1) for path, spikes in self.spikes.items()}
 
     @property
     def thresholds(self) -> dict[str, float | Tensor]:

@@ -73,11 +73,11 @@ def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) 
     layers = {layer: _spikes(recording, layer, sample) for layer in recording.spikes}
     if not layers:
         raise UserError(_EMPTY)
-    rates = {layer: float(spikes.double().mean()) for layer, spikes in layers.items()}
+    rates = {layer: float((spikes != 0).double().mean()) for layer, spikes in layers.items()}
     busiest = max(rates, key=rates.__getitem__)
     timesteps, batch = recording.spikes[busiest].shape[:2]
     neurons = sum(spikes.shape[1] for spikes in layers.values())
-    fired = sum(int(spikes.sum()) for spikes in layers.values())
+    fired = sum(int(spikes.count_nonzero()) for spikes in layers.values())
     rate = fired / neurons / timesteps
     page = Page(
         kind="recording of one sample",
@@ -100,8 +100,7 @@ def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) 
 
 def _section(recording: Recording, layer: str, sample: int, number: int, rate: float) -> Section:
     """What the page says of one layer."""
-    many, few = _Neurons(recording, layer, sample, 64), _Neurons(recording, layer, sample, 4)
-    potentials = few.potentials
+    many = _Neurons(recording, layer, sample, 64)
     spikes = Plot(
         name=f"raster_{number}",
         title="Spikes",
@@ -116,7 +115,19 @@ def _section(recording: Recording, layer: str, sample: int, number: int, rate: f
             [{"neuron": name, "timesteps": ", ".join(map(str, times)) or None} for name, times in many.fired.items()],
         ),
     )
-    traces = Plot(
+    shape = " x ".join(map(str, _shape(recording, layer)))
+    rates = f"{rate:.3f} spikes per neuron and timestep on this sample."
+    if layer not in recording.thresholds:  # a layer with its own step, whose membranes are not known
+        return Section(f"layer-{number}", layer, [Text(f"{shape} neurons: {rates}"), Plots([spikes])])
+    words = f"{shape} neurons of {_span(_thresholds(recording, layer, sample))}: {rates}"
+    return Section(f"layer-{number}", layer, [Text(words), Plots([spikes, _traces(recording, layer, sample, number)])])
+
+
+def _traces(recording: Recording, layer: str, sample: int, number: int) -> Plot:
+    """Membranes of a few neurons of a layer."""
+    few = _Neurons(recording, layer, sample, 4)
+    potentials = few.potentials
+    return Plot(
         name=f"membranes_{number}",
         title="Membranes",
         note=f"{few.choice}. After leak and input, before the reset; filled where a neuron fires.",
@@ -130,10 +141,6 @@ def _section(recording: Recording, layer: str, sample: int, number: int, rate: f
             [{"t": t + 1} | {name: u[t] for name, u in potentials.items()} for t in range(few.timesteps)],
         ),
     )
-    shape = " x ".join(map(str, _shape(recording, layer)))
-    of_all = _thresholds(recording, layer, sample)
-    words = f"{shape} neurons of {_span(of_all)}: {rate:.3f} spikes per neuron and timestep on this sample."
-    return Section(f"layer-{number}", layer, [Text(words), Plots([spikes, traces])])
 
 
 class _Neurons:
@@ -177,7 +184,7 @@ class _Neurons:
         return sorted({of_all[index] for index in self._indices})
 
 
-_EMPTY = "the recording is empty: call the network inside the block of record(network), and let it have LIF neurons"
+_EMPTY = "the recording is empty: call the network inside the block of record(network), and let it have spiking neurons"
 
 
 def _spikes(recording: Recording, layer: str, sample: int) -> Tensor:
