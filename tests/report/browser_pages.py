@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
@@ -53,7 +55,15 @@ def open_page(driver, page, width=1200, scheme="light"):
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     colour_scheme(driver, scheme)
     driver.get(page.as_uri())
+    wait_for_plots(driver)
     return driver
+
+
+def wait_for_plots(driver):
+    """Plots are unpacked while the page can be read already."""
+    WebDriverWait(driver, 20, poll_frequency=0.02).until(
+        lambda driver: driver.execute_script("return document.documentElement.dataset.drawn")
+    )
 
 
 def check_fits(driver, width, within="body"):

@@ -1,6 +1,8 @@
 """Small run folders of real files, and a reader for the pages made from them."""
 
+import base64
 import csv
+import gzip
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -40,8 +42,9 @@ class Page(HTMLParser):
         super().__init__()
         self.tables, self.numbers, self.sections, self.samples = {}, {}, [], {}
         self.references, self.tags, self.captions, self.scripts = [], [], 0, {}
-        self.words = []
+        self.words, self.bytes = [], {}
         self._rows = self._cells = self._script = None
+        self._columns, self._place, self._reads_text = [], 0, False
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
@@ -53,11 +56,18 @@ class Page(HTMLParser):
             self._rows = (
                 self.tables.setdefault(name, {}) if name else self.samples.setdefault(int(found["data-sample"]), {})
             )
-        elif tag == "tr" and "data-row" in found:
-            self._cells = self._rows.setdefault(found["data-row"], {})
-        elif "data-metric" in found:
-            value = found.get("data-value")
-            self._cells[found["data-metric"]] = number_or_text(value)
+        elif tag == "th" and found.get("scope") == "col":
+            self._columns.append(found.get("data-metric", ""))
+        elif tag == "tr":
+            self._cells = self._rows.setdefault(found["data-row"], {}) if "data-row" in found else None
+            self._columns = self._columns if "data-row" in found else []
+            self._place = 0
+        elif tag == "td":
+            self._place += 1
+            # of a cell without a value of its own the text is all of it
+            self._cell = found.get("data-metric") or self._columns[self._place]
+            self._cells[self._cell] = number_or_text(found.get("data-value"))
+            self._reads_text = self._cell and "data-value" not in found
         elif "data-number" in found:
             self.numbers[found["data-number"]] = float(found["data-value"])
         elif tag == "section":
@@ -66,12 +76,17 @@ class Page(HTMLParser):
             self.captions += 1
         elif tag == "script":
             self._script = found.get("id", "")
+            self.bytes[self._script] = int(found.get("data-bytes", 0))
 
     def handle_endtag(self, tag):
         if tag == "script":
             self._script = None
+        elif tag == "td":
+            self._reads_text = False
 
     def handle_data(self, data):
+        if self._reads_text and data.strip():
+            self._cells[self._cell] = None if data == "–" else number_or_text(data)
         if self._script is not None:
             self.scripts[self._script] = data
         else:
@@ -81,9 +96,14 @@ class Page(HTMLParser):
     def text(self):
         return " ".join(" ".join(self.words).split())
 
+    def unpacked(self, name):
+        """What a packed script holds: base85 with a comma for "<", padded, of gzip."""
+        content = base64.b85decode(self.scripts[name].replace(",", "<"))[: self.bytes[name]]
+        return gzip.decompress(content).decode()
+
     @property
     def figures(self):
-        return json.loads(self.scripts["figures"])
+        return json.loads(self.unpacked("figures"))
 
 
 def logits_of(T, N, C, seed=0):
@@ -128,9 +148,19 @@ def write_run(folder: Path, *, T=4, N=120, classes=CLASSES, channels=1, without=
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         kinds = [f"ce_{kind}_{k}" for kind in ("single", "prefix") for k in steps]
-        writer.writerow(["epoch", "lr", "train_loss", "loss/twce", "loss/twsd", *kinds])
+        accuracies = ["train_accuracy", "train_accuracy_1"]
+        writer.writerow(["epoch", "lr", "train_loss", *accuracies, "loss/twce", "loss/twsd", *kinds])
         writer.writerows(
-            [epoch, 0.1, 2 / epoch, 1 / epoch, 0.5 / epoch, *[(1 + 1 / k) / epoch for k in (*steps, *steps)]]
+            [
+                epoch,
+                0.1,
+                2 / epoch,
+                1 - 0.5 / epoch,
+                1 - 0.75 / epoch,
+                1 / epoch,
+                0.5 / epoch,
+                *[(1 + 1 / k) / epoch for k in (*steps, *steps)],
+            ]
             for epoch in range(1, 6)
         )
     images = torch.arange(20 * channels * 64).view(20, channels, 8, 8).remainder(256).to(torch.uint8)

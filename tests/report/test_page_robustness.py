@@ -10,6 +10,7 @@ from spikedistill.report import write_report
 
 PLOTS = [
     "accuracy",
+    "accuracy_epochs",
     "loss_single",
     "loss_prefix",
     "loss_terms",
@@ -58,14 +59,15 @@ def test_every_plot_is_a_valid_plotly_figure(page):
         page.figures["loss_single"]["data"],
         page.figures["reliability_4"]["data"][1:],
     )
-    for traces in styles:  # told apart without colour
+    for found in styles:  # told apart without colour
+        traces = [trace for trace in found if trace.get("fill") != "toself"]  # bands belong to lines
         assert len({(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in traces}) == len(traces)
 
 
 def test_every_colour_of_the_plots_is_one_of_the_page_in_both_schemes(full_run, page):
     style = (full_run / "report.html").read_text().partition("<style>")[2].partition("</style>")[0]
     light, dark = style.split("prefers-color-scheme: dark")
-    used = set(re.findall(r"var\((--[a-z]+)\)", page.scripts["figures"]))
+    used = set(re.findall(r"var\((--[a-z]+)\)", page.unpacked("figures")))
     assert used == {"--accent", "--muted", "--ink", "--line", "--panel"}
     for name in used:
         assert f"{name}: #" in light
@@ -82,7 +84,7 @@ def test_names_are_text_and_never_markup(make_run, read_page):
     folder = make_run(classes=nasty, config={"recipe": "<i>x</i>", "model": "</pre><script>alert(2)</script>"})
     path = write_report(folder)
     page = read_page(path)
-    assert [found.get("id") for tag, found in page.tags if tag == "script"] == ["figures", None]
+    assert [found.get("id") for tag, found in page.tags if tag == "script"] == ["plotly", "figures", None]
     assert all(found["src"].startswith("data:") for tag, found in page.tags if tag == "img")
     assert not any("onerror" in found for _, found in page.tags)
     for name in nasty:

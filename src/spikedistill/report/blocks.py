@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def decimals(count: int) -> Callable[[float], str]:
@@ -32,6 +33,13 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
+def thinned(values: Sequence[T], most: int) -> list[T]:
+    """At most so many of the values, spread evenly, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
+
+
 def percent(key: str, title: str, unit: str = "%") -> "Column":
     """A column of fractions, written in percent."""
     return Column(key, title, unit, lambda fraction: f"{100 * fraction:.2f}")
@@ -56,6 +64,11 @@ class Column:
         """The cell as a reader sees it."""
         return self.write(row[self.key]) if measured(row, self.key) else "–"
 
+    def value_beyond_text(self, row: Row) -> Any:
+        """The value of the cell if its text is not all of it, as of a rounded number; else None."""
+        value = row.get(self.key)
+        return None if value is None or str(value) == self.text(row) else value
+
 
 @dataclass(frozen=True)
 class Table:
@@ -71,7 +84,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure in plotly's grammar, in words for those who cannot see it, and as a table for those who want the numbers."""
+    """A plotly figure as plain data, in words for those who cannot see it, and as a table for those who want the numbers."""
 
     name: str
     title: str

@@ -4,19 +4,35 @@ from .comparison import METHODS, differences, methods, regrets, shares
 from .drawing import Figure
 from .printed import FORMATS, print_figure, short_name
 from .recording import membranes, raster
-from .run import accuracy, confusion, cosines, firing_rates, over_epochs, reliability, tradeoff
+from .run import (
+    UNKNOWN_NOISE,
+    accuracy,
+    accuracy_over_epochs,
+    confusion,
+    cosines,
+    firing_rates,
+    is_logarithmic,
+    noise,
+    over_epochs,
+    reliability,
+    tradeoff,
+)
 
 __all__ = [
     "FORMATS",
     "METHODS",
+    "UNKNOWN_NOISE",
     "Figure",
     "accuracy",
+    "accuracy_over_epochs",
     "confusion",
     "cosines",
     "differences",
     "firing_rates",
+    "is_logarithmic",
     "membranes",
     "methods",
+    "noise",
     "over_epochs",
     "print_figure",
     "raster",

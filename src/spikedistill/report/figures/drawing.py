@@ -1,12 +1,12 @@
-"""What all plots are drawn with: palette, lines, heat maps, axes, as plotly figures in plain data,
+"""What all plots are drawn with: palette, lines, bands, heat maps, axes, as plotly figures in plain data,
 `{"data": [...], "layout": {...}}`.
 
-Colours are the page's CSS variables, `var(--accent)`, which its script fills in: one palette serves text and plots, light
-and dark. Only methods have colours of their own. Series differ by marker and dash as well as by colour.
+Colours are the page's CSS variables, such as `var(--accent)`, which its script fills in: one palette serves text and plots,
+light and dark. Only methods have colours of their own. Series differ by marker and dash as well as by colour.
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 Figure = dict[str, Any]
@@ -82,6 +82,42 @@ def plot(traces: list[Figure], x_title: str, y_title: str) -> Figure:
             "hovermode": "closest",
         },
     }
+
+
+def band(lows: Points, highs: Points, color: str, *, opacity: float = 0.16) -> Figure:
+    """The area between two lines, such as the ends of intervals; it has no entry in the legend."""
+    edge = [*lows, *reversed(highs)]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [x for x, _ in edge],
+        "y": [y for _, y in edge],
+        "fill": "toself",
+        "fillcolor": color,
+        "line": {"color": color, "width": 0},
+        "opacity": opacity,
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def span(values: Iterable[float | None], least: float, bounds: tuple[float, float] = (0.0, 100.0)) -> list[float]:
+    """The ends of an axis that shows all values and is no narrower than `least`, so that noise does not fill a plot.
+
+    Args:
+        values: what is drawn, the ends of intervals too; None is skipped.
+        least: the smallest distance of the ends.
+        bounds: of the values; the axis goes beyond them only as far as marks need.
+    """
+    known = [value for value in values if value is not None] or list(bounds)
+    low, high = min(known), max(known)
+    missing = max(0.0, min(least, bounds[1] - bounds[0]) - (high - low))
+    low, high = low - missing / 2, high + missing / 2
+    if high > bounds[1]:
+        low, high = low - (high - bounds[1]), bounds[1]
+    if low < bounds[0]:
+        low, high = bounds[0], high + (bounds[0] - low)
+    return [low - 0.05 * (high - low), high + 0.05 * (high - low)]
 
 
 def whole_ticks(largest: int) -> Figure:

@@ -1,43 +1,102 @@
 """The plots of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from ...evaluation.intervals import wilson
 from ...evaluation.results import Accuracy, Bin, Layer, Score
+from ..blocks import thinned
 from ..run.reading import Epochs
-from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, Points, heatmap, labels_of, line, plot, whole_ticks
+from .drawing import (
+    ACCENT,
+    DASHES,
+    INK,
+    MUTED,
+    SYMBOLS,
+    Figure,
+    Points,
+    band,
+    heatmap,
+    labels_of,
+    line,
+    plot,
+    span,
+    whole_ticks,
+)
+
+MOST_POINTS = 300  # of a line
+UNKNOWN_NOISE = 5.0  # points of accuracy that an axis spans at least if the number of samples is not known
 
 
-def accuracy(ensemble: Sequence[Score], single: Sequence[Score], beyond: Sequence[Accuracy]) -> Figure:
-    """Accuracy in percent at every k: together, alone, and dashed beyond the trained timesteps."""
+def accuracy(
+    ensemble: Sequence[Score], single: Sequence[Score], beyond: Sequence[Accuracy], samples: int | None
+) -> Figure:
+    """Accuracy in percent at every k: together, alone, and dashed beyond the trained timesteps; 95 percent intervals as bands."""
 
-    def points(entries: Sequence[Score | Accuracy]) -> Points:
+    def points(entries: Sequence[Score | Accuracy]) -> list[tuple[float, float]]:
         return [(entry.k, 100 * entry.accuracy) for entry in entries]
 
-    traces = [
+    lines = [
         line("together", points(ensemble), ACCENT, size=9, width=3),
         line("alone", points(single), MUTED, symbol="square-open", dash="dot"),
     ]
-    if beyond:
-        longer = points([ensemble[-1], *beyond])
-        traces.append(line("beyond training", longer, ACCENT, symbol="circle-open", dash="dash", size=9))
-    for trace in traces:
+    longer = [ensemble[-1], *beyond] if beyond else []
+    if longer:
+        lines.append(line("beyond training", points(longer), ACCENT, symbol="circle-open", dash="dash", size=9))
+    for trace in lines:
         trace["hovertemplate"] = "k = %{x}: %{y:.2f} %<extra>%{fullData.name}</extra>"
-    figure = plot(traces, "k, timesteps", "test accuracy, %")
+    bands, least = [], UNKNOWN_NOISE
+    if samples is not None:
+        shown = [(list(ensemble), ACCENT), (list(single), MUTED)] + ([(longer, ACCENT)] if longer else [])
+        for entries, color in shown:
+            ends = [(entry.k, *wilson(entry.accuracy, samples)) for entry in entries]
+            low, high = [(k, 100 * low) for k, low, _ in ends], [(k, 100 * high) for k, _, high in ends]
+            bands.append(band(low, high, color, opacity=0.15 if color == ACCENT else 0.09))
+            if len(entries) == 1:  # an area of one point is none
+                bands.pop()
+        least = noise([entry.accuracy for entry in ensemble], samples)
+    figure = plot([*bands, *lines], "k, timesteps", "test accuracy, %")
     largest = (beyond or ensemble)[-1].k
     figure["layout"]["xaxis"] |= whole_ticks(largest) | {"range": [0.8, largest + 0.2]}
+    figure["layout"]["yaxis"] |= {"range": span([y for trace in figure["data"] for y in trace["y"]], least)}
     return figure
 
 
-def over_epochs(epochs: Epochs, columns: dict[str, str], y_title: str) -> Figure:
+def noise(accuracies: Sequence[float], samples: int) -> float:
+    """The least width of an axis of accuracies in percent: three times the widest interval of them."""
+    return 300 * max(high - low for low, high in (wilson(accuracy, samples) for accuracy in accuracies))
+
+
+def over_epochs(epochs: Epochs, columns: dict[str, str], y_title: str, *, logarithmic: bool = False) -> Figure:
     """One line for each of the columns of metrics.csv, `{column: name}`, from faint to full in their order."""
-    traces = []
+    figure = _lines(epochs, columns, y_title, scale=1)
+    if logarithmic:
+        figure["layout"]["yaxis"] |= {"type": "log"}
+    return figure
+
+
+def is_logarithmic(epochs: Epochs, columns: Iterable[str]) -> bool:
+    """Whether a logarithmic axis can show all values of these columns, of which there are some."""
+    known = [value for column in columns for value in epochs[column] if value is not None]
+    return bool(known) and min(known) > 0
+
+
+def accuracy_over_epochs(epochs: Epochs, columns: dict[str, str], least: float) -> Figure:
+    """Accuracies of metrics.csv in percent, `{column: name}`, on an axis no narrower than `least` points."""
+    figure = _lines(epochs, columns, "accuracy, %", scale=100)
+    figure["layout"]["yaxis"] |= {"range": span([y for trace in figure["data"] for y in trace["y"]], least)}
+    return figure
+
+
+def _lines(epochs: Epochs, columns: dict[str, str], y_title: str, scale: float) -> Figure:
+    traces, shown = [], thinned(range(len(epochs["epoch"])), MOST_POINTS)
     for place, (column, name) in enumerate(columns.items()):
-        points = list(zip(epochs["epoch"], epochs[column], strict=True))
+        values = [epochs[column][i] for i in shown]
+        points = [(epochs["epoch"][i], y and scale * y) for i, y in zip(shown, values, strict=True)]
         symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
-        trace = line(name, points, ACCENT, symbol=symbol, dash=dash)
+        trace = line(name, points, ACCENT, symbol=symbol, dash=dash, size=7)
         trace["marker"]["maxdisplayed"] = 12
         trace["opacity"] = 0.45 + 0.55 * (place + 1) / len(columns)
-        trace["hovertemplate"] = "epoch %{x}: %{y:.4f}<extra>%{fullData.name}</extra>"
+        trace["hovertemplate"] = f"epoch %{{x}}: %{{y:.{4 if scale == 1 else 2}f}}<extra>%{{fullData.name}}</extra>"
         traces.append(trace)
     figure = plot(traces, "epoch", y_title)
     figure["layout"]["xaxis"] |= whole_ticks(int(max(epoch or 0 for epoch in epochs["epoch"])))
@@ -89,7 +148,7 @@ def firing_rates(layers: Sequence[Layer]) -> Figure:
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     """True classes from top to bottom, predicted ones from left to right; shade is the root of the row's share."""
     names = labels_of(classes)
-    shade = [[(count / max(sum(row), 1)) ** 0.5 for count in row] for row in counts]
+    shade = [[round((count / max(sum(row), 1)) ** 0.5, 3) for count in row] for row in counts]
     return heatmap(
         shade,
         names,
@@ -103,9 +162,17 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
 
 
 def tradeoff(
-    fixed: Points, curves: Mapping[str, Points], front: Points, chosen: tuple[float, float], x_title: str
+    fixed: Points,
+    curves: Mapping[str, Points],
+    front: Points,
+    chosen: tuple[float, float],
+    x_title: str,
+    least: float = UNKNOWN_NOISE,
 ) -> Figure:
-    """Accuracy in percent against a cost: fixed timesteps, a curve for each policy, the Pareto front, and last the chosen point."""
+    """Accuracy in percent against a cost: fixed timesteps, a curve for each policy, the Pareto front, and last the chosen point.
+
+    The axis of accuracy spans `least` points or more.
+    """
     traces = [line("fixed k", fixed, MUTED, symbol="square", dash="dot", size=9)]
     for place, (policy, points) in enumerate(curves.items()):
         trace = line(policy, points, ACCENT, symbol=SYMBOLS[place], dash=DASHES[place % len(DASHES)], size=6)
@@ -116,7 +183,9 @@ def tradeoff(
     for trace in traces:
         trace["marker"]["maxdisplayed"] = 0 if trace["name"] in ("fixed k", "chosen") else 16
         trace["hovertemplate"] = "%{x:.4~g}: %{y:.2f} %<extra>%{fullData.name}</extra>"
-    return plot(traces, x_title, "test accuracy, %")
+    figure = plot(traces, x_title, "test accuracy, %")
+    figure["layout"]["yaxis"] |= {"range": span([y for trace in traces for y in trace["y"]], least)}
+    return figure
 
 
 def cosines(lines: Mapping[str, Sequence[float | None]], places: Sequence[str], x_title: str) -> Figure:

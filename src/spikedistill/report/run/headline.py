@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ...evaluation.intervals import wilson
 from ..blocks import Number, Numbers
 from .reading import Run
 from .sections.accuracy import verdict
@@ -37,7 +38,7 @@ def headline(run: Run) -> tuple[str, Numbers]:
             value=entry.accuracy,
             text=f"{100 * entry.accuracy:.2f} %",
             label=f"test accuracy at k = {entry.k}",
-            note="" if run.targets is None else sampling_interval(entry.accuracy, len(run.targets)),
+            note="" if run.samples is None else sampling_interval(entry.accuracy, run.samples),
         )
         for entry in (curve[0], curve[-1])[: len(curve)]
     ]
@@ -46,10 +47,8 @@ def headline(run: Run) -> tuple[str, Numbers]:
 
 def sampling_interval(accuracy: float, count: int) -> str:
     """Wilson's 95 % interval of an accuracy measured on so many samples."""
-    z2 = 1.96**2 / count
-    centre = (accuracy + z2 / 2) / (1 + z2)
-    half = (z2 * accuracy * (1 - accuracy) + z2**2 / 4) ** 0.5 / (1 + z2)
-    return f"95 % interval {100 * (centre - half):.1f} to {100 * (centre + half):.1f} %, from {count:,} samples"
+    low, high = wilson(accuracy, count)
+    return f"95 % interval {100 * low:.1f} to {100 * high:.1f} %, from {count:,} samples"
 
 
 def _name(config: dict[str, Any], key: str) -> str | None:

@@ -36,6 +36,11 @@ class Run:
     indices: Tensor | None  # int64 [n], which of the N samples the images are
 
     @property
+    def samples(self) -> int | None:
+        """How many test samples there are, where that is known."""
+        return self.results.samples if self.targets is None else len(self.targets)
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes, their numbers where the run has no names."""
         count = 0 if self.logits is None else self.logits.shape[-1]

@@ -1,6 +1,6 @@
-(() => {
+document.addEventListener("unpacked", ({ detail }) => {
   // Shows the point that is chosen; the plots mark it once they are drawn, and again whenever it changes.
-  const data = JSON.parse(document.getElementById("deployment-points").textContent);
+  const data = JSON.parse(detail.chooser);
   const box = document.getElementById("chooser");
   const [policy, threshold, said] = ["policy", "threshold", "said"].map((name) => document.getElementById("chooser-" + name));
   const point = () => data.policies[policy.value][Number(threshold.value)];
@@ -43,9 +43,7 @@
     const chosen = point();
     for (const [name, x] of [["latency", chosen.mean_exit], ["energy", chosen.energy_pj / data.scale]]) {
       const plot = document.getElementById("plot-deployment_" + name);
-      if (!plot?.draw) continue;
-      Object.assign(plot.data.at(-1), { x: [x], y: [100 * chosen.accuracy] });
-      plot.draw();
+      if (plot?.data) Plotly.restyle(plot, { x: [[x]], y: [[100 * chosen.accuracy]] }, [plot.data.length - 1]);
     }
   }
 
@@ -54,6 +52,8 @@
     threshold.value = index;
     show();
   }
+
+  for (const image of box.querySelectorAll("img")) image.src = document.getElementById("sample-" + image.dataset.sample).src;
 
   // another policy goes on at the latency that was looked at
   let latency = 0;
@@ -71,4 +71,4 @@
   choose(data.start.index);
   latency = point().mean_exit;
   box.hidden = false;
-})();
+});

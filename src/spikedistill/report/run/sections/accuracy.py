@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ....evaluation.intervals import wilson
 from ....evaluation.results import Score
 from ... import figures
 from ...blocks import Column, Plot, Plots, Row, Section, Table, Terms, decimals, percent
@@ -16,6 +17,8 @@ SCORES = (
     Column("entropy", "Entropy", "nats", decimals(3)),
     Column("brier", "Brier", "0 to 2", decimals(3)),
 )
+# Of many classes, and of unbalanced ones.
+MORE_ACCURACIES = (percent("top5_accuracy", "Top-5 accuracy"), percent("balanced_accuracy", "Balanced accuracy"))
 
 
 def accuracy_section(run: Run) -> Section:
@@ -41,18 +44,24 @@ def _curve(run: Run) -> Plot:
         for both, alone in zip(view.ensemble, view.single, strict=True)
     ]
     note = f"Last epoch, {_test_set(run)}."
+    if run.samples is not None:
+        note += " Bands are 95 % intervals (Wilson): where the accuracy on all images of this kind may lie."
+        columns[2:2] = [percent("low", "Low end, 95 %"), percent("high", "High end, 95 %")]
     if view.beyond:
         columns.append(percent("beyond", "Together, beyond training"))
         rows += [{"k": entry.k, "beyond": entry.accuracy} for entry in view.beyond]
         note += (
             f" Dashed: run for longer than the {run.results.timesteps} timesteps of training; not part of the record."
         )
+    if run.samples is not None:
+        for row in rows:
+            row["low"], row["high"] = wilson(row.get("together", row.get("beyond")), run.samples)
     return Plot(
         name="accuracy",
         title="Test accuracy at every k",
         note=note,
         alt=f"Line plot of test accuracy over k. {verdict([entry.accuracy for entry in view.ensemble])}",
-        figure=figures.accuracy(view.ensemble, view.single, view.beyond),
+        figure=figures.accuracy(view.ensemble, view.single, view.beyond, run.samples),
         table=Table("accuracy", "Test accuracy at every k", columns, rows),
     )
 
@@ -60,7 +69,7 @@ def _curve(run: Run) -> Plot:
 def _tables(run: Run) -> list[Table | Terms]:
     results, last, selected = run.results, run.results.last, run.results.selected
     rows = _rows(last.ensemble)
-    columns = [K, SCORES[0]]
+    columns = [K, SCORES[0], *_more_accuracies(last.ensemble)]
     for row, alone in zip(rows, last.single, strict=True):
         row["single_accuracy"] = alone.accuracy
     if selected:
@@ -76,19 +85,28 @@ def _tables(run: Run) -> list[Table | Terms]:
     tables: list[Table | Terms] = [
         Table("record", f"Table of record: last epoch, {_test_set(run)}, first k timesteps together", columns, rows),
         Terms(_terms(run)),
-        Table("single", alone_title, [K, *SCORES], _rows(last.single), summary=alone_title),
+        Table("single", alone_title, [K, *_scores(last.single)], _rows(last.single), summary=alone_title),
     ]
     if selected:
-        tables.append(Table("selected", selected_title, [K, *SCORES], _rows(selected.ensemble), summary=selected_title))
+        columns, rows = [K, *_scores(selected.ensemble)], _rows(selected.ensemble)
+        tables.append(Table("selected", selected_title, columns, rows, summary=selected_title))
     return tables
 
 
 def _test_set(run: Run) -> str:
-    return "test set" if run.targets is None else f"test set of {len(run.targets):,} samples"
+    return "test set" if run.samples is None else f"test set of {run.samples:,} samples"
 
 
 def _rows(entries: Sequence[Score]) -> list[Row]:
     return [entry.model_dump() for entry in entries]
+
+
+def _scores(entries: Sequence[Score]) -> list[Column]:
+    return [SCORES[0], *_more_accuracies(entries), *SCORES[1:]]
+
+
+def _more_accuracies(entries: Sequence[Score]) -> list[Column]:
+    return [column for column in MORE_ACCURACIES if getattr(entries[0], column.key) is not None]
 
 
 def _terms(run: Run) -> list[tuple[str, str]]:
@@ -101,6 +119,14 @@ def _terms(run: Run) -> list[tuple[str, str]]:
         ("Confidence", "The mean probability that the network gives its own answer."),
         ("Brier", "Mean squared distance between probabilities and truth, 0 at best, 2 at worst."),
     ]
+    first = run.results.last.ensemble[0]
+    if first.top5_accuracy is not None:
+        terms.append(
+            ("Top-5 accuracy", "How often the true class is among the five that the network finds most likely.")
+        )
+    if first.balanced_accuracy is not None:
+        note = "The mean of the accuracies of all classes, in which a rare class counts as much as a frequent one."
+        terms.append(("Balanced accuracy", note))
     if run.results.selected:
         terms.append(("Selected epoch", "The best on samples held out from training; the test set had no say."))
     if run.results.best_test:

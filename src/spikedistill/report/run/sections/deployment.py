@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ....evaluation.exits import Policy, exit_times
 from ....evaluation.results import Deployment, Energy, Exit
 from ... import figures
-from ...blocks import Chooser, Column, Plot, Plots, Row, Section, Table, Terms, Text, decimals, percent
+from ...blocks import Chooser, Column, Plot, Plots, Row, Section, Table, Terms, Text, decimals, percent, thinned
 from ..reading import Run
 from .samples import choose_samples
 
@@ -27,6 +27,7 @@ TERMS = (
     ("Stability", "How many of the latest timesteps in a row gave the same answer."),
     ("Pareto front", "The points that no other one beats in both: nothing is as cheap and more often right."),
 )
+_POINTS = 12  # of each policy, in the tables
 UNITS = (("mJ", 1e9), ("µJ", 1e6), ("nJ", 1e3), ("pJ", 1.0))
 
 
@@ -38,14 +39,17 @@ def deployment_section(run: Run) -> Section | None:
     unit, scale = _unit(found)
     start = _start(found)
     rows = _rows(found, scale)
-    plots = [_plot(found, rows, start, "latency", "mean_exit", "mean latency, timesteps")]
+    least = figures.UNKNOWN_NOISE
+    if run.samples is not None:
+        least = figures.noise([entry.accuracy for entry in found.fixed], run.samples)
+    plots = [_plot(found, rows, start, least, "latency", "mean_exit", "mean latency, timesteps")]
     notes = [
         "A device need not run all timesteps: it stops after a fixed k, or lets a sample leave as soon as a policy is sure of it.",
         "All figures are of the test set; for use, a threshold is chosen on other samples, with AnytimeClassifier.calibrate "
         "(docs/tour/deploy.md).",
     ]
     if found.energy is not None:
-        plots.append(_plot(found, rows, start, "energy", "energy", f"estimated energy, {unit} per sample"))
+        plots.append(_plot(found, rows, start, least, "energy", "energy", f"estimated energy, {unit} per sample"))
         notes.append(_energy_note(found.energy))
     else:
         notes.append("The energy is left out: the operations of this network cannot be counted.")
@@ -100,12 +104,16 @@ def _rows(found: Deployment, scale: float) -> list[Row]:
     return rows
 
 
-def _plot(found: Deployment, rows: list[Row], start: tuple[str, int], name: str, cost: str, x_title: str) -> Plot:
+def _plot(
+    found: Deployment, rows: list[Row], start: tuple[str, int], least: float, name: str, cost: str, x_title: str
+) -> Plot:
     front = pareto_front([(row[cost], row["accuracy"]) for row in rows])
 
     def of(curve: str) -> list[tuple[float, float]]:
         return [(row[cost], 100 * row["accuracy"]) for row in rows if row["curve"] == curve]
 
+    curves = ["fixed k", *found.policies]
+    some = {point for curve in curves for point in thinned([r["point"] for r in rows if r["curve"] == curve], _POINTS)}
     policy, index = start
     quantity, _, measure = x_title.partition(", ")
     (low, worst), (high, best) = front[0], front[-1]
@@ -128,13 +136,18 @@ def _plot(found: Deployment, rows: list[Row], start: tuple[str, int], name: str,
             [(x, 100 * accuracy) for x, accuracy in front],
             of(policy)[index],
             x_title,
+            least,
         ),
         height=420,
         table=Table(
             f"deployment_{name}",
-            title,
+            f"{title}: {_POINTS} points of each policy and the Pareto front; all are in results.json",
             columns,
-            [row | {"front": "yes" if (row[cost], row["accuracy"]) in front else None} for row in rows],
+            [
+                row | {"front": "yes" if (row[cost], row["accuracy"]) in front else None}
+                for row in rows
+                if row["point"] in some or (row[cost], row["accuracy"]) in front
+            ],
         ),
     )
 

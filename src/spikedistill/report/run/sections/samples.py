@@ -2,15 +2,18 @@
 
 import base64
 import io
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from ....objectives.submodels import prefix_means
-from ...blocks import Prediction, Sample, Samples, Section, Text
+from ...blocks import Prediction, Sample, Samples, Section, Text, thinned
 from ..reading import Run
 
 MOST = 12
+MOST_TIMESTEPS = 16  # of each sample
+LARGEST_PNG, LARGEST_SIDE = 64, 112  # pixels of an image: as it is, and as the page shows it
 
 
 def samples_section(run: Run) -> Section | None:
@@ -32,6 +35,10 @@ def choose_samples(run: Run) -> tuple[list[Sample], int]:
     changes = (predicted[1:] != predicted[:-1]).sum(0)
     order = torch.argsort(changes, descending=True, stable=True)[:MOST].tolist()
     truth = run.targets[run.indices]
+
+    def shown(predictions: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[int, tuple[Tensor, Tensor]]]:
+        return thinned([*enumerate(predictions, 1)], MOST_TIMESTEPS)
+
     samples = [
         Sample(
             index=int(run.indices[i]),
@@ -39,7 +46,7 @@ def choose_samples(run: Run) -> tuple[list[Sample], int]:
             truth=run.classes[int(truth[i])],
             predictions=[
                 Prediction(k, run.classes[int(label)], float(confidence), bool(label == truth[i]))
-                for k, (label, confidence) in enumerate(zip(predicted[:, i], probability[:, i], strict=True), 1)
+                for k, (label, confidence) in shown(zip(predicted[:, i], probability[:, i], strict=True))
             ],
         )
         for i in order
@@ -48,7 +55,10 @@ def choose_samples(run: Run) -> tuple[list[Sample], int]:
 
 
 def to_data_uri(image: Tensor) -> str:
-    """A uint8 image `[channels, H, W]` as an inline PNG: grey, colour, or events (the first polarity red, the second cyan)."""
+    """A uint8 image `[channels, H, W]` as an inline picture: grey, colour, or events (the first polarity red, the second cyan).
+
+    A small image keeps its pixels, as PNG. A large one is shrunk to the size that the page shows, as JPEG.
+    """
     from PIL import Image
 
     if len(image) == 2:
@@ -56,6 +66,8 @@ def to_data_uri(image: Tensor) -> str:
     elif len(image) != 3:
         image = image[0]
     pixels = (image.movedim(0, -1) if image.ndim == 3 else image).contiguous().numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    picture, file = Image.fromarray(pixels), io.BytesIO()
+    is_large = max(picture.size) > LARGEST_PNG
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    picture.save(file, **({"format": "JPEG", "quality": 80} if is_large else {"format": "PNG", "optimize": True}))
+    return f"data:image/{'jpeg' if is_large else 'png'};base64," + base64.b64encode(file.getvalue()).decode()

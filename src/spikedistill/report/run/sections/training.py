@@ -1,55 +1,100 @@
-"""The loss of every timestep, of every prefix and of every term over the epochs."""
+"""Accuracy and loss over the epochs of training."""
 
 import re
 
 from ... import figures
-from ...blocks import Column, Plot, Plots, Section, Table, Text, decimals
+from ...blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, percent, thinned
 from ..reading import Epochs, Run
+
+MOST_ROWS = 30  # of a table; all epochs are in metrics.csv
+_SETS = {"train": "training", "holdout": "held-out", "test": "test"}
 
 
 def training_section(run: Run) -> Section | None:
-    """One plot for each group of columns that metrics.csv has."""
+    """A plot of accuracies, and one for each group of losses that metrics.csv has."""
     if "epoch" not in run.epochs:
         return None
-    terms = {name: name.removeprefix("loss/") for name in run.epochs if name.startswith("loss/")}
+    epochs = run.epochs
+    terms = {name: name.removeprefix("loss/") for name in epochs if name.startswith("loss/")}
     groups = [
-        ("loss_single", "Loss of every timestep alone", "cross-entropy, nats", _by_k(run.epochs, "ce_single_")),
-        ("loss_prefix", "Loss of the first k together", "cross-entropy, nats", _by_k(run.epochs, "ce_prefix_")),
+        ("loss_single", "Loss of every timestep alone", "cross-entropy, nats", _by_k(epochs, "ce_single_")),
+        ("loss_prefix", "Loss of the first k together", "cross-entropy, nats", _by_k(epochs, "ce_prefix_")),
         ("loss_terms", "Terms of the objective", "loss", terms),
     ]
-    heads = _by_k(run.epochs, "head_accuracy_", "head")
+    heads = _by_k(epochs, "head_accuracy_", "head")
     if heads:
         groups.append(
             ("heads", "Accuracy of every head", "share that is right", heads | {"no_head_right": "none is right"})
         )
     for role in ("strongest", "weakest"):
-        chosen = _by_k(run.epochs, f"{role}_", "timestep")
+        chosen = _by_k(epochs, f"{role}_", "timestep")
         groups.append((role, f"Which timestep was the {role}", "share of batches", chosen))
-    height = 280 + 10 * max(len(columns) for *_, columns in groups)  # room for the legend
-    plots = [_plot(run.epochs, *group, height) for group in groups if group[-1]]
+    plots = [_plot(epochs, *group) for group in groups if group[-1]]
+    if accuracies := accuracy_columns(epochs, run.results.timesteps):
+        plots.insert(0, _accuracy(run, accuracies))
     words = (
-        "Means over the training batches of each epoch. Where small k lies high, early answers are learned less well."
+        "Losses and training accuracy are means over the training batches of each epoch, taken while the weights change. "
+        "Where small k lies high, early answers are learned less well."
     )
-    return Section("training", "Loss over epochs", [Text(words), Plots(plots)]) if plots else None
+    return Section("training", "Accuracy and loss over epochs", [Text(words), Plots(plots)]) if plots else None
 
 
-def _plot(epochs: Epochs, name: str, title: str, unit: str, columns: dict[str, str], height: int) -> Plot:
+def accuracy_columns(epochs: Epochs, T: int) -> dict[str, str]:
+    """The columns of accuracy at k = 1 and k = T that metrics.csv has, `{column: name}`."""
+    columns = {}
+    for name, title in _SETS.items():
+        last = "train_accuracy" if name == "train" else f"{name}_accuracy_{T}"
+        ends = {f"{name}_accuracy_1": 1, last: T} if T > 1 else {last: 1}
+        columns |= {column: f"{title}, k = {k}" for column, k in ends.items() if column in epochs}
+    return columns
+
+
+def _accuracy(run: Run, columns: dict[str, str]) -> Plot:
+    epochs, curve = run.epochs, run.results.last.ensemble
+    least = figures.UNKNOWN_NOISE
+    if run.samples is not None:
+        least = figures.noise([entry.accuracy for entry in curve], run.samples)
+    at_end = ", ".join(
+        f"{label} {'not finite' if (end := epochs[column][-1]) is None else f'{100 * end:.2f} %'}"
+        for column, label in columns.items()
+    )
+    tracked = any(column.startswith("test_") for column in columns)
+    note = f"After the last epoch: {at_end}." + (" The test set is only watched here." if tracked else "")
+    return Plot(
+        name="accuracy_epochs",
+        title="Accuracy at the first and the last timestep",
+        note=note,
+        alt=f"Line plot of accuracy over {len(epochs['epoch'])} epochs of training. At the end: {at_end}.",
+        figure=figures.accuracy_over_epochs(epochs, columns, least),
+        table=_table(epochs, "accuracy_epochs", "Accuracy", [percent(c, title) for c, title in columns.items()]),
+        height=300,
+    )
+
+
+def _plot(epochs: Epochs, name: str, title: str, unit: str, columns: dict[str, str]) -> Plot:
     ends = [(label, epochs[column][-1]) for column, label in columns.items()]
     at_end = ", ".join(f"{label} {'not finite' if end is None else f'{end:.3f}'}" for label, end in ends)
+    is_loss = name.startswith("loss_")
+    logarithmic = is_loss and figures.is_logarithmic(epochs, columns)
+    note = "The axis is logarithmic: equal steps are equal factors." if logarithmic else ""
     return Plot(
         name=name,
         title=title,
-        note="",
+        note=note,
         alt=f"Line plot over {len(epochs['epoch'])} epochs of training, {unit}. At the end: {at_end}.",
-        figure=figures.over_epochs(epochs, columns, unit),
-        height=height,
-        table=Table(
-            name,
-            f"{title}, {unit}",
-            [Column("epoch", "Epoch", write=decimals(0)), *(Column(c, columns[c], write=decimals(4)) for c in columns)],
-            [{c: epochs[c][i] for c in ("epoch", *columns)} for i in range(len(epochs["epoch"]))],
-        ),
+        figure=figures.over_epochs(epochs, columns, unit, logarithmic=logarithmic),
+        height=300,
+        table=_table(epochs, name, f"{title}, {unit}", [Column(c, columns[c], write=decimals(4)) for c in columns]),
     )
+
+
+def _table(epochs: Epochs, name: str, caption: str, columns: list[Column]) -> Table:
+    count = len(epochs["epoch"])
+    places = thinned(range(count), MOST_ROWS)
+    if len(places) < count:
+        caption += f"; {len(places)} of {count} epochs, all are in metrics.csv"
+    rows: list[Row] = [{key: epochs[key][i] for key in ("epoch", *(column.key for column in columns))} for i in places]
+    return Table(name, caption, [Column("epoch", "Epoch", write=decimals(0)), *columns], rows)
 
 
 def _by_k(epochs: Epochs, prefix: str, label: str = "k =") -> dict[str, str]:
