@@ -90,8 +90,8 @@ def test_the_inputs_of_objectives_stand_on_the_page_that_says_how_to_write_one()
     assert named == ["target", *INPUTS]
 
 
-def test_the_page_on_gradients_names_the_objectives_that_one_segment_silences():
-    section = METHOD_PAGES["gradients.md"].split("### Objectives that one segment silences")[1].split("\n#")[0]
+def test_the_page_on_gradients_names_the_objectives_that_need_two_segments():
+    section = METHOD_PAGES["gradients.md"].split("### Objectives that need two segments")[1].split("\n#")[0]
     silenced, fine = re.split(r"are therefore\s+refused", section)
     named = [set(re.findall(r"`([\w-]+)`", part)) & set(list_objectives()) for part in (silenced, fine)]
     compares = {name for name in list_objectives() if create_objective(name).compares_submodels}
