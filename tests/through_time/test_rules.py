@@ -39,7 +39,7 @@ def test_the_defaults_of_other_rules_may_be_said():
     ("options", "message"),
     [
         ({"gradient": "bptt", "segments": 2}, "segments=2 only means something under gradient='rate'"),
-        ({"gradient": Rate(), "segments": 2}, "segments beside Rate.*, which has its own"),
+        ({"gradient": Rate(), "segments": 2}, r"got Rate.* and also segments: give one or the other"),
         ({"gradient": "rtrl"}, "gradient is 'rtrl', expected one of bptt, sltt, rate, dsr"),
     ],
 )

@@ -51,7 +51,7 @@ REFUSED = {
     # time
     "digits-sce --segments 2": "segments=2 only means something under gradient='rate'; this is gradient='bptt'",
     "digits-sce --chunk 2": "chunk=2 only means something under gradient='rate'; this is gradient='bptt'",
-    "digits-rate --no-recompute": "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk",
+    "digits-rate --no-recompute": "recompute=False only means something with chunk: give chunk, the timesteps to compute at a time",
     "digits-sce --no-recompute": "recompute=False only means something under gradient='rate'; this is gradient='bptt'",
     # neurons
     "digits-ann --model.lif.decay 0.3": "--model.neuron relu has no spiking neurons to take --model.lif.decay 0.3: leave it out",
@@ -65,7 +65,7 @@ REFUSED = {
     # heads and data
     "digits-sce --model.branches": "objective 'sce' is not over the heads of a network, so auxiliary heads would learn nothing: "
     "leave --model.branches out, or use --objective.name esd",
-    "digits-sce --data.size 16": "digits takes no 'size', which is an option of image_folder; leave it out",
+    "digits-sce --data.size 16": "digits takes no 'size', which is an option of arrays or image_folder; leave it out",
     "digits-sce --data.slicing time": "digits takes no 'slicing', which is an option of nmnist; leave it out",
     # weights
     "digits-skd --objective.options.alpha -0.2": "alpha must be a number from 0 to 1,000,000,000; got -0.2",

@@ -1,4 +1,4 @@
-"""Batch-norm over time: statistics over T and B jointly, one set of affine parameters, running statistics updated once a call."""
+"""Batch-norm over time: statistics over T and B jointly, one set of affine parameters, running statistics updated once per call."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,8 +28,8 @@ class BatchNormCall(NamedTuple):
 def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
     """Normalise `[T or 1, B, C, ...]` as one batch of T*B samples.
 
-    A value that is constant in time is normalised once. Its mean and biased variance are those of the repeated one, but the
-    running variance is unbiased and must count T*B samples.
+    A value that is constant in time is normalised once. Its mean and biased variance are those of the repeated value, but the
+    running variance is unbiased and counts T*B samples.
     """
     if not call.training:
         _running(call)
@@ -53,7 +53,7 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
 
 @torch.no_grad()
 def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / std `[C]` of `[T, B, C, ...]`, which the running statistics follow."""
+    """Mean and 1 / std `[C]` of `[T, B, C, ...]`; also updates the running statistics."""
     _check_channels(value, call)
     by_kernel = batch_moments(value, call.eps, call.running_mean, call.running_var, call.momentum)
     if by_kernel is not None:
@@ -65,7 +65,7 @@ def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor
     if found is None and call.running_mean is not None and call.running_mean.dtype == precision:
         mean, var = torch.batch_norm_update_stats(folded, call.running_mean, call.running_var, call.momentum)
         return mean, (var + call.eps).rsqrt()
-    # the kernel answers in the precision of what it is given
+    # the kernel returns statistics in the precision of its input
     mean, var = found or torch.batch_norm_update_stats(folded.to(precision), None, None, 0.0)
     count = folded.numel() // folded.shape[1]
     follow(call.running_mean, call.running_var, mean, var * (count / max(count - 1, 1)), call.momentum)
@@ -76,12 +76,12 @@ def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor
 def follow(
     running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, unbiased: Tensor, momentum: float
 ) -> None:
-    """Move running statistics, where there are some, towards those of a batch: running + momentum * (batch - running).
+    """Update running statistics, if there are any, by those of a batch: running + momentum * (batch - running).
 
-    PyTorch's batch-norm and the loops in C++ and Triton move them as they take the statistics; whatever else takes some is here.
+    PyTorch's batch-norm and the loops in C++ and Triton do this themselves. All other code that computes statistics calls this.
 
     Args:
-        unbiased: the variance, divided by the number of values less one.
+        unbiased: the variance, divided by the number of values minus one.
     """
     for running, batch in ((running_mean, mean), (running_var, unbiased)):
         if running is not None:
@@ -97,8 +97,8 @@ def _check_channels(value: Tensor, call: BatchNormCall) -> None:
 def _fast_moments(folded: Tensor) -> tuple[Tensor, Tensor] | None:
     """Mean and biased variance `[C]` of `[N, C, ...]` in float64, ten times faster than torch's own on a CPU.
 
-    From sums and sums of squares of each sample's channel; None where the mean is so much larger than the deviations that the
-    difference of squares would lose more than four of float32's seven digits.
+    It uses sums and sums of squares of each sample's channel. It returns None if the mean is so much larger than the deviations
+    that the difference of squares would lose more than four of float32's seven digits.
     """
     rows = folded.unsqueeze(2) if folded.ndim == 2 else folded.flatten(2)
     precision = torch.promote_types(folded.dtype, torch.float32)
@@ -111,7 +111,7 @@ def _fast_moments(folded: Tensor) -> tuple[Tensor, Tensor] | None:
 
 @torch.no_grad()
 def running_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
-    """The running mean and 1 / std `[C]`, which evaluation normalises by, in float32 or better."""
+    """The running mean and 1 / std `[C]`, used in evaluation, in float32 or better."""
     _check_channels(value, call)
     mean, var = _running(call)
     precision = torch.promote_types(value.dtype, torch.float32)
@@ -129,9 +129,9 @@ def _running(call: BatchNormCall) -> tuple[Tensor, Tensor]:
 class Normalise(torch.autograd.Function):
     """y = weight * (x - mean) * inv_std + bias with given statistics, and the gradient of statistics taken over x itself.
 
-    `x` is `[m, B, C, ...]`, and `share[m]` the part that one element of segment m has in the statistics: length / (T * B * H * W),
-    with the sum of these counts below where processes share their statistics. `total` then sums a tensor over the processes. The
-    gradients of weight and bias are of this process alone, as those of all other parameters.
+    `x` is `[m, B, C, ...]`, and `share[m]` is the weight of one element of segment m in the statistics: length / (T * B * H * W).
+    If processes share their statistics, the denominator is summed over them, and `total` sums a tensor over the processes. The
+    gradients of weight and bias are those of this process only, as for all other parameters.
     """
 
     @staticmethod
@@ -196,7 +196,7 @@ def batch_norm_rates(
 def normalise_rates(
     rates: Tensor, lengths: tuple[int, ...], mean: Tensor, inv_std: Tensor, count: int, call: BatchNormCall
 ) -> Tensor:
-    """Segment means `[m, B, C, ...]` normalised by statistics of `count` values a channel, their gradient through the means."""
+    """Normalise segment means `[m, B, C, ...]` by statistics of `count` values per channel, with the gradient through the means."""
     if len(set(lengths)) == 1:
         # each mean has the same share in the statistics, as each value of an ordinary batch: torch's kernels do it
         return NormaliseBatch.apply(rates, call.weight, call.bias, mean, inv_std, call.eps)

@@ -11,21 +11,21 @@ _STATE = (
 
 
 class UnsupportedOperationError(AttributeError, TypeError):
-    """A module called a function that has no rule across time."""
+    """A module called a function that is not defined over time."""
 
 
 class Call:
-    """One call of a network over time. Its signals know it, and it holds none of them: only their number of timesteps.
+    """One call of a network over time. Signals refer to their call; the call holds no signal.
 
     Args:
         timesteps: T.
 
     Attributes:
-        ended: whether the network has returned, and nobody holds the call open.
-        held: whether somebody does, for intermediate features, and will end it.
-        with_gradients: whether gradients were switched on when it began.
-        timestep: which of its timesteps this is, inside a `Recurrent`; None where all run together, and in `step`.
-        is_last: whether no timestep follows it in the same call of the network.
+        ended: whether the network has returned and the call is not held open.
+        held: whether the call is held open to read intermediate features, and will be ended later.
+        with_gradients: whether gradients were enabled when the call began.
+        timestep: the index of this timestep in a layer that runs timestep by timestep; None if all run together, and in `step`.
+        is_last: whether this is the last timestep of the call.
     """
 
     def __init__(self, timesteps: int) -> None:
@@ -37,10 +37,10 @@ class Call:
         self.is_last = True
 
     def refuse_late(self, name: str) -> None:
-        """Refuse what a signal is used for after its call, but for a checkpoint that computes a part of it again backward.
+        """Refuse the use of a signal after its call. A checkpoint that recomputes part of the call in backward is allowed.
 
         Raises:
-            UnsupportedOperationError: in that case.
+            UnsupportedOperationError: after the call.
         """
         if torch._C._current_graph_task_id() == -1:
             raise UnsupportedOperationError(f"{name!r} got a signal of a call that has ended: {_STATE}")

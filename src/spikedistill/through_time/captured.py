@@ -1,4 +1,4 @@
-"""A network's training passes on a GPU as CUDA graphs: no gaps between kernels while Python finds the next one."""
+"""Training passes on a GPU as CUDA graphs, without the gaps in which Python prepares the next kernel."""
 
 import logging
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 logger = logging.getLogger("spikedistill")
 
-# Batches of an epoch are as even as they can be, so that they have two sizes at most.
+# The batches of an epoch have at most two sizes.
 _KINDS = 2
 
 
 class Captured:
-    """A module on a GPU, whose passes forward and backward are recorded at the first call in training and replayed from then on.
+    """A module on a GPU whose forward and backward passes are recorded at the first training call and replayed afterwards.
 
-    A replay takes inputs of the recorded shape, dtype and autocast, with the same parts frozen or in evaluation. Two kinds are
-    recorded, which share memory, because an epoch may have batches of two sizes. Others, inputs that need a gradient and calls
-    without gradients run the module as it is, and so does everything where recording fails, which one log line says. Gradients are
-    left in memory that the next replay writes to: they must be used up, or copied, before it. Dropout draws as it would without;
-    hooks that are added later are not seen.
+    A replay takes inputs of the recorded shape, dtype and autocast, with the same modules frozen or in evaluation. Two kinds of
+    input are recorded, which share memory, because an epoch may have batches of two sizes. All other inputs, inputs that need a
+    gradient and calls without gradients run the module itself. If recording fails, the module itself always runs, and one log line
+    says so. The next replay overwrites the gradients: use or copy them before. Dropout draws as usual. Hooks that are added later
+    do not run.
 
     Args:
         module: takes one tensor `[B, ...]` and returns a tensor or a tuple of them.
@@ -48,7 +48,7 @@ class Captured:
             return
         for replay in self._replays.values():
             if replay is not None:
-                del replay.forward  # which holds itself
+                del replay.forward  # a reference cycle
         self._replays, self._pool = {}, None
         torch.cuda.empty_cache()
 
@@ -59,7 +59,7 @@ class Captured:
 
 
 class _Recorded(nn.Module):
-    """Whose forward PyTorch replaces by the replay."""
+    """A module whose forward PyTorch replaces by the replay."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Recorded(nn.Module):
 
 
 def _record(module: nn.Module, x: Tensor, pool: Any) -> nn.Module | None:
-    """The module's replay on batches like x, in the memory of a pool; None where it cannot be recorded."""
+    """The module's replay on batches like x, in the memory of a pool; None if it cannot be recorded."""
     # the recording keeps the nodes that add gradients up, which belong to the stream it was made on
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     # a cast that autocast had kept would be part of no graph
@@ -87,7 +87,7 @@ def _record(module: nn.Module, x: Tensor, pool: Any) -> nn.Module | None:
 
 @contextmanager
 def _nothing_happened(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Buffers and draws as they were: recording runs the module several times."""
+    """Restore buffers and the random generator afterwards, because recording runs the module several times."""
     kept = [buffer.clone() for buffer in module.buffers()]
     draws = torch.cuda.get_rng_state(device)
     try:

@@ -1,8 +1,9 @@
-"""Rates-based gradients with memory that hardly grows with T: what varies in time is read a few timesteps at a time.
+"""Rate-based gradients with memory that hardly grows with T: values that vary in time are read a few timesteps at a time.
 
-Between two layers of neurons nothing but spikes is stored, in one bit each. What lies between (convolution, batch-norm, sums) is
-computed chunk by chunk when the next neurons ask for it. Batch-norm needs the statistics of all timesteps before any is
-normalised: so a convolution runs once to collect them and once more for the neurons, or its outputs are kept until those fire.
+Between two layers of neurons only spikes are stored, in one bit each. Convolutions, batch-norms and sums between them are computed
+chunk by chunk, when the next layer of neurons reads them. Batch-norm needs the statistics of all timesteps before it normalises
+any. So a convolution runs twice, once for the statistics and once for the neurons, or its outputs are kept until the neurons have
+fired.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,14 +32,14 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, value: Tensor) -> Self:
-        """Of `[n, B, C, ...]`."""
+        """The moments of `[n, B, C, ...]`."""
         others = [d for d in range(value.ndim) if d != 2]
         var, mean = torch.var_mean(value.float() if value.dtype.itemsize < 4 else value, others, correction=0)
         count = value.numel() // value.shape[2]
         return cls(count, mean.double(), count * var.double())
 
     def merge(self, other: "Moments | None") -> "Moments":
-        """Of both (Chan et al., 1979)."""
+        """The moments of both together (Chan et al., 1979)."""
         if other is None:
             return self
         number = self.number + other.number
@@ -50,13 +51,13 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Values:
-    """What a signal is at each timestep.
+    """The values of a signal at each timestep.
 
     Attributes:
-        read: `read(start, stop)` returns the values of those timesteps, `[stop - start, B, ...]`; of constant ones `[1, B, ...]`.
+        read: `read(start, stop)` returns the values of those timesteps, `[stop - start, B, ...]`; `[1, B, ...]` if constant.
         constant: whether they are constant in time.
-        moments: of all timesteps, where they are known already.
-        is_sum: whether reading computes a sum of signals anew.
+        moments: of all timesteps, if they are already known.
+        is_sum: whether each read computes a sum of signals again.
     """
 
     read: Callable[[int, int], Tensor]
@@ -66,7 +67,7 @@ class Values:
 
     @classmethod
     def stored(cls, value: Tensor | PackedSpikes, dtype: torch.dtype, moments: Moments | None = None) -> Self:
-        """Of spikes, or of a tensor `[T or 1, B, ...]`, read in that dtype."""
+        """The values of spikes, or of a tensor `[T or 1, B, ...]`, read in that dtype."""
         if isinstance(value, PackedSpikes):
             return cls(lambda start, stop: value.read(start, stop, dtype))
         given, constant = ReadLater(value), value.shape[0] == 1
@@ -85,8 +86,8 @@ class ChunkedRates(Rates):
         spikes: exact values, stored or to be read.
         rates: their segment means.
         lengths: timesteps of each segment.
-        chunk: the most timesteps to compute at a time.
-        recompute: convolve twice, rather than keep a convolution's outputs until the neurons behind it have fired.
+        chunk: the largest number of timesteps to compute at a time.
+        recompute: run every convolution twice instead of keeping its outputs until the next neurons have fired.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class ChunkedRates(Rates):
 
     @property
     def _spikes(self) -> Tensor:
-        """All values at once, for whatever has no rule in chunks; they stay."""
+        """All values at once, for operations that cannot run in chunks. They are then kept."""
         with torch.no_grad():
             parts = [(0, 1)] if self.is_constant else self._chunks()
             value = torch.cat([self._values.read(start, stop) for start, stop in parts])
@@ -159,7 +160,7 @@ class ChunkedRates(Rates):
             for start, stop in self._chunks():
                 part = read(start, stop)
                 means.add(part)
-                # batch-norm is likely to ask for them
+                # batch-norm is likely to need them
                 moments = Moments.of(part).merge(moments)
                 if not self._recompute:
                     kept.append(part)
@@ -182,7 +183,7 @@ class ChunkedRates(Rates):
         sources = signals_in(args, kwargs)
         for source in sources:
             if isinstance(source, ChunkedRates) and source._values.is_sum:
-                _ = source._spikes  # read twice or more from here on: sums of sums would be computed again and again
+                _ = source._spikes  # they may be read twice or more, and nested sums would be recomputed each time
         # as they are now: x += y lets x become the sum, which must not read itself
         args, kwargs = replace_signals(
             (args, kwargs), lambda signal: signal.like(signal._values, signal._rates.detach())
@@ -229,7 +230,7 @@ class _Means:
         self.left = 0
 
     def add(self, part: Tensor) -> None:
-        """Take in the next timesteps, `[n, B, ...]`, all of one segment."""
+        """Add the next timesteps, `[n, B, ...]`, all of one segment."""
         if self.left == 0:
             self.left = self.lengths[len(self.sums)]
             self.sums.append(part.sum(0))
@@ -238,5 +239,5 @@ class _Means:
         self.left -= len(part)
 
     def result(self) -> Tensor:
-        """`[m, B, ...]`."""
+        """The segment means `[m, B, ...]`."""
         return torch.stack([total / length for total, length in zip(self.sums, self.lengths, strict=True)])

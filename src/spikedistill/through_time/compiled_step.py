@@ -1,4 +1,4 @@
-"""One timestep at a time, compiled as a whole: for a trained network that is in use."""
+"""One timestep of a trained network as one compiled function."""
 
 import copy
 import warnings
@@ -18,24 +18,24 @@ from .model import Temporal
 class CompiledStep:
     """`model.step` of a trained network as one compiled function for every size of the batch.
 
-    A call of `step` costs Python its layers, one by one, and every convolution orders its weights anew for the processor. Compiled,
-    a timestep is one call, weights and state lie as the processor wants them, and what stands between two convolutions is one
-    loop. Compiling takes from seconds to a minute, twice: for the first timestep and for those after it. Where `torch.compile` does
-    not work, `model.step` itself runs, and one log line says so.
+    An ordinary `step` calls layer after layer from Python, and every convolution reorders its weights for the processor. Compiled,
+    a timestep is one call, weights and state stay in the processor's order, and all operations between two convolutions are one
+    loop. Compiling takes seconds to a minute, twice: for the first timestep and for those after it. If `torch.compile` does not
+    work, `model.step` itself runs, and one log line says so.
 
     Args:
-        model: a network, in eval mode. Its weights are copied at the first call; later changes are not seen.
+        model: a network in eval mode. Its weights are copied at the first call; later changes have no effect.
     """
 
     def __init__(self, model: Temporal) -> None:
         self.model = model
         self._frozen: Temporal | None = None
         self._function = torch.compile(self._step, fullgraph=True)
-        # for several samples or one, at the first timestep or a later one, of a still input or not, and for each kind of input
+        # (several samples or one, first timestep or a later one, still or not, kind of input)
         self._compiled_for: set[tuple[Any, ...]] = set()
 
     def __reduce__(self) -> tuple[type["CompiledStep"], tuple[Temporal]]:
-        return CompiledStep, (self.model,)  # a copy is of its own network, and compiles for it
+        return CompiledStep, (self.model,)  # a copy compiles for its own network
 
     @torch.no_grad()
     def __call__(
@@ -55,7 +55,7 @@ class CompiledStep:
         if not (still and state):
             check_finite(x)
         if len(x) == 1 and {samples for samples, *_ in self._compiled_for} == {"several"}:
-            # the compiler takes a batch of one for another network; for what is left of a batch that does not pay
+            # the compiler would compile anew for a batch of one, which does not pay for the last sample of a batch
             logits, after = self._run(_twice(x), state and {key: _twice(rows) for key, rows in state.items()}, still)
             if all(len(rows) == 2 for rows in after.values()):
                 return logits[:1], {key: rows[:1] for key, rows in after.items()}
@@ -68,7 +68,7 @@ class CompiledStep:
         return logits, {key: _channels_last(rows) for key, rows in after.items()}
 
     def _run(self, x: Tensor, state: Mapping[str, Tensor] | None, still: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        # a tensor of its own, to be marked; a view would be compiled for by its place, another order for itself
+        # a copy, because views and other memory orders would each be compiled for
         x = x.detach().clone(memory_format=torch.contiguous_format)
         rows = {key: _channels_last(part.detach()) for key, part in state.items()} if state else None
         if len(x) > 1:
@@ -77,18 +77,18 @@ class CompiledStep:
         kind = ("several" if len(x) > 1 else "one", rows is None, still, x.shape[1:], x.dtype, x.device)
         try:
             if kind in self._compiled_for:
-                # a state of a new form is compiled for anew, and PyTorch stops after eight for all networks
+                # each new form of state is compiled for, and PyTorch stops after eight over all networks
                 with suppress(torch._dynamo.exc.FailOnRecompileLimitHit):
                     return self._function(x, rows, still)
             if self._frozen is None:
-                self.model.step(x, still=still)  # refuses what a compiler would take, such as random numbers
+                self.model.step(x, still=still)  # refuses what the compiler would accept, such as random numbers
                 self._frozen = copy.deepcopy(self.model)
-            with _frozen_weights():  # whose own cost is that of a small network's step
+            with _frozen_weights():  # entering this costs as much as a small network's step
                 out = self._function(x, rows, still)
             self._compiled_for.add(kind)
             return out
         except torch._dynamo.exc.TorchDynamoException as error:
-            self.model.step(x, rows, still=still)  # an input that is at fault says so itself
+            self.model.step(x, rows, still=still)  # if the input is at fault, this says so
             raise UserError(
                 f"torch.compile cannot take this network as a whole ({str(error).splitlines()[0]}): use its step() as it is"
             ) from error
@@ -96,7 +96,7 @@ class CompiledStep:
 
 @contextmanager
 def _frozen_weights() -> Iterator[None]:
-    """Compile with weights as constants, and for more networks than PyTorch expects of one function."""
+    """Compile with weights as constants, and allow more networks than PyTorch's limit for one function."""
     freezing = torch._inductor.config.patch(freezing=True)
     many = torch._dynamo.config.patch(recompile_limit=256)
     with warnings.catch_warnings(), freezing, many:

@@ -1,4 +1,4 @@
-"""What the layers of a network return on the way, by their names."""
+"""Intermediate features: the outputs of named layers."""
 
 import difflib
 from collections import Counter
@@ -16,18 +16,17 @@ from .signal import Signal, signals_in
 
 @contextmanager
 def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Keep what the named layers return while the block runs: `with outputs_of(model, ["stages.0"]) as outputs: model(x)`.
+    """Keep the outputs of the named layers within the block: `with outputs_of(model, ["stages.0"]) as outputs: model(x)`.
 
-    The one way to intermediate features: for auxiliary heads, for distilling features, for looking. The outputs are signals, of
-    which `mean_rate` makes tensors `[B, ...]` with their graph; those of an ANN are tensors already. Modules can be called with the
-    signals until the block ends.
+    Auxiliary heads, feature distillation and inspection all use it. The outputs are signals; `mean_rate` turns them into tensors
+    `[B, ...]` with their graph. Those of an ANN are tensors already. Modules can be called with the signals until the block ends.
 
     Args:
         module: the network.
         layers: names as `named_modules` gives them.
 
     Raises:
-        UserError: for a layer that there is not, or one inside a `Recurrent`.
+        UserError: for an unknown layer, or one inside a `Recurrent`.
     """
     known = dict(module.named_modules())
     outputs: dict[str, Any] = {}
@@ -61,7 +60,7 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
 
 
 class OverTime:
-    """Values over time of what hooks see: of a layer inside a `Recurrent`, which is called once for each timestep, put together."""
+    """Collects what hooks receive into values over time: a layer inside a `Recurrent` is called once for each timestep."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str, int], list[tuple[Tensor, ...]]] = {}
@@ -73,11 +72,11 @@ class OverTime:
         self._calls.clear()
 
     def of(self, path: str, *values: Any) -> tuple[Tensor, ...] | None:
-        """The values `[T, B, ...]` of all timesteps; None until the last one has come.
+        """The values `[T, B, ...]` of all timesteps; None before the last timestep.
 
         Args:
             path: of the layer.
-            values: its input and output, say, in one of its calls; an ordinary tensor is taken as one timestep.
+            values: such as its input and output in one call; an ordinary tensor counts as one timestep.
         """
         found = tuple(value.over_time() if isinstance(value, Signal) else value.unsqueeze(0) for value in values)
         call = next((value.call for value in values if isinstance(value, Signal)), None)

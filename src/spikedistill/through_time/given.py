@@ -1,4 +1,4 @@
-"""Layers whose value is known already: only their gradient is computed."""
+"""Layers whose output is already known: only their gradient is computed."""
 
 from typing import Any, NamedTuple
 
@@ -19,14 +19,14 @@ def given_linear(
     kept: PackedSpikes | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """The value, as if the layer of that name had computed it from x: with that layer's gradient to x, weight and bias.
+    """Return the value with the gradient that the named layer has with respect to x, weight and bias.
 
     Args:
         name: "linear", "conv2d", "conv_transpose2d" and so on.
         value: `[N, ...]`.
         x: `[N, ...]`.
-        kept: the same as spikes `[T, B, ...]` in bits, to be kept for the gradient in its place.
-        args, kwargs: what the function of that name takes after its bias.
+        kept: x as spikes `[T, B, ...]` in bits, which are then kept for the gradient instead of x.
+        args, kwargs: arguments of the function of that name after its bias.
     """
     if name == "linear":
         return _GivenLinear.apply(value, x, weight, bias, kept)
@@ -38,7 +38,7 @@ def given_linear(
 
 
 def given(value: Tensor, source: Tensor, slope: Tensor | None = None) -> Tensor:
-    """The value, with the gradient `slope`, or 1, to the source; all three of one shape."""
+    """Return the value with the gradient `slope` (default 1) with respect to the source; all three have one shape."""
     return _Given.apply(value, source, slope)
 
 
@@ -67,7 +67,7 @@ def _kept(ctx: Any) -> tuple[Tensor, Tensor]:
     """Input and weight again, both in the dtype of the weight.
 
     Raises:
-        RuntimeError: where the gradient shall have a graph itself, which spikes in bits have none of.
+        RuntimeError: for a gradient with a graph of its own, because spikes in bits have none.
     """
     x, weight = ctx.saved_tensors
     if ctx.timesteps is None:
@@ -106,7 +106,7 @@ class _GivenLinear(torch.autograd.Function):
 
 
 class _Geometry(NamedTuple):
-    """How a convolution lies over its input, as its backward takes it."""
+    """The geometry of a convolution, in the form of its backward function."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -119,7 +119,7 @@ class _Geometry(NamedTuple):
 def _convolution(
     kernel: torch.Size, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> tuple[_Geometry, list[int]]:
-    """Geometry of a convolution with the arguments of `torch.nn.functional.conv2d`, and what to pad before it."""
+    """Geometry of a convolution with the arguments of `torch.nn.functional.conv2d`, and the padding before it."""
     n = len(kernel)
     dilation = _tuple(dilation, n)
     before: list[int] = []

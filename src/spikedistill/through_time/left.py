@@ -1,4 +1,4 @@
-"""Signals that a network leaves on its modules, where the next call would take them for its own."""
+"""Signals that a network leaves on its modules, where the next call would read them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import NoReturn
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .signal import Signal, signals_in
 
-# attributes of every module, in which no signal can be; a buffer may be one
+# attributes that every module has, which hold no signals; a buffer may be one
 _OWN = frozenset(vars(nn.Module())) - {"_buffers"}
 
 
 def refuse_left_signals(network: nn.Module) -> None:
     """Refuse a network with a signal in an attribute of one of its modules, or in a container or object that is one.
 
-    It reads every attribute, so it is worth calling only where a signal outlives its call.
+    It reads every attribute, so call it only if a signal outlives its call.
 
     Raises:
         UserError: naming the module and the attribute.
@@ -29,7 +29,7 @@ def refuse_left_signals(network: nn.Module) -> None:
 
 
 def _members(value: object) -> Iterable[object]:
-    """What a container or an object holds; of modules, tensors and functions nothing."""
+    """The members of a container or an object; modules, tensors and functions have none."""
     if isinstance(value, Mapping):
         return value.values()
     if isinstance(value, Collection) and not isinstance(value, (Tensor, nn.Module, str)):

@@ -1,11 +1,11 @@
 """Gradients of the spike representation: a neuron's weighted mean rate as a clamped function of its weighted mean current.
 
 Meng et al.: Training High-Performance Low-Latency Spiking Neural Networks by Differentiation on Spike Representation (DSR, CVPR
-2022). With soft reset a membrane holds what its currents brought less what its spikes took away, both fading with the decay λ:
-u_T = Σ_t λ^(T-t) (I_t - θ s_t). So with the weights w_t ∝ λ^(T-t), which sum to 1, the mean rate is the mean current over θ but
-for what the membrane still holds, and between 0 and 1: Σ w_t s_t ≈ min(1, max(0, Σ w_t I_t / θ)), whose slope is the gradient:
-between 0 and θ it is 1/θ to the mean current, and -Σ w_t I_t / θ² to a threshold that is learned. In the paper spikes are as
-high as the threshold: the same clamp, with θ in the weights behind it.
+2022). With soft reset the membrane is the sum of the currents minus θ per spike, both decaying with λ: u_T = Σ_t λ^(T-t) (I_t - θ
+s_t). Take weights w_t ∝ λ^(T-t) that sum to 1. Up to what remains in the membrane, the weighted mean rate is the weighted mean
+current over θ, clamped to [0, 1]: Σ w_t s_t ≈ min(1, max(0, Σ w_t I_t / θ)). The slope of this clamp is the gradient. Between 0
+and θ it is 1/θ with respect to the mean current, and -Σ w_t I_t / θ² with respect to a learned threshold. In the paper a spike has
+the height θ: the same clamp, with θ moved into the weights of the next layer.
 """
 
 from typing import Any, Self
@@ -39,7 +39,7 @@ class Representation(Rates):
         return type(self)(spikes, rates, self._weights, self.call)
 
     def _mean_over_time(self) -> Tensor:
-        # what leaves the flow of time is the plain mean, though its gradient is that of the weighted one
+        # the output is the plain mean, though its gradient is that of the weighted mean
         return self.over_time().mean(0)
 
     def fire(self, neuron: Any) -> Self:
@@ -74,10 +74,10 @@ def fading_weights(decay: float, timesteps: int) -> tuple[float, ...]:
 
 
 def common_decay(module: nn.Module) -> float:
-    """The decay that all neurons of a network share; 1 where there are none.
+    """The decay that all neurons of a network share; 1 without neurons.
 
     Raises:
-        UserError: for neurons with a hard reset, an initial membrane, a decay that is learned, or one that is not all others'.
+        UserError: for neurons with a hard reset, an initial membrane, a learned decay, or different decays.
     """
     neurons = {name: neuron for name, neuron in module.named_modules() if isinstance(neuron, LIF)}
     decay = next(iter(neurons.values())).decay if neurons else 1.0

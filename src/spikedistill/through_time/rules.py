@@ -20,7 +20,7 @@ from .representation import Representation, common_decay, fading_weights, weight
 from .signal import Signal
 from .unrolled import Unrolled
 
-# The rules, which both the package and the library pass on by a star.
+# The rules, which the package and the library export.
 __all__ = ["Bptt", "Dsr", "Rate", "Sltt"]
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Rule(ABC):
 
     Attributes:
         name: its short form.
-        unused: the options of neurons that play no part in it.
+        unused: the options of neurons that the rule does not use.
     """
 
     name: ClassVar[str]
@@ -50,18 +50,18 @@ class Rule(ABC):
         return {"gradient": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}  # type: ignore[arg-type]
 
     def paths(self, timesteps: int) -> int:
-        """How many gradient paths of their own T timesteps have; with one, none of them can learn from another.
+        """The number of separate gradient paths of T timesteps. With one, timesteps cannot learn from each other.
 
         Raises:
-            UserError: for options that do not fit so many timesteps.
+            UserError: for options that do not fit T timesteps.
         """
         return timesteps
 
     def check(self, module: nn.Module) -> None:  # noqa: B027 most rules take any network
-        """Refuse a network that the rule says nothing of.
+        """Refuse a network for which the rule is not defined.
 
         Raises:
-            UserError: in that case.
+            UserError: naming the layer.
         """
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Rule(ABC):
         """The input of a network as a signal.
 
         Args:
-            values: `[T, B, ...]`, or `[1, B, ...]` where it is the same at all timesteps.
+            values: `[T, B, ...]`, or `[1, B, ...]` if it is the same at all timesteps.
             timesteps: T.
             module: the network.
             still: whether it is the same at all timesteps.
@@ -78,11 +78,12 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class Bptt(Rule):
-    """Backpropagation through time, exact but for the surrogate.
+    """Backpropagation through time, exact except for the surrogate.
 
     Attributes:
-        checkpoint: keep of each convolution on spikes that a batch-norm and neurons follow nothing but the spikes, in one bit each,
-            and compute it once more backward: less memory for a third more time.
+        checkpoint: use less memory and a third more time. For every convolution on spikes that is followed by batch-norm and
+        neurons,
+            keep only the spikes, in one bit each, and run the convolution again in the backward pass.
     """
 
     name: ClassVar[str] = "bptt"
@@ -106,15 +107,16 @@ class Rate(Rule):
     """Gradients through mean rates, at a cost that hardly grows with T (Yu et al., RateBP, NeurIPS 2024, in one pass).
 
     Attributes:
-        segments: how many stretches of time have a mean rate of their own, or their lengths, such as `(1, 3)`. One is RateBP, T are
-            SLTT.
-        chunk: how many timesteps of a layer to compute at a time. Between the layers spikes are then stored in one bit each, and
+        segments: the number of segments of time with a mean rate each, or their lengths, such as `(1, 3)`. One segment is RateBP, T
+            segments are SLTT.
+        chunk: the number of timesteps of a layer to compute at a time. Spikes between layers are then stored in one bit each, and
             training memory hardly grows with T. None computes all at once, which is faster.
-        recompute: with `chunk`, run every convolution twice, once for the statistics of the batch-norm behind it and once for the
-            neurons; False keeps the outputs of one layer at a time instead.
+        recompute: with `chunk`, run every convolution twice, once for the statistics of the next batch-norm and once for the
+        neurons.
+            False keeps the outputs of one layer at a time instead.
 
     Raises:
-        UserError: for segments or chunks that are no whole numbers of 1 or more, or `recompute=False` without `chunk`.
+        UserError: for segments or chunks that are not whole numbers of 1 or more, or `recompute=False` without `chunk`.
     """
 
     name: ClassVar[str] = "rate"
@@ -134,7 +136,7 @@ class Rate(Rule):
             )
         if self.chunk is None and not self.recompute:
             raise UserError(
-                "recompute=False says what to keep while a layer is computed in chunks: say how long with chunk"
+                "recompute=False only means something with chunk: give chunk, the timesteps to compute at a time"
             )
 
     @property
@@ -158,9 +160,9 @@ class Rate(Rule):
 
 @dataclass(frozen=True)
 class Dsr(Rule):
-    """Gradients through mean rates with weights that fade with the neurons' decay, by the slope of a clamp and without a surrogate.
+    """Gradients through weighted mean rates, whose weights decay like the membrane: the slope of a clamp, without a surrogate.
 
-    Meng et al., DSR, CVPR 2022, also with thresholds that are learned.
+    Meng et al., DSR, CVPR 2022, extended to learned thresholds.
     """
 
     name: ClassVar[str] = "dsr"
@@ -194,7 +196,7 @@ def _check_lif_only(module: nn.Module, gradient: str) -> None:
 
 
 def _floating(values: Tensor, gradient: str) -> Tensor:
-    """The values of a sequence, of which means over time are taken.
+    """Check that a sequence has floating-point values, because the rule takes means over time.
 
     Raises:
         UserError: for integers.
@@ -213,18 +215,18 @@ OPTIONS: dict[str, Any] = {field.name: field.default for kind in RULES.values() 
 
 
 def rule_of(gradient: Gradient | Rule, **options: Any) -> Rule:
-    """The rule, or that of a name with these options.
+    """The rule itself, or the rule of that name with these options.
 
     Raises:
-        UserError: for an unknown name, or an option that the rule does not have and that is not its default.
-        TypeError: for an option of no rule.
+        UserError: for an unknown name, or an option that another rule has and that differs from its default.
+        TypeError: for an option that no rule has.
     """
     if unknown := options.keys() - OPTIONS.keys():
         raise TypeError(f"no gradient rule has an option {', '.join(sorted(unknown))}: expected {', '.join(OPTIONS)}")
     given = {name: value for name, value in options.items() if value != OPTIONS[name]}
     if isinstance(gradient, Rule):
         if given:
-            raise UserError(f"{', '.join(given)} beside {gradient}, which has its own: give one or the other")
+            raise UserError(f"got {gradient} and also {', '.join(given)}: give one or the other")
         return gradient
     if gradient not in RULES:
         raise UserError(f"gradient is {gradient!r}, expected one of {', '.join(RULES)}")
