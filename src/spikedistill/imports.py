@@ -1,0 +1,102 @@
+"""Files and modules of users that register names: `--import my_nets.py`.
+
+Only what a user names is imported. Nothing that a run folder or another file mentions is ever imported by itself.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import UserError
+from .registry import USER_MODULES, UnknownName
+
+
+def import_user(word: str) -> None:
+    """Import a user's file or module, once; the folder of a file can then be imported from, as for a script.
+
+    Args:
+        word: a Python file, such as my_nets.py, or a module, such as my_package.nets.
+
+    Raises:
+        UserError: if there is no such file or module, or a module of the file's name is imported already.
+    """
+    path = Path(word)
+    if path.suffix == ".py" or os.sep in word:
+        _import_file(word, path)
+    elif word not in USER_MODULES:
+        _add_to_path(os.getcwd())
+        try:
+            importlib.import_module(word)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{word}.".startswith(f"{error.name}."):
+                raise  # a module that the user's own imports
+            raise UserError(
+                f"--import {word}: there is no module {error.name!r}: expected a file, such as my_nets.py, or a module"
+            ) from None
+        USER_MODULES[word] = word
+
+
+def _import_file(word: str, path: Path) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"--import {word}: there is no such file: expected a Python file, such as my_nets.py, or a module"
+        )
+    path = path.resolve()
+    name = path.stem if path.stem.isidentifier() else "".join(c if c.isalnum() else "_" for c in f"_{path.stem}")
+    known = sys.modules.get(name)
+    if known is not None:
+        if getattr(known, "__file__", None) and Path(str(known.__file__)).resolve() == path:
+            USER_MODULES.setdefault(name, word)
+            return
+        raise UserError(f"--import {word}: a module called {name!r} is imported already: give the file another name")
+    _add_to_path(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--import {word}: expected a Python file, such as my_nets.py, or a module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name], USER_MODULES[name] = module, word
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name], USER_MODULES[name]
+        raise
+
+
+def _add_to_path(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def imported() -> tuple[str, ...]:
+    """What was imported so, files as absolute paths, for another process on this machine."""
+    return tuple(str(Path(word).resolve()) if Path(word).is_file() else word for word in USER_MODULES.values())
+
+
+@contextmanager
+def needing(origins: Iterable[str], of: object) -> Iterator[None]:
+    """Say, of a name that is not registered inside, which file or module registered it when a run was made.
+
+    Args:
+        origins: files and modules that the run names.
+        of: the run or file that is read.
+
+    Raises:
+        UnknownName: with that advice.
+    """
+    try:
+        yield
+    except UnknownName as error:
+        missing = [
+            origin for origin in origins if not any(origin in (name, word) for name, word in USER_MODULES.items())
+        ]
+        if not missing:
+            raise
+        given = " ".join(f"--import {origin}" for origin in missing)
+        wanted = str(error).partition(": did you mean")[0].partition(": choose one")[0]
+        raise UnknownName(
+            f"{wanted}: {of} needs names that {' and '.join(missing)} registers; add {given}, or import that in Python first"
+        ) from None

@@ -1,0 +1,135 @@
+"""Names that users can add to: one registry for each kind of thing.
+
+A name comes from one of three places: this library, a user's file or module that registers it (`--import`), or an installed
+package that declares it as an entry point. A package is imported only when one of its names is looked up.
+"""
+
+import difflib
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from .errors import UserError
+
+T = TypeVar("T")
+OURS = __package__
+# Modules that a user had imported by name: what the user called them, by the names of the modules. `imports.py` fills it.
+USER_MODULES: dict[str, str] = {}
+
+
+class UnknownName(UserError):
+    """A name that is not registered."""
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Things of one kind by name. Iteration is over all names, sorted, also over those that packages declare.
+
+    Args:
+        kind: what the things are, such as "data set", for messages.
+        group: the entry-point group of their packages, such as "spikedistill.datasets".
+    """
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._known: dict[str, T] = {}
+        self._origins: dict[str, str] = {}
+
+    def register(self, name: str, value: T) -> None:
+        """Enter a thing under a name.
+
+        Raises:
+            UserError: if the name is taken, or is no text without spaces, commas and equals signs, which a command line can hold.
+        """
+        if not isinstance(name, str) or not name or any(sign.isspace() or sign in ",=" for sign in name):
+            raise UserError(
+                f"{name!r} cannot be the name of a {self.kind}: expected a text without spaces, commas and equals signs"
+            )
+        origin = _registering_module()
+        if name in self._known:
+            by = self._origins.get(name, "spikedistill")
+            raise UserError(f"{self.kind} {name!r} is registered already, by {by}: choose another name")
+        self._known[name] = value
+        if origin is not None:
+            self._origins[name] = origin
+
+    def origin(self, name: str) -> str | None:
+        """The file or module that registered a name; None for the library's own names and for unknown ones."""
+        return self._origins.get(name)
+
+    def __getitem__(self, name: str) -> T:
+        """The thing of that name.
+
+        Raises:
+            UnknownName: if there is none, with the names nearest to it.
+            UserError: if the package that declares it cannot be imported, or does not register it.
+        """
+        if name not in self._known and name in self._declared():
+            self._import(self._declared()[name])
+        if name not in self._known:
+            close = difflib.get_close_matches(str(name), list(self), n=3)
+            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose one of {', '.join(self)}"
+            raise UnknownName(f"no {self.kind} is called {name!r}: {hint}")
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known or name in self._declared()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._known, *self._declared()}))
+
+    def __len__(self) -> int:
+        return len({*self._known, *self._declared()})
+
+    def _declared(self) -> dict[str, EntryPoint]:
+        """The names that installed packages declare."""
+        return _declared(self.group)
+
+    def _import(self, declared: EntryPoint) -> None:
+        package = declared.dist.name if declared.dist else declared.value
+        try:
+            declared.load()
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"the {self.kind} {declared.name!r} is of the package {package}, which cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if declared.name not in self._known:
+            raise UserError(
+                f"the package {package} declares the {self.kind} {declared.name!r}, but {declared.value} does not register it"
+            )
+
+
+@functools.cache
+def _declared(group: str) -> dict[str, EntryPoint]:
+    return {declared.name: declared for declared in entry_points(group=group)}
+
+
+def _registering_module() -> str | None:
+    """What registers a name now: the file as it was given to --import, a module, or the main script; None for this library."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back  # type: ignore[assignment]
+    while frame is not None and _is_ours(frame.f_globals):
+        if frame.f_code.co_name == "<module>":
+            return None
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None:
+        return None
+    return origin_of(frame.f_globals)
+
+
+def _is_ours(module: Mapping[str, Any]) -> bool:
+    return str(module.get("__name__", "")).partition(".")[0] == OURS
+
+
+def origin_of(module: Mapping[str, Any]) -> str:
+    """How a user names a module, given its globals: its file if it was imported as one, else its dotted name."""
+    name = str(module.get("__name__", "__main__"))
+    return USER_MODULES.get(name) or (
+        str(module.get("__file__") or name) if name in ("__main__", "__mp_main__") else name
+    )
