@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,10 @@ def parse(kind: Callable[..., Any], arguments: Sequence[str], *, prog: str, **op
         raise error or UserError(_in_one_line(box.getvalue())) from None
 
 
+# What tyro says of several kinds of value, none of which fits; behind it come its reasons for each.
+_NO_MATCH = re.compile(r"no type matching (.+?) could be instantiated from (\[.*?\])\. Got errors:.*")
+
+
 def _in_one_line(box: str) -> str:
     """What tyro says in a box, or between rules where a terminal has no signs for one, below its title.
 
@@ -61,4 +66,5 @@ def _in_one_line(box: str) -> str:
         for row in rows
         if row.lstrip().startswith("--")
     ]
-    return " ".join(" ".join(said).split()) + (f"; perhaps you meant {' or '.join(meant)}" if meant else "")
+    text = _NO_MATCH.sub(r"got \2, expected \1", " ".join(" ".join(said).split()))
+    return text + (f"; perhaps you meant {' or '.join(meant)}" if meant else "")

@@ -1,5 +1,6 @@
 """The typed, validated configuration of a run. A recipe is a function that returns one; the command line overrides its fields."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -156,6 +157,26 @@ class NeuronConfig(_Section):
     surrogate: Literal["sigmoid", "rectangular", "triangular", "arctan", "dspike"] = "sigmoid"
     """Derivative that stands in for that of the spike."""
     v_init: float | Literal["half"] | LearnedText = 0.0
+def _size(value: object, _: ValidatorFunctionWrapHandler) -> int | tuple[int, int] | None:
+    """Height and width, as one number if they are equal, so that the same size is the same setting."""
+    if value is None:
+        return None
+    sides: list[Any] = [*value] if isinstance(value, tuple | list) else [value, value]
+    if any(isinstance(side, float) and not math.isfinite(side) for side in sides):
+        raise PydanticCustomError("size", "expected a finite number")
+    sides = [int(side) if isinstance(side, float) and side.is_integer() else side for side in sides]
+    if len(sides) != 2 or any(type(side) is not int for side in sides):
+        raise PydanticCustomError("size", "expected a whole number, or two: height and width")
+    if min(sides) < 1:
+        raise PydanticCustomError("size", "expected at least 1")
+    if max(sides) > MOST_PIXELS:
+        raise PydanticCustomError("size", f"expected at most {MOST_PIXELS}")
+    return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])
+
+
+Size = Annotated[int | tuple[int, int] | None, WrapValidator(_size)]
+
+
     """Membrane before the first timestep: a number, half the threshold, or learned per channel."""
 
 
@@ -190,8 +211,16 @@ class DataConfig(_Section):
     """One of `spikedistill list data`."""
     root: Path | None = None
     """Folder of the data sets; default the environment variable SPIKEDISTILL_DATA."""
-    size: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | None = None
-    """Side in pixels of the images of image_folder; default 32."""
+    size: Size = None
+    """Height and width in pixels of the images of image_folder and arrays, or one number for both; default 32 for image_folder, and
+    the size that the arrays have."""
+    resize: Literal["crop", "pad", "stretch"] | None = None
+    """How images get that size: scaled until they cover it and cropped at the centre (crop, the default), scaled until they fit in,
+    with the mean colour around them (pad), or stretched."""
+    channels: Literal[1, 3] | None = None
+    """Train on the images of image_folder in grey (1) or in colour (3, the default)."""
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """For image_folder, event_frames and arrays without test samples: the share of each class to test on, such as 0.2."""
     slicing: Literal["number", "even", "time"] | None = None
     """Frames of nmnist: each with the same number of events and the remainder in the last (number, the default), the remainder
     spread (even), or each equally long (time)."""

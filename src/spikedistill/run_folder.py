@@ -349,7 +349,17 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
         UserError: for an unknown data set, an option that is not its own, or a damaged file.
     """
     data = config.data
-    return load_dataset(data.name, root or data.root, timesteps=config.timesteps, size=data.size, slicing=data.slicing)
+    return load_dataset(
+        data.name,
+        root or data.root,
+        timesteps=config.timesteps,
+        size=data.size,
+        slicing=data.slicing,
+        resize=data.resize,
+        channels=data.channels,
+        test_share=data.test_share,
+    )
+
 
 
 def load(run: Path | str) -> Temporal:

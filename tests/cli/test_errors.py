@@ -135,7 +135,7 @@ WRONG = {
     "report nowhere": "no run folder nowhere: train first with `spikedistill train RECIPE --out nowhere`",
     "list methods": "invalid choice 'methods' for argument 'what'. Expected one of ('all', 'recipes', 'models', 'objectives', "
     "'data').",
-    "data digits --data.size 8": "digits takes no 'size', which is an option of image_folder; leave it out",
+    "data digits --data.size 8": "digits takes no 'size', which is an option of arrays or image_folder; leave it out",
 }
 
 

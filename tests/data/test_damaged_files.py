@@ -30,7 +30,7 @@ from torch import Tensor
 from spikedistill.data import load_dataset
 from spikedistill.data.images import read_image
 from spikedistill.data.sets.cifar import Official, read_batch
-from spikedistill.data.sets.folders import read_frames
+from spikedistill.data.sets.event_frames import read_frames
 from spikedistill.data.sets.idx import SOURCES, read_official
 from spikedistill.data.sets.nmnist import read_recording
 

@@ -135,7 +135,7 @@ def truncate(path: str) -> Callable[[Path], None]:
         (lambda root: (root / "train").rename(root / "training"), FileNotFoundError, "/train is missing"),
         (lambda root: (root / "train" / "dog").mkdir(), ValueError, "/train/dog: no *.jpg or *.jpeg or"),
         (
-            write("train/dog/a.svg", b""),
+            write("train/dog/a.txt", b""),
             ValueError,
             "file among its 1 entries; put the class's samples there or remove",
         ),
@@ -228,6 +228,6 @@ def test_wrong_event_frames_are_named_when_they_are_used(
 
 def test_other_timesteps_than_the_files_have_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"left/a\.npz: holds 3 timesteps, expected 4; ask for 3, or write the files anew"
+        ValueError, match=r"left/a\.npz: holds 3 timesteps, expected 4; add --timesteps 3, or write the files anew"
     ):
         load_dataset("event_frames", event_folder(tmp_path), timesteps=4)

@@ -48,6 +48,8 @@ def test_without_verify_it_says_what_it_did_not_check(tmp_path: Path, capsys: py
     said, complaint = capsys.readouterr()
     assert said.splitlines() == [
         "image_folder: 6 training and 6 test samples of 2 classes, 3 x 32 x 32",
+        "training samples of each class: 3",
+        "images of 20x20 (height x width) are scaled and cropped at the centre to 32x32, in colour",
         "checked: file names and classes; pixels are not read: --verify reads them",
     ]
     assert complaint == ""
@@ -63,7 +65,7 @@ def test_verify_names_every_broken_file_of_both_splits(tmp_path: Path, capsys: p
     (tmp_path / "test" / "cat" / "0.png").write_bytes(flipped)
     assert main(["data", "image_folder", "--verify", "--data.root", str(tmp_path)]) == 2
     said, complaint = capsys.readouterr()
-    assert said == "image_folder: 6 training and 6 test samples of 2 classes, 3 x 32 x 32\n"
+    assert said.splitlines()[0] == "image_folder: 6 training and 6 test samples of 2 classes, 3 x 32 x 32"
     *faults, last = complaint.splitlines()
     broken = ("train/ant/0.png", "train/cat/1.png", "test/ant/2.png", "test/cat/0.png")
     assert len(faults) == 4
@@ -90,6 +92,8 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
     assert main(["data", "image_folder", "--verify", "--data.root", f"{tmp_path}/images", "--data.size", "8"]) == 0
     assert capsys.readouterr() == (
         "image_folder: 6 training and 6 test samples of 2 classes, 3 x 8 x 8\n"
+        "training samples of each class: 3\n"
+        "images of 20x20 (height x width) are scaled and cropped at the centre to 8x8, in colour\n"
         "verified: all 12 samples were read, none is broken\n",
         "",
     )
@@ -104,17 +108,17 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
     ("arguments", "message"),
     [
         (["--verify"], "--verify reads one data set: say which, such as spikedistill data image_folder --verify"),
-        (["digits", "--data.size", "8"], "digits takes no 'size', which is an option of image_folder; leave it out"),
+        (["digits", "--data.size", "8"], "digits takes no 'size', which is an option of arrays or image_folder; leave it out"),
         (
             ["image_folder", "--data.size", "0"],
-            "size is the images' side in pixels, at most 9459 and at least 1; got 0",
+            "size is the images' side in pixels, or height and width, at most 9459 and at least 1; got 0",
         ),
         (["image_folder", "--data.size", "1000000000"], "at most 9459 and at least 1; got 1000000000"),
         (["nmnist", "--timesteps", "1000000000"], "at most 116105 and at least 1; got 1000000000"),
         (["nmnist", "--timesteps", "-1"], "timesteps is the number of frames per recording"),
         (["nmnist", "--data.slicing", "both"], "slicing is one of number, even, time; got 'both'"),
-        (["event_frames", "--timesteps", "7"], "0.npz: holds 3 timesteps, expected 7; ask for 3"),
-        (["imagenet"], "unknown data set 'imagenet'; choose one of cifar10"),
+        (["event_frames", "--timesteps", "7"], "0.npz: holds 3 timesteps, expected 7; add --timesteps 3"),
+        (["imagenet"], "unknown data set 'imagenet'; choose one of arrays, cifar10"),
     ],
 )
 def test_wrong_requests_end_in_one_line(

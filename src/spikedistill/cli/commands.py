@@ -234,7 +234,10 @@ def data(
     *,
     verify: Flag = False,
     root: Root = None,
-    size: Annotated[int | None, arg(name="data.size", metavar="INT", help_behavior_hint="")] = None,
+    size: Annotated[int | tuple[int, int] | None, arg(name="data.size", metavar="H W", help_behavior_hint="")] = None,
+    resize: Annotated[str | None, arg(name="data.resize", metavar="HOW", help_behavior_hint="")] = None,
+    channels: Annotated[int | None, arg(name="data.channels", metavar="INT", help_behavior_hint="")] = None,
+    test_share: Annotated[float | None, arg(name="data.test-share", metavar="SHARE", help_behavior_hint="")] = None,
     timesteps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None,
     slicing: Annotated[str | None, arg(name="data.slicing", metavar="HOW", help_behavior_hint="")] = None,
 ) -> None:
@@ -244,14 +247,17 @@ def data(
         name: a data set; default all of them
         verify: read every sample and name every broken file
         root: folder of the data sets; default SPIKEDISTILL_DATA
-        size: side of the images of image_folder; default 32
+        size: height and width of the images of image_folder and arrays, or one number for both
+        resize: crop, pad or stretch: how these images get that size
+        channels: 1 to read the images of image_folder in grey
+        test_share: share of each class of your own data to test on, if there are no test samples
         timesteps: frames per recording of event data; default as in training
         slicing: number, even or time: how nmnist fills its frames
     """
     from rich.console import Console
     from rich.progress import track
 
-    from ..data import expected_files, list_datasets, load_dataset, what_loading_checks
+    from ..data import example_tree, expected_files, list_datasets, load_dataset, samples_per_class, what_loading_checks
     from ..data import verify as faults_of
 
     if name is None:
@@ -260,7 +266,21 @@ def data(
         for known in list_datasets():
             print(f"{known}: {expected_files(known)}")
         return
-    dataset = load_dataset(name, root=root, size=size, timesteps=timesteps, slicing=slicing)
+    try:
+        dataset = load_dataset(
+            name,
+            root=root,
+            size=size,
+            timesteps=timesteps,
+            slicing=slicing,
+            resize=resize,
+            channels=channels,
+            test_share=test_share,
+        )
+    except FileNotFoundError:
+        if tree := example_tree(name):
+            print(f"{name} is read from such files:\n{tree}", flush=True)
+        raise
     samples = len(dataset.train) + len(dataset.test)
     print(
         f"{name}: {len(dataset.train)} training and {len(dataset.test)} test samples of {len(dataset.classes)} classes, "
@@ -286,6 +306,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "gradients": gradients,
+    print(samples_per_class(dataset), *dataset.describe(), sep="\n")
     "report": write_report,
     "list": list_names,
     "data": data,

@@ -5,9 +5,9 @@ from .batches import Batches, as_network_input, in_order, kept_on
 from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
 from .fingerprint import fingerprint
 from .preprocess import Preprocess
-from .registry import expected_files, list_datasets, load_dataset, usual_settings, what_loading_checks
+from .registry import example_tree, expected_files, list_datasets, load_dataset, usual_settings, what_loading_checks
 from .sets.nmnist import SLICING_VERSION, slicing_version
-from .split import balanced_order, split_holdout, training_indices
+from .split import balanced_order, samples_per_class, split_holdout, training_indices
 from .verify import verify
 
 __all__ = [
@@ -25,12 +25,14 @@ __all__ = [
     "augment",
     "augmentation_version",
     "balanced_order",
+    "example_tree",
     "expected_files",
     "fingerprint",
     "in_order",
     "kept_on",
     "list_datasets",
     "load_dataset",
+    "samples_per_class",
     "slicing_version",
     "split_holdout",
     "training_indices",

@@ -140,7 +140,8 @@ class Dataset:
         augmentations: names for `augment` that suit the training samples, as published for this data set.
         options: the options of `load_dataset` that shaped the samples, with what identifies their values in a fingerprint.
         resize: how images of another size become those of `size`; see `Preprocess`.
-        notes: sentences for the user on how the files were read, such as "images of 320x240 are scaled and cropped to 32x32".
+        describe: returns sentences for the user on how the files are read, such as "images of 240x320 (height x width) are scaled
+            and cropped at the centre to 32x32".
     """
 
     name: str
@@ -155,7 +156,7 @@ class Dataset:
     augmentations: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     resize: Resize = "crop"
-    notes: tuple[str, ...] = ()
+    describe: Callable[[], Sequence[str]] = list
 
     @property
     def preprocess(self) -> Preprocess:

@@ -21,6 +21,7 @@ class Entry:
         files: where its files are, below the data root; None where they come with a library.
         page: where they come from.
         options: which options `load` takes.
+        tree: an example of the files below ROOT, for data of the user's own; it may be indented.
         usual: settings of its recipes, by their full names; None where it has no recipes.
     """
 
@@ -30,6 +31,7 @@ class Entry:
     files: str | None = None
     page: str = "your own files"
     options: tuple[str, ...] = ()
+    tree: str = ""
     usual: Mapping[str, Any] | None = None
 
 

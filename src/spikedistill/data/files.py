@@ -2,17 +2,16 @@
 
 import gzip
 import hashlib
-import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .dataset import FileSamples
 
 MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option can ask for all memory
 LONGEST_FAULT = 400  # characters: what a damaged file says of itself can be of any length
@@ -103,55 +102,16 @@ def verify_md5(path: Path, content: bytes, expected: str, page: str) -> None:
         raise data_error(path, f"has md5 {found}, the official file has {expected}", f"download it again from {page}")
 
 
-def labelled_files(
-    dataset: str, train: Path, test: Path, suffixes: tuple[str, ...], read: Callable[[Path], Tensor]
-) -> tuple[FileSamples, FileSamples, tuple[str, ...]]:
-    """Samples from `train/<class>/<file>` and `test/<class>/<file>`, and the classes' names, those of the training folders.
-
-    Classes and files are taken in the order of their names. Hidden files and files with other suffixes are left out.
+def as_counts(path: Path, name: str, counts: np.ndarray, remedy: str) -> Tensor:
+    """Counts of events as float32.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds no folder per class.
-        UserError: a class has no file, or the test folder has a class that the training folder lacks.
+        UserError: naming the file and the array, one is negative or no finite number.
     """
-    train_files, test_files = (_files_by_class(folder, suffixes) for folder in (train, test))
-    classes = tuple(train_files)
-    for name in test_files:
-        if name not in train_files:
-            known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-            raise data_error(
-                test / name,
-                f"class {name!r} is not among the {len(classes)} classes of {train} ({known})",
-                "give both folders the same classes",
-            )
-    label = {name: k for k, name in enumerate(classes)}
-
-    def samples(folder: Path, files: dict[str, list[Path]]) -> FileSamples:
-        paths = [path for paths in files.values() for path in paths]
-        targets = torch.tensor([label[path.parent.name] for path in paths])
-        return FileSamples(paths, targets, read, folder, dataset)
-
-    return samples(train, train_files), samples(test, test_files), classes
-
-
-def _files_by_class(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    kinds = "*" + " or *".join(suffixes)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} is missing: expected one folder per class in it ({folder}/<class>/{kinds}); make it, or point "
-            "--data.root or $SPIKEDISTILL_DATA elsewhere"
-        )
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise FileNotFoundError(f"{folder} holds no folders: expected one per class ({folder}/<class>/{kinds})")
-    files = {}
-    for name in names:
-        entries = sorted(entry.name for entry in os.scandir(folder / name) if not entry.name.startswith("."))
-        files[name] = [folder / name / entry for entry in entries if entry.lower().endswith(suffixes)]
-        if not files[name]:
-            raise data_error(
-                folder / name,
-                f"no {kinds} file among its {len(entries)} entries",
-                "put the class's samples there or remove the folder",
-            )
-    return files
+    with np.errstate(over="ignore"):
+        frames = counts.astype(np.float32)
+    if not np.isfinite(frames).all():
+        raise data_error(path, f"{name!r} ({counts.dtype}) holds values that are no finite numbers", remedy)
+    if (frames < 0).any():
+        raise data_error(path, f"{name!r} holds {frames.min()}, expected counts of events, at least 0", remedy)
+    return torch.from_numpy(frames)

@@ -1,6 +1,7 @@
-"""Pixels from image files, as a person would see them: upright, in their own range, on a white background."""
+"""Pixels from image files, as a person sees them: upright, in their own range, on a white background."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .files import check_is_no_pipe, data_error
+from .preprocess import Resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,23 +20,41 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BACKGROUND = (255, 255, 255)
+# Mean and standard deviation of ImageNet's images in [0, 1], by the number of channels: grey and colour. Those of grey are of the
+# luminance 0.299 R + 0.587 G + 0.114 B: its mean follows from the colours', its deviation is the mean of theirs.
+MEANS: dict[int, tuple[float, ...]] = {1: (0.459,), 3: (0.485, 0.456, 0.406)}
+STDS: dict[int, tuple[float, ...]] = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 # of TIFF and EXIF
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, BLACK_IS_ZERO = 0x0112, 258, 262, 1
 
 
-def read_image(path: Path, size: int) -> Tensor:
-    """The image of a file in colour, `[3, size, size]` uint8: scaled until its shorter side is `size`, cropped at its centre.
+def read_image(
+    path: Path,
+    size: int | tuple[int, int],
+    channels: int = 3,
+    resize: Resize = "crop",
+    fill: Sequence[float] = (),
+) -> Tensor:
+    """The image of a file, `[channels, H, W]` uint8.
 
     - It is turned upright as its EXIF orientation says.
-    - What is transparent shows a white background.
+    - Transparent pixels show a white background.
     - A 16-bit grey level v becomes round(v / 257), so that 65535 becomes 255; of 16-bit colours the upper byte is taken.
-    - Of an animation or of several pages it is the first.
+    - Of an animation or of several pages the first is read.
+    - A grey image becomes one of three equal channels, or a colour image its luminance, as `channels` says.
+
+    Args:
+        path: the file.
+        size: height and width, or one number for both.
+        channels: 3 for colour or 1 for grey.
+        resize: see `Preprocess`.
+        fill: see `Preprocess`; default the mean of ImageNet.
 
     Raises:
         UserError: the file is missing, damaged (the checksums of a PNG file are verified), no image in one of `FORMATS`, of
             32 bits per channel, or of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     check_is_no_pipe(path)
     try:
@@ -42,14 +62,58 @@ def read_image(path: Path, size: int) -> Tensor:
             warnings.simplefilter("ignore")  # about metadata that cannot be read, beside pixels that can
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with path.open("rb") as file:
-                image = _open(file)
-                fitted = ImageOps.fit(_in_colour(_upright(image)), (size, size), Image.Resampling.BICUBIC)
+                return pixels_of(_open(file), size, channels, resize, fill)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         fault = f"announces more than {Image.MAX_IMAGE_PIXELS} pixels, as a small file may to take all memory"
         raise data_error(path, fault, "make the image smaller or remove it") from error
     except Exception as error:  # Pillow's decoders raise exceptions of every kind
         raise data_error(path, f"is no readable image ({error})", "replace or remove it") from error
-    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
+
+
+def pixels_of(
+    image: "Image",
+    size: int | tuple[int, int],
+    channels: int = 3,
+    resize: Resize = "crop",
+    fill: Sequence[float] = (),
+) -> Tensor:
+    """An image of Pillow, `[channels, H, W]` uint8, read as `read_image` reads one from a file; see there."""
+    seen = _in_colour(_upright(image))
+    fitted = _resized(seen if channels == 3 else seen.convert("L"), size, resize, fill or MEANS[channels])
+    return torch.from_numpy(np.array(fitted)).view(fitted.height, fitted.width, channels).permute(2, 0, 1)
+
+
+def look_at(path: Path) -> tuple[int, int, bool] | None:
+    """Height, width, and whether it is in colour, as the first bytes of an image file say; None if they cannot be read."""
+    from PIL import Image
+
+    try:
+        check_is_no_pipe(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                # that of PNG files would decode the pixels
+                turned = Image.Image.getexif(image).get(ORIENTATION, 1) in (5, 6, 7, 8)
+                height, width = (image.width, image.height) if turned else (image.height, image.width)
+                return height, width, image.mode not in ("1", "L", "LA", "I", "F") and not image.mode.startswith("I;")
+    except Exception:  # Pillow's decoders raise exceptions of every kind
+        return None
+
+
+def _resized(image: "Image", size: int | tuple[int, int], resize: Resize, fill: Sequence[float]) -> "Image":
+    from PIL import Image, ImageOps
+
+    height, width = (size, size) if isinstance(size, int) else size
+    if resize == "crop":
+        return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    if resize == "stretch":
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+    scale = min(width / image.width, height / image.height)
+    inner = min(width, max(1, round(image.width * scale))), min(height, max(1, round(image.height * scale)))
+    levels = tuple(round(255 * value) for value in fill)
+    padded = Image.new(image.mode, (width, height), levels if len(levels) > 1 else levels[0])
+    padded.paste(image.resize(inner, Image.Resampling.BICUBIC), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return padded
 
 
 def _open(file: IO[bytes]) -> "Image":

@@ -1,8 +1,9 @@
 """Data sets by name."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from ..errors import UserError
@@ -30,6 +31,15 @@ def expected_files(name: str) -> str:
     return f"ROOT/{entry.files} (from {entry.page})"
 
 
+def example_tree(name: str) -> str:
+    """The files of a user's own data as a tree of folders, in several lines; empty for other data sets.
+
+    Raises:
+        UserError: no data set has this name.
+    """
+    return dedent(_entry(name).tree).strip()
+
+
 def what_loading_checks(name: str) -> str:
     """What `load_dataset` has checked of a data set when it returns, and what not, in words.
 
@@ -49,8 +59,11 @@ def load_dataset(
     root: str | Path | None = None,
     *,
     timesteps: int | None = None,
-    size: int | None = None,
+    size: int | Sequence[int] | None = None,
     slicing: str | None = None,
+    resize: str | None = None,
+    channels: int | None = None,
+    test_share: float | None = None,
 ) -> Dataset:
     """Load a data set, its files checked as far as `what_loading_checks(name)` says; `verify` reads every sample.
 
@@ -60,9 +73,13 @@ def load_dataset(
             "digits".
         timesteps: T of event data: frames per recording of "nmnist" (default 10), the T that "event_frames" must have.
             Images have no time of their own: they take part in any number of timesteps.
-        size: side in pixels of the images of "image_folder" (default 32).
+        size: height and width in pixels of the images of "image_folder" (default 32) and "arrays" (default as they are), or one
+            number for both.
         slicing: how "nmnist" fills its frames: "number" (default), each with the same number of events, the remainder in the last;
             "even", the remainder spread; or "time", each equally long.
+        resize: how images of "image_folder" and "arrays" get that size: "crop" (default), "pad" or "stretch", see `Preprocess`.
+        channels: 3 for images of "image_folder" in colour (default), 1 for grey.
+        test_share: for "image_folder", "event_frames" and "arrays" without test samples: the share of each class to test on.
 
     Raises:
         FileNotFoundError: no root is known, or files are missing in it.
@@ -71,12 +88,20 @@ def load_dataset(
         BrokenSample: later, a file of "image_folder", "event_frames" or "nmnist" cannot be read.
     """
     entry = _entry(name)
-    given = {"timesteps": timesteps, "size": size, "slicing": slicing}
+    given: dict[str, Any] = {
+        "timesteps": timesteps,
+        "size": size,
+        "slicing": slicing,
+        "resize": resize,
+        "channels": channels,
+        "test_share": test_share,
+    }
     for key in ("timesteps", "size"):
-        if given[key] is not None and type(given[key]) is not int:
+        numbers = given[key] if key == "size" and isinstance(given[key], tuple | list) else [given[key]]
+        if any(number is not None and type(number) is not int for number in numbers):
             raise UserError(f"{key} is a whole number; got {given[key]!r}")
     options = {key: value for key, value in given.items() if value is not None and key in entry.options}
-    for key in ("size", "slicing"):
+    for key in [*given][1:]:
         if given[key] is not None and key not in options:
             owners = " or ".join(owner for owner, other in sorted(ENTRIES.items()) if key in other.options)
             raise UserError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")

@@ -1,6 +1,9 @@
 """Parts of a training set: hold-out sets, so that the test set selects nothing, and smaller balanced sets."""
 
+import hashlib
 import math
+import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,6 +11,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..seeds import derive_seed
+from .dataset import Dataset
+
+UNBALANCED = 3  # times as many samples as in the smallest class
 
 
 def split_holdout(targets: Tensor, fraction: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -56,6 +62,38 @@ def training_indices(targets: Tensor, holdout: float, count: int | None = None) 
     return (kept if count is None else kept[balanced_order(targets[kept])[:count]]), aside
 
 
+def test_places(targets: Tensor, names: Sequence[str], share: float, classes: Sequence[str]) -> Tensor:
+    """Which samples of a training set serve as its test set, bool `[N]`.
+
+    Of a class with n samples they are round(share · n), at least 1 and at most n - 1: those whose names have the lowest SHA-256, so
+    that a sample that is added or removed moves one other at most.
+
+    Args:
+        targets: class of every sample, `[N]`.
+        names: name of every sample, unlike all others.
+        share: share of each class, above 0 and below 1.
+        classes: names of the classes, for the error.
+
+    Raises:
+        UserError: `share` is out of range, or a class has fewer than two samples to share out.
+    """
+    if not 0 < share < 1:
+        raise UserError(f"test_share is the share of each class to test on, above 0 and below 1; got {share}")
+    order = sorted(range(len(names)), key=lambda place: hashlib.sha256(os.fsencode(names[place])).digest())
+    drawn = torch.tensor(order)
+    counts = torch.bincount(targets, minlength=len(classes))
+    if counts.min() < 2:
+        few = int(counts.argmin())
+        raise UserError(
+            f"class {classes[few]!r} has {int(counts[few])} sample, expected 2 or more for --data.test-share, to train and to test "
+            "on: add samples or leave the class out"
+        )
+    wanted = (counts * share).round().long().clamp(min=1).minimum(counts - 1)
+    chosen = torch.zeros(len(targets), dtype=torch.bool)
+    chosen[drawn] = position_in_class(targets[drawn]) < wanted[targets[drawn]]
+    return chosen
+
+
 def position_in_class(targets: Tensor) -> Tensor:
     """How many samples of the same class come before each sample, `[N]` int64."""
     by_class = targets.argsort(stable=True)
@@ -69,3 +107,16 @@ def position_in_class(targets: Tensor) -> Tensor:
 def balanced_order(targets: Tensor) -> Tensor:
     """All indices in a fixed order whose every beginning is balanced: the first sample of each class, the second of each, ..."""
     return position_in_class(targets).argsort(stable=True)
+
+
+def samples_per_class(dataset: Dataset) -> str:
+    """How many training samples a class has, in words, with a hint if some have several times as many as others."""
+    counts = torch.bincount(dataset.train.targets, minlength=len(dataset.classes))
+    least, most = int(counts.argmin()), int(counts.argmax())
+    if counts[least] == counts[most]:
+        return f"training samples of each class: {int(counts[least])}"
+    fewest, largest = (f"{int(counts[k])} ({dataset.classes[k]})" for k in (least, most))
+    said = f"training samples of a class: {fewest} to {largest}"
+    if counts[most] < UNBALANCED * counts[least]:
+        return said
+    return f"{said}, unbalanced: --objective.class-weights balanced gives every class the same weight"

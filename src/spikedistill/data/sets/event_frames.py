@@ -1,0 +1,140 @@
+"""A user's event frames, in one folder per class."""
+
+import math
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ...errors import UserError
+from ..array_files import array_names, open_member
+from ..class_folders import own_folders
+from ..dataset import Dataset
+from ..entries import Entry, register_dataset
+from ..files import MOST_VALUES, DataError, as_counts, check_is_no_pipe, data_error
+
+WRITE_FRAMES = "write it with numpy.savez(path, frames=...) from an array of event counts [T, 2, H, W]"
+
+
+def load_event_frames(root: Path, timesteps: int | None = None, test_share: float | None = None) -> Dataset:
+    """Event frames in `root/train/<class>/*.npz` and `root/test/<class>/*.npz`, read when they are used.
+
+    Each file holds an array `frames` `[T, 2, H, W]`, events counted per timestep, polarity and pixel. H and W are any sizes; all
+    files have the shape of the first training file that can be read.
+
+    Args:
+        root: the folder; its test folder may also be called val, valid or validation.
+        timesteps: the T that the files must have; by default the one they have.
+        test_share: if there are no test files: the share of each class to test on, see `own_folders`.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        UserError: a class is empty or unknown in training, no training file can be read, or they have other `timesteps`.
+        BrokenSample: later, a file is damaged or has another shape.
+    """
+    train, test, classes, notes = own_folders("event_frames", root, (".npz",), read_frames, test_share)
+    first, shape = _first_shape(train.paths)
+    T, _, H, W = shape
+    check_timesteps(first, T, timesteps)
+    read = partial(read_frames, shape=shape)
+    return Dataset(
+        name="event_frames",
+        train=replace(train, read=read),
+        test=replace(test, read=read),
+        classes=classes,
+        mean=(0.0, 0.0),
+        std=(1.0, 1.0),
+        kind="events",
+        channels=2,
+        size=(H, W),
+        augmentations=("flip", "nda"),
+        options={"timesteps": T},
+        describe=partial(
+            list, (f"recordings of {T} event frames of {H}x{W} (height x width) are taken as they are", *notes)
+        ),
+    )
+
+
+def check_timesteps(path: Path, found: int, timesteps: int | None) -> None:
+    """Refuse event frames of another T.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if timesteps not in (None, found):
+        raise data_error(
+            path, f"holds {found} timesteps, expected {timesteps}", f"add --timesteps {found}, or write the files anew"
+        )
+
+
+def _first_shape(paths: Sequence[Path]) -> tuple[Path, tuple[int, ...]]:
+    """The first file that can be read, and the shape of its frames."""
+    fault = None
+    for path in paths:
+        try:
+            return path, tuple(read_frames(path).shape)
+        except UserError as error:
+            fault = fault or error
+    assert fault is not None  # there are files
+    raise fault
+
+
+def read_frames(path: Path, shape: tuple[int, ...] | None = None) -> Tensor:
+    """The array `frames` of a file, `[T, 2, H, W]` float32.
+
+    Raises:
+        UserError: it is missing, damaged, has another `shape`, or holds anything but finite numbers of at least 0.
+    """
+    check_is_no_pipe(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            counts = _read_counts(path, archive, shape)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise exceptions of every kind
+        raise data_error(path, f"is no readable .npz file ({error})", WRITE_FRAMES) from error
+    return as_counts(path, "frames", counts, WRITE_FRAMES)
+
+
+def _read_counts(path: Path, archive: zipfile.ZipFile, shape: tuple[int, ...] | None) -> np.ndarray:
+    """The array `frames` as stored. What it announces is checked before memory is taken, and its checksum as it is read."""
+    names = array_names(archive)
+    if "frames" not in names:
+        raise data_error(path, f"holds no array 'frames' but {', '.join(names) or 'nothing'}", WRITE_FRAMES)
+    with open_member(archive, "frames") as (member, announced):
+        found = announced.shape
+        if len(found) != 4 or found[1] != 2 or min(found) < 1:
+            raise data_error(path, f"'frames' has shape {list(found)}, expected [T, 2, H, W]", WRITE_FRAMES)
+        if shape is not None and found != shape:
+            fault = f"'frames' has shape {list(found)}, other files have {list(shape)}"
+            raise data_error(path, fault, "give all files one shape")
+        if math.prod(found) > MOST_VALUES:
+            raise data_error(path, f"'frames' has shape {list(found)}, more than {MOST_VALUES} values", WRITE_FRAMES)
+        if announced.dtype.kind not in "biuf":
+            fault = f"'frames' ({announced.dtype}) holds values that are no finite numbers"
+            raise data_error(path, fault, WRITE_FRAMES)
+        announced.check()
+        return announced.read(member)
+
+
+register_dataset(
+    Entry(
+        name="event_frames",
+        load=load_event_frames,
+        checked="file names and classes, and the frames of one file; the others are not read: --verify reads them",
+        files="{train,test}/<class>/*.npz",
+        options=("timesteps", "test_share"),
+        tree="""
+            ROOT/
+              train/
+                left/    0001.npz  0002.npz  ...   (each with an array "frames" [T, 2, H, W])
+                right/   0001.npz  ...
+              test/      the same folders; or leave it out and add --data.test-share 0.2
+        """,
+        usual={"epochs": 30, "timesteps": 10, "data.batch_size": 32, "optimizer.lr": 0.05},
+    )
+)
