@@ -140,23 +140,6 @@ class _Section(BaseModel):
         return type(self)(**{name: getattr(same, name) for name in type(self).model_fields} | dict(update or {}))
 
 
-class NeuronConfig(_Section):
-    """Spiking neurons."""
-
-    place = "model.lif."
-    decay: Annotated[float, Field(ge=0, le=1)] | LearnedText = 0.5
-    """Share of the membrane that survives a timestep; 1 is a neuron without leak. learned trains one per layer (PLIF), from 0.5 on;
-    learned:0.8 starts at 0.8, and learned_per_channel trains one per channel."""
-    threshold: Positive | LearnedText = 1.0
-    """A neuron fires where its membrane is at or above it. learned trains one per layer, from 1 on, which stays positive;
-    learned:0.8 starts at 0.8, and learned_per_channel trains one per channel."""
-    v_reset: float | None = None
-    """None subtracts the threshold after a spike (soft reset), a number puts the membrane there (hard reset)."""
-    detach_reset: bool = False
-    """Leave the reset out of the gradient."""
-    surrogate: Literal["sigmoid", "rectangular", "triangular", "arctan", "dspike"] = "sigmoid"
-    """Derivative that stands in for that of the spike."""
-    v_init: float | Literal["half"] | LearnedText = 0.0
 def _size(value: object, _: ValidatorFunctionWrapHandler) -> int | tuple[int, int] | None:
     """Height and width, as one number if they are equal, so that the same size is the same setting."""
     if value is None:
@@ -177,6 +160,23 @@ def _size(value: object, _: ValidatorFunctionWrapHandler) -> int | tuple[int, in
 Size = Annotated[int | tuple[int, int] | None, WrapValidator(_size)]
 
 
+class NeuronConfig(_Section):
+    """Spiking neurons."""
+
+    place = "model.lif."
+    decay: Annotated[float, Field(ge=0, le=1)] | LearnedText = 0.5
+    """Share of the membrane that survives a timestep; 1 is a neuron without leak. learned trains one per layer (PLIF), from 0.5 on;
+    learned:0.8 starts at 0.8, and learned_per_channel trains one per channel."""
+    threshold: Positive | LearnedText = 1.0
+    """A neuron fires where its membrane is at or above it. learned trains one per layer, from 1 on, which stays positive;
+    learned:0.8 starts at 0.8, and learned_per_channel trains one per channel."""
+    v_reset: float | None = None
+    """None subtracts the threshold after a spike (soft reset), a number puts the membrane there (hard reset)."""
+    detach_reset: bool = False
+    """Leave the reset out of the gradient."""
+    surrogate: Literal["sigmoid", "rectangular", "triangular", "arctan", "dspike"] = "sigmoid"
+    """Derivative that stands in for that of the spike."""
+    v_init: float | Literal["half"] | LearnedText = 0.0
     """Membrane before the first timestep: a number, half the threshold, or learned per channel."""
 
 

@@ -361,7 +361,6 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
     )
 
 
-
 def load(run: Path | str) -> Temporal:
     """The trained network of a run, in eval mode, taking images in [0, 1] (or event frames) as `model(x, timesteps=T)`.
 

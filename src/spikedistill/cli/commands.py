@@ -286,6 +286,7 @@ def data(
         f"{name}: {len(dataset.train)} training and {len(dataset.test)} test samples of {len(dataset.classes)} classes, "
         f"{dataset.channels} x {dataset.size[0]} x {dataset.size[1]}"
     )
+    print(samples_per_class(dataset), *dataset.describe(), sep="\n")
     if not verify:
         print(f"checked: {what_loading_checks(name)}")
         return
@@ -306,7 +307,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "gradients": gradients,
-    print(samples_per_class(dataset), *dataset.describe(), sep="\n")
     "report": write_report,
     "list": list_names,
     "data": data,
