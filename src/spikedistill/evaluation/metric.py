@@ -1,5 +1,7 @@
 """Accuracy after every number of timesteps as a metric of torchmetrics, to be updated batch by batch."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -98,6 +100,16 @@ class AccuracyAtEveryK(Metric):
         found = self.compute()
         names = {"ensemble": "accuracy", "single": "single_accuracy"}
         return {f"{names[kind]}_{k}": value for kind, values in found.items() for k, value in enumerate(values, 1)}
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """`compute` as torchmetrics calls it, which takes away the axis of one timestep."""
+        wrapped = super()._wrap_compute(compute)
+
+        @functools.wraps(compute)
+        def of_every_k(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+            return {kind: values.view(self.timesteps) for kind, values in wrapped(*args, **kwargs).items()}
+
+        return of_every_k
 
     def _right(self, logits: Tensor, target: Tensor) -> Tensor:
         """How many samples are right at each k, `[T]`."""
