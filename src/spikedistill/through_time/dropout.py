@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def dropped(p: float = 0.5, training: bool = True) -> float:
-    """The share that a dropout function drops, from its arguments after its input; 0 where it returns that input itself."""
+    """The probability of a dropout function, from its arguments after the input; 0 if it returns the input itself."""
     return p if training else 0.0
 
 
@@ -19,7 +19,7 @@ def dropout_scale_shift(name: str, func: Callable[..., Any], sample: Tensor, p: 
         return func(ones, p, True), 0.0
     masks = torch.nn.functional.dropout if name == "alpha_dropout" else _feature_dropout
     kept = (masks(ones, p, True) > 0).to(sample.dtype)
-    # Klambauer et al. (2017): dropped elements take SELU's lower limit, and mean and variance of N(0, 1) are kept.
+    # Klambauer et al. (2017): dropped elements become SELU's lower limit, which keeps mean and variance of N(0, 1).
     low = -1.7580993408473766
     scale = ((1 - p) * (1 + p * low**2)) ** -0.5 if p < 1 else 0.0
     return scale * kept, scale * (low * (1 - kept) - p * low)

@@ -18,13 +18,13 @@ _SPATIAL_AXES = {name: int(name[-2]) for name in LAYERS if name.endswith("d") an
 def map_over_time(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], get: Callable[[Any], Tensor]
 ) -> Any:
-    """Call `func` on every timestep of its signals: the one rule for whatever treats timesteps alike.
+    """Call `func` on every timestep of its signals. Every operation that treats timesteps alike goes this way.
 
     Args:
-        get: the tensor `[T or 1, B, ...]` that stands for a signal; a leading 1 is a value constant in time.
+        get: returns the tensor `[T or 1, B, ...]` of a signal; a leading 1 means constant in time.
 
     Returns:
-        What `func` returns, each tensor with the time axis in front again.
+        The results of `func`, each tensor with the time axis in front again.
     """
     leaves, spec = pytree.tree_flatten((args, kwargs), is_leaf=is_signal)
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Signal)]
@@ -38,7 +38,7 @@ def map_over_time(
         return func(*step_args, **step_kwargs)
 
     if all(value.shape[0] == 1 for value in values):
-        # squeezed, not indexed: the gradient of an index is zeros, filled, in another order in memory
+        # squeezed, not indexed: the gradient of an index has another order in memory
         return pytree.tree_map(lambda out: out.unsqueeze(0), one_timestep(*(value.squeeze(0) for value in values)))
     in_dims = tuple(0 if value.shape[0] > 1 else None for value in values)
     return torch.vmap(one_timestep, in_dims=in_dims)(*(v if v.shape[0] > 1 else v.squeeze(0) for v in values))
@@ -51,10 +51,10 @@ def fold_time(func: Callable[..., Any], value: Tensor, *args: Any, **kwargs: Any
 
 
 def check_layer(signal: Signal, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse the call of a layer on what it would misread once time is folded into the batch.
+    """Refuse arguments that a layer would misread once time is folded into the batch.
 
     Raises:
-        UnsupportedOperationError: where its weights, or anything but its input, vary in time too.
+        UnsupportedOperationError: for weights, or arguments other than the input, that vary in time.
         UserError: for a convolution or pooling over n dimensions and a signal that is not `[B, C, ...]` with n of them.
     """
     if not args or args[0] is not signal or signals_in(args[1:], kwargs):
@@ -68,10 +68,10 @@ def check_layer(signal: Signal, name: str, args: tuple[Any, ...], kwargs: dict[s
 
 
 def segment_lengths(segments: int | Sequence[int], timesteps: int) -> tuple[int, ...]:
-    """Timesteps of each segment: a count is split as evenly as it goes, the longer ones first.
+    """Timesteps of each segment. A number of segments splits T as evenly as possible, longer segments first.
 
     Raises:
-        UserError: where the segments do not make up the timesteps.
+        UserError: for segments that do not sum to T.
     """
     if isinstance(segments, int):
         if not 1 <= segments <= timesteps:

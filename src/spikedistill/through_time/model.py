@@ -1,4 +1,4 @@
-"""A plain network given time: the module that users call."""
+"""`temporal`: a plain network becomes one that runs over timesteps."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -36,22 +36,22 @@ class Temporal(nn.Module):
 
         Args:
             x: a static input `[B, ...]`, shown at every timestep, or a sequence `[T, B, ...]`.
-            timesteps: T, for a static input alone.
+            timesteps: T, only for a static input.
 
         Returns:
-            Logits `[T, B, C]`: whatever the network returns, with each signal as the tensor of all its timesteps.
+            Logits `[T, B, C]`: the network's output, with each signal as the tensor of all its timesteps.
 
         Raises:
-            UserError: for T below 1, an input that is no tensor or whose dimensions do not fit the network, one that on a CPU holds
-                NaN or infinite values, or a network that leaves a signal on a module or, with gradients, has a backward hook
-                on one.
+            UserError: for T below 1; an input that is no tensor, does not fit the network or, on a CPU, holds NaN or infinite
+            values; a
+                network that leaves a signal on a module or, with gradients, has a backward hook on one.
         """
         values, total = self.check_input(x, timesteps)
         signal: Signal
         if torch.is_grad_enabled():
             signal = self.rule.signal(values, total, self.module, still=timesteps is not None)
         else:
-            # every rule computes the same values, and T may be another than the segments make up
+            # all rules compute the same values, and T need not fit the segments
             signal = Unrolled(values.detach(), Call(total), self.rule.name)
         out, call = self._run(signal, lambda out: out.over_time()), weakref.ref(signal.call)
         del signal
@@ -59,7 +59,7 @@ class Temporal(nn.Module):
         return out
 
     def _run(self, signal: Signal, read: Callable[[Any], Tensor]) -> Any:
-        """The network's outputs on a signal, each read as a tensor; then the signal's call has ended."""
+        """Run the network on a signal, read each output as a tensor, and end the signal's call."""
         call = signal.call
         if call.with_gradients and not torch.compiler.is_compiling():
             _refuse_backward_hooks(self.module)
@@ -78,7 +78,7 @@ class Temporal(nn.Module):
             call.ended = not call.held
 
     def _check_nothing_left(self, call: weakref.ref[Any]) -> None:
-        """Look for signals on modules where something of a call that has ended is still there."""
+        """Refuse signals on modules. It looks for them only if the ended call is still referenced."""
         if not torch.compiler.is_compiling() and call() is not None:
             refuse_left_signals(self.module)
 
@@ -87,15 +87,16 @@ class Temporal(nn.Module):
     ) -> tuple[Any, dict[str, Tensor]]:
         """Advance the network by one timestep.
 
-        The mean of the first k steps' logits is what `forward` over k timesteps has as its mean.
+        The mean of the logits of the first k steps equals that of `forward` over k timesteps.
 
         Args:
             x: the input `[B, ...]` of this timestep.
-            state: membranes (and counted timesteps) by module path, as the previous step returned them; None at first. Rows of
-                the tensors are samples, so that finished ones can be dropped: `{k: v[keep] for k, v in state.items()}`.
-            still: promises that x is the same at every timestep, from the first on. What comes before the first neurons is then
-                computed once, as in a call on the whole sequence, and their currents are part of the state. It pays in a compiled
-                step (`CompiledStep`); without, following the shapes costs more than computing a small stem again.
+            state: what the previous step returned; None at the first timestep. It holds the states of layers, such as membranes, by
+                module path. Rows of the tensors are samples, so finished ones can be dropped:
+                `{k: v[keep] for k, v in state.items()}`.
+            still: declare that x is the same at every timestep. The layers before the first neurons are then computed once, as in a
+                call on the whole sequence, and their outputs become part of the state. It pays in a compiled step (`CompiledStep`);
+                otherwise following the shapes costs more than computing a small stem again.
 
         Returns:
             The logits `[B, C]` of this timestep and the state to pass on.
@@ -104,7 +105,7 @@ class Temporal(nn.Module):
             RuntimeError: in training mode, where batch-norm needs all timesteps at once.
             UserError: for a state of another network or batch size, an input that is no tensor or, on a CPU, holds NaN or infinite
                 values, or a network that leaves a signal on one of its modules.
-            UnsupportedOperationError: for a network that draws random numbers.
+            UnsupportedOperationError: for a network that draws random numbers outside of the `step` of its neurons.
         """
         self.check_step(x, state)
         if self.training:
@@ -174,7 +175,7 @@ class Temporal(nn.Module):
         return (x, x.shape[0]) if timesteps is None else (x.unsqueeze(0), timesteps)
 
     def check_step(self, x: Tensor, state: Mapping[str, Tensor] | None) -> None:
-        """Refuse what `step` cannot take.
+        """Check the input and the state of `step`.
 
         Raises:
             UserError: for an input that is no tensor `[B, ...]` or does not fit the network, or a state that is no dict.
@@ -201,27 +202,29 @@ class Temporal(nn.Module):
 def temporal(
     module: nn.Module, *, gradient: Gradient | Rule = "bptt", sample_axes: str | None = None, **options: Any
 ) -> Temporal:
-    """Run a plain `torch.nn` network, written for `[B, ...]` with `LIF` between its layers, over time.
+    """Run a plain `torch.nn` network, written for `[B, ...]` with `LIF` or another `SpikingNeuron` between its layers, over time.
 
-    The parameters are shared with `module`, and nothing is kept between calls: there is no state to reset. Batch-norm takes its
-    statistics over all timesteps and samples and updates its running ones once per call; dropout draws one mask per sample for
-    all timesteps.
+    The parameters are shared with `module`. Nothing is kept between calls, so there is no state to reset. Batch-norm takes its
+    statistics over all timesteps and samples, and updates its running statistics once per call. Dropout draws one mask per sample
+    for all timesteps.
 
     Args:
         module: the network.
         gradient: how gradients flow back through time: `Bptt()`, `Sltt()`, `Rate(...)` or `Dsr()`, or the name of one, "bptt",
             "sltt", "rate" or "dsr". All give the same values and differ in their gradients.
-        sample_axes: the axes of one sample, such as "3, H, W", where inputs are to be checked against them; numbers must match.
-        options: those of the rule, where it is given by name: `temporal(net, gradient="rate", segments=2)`.
+        sample_axes: the axes of one sample, such as "3, H, W". If given, inputs are checked against them; numbers must match.
+        options: options of a rule that is given by name: `temporal(net, gradient="rate", segments=2)`.
 
     Returns:
         A module to be called with `x` `[B, ...]` and `timesteps=T`, or with `x` `[T, B, ...]`, that returns logits `[T, B, C]`; and
         with a method `step` for one timestep at a time.
 
     Raises:
-        UserError: for an unknown rule, an option that it does not have or that is out of its range, or neurons that "dsr"
-            says nothing of: with hard reset, an initial membrane, or decays that are learned or differ.
-        TypeError: for an option of no rule.
+        UserError: for an unknown rule, an option that it does not have or that is out of its range, or neurons for which the rule
+        is
+            not defined: under "rate" and "dsr" those with their own `step`, under "dsr" also those with hard reset, an initial
+            membrane, or decays that are learned or differ.
+        TypeError: for an option that no rule has.
     """
     if not isinstance(module, nn.Module):
         raise UserError(f"temporal takes a torch.nn.Module, got a {type(module).__name__}")
@@ -229,7 +232,7 @@ def temporal(
 
 
 def _refuse_backward_hooks(network: nn.Module) -> None:
-    """Refuse hooks that PyTorch calls only where tensors go in and out of a module.
+    """Refuse backward hooks, which PyTorch calls only if tensors go in and out of the module.
 
     Raises:
         UserError: naming the module.
@@ -238,13 +241,12 @@ def _refuse_backward_hooks(network: nn.Module) -> None:
         if module._backward_hooks or module._backward_pre_hooks:
             raise UserError(
                 f"{f'module {path!r}' if path else 'the network'} has a backward hook, which would never be called, because a "
-                "signal is no tensor: register it on temporal(network), or a hook of the tensor mean_rate(signal), "
-                "or remove it"
+                "signal is no tensor: register it on temporal(network) or on the tensor mean_rate(signal), or remove it"
             )
 
 
 def _check_tensor(x: Any) -> None:
-    """Refuse an input that is no tensor.
+    """Check that an input is a tensor.
 
     Raises:
         UserError: naming what came.
@@ -263,7 +265,7 @@ def _check_tensor(x: Any) -> None:
 
 
 def _in_words(value: Any) -> str:
-    """A value that is short, or what it is."""
+    """A short value itself, or the type of a longer one."""
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)}"
     return repr(value) if value is None or isinstance(value, (int, float, str)) else f"a {type(value).__name__}"
@@ -272,6 +274,6 @@ def _in_words(value: Any) -> str:
 def mean_rate(value: Any) -> Tensor:
     """The mean over time of a signal inside a network, an ordinary tensor `[B, ...]` with its graph.
 
-    Branches, features and recording leave the flow of time here. A plain tensor, as in an ANN, is returned as it is.
+    Branches, features and recordings use it. A plain tensor, as in an ANN, is returned unchanged.
     """
     return value.mean_over_time() if isinstance(value, Signal) else value

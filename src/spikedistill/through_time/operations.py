@@ -1,4 +1,4 @@
-"""The functions that have a rule across time, by the name under which `torch.nn` modules call them: an allow-list."""
+"""The allow-list of functions that are defined over time, by the names under which `torch.nn` modules call them."""
 
 TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
 LINEAR = TRANSPOSED | {"conv1d", "conv2d", "conv3d", "linear"}
@@ -18,7 +18,7 @@ MAX_POOLS = frozenset(
     {"adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "max_pool1d", "max_pool2d", "max_pool3d"}
 )
 DROPOUTS = frozenset({"alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"})
-# Linear in the signal, one timestep at a time, whatever else they do to its shape.
+# Linear in the signal, one timestep at a time, whether or not they change its shape.
 SHAPES = frozenset(
     {
         "__getitem__", "bfloat16", "cat", "channel_shuffle", "chunk", "clone", "concat", "concatenate", "contiguous", "detach",
@@ -28,7 +28,7 @@ SHAPES = frozenset(
         "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
     }
 )  # fmt: skip
-# What PyTorch may answer with a view of its input, or with the input itself.
+# PyTorch may return a view of the input, or the input itself.
 VIEWS = frozenset({"einsum"}) | SHAPES - frozenset(
     {
         "cat", "clone", "concat", "concatenate", "flip", "fold", "index_select", "mean", "neg", "__neg__", "pad", "repeat", "roll",
@@ -37,7 +37,7 @@ VIEWS = frozenset({"einsum"}) | SHAPES - frozenset(
 )  # fmt: skip
 ADDITIONS = frozenset({"__add__", "__radd__", "add"})
 SUMS = frozenset({"__add__", "__radd__", "__rsub__", "__sub__", "add", "sub"})
-# Linear in each signal as long as only one of them varies in time.
+# Linear if only one of the signals varies in time.
 PRODUCTS = frozenset({"__matmul__", "__mul__", "__rmul__", "bmm", "einsum", "matmul", "mul"})
 QUOTIENTS = frozenset({"__truediv__", "div"})
 NONLINEAR = frozenset(
@@ -49,6 +49,6 @@ NONLINEAR = frozenset(
     }
 )  # fmt: skip
 
-# Layers, which treat the samples of a batch alike, and functions that are called for every timestep.
+# Layers treat the samples of a batch alike; the other functions are called for every timestep.
 LAYERS = LINEAR | RESAMPLINGS | MAX_POOLS | NONLINEAR_LAYERS | DROPOUTS | {"batch_norm"}
 PER_TIMESTEP = SHAPES | SUMS | PRODUCTS | QUOTIENTS | NONLINEAR

@@ -1,7 +1,7 @@
-"""Rate-based gradients in one pass: exact spikes without a graph beside segment means with one.
+"""Rate-based gradients in one pass: exact spikes without a graph, and segment means with one.
 
-For a linear operation the mean of the outputs is the output of the mean, so the forward value of the means is read off the spiking
-pass and nothing is evaluated twice; only the backward rule runs on the means, at batch m*B instead of T*B.
+For a linear operation the mean of the outputs is the output of the mean. So the means are read from the spiking pass, and nothing
+is computed twice in the forward pass. Only the backward pass runs on the means, with batch size m*B instead of T*B.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,9 +40,9 @@ _NO_STEPS = f"gradients of mean rates are derived for LIF neurons, and this laye
 
 
 class Rates(Signal):
-    """Spikes `[T, B, ...]` without graph beside segment means `[m, B, ...]` with graph.
+    """Spikes `[T, B, ...]` without graph, and segment means `[m, B, ...]` with graph.
 
-    Where the value is constant in time both have a leading 1 and are the same, so that whatever is computed there is exact.
+    For a value that is constant in time both have a leading 1 and are the same, so all operations on it are exact.
 
     Args:
         spikes: exact values.
@@ -84,7 +84,7 @@ class Rates(Signal):
         return not isinstance(self._held, NormalisedCurrent) and self._held.shape[0] == 1
 
     def _over_time(self) -> Tensor:
-        # the graph behind each timestep is that of its segment's mean
+        # each timestep has the graph of its segment's mean
         if self.is_constant:
             return self._rates.expand(self.timesteps, *self._rates.shape[1:])
         answer = (self._rates - self._rates.detach()).unbind(0)
@@ -120,7 +120,7 @@ class Rates(Signal):
         return type(self)(spikes, rates, self._lengths, self.call)
 
     def _respond(self, neuron: Neuron, learned: Sequence[str]) -> Response:
-        """Neurons with these dynamics, on the signal as their currents, and what their rates owe to learned options."""
+        """Spikes of neurons with the signal as their currents, and the derivatives of their rates."""
         if isinstance(self._held, NormalisedCurrent) and neuron.has_numbers_only:
             return norm_lif_response(self._held, self._lengths, neuron, learned)
         return lif_response(self._spikes, self._lengths, neuron, learned)
@@ -129,7 +129,7 @@ class Rates(Signal):
         return self._average(spikes)
 
     def _average(self, values: Tensor) -> Tensor:
-        """The means of values `[T, B, ...]` that stand for them here, with their graph."""
+        """The segment means of values `[T, B, ...]`, with their graph."""
         return segment_means(values, self._lengths)
 
     def normalise(self, norm: Any) -> Self:
@@ -174,7 +174,7 @@ class Rates(Signal):
         return self._pair(lambda value: fold_time(func, value, *args[1:], **kwargs))
 
     def _per_timestep(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Whatever is linear in the signals that vary: the same call on the spikes and on the segment means."""
+        """An operation that is linear in the signals that vary: the same call on the spikes and on the segment means."""
         if name not in PER_TIMESTEP:
             self.refuse(name)
         varying = _varying(args, kwargs)
@@ -195,7 +195,7 @@ class Rates(Signal):
     def _over_steps(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rates: Any
     ) -> Any:
-        """The exact values of what is known to have these segment means."""
+        """The exact values of an operation whose segment means are given."""
         if name in ADDITIONS and len(args) == 2 and not kwargs:
             waiting = sum_in_waiting(*args, lambda signal: signal._spikes)
             if waiting is not None:
@@ -266,10 +266,10 @@ def segment_means(value: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
 
 def answer(source: Tensor, slope: Tensor) -> Tensor:
-    """Exactly zero, with the gradient `slope` to its source."""
+    """Zeros with the gradient `slope` with respect to the source."""
     return (source - source.detach()) * slope
 
 
 def learns(option: float | Tensor) -> bool:
-    """Whether an option of neurons gets a gradient."""
+    """Whether an option of neurons receives a gradient."""
     return isinstance(option, Tensor) and option.requires_grad

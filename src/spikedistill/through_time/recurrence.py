@@ -1,4 +1,4 @@
-"""Recurrence and delays, written out: what a network carries from one timestep to the next besides membranes."""
+"""`Recurrent` and `Delay`: state of a network other than that of neurons."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,20 +10,21 @@ from .signal import Signal
 
 
 class Recurrent(nn.Module):
-    """A layer that sees what it returned at the timestep before: y_t = layer(x_t + feedback(y_{t-1})), with y_{-1} = 0.
+    """A layer whose output is fed back at the next timestep: y_t = layer(x_t + feedback(y_{t-1})), with y_{-1} = 0.
 
-    It runs one timestep after another, under "bptt", "sltt" and `step`. Under "sltt" the path through the membranes is cut, that
-    through y is not. Dropout inside draws one mask per sample for all timesteps. Batch-norm inside must be in eval mode.
+    It runs one timestep after another, under "bptt", "sltt" and `step`. Under "sltt" the gradient's path through the membranes is
+    cut, and the path through y is not. Dropout inside draws one mask per sample for all timesteps. Batch-norm inside must be in
+    eval mode.
 
     Args:
-        layer: a module for `[B, ...]`, such as `LIF()` or `nn.Sequential(nn.Linear(8, 8), LIF())`.
-        feedback: a module from what the layer returns to what it takes, such as `nn.Linear(8, 8)`. At t = 0 it takes zeros, and
-            so returns its bias.
-        shape: of one sample of y, without the batch, where it is not that of x: `shape=(8,)` for a layer that turns `[B, 3]` into
-            `[B, 8]`.
+        layer: a module for `[B, ...]`, such as `LIF()` or `nn.Sequential(nn.Linear(8, 8), LIF())`. feedback: a module from the
+        layer's output to its input, such as `nn.Linear(8, 8)`. At t = 0 its input is zero, so it returns
+            its bias.
+        shape: the shape of one sample of y, without the batch, if it differs from that of x: `shape=(8,)` for a layer that turns
+            `[B, 3]` into `[B, 8]`.
 
     Raises:
-        UserError: called with a plain tensor, or where y has another shape than the feedback was given at t = 0.
+        UserError: for a plain tensor, or if y has another shape than the zeros given to the feedback at t = 0.
         UnsupportedOperationError: with gradients under "rate" and "dsr".
     """
 
@@ -37,7 +38,7 @@ class Recurrent(nn.Module):
         self.shape = None if shape is None else tuple(shape)
 
     def forward(self, x: Any) -> Any:
-        """The signal of what the layer returns at each timestep."""
+        """The outputs of the layer at all timesteps, as a signal."""
         return _signal(x, self).recur(self)
 
     def at(self, x: Signal, before: Signal, *, first: bool) -> Signal:
@@ -45,8 +46,8 @@ class Recurrent(nn.Module):
 
         Args:
             x: its input `[B, ...]`.
-            before: what it returned at the timestep before.
-            first: whether there was none, and that is zeros.
+            before: its output at the timestep before; zeros at the first timestep.
+            first: whether this is the first timestep.
         """
         try:
             current = x + self.feedback(before)
@@ -70,15 +71,15 @@ class Recurrent(nn.Module):
 
 
 class Delay(nn.Module):
-    """What came n timesteps before: y_t = x_{t-n}, and zeros for t < n.
+    """The input of n timesteps before: y_t = x_{t-n}, and zeros for t < n.
 
-    Under "bptt", "sltt" and `step`, whose state holds the last n inputs, `[B, n, ...]`.
+    It runs under "bptt", "sltt" and `step`, whose state holds the last n inputs, `[B, n, ...]`.
 
     Args:
         timesteps: n, 0 or more.
 
     Raises:
-        UserError: for another number, or called with a plain tensor.
+        UserError: for another number, or a plain tensor.
         UnsupportedOperationError: with gradients under "rate" and "dsr".
     """
 

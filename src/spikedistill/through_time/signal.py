@@ -1,9 +1,8 @@
-"""What flows through a network in place of a tensor: it looks like `[B, ...]` to every module and holds time inside.
+"""The signal: flows through a network in place of a tensor, looks like `[B, ...]` to every module, and holds all timesteps.
 
-A signal is not a `Tensor` subclass, and belongs to one call of a network. It answers the calls that `torch.nn` modules make
-through `__torch_function__`, and each kind of signal (`Unrolled`, `Rates`, `Stream`) says what such a call means across time, for
-the functions of `operations.py`; any other is refused by name, because a silently wrong gradient is the worst defect a training
-library can have.
+A signal is not a `Tensor` subclass, and belongs to one call of a network. It handles the functions that `torch.nn` modules call
+through `__torch_function__`. Each kind of signal (`Unrolled`, `Rates`, `Stream`) defines what the functions of `operations.py` do
+over time. All others are refused by name, because a silently wrong gradient is the worst defect of a training library.
 """
 
 import inspect
@@ -21,13 +20,13 @@ from ..errors import UserError
 from .call import Call, UnsupportedOperationError
 from .operations import PER_TIMESTEP, VIEWS
 
-# Modules ask for these with the tensor's own methods; each goes the way of the function of that name.
+# Methods of tensors that modules call; each does the same as the function of that name.
 _METHODS = sorted(name for name in PER_TIMESTEP - {"__getitem__"} if callable(getattr(Tensor, name, None)))
-# `x += y` rebinds the contents, so that every name of the signal sees the sum, as with a tensor.
+# `x += y` replaces the contents, so that every reference to the signal sees the sum, as with a tensor.
 _IN_PLACE = {
     "__iadd__": "__add__", "__ipow__": "__pow__", "__isub__": "__sub__", "__imul__": "__mul__", "__itruediv__": "__truediv__",
 }  # fmt: skip
-# `signal / tensor` is the signal's to answer, but under torch.compile the tensor's: the same operation with its operands in order.
+# Under torch.compile, `signal / tensor` becomes the tensor's reflected method: the same operation with its operands in order.
 _REFLECTED = {
     "__rdiv__": ("__truediv__", operator.truediv),
     "__rpow__": ("__pow__", operator.pow),
@@ -40,7 +39,7 @@ _REFUSED = (
 )  # fmt: skip
 _RANDOM = frozenset({"bernoulli", "multinomial", "normal", "poisson", "rand_like", "randint_like", "randn_like"})
 _GENERAL_ADVICE = "use layers and operations that have one, or take mean_rate(signal), an ordinary tensor [B, ...]"
-# What torch's own layers ask for first, where they cannot run over time at all.
+# Attributes that layers of torch which cannot run over time use first.
 _ADVICE = {
     "is_contiguous": "asked for by torch.nn.SyncBatchNorm, which takes no signal; keep torch.nn.BatchNorm and call "
     "synchronise_batch_norm(network), from spikedistill.through_time import synchronise_batch_norm",
@@ -64,16 +63,16 @@ class Signal(ABC):
     kept = False
     # the axes of `_held_like` before those of a sample batch
     _axes_before: int = 1
-    # whether another name may stand for the same memory, as in PyTorch a view and what it is a view of
+    # whether another signal may share the memory, as a view and its base do in PyTorch
     _shared = False
 
-    # numpy's scalars step back, so that 2.0 * signal is the signal's own product whatever the type of 2.0
+    # makes numpy's scalars use the signal's own product in 2.0 * signal
     __array_ufunc__ = None
 
     @property
     @abstractmethod
     def _held_like(self) -> Tensor:
-        """A tensor that has the dtype and device, and after `_axes_before` axes the shape, that the signal shows."""
+        """A tensor with the signal's dtype and device, and after `_axes_before` axes its shape."""
 
     @property
     @abstractmethod
@@ -82,7 +81,7 @@ class Signal(ABC):
 
     @abstractmethod
     def apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What calling `func` means across time."""
+        """Apply `func` over time."""
 
     @abstractmethod
     def fire(self, neuron: Any) -> Self:
@@ -94,7 +93,7 @@ class Signal(ABC):
 
     @abstractmethod
     def normalise(self, norm: Any) -> Self:
-        """Send the signal through a batch-norm with statistics of its own kind: each timestep's, or those of several processes."""
+        """Send the signal through a batch-norm of ours: with statistics per timestep, or over several processes."""
 
     @abstractmethod
     def recur(self, recurrent: Any) -> Self:
@@ -117,7 +116,7 @@ class Signal(ABC):
     def over_time(self) -> Tensor:
         """The exact values of all timesteps, `[T, B, ...]`.
 
-        The tensor shares memory with the signal where it can, so it is not to be changed in place.
+        The tensor may share memory with the signal: do not change it in place.
         """
         if self.call.ended and not self.kept:
             self.call.refuse_late("over_time")
@@ -138,7 +137,7 @@ class Signal(ABC):
             name, func = _REFLECTED[name]
             args = args[::-1]
         elif name in _WRITES and args and isinstance(args[0], Tensor):
-            # not the TypeError of `refuse`: of t += x PyTorch would make t = t + x, which other names of t do not see
+            # not the TypeError of `refuse`, for which PyTorch would replace t += x by t = t + x
             raise UserError(f"{name!r} would write a signal into a tensor, which has no time axis: write t = t + x")
         elif func is Tensor.matmul and torch.compiler.is_compiling():
             signals_in(args)[0].refuse("@", "torch.compile mistakes which side is which; write torch.matmul(a, b)")
@@ -146,7 +145,7 @@ class Signal(ABC):
 
     @staticmethod
     def _call(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Apply `func`, of that name in the tables, to arguments with a signal among them."""
+        """Apply `func`, which the tables list under that name, to arguments that include a signal."""
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
         signals = signals_in(args, kwargs)
@@ -172,7 +171,7 @@ class Signal(ABC):
         return result
 
     def refuse(self, name: str, advice: str | None = None) -> NoReturn:
-        """Raise the error that names what has no rule.
+        """Raise the error that names a function that is not defined over time.
 
         Raises:
             UnsupportedOperationError: always.
@@ -182,19 +181,18 @@ class Signal(ABC):
         )
 
     def enter(self, name: str, *given: Any, to_stop_gradient: bool = False) -> None:
-        """Refuse to compute with a signal after its call, or where gradients are switched off and one would be lost by it.
+        """Refuse to compute with a signal after its call, or with gradients disabled if a gradient would be lost.
 
-        An `autograd.Function` and a reentrant checkpoint run so and see no tensor in a signal: its graph would end there unnoticed,
-        and weights would get no gradient. Where the network itself switches gradients off, of its frozen layers, nothing is lost
-        but what it says.
+        An `autograd.Function` and a reentrant checkpoint disable gradients, and find no tensor in a signal. Its graph would end
+        there unnoticed, and weights would receive no gradient. A network may itself disable gradients around frozen layers.
 
         Args:
-            name: what computes.
-            given: modules and (nested) arguments with weights that it computes with.
-            to_stop_gradient: whether that is what it is for.
+            name: the function or layer.
+            given: modules and (nested) arguments with weights.
+            to_stop_gradient: whether the function is meant to stop the gradient.
 
         Raises:
-            UnsupportedOperationError: in these cases.
+            UnsupportedOperationError: after the call, or for a lost gradient.
         """
         if self.call.ended:
             self.call.refuse_late(name)
@@ -214,11 +212,12 @@ class Signal(ABC):
             )
 
     def overwrite(self, name: str, other: Any) -> None:
-        """Become what an operation in place has made of the signal, if PyTorch would change nothing else by it.
+        """Take the result of an operation in place, if PyTorch would change no other tensor by it.
 
         Raises:
-            UnsupportedOperationError: where another signal may share the memory, as a view does, or the shape or dtype does not
-                stay, which PyTorch refuses too.
+            UnsupportedOperationError: if another signal may share the memory, as a view does, or if shape or dtype would change,
+            which
+                PyTorch refuses too.
         """
         if self._shared:
             self.refuse(
@@ -240,7 +239,7 @@ class Signal(ABC):
 
     @property
     def sample(self) -> Tensor:
-        """A tensor `[B, ...]` with the shape, dtype and device that the signal shows."""
+        """A tensor `[B, ...]` with the signal's shape, dtype and device."""
         return self._held_like[0] if self._axes_before else self._held_like
 
     @property
@@ -329,7 +328,7 @@ for _name in _REFUSED:
 
 
 def advice_on(name: str) -> str:
-    """What to write in place of a function that has no rule."""
+    """What to write instead of a function that is not defined over time."""
     if name in _ADVICE:
         return _ADVICE[name]
     if name in _RANDOM or name.removesuffix("_") in _RANDOM:
@@ -345,7 +344,7 @@ _FUNCTION = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr
 
 
 def _loses_weights(given: tuple[Any, ...]) -> bool:
-    """Whether an `autograd.Function` inside the running network computes with weights that are trained."""
+    """Whether an `autograd.Function` inside the running network computes with trained weights."""
     frame = sys._getframe()
     while frame := frame.f_back:  # type: ignore[assignment]
         if frame.f_code is _FUNCTION:
@@ -365,10 +364,10 @@ def _learn(given: Any) -> bool:
 
 
 def _explain(error: RuntimeError, name: str, signal: Signal, args: Any, kwargs: Any) -> None:
-    """Say what is wrong where a signal is of a dtype that the weights it meets do not take.
+    """Explain an error that comes from a signal and weights of different dtypes.
 
     Raises:
-        UserError: in that case.
+        UserError: naming both.
     """
     if name == "embedding" and signal.dtype not in (torch.int32, torch.int64):
         raise UserError(f"embedding takes whole numbers, of int64 or int32; got values of {signal.dtype}") from error
@@ -387,7 +386,7 @@ def _explain(error: RuntimeError, name: str, signal: Signal, args: Any, kwargs: 
     ) from error
 
 
-# What most arguments are: pytree, which knows every other container too, takes as long as a small layer to find that out.
+# The types of most arguments. pytree handles all containers, but takes as long as a small layer.
 _NESTS = frozenset({tuple, list, dict})
 _LEAVES = frozenset({Tensor, torch.nn.Parameter, int, float, bool, str, type(None), torch.dtype})
 

@@ -1,4 +1,4 @@
-"""Batch-norm whose statistics are taken over the samples of all processes."""
+"""Batch-norm with statistics over the samples of all processes."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,20 +25,20 @@ class SyncBatchNorm(_BatchNorm):
         mean = sum_p n_p mean_p / sum_p n_p
         var = sum_p n_p (var_p + mean_p^2) / sum_p n_p - mean^2
 
-    in float64, so that the network learns as one process would on the joined batch: DistributedDataParallel averages the gradients
-    of the parameters, and the gradient that reaches the input is that of all processes' losses. In training, one sum over
-    processes is taken in the forward pass and one in the backward pass, so every process must call the same layers in the same
-    order. In evaluation, and where there is one process, this is torch's batch-norm, and nothing is exchanged. It takes signals
-    under every gradient rule and runs wherever `torch.distributed` does, on the CPU too; `torch.nn.SyncBatchNorm` does neither.
+    in float64. The network then learns as one process would on the joined batch: DistributedDataParallel averages the gradients of
+    the parameters, and the gradient of the input includes the losses of all processes. In training, the processes exchange one sum
+    in the forward pass and one in the backward pass, so every process must call the same layers in the same order. In evaluation,
+    and with one process, this is torch's batch-norm without any exchange. It takes signals under every gradient rule and runs on
+    every backend of `torch.distributed`, also on the CPU; `torch.nn.SyncBatchNorm` does neither.
 
     Arguments, parameters, buffers and the keys of the state dict are those of `torch.nn.BatchNorm2d`.
 
     Shape:
-        A signal or a tensor `[B, C, ...]`; the output is alike.
+        A signal or a tensor `[B, C, ...]`; the output has the same shape.
     """
 
     def forward(self, input: Any) -> Any:
-        """The signal or tensor normalised."""
+        """Normalise a signal or tensor."""
         if not self.training or _processes() == 1:
             return super().forward(input)
         self._check_input_dim(input)
@@ -58,7 +58,7 @@ class SyncBatchNorm(_BatchNorm):
         """Normalise a rate pair in training: spikes `[T, B, C, ...]` without graph, their means `[m, B, C, ...]` with one.
 
         Returns:
-            Both normalised by the statistics of the spikes; the gradient of these goes through the means.
+            Both normalised by the statistics of the spikes, whose gradient goes through the means.
         """
         mean, var, share = self._statistics(spikes, lengths)
         with torch.no_grad():
@@ -71,7 +71,7 @@ class SyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _statistics(self, values: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and biased variance over all processes, which the running ones follow, and what `Normalise` calls share."""
+        """Mean and biased variance over all processes, and the `share` of `Normalise`; also updates the running statistics."""
         precise = values.flatten(0, 1).to(torch.promote_types(values.dtype, torch.float32))
         mean, var = (part.double() for part in torch.batch_norm_update_stats(precise, None, None, 0.0))
         count = sum(lengths) * (values[0].numel() // values.shape[2])
@@ -84,7 +84,7 @@ class SyncBatchNorm(_BatchNorm):
         return mean.to(precise.dtype), var.to(precise.dtype), share.to(precise.dtype)
 
     def _follow(self, mean: Tensor, unbiased: Tensor) -> None:
-        """Move the running statistics, as torch's batch-norm does: cumulative ones where momentum is None."""
+        """Update the running statistics as torch's batch-norm does: cumulative if momentum is None."""
         if not self.track_running_stats or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -99,10 +99,10 @@ class SyncBatchNorm(_BatchNorm):
 def synchronise_batch_norm(network: Network) -> Network:
     """Turn every `torch.nn.BatchNorm1d`, `2d` and `3d` of a network into `SyncBatchNorm`, in place, and return the network.
 
-    Parameters, running statistics, hooks and names stay as they are, so a state dict fits the network before and after.
+    Parameters, running statistics, hooks and names stay the same, so a state dict fits the network before and after.
 
     Raises:
-        UserError: for batch-norm of another kind, such as one with statistics of each timestep; the network is then unchanged.
+        UserError: for batch-norm of another kind, such as one with statistics per timestep; the network is then unchanged.
     """
     norms = {
         path: module
@@ -116,7 +116,7 @@ def synchronise_batch_norm(network: Network) -> Network:
                 "torch.nn.BatchNorm1d, BatchNorm2d or BatchNorm3d"
             )
     for norm in norms.values():
-        # its state is that of what it becomes; torch's lazy layers turn into others in the same way
+        # both classes have the same state; torch's lazy layers change their class in the same way
         norm.__class__ = SyncBatchNorm
     return network
 

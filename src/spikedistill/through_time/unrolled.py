@@ -1,4 +1,4 @@
-"""Backpropagation through time: every timestep's value with its graph."""
+"""Backpropagation through time: the values of all timesteps with their graph."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -20,16 +20,16 @@ from .waiting import sum_in_waiting
 
 
 class Unrolled(Signal):
-    """Values `[T, B, ...]` with graph, or `[1, B, ...]` where they are constant in time.
+    """Values `[T, B, ...]` with graph, or `[1, B, ...]` if they are constant in time.
 
     Args:
         values: the values.
         call: the call that they belong to.
         gradient: the name of the gradient rule.
         cuts_membranes: cut the gradient's path through the previous membrane.
-        packed: the values in bits, where they are spikes.
-        checkpoint: keep spikes alone, and compute the outputs of convolutions on them once more backward.
-        again: what computes the values once more, where they are such an output.
+        packed: the values in bits, if they are spikes.
+        checkpoint: keep only spikes, and run convolutions on them again in the backward pass.
+        again: computes the values again, if they are the output of such a convolution.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Unrolled(Signal):
         return self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
 
     def _batch_norm(self, call: BatchNormCall) -> Self:
-        """Put off where neurons may follow that can do it along the way."""
+        """Postpone the normalisation if neurons may follow, whose loop can compute it."""
         x = self._values
         worth = may_wait(x) if self._checkpoint else can_wait(x)
         if len(x) != self.timesteps or not worth or (torch.is_grad_enabled() and not call.training):
@@ -142,7 +142,7 @@ class Unrolled(Signal):
     def _linear(
         self, name: str, func: Callable[..., Any], weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Self:
-        """A layer on spikes, which keeps them in bits for its gradient."""
+        """A convolution or linear layer on spikes, which are kept in bits for its gradient."""
         packed = self._packed
         assert packed is not None
         frozen = weight.detach(), None if bias is None else bias.detach()
@@ -152,10 +152,12 @@ class Unrolled(Signal):
         x = self._values.flatten(0, 1).to(value.dtype)
         folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=packed, **kwargs)
         given = ReadLater(*frozen)
-        timesteps, dtype = self.timesteps, value.dtype  # without the signal, which holds the spikes in full
+        timesteps, dtype = self.timesteps, value.dtype  # not the signal, which holds unpacked spikes
 
         @torch.no_grad()
-        @torch.autocast(value.device.type, enabled=False)  # backward may run within one, and the casts are here
+        @torch.autocast(
+            value.device.type, enabled=False
+        )  # backward may run under autocast, and the casts are explicit here
         def again() -> Tensor:
             given.check()
             cast = [None if part is None else part.to(dtype) for part in frozen]

@@ -1,4 +1,4 @@
-"""Batch-norm that waits, with a residual on top, for the neurons that compute it along the way."""
+"""Postponed batch-norm, with a residual added to it: the loop of the next neurons computes both."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,11 @@ from ..neurons import NormalisedCurrent
 
 
 def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor]) -> NormalisedCurrent | None:
-    """A signal whose batch-norm waits plus another of its kind, shape and length; None for any other sum.
+    """The sum of a signal with a postponed batch-norm and another of the same kind, shape and length; None for any other sum.
 
     Args:
         one, other: the summands.
-        values: the exact values of a signal, computed if they have waited.
+        values: returns the exact values of a signal, computing a postponed batch-norm.
     """
     if type(one) is not type(other) or one.shape != other.shape:
         return None
