@@ -89,13 +89,13 @@ def test_every_timestep_alone_has_its_plots(comparison, read_page):
     assert "timesteps" in page.sections
     for key, unit in (("accuracy", 100), ("confidence", 100), ("entropy", 1)):
         drawn = page.figures[f"{key}_alone"]["data"]
-        assert [trace["name"] for trace in drawn] == ["tiny-sce", "tiny-twsd", "tiny-s2w"]
+        assert [trace["name"] for trace in drawn] == ["sce", "twsd", "s2w"]
         for trace in drawn:
-            runs = [folder / trace["name"] / f"seed{seed}" for seed in (0, 1, 2)]
+            runs = [folder / f"tiny-{trace['name']}" / f"seed{seed}" for seed in (0, 1, 2)]
             singles = [json.loads((run / "results.json").read_text())["last"]["single"] for run in runs]
             means = [unit * sum(entries[k][key] for entries in singles) / 3 for k in range(3)]
             assert trace["y"] == pytest.approx(means)
-            assert list(page.tables[f"{key}_alone"][trace["name"]].values()) == pytest.approx(means)
+            assert list(page.tables[f"{key}_alone"][f"tiny-{trace['name']}"].values()) == pytest.approx(means)
 
 
 def test_what_is_lost_to_specialists_is_shown_where_some_are(comparison, read_page):
@@ -152,9 +152,67 @@ def test_which_timestep_was_chosen_is_shown_where_some_method_ranks(comparison, 
     page = read_page(folder / "report.html")
     drawn = page.figures["strongest"]
     assert [trace["x"] for trace in drawn["data"]] == [[0.25, 0.375], [0.75, 0.625]]
-    assert drawn["layout"]["yaxis"]["ticktext"] == ["tiny-s2w, epoch 1", "tiny-s2w, epoch 3"]
+    assert drawn["layout"]["yaxis"]["ticktext"] == ["s2w, epoch 1", "s2w, epoch 3"]
     assert page.figures["weakest"]["data"][0]["x"] == [0.75, 0.625]
     go.Figure(coloured(drawn))
+
+
+def with_metrics(run, **columns):
+    """A record with other columns in the rows of its metrics: `{name: value of each epoch}`."""
+    rows = [{"epoch": str(e), **{key: str(of[e - 1]) for key, of in columns.items()}} for e in range(1, 6)]
+    return replace(run, metrics=rows)
+
+
+def test_training_curves_of_all_methods_stand_together(comparison, read_page):
+    """Means over seeds with the lowest and the highest: the cross-entropy that all objectives share, accuracy in percent."""
+    folder, found = comparison
+    runs = {}
+    for place, (method, records) in enumerate(found.methods.items()):
+        loss = [[(place + 1) * (seed + 1) / e for e in range(1, 6)] for seed in (0, 1, 2)]
+        first = [[0.1 * (seed + e) for e in range(1, 6)] for seed in (0, 1, 2)]
+        runs[method] = [
+            with_metrics(run, ce_prefix_3=loss[seed], train_accuracy_1=first[seed], train_accuracy=[0.9] * 5)
+            for seed, run in enumerate(records)
+        ]
+    compared = Comparison.of(runs)
+    sce = [row for row in compared.epochs if row["method"] == "tiny-sce"]
+    assert [row["epoch"] for row in sce] == [1, 2, 3, 4, 5]
+    for name, of_seeds in (("loss", 2), ("loss_low", 1), ("loss_high", 3)):
+        assert [row[name] for row in sce] == pytest.approx([of_seeds / e for e in range(1, 6)])
+    assert [row["accuracy_1"] for row in sce] == pytest.approx([20, 30, 40, 50, 60])
+    write_comparison(folder, compared)
+    page = read_page(folder / "report.html")
+    *bands, baseline, other, _ = page.figures["epochs_loss"]["data"]
+    assert len(bands) == 3
+    assert (baseline["name"], other["name"]) == ("sce", "twsd")
+    assert baseline["y"] == pytest.approx([2 / e for e in range(1, 6)], rel=1e-4)
+    assert bands[0]["y"] == pytest.approx([1 / e for e in range(1, 6)] + [3 / e for e in range(5, 0, -1)], rel=1e-4)
+    assert page.figures["epochs_loss"]["layout"]["yaxis"]["type"] == "log"
+    assert page.tables["epochs_first"]["5"] == pytest.approx({"0": 60.0, "1": 60.0, "2": 60.0})
+    assert "bands reach from the lowest to the highest seed" in page.text
+    assert "Training accuracy at k = 1" in page.text
+
+    # scored after every epoch by every run: better than the batches that were trained on
+    scored = {m: [with_metrics(run, holdout_accuracy_3=[0.5] * 5) for run in of_one] for m, of_one in runs.items()}
+    write_comparison(folder, Comparison.of(scored))
+    page = read_page(folder / "report.html")
+    assert page.figures["epochs_last"]["data"][0]["y"] == [50.0] * 5
+    assert "Held-out accuracy at k = T" in page.text
+
+
+def test_the_page_says_which_methods_have_no_curves(comparison, read_page):
+    folder, found = comparison
+    second = list(found.methods)[1]
+    bare = {m: [with_metrics(run) for run in of_one] for m, of_one in found.methods.items()}
+    write_comparison(folder, Comparison.of(found.methods | {second: bare[second]}))
+    page = read_page(folder / "report.html")
+    assert [trace["name"] for trace in page.figures["epochs_loss"]["data"] if "fill" not in trace] == ["sce", "s2w"]
+    assert "There are no curves of tiny-twsd" in page.text
+    write_comparison(folder, Comparison.of(bare))
+    page = read_page(folder / "report.html")
+    assert "epochs_loss" not in page.figures
+    assert "There are no curves of tiny-sce, tiny-twsd, tiny-s2w" in page.text
+    assert "training" in page.sections
 
 
 def test_agreement_with_a_teacher_is_shown_for_those_that_had_one(comparison, read_page):
@@ -185,9 +243,9 @@ def test_the_plots_are_the_leaderboard(comparison, read_page):
     folder, compared = comparison
     rows, found = compared.leaderboard, read_page(folder / "report.html").figures
     alone = {"accuracy_alone", "confidence_alone", "entropy_alone"}
-    assert set(found) == {"accuracy", "differences", *alone}
+    assert set(found) == {"accuracy", "differences", *alone, "epochs_loss", "epochs_first", "epochs_last"}
     for row, trace in zip(rows, found["accuracy"]["data"], strict=True):
-        assert trace["name"] == row["method"]
+        assert trace["name"] == row["method"].method
         assert [round(x) for x in trace["x"]] == [1, 2, 3]
         assert trace["y"] == [row[f"accuracy_{k}"] for k in (1, 2, 3)]
         assert trace["error_y"]["array"] == [row[f"accuracy_{k}_std"] for k in (1, 2, 3)]
@@ -196,7 +254,7 @@ def test_the_plots_are_the_leaderboard(comparison, read_page):
         ends = [trace["error_x"][end] for end in ("arrayminus", "array")]
         assert ends[0] == pytest.approx([row[f"{name}_difference"] - row[f"{name}_low"] for row in rows[1:]])
         assert ends[1] == pytest.approx([row[f"{name}_high"] - row[f"{name}_difference"] for row in rows[1:]])
-    assert found["differences"]["layout"]["yaxis"]["ticktext"] == ["tiny-twsd", "tiny-s2w"]
+    assert found["differences"]["layout"]["yaxis"]["ticktext"] == ["twsd", "s2w"]
     for figure in found.values():
         go.Figure(coloured(figure))  # raises ValueError on any unknown or ill-typed property
 
@@ -234,7 +292,7 @@ def test_what_diverged_is_counted_and_named(make_comparison, read_page):
     shown = page.tables["leaderboard"]
     assert [tuple(shown[method][key] for key in counts) for method in methods] == [(2, 0, 0), (1, 1, 0), (0, 0, 2)]
     assert [shown["tiny-s2w"][key] for key in ("accuracy_3", "area")] == [None, None]
-    assert [trace["name"] for trace in page.figures["accuracy"]["data"]] == ["tiny-sce", "tiny-twsd"]
+    assert [trace["name"] for trace in page.figures["accuracy"]["data"]] == ["sce", "twsd"]
     assert list(page.tables["against"]) == ["tiny-twsd", "tiny-s2w"]
     assert page.tables["against"]["tiny-s2w"]["area_difference"] is None
     assert page.figures["differences"]["data"][0]["x"] == [rows[1]["area_difference"]]
@@ -302,7 +360,7 @@ def test_a_name_is_text_in_the_page_and_in_latex(make_comparison, read_page):
     assert list(page.tables["leaderboard"]) == ["tiny-sce", NASTY]
     assert NASTY in page.text
     assert not any(tag == "b" for tag, _ in page.tags)
-    assert page.figures["accuracy"]["data"][1]["name"].startswith("tiny-a&lt;b&gt;")
+    assert page.figures["accuracy"]["data"][1]["name"].startswith("a&lt;b&gt;")
     escaped = (
         r"tiny-a\textless{}b\textgreater{}\&\_c\%\{x\}\$\#\textasciicircum{}\textasciitilde{}\textbackslash{},seed=1"
     )

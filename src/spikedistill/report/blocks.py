@@ -97,10 +97,11 @@ class Plot:
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side where the screen is wide enough."""
+    """Plots side by side if the screen is wide enough; wide ones, such as of many methods, two at most."""
 
     kind: ClassVar[str] = "plots"
     plots: Sequence[Plot]
+    wide: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """A comparison as one value: its runs, and every table that is made of them, computed once."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...recipe_name import RecipeName
+from .epochs import every_epoch
 from .leaderboard import (
     Methods,
     Rows,
@@ -81,6 +83,16 @@ class Comparison:
     def longest(self) -> int:
         """The largest k, up to which all methods are compared."""
         return max(run.config.timesteps for records in finished(self.methods).values() for run in records)
+
+    @functools.cached_property
+    def epochs(self) -> Rows:
+        """One row for each epoch of each method; see `epochs.every_epoch`."""
+        return every_epoch(self.methods)
+
+    @property
+    def samples(self) -> int:
+        """How many test samples all runs were scored on."""
+        return next(run.right.shape[1] for records in finished(self.methods).values() for run in records)
 
     @property
     def tables(self) -> dict[str, Rows]:

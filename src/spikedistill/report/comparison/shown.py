@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...evaluation.comparison.comparison import Comparison
+from ...evaluation.comparison.leaderboard import with_numbers
+from .. import figures
 from ..blocks import Row
 
 
@@ -22,6 +24,13 @@ class Shown:
     comparison: Comparison
     folder: Path
     command: str | None = None
+
+    @property
+    def noise(self) -> float:
+        """How many points of accuracy an axis spans at least: three times the widest interval of a method's accuracy."""
+        rows, longest = self.comparison.leaderboard, self.comparison.longest
+        accuracies = [row[f"accuracy_{k}"] / 100 for row in with_numbers(rows) for k in (1, longest)]
+        return figures.noise(accuracies, self.comparison.samples)
 
     @property
     def leaderboard(self) -> list[Row]:

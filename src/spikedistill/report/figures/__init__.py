@@ -1,8 +1,8 @@
 """The plots of the pages, each a function of numbers that gives a plotly figure in plain data, and those that are printed."""
 
-from .comparison import METHODS, differences, methods, regrets, shares
+from .comparison import METHODS, differences, methods, methods_over_epochs, regrets, shares
 from .drawing import Figure
-from .printed import FORMATS, print_figure, short_name
+from .printed import FORMATS, print_figure, short_name, short_names
 from .recording import membranes, raster
 from .run import (
     UNKNOWN_NOISE,
@@ -32,6 +32,7 @@ __all__ = [
     "is_logarithmic",
     "membranes",
     "methods",
+    "methods_over_epochs",
     "noise",
     "over_epochs",
     "print_figure",
@@ -40,5 +41,6 @@ __all__ = [
     "reliability",
     "shares",
     "short_name",
+    "short_names",
     "tradeoff",
 ]

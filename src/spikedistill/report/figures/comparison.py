@@ -2,16 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 
-from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, labels_of, line, plot, whole_ticks
+from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, band, labels_of, line, plot, span, whole_ticks
 
 # of a luminance between those of the light and the dark page: 3:1 or more against either
 METHODS = ("#3d7fe0", "#d9691e", "#21936a", "#c2569f", "#967a14", "#178fa6", "#d64545", "#8667d8")
+Epoch = tuple[int, float, float, float]
 Estimate = tuple[float, float | None, float | None]  # with the low and the high end of its interval, where it has one
 _ZERO = {"type": "line", "line": {"color": INK, "width": 1, "dash": "dot"}}
 
 
-def methods(curves: Mapping[str, Sequence[tuple[float | None, float]]], y_title: str = "test accuracy, %") -> Figure:
-    """A figure of each method, `{method: (mean, standard deviation) at k = 1..K}`; the first is the baseline."""
+def methods(
+    curves: Mapping[str, Sequence[tuple[float | None, float]]],
+    y_title: str = "test accuracy, %",
+    *,
+    least: float | None = None,
+) -> Figure:
+    """A figure of each method, `{method: (mean, standard deviation) at k = 1..K}`; the first is the baseline.
+
+    Accuracies have an axis that spans at least `least` points.
+    """
     labels, traces = labels_of(list(curves)), []
     step = min(0.05, 0.3 / len(curves))  # side by side, so that error bars do not hide each other
     for place, (label, curve) in enumerate(zip(labels, curves.values(), strict=True)):
@@ -28,13 +37,55 @@ def methods(curves: Mapping[str, Sequence[tuple[float | None, float]]], y_title:
             trace["error_y"] = {"type": "data", "array": spreads, "color": color, "thickness": 1.5, "width": 3}
         traces.append(trace)
     figure = plot(traces, "k, timesteps", y_title)
+    if least is not None:
+        ends = [
+            mean + sign * s for curve in curves.values() for mean, s in curve if mean is not None for sign in (-1, 1)
+        ]
+        figure["layout"]["yaxis"] |= {"range": span(ends, least)}
     largest = max(map(len, curves.values()))
     figure["layout"]["xaxis"] |= whole_ticks(largest) | {"range": [0.75, largest + 0.25]}
     return figure
 
 
-def differences(intervals: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    """Differences to the baseline, `{of what: {method: estimate in points}}`, methods from top to bottom."""
+def methods_over_epochs(
+    curves: Mapping[str, Sequence[Epoch]], y_title: str, *, least: float | None = None, bands: bool = True
+) -> Figure:
+    """A line over the epochs for each method, `{method: (epoch, mean, lowest, highest seed)}`; the first is the baseline.
+
+    Args:
+        curves: of the methods.
+        y_title: what they are, with its unit.
+        least: points that the axis of an accuracy spans at least; None for a loss, whose axis is logarithmic if it can be.
+        bands: fill the area between the lowest and the highest seed.
+    """
+    lines, areas = [], []
+    for place, (label, epochs) in enumerate(zip(labels_of(list(curves)), curves.values(), strict=True)):
+        color = _method_color(place)
+        points = [(epoch, mean) for epoch, mean, _, _ in epochs]
+        symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
+        trace = line(label, points, color, symbol=symbol, dash=dash, size=6)
+        trace["marker"]["maxdisplayed"] = 8
+        hover = f"epoch %{{x}}: %{{y:.{'4f' if least is None else '2f'}}}<extra>%{{fullData.name}}</extra>"
+        lines.append(trace | {"name": label, "legendgroup": label, "hovertemplate": hover})
+        if bands and any(low != high for _, _, low, high in epochs):
+            low, high = ([(epoch[0], epoch[end]) for epoch in epochs] for end in (2, 3))
+            areas.append(band(low, high, color, opacity=0.15) | {"legendgroup": label})
+    figure = plot([*areas, *lines], "epoch", y_title)
+    values = [y for trace in figure["data"] for y in trace["y"]]
+    if least is not None:
+        figure["layout"]["yaxis"] |= {"range": span(values, least)}
+    elif min(values) > 0:
+        figure["layout"]["yaxis"] |= {"type": "log"}
+    figure["layout"]["showlegend"] = len(curves) > 1
+    figure["layout"]["xaxis"] |= whole_ticks(max(epoch for epochs in curves.values() for epoch, *_ in epochs))
+    return figure
+
+
+def differences(intervals: Mapping[str, Mapping[str, Estimate]], least: float = 0.0) -> Figure:
+    """Differences to the baseline, `{of what: {method: estimate in points}}`, methods from top to bottom.
+
+    The axis spans `least` points or more.
+    """
     names = list(next(iter(intervals.values())))
     traces = []
     for place, (what, found) in enumerate(intervals.items()):
@@ -49,10 +100,12 @@ def differences(intervals: Mapping[str, Mapping[str, Estimate]]) -> Figure:
             "hovertemplate": "%{x:+.2f}%{customdata}<extra>%{fullData.name}</extra>",
         }
         traces.append(trace)
-    figure = plot(traces, "points of accuracy from the baseline", "")
+    figure = plot(traces, "points from the baseline", "")
     rows = list(range(len(names)))
     figure["layout"]["yaxis"] |= {"tickvals": rows, "ticktext": labels_of(names), "range": [len(names) - 0.5, -0.5]}
     figure["layout"]["shapes"] = [_ZERO | {"x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}]
+    ends = [end for found in intervals.values() for entry in found.values() for end in entry]
+    figure["layout"]["xaxis"] |= {"range": span([0.0, *ends], least, bounds=(-100.0, 100.0))}
     return figure
 
 
@@ -70,7 +123,7 @@ def regrets(curves: Mapping[str, Mapping[int, Estimate]]) -> Figure:
             "hovertemplate": "k = %{customdata[0]}: %{y:+.2f}%{customdata[1]}<extra>%{fullData.name}</extra>",
         }
         traces.append(trace)
-    figure = plot(traces, "k, timesteps", "points lost to the network trained at T = k")
+    figure = plot(traces, "k, timesteps", "points lost")
     largest = max(k for curve in curves.values() for k in curve)
     figure["layout"]["xaxis"] |= whole_ticks(largest) | {"range": [0.75, largest + 0.25]}
     figure["layout"]["shapes"] = [_ZERO | {"xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0}]

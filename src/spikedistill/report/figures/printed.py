@@ -169,3 +169,10 @@ def short_name(method: RecipeName, between: str = ", ") -> str:
     if len({key.rpartition(".")[2] for key, _, _ in settings}) < len(settings):  # two of one last name
         short = list(method.changes)
     return between.join([method.base.variant, *short])
+
+
+def short_names(methods: Sequence[RecipeName]) -> dict[RecipeName, str]:
+    """The short name of each method of a plot; the name without its data set where two would be alike."""
+    names = [short_name(method) for method in methods]
+    distinct = len(set(names)) == len(set(methods))
+    return {method: name if distinct else method.variant for method, name in zip(methods, names, strict=True)}

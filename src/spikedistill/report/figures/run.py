@@ -39,20 +39,20 @@ def accuracy(
         line("together", points(ensemble), ACCENT, size=9, width=3),
         line("alone", points(single), MUTED, symbol="square-open", dash="dot"),
     ]
-    longer = [ensemble[-1], *beyond] if beyond else []
+    longer: list[Score | Accuracy] = [ensemble[-1], *beyond] if beyond else []
     if longer:
         lines.append(line("beyond training", points(longer), ACCENT, symbol="circle-open", dash="dash", size=9))
     for trace in lines:
         trace["hovertemplate"] = "k = %{x}: %{y:.2f} %<extra>%{fullData.name}</extra>"
     bands, least = [], UNKNOWN_NOISE
     if samples is not None:
-        shown = [(list(ensemble), ACCENT), (list(single), MUTED)] + ([(longer, ACCENT)] if longer else [])
+        shown: list[tuple[Sequence[Score | Accuracy], str]] = [(ensemble, ACCENT), (single, MUTED), (longer, ACCENT)]
         for entries, color in shown:
+            if len(entries) < 2:  # the area over one k is none
+                continue
             ends = [(entry.k, *wilson(entry.accuracy, samples)) for entry in entries]
             low, high = [(k, 100 * low) for k, low, _ in ends], [(k, 100 * high) for k, _, high in ends]
             bands.append(band(low, high, color, opacity=0.15 if color == ACCENT else 0.09))
-            if len(entries) == 1:  # an area of one point is none
-                bands.pop()
         least = noise([entry.accuracy for entry in ensemble], samples)
     figure = plot([*bands, *lines], "k, timesteps", "test accuracy, %")
     largest = (beyond or ensemble)[-1].k

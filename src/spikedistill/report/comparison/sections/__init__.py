@@ -12,12 +12,14 @@ from .regret import regret_section
 from .runs import repeat_section, runs_section
 from .teacher import teacher_section
 from .timesteps import timesteps_section
+from .training import training_section
 
 SECTIONS = (
     accuracy_section,
     differences_section,
     regret_section,
     timesteps_section,
+    training_section,
     chosen_section,
     teacher_section,
     published_section,

@@ -15,7 +15,7 @@ def accuracy_section(shown: Shown) -> Section:
     """The leaderboard, the curves, and what their words mean."""
     rows, comparison = shown.leaderboard, shown.comparison
     table = _leaderboard(rows, comparison.longest, comparison.seeds)
-    curves = Plots([_curves(with_numbers(rows), comparison.longest)])
+    curves = Plots([_curves(with_numbers(rows), comparison.longest, shown.noise)])
     return Section("accuracy", "Accuracy over timesteps", [_words(rows), table, curves])
 
 
@@ -51,9 +51,10 @@ def _leaderboard(rows: Sequence[Row], K: int, seeds: int) -> Table:
     return Table("leaderboard", caption, columns, rows)
 
 
-def _curves(rows: Sequence[Row], longest: int) -> Plot:
+def _curves(rows: Sequence[Row], longest: int, noise: float) -> Plot:
     K = range(1, longest + 1)
-    curves = {row["method"]: [(row[f"accuracy_{k}"], row[f"accuracy_{k}_std"]) for k in K] for row in rows}
+    names = figures.short_names([row["method"] for row in rows])
+    curves = {names[row["method"]]: [(row[f"accuracy_{k}"], row[f"accuracy_{k}_std"]) for k in K] for row in rows}
     keys = [key for k in K for key in (f"accuracy_{k}", f"accuracy_{k}_std")] + ["area", "area_std"]
     titles = [text for k in K for text in (f"k = {k}", f"its deviation, k = {k}")] + ["mean over k", "its deviation"]
     columns = [Column(key, title, write=decimals(4)) for key, title in zip(keys, titles, strict=True)]
@@ -65,7 +66,7 @@ def _curves(rows: Sequence[Row], longest: int) -> Plot:
         + "Methods stand side by side at each k; a click on a name hides it, two leave it alone.",
         alt="Line plot of test accuracy over k for every method. "
         + "; ".join(f"{name}: {', '.join(f'{mean:.1f}' for mean, _ in curve)} %" for name, curve in curves.items()),
-        figure=figures.methods(curves),
+        figure=figures.methods(curves, least=noise),
         table=Table("accuracy", "Test accuracy at every k and its standard deviation, %", [METHOD, *columns], rows),
         height=380 + 12 * len(rows),
     )

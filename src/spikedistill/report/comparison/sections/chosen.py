@@ -27,7 +27,8 @@ def _plot(rows: Sequence[Row], role: str) -> Plot:
     keys = [f"share_{k}" for k in range(1, T + 1)]
     last = {row["method"]: row["epoch"] for row in rows}
     shown = [row for row in rows if row["epoch"] in (1, last[row["method"]])]
-    bars = {(row["method"], row["epoch"]): [row.get(key, 0.0) for key in keys] for row in shown}
+    names = figures.short_names(list(dict.fromkeys(row["method"] for row in shown)))
+    bars = {(names[row["method"]], row["epoch"]): [row.get(key, 0.0) for key in keys] for row in shown}
     spoken = "; ".join(
         f"{method}, epoch {epoch}: {', '.join(f'{share:.2f}' for share in shares)}"
         for (method, epoch), shares in bars.items()

@@ -12,23 +12,26 @@ from ..shown import Shown
 
 def differences_section(shown: Shown) -> Section:
     """A plot, a table and their words, or why there are none."""
-    return Section("differences", "Differences to the baseline", _blocks(shown.leaderboard, shown.comparison.longest))
+    return Section("differences", "Differences to the baseline", _blocks(shown))
 
 
-def _blocks(rows: Sequence[Row], K: int) -> list[Plots | Table | Terms | Text]:
+def _blocks(shown: Shown) -> list[Plots | Table | Terms | Text]:
+    rows, K = shown.leaderboard, shown.comparison.longest
     if reason := why_no_differences(rows):
         return [Text(reason)]
     what = {"area": "mean over k", f"accuracy_{K}": f"k = {K}"}
-    blocks: list[Plots | Table | Terms | Text] = [Plots([_plot(rows, what)]), *_tables(rows, what)]
+    blocks: list[Plots | Table | Terms | Text] = [Plots([_plot(rows, what, shown.noise / 3)]), *_tables(rows, what)]
     return [Text(reason), *blocks] if (reason := why_no_intervals(rows)) else blocks
 
 
-def _plot(rows: Sequence[Row], what: dict[str, str]) -> Plot:
+def _plot(rows: Sequence[Row], what: dict[str, str], noise: float) -> Plot:
     others = [row for row in rows[1:] if "area_difference" in row]
     ends = {"low": "low", "high": "high", "test_set_low": "low, these images", "test_set_high": "high, these images"}
+    names = figures.short_names([row["method"] for row in rows])
     found = {
         title: {
-            row["method"]: (row[f"{key}_difference"], row.get(f"{key}_low"), row.get(f"{key}_high")) for row in others
+            names[row["method"]]: (row[f"{key}_difference"], row.get(f"{key}_low"), row.get(f"{key}_high"))
+            for row in others
         }
         for key, title in what.items()
     }
@@ -40,10 +43,10 @@ def _plot(rows: Sequence[Row], what: dict[str, str]) -> Plot:
     told = ", ".join(f"{row['method']} {row['area_difference']:+.2f}" for row in others)
     return Plot(
         name="differences",
-        title=f"Difference to {rows[0]['method']}",
+        title=f"Difference to {names[rows[0]['method']]}",
         note="Points of accuracy with 95 % intervals; one that contains 0 means that the two could not be told apart.",
         alt=f"Differences to the baseline in points of accuracy, mean over k: {told}.",
-        figure=figures.differences(found),
+        figure=figures.differences(found, noise),
         table=Table("differences", "Differences and the ends of their intervals, points", [METHOD, *columns], others),
         height=130 + 56 * len(others),
     )

@@ -17,18 +17,26 @@ _FIGURES = (
 def timesteps_section(shown: Shown) -> Section | None:
     """A plot for each figure that was evaluated."""
     rows = shown.timesteps
-    plots = [_plot(rows, *figure) for figure in _FIGURES if any(row.get(f"{figure[0]}_1") is not None for row in rows)]
+    noise = {"accuracy": shown.noise}
+    plots = [
+        _plot(rows, *figure, noise.get(figure[0]))
+        for figure in _FIGURES
+        if any(row.get(f"{figure[0]}_1") is not None for row in rows)
+    ]
     words = (
         "Means over the seeds. Where confidence exceeds accuracy, the timestep is surer than it should be; entropy is what "
         "regularisers of it hold up."
     )
-    return Section("timesteps", "Every timestep alone", [Text(words), Plots(plots)]) if plots else None
+    return (
+        Section("timesteps", "Every timestep alone", [Text(words), Plots(plots, wide=len(rows) > 4)]) if plots else None
+    )
 
 
-def _plot(rows: Sequence[Row], key: str, title: str, unit: str) -> Plot:
+def _plot(rows: Sequence[Row], key: str, title: str, unit: str, noise: float | None) -> Plot:
     K = max(int(name.removeprefix(f"{key}_")) for row in rows for name in row if name.startswith(f"{key}_"))
     keys = [f"{key}_{k}" for k in range(1, K + 1)]
-    curves = {row["method"]: [(row[name], 0.0) for name in keys if name in row] for row in rows}
+    names = figures.short_names([row["method"] for row in rows])
+    curves = {names[row["method"]]: [(row[name], 0.0) for name in keys if name in row] for row in rows}
     ends = "; ".join(
         f"{name}: {', '.join('unknown' if value is None else f'{value:.2f}' for value, _ in curve)}"
         for name, curve in curves.items()
@@ -39,7 +47,7 @@ def _plot(rows: Sequence[Row], key: str, title: str, unit: str) -> Plot:
         title=title,
         note="",
         alt=f"Line plot over k for every method, {unit}. {ends}.",
-        figure=figures.methods(curves, f"{key}, {unit}"),
+        figure=figures.methods(curves, f"{key}, {unit}", least=noise),
         table=Table(f"{key}_alone", f"{title}, {unit}", [Column("method", "Method"), *columns], rows),
         height=320 + 12 * len(rows),
     )

@@ -69,5 +69,6 @@ def to_data_uri(image: Tensor) -> str:
     picture, file = Image.fromarray(pixels), io.BytesIO()
     is_large = max(picture.size) > LARGEST_PNG
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    picture.save(file, **({"format": "JPEG", "quality": 80} if is_large else {"format": "PNG", "optimize": True}))
-    return f"data:image/{'jpeg' if is_large else 'png'};base64," + base64.b64encode(file.getvalue()).decode()
+    kind = "jpeg" if is_large else "png"
+    picture.save(file, kind, optimize=True)
+    return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()

@@ -41,7 +41,7 @@ def training_section(run: Run) -> Section | None:
 
 def accuracy_columns(epochs: Epochs, T: int) -> dict[str, str]:
     """The columns of accuracy at k = 1 and k = T that metrics.csv has, `{column: name}`."""
-    columns = {}
+    columns: dict[str, str] = {}
     for name, title in _SETS.items():
         last = "train_accuracy" if name == "train" else f"{name}_accuracy_{T}"
         ends = {f"{name}_accuracy_1": 1, last: T} if T > 1 else {last: 1}
