@@ -465,8 +465,8 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("tkwd", {}, "unknown objective 'tkwd': did you mean twkd"),
-        ("zzz", {}, "unknown objective 'zzz': did you mean bkdsnn-unofficial, ckdsnn-unofficial"),
+        ("tkwd", {}, "no objective is called 'tkwd': did you mean 'twkd'"),
+        ("zzz", {}, "no objective is called 'zzz': choose one of bkdsnn-unofficial, ckdsnn-unofficial"),
         ("s2w", {"lam": 1.0}, "objective 's2w' has no option 'lam': its options are weight=1.0, temperature=2.0"),
         ("sce", {"weight": 1.0}, "objective 'sce' has no option 'weight': its options are none"),
         ("s2w", {"weight": "1"}, "option 'weight' of objective 's2w' must be a float; got '1'"),

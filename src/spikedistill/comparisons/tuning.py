@@ -9,12 +9,11 @@ from ..config import Config
 from ..errors import UserError
 from ..evaluation.comparison.records import LostRun, RunRecord
 from ..files import write_rows
-from ..objectives import create_objective, objective_options
+from ..objectives import create_objective, objective_options, objective_weights
 from .planned_runs import Runs, with_teachers
 
 FACTORS = (1.0, 0.5, 2.0)
 HOLDOUT = 0.1
-WEIGHTS = ("alpha", "beta", "gamma", "epsilon", "weight", "mse_weight", "s2w_weight", "w2s_weight")
 
 
 def trials(config: Config, seed: int) -> dict[float, Config]:
@@ -28,7 +27,7 @@ def trials(config: Config, seed: int) -> dict[float, Config]:
         seed: the one seed of the runs.
     """
     options = {**objective_options(config.objective.name), **config.objective.options}
-    weights = {name: value for name, value in options.items() if name in WEIGHTS and isinstance(value, float) and value}
+    weights = objective_weights(config.objective.name, **options)
     found = {}
     for factor in FACTORS if weights else ():
         scaled = options | {name: factor * value for name, value in weights.items()}
@@ -66,7 +65,7 @@ def choose(
     best = max(measured, key=measured.__getitem__, default=None)
     rows = []
     for factor, trial in sorted(finished.items()):
-        weights = {name: value for name, value in trial.objective.options.items() if name in WEIGHTS}
+        weights = objective_weights(trial.objective.name, **trial.objective.options)
         shown = " ".join(f"{name}={value:g}" for name, value in weights.items())
         rows.append(
             {

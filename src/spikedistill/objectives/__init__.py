@@ -15,6 +15,7 @@ from .registry import (
     describe_objective,
     list_objectives,
     objective_options,
+    objective_weights,
     register_objective,
 )
 from .selective_alignment import aligned_kd, selective
@@ -52,6 +53,7 @@ __all__ = [
     "mutual",
     "noisy_kd",
     "objective_options",
+    "objective_weights",
     "prefix_ce",
     "prefix_kd",
     "register_objective",

@@ -23,7 +23,7 @@ def tet(mse_weight: float = 0.05) -> Objective:
     return Objective("tet", [Term("twce", 1 - mse_weight, task.twce), Term("logit_mse", mse_weight, task.logit_mse)])
 
 
-@register_objective
+@register_objective(weights=["mse_weight"])
 def sltt_k(k: int = 2, mse_weight: float = 0.05) -> Objective:
     """The loss of `tet` over k timesteps drawn for each batch, all others unheard: SLTT-K's half beside its gradient rule.
 
@@ -215,7 +215,7 @@ def supersnn_similarity(weight: float = 3000.0, layers: str = "stages") -> Objec
 # Auxiliary heads, of which the network's own is the last
 
 
-@register_objective
+@register_objective(weights=["alpha", "beta"])
 def sm_unofficial(alpha: float = 0.5, beta: float = 0.9, temperature: float = 3.0) -> Objective:
     """The network's own head and N auxiliary ones learn the labels, and from each other, on the branches of `esd`.
 

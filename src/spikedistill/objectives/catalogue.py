@@ -40,7 +40,7 @@ def prefix() -> Objective:
     return Objective("prefix", [Term("prefix_ce", 1.0, task.prefix_ce)])
 
 
-@register_objective
+@register_objective(weights=["epsilon"])
 def label_smoothing(epsilon: float = 0.1) -> Objective:
     """Cross-entropy of the mean logits against smoothed labels: CE(mean_t z_t, (1-epsilon) y + epsilon/C).
 
@@ -235,7 +235,7 @@ def s2w_w2s(
 # Auxiliary heads, of which the network's own is the last
 
 
-@register_objective
+@register_objective(weights=["alpha", "beta"])
 def esd(
     alpha: float = 1.0,
     beta: float = 0.3,

@@ -1,42 +1,115 @@
 """Objectives by name: what the catalogue offers, with which options, and how to get one."""
 
-import difflib
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, overload
 
 import torch
 
 from ..errors import UserError
+from ..registry import Registry
 from .composition import Objective
 from .inputs import INPUTS
 
 Factory = Callable[..., Objective]
 
-_FACTORIES: dict[str, Factory] = {}
+
+class _Named(NamedTuple):
+    """A function that makes an objective, and which of its options are weights; None finds them by trying."""
+
+    factory: Factory
+    weights: tuple[str, ...] | None
 
 
-def register_objective(factory: Factory) -> Factory:
+OBJECTIVES: Registry[_Named] = Registry("objective", "spikedistill.objectives")
+
+
+@overload
+def register_objective(factory: Factory) -> Factory: ...
+
+
+@overload
+def register_objective(*, weights: Sequence[str] | None = None) -> Callable[[Factory], Factory]: ...
+
+
+def register_objective(
+    factory: Factory | None = None, *, weights: Sequence[str] | None = None
+) -> Factory | Callable[[Factory], Factory]:
     """Enter a function that returns an Objective into the catalogue, under its name with hyphens for underscores.
 
-    Its parameters, each with a default that is a float, int, str or bool, are the objective's options. Raises UserError for
-    a name that is taken.
+    Use it as a decorator. The objective is at once a method for every data set, such as `digits-my-loss`. The function's parameters
+    are the objective's options, on the command line too.
+
+    Args:
+        factory: the function. Each parameter has a default that is a float, int, str or bool. The first sentence of its docstring
+            describes the objective in lists.
+        weights: the options that `compare --tune` multiplies; default those that change weights of terms, but not all of them alike.
+
+    Raises:
+        UserError: if the name is taken, a parameter has no such default, or a weight is no parameter.
     """
-    name = factory.__name__.replace("_", "-")
-    if name in _FACTORIES:
-        raise UserError(f"objective {name!r} is registered already: choose another name")
-    _FACTORIES[name] = factory
-    return factory
+
+    def enter(function: Factory) -> Factory:
+        parameters = inspect.signature(function).parameters
+        for name, parameter in parameters.items():
+            if not isinstance(parameter.default, bool | int | float | str):
+                raise UserError(
+                    f"the parameter {name!r} of the objective {function.__name__!r} has no default that is a number, a text or a "
+                    "switch: give it one, such as weight: float = 0.1"
+                )
+        if unknown := [name for name in weights or () if name not in parameters]:
+            raise UserError(f"the objective {function.__name__!r} has no parameter {', '.join(unknown)}")
+        named = _Named(function, None if weights is None else tuple(weights))
+        OBJECTIVES.register(function.__name__.replace("_", "-"), named)
+        return function
+
+    return enter if factory is None else enter(factory)
 
 
 def list_objectives() -> list[str]:
     """The names of all objectives, sorted."""
-    return sorted(_FACTORIES)
+    return list(OBJECTIVES)
 
 
 def objective_options(name: str) -> dict[str, float | int | str | bool]:
     """The options of an objective and their defaults; UserError for an unknown name."""
     return {option: parameter.default for option, parameter in inspect.signature(_factory(name)).parameters.items()}
+
+
+def objective_weights(name: str, **options: Any) -> dict[str, float]:
+    """The weights of an objective that are not 0, by option: those that `compare --tune` multiplies.
+
+    Args:
+        name: of the objective.
+        options: of the objective; the others have their defaults.
+
+    Raises:
+        UserError: as `create_objective`.
+    """
+    values = objective_options(name) | options
+    declared = OBJECTIVES[name].weights
+    numbers = {option: value for option, value in values.items() if isinstance(value, float) and value}
+    if declared is not None:
+        return {option: value for option, value in numbers.items() if option in declared}
+    whole = create_objective(name, **values)
+    return {option: value for option, value in numbers.items() if _is_weight(name, values, option, whole)}
+
+
+def _is_weight(name: str, values: dict[str, Any], option: str, whole: Objective) -> bool:
+    """Whether half of an option changes weights of terms, not all of them alike, and nothing else."""
+    try:
+        half = _factory(name)(**values | {option: values[option] / 2})
+    except UserError:
+        return False
+    if [(term.name, term.options) for term in half.terms] != [(term.name, term.options) for term in whole.terms]:
+        return False
+    pairs = [(mine, theirs) for mine, theirs in zip(_weights(whole), _weights(half), strict=True) if mine or theirs]
+    return len({theirs / mine if mine else None for mine, theirs in pairs}) > 1
+
+
+def _weights(objective: Objective) -> list[float]:
+    """The weights of the terms at the beginning and at the end of training."""
+    return [weight or 0.0 for term in objective.terms for weight in (term.weight, term.end_weight)]
 
 
 def describe_objective(name: str) -> str:
@@ -66,10 +139,7 @@ def create_objective(name: str, **options: Any) -> Objective:
 
 
 def _factory(name: str) -> Factory:
-    if name not in _FACTORIES:
-        near = difflib.get_close_matches(name, _FACTORIES) or list_objectives()
-        raise UserError(f"unknown objective {name!r}: did you mean {', '.join(near)}?")
-    return _FACTORIES[name]
+    return OBJECTIVES[name].factory
 
 
 def _try(objective: Objective) -> None:
