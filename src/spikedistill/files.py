@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never half of it, and folders for one process at a time."""
+"""Files that are replaced as a whole, and folders that one process uses at a time."""
 
 import contextlib
 import csv
@@ -24,13 +24,13 @@ DEEPEST_YAML = 16
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file beside its place, flush it to the disk, read it back, and move it there.
+    """Write a temporary file in the same folder, flush it to the disk, read it back, and rename it.
 
-    The file beside has a name of its own, so that several processes may write the same file. It is gone where writing fails;
-    `clear_partial` removes one that a killed process leaves.
+    A reader sees the old file or the new one, never a part. Each temporary file has its own name, so several processes may write
+    the same file. It is removed if writing fails; `clear_partial` removes one that a killed process left.
 
     Raises:
-        OSError: where it cannot be written, on a full disk for instance, or reads back as something else; the old file stays.
+        OSError: if it cannot be written, for instance on a full disk, or reads back differently. The old file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = content.encode() if isinstance(content, str) else content
@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:  # by the name that people know
+        if isinstance(error, OSError) and error.errno is not None:  # with the name that the user knows
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
@@ -56,14 +56,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def clear_partial(folder: Path, names: Iterable[str]) -> None:
-    """Remove what killed processes had begun to write of these files; for a process that is alone in the folder."""
+    """Remove the temporary files that killed processes left of these files. Call it only inside `alone_in`."""
     for name in names:
         for file in (*folder.glob(f".{name}.*{PARTIAL}"), folder / f"{name}{PARTIAL}"):  # the latter of version 0.1.0
             file.unlink(missing_ok=True)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, atomically, with a column for every key that occurs, in the order of their first occurrence."""
+    """Write rows as a CSV file, atomically. Every key becomes a column, in the order of first occurrence."""
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
@@ -73,27 +73,27 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def parse_json(content: bytes | str, origin: object) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """The object in a JSON file.
 
     Raises:
-        UserError: naming `origin`, where it is anything else.
+        UserError: naming `origin`, if it is anything else.
     """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{origin} is damaged: it is no JSON ({error})") from None
+        raise UserError(f"{origin} is damaged: it is not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise UserError(f"{origin} is damaged: it holds a {type(value).__name__}, expected named values")
     return value
 
 
 def parse_yaml(content: bytes, origin: object) -> dict[str, Any]:
-    """The settings that a YAML file holds: names and values, a few levels deep, without aliases.
+    """The settings in a YAML file: names and values, a few levels deep, without aliases.
 
-    What is larger or deeper than any configuration, or refers to other parts of itself, is refused before anything is built of it.
+    A text that is larger or deeper than any configuration, or has aliases, is refused before any value is built.
 
     Raises:
-        UserError: naming `origin`, where it is anything else.
+        UserError: naming `origin`, if it is anything else.
     """
     import yaml
 
@@ -109,7 +109,7 @@ def parse_yaml(content: bytes, origin: object) -> dict[str, Any]:
 
 
 def _too_much(text: str) -> str | None:
-    """Why a text is no settings file, found before anything is built of it."""
+    """Why a text is not a settings file, found before any value is built."""
     import yaml
 
     if len(text) > LARGEST_YAML:
@@ -131,17 +131,17 @@ def sha256(content: bytes) -> str:
 
 @contextlib.contextmanager
 def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes that ask for it out of a folder, which is made where it is missing; it is free again however this ends.
+    """Lock a folder against other processes that use this function. The folder is made if it is missing, and always unlocked again.
 
-    A thread that is alone in the folder already may ask again.
+    A thread that holds the lock may take it again.
 
     Args:
         folder: the folder.
-        wait: until another process leaves it, and say so once, rather than raise.
+        wait: wait until another process unlocks it, and say so once, instead of raising.
 
     Raises:
-        BlockingIOError: where another process is in it, and `wait` is not given.
-        OSError: where it cannot be made.
+        BlockingIOError: if another process holds the lock and `wait` is not given.
+        OSError: if the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
         print(f"waiting for another process at work in {folder}", flush=True)
         lock.acquire()
     except (OSError, NotImplementedError):
-        pass  # a file system without locks, on which two at once are the user's to avoid
+        pass  # a file system without locks, where users must not run two processes at once
     try:
         yield
     finally:

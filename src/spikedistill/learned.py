@@ -1,4 +1,4 @@
-"""Options of neurons that are learned, as a value and as the text that stands for it in files and on the command line."""
+"""Options of neurons that are learned: as a value, and as its text in files and on the command line."""
 
 import math
 import re
@@ -16,14 +16,14 @@ _TEXT = re.compile(r"learned(?:_per_(layer|channel))?(?::(.+))?")
 class Learned:
     """An option of neurons that is trained with the weights, such as `LIF(threshold=Learned(0.8))`.
 
-    Its short form is a text: "learned", "learned:0.8" with a starting value, "learned_per_channel", or "learned_per_channel:0.8".
+    Its short form is a text: "learned", "learned:0.8" with an initial value, "learned_per_channel", or "learned_per_channel:0.8".
 
     Attributes:
-        start: the value before training; None is the default of the option.
-        per: "layer" learns one value, "channel" one for each channel. None leaves it to the layer of neurons.
+        start: the initial value; None is the default of the option.
+        per: "layer" learns one value, "channel" one for each channel. None is the default of the layer of neurons.
 
     Raises:
-        UserError: for a start that is no finite number, or another word for `per`.
+        UserError: if `start` is not a finite number, or `per` is another word.
     """
 
     start: float | None = None
@@ -38,10 +38,10 @@ class Learned:
 
     @classmethod
     def of(cls, option: object) -> Self | None:
-        """The option where it is learned, also from its short form; None for any other.
+        """The option, or the value of its short form; None for an option that is not learned.
 
         Raises:
-            UserError: for a text that begins as a short form and is none.
+            UserError: for a text that begins with "learned" and is not a short form.
         """
         if isinstance(option, cls):
             return option
@@ -62,7 +62,7 @@ class Learned:
 
 
 def in_our_words(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of neurons without `learn_decay`, in which earlier versions wrote that the decay beside it is learned."""
+    """Options of neurons without `learn_decay`, with which earlier versions wrote that the decay is learned."""
     ours = dict(options)
     if ours.pop("learn_decay", False):
         ours["decay"] = str(Learned(ours.get("decay")))

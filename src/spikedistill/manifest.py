@@ -1,4 +1,4 @@
-"""A folder's manifest: what wrote it, and each of its files with size and SHA-256, so that readers notice damage."""
+"""The manifest of a folder: the versions that wrote it, and size and SHA-256 of each file, so that damage is noticed."""
 
 import json
 from collections.abc import Iterable
@@ -28,21 +28,21 @@ class Entry(BaseModel):
         return cls(size=len(content), sha256=sha256(content))
 
     def fits(self, content: bytes) -> bool:
-        """Whether this is what the file held when it was listed."""
+        """Whether this is the content that was listed."""
         return self == self.of(content)
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` holds; it carries its own checksum, and is replaced as a whole.
+    """The content of `manifest.json`, which has its own checksum and is replaced as a whole.
 
-    A file is taken out before it is written anew, and put back once it is whole. So a file that is listed has not been touched
-    since, and one that is not listed was being written when a process was killed.
+    Before a file is written, its entry is removed; when the file is complete, a new entry is added. So a file with an entry is
+    complete, and a file without one was being written when a process was killed.
 
     Attributes:
         schema_version: of this file.
         kind: what the folder is.
-        made_with: versions of the package, and of what decides numbers: `{"augmentation": 1, "slicing": 1}`.
-        files: by name.
+        made_with: versions of the package, and of everything that decides numbers: `{"augmentation": 1, "slicing": 1}`.
+        files: size and checksum by file name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,15 +53,15 @@ class Manifest(BaseModel):
 
     @classmethod
     def new(cls, kind: Kind, **versions: int) -> Self:
-        """That of a folder with nothing in it yet."""
+        """The manifest of an empty folder."""
         return cls(kind=kind, made_with={"spikedistill": version("spikedistill"), **versions})
 
     @classmethod
     def read(cls, folder: Path, kind: Kind) -> Self | None:
-        """The manifest of a folder; None where there is none, as in version 0.1.0.
+        """The manifest of a folder; None if there is none, as in version 0.1.0.
 
         Raises:
-            UserError: where it is damaged, of a newer version, or of another kind of folder.
+            UserError: if it is damaged, written by a newer version, or of another kind of folder.
         """
         path = folder / MANIFEST
         if not path.is_file():
@@ -85,22 +85,22 @@ class Manifest(BaseModel):
         return manifest
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's manifest."""
+        """Write the manifest into a folder."""
         content = self.model_dump(mode="json")
         write_atomically(folder / MANIFEST, json.dumps({**content, "sha256": _digest(content)}, indent=1) + "\n")
 
     def without(self, names: Iterable[str]) -> Self:
-        """The manifest with these files taken out."""
+        """The manifest without these files."""
         dropped = set(names)
         return self.model_copy(update={"files": {n: entry for n, entry in self.files.items() if n not in dropped}})
 
     def with_files(self, folder: Path, names: Iterable[str]) -> Self:
-        """The manifest with these files as they lie in the folder; those that are not there are taken out."""
+        """The manifest with these files as they are in the folder, and without those that are missing there."""
         names = list(names)
         found = {n: Entry.of((folder / n).read_bytes()) for n in names if (folder / n).is_file()}
         return self.model_copy(update={"files": dict(sorted((self.without(names).files | found).items()))})
 
 
 def _digest(content: dict[str, object]) -> str:
-    """The checksum of a manifest, whatever the order and spacing of its text."""
+    """The checksum of a manifest, independent of the order and spacing of its text."""
     return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

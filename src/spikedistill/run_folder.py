@@ -6,21 +6,21 @@ import functools
 import io
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import Config, TrainerConfig
-from .data import AUGMENTATION_VERSION, SLICING_VERSION, Dataset, load_dataset
+from .data import AUGMENTATION_VERSION, SLICING_VERSION, Dataset, Preprocess, load_dataset
 from .errors import UserError
 from .files import LOCK, PARTIAL, clear_partial, parse_json, write_atomically
 from .manifest import MANIFEST, Manifest
-from .models import load_model
+from .models import ModelFile, build_model, read_model
 from .renamed import say_renamed
-from .through_time import Temporal
+from .trained import Trained
 
 logger = logging.getLogger("spikedistill")
 
@@ -305,14 +305,21 @@ class RunFolder:
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{file} is damaged ({error}): {self._again(file)}") from None
 
-    def load_network(self, file: Path) -> Temporal:
+    def load_network(self, file: Path, model: nn.Module | None = None) -> Trained:
         """The network of `model` or `selected_model`, in eval mode.
 
+        Args:
+            file: one of the two.
+            model: the network to fill, for one that was made in Python or whose name is not registered.
+
         Raises:
-            FileNotFoundError: where it is missing.
-            UserError: where it is damaged, or holds a number that is not finite.
+            FileNotFoundError: if it is missing.
+            UserError: if it is damaged, or holds a number that is not finite, or a network that is neither registered nor given.
         """
-        return load_model(file, self.read(file))
+        content = read_model(file, self.read(file))
+        if content.timesteps is None:
+            content = content._replace(timesteps=self.config().timesteps)
+        return _in_use(content, file, model)
 
     def _json(self, file: Path) -> dict[str, Any]:
         content = self.read(file)
@@ -361,15 +368,42 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
     )
 
 
-def load(run: Path | str) -> Temporal:
-    """The trained network of a run, in eval mode, taking images in [0, 1] (or event frames) as `model(x, timesteps=T)`.
+def load(run: Path | str, *, model: nn.Module | None = None) -> Trained:
+    """The trained network of a run or of a model file, in eval mode.
+
+    It takes images in [0, 1], or event frames, as `model(x, timesteps=T)`. It also has the names of its `classes`, `preprocess` for
+    images and files as people have them, and `predict`.
 
     Args:
-        run: a run folder.
+        run: a run folder, or a file that `save_model` wrote, such as its `model.safetensors`.
+        model: the network to fill, for one that was made in Python or whose name is not registered: a plain module, or one from
+            `temporal`.
 
     Raises:
-        FileNotFoundError: where there is no trained run.
-        UserError: where the model file is damaged, or a number in it is not finite.
+        FileNotFoundError: if there is no trained run or no such file.
+        UserError: if the model file is damaged, holds a number that is not finite, or holds a network that is neither registered
+            nor given.
     """
-    folder = RunFolder.trained(run)
-    return folder.load_network(folder.model)
+    path = Path(run)
+    if path.is_file() or path.suffix == ".safetensors":
+        return _in_use(read_model(path), path, model)
+    folder = RunFolder.trained(path)
+    return folder.load_network(folder.model, model)
+
+
+def _in_use(file: ModelFile, path: Path, model: nn.Module | None) -> Trained:
+    """The network of a model file, with what the file says of it."""
+    taken = file.input if file.input is not None else _input_of_first_version(file.network)
+    try:
+        input = None if taken is None else Preprocess.from_written(taken)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Trained(build_model(file, path, model), file.classes, input, file.timesteps)
+
+
+def _input_of_first_version(network: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a network takes, of version 0.1.0, whose files say it only of images; None for others."""
+    if not network.get("mean"):
+        return None
+    size = network.get("image_size", 32)
+    return {"kind": "image", "channels": network.get("in_channels", 3), "size": [size, size]}

@@ -4,15 +4,15 @@ import numpy as np
 
 
 def derive_seed(*key: int) -> int:
-    """A 64-bit seed that depends on nothing but `key`, for `torch.manual_seed` and `torch.Generator.manual_seed`.
+    """A 64-bit seed that depends only on `key`, for `torch.manual_seed` and `torch.Generator.manual_seed`.
 
-    Keys that differ in any number, or in length, give unrelated seeds (`numpy.random.SeedSequence`).
+    Keys that differ in a number or in length give unrelated seeds (`numpy.random.SeedSequence`).
 
     Args:
         key: integers in [0, 2^32), for instance seed, epoch, step and rank.
 
     Raises:
-        ValueError: without a number, or with one outside that range.
+        ValueError: for no number, or one outside that range.
     """
     if not key or not all(0 <= number < 2**32 for number in key):
         raise ValueError(f"a random key is one or more integers from 0 to {2**32 - 1}; got {key}")

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks the process to stop, which takes some seconds at most; a second ends it at once."""
+"""SIGTERM and SIGINT: the first asks the process to stop within some seconds; a second ends it at once."""
 
 import contextlib
 import ctypes
@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 GRACE = 10.0  # seconds
-_DONE = b"\0"  # which is no signal
+_DONE = b"\0"  # not the number of a signal
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
-# At a terminal every process of a group gets SIGINT, and one that waits for another then sends it SIGTERM: that is one wish.
+# At a terminal every process of a group gets SIGINT, and a parent then also sends SIGTERM to its child: the user asked once.
 _ONE_WISH = 1.0  # seconds
 _MOMENT = 0.02  # seconds, in which a finaliser or callback returns
 
 
 class Stop:
-    """What has been asked of the process.
+    """Whether the process was asked to stop.
 
     Attributes:
         asked: whether a signal has come.
-        saved: returns what is saved, for the message of a process that does not come to an end by itself.
+        saved: returns what is saved, for the message if the process must be ended.
     """
 
     def __init__(self, saved: Callable[[], str]) -> None:
@@ -33,15 +33,16 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable(*, grace: float = GRACE, saved: Callable[[], str] = lambda: "", raises: bool = True) -> Iterator[Stop]:
-    """Inside, SIGTERM and SIGINT ask the process to stop, and after `grace` seconds it is ended from outside of what it computes.
+    """Inside this context SIGTERM and SIGINT ask the process to stop. After `grace` seconds a thread ends it.
 
-    Python runs handlers between two instructions only, and a single one may compute for minutes. So a thread of its own reads
-    what the system writes at once for every signal. Outside of the main thread, where no handler can be set, nothing changes.
+    Python runs signal handlers only between two instructions, and one instruction may compute for minutes. So a thread reads the
+    file descriptor that the system writes to for every signal. Outside the main thread, where no handler can be set, nothing
+    changes.
 
     Args:
         grace: seconds from the first signal to the end, at most.
-        saved: what is saved, in words; said where the time is up.
-        raises: KeyboardInterrupt from the place the process is at. Otherwise only `asked` is set, and whoever reads it stops.
+        saved: returns what is saved, in words, for the message when the time is up.
+        raises: raise KeyboardInterrupt in the main thread. If False, only `asked` is set, and the caller stops by itself.
     """
     stop = Stop(saved)
     if threading.current_thread() is not threading.main_thread():
@@ -93,7 +94,7 @@ def stoppable(*, grace: float = GRACE, saved: Callable[[], str] = lambda: "", ra
 
 
 def _watch(reading: int, grace: float, stop: Stop) -> None:
-    """End the process where the time after the first signal is up, or a second one comes."""
+    """End the process when the time after the first signal is up, or when a second signal comes."""
     numbers: list[int] = []
     begun = 0.0
     ended = threading.Event()
@@ -120,7 +121,7 @@ def _what_is_saved(stop: Stop) -> str:
 
 
 def _end(message: str) -> None:
-    """End the process now, whatever it is doing. Files are written whole or not at all, so none is left half written."""
+    """End the process now. No file is left half written, because files are replaced as a whole."""
     with contextlib.suppress(OSError, ValueError):
         print(message, file=sys.stderr, flush=True)
     os._exit(1)

@@ -86,10 +86,10 @@ def test_every_bit_of_the_manifest_counts(run):
     ("content", "said"),
     [
         ("[]", "holds a list"),
-        ("{", "it is no JSON"),
-        ("[" * 100_000, "it is no JSON"),
+        ("{", "it is not valid JSON"),
+        ("[" * 100_000, "it is not valid JSON"),
         ('{"name": "a web page", "icons": []}', "no manifest of spikedistill"),
-        ("", "it is no JSON"),
+        ("", "it is not valid JSON"),
     ],
 )
 def test_another_manifest_json_is_none_of_ours(tmp_path, content, said):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from ..config import MOST_PIXELS
 from ..errors import UserError
 
 Resize = Literal["crop", "pad", "stretch"]
@@ -52,9 +53,13 @@ class Preprocess:
                 resize=values.get("resize", "crop"),
                 fill=tuple(float(value) for value in values.get("fill", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+            if not (found.channels >= 1 and all(1 <= side <= MOST_PIXELS for side in found.size)):
+                raise ValueError("out of range")
+            if not all(0 <= value <= 1 for value in found.fill) or len(found.fill) not in (0, found.channels):
+                raise ValueError("a fill outside [0, 1]")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"the input of a network is described by {dict(values)!r}, expected kind, channels and size"
+                f"the input of a network is described by {str(dict(values))[:160]}, expected kind, channels and size"
             ) from error
         if found.kind not in ("image", "events") or found.resize not in RESIZES:
             raise UserError(

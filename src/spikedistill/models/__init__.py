@@ -1,7 +1,7 @@
 """Networks by name, and their ANN twins."""
 
 from .branches import Branched
-from .files import ModelFile, check_finite, load_model, load_weights, read_model, read_weights, save_model
+from .files import ModelFile, build_model, check_finite, load_model, load_weights, read_model, read_weights, save_model
 from .initial import Start, starting_weights
 from .joint import Joint
 from .layers import Normalize
@@ -16,6 +16,7 @@ __all__ = [
     "Normalize",
     "Start",
     "TimestepBatchNorm",
+    "build_model",
     "check_finite",
     "count_heads",
     "create_model",

@@ -1,4 +1,4 @@
-"""Auxiliary heads for training: ordinary ANN branches on the firing rates of a spiking network's early stages.
+"""Auxiliary heads for training: ANN branches on the firing rates of a spiking network's early stages.
 
 Zhao et al.: Enhanced Self-Distillation Framework for Efficient Spiking Neural Network Training (NeurIPS 2025).
 """
@@ -15,11 +15,11 @@ from .layers import kaiming_fan_out
 
 
 class Branched(Temporal):
-    """A network over time with auxiliary heads beside its own; for everything but training it is the network alone.
+    """A network over time with auxiliary heads. Calls, `step` and `save_model` use only the network; `heads` uses both.
 
     Args:
-        network: the network, whose plain module, gradient rule and parameters are shared.
-        branches: a head by the name of the layer whose mean rates `[B, c, h, w]` it takes, shallow to deep.
+        network: the network. Its plain module, gradient rule and parameters are shared.
+        branches: heads by the name of the layer whose mean rates `[B, c, h, w]` they take, from shallow to deep.
 
     Raises:
         UserError: for a layer that the network does not have.
@@ -30,22 +30,22 @@ class Branched(Temporal):
         self.layers = tuple(branches)
         self.branches = nn.ModuleList(branches.values())
         with outputs_of(self.module, self.layers):
-            pass  # the names are checked here, not at the first batch
+            pass  # checks the names before the first batch
 
     def heads(self, x: Tensor, timesteps: int | None = None) -> tuple[Tensor, Tensor]:
-        """Run the network and every head.
+        """Run the network and all heads.
 
         Args:
-            x: as the network takes it, `[B, ...]` with `timesteps`, or `[T, B, ...]` without.
-            timesteps: T, for a static input alone.
+            x: the input of the network, `[B, ...]` with `timesteps`, or `[T, B, ...]` without.
+            timesteps: T, only for a static input.
 
         Returns:
-            The network's logits `[T, B, C]`, and those of the S heads `[S, B, C]`: branches from shallow to deep, and last the
-            network's own, the mean over its timesteps.
+            The network's logits `[T, B, C]`, and the logits of the S heads `[S, B, C]`: the branches from shallow to deep, and
+            last the mean over time of the network's own.
         """
         with outputs_of(self.module, self.layers) as outputs:
             logits = self(x, timesteps)
-        # what is rounded in bf16 would decide who is right
+        # in bf16, rounding would decide which head is right
         own = logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(0)
         others = [
             branch(mean_rate(outputs[layer])).to(own.dtype)
@@ -58,10 +58,10 @@ def branch(channels: Sequence[int], num_classes: int, *, residual: bool = False)
     """An auxiliary head: depthwise-separable blocks, each with stride 2, then global average pooling and a linear layer.
 
     Args:
-        channels: of the features it takes, then of each block.
+        channels: channels of the features that it takes, then of each block.
         num_classes: C.
-        residual: follow each block by a residual one of two 3x3 convolutions, and draw all convolutions from N(0, 2 / fan_out):
-            the form for ImageNet.
+        residual: put a residual block of two 3x3 convolutions after each block, and draw all convolutions from N(0, 2 / fan_out).
+            This is the form for ImageNet.
     """
     blocks: list[nn.Module] = []
     for inputs, outputs in pairwise(channels):

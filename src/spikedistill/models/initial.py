@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..neurons import LIF
+from ..neurons import SpikingNeuron
 from ..through_time import Temporal
 from .files import ModelFile, check_finite
 from .spikingjelly import in_our_names
@@ -85,7 +85,8 @@ def _without_normalisation(names: Iterable[str]) -> dict[str, str]:
 
 def _classifier(layers: Mapping[str, nn.Module], names: Mapping[str, str]) -> list[str]:
     """The tensors of the last layer with weights."""
-    last = [path for path, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)][-1:]
+    weighted = (path for path, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d))
+    last = [path for path in weighted if not _is_in_neurons(path, layers)][-1:]
     return [bare for bare, name in names.items() if name.rpartition(".")[0] in last]
 
 
@@ -99,7 +100,12 @@ def _of_other_classes(file: ModelFile, classes: Sequence[str], own: Tensor, thei
 def _starts_by_itself(name: str, layers: Mapping[str, nn.Module]) -> bool:
     """Whether a tensor that a file lacks may start anew: a neuron's, or a counter that no result depends on."""
     path, _, kind = name.rpartition(".")
-    return isinstance(layers[path], LIF) or kind == "num_batches_tracked"
+    return _is_in_neurons(path, layers) or kind == "num_batches_tracked"
+
+
+def _is_in_neurons(path: str, layers: Mapping[str, nn.Module]) -> bool:
+    parts = path.split(".")
+    return any(isinstance(layers[".".join(parts[:end])], SpikingNeuron) for end in range(1, len(parts) + 1))
 
 
 def _over_timesteps(tensor: Tensor | None, layer: nn.Module, own: Tensor) -> Tensor | None:

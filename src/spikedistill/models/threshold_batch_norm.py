@@ -12,13 +12,13 @@ from .layouts.resnet import BasicBlock
 
 
 def start_at_threshold(layout: Layout) -> None:
-    """Start every batch-norm at the weight alpha * threshold, so that currents spread as far as the threshold that they meet.
+    """Initialise the weight of every batch-norm to alpha * threshold, so that currents have the threshold as their deviation.
 
         y = weight * (x - mean) / sqrt(var + eps) + bias
 
-    over time, batch and space. alpha is 1, and 1 / sqrt(2) for the batch-norms whose outputs a residual block adds. The paper has
-    the factor alpha * threshold beside a weight that starts at 1: the same function. Here, as in SpikingJelly, the weight holds
-    the factor, and moves (alpha * threshold)^-2 times as far in a step of SGD as their product does there.
+    with statistics over time, batch and space. alpha is 1, and 1 / sqrt(2) for the batch-norms whose outputs a residual block adds.
+    The paper multiplies a weight that starts at 1 by alpha * threshold, which is the same function. Here, as in SpikingJelly, the
+    weight contains the factor, and a step of SGD changes it (alpha * threshold)^-2 times as much as it changes their product there.
 
     Raises:
         UserError: for a layout without spiking neurons, or one whose shortcuts carry currents.

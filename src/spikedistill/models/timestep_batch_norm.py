@@ -1,4 +1,4 @@
-"""Batch-norm whose statistics are each timestep's own."""
+"""Batch-norm with statistics of each timestep."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,31 +12,32 @@ from ..through_time.batch_norm import follow
 
 
 class TimestepBatchNorm(nn.Module):
-    """Batch-norm with one set of affine parameters for all timesteps and statistics for each.
+    """Batch-norm with statistics of each timestep, and one set of affine parameters for all timesteps.
 
         y_t = weight * (x_t - mean_t) / sqrt(var_t + eps) + bias
 
-    In training, mean_t and var_t are the statistics of timestep t over the batch and space alone, and row t of the running ones
-    follows them (unbiased variance); evaluation uses row t. So both normalise alike, as in BNTT (Kim and Panda, 2021), where the
-    affine parameters are each timestep's own too. Joint statistics in training with running ones per timestep would not do:
-    evaluation would take away differences between timesteps that the network was trained with.
+    In training, mean_t and var_t are the statistics of timestep t over batch and space, and row t of the running statistics
+    follows them (unbiased variance). Evaluation uses row t. So training and evaluation normalise in the same way, as in BNTT (Kim
+    and Panda, 2021), where each timestep also has its own affine parameters. Statistics over all timesteps in training would not
+    fit running
+    statistics of each timestep: evaluation would remove differences between timesteps that the network was trained with.
 
-    Timesteps beyond the last row are evaluated with the last row and cannot be trained on. A value that is constant in time is
-    normalised once in training. Under rate-based gradients, the gradient through var_t takes a timestep's deviations from its mean
-    to be those of its segment's mean rate, as RateBP (Yu et al., NeurIPS 2024) does for joint statistics: exact for segments of
-    length one and for values constant in time, and the memory does not grow with T.
+    Timesteps beyond the last row are evaluated with the last row, and training on them is refused. A value that is constant in
+    time is normalised once in training. Rate-based gradients through var_t replace a timestep's deviations from its mean by those
+    of its segment's mean rate, as RateBP (Yu et al., NeurIPS 2024) does for joint statistics. This is exact for segments of
+    length one and for values that are constant in time, and memory does not grow with T.
 
     Args:
         channels: C.
-        timesteps: rows of running statistics, the number of timesteps of training.
+        timesteps: rows of running statistics: T of training.
         momentum: weight of a batch in the running statistics.
         eps: added to the variance.
 
     Shape:
-        A signal `[B, C, ...]`, or a tensor `[T, B, C, ...]`; the output is alike.
+        A signal `[B, C, ...]`, or a tensor `[T, B, C, ...]`; the output has the same shape.
 
     Raises:
-        UserError: for sizes that are no whole numbers of 1 or more, or samples of other channels.
+        UserError: for sizes that are not whole numbers of 1 or more, or samples with other channels.
     """
 
     running_mean: Tensor

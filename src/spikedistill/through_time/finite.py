@@ -33,11 +33,24 @@ class NotFiniteInput(UserError):
         )
 
 
+def has_values(x: Tensor) -> bool:
+    """Whether the values of a tensor can be read.
+
+    They cannot where PyTorch only follows the operations: while it traces, compiles or exports, in a dispatch mode, under a
+    transform of `torch.func`, and of tensors without values.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode():
+        return False
+    if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
 def check_finite(x: Tensor, axis: int = 0) -> None:
     """Refuse an input that holds NaN or infinite values.
 
-    Values are read on a CPU only, because a GPU would have to be waited for, and not where PyTorch only follows the operations:
-    while it traces, compiles or exports, in a dispatch mode, under a transform of `torch.func`, and of tensors without values.
+    Values are read only on a CPU, because reading them from a GPU stops the program until the GPU has finished, and only if
+    `has_values`.
 
     Args:
         x: the input.
@@ -46,11 +59,7 @@ def check_finite(x: Tensor, axis: int = 0) -> None:
     Raises:
         NotFiniteInput: naming the samples, counted from 0.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode():
-        return
-    if type(x) not in (Tensor, torch.nn.Parameter) or x.device.type != "cpu" or not x.is_floating_point():
-        return
-    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+    if not has_values(x) or x.device.type != "cpu" or not x.is_floating_point():
         return
     # the fastest way to read all values: a sum is not finite where one of them is not, nor where it overflows
     if not math.isfinite(x.detach().sum().item()):

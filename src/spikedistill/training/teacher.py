@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order
 from ..errors import UserError
-from ..models import check_finite, create_model, load_model, load_weights
+from ..models import check_finite, create_model, load_weights
 from ..objectives import Objective
 from ..recipe_name import RecipeName
 from ..run_folder import RunFolder, load
@@ -181,7 +181,9 @@ def load_teacher(
 def read_network(path: Path, model: str | None, dataset: Dataset) -> Temporal:
     """The network of a run folder, of a model file, or of a safetensors file with the weights of the ReLU twin of a named model."""
     if model is None:
-        return load_model(path) if path.suffix == ".safetensors" else load(path)
+        found = load(path)
+        found.checks_range = False  # whatever augmentation makes of images, the teacher sees what the student sees
+        return found
     network = create_model(
         model,
         num_classes=len(dataset.classes),
