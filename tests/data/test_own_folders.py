@@ -12,9 +12,10 @@ import torch
 from PIL import Image, ImageOps
 
 from spikedistill.cli import main
-from spikedistill.data import fingerprint, load_dataset, split_holdout, verify
+from spikedistill.data import Preprocess, fingerprint, load_dataset, split_holdout, verify
 from spikedistill.data.images import read_image
 from spikedistill.data.split import test_places as places_to_test
+from spikedistill.models import read_model
 
 RED = (255, 0, 0)
 
@@ -318,3 +319,22 @@ def test_the_command_counts_samples_and_hints_at_unbalanced_classes(
     )
     assert lines[2].startswith("images of 8x8 to 10x20 (height x width) are scaled to fit into 16x24")
     assert lines[3].startswith(f"6 of the 24 samples in {tmp_path} are set aside for testing (--data.test-share 0.25)")
+
+
+def test_training_says_what_happens_to_images_and_keeps_it_in_the_model_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes(tmp_path / "data", 5)
+    given = (
+        "--data.test-share 0.2 --data.size 12 20 --data.resize pad --epochs 1 --timesteps 2 --model.width 0.1".split()
+    )
+    words = ["image_folder-sce", "--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *given]
+    assert main(["train", *words]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == (
+        "images of 8x8 (height x width) are scaled to fit into 12x20, where the mean colour fills the rest, in colour"
+    )
+    assert said[2].startswith("2 of the 10 samples")
+    kept = read_model(tmp_path / "run" / "model.safetensors").input
+    dataset = load_dataset("image_folder", tmp_path / "data", size=(12, 20), resize="pad", test_share=0.2)
+    assert Preprocess.from_written(kept) == dataset.preprocess

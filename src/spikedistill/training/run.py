@@ -79,6 +79,8 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     speed, origin = Speedometer(), made_from(plan)
     trainer = None if trained else make_trainer(plan, run.path, make_callbacks(plan, run, speed), origin)
     main = is_main_process(config.trainer)
+    if main and not resuming:
+        print(*(f"{line}\n" for line in plan.dataset.describe()), sep="", end="", flush=True)
     if main and plan.class_weights is not None and not trained:
         print(class_weights_line(plan.class_weights, plan.dataset.classes), flush=True)
     if main and plan.initial is not None and not resuming:
