@@ -325,10 +325,8 @@ def test_training_says_what_happens_to_images_and_keeps_it_in_the_model_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classes(tmp_path / "data", 5)
-    given = (
-        "--data.test-share 0.2 --data.size 12 20 --data.resize pad --epochs 1 --timesteps 2 --model.width 0.1".split()
-    )
-    words = ["image_folder-sce", "--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *given]
+    given = "--data.test-share 0.2 --data.size 12 20 --data.resize pad --epochs 1 --timesteps 2 --model.width 0.1"
+    words = ["image_folder-sce", "--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *given.split()]
     assert main(["train", *words]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[1] == (
