@@ -73,8 +73,9 @@ def test_the_teacher_of_a_tdbn_network_is_an_ordinary_ann(tmp_path):
     )
 
 
-def test_the_layout_for_folders_of_images_is_refused_by_name_of_others_to_use():
-    model = recipe("image_folder-tdbn").model
+def test_the_layout_for_imagenet_is_refused_by_name_of_others_to_use():
+    model = recipe("image_folder-tdbn", protocol="esd").model
+    assert model.name == "resnet34"
     with pytest.raises(ValueError, match="a layout such as resnet18 or spiking_resnet34"):
         create_model(model.name, num_classes=10, image_size=64, width=1 / 16, norm=model.norm)
     create_model("spiking_resnet34", num_classes=10, image_size=64, width=1 / 16, norm=model.norm)

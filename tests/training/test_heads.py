@@ -117,12 +117,12 @@ def test_the_papers_weightings_are_in_the_recipes():
     assert (cifar.timesteps, cifar.gradient, cifar.segments, cifar.model.branches) == (6, "rate", 1, True)
     assert cifar.model.lif.decay == 0.2
     assert cifar.model.lif.detach_reset
-    # sums over four heads, three of convnet; alpha 0.7 for the branches on ImageNet
+    # sums over four heads, three of convnet; alpha 0.7 for the branches on folders of images
     weights = [create_objective("esd", **c.objective.options) for c in (cifar, events, images)]
     assert [str(objective) for objective in weights] == [
         "4 heads_ce + 1.2 reliable, over heads",
         "3 heads_ce + 0.3 reliable, over heads",
-        "4 heads_ce + 1.2 reliable, over heads",
+        "3 heads_ce + 0.9 reliable, over heads",
     ]
     assert [objective.terms[0].options["branch_weight"] for objective in weights] == [1.0, 1.0, 0.7]
 
