@@ -52,6 +52,7 @@ def begun(monkeypatch, tmp_path):
         "evaluation.evaluate",
         "evaluation.gradient_microscope",
         "report.write_report",
+        "report.write_logits_report",
     )
     for place in works:
         monkeypatch.setattr(f"spikedistill.{place}", begin)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -11,6 +12,7 @@ from ..through_time.steps import Stepwise
 from .memory import Place, put_on, taken_from
 
 Mode = Literal["s", "m"]
+_CHECKED_SAMPLES = 8
 
 
 class SpikingJellySteps(Stepwise):
@@ -34,6 +36,7 @@ class SpikingJellySteps(Stepwise):
         self.places = places
         self.step_mode = step_mode or _mode_of(module)
         self.spiking = tuple(kind for name, kind in vars(neuron).items() if _fires(name, kind))
+        self._is_checked = self.step_mode == "s"
         if self.step_mode == "m":
             _refuse_whole_sequences(module)
 
@@ -47,11 +50,46 @@ class SpikingJellySteps(Stepwise):
         Raises:
             UserError: for a memory without a row for each sample, or an output that is no tensor `[B, C]`.
         """
+        if not self._is_checked and not self.training:
+            self._is_checked = True
+            self._check_single_timesteps(x[:_CHECKED_SAMPLES])
         with put_on(self.places, self._fresh() if state is None else state):
             out = self.module(x.unsqueeze(0) if self.step_mode == "m" else x)
             after = taken_from(self.places, len(x))
         # in step mode "m" a network may end with a mean over time, which leaves [B, C]
         return out.squeeze(0) if self.step_mode == "m" and isinstance(out, Tensor) and out.ndim == 3 else out, after
+
+    @torch.no_grad()
+    def _check_single_timesteps(self, x: Tensor) -> None:
+        """Refuse a network in step mode "m" that computes something else from single timesteps than from all at once.
+
+        Raises:
+            UserError: if most samples have other outputs.
+        """
+        singles, state = [], None
+        try:
+            with put_on(self.places, self._fresh()):
+                whole = self.module(torch.stack([x, x]))
+            for _ in range(2):
+                out, state = self.step(x, state)
+                singles.append(out)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"the network fails on one timestep or on two ({type(error).__name__}: {' '.join(str(error).split())[:120]}): "
+                "expected one that runs for any number of timesteps"
+            ) from error
+        if not isinstance(whole, Tensor) or not all(isinstance(out, Tensor) for out in singles):
+            return  # refused as an output
+        single = torch.stack(singles) if whole.ndim == 3 else torch.stack(singles).mean(0).unsqueeze(0)
+        # rounding may turn a spike around in a few samples
+        differs = ((single - whole).abs() > 1e-3 * whole.abs().max()).any(-1).any(0)
+        if 2 * int(differs.sum()) > len(x):
+            raise UserError(
+                "the network gives other outputs for timesteps one by one than for all at once, so one of its layers needs all at "
+                "once: evaluate(logits, labels) takes the logits [T, N, C] of such a network"
+            )
 
     def has_time_axis(self, layer: nn.Module) -> bool:
         return getattr(layer, "step_mode", "s") == "m"
@@ -83,6 +121,8 @@ def from_spikingjelly(module: nn.Module, *, step_mode: Mode | None = None) -> Sp
     """
     if not isinstance(module, nn.Module):
         raise UserError(f"from_spikingjelly takes a torch.nn.Module, got a {type(module).__name__}")
+    if step_mode not in (None, "s", "m"):
+        raise UserError(f"step_mode is {step_mode!r}, expected 's' or 'm'")
     return SpikingJellySteps(module, step_mode)
 
 
@@ -94,7 +134,7 @@ def _mode_of(module: nn.Module) -> Mode:
     """
 
     def outermost(part: nn.Module) -> Iterator[Mode]:
-        mode = getattr(part, "step_mode", None)
+        mode = "m" if _supported_modes(part) == ("m",) else getattr(part, "step_mode", None)
         if mode is not None:
             yield mode
         else:
@@ -117,13 +157,18 @@ def _refuse_whole_sequences(module: nn.Module) -> None:
         UserError: naming the first.
     """
     for path, part in module.named_modules():
-        modes = part.supported_step_mode() if callable(getattr(part, "supported_step_mode", None)) else ("s",)
         by_timestep = isinstance(part, nn.Sequential) or type(part).__name__.startswith("ThresholdDependentBatchNorm")
-        if tuple(modes) == ("m",) and not by_timestep:
+        if _supported_modes(part) == ("m",) and not by_timestep:
             raise UserError(
                 f"layer {path!r} is a {type(part).__name__}, which needs all timesteps at once and cannot run one at a time: "
                 "evaluate(logits, labels) takes the logits [T, N, C] of such a network"
             )
+
+
+def _supported_modes(part: nn.Module) -> tuple[str, ...]:
+    """The step modes that a module says it has; none if it is not SpikingJelly's."""
+    supported = getattr(part, "supported_step_mode", None)
+    return tuple(supported()) if callable(supported) else ()
 
 
 def _fires(name: str, kind: Any) -> bool:

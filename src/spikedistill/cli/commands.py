@@ -189,14 +189,34 @@ def gradients(
     print(f"report: {report.write_report(run)}")
 
 
-def write_report(run: Run) -> None:
-    """Write the report of an evaluated run anew.
+def write_report(
+    run: Annotated[Positional[Path], arg(metavar="RUN_OR_LOGITS")],
+    *,
+    out: Annotated[Path | None, arg(metavar="PAGE", help_behavior_hint="")] = None,
+    title: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None,
+) -> None:
+    """Write the report of an evaluated run anew, or a page of logits of any library.
+
+    Logits [T, N, C] and labels [N] are the arrays logits and labels of an .npz or .safetensors file. The arrays classes (names),
+    holdout_logits and holdout_labels (to fit temperatures on) may stand beside them.
 
     Args:
-        run: a run folder, such as runs/digits-twsd/seed0
+        run: a run folder, such as runs/digits-twsd/seed0, or a file such as logits.npz
+        out: of logits, the page; default beside their file
+        title: of logits, the title of the page
     """
-    from .. import report
+    from rich.console import Console
 
+    from .. import report
+    from ..report.terminal import results_table
+
+    if run.suffix in (".npz", ".safetensors"):
+        page, results = report.write_logits_report(run, out=out, title=title)
+        Console().print(results_table(results))
+        print(f"report: {page}")
+        return
+    if out is not None or title is not None:
+        raise UserError(f"--out and --title are for logits, and {run} is no .npz or .safetensors file: leave them out")
     print(report.write_report(run))
 
 

@@ -49,17 +49,18 @@ def evaluate(
     - `evaluate(logits, labels)`: logits `[T, N, C]` of any library, and labels `[N]`; tensors or arrays.
 
     Args:
-        run: the run folder, the network or the logits. data: for a network: batches of (inputs, targets), such as a
-        DataLoader, a torch `Dataset`, or a data set from `load_dataset`,
-            whose test samples are taken. Inputs are `[B, ...]` with `timesteps`, or sequences `[T, B, ...]` without. For logits:
-            their labels.
-        timesteps: T, for a network and static inputs. heldout: further samples, as `data`, or a pair of logits and
-        labels, to fit one temperature for each k. classes: the names of the classes; default those of the data set,
-        else numbers. energy: for a network, whether to estimate the energy, from 32 samples. spiking: for a network,
-        types of its neurons that are not known, as in `record`. out: for a network or logits, a folder to write
-        results.json and logits.safetensors into; default nothing is written. batch_size: samples per forward pass, of
-        which every layer's currents and spikes are recorded; default 250, or 50 for a run on
-            a GPU, whose memory may be small.
+        run: the run folder, the network or the logits.
+        data: for a network, labelled samples: batches of (inputs, targets) such as a DataLoader, a torch `Dataset`, or a
+            data set from `load_dataset`, of which the test samples are taken. Inputs are `[B, ...]` with `timesteps`, or
+            sequences `[T, B, ...]` without. For logits, their labels.
+        timesteps: T, for a network and static inputs.
+        heldout: further samples, as `data`, or a pair of logits and labels, to fit one temperature for each k.
+        classes: the names of the classes; default those of the data set, else numbers.
+        energy: for a network, whether to estimate the energy, from 32 samples.
+        spiking: for a network, types of its neurons that are not known, as in `record`.
+        out: for a network or logits, a folder to write results.json and logits.safetensors into; default none.
+        batch_size: samples per forward pass, of which every layer's currents and spikes are recorded; default 250, or
+            50 for a run on a GPU, whose memory may be small.
         root: for a run, folder of the data sets, if it is no longer the one that the run was trained with.
 
     Returns:

@@ -8,10 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..data import Dataset, as_network_input, in_order
@@ -20,6 +18,7 @@ from ..files import write_atomically
 from ..through_time import Steps, Temporal, over_time
 from ..through_time.steps import check_nothing_kept, check_steps, in_eval_mode, sent_to
 from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
+from .logits_file import LogitsFile, as_logits, as_targets
 from .operations import count_operations
 from .recorder import FiringRates, fires, record
 from .results import SCHEMA, Results
@@ -62,8 +61,8 @@ def evaluate_network(
     T = len(logits)
     firing = [] if rates is None else rates.means(T)
     estimate = _energy(model, some.inputs(), timesteps, spiking) if energy else None
-    found = _scored(logits, targets, held, classes, estimate, firing)
-    return _written(found | {"dataset": "" if ours is None else ours.name}, logits, targets, held, out)
+    found = scored(logits, targets, held, classes, estimate, firing) | {"dataset": "" if ours is None else ours.name}
+    return _written(found, LogitsFile(logits, targets, found["classes"], held, estimate, tuple(firing)), out)
 
 
 def evaluate_logits(
@@ -77,37 +76,11 @@ def evaluate_logits(
     """Score logits `[T, N, C]` of any library; see `evaluate`."""
     scores, labels = as_logits(logits), as_targets(targets)
     held = None if heldout is None else (as_logits(heldout[0]), as_targets(heldout[1]))
-    return _written(_scored(scores, labels, held, classes, None, []), scores, labels, held, out)
+    found = scored(scores, labels, held, classes, None, [])
+    return _written(found, LogitsFile(scores, labels, found["classes"], held), out)
 
 
-def as_logits(values: LogitsLike) -> Tensor:
-    """Logits of any library as a tensor on the CPU, in float32, or float64 if they are."""
-    tensor = _as_tensor(values, "logits [T, N, C]")
-    if not tensor.is_floating_point():
-        raise UserError(f"expected floating-point logits [T, N, C], got {tensor.dtype} {list(tensor.shape)}")
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def as_targets(values: LogitsLike) -> Tensor:
-    """Labels as an int64 tensor on the CPU."""
-    tensor = _as_tensor(values, "labels [N]")
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise UserError(f"expected integer labels [N], got {tensor.dtype} {list(tensor.shape)}")
-    return tensor.long()
-
-
-def _as_tensor(values: Any, expected: str) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
-        return torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))))
-    if isinstance(values, (list, tuple)) and all(isinstance(value, int) for value in values):
-        return torch.tensor(values)
-    got = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
-    raise UserError(f"got {got}, expected {expected} as a tensor or an array of numbers")
-
-
-def _scored(
+def scored(
     logits: Tensor,
     targets: Tensor,
     heldout: tuple[Tensor, Tensor] | None,
@@ -115,6 +88,7 @@ def _scored(
     estimate: dict[str, Any] | None,
     firing: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    """Every figure of logits `[T, N, C]` and labels `[N]`, as results.json holds them."""
     figures: dict[str, Any] = timestep_metrics(logits, targets)
     T, N, C = logits.shape
     if classes is not None and len(classes) != C:
@@ -131,31 +105,25 @@ def _scored(
         "timesteps": T,
         "last": figures,
     }
+    if estimate is not None and len(estimate["total_pj"]) != T:
+        raise UserError(
+            f"got energies of {len(estimate['total_pj'])} timesteps for logits [{T}, {N}, {C}], expected {T}"
+        )
     if T > 1:
         accuracy = [entry["accuracy"] for entry in figures["ensemble"]]
         found["deployment"] = deployment(logits, targets, accuracy, estimate)
     return found
 
 
-def _written(
-    found: dict[str, Any],
-    logits: Tensor,
-    targets: Tensor,
-    heldout: tuple[Tensor, Tensor] | None,
-    out: Path | str | None,
-) -> dict[str, Any]:
-    """What was found, written into a folder if there is one to be."""
+def _written(found: dict[str, Any], stored: LogitsFile, out: Path | str | None) -> dict[str, Any]:
+    """What was found, written into a folder if one is given."""
     Results.model_validate(found).check()
     if out is not None:
         folder = Path(out)
         if (folder / "manifest.json").exists():
             raise UserError(f"{folder} is the folder of a run, whose results would be lost: name another")
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"logits": logits.contiguous(), "targets": targets.contiguous()}
-        if heldout is not None:
-            tensors |= {"holdout_logits": heldout[0].contiguous(), "holdout_targets": heldout[1].contiguous()}
-        metadata = {"classes": json.dumps(found["classes"])}
-        write_atomically(folder / "logits.safetensors", save(tensors, metadata))
+        stored.write(folder / "logits.safetensors")
         write_atomically(folder / "results.json", json.dumps(found, indent=1))
     return found
 

@@ -3,6 +3,7 @@
 from .comparison.page import write_comparison
 from .comparison.paper import PAPER_FILES, write_paper_files
 from .recording import membranes, raster, write_recording
+from .run.logits import write_logits_report
 from .run.page import write_report
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "membranes",
     "raster",
     "write_comparison",
+    "write_logits_report",
     "write_paper_files",
     "write_recording",
     "write_report",

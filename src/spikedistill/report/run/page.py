@@ -1,32 +1,58 @@
-"""A run as one web page: what was trained, how good it is at every k, and how it came to be."""
+"""A run as one web page: what was trained, how good it is at every k, and how it was trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from ...errors import UserError
+from ...evaluation.networks import LogitsLike
 from ...files import alone_in, write_atomically
 from ...run_folder import RunFolder
 from ..blocks import Page
 from ..page import render
 from .headline import headline, trained
+from .logits import write_logits_report
 from .reading import Run, check_present, read_run
 from .sections import SECTIONS
 
 
-def write_report(run: Path | str) -> Path:
-    """Write `report.html` into a run folder: the run in figures, plots and words, readable offline.
+def write_report(
+    run: Path | str | LogitsLike,
+    labels: LogitsLike | None = None,
+    *,
+    out: Path | str | None = None,
+    title: str | None = None,
+    classes: Sequence[str] | None = None,
+    heldout: tuple[LogitsLike, LogitsLike] | None = None,
+) -> Path:
+    """Write a page of a run, or of logits of any library, in figures, plots and words, readable offline.
 
-    The page is a function of the folder's files: the same files give the same bytes. It shows what the folder holds; a
-    section without data is left out.
+    - `write_report(run)` writes `report.html` into a run folder. The same files give the same bytes.
+    - `write_report(logits, labels, out="page.html")` writes a page of logits `[T, N, C]` and labels `[N]`, tensors or arrays.
+    - `write_report("logits.npz")` takes them from a file; see `evaluation.logits_file.read_logits`.
+
+    A page shows what it is given; a section without data is left out.
 
     Args:
-        run: the run folder, with `config.yaml` and `results.json` at least.
+        run: the run folder, with `config.yaml` and `results.json` at least; or the logits, or a .npz or .safetensors file of them.
+        labels: of logits.
+        out: of logits, the path of the page; default beside their file.
+        title: of logits, the title of the page; default the name of their file.
+        classes: of logits, the names of the classes; default those in their file, else numbers.
+        heldout: of logits, held-out logits and labels, on which one temperature for each k is fitted.
 
     Returns:
         The path of the page.
 
     Raises:
-        FileNotFoundError: the folder or one of these files is missing.
-        UserError: a file is broken, or does not belong to the others.
+        FileNotFoundError: if the folder or one of these files is missing.
+        UserError: for a broken file, one that does not belong to the others, or logits and labels that do not fit.
     """
+    if not isinstance(run, (str, Path)) or Path(run).suffix in (".npz", ".safetensors"):
+        return write_logits_report(run, labels, out=out, title=title, classes=classes, heldout=heldout)[0]
+    if not all(value is None for value in (labels, out, title, classes, heldout)):
+        raise UserError(
+            f"labels, out, title, classes or heldout came for the run folder {run}, which takes none of them"
+        )
     folder = RunFolder(run)
     check_present(folder)
     with alone_in(folder.path, wait=True):

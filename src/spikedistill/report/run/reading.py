@@ -36,6 +36,19 @@ class Run:
     indices: Tensor | None  # int64 [n], which of the N samples the images are
 
     @property
+    def is_trained(self) -> bool:
+        """Whether this is a run of training, and not logits of any library."""
+        return bool(self.config_text)
+
+    @property
+    def scored_on(self) -> str:
+        """The samples that all figures are of, and the weights, as a page says it."""
+        count = "" if self.samples is None else f"{self.samples:,} samples"
+        if not self.is_trained:
+            return count
+        return f"last epoch, test set{count and f' of {count}'}"
+
+    @property
     def samples(self) -> int | None:
         """How many test samples there are, where that is known."""
         return self.results.samples if self.targets is None else len(self.targets)

@@ -43,7 +43,7 @@ def _curve(run: Run) -> Plot:
         {"k": both.k, "together": both.accuracy, "alone": alone.accuracy}
         for both, alone in zip(view.ensemble, view.single, strict=True)
     ]
-    note = f"Last epoch, {_test_set(run)}."
+    note = f"{run.scored_on[:1].upper()}{run.scored_on[1:]}."
     if run.samples is not None:
         note += " Bands are 95 % intervals (Wilson): where the accuracy on all images of this kind may lie."
         columns[2:2] = [percent("low", "Low end, 95 %"), percent("high", "High end, 95 %")]
@@ -55,7 +55,7 @@ def _curve(run: Run) -> Plot:
         )
     if run.samples is not None:
         for row in rows:
-            row["low"], row["high"] = wilson(row.get("together", row.get("beyond")), run.samples)
+            row["low"], row["high"] = wilson(row["together"] if "together" in row else row["beyond"], run.samples)
     return Plot(
         name="accuracy",
         title="Test accuracy at every k",
@@ -80,10 +80,10 @@ def _tables(run: Run) -> list[Table | Terms]:
         columns.append(percent("best_test_accuracy", "Best test epoch (optimistic)"))
         rows[-1]["best_test_accuracy"] = results.best_test.accuracy
     columns += [percent("single_accuracy", "Alone"), *SCORES[1:]]
-    alone_title = "Every timestep alone, last epoch"
+    alone_title = f"Every timestep alone{', last epoch' if run.is_trained else ''}"
     selected_title = "The selected epoch, first k timesteps together"
     tables: list[Table | Terms] = [
-        Table("record", f"Table of record: last epoch, {_test_set(run)}, first k timesteps together", columns, rows),
+        Table("record", f"Table of record: {run.scored_on}, first k timesteps together", columns, rows),
         Terms(_terms(run)),
         Table("single", alone_title, [K, *_scores(last.single)], _rows(last.single), summary=alone_title),
     ]
@@ -91,10 +91,6 @@ def _tables(run: Run) -> list[Table | Terms]:
         columns, rows = [K, *_scores(selected.ensemble)], _rows(selected.ensemble)
         tables.append(Table("selected", selected_title, columns, rows, summary=selected_title))
     return tables
-
-
-def _test_set(run: Run) -> str:
-    return "test set" if run.samples is None else f"test set of {run.samples:,} samples"
 
 
 def _rows(entries: Sequence[Score]) -> list[Row]:

@@ -51,7 +51,7 @@ def _table(run: Run) -> Table:
         for row in rows:
             entry = after[row["k"]]
             row |= {"temperature": entry.temperature, "ece_after": entry.ece, "nll_after": entry.nll}
-    return Table("calibration", "Calibration of the first k timesteps together: last epoch, test set", columns, rows)
+    return Table("calibration", f"Calibration of the first k timesteps together: {run.scored_on}", columns, rows)
 
 
 def _raw_bins(run: Run) -> dict[int, list[Bin]]:

@@ -20,8 +20,10 @@ def cost_section(run: Run) -> Section | None:
     return Section("cost", "Cost of training", [Numbers(numbers)]) if numbers else None
 
 
-def configuration_section(run: Run) -> Section:
-    """How to do it again."""
+def configuration_section(run: Run) -> Section | None:
+    """How to do it again; of logits nobody knows."""
+    if not run.is_trained:
+        return None
     command = "spikedistill train config.yaml --out another/folder"
     return Section(
         "configuration",

@@ -51,8 +51,10 @@ def deployment_section(run: Run) -> Section | None:
     if found.energy is not None:
         plots.append(_plot(found, rows, start, least, "energy", "energy", f"estimated energy, {unit} per sample"))
         notes.append(_energy_note(found.energy))
-    else:
+    elif run.is_trained:
         notes.append("The energy is left out: the operations of this network cannot be counted.")
+    else:
+        notes.append("The energy is left out: logits do not tell what the network computed.")
     blocks = [Text(" ".join(notes)), Plots(plots), _chooser(run, found, start, unit, scale), Terms(TERMS)]
     return Section("deployment", "Deployment: accuracy for time and energy", blocks)
 
