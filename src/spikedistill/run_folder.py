@@ -1,4 +1,4 @@
-"""A run folder: what a run leaves behind, and where."""
+"""A run folder: the files of a run."""
 
 import contextlib
 import csv
@@ -28,21 +28,21 @@ VERSIONS = {"augmentation": AUGMENTATION_VERSION, "slicing": SLICING_VERSION}
 
 
 def device_of(options: TrainerConfig) -> torch.device:
-    """Where a run works outside of Lightning's hands: on a GPU, where there is one and the run may use it."""
+    """The device for work outside Lightning: a GPU, if there is one and the run may use it."""
     wants_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if wants_gpu else "cpu")
 
 
 class RunStopped(Exception):
-    """A run was asked to stop, and has saved where it is."""
+    """A run was asked to stop, and has saved a checkpoint."""
 
 
 class RunDiverged(RuntimeError):
-    """A number of a run became infinite or NaN; the last good checkpoint stays, and `diverged.json` says where it happened.
+    """A number of a run became infinite or NaN. The last good checkpoint stays, and `diverged.json` says where it happened.
 
     Args:
-        message: in one line.
-        details: what `diverged.json` holds: `{step, epoch, what, layer, terms, samples, message}`.
+        message: one line.
+        details: the content of `diverged.json`: `{step, epoch, what, layer, terms, samples, message}`.
     """
 
     def __init__(self, message: str, details: dict[str, Any] | None = None) -> None:
@@ -51,13 +51,13 @@ class RunDiverged(RuntimeError):
 
 
 class RunFailed(RuntimeError):
-    """Another process failed, which has said why: a run of several, or one of the processes that train a run together."""
+    """Another process failed and has printed why: one of several runs, or one of the processes that train a run together."""
 
 
 class RunFolder:
     """The files of one run.
 
-    Its manifest lists those that are whole. What is read of a listed file is checked against it.
+    The manifest lists the complete files with their checksums, and reading checks a file against it.
 
     Args:
         path: the folder.
@@ -78,17 +78,17 @@ class RunFolder:
         self.samples = self.path / "samples.safetensors"
         self.gradients = self.path / "gradients.csv"
         self.report = self.path / "report.html"
-        # Written while training runs, and of a trained run anew by the command named.
+        # Files that training writes, and files that a command writes, which can be run again.
         self.of_training = (self.config_file, self.metrics, self.model, self.selected_model, self.cost)
         self.made_by = dict.fromkeys((self.results, self.logits, self.samples), "evaluate")
         self.made_by |= {self.gradients: "gradients", self.report: "report"}
 
     @classmethod
     def trained(cls, path: Path | str) -> "RunFolder":
-        """The folder of a run that has been trained to its end.
+        """The folder of a run whose training has finished.
 
         Raises:
-            FileNotFoundError: where the folder, its configuration or its trained model is missing.
+            FileNotFoundError: if the folder, its configuration or its trained model is missing.
         """
         run = cls(path)
         if not run.path.is_dir():
@@ -103,10 +103,10 @@ class RunFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether training and evaluation have written everything.
+        """Whether training and evaluation have written all their files.
 
         Raises:
-            UserError: where the manifest is damaged.
+            UserError: if the manifest is damaged.
         """
         if self.manifest() is None:
             return self._are_whole(self.model, self.report)
@@ -114,10 +114,10 @@ class RunFolder:
 
     @property
     def is_trained(self) -> bool:
-        """Whether training has written everything; where a process was killed in between, the model may be there and be no proof.
+        """Whether training has written all its files. An existing model file is no proof, because a process may have been killed.
 
         Raises:
-            UserError: where the manifest is damaged.
+            UserError: if the manifest is damaged.
         """
         return self._are_whole(self.model)
 
@@ -128,15 +128,15 @@ class RunFolder:
     # The manifest
 
     def manifest(self) -> Manifest | None:
-        """What the folder lists as whole; None in a folder of version 0.1.0.
+        """The list of complete files; None in a folder of version 0.1.0.
 
         Raises:
-            UserError: where it is damaged.
+            UserError: if it is damaged.
         """
         return Manifest.read(self.path, "run")
 
     def begin(self, config: Config) -> None:
-        """Write the configuration, and the manifest that proves the folder to be a run's; for the process that is alone in it."""
+        """Write the configuration, and the manifest that marks the folder as a run's. Call it only inside `alone_in`."""
         clear_partial(self.path, self._names())
         clear_partial(self.checkpoint.parent, (self.checkpoint.name, self.earlier_checkpoint.name, "next.ckpt"))
         manifest = self.manifest() or Manifest.new("run", **VERSIONS)
@@ -147,9 +147,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def rewriting(self, *files: Path) -> Iterator[None]:
-        """Take files out of the manifest while they are written, and list them as they are once all are whole.
+        """Remove files from the manifest, and add them again when the context has written all of them.
 
-        A folder without a manifest gets none: what else lies in it would be taken for verified.
+        A folder without a manifest gets none, because its other files would then seem verified.
         """
         names, manifest = [file.name for file in files], self.manifest()
         if manifest is not None and manifest.files.keys() & set(names):
@@ -159,14 +159,14 @@ class RunFolder:
             manifest.with_files(self.path, names).write(self.path)
 
     def read(self, file: Path) -> bytes:
-        """What a file of the run holds, checked against the manifest.
+        """The content of a file of the run, checked against the manifest.
 
         Raises:
-            FileNotFoundError: where it is missing.
-            UserError: where it is damaged, or a process was killed while it was written.
+            FileNotFoundError: if it is missing.
+            UserError: if it is damaged, or a process was killed while it was written.
         """
         again = self._again(file)
-        if not file.is_file():  # a pipe would be waited for, and a device read for ever
+        if not file.is_file():  # reading a pipe would block, and a device may never end
             raise FileNotFoundError(f"{self.path} holds no {file.name}: {again}")
         content = file.read_bytes()
         manifest = self.manifest()
@@ -180,7 +180,7 @@ class RunFolder:
         return content
 
     def _again(self, file: Path) -> str:
-        """How to get a file anew."""
+        """How to get a file again."""
         command = self.made_by.get(file)
         if command:
             return f"spikedistill {command} {self.path} writes it anew"
@@ -189,10 +189,10 @@ class RunFolder:
     # Deleting
 
     def is_free(self) -> bool:
-        """Whether nothing is in the folder but what a killed process had only begun to write.
+        """Whether the folder is missing or holds only temporary files of killed processes.
 
         Raises:
-            NotADirectoryError: where it is a file.
+            NotADirectoryError: if it is a file.
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is no folder: choose another --out")
@@ -201,7 +201,7 @@ class RunFolder:
         )
 
     def is_run(self) -> bool:
-        """Whether the folder proves to be a run's: by its manifest, or in version 0.1.0 by a configuration with every setting."""
+        """Whether the folder is a run's: it has a manifest, or in version 0.1.0 a configuration with every setting."""
         try:
             if self.manifest() is not None:
                 return True
@@ -213,12 +213,12 @@ class RunFolder:
         return True
 
     def delete_files(self) -> None:
-        """Delete what a run writes, by name, and nothing else. Of a link it is the link, not what it points at.
+        """Delete the files that a run writes, by name, and no others. A link is deleted, not its target.
 
-        A manifest that lists nothing stays, so that the folder proves to be a run's wherever this is killed.
+        An empty manifest stays, so that the folder is known as a run's if the process is killed here.
 
         Raises:
-            FileExistsError: where a folder has the name of such a file; nothing is deleted then.
+            FileExistsError: if a folder has the name of such a file. Nothing is deleted then.
         """
         files = [self.path / name for name in self._names() if name != MANIFEST]
         checkpoints = self.checkpoint.parent
@@ -229,7 +229,7 @@ class RunFolder:
         clear_partial(checkpoints, (self.checkpoint.name, self.earlier_checkpoint.name, "next.ckpt"))
         for file in (*files, checkpoints / "next.ckpt"):
             file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # where something else is in it
+        with contextlib.suppress(OSError):  # if it holds other files
             checkpoints.rmdir()
 
     def _names(self) -> list[str]:
@@ -242,13 +242,13 @@ class RunFolder:
         """The configuration that the run was trained with.
 
         Raises:
-            FileNotFoundError: where there is none.
-            UserError: where config.yaml is damaged.
+            FileNotFoundError: if there is none.
+            UserError: if config.yaml is damaged.
         """
         return Config.of_run(self.read(self.config_file), str(self.config_file))
 
     def read_results(self) -> dict[str, Any]:
-        """The content of results.json, under the old name of `spikedistill.evaluation.results.read_results`.
+        """The content of results.json: the old name of `spikedistill.evaluation.results.read_results`.
 
         Raises:
             FileNotFoundError: if the run has not been evaluated.
@@ -258,11 +258,11 @@ class RunFolder:
         return self._json(self.results)
 
     def read_tensors(self, file: Path, *names: str) -> dict[str, Tensor]:
-        """What evaluation wrote into one of `logits` and `samples`, these names at least.
+        """The tensors that evaluation wrote into `logits` or `samples`, at least those of these names.
 
         Raises:
-            FileNotFoundError: where the run has not been evaluated.
-            UserError: where the file is damaged.
+            FileNotFoundError: if the run has not been evaluated.
+            UserError: if the file is damaged.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -277,10 +277,10 @@ class RunFolder:
         return tensors
 
     def read_cost(self) -> dict[str, Any]:
-        """Training time, speed and memory, `{training_s, images_per_s, peak_mib}`; empty where training measured none.
+        """Training time, speed and memory, `{training_s, images_per_s, peak_mib}`; empty if training measured none.
 
         Raises:
-            UserError: where the file is damaged.
+            UserError: if the file is damaged.
         """
         if not self.cost.is_file():
             return {}
@@ -293,10 +293,10 @@ class RunFolder:
         return cost
 
     def read_rows(self, file: Path) -> list[dict[str, str]]:
-        """The rows of a CSV file of the run, by column; none where it is missing.
+        """The rows of a CSV file of the run, by column; none if it is missing.
 
         Raises:
-            UserError: where it is damaged.
+            UserError: if it is damaged.
         """
         if not file.is_file():
             return []
@@ -340,7 +340,7 @@ def _is_cost(cost: dict[str, Any]) -> bool:
 
 @functools.cache
 def _say_unverified(folder: Path) -> None:
-    """Say once of a folder that nothing in it can be checked."""
+    """Log once for each folder that its files cannot be checked."""
     logger.warning("%s has no %s, as in version 0.1.0: its files are read unverified", folder, MANIFEST)
 
 
@@ -348,11 +348,11 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
     """The data set of a run.
 
     Args:
-        config: of the run.
-        root: folder of the data sets, where it is another one now.
+        config: the configuration of the run.
+        root: folder of the data sets, if it has moved.
 
     Raises:
-        FileNotFoundError: where files are missing.
+        FileNotFoundError: if files are missing.
         UserError: for an unknown data set, an option that is not its own, or a damaged file.
     """
     data = config.data

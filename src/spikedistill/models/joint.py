@@ -1,4 +1,4 @@
-"""An ANN trained beside the spiking network, on convolutions whose singular vectors the two share, with exits on the way.
+"""A spiking network trained together with an ANN of its layout: their convolutions share singular vectors, and both have exits.
 
 Guo et al.: Joint A-SNN: Joint Training of Artificial and Spiking Neural Networks via Self-Distillation and Weight Factorization
 (Pattern Recognition, 2023).
@@ -19,13 +19,13 @@ from .layers import Layers
 
 
 class SharedFactors(nn.Module):
-    """A convolution's weight from its singular values, with singular vectors that several convolutions share.
+    """The weight of a convolution as a function of its singular values, with singular vectors that several convolutions share.
 
-    At every position of the kernel W = U diag(σ) V, with U `[kh, kw, c_out, r]` and V `[kh, kw, r, c_in]` trained like any weight:
-    nothing keeps them orthogonal.
+    At every position of the kernel W = U diag(σ) V, with U `[kh, kw, c_out, r]` and V `[kh, kw, r, c_in]` trained like any weight,
+    without a constraint that keeps them orthogonal.
 
     Args:
-        weight: `[c_out, c_in, kh, kw]`, which is taken apart.
+        weight: the weight `[c_out, c_in, kh, kw]` to factorise.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -35,7 +35,7 @@ class SharedFactors(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         last = torch.channels_last
-        # the vectors are laid out as the network was asked to be
+        # the vectors have the memory format of the network
         as_asked = last if self.left.is_contiguous(memory_format=last) and not self.left.is_contiguous() else None
         weight = (self.left * values.unsqueeze(-2) @ self.right).permute(2, 3, 0, 1)
         return weight.contiguous(memory_format=as_asked or torch.contiguous_format)
@@ -46,15 +46,15 @@ class SharedFactors(nn.Module):
 
 
 class Joint(Branched):
-    """A spiking network with an ANN of its layout beside it; for everything but training it is the network alone.
+    """A spiking network and an ANN of its layout. Calls, `step` and `save_model` use only the spiking network; `heads` uses both.
 
-    Each convolution shares its singular vectors with its twin and has singular values of its own; batch-norms and linear layers
-    are the networks' own. Both have an exit behind every stage but the last, convolutions shared in the same way.
+    Each convolution shares its singular vectors with its twin in the ANN; its singular values are its own. Batch-norms and linear
+    layers are not shared. Both networks have an exit after every stage but the last, with convolutions shared in the same way.
 
     Args:
         network: the spiking network.
         twin: its ReLU twin, which starts with the same weights.
-        exits: an exit with spiking neurons by the name of the layer whose output it takes, shallow to deep.
+        exits: exits with spiking neurons by the name of the layer whose output they take, from shallow to deep.
         twin_exits: their ReLU twins.
     """
 
@@ -68,15 +68,15 @@ class Joint(Branched):
         share_factors(self.branches, self.twin_branches)
 
     def heads(self, x: Tensor, timesteps: int | None = None) -> tuple[Tensor, Tensor]:
-        """Run both networks and every exit.
+        """Run both networks and all exits.
 
         Args:
-            x: as the network takes it, `[B, ...]` with `timesteps`, or `[T, B, ...]` without, of which the ANN sees the mean.
-            timesteps: T, for a static input alone.
+            x: the input of the network, `[B, ...]` with `timesteps`, or `[T, B, ...]` without. The ANN takes the mean over time.
+            timesteps: T, only for a static input.
 
         Returns:
-            The spiking network's logits `[T, B, C]`, and those of the exits `[2n, B, C]`: the ANN's n, from shallow to deep and
-            last its own, and the spiking network's n in the same order, each the mean over its timesteps.
+            The spiking network's logits `[T, B, C]`, and the logits of the exits `[2n, B, C]`: n of the ANN from shallow to deep,
+            the last being its own output, then n of the spiking network in the same order, each the mean over time.
         """
         with outputs_of(self.module, self.layers) as spikes, outputs_of(self.twin, self.layers) as activations:
             logits = self(x, timesteps)
@@ -96,7 +96,7 @@ def _read(branches: nn.ModuleList, layers: tuple[str, ...], outputs: Mapping[str
 
 
 def share_factors(one: nn.Module, other: nn.Module) -> None:
-    """Give the second network the weights of the first, and the convolutions of both the singular vectors of the first's."""
+    """Copy the weights of the first network to the second, and let their convolutions share the singular vectors of the first."""
     other.load_state_dict(one.state_dict(), strict=False)
     twins = dict(other.named_modules())
     for name, conv in list(one.named_modules()):
@@ -111,9 +111,9 @@ def exit_head(layers: Layers, inputs: int, channels: int, shrink: int, num_class
 
     Args:
         layers: the kinds of layer.
-        inputs: channels that it takes.
-        channels: at its end; a quarter of them before.
-        shrink: kernel and stride of the convolution in the middle.
+        inputs: channels of its input.
+        channels: channels of its last convolution; the others have a quarter.
+        shrink: kernel and stride of the second convolution.
         num_classes: C.
     """
     middle = max(1, channels // 4)
@@ -126,7 +126,7 @@ def exit_head(layers: Layers, inputs: int, channels: int, shrink: int, num_class
 
 
 def exit_heads(layers: Layers, stages: Mapping[str, int], prefix: str, num_classes: int) -> dict[str, nn.Module]:
-    """An exit behind every stage but the last, by the name of the layer that ends it; each shrinks as the stages behind it do."""
+    """An exit after every stage but the last, by the name of the stage's last layer; each reduces the size as later stages do."""
     names, counts = list(stages), list(stages.values())
     return {
         prefix + name: exit_head(layers, count, counts[-1], 2 ** (len(names) - 1 - place), num_classes)
@@ -136,7 +136,11 @@ def exit_heads(layers: Layers, stages: Mapping[str, int], prefix: str, num_class
 
 @torch.no_grad()
 def check_exits(network: Joint, in_channels: int, image_size: tuple[int, int]) -> Joint:
-    """The network; UserError where images of that size are too small for what its exits shrink."""
+    """The network.
+
+    Raises:
+        UserError: if images of that size are too small for its exits.
+    """
     network.eval()
     try:
         network.heads(torch.zeros(1, in_channels, *image_size), 1)
@@ -150,7 +154,7 @@ def check_exits(network: Joint, in_channels: int, image_size: tuple[int, int]) -
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a network under the names that they have where no weight is made of others."""
+    """The tensors of a network by name, with each factorised weight as one tensor under its usual name."""
     made = {
         f"{place}.{name}" if place else name: getattr(layer, name)
         for place, layer in module.named_modules()
