@@ -1,38 +1,62 @@
-"""Tables for a terminal: a run over timesteps, a comparison, gradient rules against BPTT."""
+"""Tables for a terminal of 80 columns: a run over timesteps, a comparison, gradient rules against BPTT."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from ..evaluation.comparison.comparison import Comparison
 from ..evaluation.gradients import ALL, furthest_layer
+from ..evaluation.intervals import wilson
 from ..evaluation.results import Results
-from .blocks import duration
+from ..recipe_name import RecipeName
+from .blocks import duration, thinned
 from .comparison.costs import cost_columns
 from .comparison.intervals import with_interval
 from .comparison.lost import count_columns
+from .figures import short_names
 
 # From so many classes on the table of a run has a column for the top-5 accuracy.
 MANY_CLASSES = 100
+WIDTH = 80
+MOST_ROWS = 16  # of a run
+MOST_COLUMNS = 4  # numbers of timesteps side by side
+LONGEST_NAME = 24  # of a method; a longer one is broken
+# The titles of costs: those of the page are too long for 80 columns.
+_COSTS = {
+    "timesteps": "T",
+    "epochs": "epochs",
+    "training_s": "training h:mm:ss",
+    "images_per_s": "images/s",
+    "peak_mib": "memory MiB",
+    "firing_rate": "firing rate",
+}
 
 
 def results_table(results: Results) -> Table:
-    """A run at every number of timesteps."""
-    titles = ["k", "accuracy %", "NLL", "calibration error %", "confidence %", "accuracy of step k alone %"]
+    """A run at every number of timesteps, of many at some of them; accuracies have 95 percent intervals (`wilson`)."""
+    known = results.samples is not None
     more = _more_accuracies(results)
-    titles += more.values()
-    count = "" if results.samples is None else f"{results.samples} "
-    table = _table(f"{results.recipe}: {count}test samples at every number of timesteps k", *titles)
-    for together, alone in zip(results.last.ensemble, results.last.single, strict=True):
+    titles = ["k", "accuracy %", *(["95 % interval"] if known else []), *more.values()]
+    titles += ["NLL", "calibration error %", "confidence %", "step k alone %"]
+    count = f"{results.samples} " if known else ""
+    title = f"{results.recipe}: {count}test samples, the first k timesteps together"
+    both = thinned([*zip(results.last.ensemble, results.last.single, strict=True)], MOST_ROWS)
+    table = _table(title, *titles)
+    if len(both) < results.timesteps:
+        table.caption = "every k is in results.json"
+    for together, alone in both:
+        low, high = wilson(together.accuracy, results.samples or 1)
         table.add_row(
             str(together.k),
             f"{100 * together.accuracy:.2f}",
-            f"{together.nll:.4f}",
+            *([f"{100 * low:.1f} to {100 * high:.1f}"] if known else []),
+            *(f"{100 * getattr(together, name):.2f}" for name in more),
+            f"{together.nll:.3f}",
             f"{100 * together.ece:.2f}",
             f"{100 * together.confidence:.2f}",
             f"{100 * alone.accuracy:.2f}",
-            *(f"{100 * getattr(together, name):.2f}" for name in more),
         )
     return table
 
@@ -56,53 +80,77 @@ def training_line(results: Results) -> str:
 
 
 def leaderboard_table(comparison: Comparison) -> Table:
-    """The methods of a comparison at every number of timesteps, and their differences to the first."""
-    rows, seeds = comparison.leaderboard, comparison.seeds
-    counts, accuracies = count_columns(rows), [f"accuracy_{k}" for k in range(1, comparison.longest + 1)]
-    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    titles = [column.title.lower() for column in counts] + [f"k={k}" for k in range(1, len(accuracies) + 1)]
-    titles += ["mean over k", "mean over k against the first [95 %], p"]
+    """The methods of a comparison at every number of timesteps, of many at some of them, and over all."""
+    rows, seeds, names = comparison.leaderboard, comparison.seeds, _names(comparison)
+    counts = count_columns(rows)
+    shown = thinned(range(1, comparison.longest + 1), 2 if counts else MOST_COLUMNS)
+    over = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    titles = [*(column.title.lower() for column in counts), *(f"k={k}" for k in shown), "mean over k"]
     table = _table(f"{comparison.baseline.dataset}: accuracy in percent, {over}", "method", *titles)
     for row in rows:
-        shown = [column.text(row) for column in counts]
-        for name in (*accuracies, "area"):
-            spread = f" ± {row[f'{name}_std']:.2f}" if row["seeds"] > 1 else ""
-            shown.append(f"{row[name]:.2f}{spread}" if name in row else "-")
-        against = "-"
-        if "area_difference" in row:
-            against = with_interval(row, "area_difference", "area")
-            against += f", {row['area_p']:.3f}" if "area_p" in row else ""
-        table.add_row(row["method"].variant, *shown, against)
+        cells = [column.text(row) for column in counts]
+        for name in (*(f"accuracy_{k}" for k in shown), "area"):
+            spread = f"±{row[f'{name}_std']:.{2 if row[f'{name}_std'] < 10 else 1}f}" if row["seeds"] > 1 else ""
+            cells.append(f"{row[name]:.2f}{spread}" if name in row else "-")
+        table.add_row(names[row["method"]], *cells)
+    return table
+
+
+def differences_table(comparison: Comparison) -> Table | None:
+    """What each method has more or less than the first, with its interval and p-value; None if there are no differences."""
+    baseline, *others = comparison.leaderboard
+    names = _names(comparison)
+    if not any("area_difference" in row for row in others):
+        return None
+    table = _table(
+        f"Difference to {names[baseline['method']]} in points, mean over k", "method", "difference [95 %]", "p"
+    )
+    for row in others:
+        found = "area_difference" in row
+        difference = with_interval(row, "area_difference", "area") if found else "-"
+        table.add_row(names[row["method"]], difference, f"{row['area_p']:.3f}" if "area_p" in row else "-")
     return table
 
 
 def costs_table(comparison: Comparison) -> Table:
     """What each method of a comparison took."""
-    columns = cost_columns(comparison.leaderboard)
-    table = _table("what it took, medians over the runs", "method", *(column.head for column in columns))
+    columns, names = cost_columns(comparison.leaderboard), _names(comparison)
+    table = _table("What it took, medians over the runs", "method", *(_COSTS[column.key] for column in columns))
     for row in comparison.leaderboard:
-        table.add_row(row["method"].variant, *(column.text(row) for column in columns))
+        table.add_row(names[row["method"]], *(column.text(row) for column in columns))
     return table
 
 
+def _names(comparison: Comparison) -> dict[RecipeName, str]:
+    """Short names of the methods; the CSV files have the whole ones."""
+    return short_names([row["method"] for row in comparison.leaderboard])
+
+
 def gradient_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """Two tables, rules over timesteps: all parameters together, and the layer that is furthest from BPTT.
+    """Rules over timesteps: all parameters together, and the layer that is furthest from BPTT; two tables for each few T.
 
     Args:
         rows: of `gradient_microscope`.
     """
-    over = list(dict.fromkeys(row["timesteps"] for row in rows))
+    every = list(dict.fromkeys(row["timesteps"] for row in rows))
+    tables = []
+    for start in range(0, len(every), MOST_COLUMNS):
+        tables += _gradient_tables(rows, every[start : start + MOST_COLUMNS], every[-1])
+    return tables
+
+
+def _gradient_tables(rows: Sequence[dict[str, Any]], over: Sequence[int], longest: int) -> list[Table]:
     titles = ["rule", *(f"T={T}" for T in over)]
     together = _table("All parameters together: cosine to BPTT's gradient (norm ratio)", *titles)
-    furthest = _table("The layer furthest from BPTT: its cosine (its name)", *titles)
-    for rule in dict.fromkeys(row["rule"] for row in rows if row["timesteps"] == over[-1]):
+    furthest = _table("The layer furthest from BPTT: its cosine, its name", *titles)
+    for rule in dict.fromkeys(row["rule"] for row in rows if row["timesteps"] == longest):
         of_all, of_one = [], []
         for T in over:
             layers = {row["layer"]: row for row in rows if (row["timesteps"], row["rule"]) == (T, rule)}
             if layers:
                 joined, least = layers.pop(ALL), furthest_layer(layers.values())
                 of_all.append(f"{joined['cosine']:.4f} ({joined['ratio']:.3f})")
-                of_one.append(f"{least['cosine']:.4f} ({least['layer']})")
+                of_one.append(f"{least['cosine']:.4f}\n{least['layer']}")
             else:  # more segments than timesteps
                 of_all.append("-")
                 of_one.append("-")
@@ -112,9 +160,10 @@ def gradient_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    """Names on the left, numbers on the right."""
-    table = Table(title=title)
-    table.add_column(first, justify="right" if first == "k" else "left")
+    """Names on the left, numbers on the right; as narrow as its content."""
+    look: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "padding": (0, 1, 0, 0), "pad_edge": False}
+    table = Table(title=title, box=box.SIMPLE_HEAD, min_width=min(WIDTH, len(title) + 2), **look)
+    table.add_column(first, justify="right" if first == "k" else "left", overflow="fold", max_width=LONGEST_NAME)
     for column in others:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     return table
