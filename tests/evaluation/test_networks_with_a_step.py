@@ -15,7 +15,7 @@ from spikedistill import LIF, Recurrent, evaluate, temporal
 from spikedistill.data import load_dataset
 from spikedistill.evaluation import AnytimeClassifier, count_operations, energy, exit_times, record
 from spikedistill.evaluation.results import Results
-from spikedistill.through_time import Steps, over_time
+from spikedistill.through_time import Steps, logits_over_time
 
 Pair = namedtuple("Pair", "u rest")
 
@@ -66,7 +66,7 @@ def test_samples_leave_the_batch_with_their_rows_of_any_nesting(nesting):
     assert out.predictions.tolist() == [0, 0, 1]
     assert out.logits[:, 0].tolist() == [1.0, pytest.approx(1 / 3), 0.0]
     assert network.rows == [3, 3, 1]
-    logits = over_time(network, X, 4)
+    logits = logits_over_time(network, X, 4)
     assert logits[:, :, 0].T.tolist() == [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
     assert exit_times(logits, "stability", 2).tolist() == [2, 3, 2]
     frames = torch.stack([X, 0 * X, X])
@@ -84,7 +84,7 @@ def test_inputs_that_are_no_images_say_whether_time_is_their_first_axis(shape, s
 
     x = torch.rand(shape)
     out = AnytimeClassifier(Sum(), "margin", math.inf, 4, sequence=sequence)(x)
-    torch.testing.assert_close(out.logits, over_time(Sum(), x, None if sequence else 4).double().mean(0))
+    torch.testing.assert_close(out.logits, logits_over_time(Sum(), x, None if sequence else 4).double().mean(0))
     if len(shape) < 4:
         with pytest.raises(ValueError, match="for any other input say sequence=True or sequence=False"):
             AnytimeClassifier(Sum(), "margin", math.inf, 4)(x)
@@ -222,7 +222,7 @@ def test_a_networks_records_operations_and_energy_are_those_of_its_twin(twins):
     with record(ours) as expected:
         logits = ours(x)
     with record(plain, spiking=(Fire,)) as found:
-        torch.testing.assert_close(over_time(plain, x), logits)
+        torch.testing.assert_close(logits_over_time(plain, x), logits)
     assert torch.equal(found.spikes["fire"], expected.spikes["1"])
     assert 0.05 < found.rates["fire"].mean() < 0.95
     torch.testing.assert_close(found.rates["fire"], expected.rates["1"])
@@ -249,7 +249,7 @@ def test_a_network_of_ours_inside_an_object_of_another_kind_is_seen_with_its_mem
         ours(x)
     wrapped = Wrapped(ours)
     with record(wrapped) as found:
-        over_time(wrapped, x)
+        logits_over_time(wrapped, x)
     assert torch.equal(found.spikes["network.1"], expected.spikes["1"])
     torch.testing.assert_close(found.membranes("network.1"), expected.membranes("1"))
     assert count_operations(wrapped, [x]).neurons[0].spikes == count_operations(ours, [x]).neurons[0].spikes
@@ -261,7 +261,7 @@ def test_a_layer_of_ours_that_runs_in_a_recurrent_is_seen_once_per_step():
     with record(model) as expected:
         model(x)
     with record(wrapped) as found:
-        over_time(wrapped, x)
+        logits_over_time(wrapped, x)
     assert torch.equal(found.spikes["network.0.layer"], expected.spikes["0.layer"])
 
 
@@ -316,7 +316,9 @@ def test_evaluation_of_a_network_is_that_of_its_logits_with_rates_and_energy(twi
     loader = [(x[:32], y[:32]), (x[32:], y[32:])]
     found = evaluate(plain, iter(loader), timesteps=3, heldout=loader, spiking=(Fire,), out=tmp_path / "theirs")
     twin = evaluate(ours, torch.utils.data.TensorDataset(x, y), timesteps=3, heldout=loader, batch_size=32)
-    by_logits = evaluate(over_time(ours, x, 3).detach().numpy(), y.numpy(), heldout=(over_time(ours, x, 3), y))
+    by_logits = evaluate(
+        logits_over_time(ours, x, 3).detach().numpy(), y.numpy(), heldout=(logits_over_time(ours, x, 3), y)
+    )
     for other in (twin, by_logits):
         for kind in ("ensemble", "single", "calibrated"):
             for mine, theirs in zip(found["last"][kind], other["last"][kind], strict=True):

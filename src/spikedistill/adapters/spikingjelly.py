@@ -134,7 +134,7 @@ def _mode_of(module: nn.Module) -> Mode:
     """
 
     def outermost(part: nn.Module) -> Iterator[Mode]:
-        mode = "m" if _supported_modes(part) == ("m",) else getattr(part, "step_mode", None)
+        mode: Any = "m" if _supported_modes(part) == ("m",) else getattr(part, "step_mode", None)
         if mode is not None:
             yield mode
         else:

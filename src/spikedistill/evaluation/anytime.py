@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..through_time import CompiledStep, Steps, Temporal, over_time
+from ..through_time import CompiledStep, Steps, Temporal, logits_over_time
 from ..through_time.finite import check_finite
-from ..through_time.steps import check_nothing_kept, check_steps, in_eval_mode, map_state, one_step, sent_to
+from ..through_time.steps import check_nothing_kept, check_steps, frames_of, in_eval_mode, map_state, one_step, sent_to
 from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, check_policy, exit_score
 
 
@@ -144,7 +144,7 @@ class AnytimeClassifier:
         logits, targets = [], []
         for x, target in loader:
             inputs, timesteps = self._inputs(x)
-            logits.append(over_time(self.model, inputs, timesteps).float().cpu())
+            logits.append(logits_over_time(self.model, inputs, timesteps).float().cpu())
             targets.append(target.cpu())
         lengths = sorted({len(part) for part in logits})
         if len(lengths) != 1:
@@ -173,7 +173,7 @@ class AnytimeClassifier:
         else:
             check_finite(inputs, axis=int(sequence))
         if not self._is_checked:
-            check_nothing_kept(self.model, inputs, timesteps)
+            check_nothing_kept(self.model, frames_of(inputs, timesteps))
             self._is_checked = True
         return inputs, timesteps
 

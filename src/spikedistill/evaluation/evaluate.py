@@ -19,7 +19,8 @@ from ..run_folder import RunFolder, dataset_of, device_of
 from ..through_time import NotFiniteInput, Steps, Temporal
 from ..through_time.steps import check_steps
 from .deployment import deployment, energy_per_timestep
-from .networks import Labelled, LogitsLike, evaluate_logits, evaluate_network
+from .logits_file import LogitsLike
+from .networks import Labelled, evaluate_logits, evaluate_network
 from .recorder import FiringRates, record
 from .results import SCHEMA, write_results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability

@@ -1,10 +1,10 @@
 """Files of logits `[T, N, C]` and labels, of any library: read to be reported, written by `evaluate(..., out=FOLDER)`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from .results import Energy, Layer, first_fault
 
+LogitsLike: TypeAlias = Tensor | NDArray[Any]
 _MOST = 2**33  # bytes of an array
 _LABELS = ("labels", "targets")
 _HELDOUT = (("holdout_logits",), ("holdout_labels", "holdout_targets"))
@@ -32,8 +33,8 @@ _DESCRIBED: dict[str, TypeAdapter[Any]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class LogitsFile:
-    """What such a file holds.
+class LabelledLogits:
+    """Logits and labels, and what else is known of the network and its samples.
 
     Attributes:
         logits: `[T, N, C]`.
@@ -51,6 +52,27 @@ class LogitsFile:
     energy: dict[str, Any] | None = None
     firing_rates: tuple[dict[str, Any], ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        logits: LogitsLike,
+        labels: LogitsLike,
+        *,
+        classes: Sequence[str] | None = None,
+        heldout: tuple[LogitsLike, LogitsLike] | None = None,
+    ) -> Self:
+        """Of tensors or arrays of any library.
+
+        Raises:
+            UserError: for anything but floating-point logits and integer labels.
+        """
+        return cls(
+            as_logits(logits),
+            as_targets(labels),
+            None if classes is None else list(classes),
+            None if heldout is None else (as_logits(heldout[0]), as_targets(heldout[1])),
+        )
+
     def write(self, path: Path) -> None:
         """Write a .safetensors file."""
         tensors = {"logits": self.logits, "targets": self.labels}
@@ -64,7 +86,7 @@ class LogitsFile:
         write_atomically(path, content)
 
 
-def read_logits(path: Path) -> LogitsFile:
+def read_logits(path: Path) -> LabelledLogits:
     """Read logits and labels.
 
     Args:
@@ -94,7 +116,7 @@ def read_logits(path: Path) -> LogitsFile:
     if "holdout_logits" in arrays:
         heldout = as_logits(arrays["holdout_logits"]), _first(path, arrays, _HELDOUT[1])
     try:
-        return LogitsFile(
+        return LabelledLogits(
             as_logits(arrays["logits"]),
             _first(path, arrays, _LABELS),
             classes,
@@ -106,7 +128,7 @@ def read_logits(path: Path) -> LogitsFile:
         raise UserError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def as_logits(values: Tensor | NDArray[Any]) -> Tensor:
+def as_logits(values: LogitsLike) -> Tensor:
     """Logits of any library as a tensor on the CPU, in float32, or float64 if they are.
 
     Raises:
@@ -118,7 +140,7 @@ def as_logits(values: Tensor | NDArray[Any]) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def as_targets(values: Tensor | NDArray[Any]) -> Tensor:
+def as_targets(values: LogitsLike) -> Tensor:
     """Labels as an int64 tensor on the CPU.
 
     Raises:

@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data import Dataset, as_network_input, in_order
 from ..errors import UserError
 from ..files import write_atomically
-from ..through_time import Steps, Temporal, over_time
-from ..through_time.steps import check_nothing_kept, check_steps, in_eval_mode, sent_to
+from ..through_time import Steps, Temporal, logits_over_time
+from ..through_time.steps import check_nothing_kept, check_steps, frames_of, in_eval_mode, sent_to
 from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
-from .logits_file import LogitsFile, as_logits, as_targets
+from .logits_file import LabelledLogits, LogitsLike, as_targets
 from .operations import count_operations
 from .recorder import FiringRates, fires, record
 from .results import SCHEMA, Results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
 Labelled: TypeAlias = Dataset | Iterable[Any]
-LogitsLike: TypeAlias = Tensor | NDArray[Any]
 _BATCH = 250
 
 
@@ -47,9 +45,6 @@ def evaluate_network(
     in_eval_mode(model)
     if batch_size is not None and not _in_samples(data) and not _in_samples(heldout):
         raise UserError(f"batch_size is {batch_size}, but the data come in batches already: leave it out")
-    ours = data if isinstance(data, Dataset) else None
-    if ours is not None and classes is None:
-        classes = ours.classes
     batches = _checked(model, _batches(data, timesteps, batch_size), timesteps)
     some = _Sample(ENERGY_SAMPLES)
     with record(model, spiking=spiking) if fires(model, spiking) else nullcontext() as recording:
@@ -58,11 +53,17 @@ def evaluate_network(
     held = None
     if heldout is not None:
         held = _collected(model, _batches(heldout, timesteps, batch_size), timesteps)
-    T = len(logits)
-    firing = [] if rates is None else rates.means(T)
-    estimate = _energy(model, some.inputs(), timesteps, spiking) if energy else None
-    found = scored(logits, targets, held, classes, estimate, firing) | {"dataset": "" if ours is None else ours.name}
-    return _written(found, LogitsFile(logits, targets, found["classes"], held, estimate, tuple(firing)), out)
+    try:
+        estimate = (
+            estimated_energy(count_operations(model, [some.inputs()], timesteps, spiking=spiking)) if energy else None
+        )
+    except UserError:  # its operations cannot be counted
+        estimate = None
+    ours = data if isinstance(data, Dataset) else None
+    names = classes if classes is not None or ours is None else ours.classes
+    firing = () if rates is None else tuple(rates.means(len(logits)))
+    given = LabelledLogits(logits, targets, None if names is None else list(names), held, estimate, firing)
+    return _written(given, "" if ours is None else ours.name, out)
 
 
 def evaluate_logits(
@@ -74,56 +75,46 @@ def evaluate_logits(
     out: Path | str | None = None,
 ) -> dict[str, Any]:
     """Score logits `[T, N, C]` of any library; see `evaluate`."""
-    scores, labels = as_logits(logits), as_targets(targets)
-    held = None if heldout is None else (as_logits(heldout[0]), as_targets(heldout[1]))
-    found = scored(scores, labels, held, classes, None, [])
-    return _written(found, LogitsFile(scores, labels, found["classes"], held), out)
+    return _written(LabelledLogits.of(logits, targets, heldout=heldout, classes=classes), "", out)
 
 
-def scored(
-    logits: Tensor,
-    targets: Tensor,
-    heldout: tuple[Tensor, Tensor] | None,
-    classes: Sequence[str] | None,
-    estimate: dict[str, Any] | None,
-    firing: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Every figure of logits `[T, N, C]` and labels `[N]`, as results.json holds them."""
+def scored(given: LabelledLogits) -> dict[str, Any]:
+    """Every figure of labelled logits, as results.json holds them.
+
+    Raises:
+        UserError: for parts that do not belong together.
+    """
+    logits, targets = given.logits, given.labels
     figures: dict[str, Any] = timestep_metrics(logits, targets)
     T, N, C = logits.shape
-    if classes is not None and len(classes) != C:
+    classes = [str(index) for index in range(C)] if given.classes is None else [str(name) for name in given.classes]
+    if len(classes) != C:
         raise UserError(f"got {len(classes)} class names for logits [{T}, {N}, {C}], expected {C}")
+    energies = None if given.energy is None else len(given.energy["total_pj"])
+    if energies not in (None, T):
+        raise UserError(f"got energies of {energies} timesteps for logits [{T}, {N}, {C}], expected {T}")
     figures["reliability"] = timestep_reliability(logits, targets)
-    if firing:
-        figures["firing_rates"] = firing
-    if heldout is not None:
-        figures["calibrated"] = calibrated_metrics(logits, targets, *heldout)
-    found: dict[str, Any] = {
-        "schema": SCHEMA,
-        "classes": [str(index) for index in range(C)] if classes is None else [str(name) for name in classes],
-        "samples": N,
-        "timesteps": T,
-        "last": figures,
-    }
-    if estimate is not None and len(estimate["total_pj"]) != T:
-        raise UserError(
-            f"got energies of {len(estimate['total_pj'])} timesteps for logits [{T}, {N}, {C}], expected {T}"
-        )
+    if given.firing_rates:
+        figures["firing_rates"] = list(given.firing_rates)
+    if given.heldout is not None:
+        figures["calibrated"] = calibrated_metrics(logits, targets, *given.heldout)
+    found: dict[str, Any] = {"schema": SCHEMA, "classes": classes, "samples": N, "timesteps": T, "last": figures}
     if T > 1:
         accuracy = [entry["accuracy"] for entry in figures["ensemble"]]
-        found["deployment"] = deployment(logits, targets, accuracy, estimate)
+        found["deployment"] = deployment(logits, targets, accuracy, given.energy)
     return found
 
 
-def _written(found: dict[str, Any], stored: LogitsFile, out: Path | str | None) -> dict[str, Any]:
-    """What was found, written into a folder if one is given."""
+def _written(given: LabelledLogits, dataset: str, out: Path | str | None) -> dict[str, Any]:
+    """What is found of labelled logits, written into a folder if one is given."""
+    found = scored(given) | {"dataset": dataset}
     Results.model_validate(found).check()
     if out is not None:
         folder = Path(out)
         if (folder / "manifest.json").exists():
             raise UserError(f"{folder} is the folder of a run, whose results would be lost: name another")
         folder.mkdir(parents=True, exist_ok=True)
-        stored.write(folder / "logits.safetensors")
+        given.write(folder / "logits.safetensors")
         write_atomically(folder / "results.json", json.dumps(found, indent=1))
     return found
 
@@ -136,7 +127,7 @@ def _checked(
     if first is None:
         raise UserError("the data held no batch, expected batches of (inputs, targets)")
     if not isinstance(model, Temporal):
-        check_nothing_kept(model, sent_to(model, first[0]), timesteps)
+        check_nothing_kept(model, frames_of(sent_to(model, first[0]), timesteps))
     return chain([first], batches)
 
 
@@ -150,7 +141,7 @@ def _collected(
     """Logits `[T, N, C]` in float32 and labels `[N]` of all samples, on the CPU."""
     parts, labels, axis = [], [], 0 if timesteps is not None else 1
     for x, target in batches:
-        parts.append(over_time(model, x, timesteps).float().cpu())
+        parts.append(logits_over_time(model, x, timesteps).float().cpu())
         labels.append(target)
         if rates is not None:
             rates.add(x.shape[axis])
@@ -241,13 +232,3 @@ class _Sample:
     def inputs(self) -> Tensor:
         """The samples as one batch."""
         return torch.stack([x for _, x in self.kept], self.axis)
-
-
-def _energy(
-    model: Steps, inputs: Tensor, timesteps: int | None, spiking: tuple[type[nn.Module], ...]
-) -> dict[str, Any] | None:
-    """The estimated energy of each timestep; None if the operations of the network cannot be counted."""
-    try:
-        return estimated_energy(count_operations(model, [inputs], timesteps, spiking=spiking))
-    except UserError:
-        return None

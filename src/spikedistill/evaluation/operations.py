@@ -7,7 +7,7 @@ the layer are spikes, and a multiply-accumulate (MAC) otherwise. Zero weights ar
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..errors import UserError
-from ..through_time import Steps, Temporal, over_time
+from ..through_time import Steps, Temporal, logits_over_time
 from ..through_time.features import OverTime
-from ..through_time.steps import check_steps, in_eval_mode, sent_to, steps
+from ..through_time.steps import check_steps, frames_of, in_eval_mode, sent_to, steps
 from .recorder import firing_kinds
 from .synapses import Synapses, fan_out, positions
 from .watching import watching_steps
@@ -165,7 +165,7 @@ def count_operations(
             with tally.watching(model.module, timesteps or x.shape[0]):
                 model(x, timesteps)
         else:
-            tally.count_steps(model, x, timesteps)
+            tally.count_steps(model, frames_of(x, timesteps))
         if expected is None:
             if not tally.layers and not isinstance(model, Temporal):
                 raise UserError(
@@ -194,7 +194,7 @@ def _macs(model: Steps, x: Tensor, timesteps: int | None) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        over_time(model, x, timesteps)
+        logits_over_time(model, x, timesteps)
     return counter.get_total_flops() // 2
 
 
@@ -238,7 +238,7 @@ class _Tally:
             for handle in handles:
                 handle.remove()
 
-    def count_steps(self, model: Steps, x: Tensor, timesteps: int | None) -> None:
+    def count_steps(self, model: Steps, frames: Sequence[Tensor]) -> None:
         """Count a pass of a network that is run step by step.
 
         Raises:
@@ -250,7 +250,7 @@ class _Tally:
             parts.setdefault(path, (layer, []))[1].append((values, output))
 
         with watching_steps(model, (_ConvNd, nn.Linear, *self.firing), take):
-            total = sum(1 for _ in steps(model, x, timesteps))
+            total = sum(1 for _ in steps(model, frames))
         for path, (layer, values) in parts.items():
             if len(values) != total:
                 raise UserError(

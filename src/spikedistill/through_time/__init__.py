@@ -10,7 +10,7 @@ from .recurrence import Delay, Recurrent
 from .rules import *  # noqa: F403 whoever adds a rule names it there only
 from .rules import OPTIONS, RULES, Gradient, Rule, rule_of
 from .signal import Signal
-from .steps import Steps, over_time
+from .steps import Steps, logits_over_time
 from .sync_batch_norm import SyncBatchNorm, synchronise_batch_norm
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "SyncBatchNorm",
     "Temporal",
     "UnsupportedOperationError",
+    "logits_over_time",
     "mean_rate",
-    "over_time",
     "rule_of",
     "synchronise_batch_norm",
     "temporal",

@@ -1,7 +1,7 @@
 """Networks that run one timestep at a time, whoever wrote them: `step(x, state) -> (logits, state)`."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,7 +59,7 @@ class Stepwise(nn.Module):
 
     def forward(self, x: Tensor, timesteps: int | None = None) -> Tensor:
         """Logits `[T, B, C]` of a static input `[B, ...]` and `timesteps=T`, or of a sequence `[T, B, ...]` without."""
-        return torch.stack([logits for logits, _ in steps(self, x, timesteps)])
+        return torch.stack([logits for logits, _ in steps(self, frames_of(x, timesteps))])
 
 
 def check_steps(model: Any, *, compiled: bool = False) -> None:
@@ -138,19 +138,18 @@ def frames_of(x: Tensor, timesteps: int | None) -> list[Tensor]:
     return list(x.unbind(0)) if timesteps is None else [x] * timesteps
 
 
-def steps(model: Steps, x: Tensor, timesteps: int | None = None) -> Iterator[tuple[Tensor, Any]]:
+def steps(model: Steps, frames: Iterable[Tensor]) -> Iterator[tuple[Tensor, Any]]:
     """Run a network step by step; yields the logits `[B, C]` and the state after each timestep.
 
     Args:
         model: see `Steps`.
-        x: a static input `[B, ...]`, shown at every timestep, or a sequence `[T, B, ...]`.
-        timesteps: T, for a static input only.
+        frames: the inputs `[B, ...]` of all timesteps, see `frames_of`.
 
     Raises:
-        UserError: for inputs of no timesteps, or logits or a state without a row for each sample.
+        UserError: for logits or a state without a row for each sample.
     """
     state = None
-    for frame in frames_of(x, timesteps):
+    for frame in frames:
         logits, state = one_step(model.step, frame, state)
         yield logits, state
 
@@ -169,7 +168,7 @@ def one_step(step: Callable[..., Any], x: Tensor, state: Any, **options: Any) ->
     return returned
 
 
-def over_time(model: Steps, x: Tensor, timesteps: int | None = None) -> Tensor:
+def logits_over_time(model: Steps, x: Tensor, timesteps: int | None = None) -> Tensor:
     """Logits `[T, B, C]` of any network with `step`, on its device.
 
     Args:
@@ -184,7 +183,7 @@ def over_time(model: Steps, x: Tensor, timesteps: int | None = None) -> Tensor:
     x = sent_to(model, x)
     if isinstance(model, Temporal):
         return model(x, timesteps)
-    return torch.stack([logits for logits, _ in steps(model, x, timesteps)])
+    return torch.stack([logits for logits, _ in steps(model, frames_of(x, timesteps))])
 
 
 def check_rows(logits: Any, state: Any, samples: int) -> None:
@@ -213,27 +212,18 @@ def check_rows(logits: Any, state: Any, samples: int) -> None:
             )
 
 
-def check_nothing_kept(model: Steps, x: Tensor, timesteps: int | None = None) -> None:
+def check_nothing_kept(model: Steps, frames: Sequence[Tensor]) -> None:
     """Refuse a network that keeps state on itself: the same steps, begun again, must give the same logits.
 
     Args:
         model: see `Steps`.
-        x: inputs as for `steps`; the first timesteps of the first samples are enough.
-        timesteps: T, for a static input only.
+        frames: inputs as for `steps`, of which the first few are taken.
 
     Raises:
         UserError: if a second pass gives other logits.
     """
-    frames = frames_of(x, timesteps)[:_CHECKED_STEPS]
-
-    def logits() -> list[Tensor]:
-        state, found = None, []
-        for frame in frames:
-            out, state = one_step(model.step, frame, state)
-            found.append(out.clone())
-        return found
-
-    for t, (first, again) in enumerate(zip(logits(), logits(), strict=True), 1):
+    first_pass, second_pass = ([out.clone() for out, _ in steps(model, frames[:_CHECKED_STEPS])] for _ in range(2))
+    for t, (first, again) in enumerate(zip(first_pass, second_pass, strict=True), 1):
         if not torch.allclose(first, again, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True):
             raise UserError(
                 f"timestep {t} gave other logits when the same steps were run a second time from state None: the network keeps "

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError
-from ...evaluation.networks import LogitsLike
+from ...evaluation.logits_file import LogitsLike
 from ...files import alone_in, write_atomically
 from ...run_folder import RunFolder
 from ..blocks import Page
