@@ -21,7 +21,7 @@ def check_gradients(net: nn.Module) -> None:
 
 def test_a_plain_network_as_in_the_readme():
     namespace: dict = {}
-    exec(block_after("time is not in the module but in what flows through it:\n"), namespace)
+    exec(block_after("`temporal` runs it over time:\n"), namespace)
     assert namespace["logits"].shape == (4, 8, 10)
     check_gradients(namespace["net"])
 
