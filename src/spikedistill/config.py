@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from .errors import UserError
 from .files import parse_yaml
 from .learned import Learned, in_our_words
+from .options import OptionValue
 from .recipe_name import RecipeName
 
 # What lies beyond these is a slip of the keyboard, to be found before a machine tries it.
@@ -39,7 +40,6 @@ WORDING = 2
 
 # The gradient rules of `through_time/rules.py`, which needs torch.
 Gradient = Literal["bptt", "sltt", "rate", "dsr"]
-OptionValue = bool | int | float | str
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
 Timesteps = Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)]
@@ -108,6 +108,23 @@ def _is_weight(text: str) -> bool:
         return False
 
 
+# A batch size that is chosen before training, such as "auto" or "auto:512", which is the most.
+AUTO = "auto"
+
+
+def _auto(text: object) -> str:
+    """A batch size that is to be chosen."""
+    name, colon, most = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if name != AUTO or (colon and not (most.isdecimal() and 1 <= int(most) <= MOST_SAMPLES)):
+        raise PydanticCustomError("auto", "expected 'auto' or 'auto:512'")
+    return str(text)
+
+
+if TYPE_CHECKING:
+    BatchSize = int  # which it is once it is chosen
+else:
+    BatchSize = Count | Annotated[str, PlainValidator(_auto)]
+
 if TYPE_CHECKING:
     ClassWeights = tuple[str, ...]
 else:
@@ -174,8 +191,8 @@ class NeuronConfig(_Section):
     """None subtracts the threshold after a spike (soft reset), a number puts the membrane there (hard reset)."""
     detach_reset: bool = False
     """Leave the reset out of the gradient."""
-    surrogate: Literal["sigmoid", "rectangular", "triangular", "arctan", "dspike"] = "sigmoid"
-    """Derivative that stands in for that of the spike."""
+    surrogate: str = "sigmoid"
+    """Derivative of a spike in the backward pass: sigmoid, rectangular, triangular, arctan, dspike, or a registered one."""
     v_init: float | Literal["half"] | LearnedText = 0.0
     """Membrane before the first timestep: a number, half the threshold, or learned per channel."""
 
@@ -186,10 +203,14 @@ class ModelConfig(_Section):
     place = "model."
     name: str = "convnet"
     """One of `spikedistill list models`."""
+    options: dict[str, OptionValue] = {}
+    """Options of a registered network."""
     width: Annotated[float, Field(gt=0, le=WIDEST)] = 1.0
     """Factor on every hidden channel count, at most 64."""
-    neuron: Literal["lif", "relu"] = "lif"
-    """Spiking neurons, or ReLU for the ANN twin of the same layout."""
+    neuron: str = "lif"
+    """lif, relu for the ANN twin of the same layout, or the name of a registered neuron."""
+    neuron_options: dict[str, OptionValue] = {}
+    """Options of a registered neuron; those of lif are settings of model.lif."""
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch"
     """Batch-norm with statistics of all timesteps together, or of each timestep; tdbn is the first, starting at the threshold."""
     branches: bool = False
@@ -199,8 +220,8 @@ class ModelConfig(_Section):
     lif: NeuronConfig = NeuronConfig()
 
     def as_ann(self) -> Self:
-        """The same layout with ReLU in the place of spiking neurons, without the settings of these."""
-        return self.model_copy(update={"neuron": "relu", "lif": NeuronConfig()})
+        """The same layout with ReLU instead of spiking neurons, and without their settings."""
+        return self.model_copy(update={"neuron": "relu", "neuron_options": {}, "lif": NeuronConfig()})
 
 
 class DataConfig(_Section):
@@ -209,6 +230,8 @@ class DataConfig(_Section):
     place = "data."
     name: str = "digits"
     """One of `spikedistill list data`."""
+    options: dict[str, OptionValue] = {}
+    """Options of a registered data set."""
     root: Path | None = None
     """Folder of the data sets; default the environment variable SPIKEDISTILL_DATA."""
     size: Size = None
@@ -224,14 +247,24 @@ class DataConfig(_Section):
     slicing: Literal["number", "even", "time"] | None = None
     """Frames of nmnist: each with the same number of events and the remainder in the last (number, the default), the remainder
     spread (even), or each equally long (time)."""
-    batch_size: Count = 128
-    """Images per step, over all devices together."""
+    batch_size: BatchSize = 128
+    """Images per step, over all devices together. auto: the largest power of two, up to the recipe's own number, whose step fits
+    into the memory that is free; auto:512 for another limit. The learning rate stays as it is: with a smaller batch, try
+    one smaller by the same factor."""
     train_samples: Count | None = None
     """Train on the first so many images of a fixed, class-balanced order; default all of them."""
     augment: tuple[str, ...] | None = None
     """Augmentations of the training batches, in their order; default those published for the data set."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training set kept aside: it selects an epoch and fits temperatures, and is never trained on."""
+
+    @property
+    def most_batch_size(self) -> int | None:
+        """The limit of a batch size that is to be chosen; None of one that is a number."""
+        text = str(self.batch_size)
+        if not text.startswith(AUTO):
+            return None
+        return int(text.partition(":")[2] or type(self).model_fields["batch_size"].default)
 
 
 class ObjectiveConfig(_Section):
@@ -316,7 +349,7 @@ class TrainerConfig(_Section):
     """On a GPU, record the network's kernels once and replay them as a CUDA graph, without gaps between them; one device that
     does not accumulate."""
     progress: bool = True
-    """Show the progress bar."""
+    """Show how training goes: a progress bar in a terminal, elsewhere a line after every epoch."""
 
     @property
     def captures(self) -> bool:
@@ -365,6 +398,10 @@ class Config(_Section):
     teacher_logits: Literal["computed", "cached"] = "computed"
     """The teacher's logits, computed on every batch, or cached for the whole training set at the start of the run: without
     augmentation they are the same in every epoch."""
+    imported: tuple[str, ...] = ()
+    """Files and modules that register names of this configuration. They are recorded, and imported only by --import."""
+    from_python: dict[str, str] = {}
+    """What train(config, model=..., data=..., teacher=...) was given, by import path. It is recorded, and never imported."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -462,6 +499,10 @@ def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
     return ours
 
 
+# Settings that are several, each with a name of its own.
+_BY_NAME = (("options",), ("neuron_options",))
+
+
 def explain(error: Exception, place: str = "") -> str:
     """What was wrong with a configuration, in one line; settings are named from `place` on."""
     if not isinstance(error, ValidationError):
@@ -469,7 +510,7 @@ def explain(error: Exception, place: str = "") -> str:
     expected: dict[str, list[str]] = {}
     for item in error.errors():
         # behind the name of a setting come the kinds that it may have, each of which refused the value
-        name = place + ".".join(map(str, item["loc"][: 2 if item["loc"][:1] == ("options",) else 1]))
+        name = place + ".".join(map(str, item["loc"][: 2 if item["loc"][:1] in _BY_NAME else 1]))
         if item["type"] == "value_error":  # of a section, which names its own settings
             expected[str(item["ctx"]["error"])] = []
         elif item["type"] == "missing":

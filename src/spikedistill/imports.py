@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError
-from .registry import USER_MODULES, UnknownName
+from .registry import USER_MODULES, UnknownName, registering_modules
 
 
 def import_user(word: str) -> None:
@@ -71,9 +71,20 @@ def _add_to_path(folder: str) -> None:
         sys.path.insert(0, folder)
 
 
-def imported() -> tuple[str, ...]:
-    """What was imported so, files as absolute paths, for another process on this machine."""
-    return tuple(str(Path(word).resolve()) if Path(word).is_file() else word for word in USER_MODULES.values())
+def import_all(words: Iterable[str]) -> None:
+    """Import files and modules of a user, in this order; see `import_user`."""
+    for word in words:
+        import_user(word)
+
+
+def to_import() -> tuple[str, ...]:
+    """What another process on this machine imports to know the names that this one knows, files as absolute paths.
+
+    Names that the main script registers are not in it: a process that Python starts runs that script again.
+    """
+    words = [str(Path(word).resolve()) if Path(word).is_file() else word for word in USER_MODULES.values()]
+    modules = {module for module in registering_modules() if module not in USER_MODULES}
+    return tuple(dict.fromkeys([*words, *sorted(modules)]))
 
 
 @contextmanager

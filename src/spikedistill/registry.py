@@ -17,6 +17,8 @@ T = TypeVar("T")
 OURS = __package__
 # Modules that a user had imported by name: what the user called them, by the names of the modules. `imports.py` fills it.
 USER_MODULES: dict[str, str] = {}
+_MODULES: set[str] = set()  # that have registered names
+_MAIN = {"__main__", "__mp_main__"}
 
 
 class UnknownName(UserError):
@@ -41,23 +43,30 @@ class Registry(Mapping[str, T], Generic[T]):
         """Enter a thing under a name.
 
         Raises:
-            UserError: if the name is taken, or is no text without spaces, commas and equals signs, which a command line can hold.
+            UserError: if the name is taken, or is no text that a command line can hold.
         """
-        if not isinstance(name, str) or not name or any(sign.isspace() or sign in ",=" for sign in name):
+        if not isinstance(name, str) or not name or name.startswith("-") or any(map(str.isspace, name)):
             raise UserError(
-                f"{name!r} cannot be the name of a {self.kind}: expected a text without spaces, commas and equals signs"
+                f"{name!r} cannot be the name of a {self.kind}: expected a text without spaces and without a hyphen in front"
             )
-        origin = _registering_module()
+        module = _registering_module()
         if name in self._known:
             by = self._origins.get(name, "spikedistill")
             raise UserError(f"{self.kind} {name!r} is registered already, by {by}: choose another name")
         self._known[name] = value
-        if origin is not None:
-            self._origins[name] = origin
+        if module is not None:
+            _MODULES.add(str(module.get("__name__", "__main__")))
+            self._origins[name] = origin_of(module)
 
     def origin(self, name: str) -> str | None:
         """The file or module that registered a name; None for the library's own names and for unknown ones."""
         return self._origins.get(name)
+
+    def package(self, name: str) -> str | None:
+        """The installed package that declares a name and is not imported yet; None for all other names."""
+        if name in self._known or name not in self._declared():
+            return None
+        return _package_of(self._declared()[name])
 
     def __getitem__(self, name: str) -> T:
         """The thing of that name.
@@ -74,6 +83,10 @@ class Registry(Mapping[str, T], Generic[T]):
             raise UnknownName(f"no {self.kind} is called {name!r}: {hint}")
         return self._known[name]
 
+    def loaded(self) -> list[tuple[str, T]]:
+        """The names and things that are registered now, without those of packages that are not imported yet."""
+        return sorted(self._known.items())
+
     def __contains__(self, name: object) -> bool:
         return name in self._known or name in self._declared()
 
@@ -88,7 +101,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return _declared(self.group)
 
     def _import(self, declared: EntryPoint) -> None:
-        package = declared.dist.name if declared.dist else declared.value
+        package = _package_of(declared)
         try:
             declared.load()
         except UserError:
@@ -104,13 +117,22 @@ class Registry(Mapping[str, T], Generic[T]):
             )
 
 
+def _package_of(declared: EntryPoint) -> str:
+    return declared.dist.name if declared.dist else declared.value
+
+
 @functools.cache
 def _declared(group: str) -> dict[str, EntryPoint]:
     return {declared.name: declared for declared in entry_points(group=group)}
 
 
-def _registering_module() -> str | None:
-    """What registers a name now: the file as it was given to --import, a module, or the main script; None for this library."""
+def registering_modules() -> frozenset[str]:
+    """The modules of users and packages that have registered names, without the main script."""
+    return frozenset(_MODULES - _MAIN)
+
+
+def _registering_module() -> Mapping[str, Any] | None:
+    """The globals of the module of a user or package that registers a name now; None if it is this library."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back  # type: ignore[assignment]
@@ -118,9 +140,7 @@ def _registering_module() -> str | None:
         if frame.f_code.co_name == "<module>":
             return None
         frame = frame.f_back  # type: ignore[assignment]
-    if frame is None:
-        return None
-    return origin_of(frame.f_globals)
+    return None if frame is None else frame.f_globals
 
 
 def _is_ours(module: Mapping[str, Any]) -> bool:
@@ -130,6 +150,4 @@ def _is_ours(module: Mapping[str, Any]) -> bool:
 def origin_of(module: Mapping[str, Any]) -> str:
     """How a user names a module, given its globals: its file if it was imported as one, else its dotted name."""
     name = str(module.get("__name__", "__main__"))
-    return USER_MODULES.get(name) or (
-        str(module.get("__file__") or name) if name in ("__main__", "__mp_main__") else name
-    )
+    return USER_MODULES.get(name) or (str(module.get("__file__") or name) if name in _MAIN else name)

@@ -17,6 +17,8 @@ from .config import Config, TrainerConfig
 from .data import AUGMENTATION_VERSION, SLICING_VERSION, Dataset, Preprocess, load_dataset
 from .errors import UserError
 from .files import LOCK, PARTIAL, clear_partial, parse_json, write_atomically
+from .from_python import check_recorded
+from .imports import needing
 from .manifest import MANIFEST, Manifest
 from .models import ModelFile, build_model, read_model
 from .renamed import say_renamed
@@ -355,17 +357,21 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
         FileNotFoundError: if files are missing.
         UserError: for an unknown data set, an option that is not its own, or a damaged file.
     """
+    if "data" in config.from_python:
+        check_recorded("data", config.from_python["data"])
     data = config.data
-    return load_dataset(
-        data.name,
-        root or data.root,
-        timesteps=config.timesteps,
-        size=data.size,
-        slicing=data.slicing,
-        resize=data.resize,
-        channels=data.channels,
-        test_share=data.test_share,
-    )
+    with needing(config.imported, config.recipe):
+        return load_dataset(
+            data.name,
+            root or data.root,
+            timesteps=config.timesteps,
+            size=data.size,
+            slicing=data.slicing,
+            resize=data.resize,
+            channels=data.channels,
+            test_share=data.test_share,
+            options=data.options,
+        )
 
 
 def load(run: Path | str, *, model: nn.Module | None = None) -> Trained:

@@ -25,6 +25,7 @@ def train(config: "Config") -> None:
 
     from .. import training
     from ..evaluation.results import read_results
+    from ..imports import needing
     from ..objectives import create_objective
     from ..recipes import protocol_line
     from ..report.terminal import results_table, training_line
@@ -33,7 +34,8 @@ def train(config: "Config") -> None:
     followed = protocol_line(config) if config.protocol else None
     main = training.is_main_process(config.trainer)
     if main:
-        objective = create_objective(config.objective.name, **config.objective.options)
+        with needing(config.imported, config.recipe):
+            objective = create_objective(config.objective.name, **config.objective.options)
         print(f"{config.recipe}: loss = {objective}", flush=True)
         if followed:
             print(followed, flush=True)
@@ -111,7 +113,7 @@ def compare(
     from ..recipes.settings import variant
     from ..report.comparison.intervals import why_no_intervals
     from ..report.comparison.lost import what_was_lost, why_no_differences
-    from ..report.terminal import costs_table, leaderboard_table
+    from ..report.terminal import costs_table, differences_table, leaderboard_table
 
     configs = [variant(text, settings) for text in recipes]
     for config in configs:
@@ -127,7 +129,8 @@ def compare(
         retry_diverged=retry_diverged,
         command=command,
     )
-    Console().print(leaderboard_table(comparison), costs_table(comparison))
+    tables = leaderboard_table(comparison), differences_table(comparison), costs_table(comparison)
+    Console().print(*(table for table in tables if table is not None))
     rows = comparison.leaderboard
     if reason := why_no_intervals(rows):
         print(reason)
@@ -220,33 +223,17 @@ def write_report(
     print(report.write_report(run))
 
 
-def list_names(what: Positional[Literal["all", "recipes", "models", "objectives", "data"]] = "all") -> None:
-    """Name the recipes, models, objectives and data sets.
+def list_names(
+    what: Positional[Literal["all", "recipes", "methods", "models", "objectives", "data"]] = "all",
+) -> None:
+    """Name the data sets, methods, models and objectives, and explain them.
 
     Args:
-        what: to name
+        what: recipes, methods, models, objectives or data, to have them explained; default all names on one screen
     """
-    from ..data import list_datasets
-    from ..models import list_models
-    from ..objectives import describe_objective, list_objectives
-    from ..recipes import list_recipes
+    from .listing import LISTS
 
-    def summaries() -> list[str]:
-        names = list_objectives()
-        width = max(len(name) for name in names)
-        return [f"{name:{width}}  {describe_objective(name).splitlines()[0]}" for name in names]
-
-    lists: dict[str, Callable[[], list[str]]] = {
-        "recipes": list_recipes,
-        "models": list_models,
-        "objectives": summaries,
-        "data": list_datasets,
-    }
-    if what != "all":
-        print(*lists[what](), sep="\n")
-        return
-    for kind, names in lists.items():
-        print(f"{kind}:", *names(), sep="\n  ")
+    print(*LISTS[what](), sep="\n")
 
 
 def data(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import parse
 from ..errors import UserError
+from ..imports import import_all
 from . import commands
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ A recipe is <dataset>-<method>.
   datasets: {datasets}
   methods:  {methods}
 --protocol NAME replaces the settings of the data set by a paper's: {protocols}.
+--import FILE_OR_MODULE, also several times, imports your own networks, data sets, objectives and so on first.
 """
+_IMPORT_HELP = "--import FILE_OR_MODULE, also several times, imports names of your own first: --import my_nets.py"
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
@@ -37,12 +40,16 @@ def run(command: str, arguments: Sequence[str]) -> None:
         UserError: for a word that is refused, and whatever else the command refuses.
     """
     function, prog = commands.COMMANDS[command], f"spikedistill {command}"
+    words, arguments = split_imports(arguments)
+    import_all(words)
     if function is commands.train:
         if (config := _config(arguments)) is not None:
             commands.train(config)
     elif function is commands.compare:
         given, settings = parse(_given(commands.compare), arguments, prog=prog, return_unknown_args=True)
-        again = shlex.join(["spikedistill", command, *(word for word in arguments if word != "--retry-diverged")])
+        named = [word for each in words for word in ("--import", each)]
+        kept = (word for word in arguments if word != "--retry-diverged")
+        again = shlex.join(["spikedistill", command, *kept, *named])
         commands.compare(**given | {"settings": tuple(settings), "command": again})
     else:
         function(**parse(_given(function), arguments, prog=prog))
@@ -60,17 +67,42 @@ def _given(function: Callable[..., None]) -> Callable[..., dict[str, Any]]:
     def given(*positional: Any, **named: Any) -> dict[str, Any]:
         return inspect.signature(function).bind(*positional, **named).arguments
 
+    text, args, rest = inspect.cleandoc(function.__doc__ or "").partition("Args:")
+    given.__doc__ = f"{text.rstrip()}\n\n{_IMPORT_HELP}\n\n{args}{rest}"
     return given
+
+
+def split_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files and modules of `--import FILE_OR_MODULE`, in their order, and the other words.
+
+    Raises:
+        UserError: if nothing follows an `--import`.
+    """
+    words: list[str] = []
+    others: list[str] = []
+    left = iter(arguments)
+    for word in left:
+        flag, equals, value = word.partition("=")
+        if flag != "--import":
+            others.append(word)
+            continue
+        found = value if equals else next(left, "")
+        if not found or found.startswith("--"):
+            raise UserError(
+                "--import names no file or module: expected --import my_nets.py, or --import my_package.nets"
+            )
+        words.append(found)
+    return words, others
 
 
 def _config(arguments: Sequence[str]) -> "Config | None":
     """What `train` is to train; None where its help is all that is asked for."""
-    from ..data import usual_settings
+    from ..data import list_datasets
     from ..recipes import PROTOCOLS, list_methods
     from ..recipes.settings import from_words
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        names = {"datasets": [*usual_settings()], "methods": list_methods(), "protocols": [*PROTOCOLS]}
+        names = {"datasets": list_datasets(), "methods": list_methods(), "protocols": [*PROTOCOLS]}
         print(_TRAIN_HELP.format(**{what: ", ".join(of_kind) for what, of_kind in names.items()}))
         if not arguments:
             raise UserError("no recipe was named: say which, such as spikedistill train digits-twsd")

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -17,6 +17,7 @@ import torch
 
 from ..config import Config
 from ..errors import said_of
+from ..imports import import_all, to_import
 from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped
 from ..stopping import stoppable
 from ..training.run import train
@@ -62,7 +63,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
     """
     processes = fresh_processes()
     left, waiting, running = len(runs), dict(runs), dict[int, tuple[BaseProcess, Config]]()
-    failed: list[Path] = []
+    failed: list[str] = []
     begun = time.monotonic()
     try:
         while running or (waiting and not failed):
@@ -74,7 +75,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
                 config = waiting.pop(line)
                 print(line, flush=True)
                 place = min(set(range(jobs)) - running.keys())
-                process = processes.Process(target=_train, args=(config, place, jobs))
+                process = processes.Process(target=_train, args=(config, place, jobs, to_import()))
                 running[place] = process, config  # first, so that one is stopped that is interrupted as it starts
                 process.start()
                 continue
@@ -84,7 +85,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
                     del running[place]
                     diverged = done.exitcode == DIVERGED and RunFolder(config.run_folder).diverged.is_file()
                     if done.exitcode != 0 and not diverged:
-                        failed.append(config.run_folder)
+                        failed.append(how_it_failed(config.run_folder, done.exitcode))
                         continue
                     ended(config)
                     if diverged:
@@ -101,7 +102,17 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
             interrupted.join()
         raise
     if failed:
-        raise RunFailed(f"the run in {failed[0]} failed; the same command goes on from there")
+        raise RunFailed(f"{failed[0]}; the same command goes on from there")
+
+
+def how_it_failed(run: Path, exit_code: int | None) -> str:
+    """What is said of a run whose process ended with an exit code, negative for a signal."""
+    if exit_code == -signal.SIGKILL:
+        return (
+            f"the run in {run} was killed (SIGKILL), as the system does when memory runs out: train fewer runs at a time (--jobs), or "
+            "with a smaller --data.batch-size in another --out"
+        )
+    return f"the run in {run} failed"
 
 
 def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
@@ -112,15 +123,23 @@ def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
     return f"trained {runs - waiting - running} of the {runs} that were left, about {about} to go"
 
 
-def _train(config: Config, place: int, jobs: int) -> None:
+def _train(config: Config, place: int, jobs: int, imported: Sequence[str]) -> None:
     """Train in this process, from where Lightning starts further ones for further devices by repeating the command line."""
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     if jobs > 1:
         take_share(place, jobs)
         config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"progress": False})})
-    command = ["train", str(RunFolder(config.run_folder).config_file), "--out", str(config.run_folder)]
-    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *command, "--resume", "auto"]
+    command = [
+        "train",
+        str(RunFolder(config.run_folder).config_file),
+        "--out",
+        str(config.run_folder),
+        "--resume",
+        "auto",
+    ]
+    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *command, *(f"--import={word}" for word in imported)]
     try:
+        import_all(imported)
         with stoppable(grace=config.trainer.grace_seconds):
             train(config)
     except (RunStopped, KeyboardInterrupt):

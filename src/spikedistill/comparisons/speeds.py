@@ -13,6 +13,7 @@ from typing import Any
 from ..config import Config
 from ..errors import UserError, said_of
 from ..files import write_rows
+from ..imports import import_all, to_import
 from ..models import save_model
 from ..objectives import create_objective
 from ..run_folder import RunDiverged, RunFailed
@@ -124,7 +125,9 @@ def images_per_s(configs: Sequence[Config]) -> list[dict[str, float]]:
 def _round_in_process(configs: Sequence[Config], scratch: Path) -> dict[str, float]:
     processes = fresh_processes()
     ours, theirs = processes.Pipe(duplex=False)
-    process = processes.Process(target=_round, args=(configs, STEPS, SECONDS, scratch, theirs), daemon=True)
+    process = processes.Process(
+        target=_round, args=(configs, STEPS, SECONDS, scratch, theirs, to_import()), daemon=True
+    )
     process.start()
     theirs.close()  # so that the end of the process is the end of the pipe
     try:
@@ -142,8 +145,11 @@ def _round_in_process(configs: Sequence[Config], scratch: Path) -> dict[str, flo
     return found
 
 
-def _round(configs: Sequence[Config], steps: int, seconds: float, scratch: Path, to: Connection) -> None:
+def _round(
+    configs: Sequence[Config], steps: int, seconds: float, scratch: Path, to: Connection, imported: Sequence[str] = ()
+) -> None:
     """Send the images per second of each, by recipe, or the error that one meets."""
+    import_all(imported)
     speeds = {}
     for config in configs:
         try:

@@ -1,11 +1,15 @@
 """What is known of a data set before it is read."""
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, overload
 
-from ..errors import UserError
+from ..options import OptionValue, defaults_of
+from ..registry import Registry
 from .dataset import Dataset
+
+_Load = TypeVar("_Load", bound=Callable[..., Dataset])
 
 OFFICIAL = "every file has its published checksum, or holds exactly what the official one does"
 
@@ -20,7 +24,8 @@ class Entry:
         checked: what is known to be right once it is loaded, in words.
         files: where its files are, below the data root; None where they come with a library.
         page: where they come from.
-        options: which options `load` takes.
+        options: which options of `load_dataset` it takes.
+        own_options: further options of `load` and their defaults; on the command line `--data.options.NAME`.
         tree: an example of the files below ROOT, for data of the user's own; it may be indented.
         usual: settings of its recipes, by their full names; None where it has no recipes.
     """
@@ -31,19 +36,69 @@ class Entry:
     files: str | None = None
     page: str = "your own files"
     options: tuple[str, ...] = ()
+    own_options: Mapping[str, OptionValue] = field(default_factory=dict)
     tree: str = ""
     usual: Mapping[str, Any] | None = None
 
 
-ENTRIES: dict[str, Entry] = {}
+DATASETS: Registry[Entry] = Registry("data set", "spikedistill.datasets")
+# Options of `load_dataset` that have settings of their own.
+SHARED_OPTIONS = ("timesteps", "size", "slicing", "resize", "channels", "test_share")
 
 
-def register_dataset(entry: Entry) -> None:
-    """Enter a data set, under a name that is free.
+@overload
+def register_dataset(load: _Load) -> _Load: ...
+
+
+@overload
+def register_dataset(load: Entry) -> Entry: ...
+
+
+@overload
+def register_dataset(*, usual: Mapping[str, Any] | None = None) -> Callable[[_Load], _Load]: ...
+
+
+def register_dataset(
+    load: Callable[..., Dataset] | Entry | None = None, *, usual: Mapping[str, Any] | None = None
+) -> Any:
+    """Enter a function that returns a `Dataset`, under its name; recipes such as `garden-twsd` then exist at once.
+
+    Use it as a decorator. A parameter `root` receives the folder of `--data.root`. Parameters named like options of `load_dataset`,
+    such as `size`, receive those. Each other parameter has a default and is an option, `--data.options.NAME`.
+
+    Args:
+        load: the function, or an `Entry` that says all of it.
+        usual: settings of its recipes by their full names, such as `{"epochs": 20, "model.name": "vgg9"}`.
 
     Raises:
-        UserError: where it is taken.
+        UserError: if the name is taken, or a parameter has no default that is a number, a text or a switch.
     """
-    if entry.name in ENTRIES:
-        raise UserError(f"data set {entry.name!r} is registered already: choose another name")
-    ENTRIES[entry.name] = entry
+
+    def enter(function: _Load) -> _Load:
+        entry = _entry_of(function)
+        entry = replace(entry, usual=dict(usual or {}))
+        DATASETS.register(entry.name, entry)
+        return function
+
+    if load is None:
+        return enter
+    if isinstance(load, Entry):
+        DATASETS.register(load.name, load)
+        return load
+    return enter(load)
+
+
+def _entry_of(load: Callable[..., Dataset]) -> Entry:
+    """What is known of a user's function."""
+    parameters = inspect.signature(load).parameters
+    own = defaults_of(load, f"data set {load.__name__!r}", without=("root", *SHARED_OPTIONS))
+    doc = (inspect.getdoc(load) or "").partition("\n")[0]
+    return Entry(
+        name=load.__name__,
+        load=load,
+        checked="what its function checks",
+        files="" if "root" in parameters else None,
+        page=doc or "your own function",
+        options=tuple(name for name in SHARED_OPTIONS if name in parameters),
+        own_options=own,
+    )

@@ -2,21 +2,23 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 from ..errors import UserError
+from ..options import OptionValue, check_options
 from . import sets  # noqa: F401 it fills the entries
 from .dataset import Dataset
-from .entries import ENTRIES, Entry
+from .entries import DATASETS, SHARED_OPTIONS
 
 ROOT_VARIABLE = "SPIKEDISTILL_DATA"
 
 
 def list_datasets() -> list[str]:
     """The names that `load_dataset` knows."""
-    return sorted(ENTRIES)
+    return list(DATASETS)
 
 
 def expected_files(name: str) -> str:
@@ -25,10 +27,10 @@ def expected_files(name: str) -> str:
     Raises:
         UserError: no data set has this name.
     """
-    entry = _entry(name)
+    entry = DATASETS[name]
     if entry.files is None:
         return f"none: it comes with {entry.page}"
-    return f"ROOT/{entry.files} (from {entry.page})"
+    return f"ROOT/{entry.files} (from {entry.page})".replace("ROOT/ ", "ROOT ")
 
 
 def example_tree(name: str) -> str:
@@ -37,7 +39,7 @@ def example_tree(name: str) -> str:
     Raises:
         UserError: no data set has this name.
     """
-    return dedent(_entry(name).tree).strip()
+    return dedent(DATASETS[name].tree).strip()
 
 
 def what_loading_checks(name: str) -> str:
@@ -46,12 +48,25 @@ def what_loading_checks(name: str) -> str:
     Raises:
         UserError: no data set has this name.
     """
-    return _entry(name).checked
+    return DATASETS[name].checked
 
 
-def usual_settings() -> dict[str, Mapping[str, Any]]:
-    """Settings of the recipes of each data set that has some, by the settings' full names."""
-    return {name: ENTRIES[name].usual or {} for name in list_datasets() if ENTRIES[name].usual is not None}
+def usual_settings(name: str) -> Mapping[str, Any] | None:
+    """Settings of the recipes of a data set, by the settings' full names; None if it has no recipes.
+
+    Raises:
+        UserError: no data set has this name.
+    """
+    return DATASETS[name].usual
+
+
+def dataset_options(name: str) -> dict[str, OptionValue]:
+    """A data set's own options and their defaults.
+
+    Raises:
+        UserError: no data set has this name.
+    """
+    return dict(DATASETS[name].own_options)
 
 
 def load_dataset(
@@ -64,6 +79,7 @@ def load_dataset(
     resize: str | None = None,
     channels: int | None = None,
     test_share: float | None = None,
+    options: Mapping[str, OptionValue] | None = None,
 ) -> Dataset:
     """Load a data set, its files checked as far as `what_loading_checks(name)` says; `verify` reads every sample.
 
@@ -80,6 +96,7 @@ def load_dataset(
         resize: how images of "image_folder" and "arrays" get that size: "crop" (default), "pad" or "stretch", see `Preprocess`.
         channels: 3 for images of "image_folder" in colour (default), 1 for grey.
         test_share: for "image_folder", "event_frames" and "arrays" without test samples: the share of each class to test on.
+        options: a registered data set's own options.
 
     Raises:
         FileNotFoundError: no root is known, or files are missing in it.
@@ -87,33 +104,30 @@ def load_dataset(
             the official ones.
         BrokenSample: later, a file of "image_folder", "event_frames" or "nmnist" cannot be read.
     """
-    entry = _entry(name)
-    given: dict[str, Any] = {
-        "timesteps": timesteps,
-        "size": size,
-        "slicing": slicing,
-        "resize": resize,
-        "channels": channels,
-        "test_share": test_share,
-    }
+    entry = DATASETS[name]
+    values = timesteps, size, slicing, resize, channels, test_share
+    given: dict[str, Any] = dict(zip(SHARED_OPTIONS, values, strict=True))
     for key in ("timesteps", "size"):
         numbers = given[key] if key == "size" and isinstance(given[key], tuple | list) else [given[key]]
         if any(number is not None and type(number) is not int for number in numbers):
             raise UserError(f"{key} is a whole number; got {given[key]!r}")
-    options = {key: value for key, value in given.items() if value is not None and key in entry.options}
+    taken = {key: value for key, value in given.items() if value is not None and key in entry.options}
     for key in [*given][1:]:
-        if given[key] is not None and key not in options:
-            owners = " or ".join(owner for owner, other in sorted(ENTRIES.items()) if key in other.options)
+        if given[key] is not None and key not in taken:
+            owners = " or ".join(owner for owner, other in DATASETS.loaded() if key in other.options)
             raise UserError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")
-    if entry.files is None:
-        return entry.load(**options)
-    return entry.load(_find_root(name, root), **options)
-
-
-def _entry(name: str) -> Entry:
-    if name not in ENTRIES:
-        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(list_datasets())}")
-    return ENTRIES[name]
+    check_options(f"data set {name!r}", entry.own_options, options or {})
+    own = {**entry.own_options, **(options or {})}
+    where = () if entry.files is None else (_find_root(name, root),)
+    found = entry.load(*where, **taken, **own)
+    if DATASETS.origin(name) is None:
+        return found
+    if not isinstance(found, Dataset):
+        raise UserError(
+            f"the data set {name!r} returned a {type(found).__name__}, expected a spikedistill.data.Dataset, which "
+            "Dataset.from_torch makes of two torch data sets"
+        )
+    return replace(found, name=name, options={**found.options, **own})
 
 
 def _find_root(name: str, root: str | Path | None) -> Path:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..options import OptionValue
+from ..registry import Registry
 
 _Network = TypeVar("_Network", bound=nn.Module)
 _Build = TypeVar("_Build", bound="Callable[[Layers, Sizes], Layout]")
@@ -77,7 +79,7 @@ def kaiming_fan_out(network: _Network) -> _Network:
 
 
 class Named(NamedTuple):
-    """A layout by name.
+    """A layout of this library by name.
 
     Attributes:
         build: makes the network.
@@ -90,20 +92,32 @@ class Named(NamedTuple):
     residual_branches: bool
 
 
-LAYOUTS: dict[str, Named] = {}
+class OwnModel(NamedTuple):
+    """A network that a user registered.
+
+    Attributes:
+        build: makes a module for samples `[B, ...]`.
+        takes: which of `own.TOLD` it takes.
+        options: its own options and their defaults.
+    """
+
+    build: Callable[..., nn.Module]
+    takes: frozenset[str]
+    options: dict[str, OptionValue]
+
+
+MODELS: Registry[Named | OwnModel] = Registry("model", "spikedistill.models")
 
 
 def register_layout(*, flattens: bool = False, residual_branches: bool = False) -> Callable[[_Build], _Build]:
-    """Enter the function below under its name, which is free, with what `Named` says of it.
+    """Enter the function below under its name, with what `Named` says of it. Layouts have stages, a width, branches and twins.
 
     Raises:
-        UserError: where the name is taken.
+        UserError: if the name is taken.
     """
 
     def enter(build: _Build) -> _Build:
-        if build.__name__ in LAYOUTS:
-            raise UserError(f"model {build.__name__!r} is registered already: choose another name")
-        LAYOUTS[build.__name__] = Named(build, flattens, residual_branches)
+        MODELS.register(build.__name__, Named(build, flattens, residual_branches))
         return build
 
     return enter

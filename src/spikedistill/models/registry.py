@@ -1,10 +1,8 @@
 """Networks by name."""
 
-import difflib
-import inspect
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,13 +11,15 @@ from torch import nn
 
 from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
 from ..errors import UserError
-from ..neurons import LIF, Learned
+from ..options import OptionValue
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Gradient, Rule, Temporal, rule_of, temporal
-from . import layouts  # noqa: F401 it fills LAYOUTS
+from . import layouts  # noqa: F401 it fills MODELS
 from .branches import Branched, branch
 from .joint import Joint, check_exits, exit_heads
-from .layers import LAYOUTS, Layers, Layout, Normalize, Sizes
+from .layers import MODELS, Layers, Named, Normalize, OwnModel, Sizes
+from .neuron_layers import layer_of, relu
+from .own import build_own
 from .threshold_batch_norm import start_at_threshold
 from .timestep_batch_norm import TimestepBatchNorm
 
@@ -28,13 +28,57 @@ _MOST_CLASSES, _MOST_CHANNELS = 1_000_000, 65_536
 
 def list_models() -> list[str]:
     """Names that `create_model` takes."""
-    return sorted(LAYOUTS)
+    return list(MODELS)
 
 
 def count_heads(name: str) -> int:
     """How many heads a network with branches has: one behind every stage of its layout, the last of which is its own."""
     with torch.device("meta"):  # takes no memory
-        return len(LAYOUTS[name].build(Layers(neuron=_relu), Sizes(3, (32, 32), 10)).stage_channels)
+        return len(_layout(name, "branches").build(Layers(neuron=relu), Sizes(3, (32, 32), 10)).stage_channels)
+
+
+def has_stages(name: str) -> bool:
+    """Whether a network is a layout of this library, in stages that can have auxiliary heads.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    return isinstance(MODELS[name], Named)
+
+
+def model_options(name: str) -> dict[str, OptionValue]:
+    """The own options of a registered network and their defaults; none for the layouts of this library.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    named = MODELS[name]
+    return dict(named.options) if isinstance(named, OwnModel) else {}
+
+
+def takes_neuron(name: str) -> bool:
+    """Whether a network can have other neurons than its own.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    named = MODELS[name]
+    return isinstance(named, Named) or "neuron" in named.takes
+
+
+def _layout(name: str, what: str) -> Named:
+    """The layout of that name.
+
+    Raises:
+        UserError: for an unknown name, or a registered network, which has no stages.
+    """
+    named = MODELS[name]
+    if not isinstance(named, Named):
+        raise UserError(
+            f"{what} needs a network with stages, which the registered network {name!r} does not have: leave it out, or put heads "
+            "on named layers with spikedistill.models.Branched"
+        )
+    return named
 
 
 def create_model(
@@ -44,7 +88,8 @@ def create_model(
     in_channels: int = 3,
     image_size: int | Sequence[int] = 32,
     gradient: Gradient | Rule = "bptt",
-    neuron: Literal["lif", "relu"] = "lif",
+    neuron: str = "lif",
+    neuron_options: Mapping[str, Any] | None = None,
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch",
     norm_timesteps: int | None = None,
     width: float = 1.0,
@@ -62,7 +107,8 @@ def create_model(
         in_channels: channels of the input; 2 for event frames.
         image_size: height and width of the input, `(H, W)`, or one number for both; needed by layouts that flatten.
         gradient: how gradients flow back through time, a rule or its name; see `spikedistill.temporal`.
-        neuron: "lif", or "relu" for the ANN twin: the same layout, nothing in it spikes.
+        neuron: "lif", "relu" for the ANN twin, the same layout without spikes, or the name of a registered neuron.
+        neuron_options: options of a registered neuron, by name.
         norm: "batch", whose statistics are those of all timesteps; "timestep_batch", whose statistics are each timestep's own
             (see `TimestepBatchNorm`); or "tdbn", which is "batch" with weights that start at the threshold of the neurons, less
             at residual additions (tdBN, Zheng et al., AAAI 2021).
@@ -73,8 +119,8 @@ def create_model(
         joint: train an ANN of the same layout beside the network, with an exit behind every stage of both (Joint A-SNN, Guo et al.,
             2023); see `spikedistill.models.Joint`, whose method `heads` returns the logits of all exits.
         mean, std: statistics of the channels of images in [0, 1], which the network then normalises itself.
-        options: arguments of `spikedistill.LIF`, and of the gradient rule where it is given by name. A decay or threshold that is
-            "learned" is one for each layer; "learned_per_channel" is one for each channel.
+        options: options of a registered network, arguments of `spikedistill.LIF`, and of a gradient rule that is given by name. A
+            decay or threshold that is "learned" is one for each layer; "learned_per_channel" is one for each channel.
 
     Returns:
         The network; called with images `[B, C, H, W]` and `timesteps=T`, or event frames `[T, B, C, H, W]`, it returns logits
@@ -87,10 +133,7 @@ def create_model(
     """
     lif_options = {option: value for option, value in options.items() if option not in RULE_OPTIONS}
     rule = rule_of(gradient, **{option: value for option, value in options.items() if option in RULE_OPTIONS})
-    if name not in LAYOUTS:
-        close = difflib.get_close_matches(name, LAYOUTS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UserError(f"no model is called {name!r}: {hint}choose one of {', '.join(list_models())}")
+    named = MODELS[name]
     if not 0 < width <= WIDEST:
         raise UserError(f"width is {width}, expected a positive factor such as 0.25 or 1.0, at most {WIDEST}")
     for what, count, most in (
@@ -99,10 +142,6 @@ def create_model(
     ):
         if type(count) is not int or not 1 <= count <= most:
             raise UserError(f"{what} is {count!r}, expected a whole number, at least 1 and at most {most}")
-    if neuron not in ("lif", "relu"):
-        raise UserError(f"neuron is {neuron!r}, expected 'lif' or 'relu'")
-    if neuron == "relu" and lif_options:
-        raise UserError(f"the ReLU twin has no spiking neurons to take {', '.join(lif_options)}")
     if (mean, std) != (None, None) and (mean is None or std is None or not len(mean) == len(std) == in_channels):
         raise UserError(
             f"mean={mean} and std={std}: give both, a number for each of the {in_channels} channels, or neither"
@@ -114,13 +153,14 @@ def create_model(
             f"a joint network is one of spiking neurons with an ANN beside it; got branches={branches}, neuron={neuron!r} and "
             f"norm={norm!r}: leave them out"
         )
-    layers = Layers(
-        neuron=_lif(lif_options) if neuron == "lif" else _relu,
-        norm=_norm(norm, norm_timesteps),
-        width=width,
-    )
     sizes = Sizes(in_channels, _height_and_width(image_size), num_classes)
-    named = LAYOUTS[name]
+    if isinstance(named, OwnModel):
+        changed = {"width": width != 1, "norm": norm != "batch", "branches": branches, "joint": joint}
+        network = build_own(name, named, sizes, changed, neuron, lif_options, neuron_options or {})
+        whole, _ = _normalised(network, mean, std)
+        return temporal(whole, gradient=rule, sample_axes=f"{in_channels}, H, W")
+    layer = layer_of(neuron, lif_options, dict(neuron_options or {}))
+    layers = Layers(neuron=layer, norm=_norm(norm, norm_timesteps), width=width)
     layout = named.build(layers, sizes)
     if norm == "tdbn":
         start_at_threshold(layout)
@@ -132,7 +172,7 @@ def create_model(
         sample_axes=f"{in_channels}, {size}",
     )
     if joint:
-        of_twin = replace(layers, neuron=_relu)
+        of_twin = replace(layers, neuron=relu)
         twin, _ = _normalised(named.build(of_twin, sizes), mean, std)
         exits, twin_exits = (exit_heads(kind, layout.stage_channels, prefix, num_classes) for kind in (layers, of_twin))
         return check_exits(Joint(model, twin, exits, twin_exits), in_channels, sizes.image_size)
@@ -158,31 +198,11 @@ def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _normalised(layout: Layout, mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[nn.Module, str]:
+def _normalised(layout: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[nn.Module, str]:
     """The layout behind what normalises images, where statistics are given, and what its layers' names then begin with."""
     if mean is None or std is None:
         return layout, ""
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=layout)), "network."
-
-
-def _relu(channels: int) -> nn.Module:
-    return nn.ReLU()
-
-
-def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:
-    known = [name for name in inspect.signature(LIF).parameters if name != "channels"]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise UserError(f"neither create_model nor LIF takes {', '.join(unknown)}; LIF takes {', '.join(known)}")
-    options = dict(options)
-    for name in (
-        "decay",
-        "threshold",
-    ):  # networks know the channels of every layer; only what says so is learned for each
-        if (learned := Learned.of(options.get(name))) and learned.per is None:
-            options[name] = replace(learned, per="layer")
-    LIF(**options, channels=1)  # a wrong value is reported here, before anything is built
-    return lambda channels: LIF(**options, channels=channels)
 
 
 def _norm(norm: str, timesteps: int | None) -> Callable[[int], nn.Module]:

@@ -11,6 +11,7 @@ from .features import blurred_distance, feature_distance, feature_mse, similarit
 from .inputs import Inputs
 from .joint import exits_ce, exits_kd
 from .registry import (
+    OBJECTIVES,
     create_objective,
     describe_objective,
     list_objectives,
@@ -27,6 +28,7 @@ from .teacher_classifier import activation_map_kl, class_activation_map, classif
 from .timesteps import adjacent, all_pairs, right_sum
 
 __all__ = [
+    "OBJECTIVES",
     "Inputs",
     "Objective",
     "ObjectiveValue",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, overload
 import torch
 
 from ..errors import UserError
+from ..options import OptionValue, check_options, defaults_of
 from ..registry import Registry
 from .composition import Objective
 from .inputs import INPUTS
@@ -15,9 +16,10 @@ Factory = Callable[..., Objective]
 
 
 class _Named(NamedTuple):
-    """A function that makes an objective, and which of its options are weights; None finds them by trying."""
+    """A function that makes an objective, its options, and which of them are weights; None finds these by trying."""
 
     factory: Factory
+    options: dict[str, OptionValue]
     weights: tuple[str, ...] | None
 
 
@@ -43,24 +45,20 @@ def register_objective(
     Args:
         factory: the function. Each parameter has a default that is a float, int, str or bool. The first sentence of its docstring
             describes the objective in lists.
-        weights: the options that `compare --tune` multiplies; default those that change weights of terms, but not all of them alike.
+        weights: the options that `compare --tune` multiplies; default those that change some weights of terms, or in other shares.
 
     Raises:
         UserError: if the name is taken, a parameter has no such default, or a weight is no parameter.
     """
 
     def enter(function: Factory) -> Factory:
-        parameters = inspect.signature(function).parameters
-        for name, parameter in parameters.items():
-            if not isinstance(parameter.default, bool | int | float | str):
-                raise UserError(
-                    f"the parameter {name!r} of the objective {function.__name__!r} has no default that is a number, a text or a "
-                    "switch: give it one, such as weight: float = 0.1"
-                )
-        if unknown := [name for name in weights or () if name not in parameters]:
-            raise UserError(f"the objective {function.__name__!r} has no parameter {', '.join(unknown)}")
-        named = _Named(function, None if weights is None else tuple(weights))
-        OBJECTIVES.register(function.__name__.replace("_", "-"), named)
+        name = function.__name__.replace("_", "-")
+        options = defaults_of(function, f"objective {name!r}")
+        if unknown := [weight for weight in weights or () if weight not in options]:
+            raise UserError(
+                f"objective {name!r} has no option {', '.join(unknown)}: expected weights among its parameters"
+            )
+        OBJECTIVES.register(name, _Named(function, options, None if weights is None else tuple(weights)))
         return function
 
     return enter if factory is None else enter(factory)
@@ -71,9 +69,9 @@ def list_objectives() -> list[str]:
     return list(OBJECTIVES)
 
 
-def objective_options(name: str) -> dict[str, float | int | str | bool]:
+def objective_options(name: str) -> dict[str, OptionValue]:
     """The options of an objective and their defaults; UserError for an unknown name."""
-    return {option: parameter.default for option, parameter in inspect.signature(_factory(name)).parameters.items()}
+    return dict(OBJECTIVES[name].options)
 
 
 def objective_weights(name: str, **options: Any) -> dict[str, float]:
@@ -123,16 +121,7 @@ def create_objective(name: str, **options: Any) -> Objective:
     Raises UserError for an unknown name (with those nearest to it), an unknown option (with those there are), and a
     value that the objective cannot work with: it is found here, not at the first batch.
     """
-    defaults = objective_options(name)
-    for option, value in options.items():
-        if option not in defaults:
-            known = ", ".join(f"{key}={default!r}" for key, default in defaults.items())
-            raise UserError(f"objective {name!r} has no option {option!r}: its options are {known or 'none'}")
-        kind = type(defaults[option])
-        fits = isinstance(value, kind) or (kind is float and type(value) is int)
-        if not fits or (isinstance(value, bool) and kind is not bool):
-            expected = "an int" if kind is int else f"a {kind.__name__}"
-            raise UserError(f"option {option!r} of objective {name!r} must be {expected}; got {value!r}")
+    check_options(f"objective {name!r}", objective_options(name), options)
     objective = _factory(name)(**options)
     _try(objective)
     return objective
