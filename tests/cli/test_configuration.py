@@ -74,8 +74,9 @@ def kinds(annotation):
 
 
 SETTINGS = dict(settings_of())
-FLOATS = [path for path, taken in SETTINGS.items() if float in taken and path != ("objective", "options")]
-INTEGERS = [path for path, taken in SETTINGS.items() if int in taken and path != ("objective", "options")]
+# Sections of options are no numbers; their values are checked by what takes them.
+FLOATS = [path for path, taken in SETTINGS.items() if float in taken and "options" not in path[-1]]
+INTEGERS = [path for path, taken in SETTINGS.items() if int in taken and "options" not in path[-1]]
 NO_NUMBERS = [math.nan, math.inf, -math.inf]
 
 

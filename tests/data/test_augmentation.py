@@ -168,7 +168,7 @@ def test_nothing_named_changes_nothing() -> None:
         (
             torch.rand(2, 3, 8, 8),
             ("mixup",),
-            "unknown augmentation 'mixup'; choose from crop, flip, autoaugment, cutout, nda",
+            "no augmentation is called 'mixup': choose one of autoaugment, crop, cutout, flip, nda",
         ),
         (torch.rand(3, 8, 8), ("flip",), r"got \[3, 8, 8\] torch.float32"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ("flip",), r"divided by 255\); got \[2, 3, 8, 8\] torch.uint8"),

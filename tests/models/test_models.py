@@ -222,7 +222,7 @@ def test_normalisation_is_part_of_the_network():
         ({"neuron": "relu", "decay": 0.5}, "the ReLU twin has no spiking neurons to take decay"),
         ({"tau": 2.0}, "neither create_model nor LIF takes tau; LIF takes decay, threshold, v_reset"),
         ({"decay": 3.0}, "decay is 3.0, expected 0"),
-        ({"surrogate": "box"}, "surrogate 'box' is unknown"),
+        ({"surrogate": "box"}, "no surrogate is called 'box'"),
         ({"gradient": "rtrl"}, "gradient is 'rtrl', expected one of bptt, sltt, rate, dsr"),
         ({"segments": 2}, "segments=2 only means something under gradient='rate'"),
         (

@@ -248,7 +248,7 @@ def test_the_backward_pass_grows_linearly_with_time():
         ({"v_init": -float("inf")}, "v_init is -inf, expected"),
         ({"v_reset": float("inf")}, "v_reset is inf, expected"),
         ({"v_reset": -1e39}, "v_reset is -1e\\+39, expected"),
-        ({"surrogate": "box"}, "surrogate 'box' is unknown"),
+        ({"surrogate": "box"}, "no surrogate is called 'box'"),
     ],
 )
 def test_options_out_of_range_are_refused_with_what_was_expected(arguments, message):

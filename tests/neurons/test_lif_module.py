@@ -172,7 +172,7 @@ def test_the_state_dict_round_trips():
             "v_reset is 1.0: without any input a neuron fires for ever once it has, because decay",
         ),
         ({"v_init": "learned", "channels": 0}, "channels is 0, expected a whole number of 1 or more"),
-        ({"surrogate": "gauss"}, "surrogate 'gauss' is unknown"),
+        ({"surrogate": "gauss"}, "no surrogate is called 'gauss'"),
         ({"v_init": "quarter"}, "v_init is 'quarter', expected a number, 'half' or 'learned'"),
         ({"v_init": "learned"}, "say how many with channels="),
         ({"decay": "learned:1"}, r"a learned decay starts inside \(0, 1\); got 1.0"),

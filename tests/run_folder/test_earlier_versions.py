@@ -111,7 +111,7 @@ def test_a_half_trained_run_goes_on_unless_its_augmentation_has_changed(
         train(config)
         assert run.is_complete
     else:
-        with pytest.raises(ValueError, match="cannot go on, because the version of the augmentation changed since"):
+        with pytest.raises(ValueError, match="cannot go on, because the augmentation changed since"):
             train(config)
 
 

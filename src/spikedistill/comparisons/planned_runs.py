@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
+from ..config import Config, NeuronConfig
 from ..evaluation.comparison.records import LostRun, Records, RunRecord
 from ..objectives import create_objective
 from ..run_folder import RunFolder
@@ -109,6 +109,8 @@ def without_foreign_settings(config: Config) -> Config:
     """The configuration of a method without what is for the others: a teacher, or settings of neurons, that it has no use for."""
     if config.model.neuron == "relu":
         config = config.model_copy(update={"model": config.model.as_ann()})
+    elif config.model.neuron != "lif":
+        config = config.model_copy(update={"model": config.model.model_copy(update={"lif": NeuronConfig()})})
     none = {"teacher": None, "teacher_model": None, "teacher_logits": "computed"}
     return config if is_taught(config) else config.model_copy(update=none)
 

@@ -149,7 +149,7 @@ def _evaluate(folder: RunFolder, batch_size: int | None, root: Path | None) -> d
         if file.is_file():
             model = folder.load_network(file).to(device)
             results[name], tensors = score(model, config, dataset, heldout, batch_size)
-    if config.timesteps > 1 and config.model.neuron == "lif":
+    if config.timesteps > 1 and config.model.neuron != "relu":
         estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)
         accuracy = [entry["accuracy"] for entry in results["last"]["ensemble"]]
         results["deployment"] = deployment(tensors["logits"], tensors["targets"], accuracy, estimate)
@@ -190,7 +190,7 @@ def score(
     figures, up to twice T and at least 8 timesteps, are kept apart as "beyond".
     """
     T = config.timesteps
-    longer = max(2 * T, LONGEST) if dataset.kind == "image" and config.model.neuron == "lif" else T
+    longer = max(2 * T, LONGEST) if dataset.kind == "image" and config.model.neuron != "relu" else T
     with record(model) as recording:
         rates = FiringRates(recording)
         logits = collect_logits(model, dataset.test, dataset.kind, longer, batch_size, after_batch=rates.add)

@@ -20,11 +20,13 @@ from .loops import (
 )
 from .modules import LIF
 from .neuron import Neuron
+from .registry import NEURONS, list_neurons, neuron_options, register_neuron
 from .spiking_neuron import SpikingNeuron
-from .surrogate import SURROGATES, Surrogate, spike
+from .surrogate import SURROGATES, Surrogate, register_surrogate, spike
 
 __all__ = [
     "LIF",
+    "NEURONS",
     "SURROGATES",
     "Learned",
     "Neuron",
@@ -44,14 +46,18 @@ __all__ = [
     "lif_response",
     "lif_response_in_chunks",
     "lif_step",
+    "list_neurons",
     "may_wait",
     "mean_in_time",
     "membrane_precision",
+    "neuron_options",
     "norm_lif",
     "norm_lif_response",
     "norm_lif_step",
     "normalise",
     "path_of",
+    "register_neuron",
+    "register_surrogate",
     "spike",
     "uncompiled",
 ]

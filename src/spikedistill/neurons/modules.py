@@ -11,7 +11,7 @@ from ..learned import Learned
 from .dynamics import lif_step
 from .neuron import Neuron
 from .spiking_neuron import SpikingNeuron
-from .surrogate import Surrogate
+from .surrogate import Surrogate, resolve_surrogate
 
 
 class LIF(SpikingNeuron):
@@ -64,7 +64,8 @@ class LIF(SpikingNeuron):
         numbers |= {"v_init": 0.0} if half else {}
         for name, value in numbers.items():
             _check_number(name, value)
-        if isinstance(surrogate, nn.Module) and any(p.requires_grad for p in surrogate.parameters()):
+        derivative = resolve_surrogate(surrogate)
+        if isinstance(derivative, nn.Module) and any(p.requires_grad for p in derivative.parameters()):
             raise UserError(
                 "the surrogate has parameters, which would never receive a gradient, because a surrogate is a derivative itself: "
                 "expected numbers in their place"

@@ -5,14 +5,16 @@ Each function maps the distance of the membrane from its threshold, `x = u - thr
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..registry import Registry
 
 Surrogate = Callable[[Tensor], Tensor]
+_Surrogate = TypeVar("_Surrogate", bound=Surrogate)
 
 
 def sigmoid(x: Tensor, alpha: float = 4.0) -> Tensor:
@@ -60,13 +62,42 @@ def dspike(x: Tensor, gamma: float = 2.5) -> Tensor:
     return slope * (x.abs() < 1).to(x.dtype)
 
 
-SURROGATES: dict[str, Surrogate] = {
-    "sigmoid": sigmoid,
-    "rectangular": rectangular,
-    "triangular": triangular,
-    "arctan": arctan,
-    "dspike": dspike,
-}
+SURROGATES: Registry[Surrogate] = Registry("surrogate", "spikedistill.surrogates")
+for _own in (sigmoid, rectangular, triangular, arctan, dspike):
+    SURROGATES.register(_own.__name__, _own)
+
+
+def register_surrogate(name: str) -> Callable[[_Surrogate], _Surrogate]:
+    """Enter a surrogate under a name, for `LIF(surrogate=name)` and `--model.lif.surrogate NAME`.
+
+    Use it as a decorator of a function from x = u - threshold to ds/du, elementwise. It returns a tensor of the shape and dtype of
+    x.
+
+    Args:
+        name: free, without spaces, commas and equals signs.
+
+    Raises:
+        UserError: if the name is taken, or the function returns anything else.
+    """
+
+    def enter(surrogate: _Surrogate) -> _Surrogate:
+        x = torch.linspace(-2, 2, 9).view(3, 3)
+        slope = surrogate(x)
+        if (
+            not isinstance(slope, Tensor)
+            or slope.shape != x.shape
+            or slope.dtype != x.dtype
+            or not slope.isfinite().all()
+        ):
+            got = f"{list(slope.shape)} {slope.dtype}" if isinstance(slope, Tensor) else type(slope).__name__
+            raise UserError(
+                f"surrogate {name!r} returned {got} for x {list(x.shape)} {x.dtype} from -2 to 2, expected ds/du for each x: "
+                "finite numbers of the same shape and dtype"
+            )
+        SURROGATES.register(name, surrogate)
+        return surrogate
+
+    return enter
 
 
 class Form(NamedTuple):
@@ -111,15 +142,9 @@ def resolve_surrogate(surrogate: str | Surrogate) -> Surrogate:
     """Return the surrogate of that name, or the callable itself.
 
     Raises:
-        UserError: where no surrogate has that name.
+        UserError: for an unknown name.
     """
-    if callable(surrogate):
-        return surrogate
-    if surrogate not in SURROGATES:
-        raise UserError(
-            f"surrogate {surrogate!r} is unknown: choose one of {', '.join(SURROGATES)}, or pass a callable"
-        )
-    return SURROGATES[surrogate]
+    return surrogate if callable(surrogate) else SURROGATES[surrogate]
 
 
 class _Spike(torch.autograd.Function):

@@ -66,8 +66,9 @@ def _settings_for(config: Config, protocol: Protocol) -> dict[str, Any]:
         settings["gradient_scale"] = "1"  # ESD and RateBP scale rate-based gradients only
     if config.data.name != "nmnist":
         settings.pop("data.slicing", None)  # other events come as frames
-    if config.model.neuron == "relu":
+    if config.model.neuron != "lif":
         settings = {key: value for key, value in settings.items() if not key.startswith("model.lif.")}
+    if config.model.neuron == "relu":
         settings |= {"timesteps": 1, **(protocol.teacher or {})}
     options = protocol.options.get(config.objective.name, {})
     return settings | {f"objective.options.{key}": value for key, value in options.items()}

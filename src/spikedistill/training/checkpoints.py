@@ -219,7 +219,7 @@ _NAMES = {
     "test": "the test samples",
     "teacher": "the teacher",
     "init_from": "the file of --init-from",
-    "augmentation": "the version of the augmentation",
+    "augmentation": "the augmentation",
     "slicing": "the version of event slicing",
 }
 

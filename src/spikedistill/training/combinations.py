@@ -102,14 +102,16 @@ def check_heads(config: Config, objective: Objective) -> None:
 
 
 def check_neurons(config: Config) -> None:
-    """Refuse settings of spiking neurons in a network of ReLU.
+    """Refuse settings of `lif` in a network of other neurons.
 
     Raises:
         UserError: naming them.
     """
-    if config.model.neuron == "relu" and (given := _changed(config.model.lif, NeuronConfig())):
+    neuron, given = config.model.neuron, _changed(config.model.lif, NeuronConfig())
+    if neuron != "lif" and given:
         names = ", ".join(f"--model.lif.{_flag(name)} {value}" for name, value in given.items())
-        raise UserError(f"--model.neuron relu has no spiking neurons to take {names}: leave it out")
+        why = "has no spiking neurons to take" if neuron == "relu" else "has its own --model.neuron-options, and not"
+        raise UserError(f"--model.neuron {neuron} {why} {names}: leave it out")
 
 
 def check_optimizer(config: Config) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, distributed
 
 from ..config import Config
-from ..data import Batches, augmentation_version, fingerprint, kept_on, slicing_version
+from ..data import Batches, augmentation_identity, fingerprint, kept_on, slicing_version
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
@@ -189,7 +189,7 @@ def _check_free(run: RunFolder, *, overwrite: bool) -> None:
 def made_from(plan: Plan) -> dict[str, str]:
     """What the numbers of a run come from beside its settings, by name: digests of the data and the teacher, and versions."""
     found = fingerprint(plan.dataset)
-    found["augmentation"] = str(augmentation_version(plan.augmentations))
+    found["augmentation"] = augmentation_identity(plan.augmentations)
     found["slicing"] = str(slicing_version(plan.dataset))
     taught_by = plan.config.teacher
     if taught_by is not None:
