@@ -1,4 +1,4 @@
-"""Reading files that people brought: what is missing, damaged or in the wrong place is named, with what to do about it."""
+"""Reading users' files: errors name what is missing, damaged or in the wrong place, and what to do about it."""
 
 import gzip
 import hashlib
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import UserError
 
-MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option can ask for all memory
-LONGEST_FAULT = 400  # characters: what a damaged file says of itself can be of any length
+MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option takes all memory
+LONGEST_FAULT = 400  # characters, because a damaged file can hold a text of any length
 
 
 class DataError(UserError):
@@ -30,7 +30,7 @@ def data_error(path: Path, found: str, remedy: str) -> DataError:
 
 
 def check_is_no_pipe(path: Path) -> None:
-    """Refuse what is neither a file nor a folder: a pipe would be waited for, and a device read for ever.
+    """Refuse what is neither a file nor a folder: reading a pipe or a device may never end.
 
     Raises:
         UserError: it is a pipe, a device or a socket.
@@ -40,12 +40,12 @@ def check_is_no_pipe(path: Path) -> None:
 
 
 def read_bytes(path: Path, page: str, most: int) -> bytes:
-    """The bytes of `path`, decompressed where its name ends in .gz.
+    """The bytes of `path`, decompressed if its name ends in .gz.
 
     Args:
         path: the file.
         page: the official page that offers it, for the error.
-        most: how many bytes are read at most, so that a file which unpacks to gigabytes does not take all memory.
+        most: most bytes to read, so that a small file that unpacks to gigabytes does not take all memory.
 
     Raises:
         FileNotFoundError: it does not exist.

@@ -16,7 +16,7 @@ from .preprocess import Resize
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Whatever a file's name says, Pillow reads it as one of these or not at all: it has readers that run other programs.
+# Pillow reads a file as one of these, whatever its name is: some of its other readers run programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BACKGROUND = (255, 255, 255)
@@ -59,12 +59,12 @@ def read_image(
     check_is_no_pipe(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata that cannot be read, beside pixels that can
+            warnings.simplefilter("ignore")  # about damaged metadata of sound pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with path.open("rb") as file:
                 return pixels_of(_open(file), size, channels, resize, fill)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        fault = f"announces more than {Image.MAX_IMAGE_PIXELS} pixels, as a small file may to take all memory"
+        fault = f"announces more than {Image.MAX_IMAGE_PIXELS} pixels, which could take all memory"
         raise data_error(path, fault, "make the image smaller or remove it") from error
     except Exception as error:  # Pillow's decoders raise exceptions of every kind
         raise data_error(path, f"is no readable image ({error})", "replace or remove it") from error
@@ -129,7 +129,7 @@ def _open(file: IO[bytes]) -> "Image":
 
 
 def _scale_transparent_level(image: "Image") -> None:
-    """Scale the level that a PNG file calls transparent as Pillow scales the pixels, which it forgets to do."""
+    """Scale the level that a PNG file calls transparent as Pillow scales the pixels: Pillow leaves it unscaled."""
     if "transparency" in image.info:
         stored_as = image.tile[0][3]  # type: ignore[attr-defined]
         if stored_as in ("L;2", "L;4"):
@@ -139,7 +139,7 @@ def _scale_transparent_level(image: "Image") -> None:
 
 
 def _upright(image: "Image") -> "Image":
-    """The image turned as its metadata say; where these cannot be read, as it is stored."""
+    """The image turned as its EXIF orientation says, or as stored if that cannot be read."""
     from PIL.Image import Transpose
 
     image.load()  # the reader of TIFF turns it by itself
@@ -181,7 +181,7 @@ def _in_colour(image: "Image") -> "Image":
 
 
 def _from_16_bits(image: "Image") -> "Image":
-    """A grey image of 16 bits with 8 bits, and with an alpha channel where one level is transparent."""
+    """A grey image of 16 bits with 8 bits, and with an alpha channel if one of its levels is transparent."""
     from PIL import Image
 
     if image.format == "TIFF":

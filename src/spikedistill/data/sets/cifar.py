@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their official Python files, read without running what a pickle asks for."""
+"""CIFAR-10 and CIFAR-100 from their official Python files, whose pickles are read without running anything that they name."""
 
 import hashlib
 import sys
@@ -58,13 +58,13 @@ CIFAR100 = {
 def load_cifar10(root: Path) -> Dataset:
     """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 colour images of 32x32, 10 classes, from `root/cifar-10-batches-py`.
 
-    Every file is verified by its published md5. A copy of the test batch made anew, which has another, passes if it holds the
-    official images with their labels, in whatever order; one of `batches.meta` if it holds the official names. Mean and standard
+    Every file is verified by its published md5. A rewritten test batch has another md5, and passes if it holds the official images
+    with their labels, in any order; a rewritten `batches.meta` passes if it holds the official names. Mean and standard
     deviation are those of the papers' code (the latter a mean over images of each image's own).
 
     Raises:
         FileNotFoundError: a file is missing.
-        UserError: files are damaged, not the official ones, or ask Python to run something.
+        UserError: files are damaged, not the official ones, or name something for Python to run.
     """
     folder = root / "cifar-10-batches-py"
     names = partial(read_names, folder / "batches.meta", b"label_names", 10, CIFAR10["batches.meta"])
@@ -81,12 +81,12 @@ def load_cifar10(root: Path) -> Dataset:
 def load_cifar100(root: Path) -> Dataset:
     """CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 colour images of 32x32, 100 fine classes, from `root/cifar-100-python`.
 
-    Every file is verified by its published md5. A copy made anew, which has another, passes if it holds the official images with
-    their fine labels, in whatever order, or the official names.
+    Every file is verified by its published md5. A rewritten file has another md5, and passes if it holds the official images with
+    their fine labels, in any order, or the official names.
 
     Raises:
         FileNotFoundError: a file is missing.
-        UserError: files are damaged, not the official ones, or ask Python to run something.
+        UserError: files are damaged, not the official ones, or name something for Python to run.
     """
     folder = root / "cifar-100-python"
     classes, train, test = read_all(
@@ -171,7 +171,7 @@ def content_digest(images: np.ndarray, labels: list[int]) -> str:
 
 
 def _verify(path: Path, content: bytes, official: Official, digest: Callable[[], str]) -> None:
-    """Check a file by its md5 or, where it may be a copy made anew, by the `digest` of what it holds.
+    """Check a file by its md5 or, if a rewritten copy is allowed, by the `digest` of its content.
 
     Raises:
         UserError: it is not the official one.

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8, embedded in scikit-learn: the default data set, which needs no files."""
+"""Handwritten digits, 8x8, which come with scikit-learn: the default data set, without files."""
 
 import torch
 

@@ -43,7 +43,7 @@ SOURCES = {
         },
     ),
     "mnist": Source(
-        page="https://ossci-datasets.s3.amazonaws.com/mnist",  # the copy of yann.lecun.com that still answers
+        page="https://ossci-datasets.s3.amazonaws.com/mnist",  # a copy of yann.lecun.com, which is no longer reachable
         classes=tuple("0123456789"),
         mean=0.1307,
         std=0.3081,

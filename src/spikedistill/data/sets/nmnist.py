@@ -20,7 +20,7 @@ OVERFLOW_ROW, OVERFLOW_MICROSECONDS = 240, 2**13  # an entry at this row is no e
 
 
 class _Slicing(NamedTuple):
-    since: int  # the version in which it began to fill frames as it does
+    since: int  # the version that first filled frames in this way
     identity: str  # in fingerprints, which must stay what they were
 
 
@@ -88,7 +88,7 @@ def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dat
 
 
 def slicing_version(dataset: Dataset) -> int:
-    """The version of event slicing since which a data set has been what it is."""
+    """The version of event slicing that first gave the values of this data set."""
     return next((kind.since for kind in SLICINGS.values() if kind.identity == dataset.options.get("slicing")), 1)
 
 

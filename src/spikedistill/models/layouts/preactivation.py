@@ -11,7 +11,7 @@ from .resnet import ResNet, shortcut
 class PreActivationBlock(nn.Module):
     """neuron-conv-BN-neuron-conv-BN, plus the shortcut of the real-valued input.
 
-    The convolutions of the body take spikes; the one in the shortcut, where the shape changes, takes real numbers.
+    The convolutions of the body take spikes. The shortcut has a convolution if the shape changes; it takes real numbers.
     """
 
     def __init__(self, layers: Layers, inputs: int, outputs: int, stride: int) -> None:
@@ -59,8 +59,8 @@ def resnet34(layers: Layers, sizes: Sizes) -> Layout:
 def ms_resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """MS-ResNet-18 (Hu et al., TNNLS 2024) for small images: membrane shortcut, a last neuron before the pooling.
 
-    Inferred, where the papers that use it on small images leave it open: the stem conv3x3-BN without max-pool, stages of
-    64-128-256-512 channels of which the first keeps the resolution, no biases, BN gains of 1, PyTorch's initialisation.
+    Inferred, because the papers that use it on small images do not say: the stem conv3x3-BN without max-pool, stages of
+    64-128-256-512 channels, of which the first keeps the resolution, no biases, BN gains of 1, PyTorch's initialisation.
     """
     return ResNet(
         layers,

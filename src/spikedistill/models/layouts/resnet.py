@@ -1,4 +1,4 @@
-"""Residual networks; in those built here, currents and skip spikes are added, and the sum fires."""
+"""Residual networks whose blocks add input currents and the spikes of the shortcut before the neuron."""
 
 from collections.abc import Callable, Sequence
 
@@ -75,12 +75,12 @@ class BasicBlock(nn.Module):
         return self.neuron(self.body(x) + self.shortcut(x))
 
     def added_norms(self) -> list[nn.Module]:
-        """The batch-norms whose outputs are added: the body's last, and the shortcut's where it has one."""
+        """The batch-norms whose outputs are added: the body's last, and the shortcut's if it has one."""
         return [branch[-1] for branch in (self.body[-1], self.shortcut) if isinstance(branch, nn.Sequential)]
 
 
 def shortcut(layers: Layers, inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The identity, or conv1x1-BN where a block changes the shape of its input."""
+    """The identity, or conv1x1-BN if a block changes the shape of its input."""
     same = stride == 1 and inputs == outputs
     return nn.Identity() if same else layers.conv_norm(inputs, outputs, kernel=1, stride=stride)
 
@@ -130,7 +130,7 @@ def resnet19(layers: Layers, sizes: Sizes) -> Layout:
 
 @register_layout()
 def cifar_resnet34(layers: Layers, sizes: Sizes) -> Layout:
-    """ResNet-34 for small images; with `neuron="relu"` the teacher of TWKD (Yu et al., ICML 2025) on CIFAR.
+    """ResNet-34 for small images; with `neuron="relu"` it is the teacher of TWKD (Yu et al., ICML 2025) on CIFAR.
 
     He et al.'s layout (2016), activations after the additions, behind conv3x3-BN-neuron without max-pool; no biases. 21,328,292
     parameters with 100 classes.

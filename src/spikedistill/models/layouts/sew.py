@@ -7,7 +7,7 @@ from .resnet import BasicBlock, ResNet, imagenet_stem
 
 
 class SEWBlock(BasicBlock):
-    """conv-BN-neuron-conv-BN-neuron, plus the shortcut: spikes are added to spikes, so blocks pass on counts 0, 1, 2, ..."""
+    """conv-BN-neuron-conv-BN-neuron, plus the shortcut: spikes are added to spikes, so a block returns counts 0, 1, 2, ..."""
 
     def __init__(self, layers: Layers, inputs: int, outputs: int, stride: int) -> None:
         super().__init__(layers, inputs, outputs, stride)
@@ -24,11 +24,11 @@ class SEWBlock(BasicBlock):
 
 @register_layout()
 def sew_resnet18(layers: Layers, sizes: Sizes) -> Layout:
-    """SEW-ResNet-18 with the ImageNet stem; an image of 32x32 is a single pixel in the last stage."""
+    """SEW-ResNet-18 with the ImageNet stem, which leaves a single pixel of a 32x32 image for the last stage."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=SEWBlock, depths=(2, 2, 2, 2)))
 
 
 @register_layout()
 def sew_resnet34(layers: Layers, sizes: Sizes) -> Layout:
-    """SEW-ResNet-34 with the ImageNet stem; an image of 32x32 is a single pixel in the last stage."""
+    """SEW-ResNet-34 with the ImageNet stem, which leaves a single pixel of a 32x32 image for the last stage."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=SEWBlock, depths=(3, 4, 6, 3)))
