@@ -108,6 +108,23 @@ def _is_weight(text: str) -> bool:
         return False
 
 
+# A batch size that is chosen before training, such as "auto" or "auto:512", which is the most.
+AUTO = "auto"
+
+
+def _auto(text: object) -> str:
+    """A batch size that is to be chosen."""
+    name, colon, most = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if name != AUTO or (colon and not (most.isdecimal() and 1 <= int(most) <= MOST_SAMPLES)):
+        raise PydanticCustomError("auto", "expected 'auto' or 'auto:512'")
+    return str(text)
+
+
+if TYPE_CHECKING:
+    BatchSize = int  # which it is once it is chosen
+else:
+    BatchSize = Count | Annotated[str, PlainValidator(_auto)]
+
 if TYPE_CHECKING:
     ClassWeights = tuple[str, ...]
 else:
@@ -186,6 +203,8 @@ class ModelConfig(_Section):
     place = "model."
     name: str = "convnet"
     """One of `spikedistill list models`."""
+    options: dict[str, OptionValue] = {}
+    """Options of a registered network."""
     width: Annotated[float, Field(gt=0, le=WIDEST)] = 1.0
     """Factor on every hidden channel count, at most 64."""
     neuron: str = "lif"
@@ -211,6 +230,8 @@ class DataConfig(_Section):
     place = "data."
     name: str = "digits"
     """One of `spikedistill list data`."""
+    options: dict[str, OptionValue] = {}
+    """Options of a registered data set."""
     root: Path | None = None
     """Folder of the data sets; default the environment variable SPIKEDISTILL_DATA."""
     size: Size = None
@@ -226,14 +247,24 @@ class DataConfig(_Section):
     slicing: Literal["number", "even", "time"] | None = None
     """Frames of nmnist: each with the same number of events and the remainder in the last (number, the default), the remainder
     spread (even), or each equally long (time)."""
-    batch_size: Count = 128
-    """Images per step, over all devices together."""
+    batch_size: BatchSize = 128
+    """Images per step, over all devices together. auto: the largest power of two, up to the recipe's own number, whose step fits
+    into the memory that is free; auto:512 for another limit. The learning rate stays as it is: with a smaller batch, try
+    one smaller by the same factor."""
     train_samples: Count | None = None
     """Train on the first so many images of a fixed, class-balanced order; default all of them."""
     augment: tuple[str, ...] | None = None
     """Augmentations of the training batches, in their order; default those published for the data set."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training set kept aside: it selects an epoch and fits temperatures, and is never trained on."""
+
+    @property
+    def most_batch_size(self) -> int | None:
+        """The limit of a batch size that is to be chosen; None of one that is a number."""
+        text = str(self.batch_size)
+        if not text.startswith(AUTO):
+            return None
+        return int(text.partition(":")[2] or type(self).model_fields["batch_size"].default)
 
 
 class ObjectiveConfig(_Section):
@@ -318,7 +349,7 @@ class TrainerConfig(_Section):
     """On a GPU, record the network's kernels once and replay them as a CUDA graph, without gaps between them; one device that
     does not accumulate."""
     progress: bool = True
-    """Show the progress bar."""
+    """Show how training goes: a progress bar in a terminal, elsewhere a line after every epoch."""
 
     @property
     def captures(self) -> bool:
@@ -367,6 +398,10 @@ class Config(_Section):
     teacher_logits: Literal["computed", "cached"] = "computed"
     """The teacher's logits, computed on every batch, or cached for the whole training set at the start of the run: without
     augmentation they are the same in every epoch."""
+    imported: tuple[str, ...] = ()
+    """Files and modules that register names of this configuration. They are recorded, and imported only by --import."""
+    from_python: dict[str, str] = {}
+    """What train(config, model=..., data=..., teacher=...) was given, by import path. It is recorded, and never imported."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

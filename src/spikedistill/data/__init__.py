@@ -11,9 +11,19 @@ from .augment import (
 )
 from .batches import Batches, as_network_input, in_order, kept_on
 from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
+from .entries import DATASETS, Entry, register_dataset
 from .fingerprint import fingerprint
+from .from_torch import TorchSamples, as_dataset, data_path, from_torch
 from .preprocess import Preprocess
-from .registry import example_tree, expected_files, list_datasets, load_dataset, usual_settings, what_loading_checks
+from .registry import (
+    dataset_options,
+    example_tree,
+    expected_files,
+    list_datasets,
+    load_dataset,
+    usual_settings,
+    what_loading_checks,
+)
 from .sets.nmnist import SLICING_VERSION, slicing_version
 from .split import balanced_order, samples_per_class, split_holdout, training_indices
 from .verify import verify
@@ -21,27 +31,35 @@ from .verify import verify
 __all__ = [
     "AUGMENTATIONS",
     "AUGMENTATION_VERSION",
+    "DATASETS",
     "SLICING_VERSION",
     "Batches",
     "BrokenSample",
     "Dataset",
+    "Entry",
     "FileSamples",
     "Preprocess",
     "Samples",
     "TensorSamples",
+    "TorchSamples",
+    "as_dataset",
     "as_network_input",
     "augment",
     "augmentation_identity",
     "augmentation_version",
     "balanced_order",
+    "data_path",
+    "dataset_options",
     "example_tree",
     "expected_files",
     "fingerprint",
+    "from_torch",
     "in_order",
     "kept_on",
     "list_datasets",
     "load_dataset",
     "register_augmentation",
+    "register_dataset",
     "samples_per_class",
     "slicing_version",
     "split_holdout",

@@ -1,24 +1,39 @@
 """Named experiments, `<dataset>-<method>`: a data set's usual network and schedule, with the method's objective put in."""
 
 import difflib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
-from ..config import Config, DataConfig, NeuronConfig, ObjectiveConfig
-from ..data import usual_settings
+from ..config import Config, NeuronConfig, ObjectiveConfig
+from ..data import DATASETS, dataset_options, usual_settings
 from ..errors import UserError
-from ..models import count_heads, list_models
+from ..models import count_heads, has_stages, list_models, model_options, takes_neuron
 from ..neurons import neuron_options
-from ..objectives import list_objectives, objective_options
+from ..objectives import describe_objective, list_objectives, objective_options
 from ..recipe_name import RecipeName
+from ..registry import Registry
 from ..through_time import RULES
 from .protocols import with_protocol, with_settings
+
+_Recipe = TypeVar("_Recipe", bound=Callable[..., Config])
 
 
 def _usual(dataset: str) -> Config:
     """A data set's usual network and schedule."""
-    config = Config(recipe=RecipeName(dataset), data=DataConfig(name=dataset))
-    return with_settings(config, usual_settings()[dataset])
+    config = with_dataset(Config(recipe=RecipeName(dataset)), dataset)
+    return with_settings(config, usual_settings(dataset) or {})
+
+
+def with_dataset(config: Config, name: str) -> Config:
+    """The configuration with another data set, at its own default options.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    data = config.data.model_copy(update={"name": name, "options": dataset_options(name)})
+    return config.model_copy(update={"data": data})
 
 
 def with_objective(config: Config, name: str) -> Config:
@@ -43,12 +58,19 @@ def with_neuron(config: Config, name: str) -> Config:
 def with_network(config: Config, name: str) -> Config:
     """The configuration with another network, and, where the factor of `esd` is the number of heads, with that of its own."""
     objective, options = config.objective, config.objective.options
-    is_mean = objective.name == "esd" and options.get("reduction") == "mean"
-    are_known = {config.model.name, name} <= {*list_models()}
-    if is_mean and are_known and options.get("factor") == count_heads(config.model.name):
-        objective = objective.model_copy(update={"options": {**options, "factor": float(count_heads(name))}})
-    model = config.model.model_copy(update={"name": name})
+    before, now = (count_heads(each) if _has_stages(each) else None for each in (config.model.name, name))
+    if objective.name == "esd" and options.get("reduction") == "mean" and options.get("factor") == before and now:
+        objective = objective.model_copy(update={"options": {**options, "factor": float(now)}})
+    changes: dict[str, Any] = {"name": name, "options": {}}
+    if name in list_models() and not has_stages(name):  # without the settings of layouts that the recipe's network had
+        lif = config.model.lif if takes_neuron(name) else NeuronConfig()
+        changes |= {"options": model_options(name), "lif": lif, "width": 1.0, "norm": "batch"}
+    model = config.model.model_copy(update=changes)
     return config.model_copy(update={"model": model, "objective": objective})
+
+
+def _has_stages(name: str) -> bool:
+    return name in list_models() and has_stages(name)
 
 
 def _ann(config: Config) -> Config:
@@ -116,8 +138,12 @@ def _dspike(config: Config) -> Config:
 
 _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {"nmnist": {"beta": 0.1}, "image_folder": {"alpha": 0.7}}
 
-# What is more than an objective; every objective is a method too, under its own name.
-_OTHER_METHODS: dict[str, Callable[[Config], Config]] = {
+# Methods that are more than an objective; every objective is a method too, under its own name.
+METHODS: Registry[Callable[[Config], Config]] = Registry("method", "spikedistill.methods")
+# Recipes that are no data set with a method.
+RECIPES: Registry[Callable[[], Config]] = Registry("recipe", "spikedistill.recipes")
+
+_OURS: dict[str, Callable[[Config], Config]] = {
     "ann": _ann,
     "dspike": _dspike,
     "esd": _esd,
@@ -128,15 +154,62 @@ _OTHER_METHODS: dict[str, Callable[[Config], Config]] = {
     "twsd": _twsd,
     **{name: partial(_under, gradient=name) for name in RULES if name != Config.model_fields["gradient"].default},
 }
+for _name, _method in _OURS.items():
+    METHODS.register(_name, _method)
+
+
+def register_recipe(function: _Recipe) -> _Recipe:
+    """Enter a recipe or a method of your own, under the function's name with hyphens for underscores. Use it as a decorator.
+
+    A function with one parameter is a method for every data set: it gets the data set's usual `Config` and returns another, as in
+    `return with_objective(config, "twce")`. A function without parameters is one recipe, and returns its `Config`.
+
+    Raises:
+        UserError: if the name is that of another recipe, method or objective, or the function has more parameters.
+    """
+    name, parameters = function.__name__.replace("_", "-"), len(inspect.signature(function).parameters)
+    if parameters > 1:
+        raise UserError(
+            f"the recipe {name!r} has {parameters} parameters, expected none, or a Config for a method of every data set"
+        )
+    if taken := [kind for kind, names in _TAKEN[bool(parameters)].items() if name in names()]:
+        raise UserError(f"{name!r} is the name of a {taken[0]} already: choose another name")
+    if parameters:
+        METHODS.register(name, function)
+    else:
+        RECIPES.register(name, function)
+    return function
 
 
 def list_methods() -> list[str]:
     """Methods that any data set can be combined with."""
-    return sorted({*_OTHER_METHODS, *list_objectives()})
+    return sorted({*METHODS, *list_objectives()})
+
+
+# Names that a recipe, and a method, must not have.
+_TAKEN: dict[bool, dict[str, Callable[[], Sequence[str]]]] = {
+    False: {"recipe": lambda: _names()},
+    True: {"method": list_methods},
+}
+
+
+def describe_method(name: str) -> str:
+    """What a method trains, in a sentence, then whatever else its docstring says.
+
+    Raises:
+        UserError: if no method has this name.
+    """
+    if name in RULES:
+        return f"The usual loss, `sce`, with the gradient rule `{name}`.\n\n{inspect.getdoc(RULES[name]) or ''}"
+    return inspect.getdoc(METHODS[name]) or "" if name in METHODS else describe_objective(name)
 
 
 def _names() -> list[RecipeName]:
-    return [RecipeName(dataset, method) for dataset in usual_settings() for method in list_methods()]
+    """The names of all recipes. What packages declare is not imported for that, so their data sets count as having recipes."""
+    without = {name for name, entry in DATASETS.loaded() if entry.usual is None}
+    methods = list_methods()
+    combined = [RecipeName(dataset, method) for dataset in DATASETS if dataset not in without for method in methods]
+    return [*combined, *(RecipeName.parse(name) for name in RECIPES)]
 
 
 def list_recipes() -> list[str]:
@@ -173,7 +246,22 @@ def recipe(name: str, protocol: str | None = None) -> Config:
         close = difflib.get_close_matches(name, list_recipes(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "spikedistill list recipes names them all"
         raise UserError(f"no recipe is called {name!r}: {hint}")
-    config, method = _usual(named.dataset), named.method
-    config = _OTHER_METHODS[method](config) if method in _OTHER_METHODS else with_objective(config, method)
+    if name in RECIPES:
+        config = _config_of(name, RECIPES[name]())
+    else:
+        config, method = _usual(named.dataset), named.method
+        made = METHODS[method](config) if method in METHODS else with_objective(config, method)
+        config = _config_of(method, made)
     config = config.model_copy(update={"recipe": named})
     return config if protocol is None else with_protocol(config, protocol)
+
+
+def _config_of(name: str, made: Any) -> Config:
+    """What a user's recipe or method returned.
+
+    Raises:
+        UserError: if it is no configuration.
+    """
+    if not isinstance(made, Config):
+        raise UserError(f"{name!r} returned a {type(made).__name__}, expected a spikedistill.Config")
+    return made

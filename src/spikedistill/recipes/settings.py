@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..arguments import parse
-from ..config import Config
+from ..config import AUTO, Config
 from ..errors import UserError
 from ..run_folder import RunFolder
-from .catalogue import find_name, recipe, with_network, with_neuron, with_objective
+from .catalogue import find_name, recipe, with_dataset, with_network, with_neuron, with_objective
 from .protocols import with_protocol
 
 
@@ -43,7 +43,7 @@ def parse_config(default: Config, arguments: Sequence[str]) -> Config:
 
     Another `--objective.name` brings its own options, so that they can be set in the same call, `--model.name` the number of heads
     that `esd` sums over, `--model.neuron` the options of other neurons and no settings of `lif`, and `--protocol` a paper's
-    settings; all others win over these.
+    settings; all others win over these. `--data.batch-size auto` is limited by the batch size that it replaces.
 
     Raises:
         UserError: for a value that is refused.
@@ -59,6 +59,8 @@ def parse_config(default: Config, arguments: Sequence[str]) -> Config:
         options = chosen.parse_known_args(arguments)[0]
     except argparse.ArgumentError as error:
         raise UserError(f"{error.argument_name}: {error.message}") from None
+    if options.dataset is not None:
+        default = with_dataset(default, options.dataset)
     if options.network is not None:
         default = with_network(default, options.network)
     if options.name is not None:
@@ -70,8 +72,13 @@ def parse_config(default: Config, arguments: Sequence[str]) -> Config:
         data = default.data.model_copy(update={"name": options.dataset or default.data.name})
         update = {"data": data, "gradient": options.gradient or default.gradient}
         default = with_protocol(default.model_copy(update=update), options.protocol)
-    prog, description = f"spikedistill train {default.recipe}", f"Train the recipe {default.recipe}."
-    return parse(Config, arguments, prog=prog, description=description, default=default)
+    prog = f"spikedistill train {default.recipe}"
+    description = f"Train the recipe {default.recipe}. --import FILE_OR_MODULE imports names of your own first."
+    config = parse(Config, arguments, prog=prog, description=description, default=default)
+    if str(config.data.batch_size) != AUTO or default.data.most_batch_size is not None:
+        return config
+    limited = config.data.model_copy(update={"batch_size": f"{AUTO}:{default.data.batch_size}"})
+    return config.model_copy(update={"data": limited})
 
 
 def variant(text: str, settings: Sequence[str]) -> Config:

@@ -1,6 +1,5 @@
 """A configuration made concrete: its data, network and objective, with everything checked that needs more than one of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..data import (
     try_augmentations,
 )
 from ..errors import UserError
+from ..from_python import check_recorded
 from ..models import Start, create_model, save_model
 from ..objectives import Objective, create_objective
 from ..run_folder import dataset_of
@@ -26,8 +26,10 @@ from ..through_time.features import outputs_of
 from .class_weights import class_weights
 from .combinations import check_accumulation, check_together, gradient_rule
 from .features import layer_names
+from .given import Given, GivenNetwork, ModelLike, TeacherLike, check_frames, try_network, with_given
 from .initial import initial_weights
 from .inputs import AtHand, inputs_of
+from .origins import origins_of_network
 from .teacher import Teacher, load_teacher
 
 
@@ -41,13 +43,14 @@ class Plan:
         train: the training samples of the run.
         holdout: training samples kept aside; None where there are none.
         augmentations: names for `spikedistill.data.augment`.
-        spec: the arguments of `create_model` for the network that is left after training.
+        spec: the arguments of `create_model` for the network that is left after training; of one from Python its import path.
         objective: what is learned.
         teacher: the trained network that teaches, frozen; None where the objective needs none.
         layers: channels of the features that are compared with the teacher's, by the name of their layer within the plain module
             of the network.
         class_weights: how much a sample of each class counts in the loss, `[C]`; None for all alike.
         initial: the weights that training starts from; None if they are drawn.
+        given: the network that came from Python; None if `create_model` makes it.
     """
 
     config: Config
@@ -61,6 +64,7 @@ class Plan:
     layers: dict[str, int]
     class_weights: Tensor | None = None
     initial: Start | None = None
+    given: GivenNetwork | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
         """Itself: nothing in a plan changes, and averaging weights copies the module that holds it."""
@@ -69,7 +73,7 @@ class Plan:
     def build_network(self) -> Temporal:
         """The untrained network, the same for the same seed; with its auxiliary heads, which `spec` leaves out."""
         torch.manual_seed(derive_seed(self.config.seed))
-        network = create_model(**self.spec, branches=self.config.model.branches, joint=self.config.model.joint)
+        network = _made(self.config, self.spec, self.dataset, self.given)
         if self.initial is not None:
             network.module.load_state_dict(self.initial.tensors, strict=False)
         if self.config.trainer.channels_last:
@@ -80,46 +84,67 @@ class Plan:
         """Write a model file of the trained network, with what it was trained on."""
         data = self.dataset
         taken, T = data.preprocess.written(), self.config.timesteps
-        save_model(network, self.spec, path, classes=data.classes, input=taken, timesteps=T)
+        imports = origins_of_network(self.config.model)
+        save_model(network, self.spec, path, classes=data.classes, input=taken, timesteps=T, imports=imports)
 
 
-def make_plan(config: Config, teacher: Callable[[Tensor], Tensor] | None = None) -> Plan:
-    """Load and check what a configuration names.
+def make_plan(config: Config, teacher: TeacherLike | None = None, *, model: ModelLike | None = None, data: Any = None) -> Plan:
+    """Load and check what a configuration names, and what came from Python.
 
     Raises:
         UserError: for parts that do not fit each other or are unknown.
-        FileNotFoundError: where the data set is missing.
+        FileNotFoundError: if the data set is missing.
     """
-    plan = plan_without_teacher(config)
-    taught_by = load_teacher(config, plan.objective, plan.dataset, teacher)
+    return plan_of(*with_given(config, model, data, teacher))
+
+
+def plan_of(config: Config, given: Given) -> Plan:
+    """The plan of what `with_given` returned; see `make_plan`."""
+    plan = plan_without_teacher(config, given)
+    taught_by = load_teacher(config, plan.objective, plan.dataset, given.teacher)
     layers = {}
     if taught_by is not None and plan.objective.needs_features:
-        layers = feature_channels(config, plan.objective, plan.dataset, create_model(**plan.spec), taught_by)
+        network = _made(config, plan.spec, plan.dataset, plan.given)
+        layers = feature_channels(config, plan.objective, plan.dataset, network, taught_by)
     return replace(plan, teacher=taught_by, layers=layers)
 
 
-def plan_without_teacher(config: Config) -> Plan:
+def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     """All of a plan that is known, and checked, before the network that teaches is there.
 
     Raises:
         UserError: for parts that do not fit each other or are unknown.
-        FileNotFoundError: where the data set is missing.
+        FileNotFoundError: if the data set is missing.
     """
+    given = given or Given()
+    for role, came in (("model", given.model), ("data", given.data)):
+        if came is None and role in config.from_python:
+            check_recorded(role, config.from_python[role])
     objective = create_objective(config.objective.name, **config.objective.options)
     check_together(config, objective)
-    dataset = dataset_of(config)
+    dataset = given.data or dataset_of(config)
     if len(dataset.classes) < 2:
-        raise UserError(f"{dataset.name} has one class, which has nothing to tell apart: expected 2 or more")
-    spec = model_spec(config, dataset)
-    # which refuses what does not fit
-    network = create_model(**spec, branches=config.model.branches, joint=config.model.joint)
+        raise UserError(f"{dataset.name} has one class, expected 2 or more to tell apart")
+    if given.data is not None:
+        check_frames(dataset, config.timesteps)
+    spec = model_spec(config, dataset) if given.model is None else {"python": given.model.path}
+    network = _made(config, spec, dataset, given.model)  # which refuses what does not fit
+    if given.model is not None:
+        try_network(network, given.model.path, dataset, config.timesteps)
     initial = initial_weights(config, network, spec, dataset)
     train, holdout = training_samples(config, dataset)
     check_accumulation(config, len(train))
     augmentations = check_augmentations(config, dataset)
     check_teacher_logits(config, objective, augmentations)
     weights = class_weights(config.objective.class_weights, dataset.classes, train.targets)
-    return Plan(config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights, initial)
+    return Plan(config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights, initial, given.model)
+
+
+def _made(config: Config, spec: dict[str, Any], dataset: Dataset, given: GivenNetwork | None) -> Temporal:
+    """The network of a run as it is made: from Python, or by name."""
+    if given is not None:
+        return given.build(gradient_rule(config), dataset)
+    return create_model(**spec, branches=config.model.branches, joint=config.model.joint)
 
 
 @torch.no_grad()
@@ -192,6 +217,7 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
         spec["norm_timesteps"] = config.timesteps
     if dataset.kind == "image":
         spec |= {"mean": dataset.mean, "std": dataset.std}
+    spec |= model.options
     if model.neuron == "lif":
         spec |= model.lif.model_dump()
     elif model.neuron_options:
