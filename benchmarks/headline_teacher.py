@@ -36,5 +36,5 @@ def write_half(model: Path, file: Path) -> None:
             parameter.data = parameter.data.to(torch.float16)
             if not parameter.isfinite().all():
                 raise ValueError(f"{model}: a weight of {name} is too large for half precision, which ends at 65504")
-    kept = {name: getattr(described, name) for name in ("classes", "input", "timesteps", "origin")}
+    kept = {name: getattr(described, name) for name in ("classes", "input", "timesteps", "imports")}
     save_model(network, described.network, file, **kept)

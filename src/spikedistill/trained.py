@@ -51,7 +51,8 @@ class Trained(Temporal):
         input: Preprocess | None = None,
         timesteps: int | None = None,
     ) -> None:
-        super().__init__(network.module, network.rule, network.sample_axes)
+        axes = network.sample_axes or (f"{input.channels}, H, W" if input is not None else None)
+        super().__init__(network.module, network.rule, axes)
         self.classes = None if classes is None else tuple(classes)
         self.input = input
         self.timesteps = timesteps

@@ -54,7 +54,7 @@ def test_it_holds_network_classes_input_and_timesteps(saved):
     assert file.network == SPEC
     assert file.classes == [str(n) for n in range(10)]
     assert file.input == {"kind": "image", "channels": 1, "size": [8, 8]}
-    assert (file.timesteps, file.origin) == (4, None)
+    assert (file.timesteps, file.imports) == (4, [])
     assert described(saved)["schema"] == 3
 
 
@@ -70,7 +70,7 @@ def test_it_holds_nothing_of_how_the_network_was_trained(tmp_path):
 def test_a_file_of_schema_2_still_loads_whatever_it_was_trained_with(saved, tmp_path):
     old = {"schema": 2, "network": SPEC | {"gradient": "rate", "segments": [1, 2]}, "classes": None, "input": None}
     path = signed(saved, tmp_path / "old.safetensors", old)
-    assert (read_model(path).timesteps, read_model(path).origin) == (None, None)
+    assert (read_model(path).timesteps, read_model(path).imports) == (None, [])
     assert load_model(path).rule == Bptt()
     for ours, theirs in zip(load_model(saved).parameters(), load_model(path).parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -113,10 +113,10 @@ def test_a_network_of_one_s_own_is_filled_and_never_imported(tmp_path):
 
 def test_a_network_whose_name_is_not_registered_says_what_to_import(saved, tmp_path):
     entries = entries_of(saved)
-    entries |= {"network": SPEC | {"name": "my_net"}, "origin": "my_nets.py"}
+    entries |= {"network": SPEC | {"name": "my_net"}, "imports": ["my_nets.py"]}
     path = signed(saved, tmp_path / "own.safetensors", entries)
     with pytest.raises(
-        ValueError, match=r"the network 'my_net', which my_nets\.py registers: add --import my_nets\.py"
+        ValueError, match=r"needs names that are not registered \(.*'my_net'.*\): add --import my_nets\.py, import"
     ):
         load_model(path)
     assert load_model(path, model=create_model(**SPEC)).module.head.out_features == 10
@@ -133,7 +133,7 @@ def test_a_network_whose_name_is_not_registered_says_what_to_import(saved, tmp_p
         ("timesteps", 0, "a whole number from 1"),
         ("timesteps", True, "a whole number from 1"),
         ("timesteps", 10**9, "a whole number from 1"),
-        ("origin", {"a": 1}, "a text"),
+        ("imports", "my_nets.py", "names of files and modules"),
     ],
 )
 def test_an_entry_of_another_kind_is_named(saved, tmp_path, entry, value, expected):
@@ -259,3 +259,11 @@ def test_a_tensor_that_is_not_finite_is_named(tmp_path, kind, value):
     weights.write_bytes(save(dict(model.module.state_dict())))
     with pytest.raises(ValueError, match=f"in {name} that are NaN or infinite"):
         load_weights(create_model(**SPEC), weights)
+
+
+def test_neurons_and_surrogates_that_are_not_registered_say_what_to_import_too(saved, tmp_path):
+    for changes in ({"neuron": "my_neuron"}, {"surrogate": "my_surrogate"}):
+        entries = entries_of(saved) | {"network": SPEC | changes, "imports": ["a.py", "package.b"]}
+        path = signed(saved, tmp_path / "own.safetensors", entries)
+        with pytest.raises(ValueError, match=r"needs names .*'my_.*add --import a\.py --import package\.b, import"):
+            load_model(path)

@@ -2,11 +2,11 @@
 
 The file is safetensors. Its metadata have the key `spikedistill` with a JSON text of these entries:
 
-- `schema`: 3. Files of schema 2 lack `timesteps` and `origin`. Files of version 0.1.0 have no schema: their text is `network`
+- `schema`: 3. Files of schema 2 lack `timesteps` and `imports`. Files of version 0.1.0 have no schema: their text is `network`
   itself, and they carry no checksum. All are read.
 - `network`: the arguments of `create_model`, without the gradient rule, auxiliary heads and ANN of training; or `{"python": PATH}`
   for a network that was made in Python, with the import path of its class.
-- `origin`: the file or module that registered the network's name; null for the networks of this library.
+- `imports`: the files and modules that register names in `network`. Reading never imports them.
 - `classes`: names of the classes, in the order of the logits, or null.
 - `input`: what the network takes, `{"kind": "image", "channels": 1, "size": [28, 28]}`, and how images become that (see
   `spikedistill.data.Preprocess`), or null. Images are in [0, 1]; the network normalises them itself.
@@ -33,10 +33,11 @@ from ..config import MOST_TIMESTEPS
 from ..errors import UserError
 from ..files import parse_json, write_atomically
 from ..learned import Learned, in_our_words
+from ..registry import UnknownName
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Temporal, temporal
 from .joint import plain_state
-from .layers import LAYOUTS, Normalize
+from .layers import Normalize
 from .registry import create_model
 
 _KEY = "spikedistill"
@@ -53,7 +54,7 @@ class ModelFile(NamedTuple):
         classes: names of the classes; None if the file has none.
         input: what the network takes; None if the file does not say.
         timesteps: T of training; None if the file does not say.
-        origin: the file or module that registered the network's name; None for the networks of this library.
+        imports: files and modules that register names in `network`.
     """
 
     network: dict[str, Any]
@@ -61,7 +62,7 @@ class ModelFile(NamedTuple):
     classes: list[str] | None = None
     input: dict[str, Any] | None = None
     timesteps: int | None = None
-    origin: str | None = None
+    imports: list[str] = []  # noqa: RUF012 never changed
 
 
 def save_model(
@@ -72,7 +73,7 @@ def save_model(
     classes: Sequence[str] | None = None,
     input: dict[str, Any] | None = None,
     timesteps: int | None = None,
-    origin: str | None = None,
+    imports: Sequence[str] = (),
 ) -> None:
     """Write a network to a safetensors file that `load` and `load_model` read.
 
@@ -87,7 +88,7 @@ def save_model(
         input: what the network takes: `{"kind": "image" | "events", "channels": C, "size": [H, W]}`, with the entries of
             `spikedistill.data.Preprocess`. `load` then offers `preprocess` and `predict`, and refuses images outside [0, 1].
         timesteps: T of training, the default of `predict`.
-        origin: the file or module that registered the network's name.
+        imports: the files and modules that register names in `spec`, such as `my_nets.py`; `load` says that it needs them.
     """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights are written twice
@@ -98,7 +99,7 @@ def save_model(
         for name, value in spec.items()
         if name not in _OF_TRAINING
     }
-    entries = {"network": network, "origin": origin, "classes": None if classes is None else list(classes)}
+    entries = {"network": network, "imports": list(imports), "classes": None if classes is None else list(classes)}
     text = json.dumps({**entries, "input": input, "timesteps": timesteps})
     described = {"schema": SCHEMA, **json.loads(text)}
     described["sha256"] = _checksum(described, tensors)
@@ -135,7 +136,9 @@ def read_model(path: Path | str, content: bytes | None = None) -> ModelFile:
         needed = {name: described[name] for name in ("network", "classes", "input")}
     except KeyError as error:
         raise UserError(f"{path} is no model file: it has no entry {error}") from None
-    file = ModelFile(tensors=tensors, timesteps=described.get("timesteps"), origin=described.get("origin"), **needed)
+    file = ModelFile(
+        tensors=tensors, timesteps=described.get("timesteps"), imports=described.get("imports", []), **needed
+    )
     if wrong := _wrong_entry(file):
         raise UserError(f"{path} is no model file of this version: its entry {wrong}")
     return file
@@ -145,11 +148,10 @@ def _wrong_entry(file: ModelFile) -> str | None:
     """The first entry of another kind than `save_model` writes, with the kind that it writes; None if there is none."""
     classes = file.classes
     count = file.network.get("num_classes") if isinstance(file.network, dict) else None
-    names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     rules = {
         "network": (isinstance(file.network, dict), "named arguments"),
         "classes": (
-            classes is None or (names and count in (None, len(classes))),
+            classes is None or (_are_texts(classes) and count in (None, len(classes))),
             "the name of each class",
         ),
         "input": (file.input is None or isinstance(file.input, dict), "named values"),
@@ -157,12 +159,16 @@ def _wrong_entry(file: ModelFile) -> str | None:
             file.timesteps is None or (type(file.timesteps) is int and 1 <= file.timesteps <= MOST_TIMESTEPS),
             f"a whole number from 1 to {MOST_TIMESTEPS}",
         ),
-        "origin": (file.origin is None or isinstance(file.origin, str), "a text"),
+        "imports": (_are_texts(file.imports), "names of files and modules"),
     }
     for name, (right, expected) in rules.items():
         if not right:
             return f"{name!r} is {str(getattr(file, name))[:80]}, expected {expected}"
     return None
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def load_model(path: Path | str, content: bytes | None = None, *, model: nn.Module | None = None) -> Temporal:
@@ -191,12 +197,21 @@ def build_model(file: ModelFile, path: Path, given: nn.Module | None = None) -> 
         _check_shapes(network.module.state_dict(), file.tensors, path)
         _fill(network, file.tensors, path)
         return network.eval()
-    _check_known(file, path)
+    if isinstance(python := file.network.get("python"), str):
+        raise UserError(
+            f"{path} holds a network that was made in Python, {python[:120]}: make it and pass it, load(path, model=...)"
+        )
     try:
         spec = {name: value for name, value in in_our_words(file.network).items() if name not in _OF_TRAINING}
         with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
             _check_shapes(create_model(**spec).module.state_dict(), file.tensors, path)
         network = create_model(**spec)
+    except UnknownName as error:
+        needed = " ".join(f"--import {name[:200]}" for name in file.imports[:4])
+        advice = (
+            f": add {needed}, import it in Python before, or pass the network, load(path, model=...)" if needed else ""
+        )
+        raise UserError(f"{path} needs names that are not registered ({error}){advice}") from None
     except (TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
         shown = " ".join(str(error).split())[:160]
         raise UserError(f"{path} describes no network that this version can build ({shown})") from None
@@ -211,24 +226,6 @@ def _over_time(module: nn.Module, tensors: Mapping[str, Tensor]) -> Temporal:
         return temporal(module)
     normalize = Normalize(mean.flatten().tolist(), std.flatten().tolist())
     return temporal(nn.Sequential(OrderedDict(normalize=normalize, network=module)))
-
-
-def _check_known(file: ModelFile, path: Path) -> None:
-    """Refuse a network that only its user can make.
-
-    Raises:
-        UserError: saying what to import or to pass.
-    """
-    if isinstance(python := file.network.get("python"), str):
-        raise UserError(
-            f"{path} holds a network that was made in Python, {python[:120]}: make it and pass it, load(path, model=...)"
-        )
-    name = file.network.get("name")
-    if file.origin is not None and isinstance(name, str) and name not in LAYOUTS:
-        raise UserError(
-            f"{path} holds the network {name[:120]!r}, which {file.origin[:200]} registers: add --import {file.origin[:200]}, "
-            "import it in Python before, or pass the network, load(path, model=...)"
-        )
 
 
 def read_weights(path: Path, content: bytes | None = None) -> ModelFile:

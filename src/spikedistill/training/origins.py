@@ -12,15 +12,14 @@ def origins_of(config: Config) -> tuple[str, ...]:
     found = [
         DATASETS.origin(config.data.name),
         OBJECTIVES.origin(config.objective.name),
-        SURROGATES.origin(config.model.lif.surrogate),
         *map(AUGMENTATIONS.origin, config.data.augment or ()),
     ]
     return _sorted([*found, *origins_of_network(config.model)])
 
 
 def origins_of_network(model: ModelConfig) -> tuple[str, ...]:
-    """The files and modules that registered the names of a network and its neurons, sorted."""
-    return _sorted([MODELS.origin(model.name), NEURONS.origin(model.neuron)])
+    """The files and modules that registered the names of a network, its neurons and their surrogate, sorted."""
+    return _sorted([MODELS.origin(model.name), NEURONS.origin(model.neuron), SURROGATES.origin(model.lif.surrogate)])
 
 
 def _sorted(origins: list[str | None]) -> tuple[str, ...]:
