@@ -1,11 +1,17 @@
-"""Errors that are not the program's: what was given is wrong, or the machine has too little."""
+"""Errors that a user can solve: a wrong value, a file, or too little memory."""
 
 import errno
+import re
 
 __all__ = ["UserError"]
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "alloc_failed", "bad_alloc")
-# What a user can mend: a file that is not there, is there already, or may not be read; a disk that is full, damaged or read-only.
+# What Python, NumPy, PyTorch, CUDA and oneDNN say; the last has no better words for it.
+_NO_MEMORY = re.compile(
+    "can(not|'t) allocate memory|out of memory|alloc_failed|bad_alloc|can't start new thread|"
+    "could not create a (primitive(?! desc)|memory)",
+    re.IGNORECASE,
+)
+# Errors that a user can solve: a file is missing, exists already or may not be read; a disk is full, damaged or read-only.
 _OF_FILES = (
     FileNotFoundError,
     FileExistsError,
@@ -21,25 +27,24 @@ _OF_DISKS = {
 
 
 class UserError(ValueError):
-    """A value from a user that is refused.
+    """A user's value is refused.
 
-    Its message is one line: what came, what was expected, what to do. The command line prints it without a traceback and ends with
-    exit code 2; every other error is a bug, of the library or of what a user wrote, and keeps its traceback.
+    The message is one line: what came, what was expected, what to do. The command line prints it without a traceback and exits with
+    code 2. Every other error is a bug in the library or in a user's code, and keeps its traceback.
     """
 
 
 def said_of(error: BaseException) -> str | None:
-    """What is said, in one line, of an error that its user can mend: a wrong value, a file, too little memory; None of a bug."""
-    if _is_out_of_memory(error):
-        detail = _one_line(error)[:160]
-        return (
-            f"there is not enough memory{f' ({detail})' if detail else ''}: a smaller batch, a narrower network or fewer "
-            "timesteps take less"
-        )
+    """The message in one line for an error that a user can solve: a wrong value, a file, too little memory. None for a bug."""
     if isinstance(error, UserError):
         return _one_line(error)
+    if is_out_of_memory(error):
+        return (
+            f"{not_enough_memory(error)}: use a smaller batch (--data.batch-size auto chooses one), fewer timesteps (--timesteps), "
+            "a narrower network (--model.width 0.5), --gradient rate, or --checkpoint under bptt and sltt"
+        )
     if isinstance(error, _OF_FILES) or (isinstance(error, OSError) and error.errno in _OF_DISKS):
-        # without the number, which says nothing
+        # without the error number
         return ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None) or _one_line(error)
     return None
 
@@ -48,8 +53,20 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def not_enough_memory(error: BaseException) -> str:
+    """That there is not enough memory, with what was asked for if the error says it."""
+    asked = re.search(r"allocate ([\d.]+) (bytes|[KMGTP]iB)", str(error))
+    if asked is None:
+        return "there is not enough memory"
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    number, place = float(asked[1]), units.index(asked[2])
+    while number >= 1024 and place + 1 < len(units):
+        number, place = number / 1024, place + 1
+    return f"there is not enough memory ({number:.4g} {units[place]} more were needed)"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, NumPy or PyTorch could not get memory, on a CPU or a GPU."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None

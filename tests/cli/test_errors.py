@@ -15,7 +15,10 @@ from spikedistill.cli import main
 from spikedistill.config import Config
 from spikedistill.errors import UserError, said_of
 
-NO_MEMORY = "a smaller batch, a narrower network or fewer timesteps take less"
+NO_MEMORY = (
+    "use a smaller batch (--data.batch-size auto chooses one), fewer timesteps (--timesteps), a narrower network "
+    "(--model.width 0.5), --gradient rate, or --checkpoint under bptt and sltt"
+)
 
 SAID = {
     "a wrong value": (UserError("epochs: got 0,\n  expected at least 1"), "epochs: got 0, expected at least 1"),
@@ -26,8 +29,8 @@ SAID = {
     "a folder that is held": (BlockingIOError("another process is at work in x"), "another process is at work in x"),
     "no memory": (MemoryError(), f"there is not enough memory: {NO_MEMORY}"),
     "no memory on a GPU": (
-        torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
-        f"there is not enough memory (CUDA out of memory. Tried to allocate): {NO_MEMORY}",
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 7.79 GiB"),
+        f"there is not enough memory (2.5 GiB more were needed): {NO_MEMORY}",
     ),
 }  # fmt: skip
 BUGS = [
@@ -48,8 +51,8 @@ def test_what_a_user_can_mend_is_said_in_one_line(what):
 
 
 MENDED = [
-    (lambda: np.empty(2**50), "there is not enough memory (Unable to allocate 8.00 PiB"),
-    (lambda: torch.empty(2**50), "there is not enough memory ("),
+    (lambda: np.empty(2**50), "there is not enough memory (8 PiB more were needed)"),
+    (lambda: torch.empty(2**50), "there is not enough memory (4 PiB more were needed)"),
     (lambda: Config(recipe="x", epochs=0), "epochs: got 0, expected at least 1"),
     (lambda: Path("nowhere/x").read_bytes(), "nowhere/x: No such file or directory"),
 ]

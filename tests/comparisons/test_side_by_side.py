@@ -13,7 +13,7 @@ ERRORS = {
     "a bug": (ValueError("shapes do not fit"), 1, "ValueError: shapes do not fit"),
     "a wrong value": (UserError("no such\nlabels"), 2, "no such labels"),
     "a full disk": (OSError(28, "No space left on device", "x.csv"), 2, "x.csv: No space left on device"),
-    "no memory": (MemoryError(), 2, "there is not enough memory: a smaller batch, a narrower network or fewer timesteps take less"),
+    "no memory": (MemoryError(), 2, "there is not enough memory: use a smaller batch"),
     "another process": (RunFailed("another process of this run has ended"), 1, "another process of this run has ended"),
 }  # fmt: skip
 

@@ -79,6 +79,10 @@ def compare(
         )
     if any(config.trainer.precision == "auto" for config in configs):
         raise UserError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
+    if any(config.data.most_batch_size is not None for config in configs):
+        raise UserError(
+            "--data.batch-size auto would choose for every run by itself: give one number for all, such as 128"
+        )
     if min(seeds) < 0 or max(seeds) >= SEEDS:
         raise UserError(f"--seeds are numbers from 0 on, below {SEEDS}; got {list(seeds)}")
     data = [config.data.model_dump(include={"name", "root", "size", "slicing"}) for config in configs]

@@ -109,8 +109,8 @@ def how_it_failed(run: Path, exit_code: int | None) -> str:
     """What is said of a run whose process ended with an exit code, negative for a signal."""
     if exit_code == -signal.SIGKILL:
         return (
-            f"the run in {run} was killed (SIGKILL), as the system does when memory runs out: train fewer runs at a time (--jobs), or "
-            "with a smaller --data.batch-size in another --out"
+            f"the run in {run} was killed (SIGKILL), as the system does when memory runs out: train fewer runs at a time "
+            "(--jobs), or with a smaller --data.batch-size in another --out"
         )
     return f"the run in {run} failed"
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from ..data import BrokenSample, Samples
 from ..errors import UserError
 from ..evaluation import collect_logits, timestep_metrics
+from ..evaluation.fitting_batches import in_fitting_batches
 from ..files import write_rows
 from ..models import Branched
 from ..run_folder import RunFolder, RunStopped
@@ -84,10 +85,12 @@ class EpochRecord(L.Callback):
     def _score(self, name: str, samples: Samples, network: Temporal) -> dict[str, float]:
         """Accuracy and cross-entropy of every prefix and of every single timestep, and the accuracy of every head."""
         kind, T = self.plan.dataset.kind, self.plan.config.timesteps
-        logits = collect_logits(network, samples, kind, T)
-        heads: Iterable[torch.Tensor] = ()
-        if isinstance(network, Branched):
-            heads = collect_logits(network, samples, kind, T, heads=True)
+
+        def collected(heads: bool) -> torch.Tensor:
+            return in_fitting_batches(lambda size: collect_logits(network, samples, kind, T, size, heads=heads), 250)
+
+        logits = collected(heads=False)
+        heads: Iterable[torch.Tensor] = collected(heads=True) if isinstance(network, Branched) else ()
         network.train()
         scores = timestep_metrics(logits, samples.targets)
         row = {f"{name}_accuracy_{entry['k']}": entry["accuracy"] for entry in scores["ensemble"]}
