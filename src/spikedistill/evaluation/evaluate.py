@@ -19,6 +19,7 @@ from ..run_folder import RunFolder, dataset_of, device_of
 from ..through_time import NotFiniteInput, Steps, Temporal
 from ..through_time.steps import check_steps
 from .deployment import deployment, energy_per_timestep
+from .fitting_batches import in_fitting_batches
 from .logits_file import LogitsLike
 from .networks import Labelled, evaluate_logits, evaluate_network
 from .recorder import FiringRates, record
@@ -61,7 +62,7 @@ def evaluate(
         spiking: for a network, types of its neurons that are not known, as in `record`.
         out: for a network or logits, a folder to write results.json and logits.safetensors into; default none.
         batch_size: samples per forward pass, of which every layer's currents and spikes are recorded; default 250, or
-            50 for a run on a GPU, whose memory may be small.
+            50 for a run on a GPU, and half of it, a quarter and so on for a run if memory runs out.
         root: for a run, folder of the data sets, if it is no longer the one that the run was trained with.
 
     Returns:
@@ -125,14 +126,16 @@ def _refuse_others(given: dict[str, Any], kind: str, *expected: str) -> None:
 def _evaluate_run(run: Path | str, batch_size: int | None, root: Path | None) -> dict[str, Any]:
     """`evaluate` of a run folder."""
     folder = RunFolder.trained(run)
+    usual = 250 if device_of(folder.config().trainer).type == "cpu" else 50
     with alone_in(folder.path, wait=True):
-        return _evaluate(folder, batch_size, root)
+        if batch_size is not None:
+            return _evaluate(folder, batch_size, root)
+        return in_fitting_batches(lambda size: _evaluate(folder, size, root), usual)
 
 
-def _evaluate(folder: RunFolder, batch_size: int | None, root: Path | None) -> dict[str, Any]:
+def _evaluate(folder: RunFolder, batch_size: int, root: Path | None) -> dict[str, Any]:
     config = folder.config()
     device = device_of(config.trainer)
-    batch_size = batch_size or (250 if device.type == "cpu" else 50)
     dataset = dataset_of(config, root)
     check_classes(folder, dataset)
     heldout = held_out(config, dataset)

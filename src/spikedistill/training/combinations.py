@@ -179,6 +179,8 @@ def check_accumulation(config: Config, samples: int) -> None:
     Raises:
         UserError: saying how many there are.
     """
+    if config.data.most_batch_size is not None:
+        return  # until it is chosen
     batches = -(-samples // config.data.batch_size)
     if config.trainer.accumulate > batches:
         raise UserError(

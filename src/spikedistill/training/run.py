@@ -21,9 +21,11 @@ from ..objectives import objective_options
 from ..report import write_report
 from ..run_folder import RunDiverged, RunFolder, RunStopped
 from ..stopping import Stop
+from .batch_size import check_one_process_chooses, with_batch_size, with_fitting_batch_size
 from .class_weights import class_weights_line
 from .estimate import estimate_line
 from .initial import initial_file
+from .out_of_memory import saying_what_takes_memory
 from .plan import Plan, make_plan
 from .precision import with_fastest_precision
 from .processes import check_processes, depending_on_others, is_main_process, stop_with_launcher
@@ -59,20 +61,23 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         BrokenSample: where a file of a training sample cannot be read; a checkpoint is saved.
     """
     check_processes(config.trainer)
+    check_one_process_chooses(config)
     stop_with_launcher()
     if config.overwrite and config.resume == "auto":
         raise UserError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
     run = RunFolder(config.run_folder)
     resuming = config.resume == "auto" and run.config_file.is_file()
     if resuming:
-        config = _with_chosen_precision(config, run)
+        config = _with_what_was_chosen(config, run)
         check_same_run(config, run.config(), run.path)
     if resuming and run.is_complete:
         return run.path
     plan = make_plan(config, teacher)
+    if config.data.most_batch_size is not None:
+        plan = with_fitting_batch_size(plan)
     if config.trainer.precision == "auto":
         plan = with_fastest_precision(plan)
-        config = plan.config
+    config = plan.config
     from .progress import Speedometer  # and Lightning with it, which takes seconds
 
     trained = resuming and run.is_trained
@@ -95,7 +100,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
                 run.delete_files()
             run.begin(config)
         if trainer is not None:
-            with depending_on_others(config.trainer):
+            with saying_what_takes_memory(config, run.checkpoint), depending_on_others(config.trainer):
                 _fit(plan, run, trainer, speed, origin, resuming)
         if main:
             evaluate(run.path)
@@ -103,13 +108,15 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     return run.path
 
 
-def _with_chosen_precision(config: Config, run: RunFolder) -> Config:
-    """The configuration with what the run in the folder has chosen where it was to choose."""
-    if config.trainer.precision != "auto":
-        return config
-    chosen = run.config().trainer
-    update = {"precision": chosen.precision, "channels_last": chosen.channels_last}
-    return config.model_copy(update={"trainer": config.trainer.model_copy(update=update)})
+def _with_what_was_chosen(config: Config, run: RunFolder) -> Config:
+    """The configuration with what the run in the folder has chosen, of what was to be chosen."""
+    begun = run.config()
+    if config.data.most_batch_size is not None:
+        config = with_batch_size(config, begun.data.batch_size)
+    if config.trainer.precision == "auto":
+        update = {"precision": begun.trainer.precision, "channels_last": begun.trainer.channels_last}
+        config = config.model_copy(update={"trainer": config.trainer.model_copy(update=update)})
+    return config
 
 
 def check_same_run(config: Config, begun: Config, run: Path) -> None:
