@@ -1,4 +1,4 @@
-"""Words of a command line into typed values: tyro reads them by a signature, and what is wrong is said in one line."""
+"""Arguments of a command line as typed values: tyro reads them by a signature, and an error becomes one line."""
 
 import contextlib
 import io
@@ -10,16 +10,19 @@ from .errors import UserError
 
 
 def parse(kind: Callable[..., Any], arguments: Sequence[str], *, prog: str, **options: Any) -> Any:
-    """What `tyro.cli` returns: `kind` called with its arguments. --help prints the help and exits.
+    """Call `kind` with the arguments of a command line. --help prints the help and exits.
 
     Args:
         kind: a class or a typed function; its docstring is the help.
-        arguments: the words.
+        arguments: the arguments, as texts.
         prog: the command, for the help.
-        options: of `tyro.cli`.
+        options: options of `tyro.cli`.
+
+    Returns:
+        The value of `kind`.
 
     Raises:
-        UserError: for a word that is refused; an error of the configuration as it is.
+        UserError: for an argument that is refused. Errors of the configuration are passed on.
     """
     import tyro
 
@@ -36,14 +39,14 @@ def parse(kind: Callable[..., Any], arguments: Sequence[str], *, prog: str, **op
         raise error or UserError(_in_one_line(box.getvalue())) from None
 
 
-# What tyro says of several kinds of value, none of which fits; behind it come its reasons for each.
+# Tyro's message if a value fits none of several kinds; its reasons for each kind follow.
 _NO_MATCH = re.compile(r"no type matching (.+?) could be instantiated from (\[.*?\])\. Got errors:.*")
 
 
 def _in_one_line(box: str) -> str:
-    """What tyro says in a box, or between rules where a terminal has no signs for one, below its title.
+    """Tyro's message in one line: the first paragraph below the title, and the flags that tyro suggests.
 
-    It is the first paragraph, and the flags that tyro takes to be meant.
+    Tyro prints a box, or rules if the terminal cannot show one.
     """
     parts = [list[str]()]
     for row in box.splitlines():
@@ -55,7 +58,7 @@ def _in_one_line(box: str) -> str:
         elif text:  # a rule
             parts.append([])
     title, said, *others = parts
-    if title[0].strip() == "Required options":  # each by its name, and further to the right its help
+    if title[0].strip() == "Required options":  # their names; the help is indented further
         indents = [len(row) - len(row.lstrip()) for row in said]
         names = [row.split()[0] for row, indent in zip(said, indents, strict=True) if indent == min(indents[1:])]
         return f"missing {', '.join(names)}; --help explains"
