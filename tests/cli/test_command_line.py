@@ -64,8 +64,6 @@ def test_report_writes_the_page_anew(run, capsys):
 
 
 def test_list_and_data_name_what_there_is(capsys):
-    assert main(["list", "recipes"]) == 0
-    assert "fashion_mnist-s2w" in capsys.readouterr().out.split()
     assert main(["list"]) == 0
     assert "resnet18" in capsys.readouterr().out
     assert main(["data", "digits"]) == 0

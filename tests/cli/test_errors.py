@@ -136,8 +136,8 @@ WRONG = {
     "['digits-sce'] and [0, 1, 2]",
     "gradients": "missing RUN; --help explains",
     "report nowhere": "no run folder nowhere: train first with `spikedistill train RECIPE --out nowhere`",
-    "list methods": "invalid choice 'methods' for argument 'what'. Expected one of ('all', 'recipes', 'models', 'objectives', "
-    "'data').",
+    "list networks": "invalid choice 'networks' for argument 'what'. Expected one of ('all', 'recipes', 'methods', 'models', "
+    "'objectives', 'data').",
     "data digits --data.size 8": "digits takes no 'size', which is an option of arrays or image_folder; leave it out",
 }
 

@@ -31,7 +31,7 @@ COMMANDS = {
     "": "arguments are required: COMMAND",
     "tarin": "invalid choice: 'tarin'",
     "--verbose": "required: COMMAND",
-    "list methods": "invalid choice 'methods'",
+    "list networks": "invalid choice 'networks'",
     "list models convnet": "Unrecognized options: convnet",
     # the recipe
     "train": "no recipe was named",

@@ -20,6 +20,7 @@ class Entry:
 
     Attributes:
         name: the name.
+        about: what it holds, in a sentence, for lists; default the first one of `load`.
         load: reads it, from the data root where it has files.
         checked: what is known to be right once it is loaded, in words.
         files: where its files are, below the data root; None where they come with a library.
@@ -31,6 +32,7 @@ class Entry:
     """
 
     name: str
+    about: str = ""
     load: Callable[..., Dataset]
     checked: str = OFFICIAL
     files: str | None = None

@@ -247,6 +247,7 @@ def _what_happens(
 register_dataset(
     Entry(
         name="arrays",
+        about="Your own images or event frames, in .npz or .npy files of arrays.",
         load=load_arrays,
         checked="all values and labels",
         files="{train,test}.npz or {x,y}_{train,test}.npy",

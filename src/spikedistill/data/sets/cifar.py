@@ -205,6 +205,7 @@ _USUAL = {"epochs": 300, "model.name": "resnet18"}
 register_dataset(
     Entry(
         name="cifar10",
+        about="60,000 colour images of 32 x 32 in 10 classes.",
         load=load_cifar10,
         files="cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}",
         page=PAGE,
@@ -212,5 +213,12 @@ register_dataset(
     )
 )
 register_dataset(
-    Entry(name="cifar100", load=load_cifar100, files="cifar-100-python/{train,test,meta}", page=PAGE, usual=_USUAL)
+    Entry(
+        name="cifar100",
+        about="60,000 colour images of 32 x 32 in 100 classes.",
+        load=load_cifar100,
+        files="cifar-100-python/{train,test,meta}",
+        page=PAGE,
+        usual=_USUAL,
+    )
 )

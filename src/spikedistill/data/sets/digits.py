@@ -35,6 +35,7 @@ def load_digits() -> Dataset:
 register_dataset(
     Entry(
         name="digits",
+        about="1,797 grey digits of 8 x 8. They come with scikit-learn: no download.",
         load=load_digits,
         page="scikit-learn",
         checked="nothing, because it comes with scikit-learn",

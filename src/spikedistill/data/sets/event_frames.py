@@ -124,6 +124,7 @@ def _read_counts(path: Path, archive: zipfile.ZipFile, shape: tuple[int, ...] | 
 register_dataset(
     Entry(
         name="event_frames",
+        about="Your own event frames, one .npz file for each sample, in a folder for each class.",
         load=load_event_frames,
         checked="file names and classes, and the frames of one file; the others are not read: --verify reads them",
         files="{train,test}/<class>/*.npz",

@@ -19,6 +19,7 @@ MOST_BYTES = 2**26  # decompressed; the largest file has 47 MB
 
 @dataclass(frozen=True)
 class Source:
+    shows: str
     page: str
     classes: tuple[str, ...]
     mean: float
@@ -28,6 +29,7 @@ class Source:
 
 SOURCES = {
     "fashion_mnist": Source(
+        shows="clothes",
         page="https://github.com/zalandoresearch/fashion-mnist",
         classes=(
             *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -43,6 +45,7 @@ SOURCES = {
         },
     ),
     "mnist": Source(
+        shows="handwritten digits",
         page="https://ossci-datasets.s3.amazonaws.com/mnist",  # a copy of yann.lecun.com, which is no longer reachable
         classes=tuple("0123456789"),
         mean=0.1307,
@@ -141,6 +144,7 @@ for _name, _source in SOURCES.items():
     register_dataset(
         Entry(
             name=_name,
+            about=f"70,000 grey images of 28 x 28 in 10 classes: {_source.shows}.",
             load=partial(load_idx, name=_name),
             files=f"{_name}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz",
             page=_source.page,

@@ -126,6 +126,7 @@ def _words(size: tuple[int, int]) -> str:
 register_dataset(
     Entry(
         name="image_folder",
+        about="Your own images of any size, in a folder for each class.",
         load=load_image_folder,
         checked="file names and classes; pixels are not read: --verify reads them",
         files="{train,test}/<class>/*." + "{" + ",".join(suffix[1:] for suffix in SUFFIXES) + "}",

@@ -154,6 +154,7 @@ def frames_from_events(events: Events, timesteps: int, slicing: str) -> Tensor:
 register_dataset(
     Entry(
         name="nmnist",
+        about="70,000 digits as events of a camera, 34 x 34, in 10 classes.",
         load=load_nmnist,
         checked="file names and classes; events are not read: --verify reads them",
         files="N-MNIST/{Train,Test}/<digit>/<id>.bin",

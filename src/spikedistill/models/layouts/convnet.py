@@ -31,4 +31,5 @@ class ConvNet(Layout):
 
 @register_layout(flattens=True)
 def convnet(layers: Layers, sizes: Sizes) -> Layout:
+    """Small, for images of about 8 x 8 to 48 x 48; three convolutions and a linear layer."""
     return ConvNet(layers, sizes)

@@ -110,13 +110,13 @@ def hidden_head(layers: Layers, features: int, classes: int) -> nn.Module:
 
 @register_layout()
 def resnet18(layers: Layers, sizes: Sizes) -> Layout:
-    """ResNet-18 for small images, PyTorch's initialisation."""
+    """ResNet-18 for small images, such as CIFAR; PyTorch's initialisation."""
     return ResNet(layers, sizes, stem=small_stem, block=BasicBlock, depths=(2, 2, 2, 2))
 
 
 @register_layout()
 def resnet19(layers: Layers, sizes: Sizes) -> Layout:
-    """ResNet-19 (Zheng et al., STBP-tdBN, AAAI 2021): three wide stages and a hidden layer; PyTorch's initialisation."""
+    """ResNet-19 for small images (Zheng et al., STBP-tdBN, AAAI 2021): three wide stages and a hidden layer."""
     return ResNet(
         layers,
         sizes,
@@ -140,11 +140,11 @@ def cifar_resnet34(layers: Layers, sizes: Sizes) -> Layout:
 
 @register_layout()
 def spiking_resnet18(layers: Layers, sizes: Sizes) -> Layout:
-    """ResNet-18 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
+    """ResNet-18 for large images, with the ImageNet stem, as in He et al. (2016) and SpikingJelly."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(2, 2, 2, 2)))
 
 
 @register_layout()
 def spiking_resnet34(layers: Layers, sizes: Sizes) -> Layout:
-    """ResNet-34 with the ImageNet stem, as He et al. (2016) and SpikingJelly's network of this name lay it out."""
+    """ResNet-34 for large images, with the ImageNet stem, as in He et al. (2016) and SpikingJelly."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=BasicBlock, depths=(3, 4, 6, 3)))

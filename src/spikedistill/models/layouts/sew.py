@@ -24,11 +24,11 @@ class SEWBlock(BasicBlock):
 
 @register_layout()
 def sew_resnet18(layers: Layers, sizes: Sizes) -> Layout:
-    """SEW-ResNet-18 with the ImageNet stem, which leaves a single pixel of a 32x32 image for the last stage."""
+    """SEW-ResNet-18, for large images: its ImageNet stem leaves a single pixel of a 32x32 image for the last stage."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=SEWBlock, depths=(2, 2, 2, 2)))
 
 
 @register_layout()
 def sew_resnet34(layers: Layers, sizes: Sizes) -> Layout:
-    """SEW-ResNet-34 with the ImageNet stem, which leaves a single pixel of a 32x32 image for the last stage."""
+    """SEW-ResNet-34, for large images: its ImageNet stem leaves a single pixel of a 32x32 image for the last stage."""
     return kaiming_fan_out(ResNet(layers, sizes, stem=imagenet_stem, block=SEWBlock, depths=(3, 4, 6, 3)))

@@ -71,7 +71,7 @@ class VGG(Layout):
 
 @register_layout(flattens=True)
 def vgg9(layers: Layers, sizes: Sizes) -> Layout:
-    """Eight convolutions and a linear layer over all positions (Deng et al., TET, ICLR 2022, call it VGGSNN).
+    """Eight convolutions and a linear layer over all positions, for small images (VGGSNN of Deng et al., TET, ICLR 2022).
 
     That the VGG-9 of other papers is this network is inferred.
     """
@@ -81,20 +81,20 @@ def vgg9(layers: Layers, sizes: Sizes) -> Layout:
 
 @register_layout(flattens=True)
 def vggsnn(layers: Layers, sizes: Sizes) -> Layout:
-    """The name under which `vgg9` is known for event frames of 48x48."""
+    """`vgg9` under the name that papers use on event frames of 48x48."""
     return vgg9(layers, sizes)
 
 
 @register_layout()
 def vgg11(layers: Layers, sizes: Sizes) -> Layout:
-    """Eight convolutions as Yu et al. (RateBP, NeurIPS 2024) order them, global pooling and one linear layer."""
+    """Eight convolutions for small images, in the order of Yu et al. (RateBP, NeurIPS 2024), global pooling, a linear layer."""
     plan = (64, POOL, 128, 256, POOL, 512, 512, POOL, 512, POOL, 512, 512)
     return kaiming_fan_out(VGG(layers, sizes, plan, flatten=False))
 
 
 @register_layout()
 def vgg13(layers: Layers, sizes: Sizes) -> Layout:
-    """Ten convolutions, two before each pooling (Simonyan and Zisserman, 2015).
+    """Ten convolutions for small images, two before each pooling (Simonyan and Zisserman, 2015).
 
     Inferred: global pooling and one linear layer as in `vgg11`, in place of the original's three linear layers.
     """
