@@ -17,7 +17,7 @@ from .config import Config, TrainerConfig
 from .data import AUGMENTATION_VERSION, SLICING_VERSION, Dataset, Preprocess, load_dataset
 from .errors import UserError
 from .files import LOCK, PARTIAL, clear_partial, parse_json, write_atomically
-from .from_python import check_recorded
+from .from_python import check_given
 from .imports import needing
 from .manifest import MANIFEST, Manifest
 from .models import ModelFile, build_model, read_model
@@ -357,8 +357,7 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
         FileNotFoundError: if files are missing.
         UserError: for an unknown data set, an option that is not its own, or a damaged file.
     """
-    if "data" in config.from_python:
-        check_recorded("data", config.from_python["data"])
+    check_given(config.from_python, {"data": None}, "evaluate(run")
     data = config.data
     with needing(config.imported, config.recipe):
         return load_dataset(

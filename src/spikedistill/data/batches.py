@@ -1,12 +1,14 @@
 """Batches whose order is a function of the seed, the epoch and the position alone, so that a run can stop anywhere and go on."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from ..seeds import derive_seed
 from .dataset import Samples, TensorSamples
+from .from_torch import TorchSamples, same_draws
 from .sending import sent
 
 # Of a GPU's free memory, what samples may take up: the rest is for training.
@@ -58,8 +60,9 @@ class Batches:
         """Inputs, targets, and the samples' places in the training set."""
         epoch, done = self.position()
         order = sent(self._order(epoch), self.samples.targets.device)
-        for indices in order.tensor_split(self.count)[done:]:
-            inputs, targets = self.samples.inputs(indices), self.samples.targets[indices]
+        for number, indices in enumerate(order.tensor_split(self.count)[done:], done):
+            with _draws(self.samples, self.seed, epoch, number, self.rank):
+                inputs, targets = self.samples.inputs(indices), self.samples.targets[indices]
             yield sent(inputs, self.device), sent(targets, self.device), sent(indices, self.device)
 
     def _order(self, epoch: int) -> Tensor:
@@ -85,8 +88,15 @@ def on_device(samples: TensorSamples, device: torch.device) -> TensorSamples:
 
 def in_order(samples: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of all samples in their own order, for evaluation."""
-    for indices in torch.arange(len(samples)).split(batch_size):
-        yield samples.inputs(indices), samples.targets[indices]
+    for number, indices in enumerate(torch.arange(len(samples)).split(batch_size)):
+        with _draws(samples, number):
+            inputs = samples.inputs(indices)
+        yield inputs, samples.targets[indices]
+
+
+def _draws(samples: Samples, *key: int) -> AbstractContextManager[None]:
+    """What transforms of a user's data set draw, as a function of the key; other samples draw nothing."""
+    return same_draws(derive_seed(*key)) if isinstance(samples, TorchSamples) else nullcontext()
 
 
 def as_network_input(inputs: Tensor, kind: str) -> Tensor:

@@ -142,6 +142,7 @@ class Dataset:
         resize: how images of another size become those of `size`; see `Preprocess`.
         describe: returns sentences for the user on how the files are read, such as "images of 240x320 (height x width) are scaled
             and cropped at the centre to 32x32".
+        source: the import path of the class of its training samples, if they came from PyTorch.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Dataset:
     options: Mapping[str, Any] = field(default_factory=dict)
     resize: Resize = "crop"
     describe: Callable[[], Sequence[str]] = list
+    source: str | None = None
 
     @property
     def preprocess(self) -> Preprocess:

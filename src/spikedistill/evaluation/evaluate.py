@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import alone_in, write_atomically
 from ..models import Branched, read_model
 from ..objectives.submodels import prefix_means, right_submodels
-from ..run_folder import RunFolder, dataset_of, device_of
+from ..run_folder import RunFolder, device_of
 from ..through_time import NotFiniteInput, Steps, Temporal
 from ..through_time.steps import check_steps
 from .deployment import deployment, energy_per_timestep
@@ -24,6 +24,7 @@ from .logits_file import LogitsLike
 from .networks import Labelled, evaluate_logits, evaluate_network
 from .recorder import FiringRates, record
 from .results import SCHEMA, write_results
+from .runs import parts_of_run
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
 # Static images are shown so long, or twice T where that is longer.
@@ -34,6 +35,7 @@ def evaluate(
     run: Path | str | Steps | LogitsLike,
     data: Labelled | LogitsLike | None = None,
     *,
+    model: nn.Module | Callable[[], nn.Module] | None = None,
     timesteps: int | None = None,
     heldout: Any = None,
     classes: Sequence[str] | None = None,
@@ -45,7 +47,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a trained run, any network that runs step by step, or logits, at every k = 1..T.
 
-    - `evaluate(run)`: a run folder on its test set. results.json and logits.safetensors are written into it.
+    - `evaluate(run)`: a run folder on its test set. results.json and logits.safetensors are written into it. A run whose network or
+      data set came from Python needs them again: `evaluate(run, data, model=net)`.
     - `evaluate(model, data, timesteps=T)`: a network from `load`, `create_model` or `temporal`, or anything with
       `step(x, state) -> (logits, state)`, such as `from_spikingjelly(net)`, on labelled samples.
     - `evaluate(logits, labels)`: logits `[T, N, C]` of any library, and labels `[N]`; tensors or arrays.
@@ -55,9 +58,10 @@ def evaluate(
         data: for a network, labelled samples: batches of (inputs, targets) such as a DataLoader, a torch `Dataset`, or a
             data set from `load_dataset`, of which the test samples are taken. Inputs are `[B, ...]` with `timesteps`, or
             sequences `[T, B, ...]` without. For logits, their labels.
+        model: for a run whose network came from Python: an instance, of which a copy is filled, or what makes one.
         timesteps: T, for a network and static inputs.
         heldout: further samples, as `data`, or a pair of logits and labels, to fit one temperature for each k.
-        classes: the names of the classes; default those of the data set, else numbers.
+        classes: the names of the classes; default those of the data set or of the loaded network, else numbers.
         energy: for a network, whether to estimate the energy, from 32 samples.
         spiking: for a network, types of its neurons that are not known, as in `record`.
         out: for a network or logits, a folder to write results.json and logits.safetensors into; default none.
@@ -79,6 +83,7 @@ def evaluate(
     """
     given = {
         "data": data,
+        "model": model,
         "timesteps": timesteps,
         "heldout": heldout,
         "classes": classes,
@@ -89,14 +94,14 @@ def evaluate(
         "energy": None if energy else energy,
     }
     if isinstance(run, (str, Path)):
-        _refuse_others(given, "a run folder", "root", "batch_size")
-        return _evaluate_run(run, batch_size, root)
+        _refuse_others(given, "a run folder", "root", "batch_size", "data", "model")
+        return _evaluate_run(run, batch_size, root, data, model)
     if isinstance(run, (Tensor, np.ndarray)):
         _refuse_others(given, "logits", "data", "heldout", "classes", "out")
         if data is None:
             raise UserError("logits came without labels, expected evaluate(logits, labels)")
         return evaluate_logits(run, cast("LogitsLike", data), heldout=heldout, classes=classes, out=out)
-    _refuse_others(given, "a network", *(name for name in given if name != "root"))
+    _refuse_others(given, "a network", *(name for name in given if name not in ("root", "model")))
     check_steps(run)
     if data is None:
         raise UserError("a network came without data, expected evaluate(model, data, timesteps=T)")
@@ -123,20 +128,27 @@ def _refuse_others(given: dict[str, Any], kind: str, *expected: str) -> None:
         raise UserError(f"{', '.join(others)} came for {kind}, which takes only {', '.join(expected)}: leave them out")
 
 
-def _evaluate_run(run: Path | str, batch_size: int | None, root: Path | None) -> dict[str, Any]:
+def _evaluate_run(
+    run: Path | str,
+    batch_size: int | None,
+    root: Path | None,
+    data: Any,
+    model: nn.Module | Callable[[], nn.Module] | None,
+) -> dict[str, Any]:
     """`evaluate` of a run folder."""
     folder = RunFolder.trained(run)
-    usual = 250 if device_of(folder.config().trainer).type == "cpu" else 50
+    config = folder.config()
+    usual = 250 if device_of(config.trainer).type == "cpu" else 50
+    dataset, own = parts_of_run(config, data, model, root)
     with alone_in(folder.path, wait=True):
         if batch_size is not None:
-            return _evaluate(folder, batch_size, root)
-        return in_fitting_batches(lambda size: _evaluate(folder, size, root), usual)
+            return _evaluate(folder, batch_size, dataset, own)
+        return in_fitting_batches(lambda size: _evaluate(folder, size, dataset, own), usual)
 
 
-def _evaluate(folder: RunFolder, batch_size: int, root: Path | None) -> dict[str, Any]:
+def _evaluate(folder: RunFolder, batch_size: int, dataset: Dataset, own: nn.Module | None) -> dict[str, Any]:
     config = folder.config()
     device = device_of(config.trainer)
-    dataset = dataset_of(config, root)
     check_classes(folder, dataset)
     heldout = held_out(config, dataset)
     results: dict[str, Any] = {
@@ -150,7 +162,7 @@ def _evaluate(folder: RunFolder, batch_size: int, root: Path | None) -> dict[str
     tensors: dict[str, Tensor] = {}
     for name, file in (("selected", folder.selected_model), ("last", folder.model)):
         if file.is_file():
-            model = folder.load_network(file).to(device)
+            model = folder.load_network(file, own).to(device)
             results[name], tensors = score(model, config, dataset, heldout, batch_size)
     if config.timesteps > 1 and config.model.neuron != "relu":
         estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)
@@ -274,6 +286,8 @@ def example_images(dataset: Dataset, logits: Tensor, count: int = 12) -> dict[st
     if dataset.kind == "events":
         frames = images.sum(1)
         images = (255 * frames / frames.amax((1, 2, 3), keepdim=True).clamp(min=1)).to(torch.uint8)
+    elif images.dtype != torch.uint8:
+        images = (255 * images).round().clamp(0, 255).to(torch.uint8)
     return {"images": images.contiguous(), "indices": indices}
 
 

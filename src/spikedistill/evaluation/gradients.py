@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import Config
 from ..data import Dataset, as_network_input, training_indices
@@ -22,8 +22,9 @@ from ..neurons import LIF, SURROGATES, SpikingNeuron, uncompiled
 from ..neurons.surrogate import resolve_surrogate
 from ..objectives import sce
 from ..renamed import say_renamed
-from ..run_folder import RunFolder, dataset_of
+from ..run_folder import RunFolder
 from ..through_time import Gradient, Rate, Rule, Temporal, rule_of, temporal
+from .runs import parts_of_run
 
 ALL = "all parameters"
 TIMESTEPS = (2, 4, 8)
@@ -34,11 +35,11 @@ Gradients = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class GradientRule:
-    """A way to take gradients through time; without arguments it is what the others are compared with.
+    """A way to take gradients through time. Without arguments it is BPTT, with which the others are compared.
 
     Attributes:
         rule: a rule of `spikedistill.through_time`, such as `Rate(segments=2)`, or the name of one.
-        surrogate: the name of the surrogate; the network's own where None.
+        surrogate: the name of the surrogate; default the network's own.
         segments: an old form of `Rate(segments=...)`.
     """
 
@@ -58,10 +59,10 @@ class GradientRule:
 
 
 def gradient_rules(network: Temporal, timesteps: int, segments: Sequence[int] = SEGMENTS) -> list[GradientRule]:
-    """The rules that a network's BPTT can be compared with over T timesteps.
+    """The rules to compare with a network's BPTT over T timesteps.
 
     They are SLTT, rate with every number of segments that T timesteps can have, and BPTT with every surrogate that has a name,
-    except the network's own. Layers of neurons with their own `step` know no rate and choose their surrogates themselves.
+    except the network's own. Layers of neurons with their own `step` cannot train by rate and choose their surrogates themselves.
     """
     neurons = _neurons(network)
     own = {resolve_surrogate(neuron.surrogate) for neuron in neurons if isinstance(neuron, LIF)}
@@ -87,20 +88,21 @@ def compare_gradients(
 
         cosine = <g, h> / (||g|| ||h||),    ratio = ||g|| / ||h||
 
-    The loss is the cross-entropy of the mean logits. The network is compared as it trains, with batch statistics and, where it has
-    dropout, the same masks for all rules. A copy runs: its own parameters, gradients, running statistics and mode stay as they are.
+    The loss is the cross-entropy of the mean logits. The network runs as in training: with batch statistics and, if it has
+    dropout, with the same masks for all rules. A copy of it runs, so its parameters, gradients, running statistics and mode do
+    not change.
 
     Args:
-        network: with spiking neurons; the gradient rule that it was made with plays no part.
+        network: a network with spiking neurons. Its own gradient rule is not used.
         inputs: a static batch `[B, ...]`, or a sequence `[T, B, ...]`.
         target: `[B]`, class indices.
-        timesteps: T, for a static batch alone.
+        timesteps: T, for a static batch only.
         rules: default those of `gradient_rules`.
 
     Returns:
         For every rule a row `{rule, layer, cosine, ratio}` for each layer in the order of the network, and one for all parameters
-        as one vector, also those that are no layer. Both numbers are nan where BPTT's gradient is zero, the cosine also where the
-        rule's is.
+        as one vector, including those that are no layer. Both numbers are nan if BPTT's gradient is zero; the cosine is also nan if
+        the rule's is.
 
     Raises:
         UserError: for a network without spiking neurons, or inputs that do not fit it.
@@ -124,19 +126,22 @@ def gradient_microscope(
     batches: int = 4,
     batch_size: int = 128,
     root: Path | None = None,
+    data: Any = None,
+    model: nn.Module | Callable[[], nn.Module] | None = None,
     track: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> list[dict[str, Any]]:
-    """Compare the gradient rules on a trained run, and write what came out to gradients.csv in its folder.
+    """Compare the gradient rules on a trained run, and write the result to gradients.csv in its folder.
 
     Args:
         run: the run folder.
-        timesteps: numbers of timesteps to compare at. Where left out 2, 4 and 8, or as many of them as the network can be trained
-            with; event data have those of their frames.
-        segments: numbers of segments for "rate"; at each T those above it are left out.
+        timesteps: numbers of timesteps to compare at. Default 2, 4 and 8, or those of them that the network can be trained with;
+            event data have one number, that of their frames.
+        segments: numbers of segments for "rate". At each T, larger ones are skipped.
         batches: how many batches to average over: the first ones of the run's training samples in a fixed, class-balanced order,
             without augmentation.
         batch_size: samples in a batch.
         root: folder of the data sets, where it is no longer the one that the run was trained with.
+        data, model: for a run whose data set or network came from Python: the same again, as for `evaluate`.
         track: wraps the pieces of work as they are done one by one, to show progress: tqdm, for instance.
 
     Returns:
@@ -144,8 +149,8 @@ def gradient_microscope(
         standard deviations over the batches (0 for a single one).
 
     Raises:
-        FileNotFoundError: where the run or its data set is missing.
-        UserError: for an ANN, or numbers that the run's network or data cannot have.
+        FileNotFoundError: if the run or its data set is missing.
+        UserError: for an ANN, or numbers that do not fit the network or the data of the run.
     """
     for name, numbers in (("timesteps", timesteps or ()), ("segments", segments), ("batches", [batches])):
         if any(number < 1 for number in numbers):
@@ -153,9 +158,10 @@ def gradient_microscope(
     if batch_size < 2:
         raise UserError(f"batch_size is {batch_size}: expected 2 or more, for batch-norm in training")
     folder = RunFolder.trained(run)
-    config, network = folder.config(), folder.load_network(folder.model)
+    config = folder.config()
+    dataset, own = parts_of_run(config, data, model, root, "gradient_microscope(run")
+    network = folder.load_network(folder.model, own)
     _neurons(network)
-    dataset = dataset_of(config, root)
     chosen = choose_timesteps(network, config, dataset, timesteps)
     samples = first_samples(config, dataset, batches * batch_size).split(batch_size)
     found: dict[tuple[int, str, str], list[tuple[float, float]]] = {}
@@ -183,7 +189,7 @@ def choose_timesteps(
     """The numbers of timesteps to compare at, in ascending order.
 
     Raises:
-        UserError: for one that the data or the network's batch-norm cannot have.
+        UserError: for one that does not fit the data or the network's batch-norm.
     """
     if dataset.kind == "events":
         if asked and set(asked) != {config.timesteps}:
@@ -208,7 +214,7 @@ def first_samples(config: Config, dataset: Dataset, count: int) -> Tensor:
     """Indices of the first so many of the run's training samples, in the fixed, class-balanced order.
 
     Raises:
-        UserError: where it was trained on fewer.
+        UserError: if it was trained on fewer.
     """
     most = config.data.train_samples or len(dataset.train)
     order, _ = training_indices(dataset.train.targets, config.data.holdout, most)

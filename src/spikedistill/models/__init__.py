@@ -6,6 +6,7 @@ from .initial import Start, starting_weights
 from .joint import Joint
 from .layers import MODELS, Normalize
 from .own import register_model
+from .plain import normalised, plain_module
 from .registry import count_heads, create_model, has_stages, list_models, model_options, takes_neuron
 from .spikingjelly import load_spikingjelly
 from .timestep_batch_norm import TimestepBatchNorm
@@ -28,6 +29,8 @@ __all__ = [
     "load_spikingjelly",
     "load_weights",
     "model_options",
+    "normalised",
+    "plain_module",
     "read_model",
     "read_weights",
     "register_model",

@@ -1,54 +1,67 @@
 """Which layers of a network features are read from, by name, and what they pass before they are compared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..models import plain_module
 from ..models.layers import Layout
 from ..neurons import SpikingNeuron
 from ..through_time import Temporal
 
 
-def layer_names(network: Temporal, wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The names, within `network.module`, of these layers of its layout; of those that end its stages where none is wanted.
+def layer_names(network: nn.Module, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """The full names of these layers of a network; of those that end its stages if none is wanted.
 
-    "last" is the layer that ends the last stage.
+    "last" is the layer that ends the last stage. Names are looked up within the layout of a network that `create_model` made. In
+    other networks they are names of the module as its user wrote it.
 
     Raises:
-        UserError: for a network of no layout, whose stages are not known.
+        UserError: for a network that does not say which layers end its stages, if they are wanted.
     """
-    place, layout = layout_of(network)
-    prefix, stages = f"{place}." if place else "", tuple(layout.stage_channels)
+    place, module = own_module(network)
+    prefix = f"{place}." if place else ""
+    if wanted and "last" not in wanted:
+        return tuple(prefix + name for name in wanted)
+    stages = tuple(_stages(module))
     return tuple(prefix + (stages[-1] if name == "last" else name) for name in wanted or stages)
 
 
-def classifier_of(network: Temporal, features: Tensor, logits: Tensor) -> Callable[[Tensor], Tensor]:
+def classifier_of(network: nn.Module, features: Tensor, logits: Tensor) -> Callable[[Tensor], Tensor]:
     """The part of a network behind its last stage, from features `[B, c, ...]` to logits `[B, C]`.
 
     Args:
         network: the network.
         features: what its last stage returns for some samples, to try it on.
-        logits: what it answers for them.
+        logits: what the network returns for them.
 
     Raises:
-        UserError: for a network of no layout, or one that has spiking neurons there, or tells timesteps apart, to which
-            features without time say nothing.
+        UserError: for a network without a method `classify`, one that has spiking neurons there, or one that tells timesteps
+            apart, to which features without time say nothing.
     """
-    _, layout = layout_of(network)
+    _, layout = own_module(network)
+    if not callable(getattr(layout, "classify", None)):
+        raise UserError(
+            f"the objective uses the teacher's classifier, and {type(layout).__name__} has no method classify(features), from what "
+            "its last stage returns to logits: add one, or use a network made by create_model"
+        )
 
     def classify(features: Tensor) -> Tensor:
         # under 64-true the student's features are in float64
-        return layout.classify(features.to(next(layout.parameters()).dtype))
+        found: Tensor = layout.classify(features.to(next(layout.parameters()).dtype))  # type: ignore[operator]
+        return found
 
     def refuse(*_: object) -> None:
         raise UserError(
-            "the teacher's classifier has spiking neurons, and would be asked about mean rates: use its ReLU twin as the teacher, "
+            "the teacher's classifier has spiking neurons, and its input would be mean rates: use its ReLU twin as the teacher, "
             "or a network that ends in linear layers"
         )
 
-    hooks = [module.register_forward_pre_hook(refuse) for module in layout.modules() if isinstance(module, SpikingNeuron)]
+    hooks = [
+        module.register_forward_pre_hook(refuse) for module in layout.modules() if isinstance(module, SpikingNeuron)
+    ]
     try:
         with torch.no_grad():
             answers = classify(features)
@@ -63,18 +76,30 @@ def classifier_of(network: Temporal, features: Tensor, logits: Tensor) -> Callab
     return classify
 
 
-def layout_of(network: Temporal) -> tuple[str, Layout]:
-    """The layout of a network, and its name within `network.module`, empty where it is that.
+def own_module(network: nn.Module) -> tuple[str, nn.Module]:
+    """The module whose layers have names of their own, and its place: a layout, or the module as its user wrote it."""
+    module = network.module if isinstance(network, Temporal) else network
+    for place, inner in module.named_modules():
+        if isinstance(inner, Layout):
+            return place, inner
+    plain = plain_module(module)
+    return ("" if plain is module else "network"), plain
+
+
+def _stages(module: nn.Module) -> Iterable[str]:
+    """The names of the layers that end the stages of a network.
 
     Raises:
-        UserError: for a network of no layout, whose stages are not known.
+        UserError: for a network that does not name them.
     """
-    for place, module in network.module.named_modules():
-        if isinstance(module, Layout):
-            return place, module
-    raise UserError(
-        f"features are read at the stages of a network made by create_model; got one of {type(network.module).__name__}"
-    )
+    stages: Iterable[str] = getattr(module, "stage_channels", ())
+    if not stages:
+        raise UserError(
+            f"the objective compares features where stages of the networks end, and {type(module).__name__} does not name them: "
+            'give it an attribute stage_channels with channels by the names of layers, such as {"features.2": 32}, or use a '
+            "network made by create_model"
+        )
+    return stages
 
 
 def conv_norm(channels: int) -> nn.Module:

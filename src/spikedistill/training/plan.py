@@ -16,7 +16,7 @@ from ..data import (
     try_augmentations,
 )
 from ..errors import UserError
-from ..from_python import check_recorded
+from ..from_python import check_given
 from ..models import Start, create_model, save_model
 from ..objectives import Objective, create_objective
 from ..run_folder import dataset_of
@@ -88,7 +88,9 @@ class Plan:
         save_model(network, self.spec, path, classes=data.classes, input=taken, timesteps=T, imports=imports)
 
 
-def make_plan(config: Config, teacher: TeacherLike | None = None, *, model: ModelLike | None = None, data: Any = None) -> Plan:
+def make_plan(
+    config: Config, teacher: TeacherLike | None = None, *, model: ModelLike | None = None, data: Any = None
+) -> Plan:
     """Load and check what a configuration names, and what came from Python.
 
     Raises:
@@ -117,12 +119,10 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
         FileNotFoundError: if the data set is missing.
     """
     given = given or Given()
-    for role, came in (("model", given.model), ("data", given.data)):
-        if came is None and role in config.from_python:
-            check_recorded(role, config.from_python[role])
+    check_given(config.from_python, given.paths, "train(config")
     objective = create_objective(config.objective.name, **config.objective.options)
     check_together(config, objective)
-    dataset = given.data or dataset_of(config)
+    dataset = dataset_of(config) if given.data is None else given.data
     if len(dataset.classes) < 2:
         raise UserError(f"{dataset.name} has one class, expected 2 or more to tell apart")
     if given.data is not None:
@@ -137,7 +137,9 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     augmentations = check_augmentations(config, dataset)
     check_teacher_logits(config, objective, augmentations)
     weights = class_weights(config.objective.class_weights, dataset.classes, train.targets)
-    return Plan(config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights, initial, given.model)
+    return Plan(
+        config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights, initial, given.model
+    )
 
 
 def _made(config: Config, spec: dict[str, Any], dataset: Dataset, given: GivenNetwork | None) -> Temporal:

@@ -6,17 +6,20 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, distributed
+from torch import distributed
 
 from ..config import Config
 from ..data import Batches, augmentation_identity, fingerprint, kept_on, slicing_version
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
+from ..from_python import same_path
+from ..imports import needing
 from ..objectives import objective_options
 from ..report import write_report
 from ..run_folder import RunDiverged, RunFolder, RunStopped
@@ -24,9 +27,11 @@ from ..stopping import Stop
 from .batch_size import check_one_process_chooses, with_batch_size, with_fitting_batch_size
 from .class_weights import class_weights_line
 from .estimate import estimate_line
+from .given import ModelLike, TeacherLike, with_given
 from .initial import initial_file
+from .origins import origins_of
 from .out_of_memory import saying_what_takes_memory
-from .plan import Plan, make_plan
+from .plan import Plan, plan_of
 from .precision import with_fastest_precision
 from .processes import check_processes, depending_on_others, is_main_process, stop_with_launcher
 
@@ -37,13 +42,26 @@ if TYPE_CHECKING:
     from .progress import Speedometer
 
 
-def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) -> Path:
+def train(
+    config: Config, *, model: ModelLike | None = None, data: Any = None, teacher: TeacherLike | None = None
+) -> Path:
     """Train, evaluate and report one run.
+
+    What comes from Python is recorded in config.yaml by its import path, and never imported: to go on with such a run, to repeat or
+    to evaluate it, give it again. Several processes, as torchrun starts them, are each given the same.
 
     Args:
         config: what to train; `spikedistill.recipes.recipe(name)` returns one to start from.
-        teacher: for objectives that learn from a trained network, any function from images `[B, C, H, W]` in [0, 1] to logits
-            `[B, classes]`, in place of `config.teacher`.
+        model: a network of your own instead of `config.model`: a module written for `[B, ...]` with `LIF` between its layers,
+            also under `temporal`, or a class or function that makes one. A copy is trained, with the gradient rule of the
+            configuration. Images `[B, C, H, W]` in [0, 1] are normalised in front of it by the mean and standard deviation of the
+            data set, unless a `spikedistill.models.Normalize` is in it. A module's own weights are the initial ones, whatever the
+            seed; a class or function is called with the generator of PyTorch seeded.
+        data: a data set of your own instead of `config.data`: a pair (training, test) of `torch.utils.data.Dataset`, a mapping with
+            "train", "test" and other arguments of `spikedistill.data.from_torch`, or a `spikedistill.data.Dataset`.
+        teacher: for objectives that learn from a trained network, instead of `config.teacher`: a module or any function from
+            images `[B, C, H, W]` in [0, 1] to logits `[B, classes]`; a network over time, whose mean logits teach; a run or a
+            file. For objectives that compare features it is a network that has the layers that these name.
 
     Returns:
         The run folder, which holds config.yaml, metrics.csv, checkpoints/, model.safetensors, results.json,
@@ -63,6 +81,7 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
     check_processes(config.trainer)
     check_one_process_chooses(config)
     stop_with_launcher()
+    config, given = with_given(config, model, data, teacher)
     if config.overwrite and config.resume == "auto":
         raise UserError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
     run = RunFolder(config.run_folder)
@@ -72,7 +91,9 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
         check_same_run(config, run.config(), run.path)
     if resuming and run.is_complete:
         return run.path
-    plan = make_plan(config, teacher)
+    with needing(config.imported, config.recipe):
+        plan = plan_of(config, given)
+    plan = replace(plan, config=config.model_copy(update={"imported": origins_of(config)}))
     if config.data.most_batch_size is not None:
         plan = with_fitting_batch_size(plan)
     if config.trainer.precision == "auto":
@@ -103,7 +124,8 @@ def train(config: Config, *, teacher: Callable[[Tensor], Tensor] | None = None) 
             with saying_what_takes_memory(config, run.checkpoint), depending_on_others(config.trainer):
                 _fit(plan, run, trainer, speed, origin, resuming)
         if main:
-            evaluate(run.path)
+            own = None if given.model is None else given.model.bare
+            evaluate(run.path, None if given.data is None else plan.dataset, model=own)
             write_report(run.path)
     return run.path
 
@@ -116,7 +138,11 @@ def _with_what_was_chosen(config: Config, run: RunFolder) -> Config:
     if config.trainer.precision == "auto":
         update = {"precision": begun.trainer.precision, "channels_last": begun.trainer.channels_last}
         config = config.model_copy(update={"trainer": config.trainer.model_copy(update=update)})
-    return config
+    recorded = {
+        role: begun.from_python[role] if same_path(begun.from_python.get(role, ""), path) else path
+        for role, path in config.from_python.items()
+    }
+    return config.model_copy(update={"from_python": recorded})
 
 
 def check_same_run(config: Config, begun: Config, run: Path) -> None:
@@ -147,6 +173,7 @@ def changed_settings(config: Config, begun: Config) -> dict[str, tuple[Any, Any]
 def _settings(config: Config) -> dict[str, Any]:
     """What decides the outcome of a run, flat."""
     ignored = {
+        "imported",
         "out",
         "resume",
         "overwrite",
@@ -169,7 +196,8 @@ def _settings(config: Config) -> dict[str, Any]:
 
     settings = config.model_dump(mode="json")
     # an option that is newer than a run was at its default there
-    settings["objective"]["options"] = objective_options(config.objective.name) | settings["objective"]["options"]
+    with needing(config.imported, config.recipe):
+        settings["objective"]["options"] = objective_options(config.objective.name) | settings["objective"]["options"]
     visit("", settings)
     return flat
 
@@ -203,7 +231,7 @@ def made_from(plan: Plan) -> dict[str, str]:
         file = taught_by if taught_by.suffix == ".safetensors" else RunFolder(taught_by).model
         found["teacher"] = sha256(file.read_bytes())
     elif plan.teacher is not None:
-        found["teacher"] = "given from Python"
+        found["teacher"] = plan.teacher.identity()
     if plan.config.init_from is not None:
         found["init_from"] = sha256(initial_file(plan.config.init_from).read_bytes())
     return found

@@ -1,5 +1,6 @@
 """The trained network that a run learns from."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,12 +25,12 @@ class Teacher:
     Args:
         function: takes images `[B, C, H, W]` in [0, 1], augmented as the student sees them (for events, one frame), and normalises
             them itself.
-        num_classes: C, which its logits must have.
-        frames: how many frames it cut event recordings into as it was trained. The one frame that it sees holds so many times fewer
-            events than the recording. By default it is the mean of the student's frames.
+        num_classes: C, the length of its logits.
+        frames: how many frames the teacher cut event recordings into when it was trained. Its input is the sum of the student's
+            frames divided by this number; by default it is their mean.
 
     Attributes:
-        classifier: from features `[B, c, ...]` of its last stage to logits `[B, C]`, where the objective asks for it.
+        classifier: from features `[B, c, ...]` of its last stage to logits `[B, C]`, for objectives that use it.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], num_classes: int, frames: int | None = None) -> None:
@@ -42,7 +43,7 @@ class Teacher:
         """Logits `[B, C]` on a batch of images, or of event frames `[T, B, C, H, W]`.
 
         Raises:
-            UserError: where the function returns anything else.
+            UserError: if the function returns anything else.
         """
         return self.look(inputs, kind)[0]
 
@@ -51,20 +52,20 @@ class Teacher:
         """Logits `[B, C]` as `logits` returns them, and the features `[B, ...]` of a network's named layers, in one pass.
 
         Raises:
-            UserError: where the function returns anything but logits `[B, C]`.
+            UserError: if the function returns anything but logits `[B, C]`.
         """
         images = inputs
         if kind == "events":
             images = inputs.mean(0) if self.frames in (None, len(inputs)) else inputs.sum(0) / self.frames
         features: list[Tensor] = []
-        if isinstance(self.function, MeanLogits):
+        if isinstance(self.function, MeanLogits | PlainNetwork):
             logits, features = self.function.look(images)
         else:
             logits = self.function(images)
-        if logits.shape != (len(images), self.num_classes):
+        if not isinstance(logits, Tensor) or logits.shape != (len(images), self.num_classes):
+            got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise UserError(
-                f"the teacher returned {list(logits.shape)} for {len(images)} inputs; expected logits "
-                f"[{len(images)}, {self.num_classes}]"
+                f"the teacher returned {got} for {len(images)} inputs; expected logits [{len(images)}, {self.num_classes}]"
             )
         return logits, features
 
@@ -79,27 +80,34 @@ class Teacher:
         ]
         return torch.cat(parts).float()
 
+    def identity(self) -> str:
+        """What tells a teacher from Python from others: the digest of a module's weights; of a function only that it came."""
+        if not isinstance(self.function, nn.Module):
+            return "given from Python"
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.function.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     def to(self, device: torch.device) -> None:
-        """Move it, where it is a module."""
+        """Move it to a device, if it is a module."""
         if isinstance(self.function, nn.Module):
             self.function.to(device)
 
 
 class MeanLogits(nn.Module):
-    """A network over time as a function to logits `[B, C]`, the mean over its timesteps; frozen, in eval mode.
+    """A network over time as a function to logits `[B, C]`, the mean over its timesteps; in eval mode.
 
     Args:
         network: the network.
         timesteps: T.
         layers: names, within `network.module`, of layers whose features `look` returns.
-
-    Raises:
-        UserError: for a layer that there is not.
     """
 
     def __init__(self, network: Temporal, timesteps: int, layers: Sequence[str] = ()) -> None:
         super().__init__()
-        self.network = network.eval().requires_grad_(False)
+        self.network = network.eval()
         self.timesteps = timesteps
         self.layers = tuple(layers)
 
@@ -115,8 +123,33 @@ class MeanLogits(nn.Module):
         return logits, [mean_rate(outputs[layer]) for layer in self.layers]
 
 
+class PlainNetwork(nn.Module):
+    """A network without time as a function to logits `[B, C]`; in eval mode.
+
+    Args:
+        network: the network.
+        layers: names of the layers whose features `look` returns.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.network = network.eval()
+        self.layers = tuple(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = next((p for p in self.network.parameters() if p.is_floating_point()), None)
+        logits: Tensor = self.network(images if weight is None else images.to(weight.dtype))
+        return logits
+
+    def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits `[B, C]`, and what each layer returns, `[B, ...]`."""
+        with outputs_of(self.network, self.layers) as outputs:
+            logits = self(images)
+        return logits, [outputs[layer] for layer in self.layers]
+
+
 def relu_twin(config: Config, seed: int, out: Path) -> Config:
-    """The run that trains the ReLU twin of a run's network, on the same data and schedule."""
+    """The run that trains the ReLU twin of a run's network, on the same data and with the same schedule."""
     name = RecipeName(config.data.name, "ann")
     norm = "batch" if config.model.norm == "tdbn" else config.model.norm  # an ANN has no threshold
     return Config(
@@ -134,15 +167,15 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
 
 
 def load_teacher(
-    config: Config, objective: Objective, dataset: Dataset, given: Callable[[Tensor], Tensor] | None = None
+    config: Config, objective: Objective, dataset: Dataset, given: nn.Module | Callable[[Tensor], Tensor] | None = None
 ) -> Teacher | None:
     """The teacher that a run names or is given.
 
     Raises:
-        UserError: for a teacher without use, one that is missing, one of other classes, or one with a number that is not finite.
-        FileNotFoundError: where that run or file is not there.
+        UserError: for a teacher that the objective does not use, one that is missing, one of other classes, or one with a number
+            that is not finite.
+        FileNotFoundError: if that run or file is not there.
     """
-    num_classes = len(dataset.classes)
     if not objective.needs_teacher:
         if config.teacher is not None or given is not None:
             raise UserError(
@@ -150,20 +183,17 @@ def load_teacher(
             )
         return None
     if given is not None:
-        if objective.needs_features:
-            raise UserError(
-                f"objective {objective.name!r} learns from features inside the teacher, and a function shows its logits alone: "
-                "pass a run or a file, --teacher RUN"
-            )
-        if isinstance(given, nn.Module):
-            check_finite({**dict(given.named_parameters()), **dict(given.named_buffers())}, "the teacher")
-            given = given.eval().requires_grad_(False)
-        teacher = Teacher(given, num_classes)
+        teacher = given_teacher(given, config, objective, dataset)
     elif config.teacher is not None:
         network = read_network(config.teacher, config.teacher_model, dataset)
         layers = layer_names(network, objective.layers) if objective.needs_features else ()
         frames = RunFolder(config.teacher).config().timesteps if config.teacher.is_dir() else None
-        teacher = Teacher(MeanLogits(network, config.timesteps, layers), num_classes, frames)
+        teacher = Teacher(MeanLogits(network, config.timesteps, layers), len(dataset.classes), frames)
+    elif config.from_python:
+        raise UserError(
+            f"objective {objective.name!r} learns from a trained network: pass one, train(config, teacher=...), a module, a "
+            "function from images to logits, or a run"
+        )
     else:
         ann = f"{config.data.name}-ann"
         protocol = f" --protocol {config.protocol}" if config.protocol else ""
@@ -173,17 +203,42 @@ def load_teacher(
         )
     first = dataset.train.inputs(torch.zeros(1, dtype=torch.int64))
     logits, features = teacher.look(as_network_input(first, dataset.kind), dataset.kind)
-    if "classifier" in objective.inputs and isinstance(teacher.function, MeanLogits):
+    if "classifier" in objective.inputs and isinstance(teacher.function, MeanLogits | PlainNetwork):
         teacher.classifier = classifier_of(teacher.function.network, features[-1], logits)
     return teacher
+
+
+def given_teacher(
+    given: nn.Module | Callable[[Tensor], Tensor], config: Config, objective: Objective, dataset: Dataset
+) -> Teacher:
+    """The teacher that a run is given from Python. A module is put into eval mode, and its weights are not changed.
+
+    Raises:
+        UserError: for a function if the objective learns from features, a module without the layers that the objective names, or a
+            number that is not finite.
+    """
+    classes = len(dataset.classes)
+    if not isinstance(given, nn.Module):
+        if objective.needs_features:
+            raise UserError(
+                f"objective {objective.name!r} learns from features inside the teacher, and a function returns only logits: pass "
+                "a torch.nn.Module, a run or a file"
+            )
+        return Teacher(given, classes)
+    check_finite({**dict(given.named_parameters()), **dict(given.named_buffers())}, "the teacher")
+    layers = layer_names(given, objective.layers) if objective.needs_features else ()
+    if not isinstance(given, Temporal):
+        return Teacher(PlainNetwork(given, layers), classes)
+    over_time = Temporal(given.module, given.rule, given.sample_axes)
+    return Teacher(MeanLogits(over_time, config.timesteps, layers), classes, getattr(given, "timesteps", None))
 
 
 def read_network(path: Path, model: str | None, dataset: Dataset) -> Temporal:
     """The network of a run folder, of a model file, or of a safetensors file with the weights of the ReLU twin of a named model."""
     if model is None:
         found = load(path)
-        found.checks_range = False  # whatever augmentation makes of images, the teacher sees what the student sees
-        return found
+        found.checks_range = False  # the teacher sees what the student sees, whatever augmentation makes of images
+        return found.requires_grad_(False)
     network = create_model(
         model,
         num_classes=len(dataset.classes),
@@ -194,4 +249,4 @@ def read_network(path: Path, model: str | None, dataset: Dataset) -> Temporal:
         std=dataset.std,
     )
     load_weights(network, path)
-    return network.eval()
+    return network.eval().requires_grad_(False)

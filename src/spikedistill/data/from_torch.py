@@ -1,0 +1,409 @@
+"""Data sets of PyTorch as data sets of this library: what their samples are is found from the samples, and checked."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
+
+from ..errors import UserError
+from ..from_python import import_path
+from .dataset import BrokenSample, Dataset, Samples, TensorSamples
+from .images import pixels_of
+
+# Of a larger data set, so many samples stand for all: in the mean of images, and in what tells one data set from another.
+SOME = 2000
+_TRIED = 16  # samples whose own label must be the one that an attribute names
+_NEAR = 1e-4  # what rounding may put outside of [0, 1]
+_KEYS = ("train", "test", "classes", "mean", "std", "name", "augmentations")
+
+
+def from_torch(
+    train: Any,
+    test: Any,
+    *,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    name: str | None = None,
+    augmentations: Sequence[str] = (),
+) -> Dataset:
+    """A data set for `train`, `evaluate` and `register_dataset` from two data sets of PyTorch.
+
+    Each has `len` and returns `(x, y)` for an index, as `TensorDataset`, `Subset`, `ConcatDataset` and those of torchvision do.
+    x is a tensor, a NumPy array or a Pillow image:
+
+    - an image `[C, H, W]` or `[H, W]`, uint8 or floating-point in [0, 1]. Leave `Normalize` out of the transform: a network
+      normalises images itself, by `mean` and `std`;
+    - or event frames `[T, C, H, W]`, which hold counts.
+
+    y is the number of the class, from 0 on. All samples have one shape. They are read when a batch needs them; a `TensorDataset` is
+    taken as it lies in memory. A transform that draws at random augments anew in every epoch, the same for the same seed; in the
+    test samples it makes scores depend on the draw, so give these another one.
+
+    Args:
+        train: the training samples.
+        test: the test samples.
+        classes: names of the classes; default `train.classes` if there are some, else "0", "1", ...
+        mean: mean of each channel of images in [0, 1]; default that of the training samples (of 2000 of them, if there are more).
+        std: their standard deviation, likewise.
+        name: what the data set is called; default the name of the class of `train`.
+        augmentations: names for `spikedistill.data.augment` to apply to training batches.
+
+    Raises:
+        UserError: if a sample, a label or an argument is none of these.
+    """
+    for split, given in (("train", train), ("test", test)):
+        _check_map_style(given, split)
+    named = name if name is not None else _own_name(train)
+    if not isinstance(named, str) or not named or any(sign.isspace() or sign in ",=" for sign in named):
+        raise UserError(f"the data set has the name {named!r}, expected a text without spaces, commas and equals signs")
+    form = _form_of(train[0], "training sample 0")
+    parts = [_samples(given, split, form) for given, split in ((train, "training"), (test, "test"))]
+    names = _class_names(classes, train, [samples.targets for samples in parts])
+    first = [samples.inputs(torch.zeros(1, dtype=torch.int64)) for samples in parts]
+    if first[0].shape != first[1].shape:
+        raise UserError(f"test samples are {list(first[1].shape[1:])}, and training samples {list(first[0].shape[1:])}")
+    mean, std = _statistics(parts[0], form, mean, std)
+    return Dataset(
+        name=named,
+        train=parts[0],
+        test=parts[1],
+        classes=names,
+        mean=mean,
+        std=std,
+        kind=form.kind,
+        channels=form.shape[-3],
+        size=(form.shape[-2], form.shape[-1]),
+        augmentations=tuple(augmentations),
+        source=import_path(_inner(train)),
+    )
+
+
+def as_dataset(data: Any) -> Dataset:
+    """What `train(config, data=...)` takes as a data set of this library.
+
+    Args:
+        data: a `Dataset`; a pair of training and test samples as for `from_torch`; or a mapping with "train", "test" and other
+            arguments of `from_torch`.
+
+    Raises:
+        UserError: if it is anything else, or does not fit together.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Mapping):
+        unknown = [key for key in data if key not in _KEYS]
+        missing = [key for key in ("train", "test") if key not in data]
+        if unknown or missing:
+            said = f"has no {missing[0]!r}" if missing else f"has {unknown[0]!r}"
+            raise UserError(
+                f"data {said}, expected 'train' and 'test', and if needed {', '.join(map(repr, _KEYS[2:]))}"
+            )
+        return from_torch(**data)
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return from_torch(data[0], data[1])
+    raise UserError(
+        f"data is a {type(data).__name__}, expected a pair of training and test samples, data=(train, test), each a "
+        "torch.utils.data.Dataset, or a spikedistill.data.Dataset"
+    )
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a sample is: "image" with shape `[C, H, W]`, or "events" with shape `[T, C, H, W]`, and the type that it is kept in."""
+
+    kind: Literal["image", "events"]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class TorchSamples:
+    """Samples of a data set of PyTorch, read when they are used.
+
+    Attributes:
+        source: the data set.
+        places: of the samples in it, `[N]`.
+        targets: class of every sample, `[N]` int64.
+        form: what every sample must be.
+        split: "training" or "test", for messages.
+    """
+
+    source: Any
+    places: Tensor
+    targets: Tensor
+    form: Form
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def inputs(self, indices: Tensor) -> Tensor:
+        return torch.stack([self._read(place) for place in self.places[indices].tolist()])
+
+    def subset(self, indices: Tensor) -> "TorchSamples":
+        return replace(self, places=self.places[indices], targets=self.targets[indices])
+
+    def identity(self) -> Iterator[bytes | memoryview]:
+        yield f"{self.form.dtype} {[len(self), *self.form.shape]}".encode()
+        with same_draws(0):
+            for place in spread(len(self)).tolist():
+                yield self.inputs(torch.tensor([place])).flatten().view(torch.uint8).numpy().data
+
+    def _read(self, place: int) -> Tensor:
+        what = f"{self.split} sample {place}"
+        try:
+            value = _values(_pair(self.source[place], what)[0], what, self.form.shape[-3])
+            form = _described(value, what)
+        except UserError as error:
+            raise BrokenSample(str(error)) from None
+        if form.shape != self.form.shape or form.dtype != self.form.dtype:
+            raise BrokenSample(
+                f"{what} is {list(form.shape)} of {form.dtype}, and the first is {list(self.form.shape)} of {self.form.dtype}: "
+                "give all samples one size and type, such as by a transform"
+            )
+        return value
+
+
+@contextmanager
+def same_draws(seed: int) -> Iterator[None]:
+    """Seed the generators that transforms draw from, those of PyTorch, NumPy and Python, and leave them as they were."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+def spread(count: int, most: int = SOME) -> Tensor:
+    """Places of at most so many samples, evenly over all."""
+    return torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).round().long()
+
+
+def data_path(dataset: Dataset) -> str:
+    """What a run records of a data set from Python: the import path of its samples' class, or of `Dataset` and its name."""
+    return dataset.source or f"{import_path(dataset)} {dataset.name}"
+
+
+def _own_name(data: Any) -> str:
+    """The name of the class of samples; "data" for PyTorch's own classes."""
+    kind = type(_inner(data))
+    return "data" if kind.__module__.startswith("torch.") else kind.__name__
+
+
+def _inner(data: Any) -> Any:
+    """The data set behind subsets; the first one of several that are put together."""
+    while isinstance(data, Subset | ConcatDataset):
+        data = data.dataset if isinstance(data, Subset) else data.datasets[0]
+    return data
+
+
+def _check_map_style(data: Any, split: str) -> None:
+    if isinstance(data, torch.utils.data.DataLoader):
+        raise UserError(
+            f"{split} is a DataLoader, expected the data set in it, loader.dataset: train makes the batches"
+        )
+    if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise UserError(
+            f"{split} is a {type(data).__name__}, expected a map-style torch.utils.data.Dataset, with __len__ and __getitem__: "
+            "batches are drawn by index"
+        )
+    if len(data) == 0:
+        raise UserError(f"{split} has no samples, expected 1 or more")
+
+
+def _pair(item: Any, what: str) -> tuple[Any, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        got = f"{len(item)} values" if isinstance(item, tuple | list) else f"a {type(item).__name__}"
+        raise UserError(f"{what} is {got}, expected (x, y), the input and the number of its class")
+    return item[0], item[1]
+
+
+def _form_of(item: Any, what: str) -> Form:
+    return _described(_values(_pair(item, what)[0], what), what)
+
+
+def _values(x: Any, what: str, channels: int | None = None) -> Tensor:
+    """A sample as uint8 or float32, `[C, H, W]` or `[T, C, H, W]`."""
+    from PIL import Image, ImageOps
+
+    if isinstance(x, Image.Image):
+        upright = ImageOps.exif_transpose(x)
+        wanted = channels or (1 if upright.mode in ("1", "L") or upright.mode.startswith("I;16") else 3)
+        return pixels_of(upright, (upright.height, upright.width), wanted)
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind not in "buif":
+            raise UserError(f"{what} is an array of {x.dtype}, expected numbers")
+        x = torch.from_numpy(np.ascontiguousarray(x))
+    if not isinstance(x, Tensor):
+        raise UserError(f"{what} is a {type(x).__name__}, expected a tensor, a NumPy array or a Pillow image")
+    x = x.detach().cpu()
+    if x.ndim == 2:
+        x = x.unsqueeze(0)
+    if x.ndim not in (3, 4) or 0 in x.shape:
+        raise UserError(
+            f"{what} is {list(x.shape)}, expected an image [C, H, W] or [H, W], or event frames [T, C, H, W]"
+        )
+    if x.ndim == 3 and x.shape[2] <= 4 < min(x.shape[:2]):
+        raise UserError(f"{what} is {list(x.shape)}, with the channels last, expected [C, H, W]: x.permute(2, 0, 1)")
+    return _in_range(x, what).contiguous()
+
+
+def _in_range(x: Tensor, what: str) -> Tensor:
+    if x.is_complex():
+        raise UserError(f"{what} holds complex numbers, expected uint8 or floating-point numbers")
+    if x.ndim == 4:
+        counts = x.float()
+        if not counts.isfinite().all() or counts.min() < 0:
+            raise UserError(f"{what} holds event frames with NaN, infinite or negative numbers, expected counts")
+        return counts
+    if x.dtype == torch.bool:
+        return x.to(torch.uint8) * 255
+    if x.dtype == torch.uint8:
+        return x
+    low, high = x.min().item(), x.max().item()
+    if not x.is_floating_point():
+        if low < 0 or high > 255:
+            raise UserError(f"{what} holds whole numbers from {low} to {high}, expected 0 to 255, or [0, 1]")
+        return x.to(torch.uint8)
+    if not x.isfinite().all():
+        raise UserError(f"{what} holds NaN or infinite numbers, expected [0, 1]")
+    if low < -_NEAR:
+        raise UserError(
+            f"{what} holds numbers from {low:.3g} to {high:.3g}, expected [0, 1]: leave Normalize out of its transform, because "
+            "the network normalises images itself"
+        )
+    if high > 1 + _NEAR:
+        raise UserError(f"{what} holds numbers up to {high:.4g}, expected [0, 1]: divide by 255, or give uint8")
+    return x.float().clamp(0, 1)
+
+
+def _described(value: Tensor, what: str) -> Form:
+    if value.ndim == 4:
+        return Form("events", tuple(value.shape), value.dtype)
+    return Form("image", tuple(value.shape), value.dtype)
+
+
+def _samples(data: Any, split: str, form: Form) -> Samples:
+    targets = _targets(data, split)
+    if isinstance(data, TensorDataset):
+        values = [_values(x, f"{split} sample {place}") for place, x in enumerate(data.tensors[0])]
+        kinds = {(value.shape, value.dtype) for value in values}
+        if kinds == {(torch.Size(form.shape), form.dtype)}:
+            return TensorSamples(torch.stack(values), targets)
+    return TorchSamples(data, torch.arange(len(data)), targets, form, split)
+
+
+def _targets(data: Any, split: str) -> Tensor:
+    """The class of every sample, `[N]` int64; from an attribute if it agrees with the samples, else from all samples."""
+    named = _named_targets(data)
+    if named is not None and len(named) == len(data):
+        with same_draws(0):
+            tried = [(named[place], data[place]) for place in spread(len(data), _TRIED).tolist()]
+        if all(_label(label, "a label") == _label(_pair(item, "a sample")[1], "a label") for label, item in tried):
+            return torch.tensor([_label(label, f"{split} label {place}") for place, label in enumerate(named)])
+    with same_draws(0):
+        items = (_pair(data[place], f"{split} sample {place}")[1] for place in range(len(data)))
+        return torch.tensor([_label(label, f"{split} sample {place}") for place, label in enumerate(items)])
+
+
+def _named_targets(data: Any) -> list[Any] | None:
+    """The labels that a data set knows without reading its samples; None if it knows none."""
+    if isinstance(data, Subset):
+        inner = _named_targets(data.dataset)
+        return None if inner is None else [inner[place] for place in data.indices]
+    if isinstance(data, ConcatDataset):
+        parts = [_named_targets(part) for part in data.datasets]
+        return None if None in parts else [label for part in parts for label in part or ()]
+    if isinstance(data, TensorDataset):
+        found: Any = data.tensors[1] if len(data.tensors) == 2 else None
+    else:
+        found = None if getattr(data, "target_transform", None) else getattr(data, "targets", None)
+    if isinstance(found, Tensor | np.ndarray):
+        return list(found) if found.ndim == 1 else None
+    return found if isinstance(found, list) else None
+
+
+def _label(y: Any, what: str) -> int:
+    if isinstance(y, Tensor | np.ndarray) and y.ndim > 0:
+        hint = ": y.argmax() makes one of one-hot labels" if y.ndim == 1 and len(y) > 1 else ""
+        raise UserError(f"{what} has a label {list(y.shape)}, expected the number of a class{hint}")
+    value = y.item() if isinstance(y, Tensor | np.ndarray | np.generic) else y
+    if isinstance(value, int):
+        return int(value)
+    shown = repr(value) if len(repr(value)) <= 40 else f"a {type(value).__name__}"
+    raise UserError(f"{what} has the label {shown}, expected the number of a class: 0, 1, 2, ...")
+
+
+def _class_names(classes: Sequence[str] | None, train: Any, targets: Sequence[Tensor]) -> tuple[str, ...]:
+    """The names of the classes, checked against the labels of both splits."""
+    least, most = min(int(t.min()) for t in targets), max(int(t.max()) for t in targets)
+    if least < 0:
+        raise UserError(f"a sample has the label {least}, expected 0 or more: leave samples without a class out")
+    found = classes if classes is not None else _inner_classes(train)
+    if found is not None:
+        names = tuple(str(name) for name in found)
+        if len(set(names)) < len(names):
+            raise UserError("classes has a name twice, expected one for each class")
+        if most >= len(names):
+            hint = ": labels count from 0, y - 1" if most == len(names) and least == 1 else ""
+            raise UserError(f"a sample has the label {most}, and there are names of {len(names)} classes{hint}")
+        return names
+    missing = sorted({*range(most + 1)} - {*targets[0].tolist()})
+    if missing == [0]:
+        raise UserError(f"labels run from 1 to {most}, expected 0 to {most - 1}: subtract 1")
+    if missing:
+        raise UserError(
+            f"no training sample has the label {missing[0]}, and the largest label is {most}: number the classes 0, 1, 2, ... "
+            "without gaps, or give classes, the names of all"
+        )
+    return tuple(map(str, range(most + 1)))
+
+
+def _inner_classes(data: Any) -> Sequence[str] | None:
+    found = getattr(_inner(data), "classes", None)
+    return found if isinstance(found, list | tuple) and found else None
+
+
+def _statistics(
+    samples: Samples, form: Form, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, with four decimals; a constant channel has deviation 1."""
+    channels = form.shape[-3]
+    if (mean is None) != (std is None):
+        raise UserError("mean and std come together: give both or neither")
+    if mean is not None and std is not None:
+        if form.kind == "events":
+            raise UserError("event frames are taken as they are: leave mean and std out")
+        if len(mean) != channels or len(std) != channels or min(std) <= 0:
+            raise UserError(
+                f"mean is {list(mean)} and std {list(std)}, expected a number for each of {channels} channels, and each std above 0"
+            )
+        return tuple(map(float, mean)), tuple(map(float, std))
+    if form.kind == "events":
+        return (0.0,) * channels, (1.0,) * channels
+    total = squares = torch.zeros(channels, dtype=torch.float64)
+    chosen = spread(len(samples))
+    with same_draws(0):
+        for places in chosen.split(100):
+            images = samples.inputs(places)
+            values = images.double() / (255 if images.dtype == torch.uint8 else 1)
+            total, squares = total + values.sum((0, 2, 3)), squares + values.square().sum((0, 2, 3))
+    count = len(chosen) * form.shape[-1] * form.shape[-2]
+    found = total / count
+    spreads = (squares / count - found.square()).clamp(min=0).sqrt()
+    return (
+        tuple(round(value, 4) for value in found.tolist()),
+        tuple(round(value, 4) or 1.0 for value in spreads.tolist()),
+    )
