@@ -116,7 +116,7 @@ def test_a_comparison_knows_the_parts_of_its_methods_names(tmp_path):
 
 def test_a_run_that_was_not_evaluated_so_long_is_refused(tmp_path):
     runs = {"short": [write_run(tmp_path / "a", 1, [2])], "long": [write_run(tmp_path / "b", 3, [1, 2, 4])]}
-    with pytest.raises(ValueError, match="scored again by spikedistill evaluate"):
+    with pytest.raises(ValueError, match="spikedistill evaluate scores runs of earlier versions again"):
         Comparison.of(runs)
 
 

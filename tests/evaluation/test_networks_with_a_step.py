@@ -357,9 +357,9 @@ WRONG = {
         "timesteps came for logits, which takes only",
     ),
     "root of a network": (lambda: evaluate(Integrator(), [], root="x"), "root came for a network"),
-    "data of a run": (
-        lambda: evaluate("runs/none", [(X, Y)]),
-        "data came for a run folder, which takes only root, batch_size",
+    "timesteps of a run": (
+        lambda: evaluate("runs/none", timesteps=2),
+        "timesteps came for a run folder, which takes only root, batch_size",
     ),
     "integer logits": (lambda: evaluate(torch.zeros(2, 3, 4).long(), Y), "expected floating-point logits"),
     "objects": (lambda: evaluate(np.array([None]), Y), "got an array of object, expected logits"),

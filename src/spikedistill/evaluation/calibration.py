@@ -1,4 +1,4 @@
-"""Does the network know how sure it may be: reliability, calibration error, one temperature.
+"""Calibration: reliability diagrams, calibration error, and one temperature.
 
 Shapes: N samples, C classes. Everything is computed by NumPy in float64 on one thread, so that the same logits give
 the same figures to the bit, whatever the number of threads.
@@ -42,11 +42,10 @@ def reliability(logits: Tensor, target: Tensor) -> list[dict[str, float]]:
 def fit_temperature(logits: Tensor, target: Tensor) -> float:
     """The temperature that minimises the cross-entropy of `softmax(logits / temperature)`, fitted on held-out samples.
 
-    The cross-entropy is convex in b = 1/temperature, with slope mean_n(sum_c p_c z_c - z_y): bisection finds its only
-    minimum. The search spans s/100 to 100 s, where s is the spread of the logits (root mean square, each sample
-    centred); logits worse than none give the soft end. Where the cross-entropy still falls at the sharp end, as when
-    every sample is right by a margin, there is no minimum: such samples do not tell how sure a wrong answer may be,
-    and the temperature stays 1.
+    The cross-entropy is convex in b = 1/temperature, with slope mean_n(sum_c p_c z_c - z_y), so bisection finds its
+    only minimum. The search spans s/100 to 100 s, where s is the spread of the logits (root mean square, each sample
+    centred). Logits that are worse than uniform ones give the upper end. If the cross-entropy still falls at the lower
+    end, for example because every sample is right by a margin, there is no minimum, and the temperature stays 1.
 
     Args:
         logits: `[N, C]`, any floating dtype.

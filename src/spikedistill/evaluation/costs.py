@@ -1,4 +1,4 @@
-"""What the counted operations would cost in energy: an estimate by a table of costs, not a measurement."""
+"""The energy of counted operations: an estimate from a table of costs, not a measurement."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +18,7 @@ class EnergyCosts:
         mac_pj: a 32-bit multiply-accumulate.
         ac_pj: a 32-bit accumulate.
         byte_pj: a byte read or written.
-        source: where the figures are from.
+        source: the publication of these numbers.
     """
 
     name: str
@@ -46,8 +46,8 @@ class LayerEnergy:
 
     Attributes:
         layer: path of a convolution, a linear layer, or a layer of neurons.
-        operations_pj: of its synaptic operations, or its neurons' updates.
-        memory_pj: of the bytes it moves.
+        operations_pj: energy of its synaptic operations, or of its neurons' updates.
+        memory_pj: energy of the bytes it moves.
     """
 
     layer: str
@@ -60,11 +60,11 @@ class EnergyEstimate:
     """An estimate, in picojoules per sample; lists have an entry for each timestep.
 
     Attributes:
-        costs: the table.
+        costs: the table of costs.
         layers: convolutions and linear layers.
         neurons: layers of neurons.
-        ann_synaptic_pj: the same network as an ANN: every dense multiply-accumulate once.
-        ann_total_pj: with its memory traffic: weights and inputs read once, activations written once, 32 bits each.
+        ann_synaptic_pj: the same network as an ANN, with every dense multiply-accumulate once.
+        ann_total_pj: the ANN with its memory traffic: weights and inputs read once, activations written once, 32 bits each.
     """
 
     costs: EnergyCosts
@@ -75,17 +75,17 @@ class EnergyEstimate:
 
     @property
     def synaptic_pj(self) -> list[float]:
-        """Of synaptic operations alone, for each timestep."""
+        """Energy of synaptic operations only, for each timestep."""
         return _sums([row.operations_pj for row in self.layers])
 
     @property
     def total_pj(self) -> list[float]:
-        """Of synaptic operations, neurons and memory traffic, for each timestep."""
+        """Energy of synaptic operations, neurons and memory traffic, for each timestep."""
         rows = [*self.layers, *self.neurons]
         return _sums([row.operations_pj for row in rows] + [row.memory_pj for row in rows])
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as JSON takes it, marked as an estimate."""
+        """Everything as plain values, to be written as JSON, marked as an estimate."""
         return {"estimate": True} | asdict(self) | {"synaptic_pj": self.synaptic_pj, "total_pj": self.total_pj}
 
 
@@ -93,21 +93,20 @@ def energy(counts: OperationCounts, costs: str | EnergyCosts = "45nm") -> Energy
     """Estimate the energy of counted operations.
 
         synapses = E_AC · effective ACs + E_MAC · effective MACs
-        neurons  = E_MAC · updates + E_AC · spikes          u <- decay · u + current, and a subtraction where it fires
+        neurons  = E_MAC · updates + E_AC · spikes          u <- decay · u + current, and a subtraction for each spike
         memory   = E_byte · bytes moved
 
-    The first is the figure of the literature. It leaves out what often costs most, so the three together are given as a second one.
-    The memory model is that of a device that runs layer by layer, one sample at a time, and holds everything in one kind of memory:
-    at each timestep a layer reads its weights and its inputs, and neurons read and write their membranes and write their spikes.
-    Two-valued inputs and spikes take one bit, all other numbers 32. Static power, control and transport between cores are in no
-    figure.
+    Papers report the first number. It leaves out what often costs most, so the sum of all three is given too. The memory model
+    is a device that runs layer by layer, one sample at a time, with one kind of memory: at each timestep a layer reads its
+    weights and its inputs, and neurons read and write their membranes and write their spikes. Two-valued inputs and spikes take
+    one bit, all other numbers 32. Static power, control and transport between cores are not included.
 
-    The mean energy under early exit is about `sum(active[t] * total_pj[t])` with a row of `ExitCurve.active`: about, because the
-    counts are means over all samples, also those that have left.
+    The mean energy under early exit is about `sum(active[t] * total_pj[t])` with a row of `ExitCurve.active`. It is not exact,
+    because the counts are means over all samples, including those that have left.
 
     Args:
-        counts: of `count_operations`.
-        costs: "45nm", or a table of your own.
+        counts: the result of `count_operations`.
+        costs: "45nm", or your own table.
 
     Raises:
         UserError: for an unknown table.

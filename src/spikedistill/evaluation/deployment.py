@@ -1,4 +1,4 @@
-"""What a run offers on its test set, from the quickest answer to the surest: fixed timesteps and exit policies, with their energy.
+"""Accuracy, latency and energy of a network on its test set, at fixed timesteps and under exit policies.
 
 Shapes: T timesteps, N test samples, C classes.
 """
@@ -26,19 +26,18 @@ def deployment(
 ) -> dict[str, Any]:
     """Every fixed k, and every exit policy at thresholds over its whole range.
 
-    The energy of a point is the mean over samples of what their timesteps cost, with the mean cost of each timestep:
-    `sum_t active[t] · total_pj[t]`.
+    The energy of a point is the mean over samples, from the mean cost of each timestep: `sum_t active[t] · total_pj[t]`.
 
     Args:
         logits: `[T, N, C]`.
         targets: `[N]`.
-        fixed_accuracy: fraction right after k = 1..T timesteps.
-        estimate: of `energy_per_timestep`, or None.
+        fixed_accuracy: fraction of samples that are right after k = 1..T timesteps.
+        estimate: the result of `energy_per_timestep`, or None.
 
     Returns:
-        `{energy, fixed: [{k, accuracy, energy_pj}], policies: {policy: [{threshold, accuracy, mean_exit, leaving, energy_pj}]}}`;
-        `leaving` holds the fraction of samples that leave at each timestep. A threshold of None lets all run to T, and an energy of
-        None is unknown.
+        `{energy, fixed: [{k, accuracy, energy_pj}], policies: {policy: [{threshold, accuracy, mean_exit, leaving,
+        energy_pj}]}}`; `leaving` holds the fraction of samples that leave at each timestep. With a threshold of None all
+        samples run to T. An energy of None is unknown.
     """
     costs = None if estimate is None else torch.tensor(estimate["total_pj"], dtype=torch.float64)
     spent = [None] * len(logits) if costs is None else costs.cumsum(0).tolist()
@@ -56,7 +55,7 @@ def energy_per_timestep(model: Temporal, dataset: Dataset, timesteps: int, batch
     """The estimated energy of each timestep, from 32 test samples that are spread over the test set.
 
     Returns:
-        `{costs, samples, uncounted_macs, synaptic_pj: [...], total_pj: [...]}`, in picojoules per sample; None where the operations
+        `{costs, samples, uncounted_macs, synaptic_pj: [...], total_pj: [...]}`, in picojoules per sample; None if the operations
         of the network cannot be counted.
     """
     N = len(dataset.test)
@@ -71,10 +70,10 @@ def energy_per_timestep(model: Temporal, dataset: Dataset, timesteps: int, batch
 
 
 def estimated_energy(counts: OperationCounts) -> dict[str, Any]:
-    """The estimated energy of each timestep, of operations that were counted.
+    """The estimated energy of each timestep, from counted operations.
 
     Returns:
-        As `energy_per_timestep`.
+        The same as `energy_per_timestep`.
     """
     estimate = energy(counts, COSTS)
     return {
@@ -106,9 +105,9 @@ def _points(curve: ExitCurve, samples: int, costs: Tensor | None) -> list[dict[s
 
 
 def _threshold(curve: ExitCurve, index: int) -> float | None:
-    """A threshold that decides as the one at `index`, with few digits, and away from the score of any sample.
+    """A threshold with few digits that gives the decisions of the one at `index` and is not the score of any sample.
 
-    A score on the threshold would fall to either side in another arithmetic.
+    Rounding on another machine could put a score that equals the threshold on either side of it.
     """
     high = float(curve.thresholds[index])
     if index == len(curve.thresholds) - 1:

@@ -1,18 +1,18 @@
 """When to stop: exit policies over the timesteps of one network, replayed from its logits.
 
 Shapes: T timesteps, N samples, C classes; z_1 .. z_T are a sample's logits, and after t timesteps it is judged by their sum
-s_t = z_1 + ... + z_t or their mean m_t = s_t / t, with p = softmax(m_t). A policy gives a score; a sample exits at the first
-timestep at which its score is at or above the threshold, and at T otherwise. So a higher threshold is always the stricter one:
+s_t = z_1 + ... + z_t or their mean m_t = s_t / t, with p = softmax(m_t). A policy gives a score. A sample exits at the first
+timestep at which its score reaches the threshold, and at T if none does. So a higher threshold is always stricter:
 
     confidence        max softmax(m_t)                              0 to 1, of the mean
     sum_confidence    max softmax(s_t)                              0 to 1, of the sum
     entropy           1 - H(p) / log C                              0 to 1, 1 where the entropy H is zero
     margin            largest p - second largest p                  0 to 1
-    stability         latest timesteps in a row with one answer     1, 2, ..., the answer being argmax m_t
+    stability         latest timesteps in a row with one argmax     1, 2, ..., of m_t
 
-"sum_confidence" is the rule of SEENN's released code (Li et al., NeurIPS 2023), so thresholds that were used with it carry over to
-this policy only; there a sample exits where its score exceeds the threshold. The sum is t times the mean, so its confidence
-is never below that of the mean, and both give the same answer. Everything is computed in float64.
+"sum_confidence" is the rule of SEENN's released code (Li et al., NeurIPS 2023). Thresholds that were used with that code mean
+the same under this policy only; in that code a sample exits if its score exceeds the threshold. The sum is t times the mean, so
+its confidence is never below that of the mean, and both predict the same class. Everything is computed in float64.
 """
 
 import math
@@ -30,13 +30,13 @@ POLICIES: tuple[Policy, ...] = ("confidence", "sum_confidence", "entropy", "marg
 
 
 class Progress(NamedTuple):
-    """What the policies know of each sample after some timesteps; rows are samples, so that finished ones can leave.
+    """What the policies need of each sample after some timesteps. Rows are samples, so that finished ones can leave.
 
     Attributes:
         timesteps: t.
         total: sum of the logits so far, `[B, C]`.
-        answer: the class with the largest mean logit, `[B]`; of equal ones the first.
-        unchanged: how many of the latest timesteps gave that answer, `[B]`.
+        answer: the class with the largest mean logit, `[B]`; the first of equal ones.
+        unchanged: for how many of the latest timesteps that class has been the same, `[B]`.
     """
 
     timesteps: int
@@ -50,12 +50,12 @@ class Progress(NamedTuple):
         return self.total / self.timesteps
 
     def keep(self, rows: Tensor) -> Self:
-        """The same of some samples alone."""
+        """The same for some of the samples."""
         return type(self)(self.timesteps, self.total[rows], self.answer[rows], self.unchanged[rows])
 
 
 def advance(progress: Progress | None, logits: Tensor) -> Progress:
-    """Take in the logits `[B, C]` of the next timestep; `progress` is None before the first."""
+    """Add the logits `[B, C]` of the next timestep; `progress` is None before the first."""
     if progress is None:
         total = logits.double()
         answer = total.argmax(-1)
@@ -82,18 +82,18 @@ def exit_score(progress: Progress, policy: Policy) -> Tensor:
 
 
 def exit_times(logits: Tensor, policy: Policy, threshold: float) -> Tensor:
-    """The timestep, 1 to T, at which each sample exits: what `AnytimeClassifier` would do, from stored logits.
+    """The timestep, 1 to T, at which each sample exits: the decisions of `AnytimeClassifier`, from stored logits.
 
     Args:
         logits: `[T, N, C]`, any floating dtype, such as those of a run's logits.safetensors.
         policy: one of `POLICIES`.
-        threshold: a sample exits where its score is at or above it; `math.inf` lets all run to T.
+        threshold: a sample exits when its score reaches it; with `math.inf` all run to T.
 
     Returns:
         `[N]` int64.
 
     Raises:
-        UserError: for an unknown policy, a threshold outside the policy's scores, or logits that are no finite `[T, N, C]`.
+        UserError: for an unknown policy, a threshold outside the policy's scores, or anything but finite logits `[T, N, C]`.
     """
     check_policy(policy, threshold)
     met = _replay(_checked(logits), policy)[0] >= threshold
@@ -103,16 +103,16 @@ def exit_times(logits: Tensor, policy: Policy, threshold: float) -> Tensor:
 
 @dataclass(frozen=True)
 class ExitCurve:
-    """What one policy offers on N samples, from the mildest threshold to the strictest; K thresholds.
+    """Accuracy and mean exit time of one policy on N samples, at K thresholds from the mildest to the strictest.
 
     Attributes:
         policy: the policy.
         thresholds: `[K]` float64, ascending: every one at which some decision changes, and last `inf`, all T timesteps. A
-            threshold between two of them decides as the larger one.
+            threshold between two of them gives the decisions of the larger one.
         accuracy: `[K]` float64, fraction of samples that are right when they exit.
         mean_exit: `[K]` float64, mean exit time in timesteps.
-        active: `[K, T]` float64, fraction of samples that run timestep t; their sum over t is `mean_exit`, and a cost per
-            timestep, such as an energy, is multiplied by it.
+        active: `[K, T]` float64, fraction of samples that run timestep t. Its sum over t is `mean_exit`; multiply it by a
+            cost per timestep, such as an energy.
     """
 
     policy: Policy
@@ -122,7 +122,7 @@ class ExitCurve:
     active: Tensor
 
     def point(self, index: int) -> "ExitPoint":
-        """One threshold with its figures."""
+        """One threshold with its accuracy and mean exit time."""
         return ExitPoint(
             self.policy,
             float(self.thresholds[index]),
@@ -133,7 +133,7 @@ class ExitCurve:
 
 
 class ExitPoint(NamedTuple):
-    """A threshold, and what it gives on the samples it was chosen on.
+    """A threshold, with accuracy and mean exit time on the samples it was chosen on.
 
     Attributes:
         policy: the policy.
@@ -153,8 +153,9 @@ class ExitPoint(NamedTuple):
 def exit_curve(logits: Tensor, targets: Tensor, policy: Policy) -> ExitCurve:
     """Accuracy and mean exit time of a policy at every threshold that makes a difference, in O(TN log TN).
 
-    With M_t the largest score of a sample up to timestep t, it runs timestep t+1 under a threshold θ exactly where M_t < θ. So
-    counts are positions in sorted lists of M, and accuracy is that at t=1 plus all changes from t to t+1 whose M_t < θ.
+    Let M_t be the largest score of a sample up to timestep t. Under a threshold θ the sample runs timestep t+1 if and only if
+    M_t < θ. So counts are positions in sorted lists of M, and the accuracy is that at t=1 plus all changes from t to t+1 with
+    M_t < θ.
 
     Args:
         logits: `[T, N, C]`, any floating dtype.
@@ -195,14 +196,15 @@ def calibrate_threshold(
         logits: `[T, N, C]`, of samples neither trained on nor to be reported.
         targets: `[N]`, class indices.
         policy: one of `POLICIES`.
-        max_drop: accuracy that may be lost against all T timesteps, in percentage points: the lowest threshold that loses no more.
-        max_latency: mean exit time that may be reached, in timesteps: the highest threshold that takes no longer.
+        max_drop: the largest loss of accuracy against all T timesteps, in percentage points; gives the lowest threshold that loses
+            no more.
+        max_latency: the largest mean exit time, in timesteps; gives the highest threshold that takes no longer.
 
     Returns:
-        The threshold with its accuracy and mean exit time on these samples, which are an optimistic estimate for others.
+        The threshold with its accuracy and mean exit time on these samples. On other samples expect a little less.
 
     Raises:
-        UserError: for no target or two, a target that nothing can meet, or as `exit_curve`.
+        UserError: for no target or two, a target that no threshold can meet, or as `exit_curve`.
     """
     if (max_drop is None) == (max_latency is None):
         raise UserError(f"max_drop={max_drop} and max_latency={max_latency}: expected exactly one of the two targets")
@@ -219,10 +221,10 @@ def calibrate_threshold(
 
 
 def check_policy(policy: str, threshold: float = math.inf) -> None:
-    """Refuse an unknown policy, or a threshold that is no score of it.
+    """Refuse an unknown policy, or a threshold outside its scores.
 
     Raises:
-        UserError: in that case.
+        UserError: naming what is expected.
     """
     if policy not in POLICIES:
         raise UserError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
@@ -236,13 +238,13 @@ def check_policy(policy: str, threshold: float = math.inf) -> None:
 
 
 def _checked(logits: Tensor, targets: Tensor | None = None) -> Tensor:
-    """The logits, once they and the targets are known to fit."""
+    """The logits, after a check that they and the targets fit."""
     as_arrays(logits, torch.zeros(logits.shape[1:2], dtype=torch.int64) if targets is None else targets, "[T, N, C]")
     return logits.detach()
 
 
 def _replay(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
-    """Scores and answers after every timestep, both `[T, N]`."""
+    """Scores and predicted classes after every timestep, both `[T, N]`."""
     progress, scores, answers = None, [], []
     for step in logits.unbind(0):
         progress = advance(progress, step)

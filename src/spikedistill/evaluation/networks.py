@@ -60,7 +60,8 @@ def evaluate_network(
     except UserError:  # its operations cannot be counted
         estimate = None
     ours = data if isinstance(data, Dataset) else None
-    names = classes if classes is not None or ours is None else ours.classes
+    known = getattr(model, "classes", None) if ours is None else ours.classes  # a loaded network knows its own
+    names = known if classes is None else classes
     firing = () if rates is None else tuple(rates.means(len(logits)))
     given = LabelledLogits(logits, targets, None if names is None else list(names), held, estimate, firing)
     return _written(given, "" if ours is None else ours.name, out)

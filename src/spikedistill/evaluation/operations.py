@@ -1,8 +1,8 @@
 """What a network computes per layer and timestep, counted from its own spikes.
 
-The words are those of NeuroBench (Yik et al., Nature Communications 2025): a *synaptic operation* is one weight that meets one
-input. It is *effective* where the input is not zero, and *dense* counts all of them. It is an accumulate (AC) where the inputs of
-the layer are spikes, and a multiply-accumulate (MAC) otherwise. Zero weights are not looked for.
+The terms are those of NeuroBench (Yik et al., Nature Communications 2025): a *synaptic operation* is one weight that meets one
+input. It is *effective* if the input is not zero; *dense* counts include all. It is an accumulate (AC) if the inputs of the
+layer are spikes, and a multiply-accumulate (MAC) otherwise. Zero weights count like all others.
 """
 
 import math
@@ -32,16 +32,16 @@ class LayerOperations:
 
     Attributes:
         layer: its path; a layer that is called again in the same pass has a further row, `path#1`.
-        two_valued: whether its measured inputs held nothing but 0 and one other value, over all samples and timesteps. Only then
-            does it accumulate: that value is a factor of its weights.
-        constant: its input does not change over time, as in the stem of a static image, so it is computed once: all operations
-            stand at the first timestep and none at the others. A network of another library computes it at every timestep.
+        two_valued: whether all its inputs, over all samples and timesteps, were 0 or one other value. Only then it accumulates,
+            because that value can be a factor of its weights.
+        constant: whether its input is the same at every timestep, as in the stem of a static image. Then it is computed once, and
+            all its operations count at the first timestep. A network of another library computes it at every timestep.
         effective_acs: accumulates for non-zero inputs; zero where the layer is not `two_valued`.
         effective_macs: multiply-accumulates for non-zero inputs; zero where it is.
         dense_macs: all multiply-accumulates, with zero inputs and the zeros of the padding, as `torch.utils.flop_counter` counts.
         activation_sparsity: fraction of zeros among its inputs.
-        weights: numbers that the layer keeps.
-        inputs: numbers that the layer takes for a sample and timestep.
+        weights: how many weights it has.
+        inputs: how many inputs it has for a sample and timestep.
     """
 
     layer: str
@@ -61,8 +61,8 @@ class NeuronOperations:
 
     Attributes:
         layer: its path, as in `LayerOperations`.
-        neurons: how many there are for a sample, each updated at every timestep.
-        spikes: how many fire, per sample, for each timestep.
+        neurons: how many there are; each is updated at every timestep.
+        spikes: how many fire at each timestep, mean over samples.
     """
 
     layer: str
@@ -75,12 +75,12 @@ class OperationCounts:
     """What a network computes for a sample, mean over samples.
 
     Attributes:
-        samples: how many were counted.
+        samples: how many samples were counted.
         timesteps: T.
         layers: convolutions and linear layers, in the order of the pass.
         neurons: layers of spiking neurons.
         uncounted_macs: dense multiply-accumulates of all T timesteps outside of these layers, such as the products of attention.
-            No other figure includes them.
+            No other count includes them.
     """
 
     samples: int
@@ -116,7 +116,7 @@ class OperationCounts:
         return 1 - sum(sum(row.spikes) for row in self.neurons) / updates if updates else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Rows and totals as JSON takes them."""
+        """Rows and totals as plain values, to be written as JSON."""
         totals = ("effective_acs", "effective_macs", "dense_macs", "ann_macs", "activation_sparsity")
         return asdict(self) | {name: getattr(self, name) for name in totals}
 

@@ -1,6 +1,6 @@
-"""What `evaluate` finds of a run, `results.json`: what it holds, how it is written, and how it is read.
+"""The schema of `results.json`, which `evaluate` writes, and of the rows of `gradients.csv`; how they are written and read.
 
-Fractions lie in [0, 1]; keys that are not named here are let pass. A row of `gradients.csv` is here as well.
+Fractions lie in [0, 1]. Further keys are accepted and ignored.
 """
 
 import json
@@ -29,7 +29,7 @@ class _Part(BaseModel):
 
 
 class Score(_Part):
-    """The figures of one k; of earlier versions, and of few or balanced classes, some are None."""
+    """The scores of one k. Some are None: in files of earlier versions, and for few or balanced classes."""
 
     k: Timestep
     accuracy: Fraction
@@ -43,7 +43,7 @@ class Score(_Part):
 
 
 class Calibrated(_Part):
-    """The figures of one k after one temperature."""
+    """The scores of one k after its temperature."""
 
     k: Timestep
     temperature: float
@@ -52,14 +52,14 @@ class Calibrated(_Part):
 
 
 class Accuracy(_Part):
-    """The accuracy at a k beyond the trained timesteps."""
+    """The accuracy at a k above the T of training."""
 
     k: Timestep
     accuracy: Fraction
 
 
 class Bin(_Part):
-    """One bin of a reliability diagram; accuracy and confidence mean nothing where the count is 0."""
+    """One bin of a reliability diagram; accuracy and confidence are undefined if the count is 0."""
 
     count: int
     accuracy: float | None
@@ -67,14 +67,14 @@ class Bin(_Part):
 
 
 class Layer(_Part):
-    """Mean spikes per neuron at every timestep of one layer."""
+    """Mean spikes per neuron of one layer at every timestep."""
 
     layer: str
     rates: Annotated[list[FiniteFloat], Field(min_length=1)]
 
 
 class Scores(_Part):
-    """How good one set of weights is at every k: the first k timesteps together, timestep k on its own, and what neurons fired."""
+    """The scores of one set of weights: the first k timesteps together, timestep k only, and the firing rates."""
 
     ensemble: list[Score]
     single: list[Score]
@@ -82,7 +82,7 @@ class Scores(_Part):
 
 
 class View(Scores):
-    """One set of weights, seen at every k."""
+    """Everything that is known of one set of weights at every k."""
 
     calibrated: list[Calibrated] = []
     beyond: list[Accuracy] = []
@@ -94,7 +94,7 @@ class View(Scores):
 
 
 class Agreement(_Part):
-    """How often a network answers as the run that taught it: see `agreement`."""
+    """How often a network predicts the same class as its teacher: see `agreement`."""
 
     accuracy: Fraction | None = None
     agreement: Fraction | None = None
@@ -102,14 +102,14 @@ class Agreement(_Part):
 
 
 class BestTest(_Part):
-    """The epoch that the test set would choose."""
+    """The epoch with the best test accuracy."""
 
     epoch: int
     accuracy: Fraction
 
 
 class Cost(_Part):
-    """What training took."""
+    """Time, speed and memory of training."""
 
     training_s: float | None = None
     images_per_s: float | None = None
@@ -117,7 +117,7 @@ class Cost(_Part):
 
 
 class Energy(_Part):
-    """The estimated energy of each timestep, in picojoules per sample, from so many test samples."""
+    """The estimated energy of each timestep in picojoules per sample, a mean over test samples."""
 
     costs: str
     samples: int
@@ -134,7 +134,7 @@ class Fixed(_Part):
 
 
 class Exit(_Part):
-    """Samples stop where a policy's score reaches the threshold; None lets all run to the end."""
+    """Samples stop when a policy's score reaches the threshold; None means that all run to the end."""
 
     threshold: float | None
     accuracy: Fraction
@@ -144,7 +144,7 @@ class Exit(_Part):
 
 
 class Deployment(_Part):
-    """What the last epoch offers between the quickest answer and the surest."""
+    """Accuracy, latency and energy of the last epoch, at fixed timesteps and under exit policies."""
 
     energy: Energy | None
     fixed: list[Fixed]
@@ -171,7 +171,7 @@ class Results(_Part):
         """Refuse parts that do not belong together.
 
         Raises:
-            UserError: saying what was expected, and what came.
+            UserError: naming what was expected and what was found.
         """
         every_k = list(range(1, self.timesteps + 1))
         for name, view in (("last", self.last), ("selected", self.selected)):
@@ -182,7 +182,7 @@ class Results(_Part):
 
 
 class GradientRow(_Part):
-    """A row of gradients.csv: one rule's gradient of one layer against BPTT's, at T timesteps; None where it is undefined."""
+    """A row of gradients.csv: one rule's gradient of one layer against BPTT's at T timesteps; None if it is undefined."""
 
     timesteps: Timestep
     rule: str
@@ -195,22 +195,22 @@ class GradientRow(_Part):
 
 
 def write_results(folder: RunFolder, results: Mapping[str, Any]) -> None:
-    """Write `results.json`, once what it is to hold has been held against the schema.
+    """Check results against the schema and write `results.json`.
 
     Args:
-        folder: of the run.
-        results: what `evaluate` returns.
+        folder: the run's folder.
+        results: the dictionary that `evaluate` returns.
     """
     Results.model_validate(results).check()
     write_atomically(folder.results, json.dumps(results, indent=1))
 
 
 def read_results(folder: RunFolder) -> Results:
-    """What evaluation wrote.
+    """Read `results.json` of a run.
 
     Raises:
-        FileNotFoundError: where the run has not been evaluated.
-        UserError: where the file is damaged, or its parts do not belong together.
+        FileNotFoundError: if the run has not been evaluated.
+        UserError: if the file is damaged, or its parts do not belong together.
     """
     content, path = folder.read(folder.results), folder.results
     again = f"evaluate the run again with `spikedistill evaluate {path.parent}`"
@@ -226,7 +226,7 @@ def read_results(folder: RunFolder) -> Results:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Where the first thing is wrong, and what, in one line."""
+    """The first fault and its place, in one line."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = ".".join(str(step) for step in first["loc"])
     return f"{place + ': ' if place else ''}{first['msg']}"

@@ -15,7 +15,7 @@ def positions(layer: Synapses, inputs: torch.Size, outputs: torch.Size) -> int:
 
     Args:
         layer: the layer.
-        inputs: axes of space of its input, those behind the channels.
+        inputs: spatial axes of its input, after the channels.
         outputs: axes of its output, `[C, *space]`, or `[..., features]` of a linear layer.
     """
     if isinstance(layer, nn.Linear):
@@ -24,10 +24,10 @@ def positions(layer: Synapses, inputs: torch.Size, outputs: torch.Size) -> int:
 
 
 def fan_out(layer: Synapses, space: torch.Size) -> Tensor:
-    """How many outputs each element of a sample is weighed into, int64, to be broadcast over `[C, *space]`.
+    """How many outputs each input of a sample contributes to, int64, to be broadcast over `[C, *space]`.
 
-    Of a convolution, the gradient of the sum of its outputs by its inputs where all weights are one: fewer at the border, and none
-    where a stride steps over an input.
+    For a convolution this is the gradient of the sum of its outputs with respect to its inputs if all weights are one. It is
+    smaller at the border, and zero for an input that a stride skips.
     """
     if isinstance(layer, nn.Linear):
         return torch.tensor(layer.out_features)

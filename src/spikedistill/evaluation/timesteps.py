@@ -1,8 +1,8 @@
 """How good one network is after every number of timesteps, from the logits of one forward pass.
 
 Shapes: T timesteps, N samples, C classes; z_k are the logits of timestep k. "ensemble" scores the first k timesteps
-together, softmax(mean(z_1..z_k)), which is the answer of a device that stops after k steps; "single" scores timestep k
-on its own, softmax(z_k).
+together, softmax(mean(z_1..z_k)), the output of a device that stops after k steps; "single" scores only timestep k,
+softmax(z_k).
 """
 
 import numpy as np

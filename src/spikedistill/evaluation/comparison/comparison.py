@@ -1,4 +1,4 @@
-"""A comparison as one value: its runs, and every table that is made of them, computed once."""
+"""A comparison as one value: its runs and all tables made from them."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ class Comparison:
         leaderboard: one row per method; see `leaderboard.leaderboard`.
         runs: one row per run, in the order of `methods`; see `leaderboard.every_run`.
         timesteps: every timestep on its own, one row per method; see `leaderboard.every_timestep`.
-        regrets: what networks lose to specialists; see `leaderboard.regrets`.
-        chosen: which timesteps methods chose; see `leaderboard.chosen_timesteps`.
-        published: what papers report; see `published.beside_published`.
+        regrets: the loss of accuracy against specialists; see `leaderboard.regrets`.
+        chosen: which timesteps methods ranked highest and lowest; see `leaderboard.chosen_timesteps`.
+        published: the accuracies that papers report; see `published.beside_published`.
     """
 
     methods: Methods
@@ -49,12 +49,12 @@ class Comparison:
         """Compare runs.
 
         Args:
-            runs: by the name of their method, one per seed, in the same order of seeds for all; one of them at least is finished.
+            runs: the runs by the name of their method, one per seed, in the same order of seeds for all. At least one is finished.
                 The first method is the baseline.
 
         Raises:
-            UserError: where the methods have not the same number of seeds or test samples, or some were not evaluated at the
-                largest T that one of them was trained with.
+            UserError: if the methods do not have the same number of seeds or test samples, or some were not evaluated at the
+                largest T of any of them.
         """
         methods = {_named(name, of_one): of_one for name, of_one in runs.items()}
         right = right_answers(methods)
@@ -81,7 +81,7 @@ class Comparison:
 
     @property
     def longest(self) -> int:
-        """The largest k, up to which all methods are compared."""
+        """The largest k at which all methods are compared."""
         return max(run.config.timesteps for records in finished(self.methods).values() for run in records)
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""A difference between two methods, and what other seeds and other images leave open about it.
+"""A difference between two methods, with intervals for other seeds and other images.
 
 Legend: S seeds, N test samples.
 """
@@ -17,12 +17,12 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 class Spread(NamedTuple):
-    """The variance of a mean difference, by where it comes from; arrays of one shape, or numbers.
+    """The variance of a mean difference, split by its sources; arrays of one shape, or numbers.
 
     Attributes:
         mean: the mean over seeds and images.
-        of_seeds: what other seeds add, (sigma_a^2 + sigma_e^2 / N) / S.
-        of_images: what other images add, sigma_b^2 / N.
+        of_seeds: the part from seeds, (sigma_a^2 + sigma_e^2 / N) / S.
+        of_images: the part from images, sigma_b^2 / N.
     """
 
     mean: Array
@@ -31,7 +31,7 @@ class Spread(NamedTuple):
 
 
 def paired_difference(ours: Array, theirs: Array) -> dict[str, float]:
-    """Mean of `ours - theirs`, and from three seeds on the intervals for what it would be in other runs.
+    """Mean of `ours - theirs`, and from three seeds on its intervals for other runs.
 
     The difference of seed s on image i is taken as d_si = mu + a_s + b_i + e_si, with independent random effects of seeds, of
     images and of both together, as in studies in which several readers judge the same cases. The variance of the mean is made
@@ -39,23 +39,24 @@ def paired_difference(ours: Array, theirs: Array) -> dict[str, float]:
 
         (MS_seeds + max(MS_images - MS_both, 0)) / (S N),
 
-    and the p-value is the mean of two, because one is a little too small and the other a little too large: Satterthwaite's,
-    with (S - 1) / share^2 degrees of freedom for the share of the variance that is of seeds, and that of a sum of Student's t
-    for seeds and a normal variable for images (Behrens and Fisher's). The interval holds what this p-value does not exclude at
-    0.05. `python -m benchmarks coverage` shows how often it contains mu.
+    and the p-value is the mean of two, because one is a little too small and the other a little too large. The first is
+    Satterthwaite's, with (S - 1) / share^2 degrees of freedom, where share is the part of the variance that comes from seeds.
+    The second is that of a sum of Student's t for seeds and a normal variable for images (Behrens and Fisher). The interval
+    holds all values of mu that this p-value does not exclude at 0.05. `python -m benchmarks coverage` shows how often it
+    contains mu.
 
     Args:
-        ours: score of each test sample in each run, `[S, N]`, such as 1 where it is right and 0 where it is wrong.
-        theirs: the same of the baseline, run for run with the same seed.
+        ours: score of each test sample in each run, `[S, N]`, such as 1 if it is right and 0 if it is wrong.
+        theirs: the same for the baseline, with the same seeds in the same order.
 
     Returns:
         `{difference}`, and from 3 seeds on `{low, high, p, test_set_low, test_set_high}`: the ends of the 95 percent interval
         of mu, the difference on new seeds and new images; the two-sided p-value of mu = 0; and the ends of the interval for new
-        seeds on these very images, by Student's t over the seeds. Fewer seeds do not tell how much seeds differ, so there is no
-        interval.
+        seeds on these same images, by Student's t over the seeds. From fewer seeds one cannot estimate how much seeds differ,
+        so there is no interval.
 
     Raises:
-        UserError: where the two are not of the same seeds and samples.
+        UserError: if the two do not have the same seeds and samples.
 
     References:
         Satterthwaite, Biometrics Bulletin 2 (1946) 110; Dorfman, Berbaum and Metz, Investigative Radiology 27 (1992) 723; Hillis,
@@ -81,7 +82,7 @@ def paired_difference(ours: Array, theirs: Array) -> dict[str, float]:
 
 
 def spread(difference: Array) -> Spread:
-    """The mean of differences `[..., S, N]`, and its variance by where it comes from, each `[...]`."""
+    """The mean of differences `[..., S, N]`, and its variance split by its sources, each `[...]`."""
     S, N = difference.shape[-2:]
     mean = difference.mean((-2, -1), keepdims=True)
     of_seeds, of_images = difference.mean(-1, keepdims=True) - mean, difference.mean(-2, keepdims=True) - mean
@@ -93,7 +94,7 @@ def spread(difference: Array) -> Spread:
 
 
 def share_of_seeds(of_seeds: npt.ArrayLike, of_images: npt.ArrayLike) -> Array:
-    """The share of a variance that seeds have, 1 where there is none at all."""
+    """The share of the variance that comes from seeds; 1 if the variance is zero."""
     whole = np.add(of_seeds, of_images)
     return np.divide(of_seeds, whole, out=np.ones_like(whole), where=whole > 0)
 

@@ -1,6 +1,6 @@
-"""The tables of a comparison: the same test samples, the same seeds, and what can be told apart.
+"""The tables of a comparison, over the same test samples and the same seeds.
 
-A run that diverged has no numbers. Figures of a method are over its other runs, differences over the seeds that both methods
+A run that diverged has no numbers. Means of a method are over its other runs, differences over the seeds that both methods
 have.
 
 Legend: S seeds, N test samples, K numbers of timesteps.
@@ -24,7 +24,7 @@ LOST = {"diverged": "diverged", "not trained": "not_trained"}  # the column of e
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: p-values that hold for all comparisons together."""
+    """Holm's correction of p-values for several comparisons."""
     order = np.argsort(p_values, kind="stable")
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -34,7 +34,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def finished(methods: Methods) -> dict[RecipeName, list[RunRecord]]:
-    """The runs with numbers of each method that has some."""
+    """The runs of each method that have numbers; without methods that have none."""
     found = {method: [run for run in records if isinstance(run, RunRecord)] for method, records in methods.items()}
     return {method: records for method, records in found.items() if records}
 
@@ -45,7 +45,7 @@ def right_answers(methods: Methods) -> Answers:
     K is the largest T that one of them was trained with.
 
     Raises:
-        UserError: where the methods have not the same number of seeds or test samples, or some were not evaluated at K.
+        UserError: if the methods do not have the same number of seeds or test samples, or some were not evaluated at K.
     """
     K = max(record.config.timesteps for records in finished(methods).values() for record in records)
     right = {
@@ -56,7 +56,7 @@ def right_answers(methods: Methods) -> Answers:
     if len({shape for of_one in shapes.values() for shape in of_one}) > 1 or len({*map(len, methods.values())}) > 1:
         raise UserError(
             f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}: event recordings have one T, "
-            "and runs that were evaluated before images were shown longer than T are scored again by spikedistill evaluate"
+            "and spikedistill evaluate scores runs of earlier versions again, at more timesteps than T"
         )
     return {
         method: {place: array.astype(np.float64) for place, array in arrays.items()} for method, arrays in right.items()
@@ -66,7 +66,7 @@ def right_answers(methods: Methods) -> Answers:
 def paired(
     ours: Mapping[int, Array], theirs: Mapping[int, Array], pick: Callable[[Array], Array]
 ) -> dict[str, float] | None:
-    """`paired_difference` over the seeds that both have, None without any; `pick` makes scores `[N]` of answers `[K, N]`."""
+    """`paired_difference` over the seeds that both have, None if there are none; `pick` makes scores `[N]` from `[K, N]`."""
     places = sorted(ours.keys() & theirs.keys())
     if not places:
         return None
@@ -79,16 +79,17 @@ def leaderboard(methods: Methods, right: Answers) -> Rows:
 
     Args:
         methods: the runs of each method, one per seed; the first method is the baseline.
-        right: of `right_answers`.
+        right: the result of `right_answers`.
 
     Returns:
         Rows `{method, seeds, accuracy_k, accuracy_k_std, area, area_std, timesteps, epochs, images_per_s, peak_mib,
-        firing_rate}`, k = 1..K; accuracies and area (their mean over k) in percent. Those whose training time was measured have
-        `training_s`, in seconds, those that a run taught `teacher_agreement` and `teacher_agreement_where_wrong`, in percent.
-        All but the baseline have `area_difference` and `accuracy_K_difference` in points, where a seed of both is finished, and
-        where three are `low`, `high`, `test_set_low` and `test_set_high` behind the same words, and `p`, Holm-corrected.
-        `seeds` are the finished ones; where some run has diverged, or was not trained because its teacher has, all rows have
-        `diverged`, `not_trained`, how many. A method without any finished run has no other figures.
+        firing_rate}`, k = 1..K; accuracies and area (their mean over k) are in percent. `training_s`, in seconds, is there if
+        it was measured; `teacher_agreement` and `teacher_agreement_where_wrong`, in percent, if there was a teacher. All but
+        the baseline have `area_difference` and `accuracy_K_difference` in points, if at least one seed of both is finished;
+        from three seeds on also `area_low`, `area_high`, `area_test_set_low`, `area_test_set_high` and the Holm-corrected
+        `area_p`, and the same for `accuracy_K`. `seeds` counts finished runs. If some run diverged, or was not trained because
+        its teacher diverged, all rows count such runs in `diverged` and `not_trained`. A method without any finished run has no
+        other numbers.
     """
     baseline = next(iter(methods))
     lost = {run.status for records in methods.values() for run in records if isinstance(run, LostRun)}
@@ -119,8 +120,8 @@ def with_numbers(rows: Sequence[dict[str, Any]]) -> Rows:
 def every_run(methods: Methods, right: Answers) -> Rows:
     """One row per run: `{method, seed, accuracy_k, area, <its cost>, <last row of its metrics.csv>}`.
 
-    Accuracies are in percent. Where some run has no numbers, all rows have `status`, "finished", "diverged" or "not trained", and
-    those of such runs `reason`.
+    Accuracies are in percent. If some run has no numbers, all rows have a `status`, "finished", "diverged" or "not trained", and
+    rows without numbers have a `reason`.
     """
     rows = []
     some_lost = any(isinstance(run, LostRun) for records in methods.values() for run in records)
@@ -140,20 +141,20 @@ def every_run(methods: Methods, right: Answers) -> Rows:
 
 
 def regrets(methods: Methods, right: Answers) -> Rows:
-    """What one network for every k loses at each k against networks that were trained for that k.
+    """The accuracy that one network for every k loses at each k against networks that were trained for exactly that k.
 
-    Specialists are methods that differ in the timesteps of their training only, such as `digits-skd,timesteps=1` and `digits-skd`,
-    at two T or more. They are compared with every method that was trained at the largest T, K.
+    Specialists are methods that differ only in the timesteps of their training, such as `digits-skd,timesteps=1` and `digits-skd`,
+    with two T or more. They are compared with every method that was trained at the largest T, K.
 
     Args:
         methods: as for `leaderboard`.
-        right: of `right_answers`.
+        right: the result of `right_answers`.
 
     Returns:
         Rows `{method, specialists, regret_k, regret_k_low, regret_k_high}` in points, the ends from 3 seeds on, for every k
-        that a specialist was trained at, except where it is the method itself: its accuracy after its T = k timesteps less that
-        of the method after its first k, paired as in `paired_difference` over the seeds that both have. No rows where nobody
-        specialised, or no seed of both is finished.
+        that a specialist was trained at, except the method itself: the accuracy of the specialist after its T = k timesteps minus
+        that of the method after its first k, paired as in `paired_difference` over the seeds that both have. No rows if there are
+        no specialists, or no seed of both is finished.
     """
     trained = {method: records[0].config.timesteps for method, records in finished(methods).items()}
     families: dict[Any, dict[int, RecipeName]] = {}
@@ -179,15 +180,15 @@ def regrets(methods: Methods, right: Answers) -> Rows:
 
 
 def _but_for_timesteps(method: RecipeName) -> tuple[str, str, frozenset[tuple[str, str]]]:
-    """What methods have in common that differ in their timesteps only; the order of other settings does not matter."""
+    """What methods that differ only in their timesteps have in common; the order of other settings does not matter."""
     return method.dataset, method.method, frozenset(method.without("timesteps").settings.items())
 
 
 def chosen_timesteps(methods: Methods) -> Rows:
-    """How often methods that rank timesteps chose each: `{method, role, epoch, share_1, ..., share_T}`.
+    """How often methods that rank timesteps chose each of them: `{method, role, epoch, share_1, ..., share_T}`.
 
-    Roles are "strongest" and "weakest", shares those of the training batches of an epoch, means over the seeds. No rows for
-    methods that rank none.
+    Roles are "strongest" and "weakest". A share is the part of an epoch's training batches, mean over the seeds. No rows for
+    methods that do not rank timesteps.
     """
     rows = []
     for method, records in finished(methods).items():
@@ -204,7 +205,7 @@ def chosen_timesteps(methods: Methods) -> Rows:
 def _row(
     method: RecipeName, runs: Sequence[RunRecord | LostRun], right: Mapping[int, Array], lost: Set[str]
 ) -> dict[str, Any]:
-    """The row of a method; `lost` is what became of some run of the comparison."""
+    """The row of a method; `lost` holds the statuses of all runs of the comparison without numbers."""
     records = [run for run in runs if isinstance(run, RunRecord)]
     row: dict[str, Any] = {"method": method, "seeds": len(records)}
     for status, column in LOST.items():
@@ -233,10 +234,10 @@ def _row(
 
 
 def every_timestep(methods: Methods) -> Rows:
-    """Timestep k of each method on its own, k = 1..T: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
+    """Each single timestep k = 1..T of each method: `{method, accuracy_k, confidence_k, entropy_k}`, means over its seeds.
 
-    Accuracy and confidence are in percent, entropy in nats; one that was not evaluated is nan. No row for a method without any
-    finished run.
+    Accuracy and confidence are in percent, entropy in nats. A number that was not evaluated is nan. A method without any
+    finished run has no row.
     """
     rows = []
     for method, records in finished(methods).items():

@@ -1,4 +1,4 @@
-"""What papers report, to be shown beside what was measured."""
+"""The accuracies that papers report, to be shown beside measured ones."""
 
 import csv
 import re
@@ -11,21 +11,21 @@ from .records import RunRecord
 
 
 def published_numbers(dataset: str | None = None, *objectives: str) -> list[dict[str, str]]:
-    """Test accuracies that papers report, with where each was read and why it may be off.
+    """Test accuracies that papers report, each with its source and the reasons to doubt it.
 
     None of them was measured with this library. Networks, augmentation, schedules and the choice of the reported epoch differ from
-    paper to paper, so they are no ranking.
+    paper to paper, so do not read them as a ranking.
 
     Args:
         dataset: name of a data set, such as "cifar100" or "CIFAR-100"; default all.
-        objectives: names of the catalogue; with some, only rows of these methods as they are published, without
-            ablations, perturbations or early exit.
+        objectives: names of objectives; if given, only rows of these methods as published, without ablations,
+            perturbations or early exit.
 
     Returns:
         Rows `{dataset, network, method, T, k, accuracy, protocol, augmentation, source, doubt, objective}`, all text as it was
-        published; accuracy in percent, `doubt` empty where nothing speaks against a number, `objective` the name in the catalogue
-        where the row is of that method and nothing more, on a network that the source names. No rows for a data set that no paper
-        has.
+        published. Accuracy is in percent. `doubt` is empty if there is no reason to doubt a number. `objective` is the name of
+        the objective if the row is of exactly that method, on a network that the source names. No rows for a data set that no
+        paper uses.
     """
     text = files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
     return [
@@ -43,17 +43,16 @@ def _plain(name: str) -> str:
 def beside_published(
     runs: Mapping[RecipeName, Sequence[RunRecord]], rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """What papers report on the data set of a comparison, beside what came out of it.
+    """The accuracies that papers report on the data set of a comparison, beside its own.
 
     Args:
         runs: the finished runs of each method.
-        rows: those of the leaderboard that have numbers.
+        rows: the rows of the leaderboard that have numbers.
 
     Returns:
         Rows of `published_numbers` with `ours`, the method here that is the published one, and `ours_accuracy` in percent after
-        `ours_k` timesteps: as many as the published network was trained with, or the nearest number of them that it was scored
-        at. A variant of the method, another gradient rule or network under its objective, and runs under an unofficial protocol
-        are not it.
+        `ours_k` timesteps: as many as the published network was trained with, or the nearest number that was scored. A variant of
+        the method, another gradient rule or network, and runs under an unofficial protocol do not count as the published method.
     """
     K = max(record.config.timesteps for records in runs.values() for record in records)
     found = []

@@ -1,4 +1,4 @@
-"""How a line of `records.jsonl` is written, and what it must hold to be read."""
+"""The format of a line of `records.jsonl`."""
 
 import base64
 import re
@@ -26,7 +26,7 @@ class _Part(BaseModel):
 
 
 class Numbers(_Part):
-    """What a record holds, apart from its settings and its answers."""
+    """The numbers of a record, without its settings and the results on each sample."""
 
     results: Scores
     cost: dict[str, Figure]
@@ -35,10 +35,10 @@ class Numbers(_Part):
     teacher: Agreement = Agreement()
 
     def check_fits(self, config: Config) -> None:
-        """Refuse numbers that are not of a run of these settings.
+        """Refuse numbers that do not fit the settings of the run.
 
         Raises:
-            UserError: saying which.
+            UserError: naming them.
         """
         places = [entry.k for entry in self.results.single]
         if places != list(range(1, config.timesteps + 1)):
@@ -48,7 +48,7 @@ class Numbers(_Part):
 
 
 class Answers(_Part):
-    """Right or wrong as packed bits: after the first k timesteps, on each of N test samples."""
+    """Whether the first k timesteps are right on each of N test samples, as packed bits."""
 
     shape: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
     bits: str
@@ -62,7 +62,7 @@ class Answers(_Part):
         """The answers `[K, N]`.
 
         Raises:
-            UserError: where the bits are damaged, or are not as many as the shape has.
+            UserError: if the bits are damaged, or their number does not fit the shape.
         """
         K, N = self.shape
         if K * N > MOST_ANSWERS:
@@ -87,7 +87,7 @@ class Line(Numbers):
 
 
 class DivergedLine(_Part):
-    """A run without."""
+    """A run without numbers."""
 
     run: str
     config: dict[str, Any]
@@ -96,10 +96,10 @@ class DivergedLine(_Part):
 
 
 def parse_line(line: bytes) -> Line | DivergedLine:
-    """What a line holds; its checksum is checked where there is one, which version 0.1.0 did not write.
+    """Read a line and verify its checksum, if it has one; version 0.1.0 wrote none.
 
     Raises:
-        UserError: saying what is wrong.
+        UserError: naming the fault.
     """
     content = _unsealed(line)
     kind = DivergedLine if b'"diverged":' in content else Line
@@ -115,7 +115,7 @@ def parts(numbers: Numbers) -> dict[str, Any]:
 
 
 def why(error: ValidationError | UserError) -> str:
-    """The first thing that is wrong, in one line."""
+    """The first fault, in one line."""
     return first_fault(error) if isinstance(error, ValidationError) else str(error)
 
 
@@ -131,7 +131,7 @@ def _unsealed(line: bytes) -> bytes:
     """The object without its checksum.
 
     Raises:
-        UserError: where the two do not fit.
+        UserError: if the two do not fit.
     """
     if (seal := _SEAL.search(line)) is None:
         return line

@@ -1,4 +1,4 @@
-"""What a comparison keeps of every run, in one small file: enough to compare them again where their folders are gone."""
+"""What a comparison keeps of every run in one small file: enough to compare them again without their folders."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ from ...run_folder import RunFolder
 from ..results import Agreement, Scores, read_results
 from .record_format import LARGEST_LINE, Answers, Line, Numbers, parse_line, parts, sealed, why
 
-# Settings of a place rather than of a run.
+# Settings that belong to the machine and not to the run.
 _ELSEWHERE = ("out", "resume", "overwrite")
 RECORDS = "records.jsonl"
 
@@ -30,15 +30,15 @@ class RunRecord:
     """One finished run.
 
     Attributes:
-        config: what it was trained with.
-        results: of `results.json`, what it scored over time.
-        cost: `{training_s, images_per_s, peak_mib}`; empty where training measured none, without `training_s` of earlier versions.
+        config: its settings.
+        results: its scores, from `results.json`.
+        cost: `{training_s, images_per_s, peak_mib}`; empty if training measured none; earlier versions have no `training_s`.
         metrics: the rows of its `metrics.csv`, one per epoch.
         right: `[K, N]` bool, whether the first k timesteps together are right on each test sample. K is the largest k that the run
-            was evaluated at, which for static images is above the T that it was trained with.
-        heldout_area: accuracy in percent on held-out training samples, the mean over the first k timesteps, k = 1..T; None without
-            any.
-        teacher: how often it answers as the run that taught it, where there was one.
+            was evaluated at; for static images it is larger than the T of training.
+        heldout_area: accuracy in percent on held-out training samples, the mean over the first k timesteps, k = 1..T; None if
+            there are none.
+        teacher: how often it predicts the same class as its teacher, if it had one.
     """
 
     config: Config
@@ -54,8 +54,8 @@ class RunRecord:
         """The record of a finished run's folder.
 
         Raises:
-            FileNotFoundError: where the run has not been evaluated.
-            UserError: where a file of it is damaged.
+            FileNotFoundError: if the run has not been evaluated.
+            UserError: if one of its files is damaged.
         """
         folder = RunFolder(run)
         results = read_results(folder)
@@ -84,7 +84,7 @@ class RunRecord:
         return cls(config, right=torch.cat(right).numpy(), **parts(numbers))
 
     def to_json(self, run: str, folder: Path) -> str:
-        """One line; paths below the comparison's folder are kept relative to it, and where data lay is left out."""
+        """One line of JSON. Paths below the comparison's folder are relative to it; the folder of the data is not kept."""
         numbers = {name: _plain(getattr(self, name)) for name in Numbers.model_fields}
         answers = Answers.packed(self.right).model_dump()
         return _line(run, self.config, folder, **numbers, right=answers)
@@ -95,8 +95,8 @@ class LostRun:
     """A run without numbers.
 
     Attributes:
-        config: what it was to be trained with.
-        status: "diverged", or "not trained" where it was to learn from one that diverged.
+        config: its settings.
+        status: "diverged", or "not trained" if its teacher diverged.
         reason: what happened, in words.
     """
 
@@ -109,8 +109,8 @@ class LostRun:
         """A run that diverged.
 
         Raises:
-            FileNotFoundError: where it did not.
-            UserError: where a file of it is damaged.
+            FileNotFoundError: if it did not diverge.
+            UserError: if one of its files is damaged.
         """
         folder = RunFolder(run)
         where = parse_json(folder.read(folder.diverged), folder.diverged)
@@ -119,7 +119,7 @@ class LostRun:
         return cls(folder.config(), "diverged", message)
 
     def to_json(self, run: str, folder: Path) -> str:
-        """One line, as of a `RunRecord`."""
+        """One line of JSON, as for a `RunRecord`."""
         return _line(run, self.config, folder, diverged=self.reason)
 
 
@@ -139,10 +139,10 @@ def _line(run: str, config: Config, folder: Path, **parts: Any) -> str:
 
 
 def from_json(line: bytes | str, folder: Path) -> tuple[str, RunRecord | LostRun]:
-    """What `to_json` wrote: the run's path below the comparison's folder, and its record.
+    """Read a line of `to_json`: the run's path below the comparison's folder, and its record.
 
     Raises:
-        UserError: where the line holds anything else.
+        UserError: if the line is not such a record.
     """
     found = parse_line(line.encode() if isinstance(line, str) else line)
     config = Config.from_written(found.config)
@@ -169,13 +169,13 @@ def _right(folder: RunFolder, saved: Mapping[str, Tensor], of: str, truth: str) 
 
 
 class Records:
-    """The runs of a comparison that have ended: those whose folders are there, and those that its `records.jsonl` remembers.
+    """The runs of a comparison that have ended: those with a folder, and those in its `records.jsonl`.
 
     Args:
-        folder: of the comparison.
+        folder: the comparison's folder.
 
     Raises:
-        UserError: naming the file and its line, where it cannot be read.
+        UserError: naming the file and the line that cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -184,14 +184,14 @@ class Records:
         self._lines = self._written()
 
     def runs(self) -> list[str]:
-        """The runs that the file remembers, by their path below the folder."""
+        """The runs in the file, by their path below the folder."""
         return sorted(self._lines)
 
     def find(self, run: Path) -> RunRecord | LostRun | None:
-        """The record of the run of that folder; None where it has not ended.
+        """The record of the run in that folder; None if it has not ended.
 
         Raises:
-            UserError: where a file of it is damaged.
+            UserError: if one of its files is damaged.
         """
         folder = RunFolder(run)
         if folder.is_complete:
@@ -204,18 +204,18 @@ class Records:
         return None if isinstance(found, LostRun) and folder.config_file.is_file() else found
 
     def find_in(self, other: "Records", run: Path) -> RunRecord | LostRun | None:
-        """What another comparison has under the name of this run, as a record of this one; None where it has none."""
+        """The record of a run of this name in another comparison, as a record of this one; None if there is none."""
         name = self._name(run)
         record = other.find(other.folder / name)
         return None if record is None else from_json(record.to_json(name, other.folder), self.folder)[1]
 
     def add(self, run: Path, record: RunRecord | LostRun) -> None:
-        """Remember a run that was trained elsewhere; `keep` writes it down."""
+        """Add a run that was trained elsewhere; `keep` writes it to the file."""
         name = self._name(run)
         self._lines[name] = record.to_json(name, self.folder)
 
     def keep(self, runs: Iterable[Path]) -> None:
-        """Write down what was added, and the runs whose folders are there and have ended."""
+        """Write the added runs, and those of the given folders that have ended, to the file."""
         for run in runs:
             folder = RunFolder(run)
             if folder.is_complete or folder.diverged.is_file():
@@ -246,7 +246,7 @@ class Records:
 
 
 def _lines(file: Path) -> Iterator[bytes]:
-    """The lines of a file, none where it is missing; of one that is too long only the beginning, and nothing after it."""
+    """The lines of a file, none if it is missing; a line that is too long is cut and is the last."""
     if not file.is_file():
         return
     with file.open("rb") as opened:
