@@ -45,10 +45,10 @@ def samples_of(given: Any, taken: Preprocess) -> list[Any]:
 def as_input(samples: Sequence[Any], taken: Preprocess) -> Tensor:
     """The input of a network: images `[B, C, H, W]` in [0, 1], or event frames `[T, B, C, H, W]`.
 
-    Images are paths, Pillow images, or arrays and tensors `[H, W]`, `[H, W, C]` or `[C, H, W]`: bytes (uint8; uint16 is divided by
-    257), which are resized as in training, or floating-point numbers in [0, 1] of the network's own size. Grey images become three
-    equal channels, and colour images their luminance, as the network has channels. Event frames are paths of `.npz` files, or
-    counts `[T, 2, H, W]`.
+    Images are paths, Pillow images, or arrays and tensors `[H, W]`, `[H, W, C]` or `[C, H, W]`. Whole numbers 0 to 255 are
+    resized as in training; floating-point numbers in [0, 1] must have the network's own size. Grey images become three equal
+    channels, and colour images their luminance, as the network has channels. Event frames are paths of `.npz` files, or counts
+    `[T, 2, H, W]`.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -126,16 +126,31 @@ def _image(sample: Any, taken: Preprocess) -> Tensor:
 def _channels_first(sample: np.ndarray | Tensor, taken: Preprocess) -> Tensor:
     """The array of one image as a tensor `[c, H, W]`, of bytes or of floating-point numbers."""
     axes = _axes(sample.shape, taken, single=True)
-    values = sample
-    if isinstance(values, np.ndarray):
-        if values.dtype == np.uint16:
-            values = (values / 257).round().astype(np.uint8)
-        if values.dtype.kind == "f" or values.dtype == np.uint8:
-            values = torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False)))
-    if not isinstance(values, Tensor) or not (values.is_floating_point() or values.dtype == torch.uint8):
-        raise UserError(f"got an array of {sample.dtype}, expected bytes (uint8) or floating-point numbers in [0, 1]")
-    values = values.detach().cpu()
+    values = _bytes_or_numbers(sample)
     return values[None] if axes == "HW" else values.permute(2, 0, 1) if axes == "HWC" else values
+
+
+def _bytes_or_numbers(sample: np.ndarray | Tensor) -> Tensor:
+    """An array as uint8 or floating-point numbers.
+
+    Raises:
+        UserError: for other values.
+    """
+    values = (
+        np.asarray(sample.detach().cpu()) if isinstance(sample, Tensor) and not sample.is_floating_point() else sample
+    )
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.dtype != np.uint16:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 255:
+            raise UserError(f"got an array of whole numbers from {low} to {high}, expected 0 to 255")
+        values = values.astype(np.uint8)
+    if isinstance(values, np.ndarray) and (values.dtype.kind == "f" or values.dtype == np.uint8):
+        values = torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False)))
+    if not isinstance(values, Tensor):
+        raise UserError(
+            f"got an array of {values.dtype}, expected whole numbers 0 to 255 (uint8) or floating-point numbers in [0, 1]"
+        )
+    return values.detach().cpu()
 
 
 def _split(batch: np.ndarray | Tensor, taken: Preprocess) -> list[Any]:

@@ -62,7 +62,7 @@ class ModelFile(NamedTuple):
     classes: list[str] | None = None
     input: dict[str, Any] | None = None
     timesteps: int | None = None
-    imports: list[str] = []  # noqa: RUF012 never changed
+    imports: Sequence[str] = ()
 
 
 def save_model(
@@ -168,7 +168,7 @@ def _wrong_entry(file: ModelFile) -> str | None:
 
 
 def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
 
 
 def load_model(path: Path | str, content: bytes | None = None, *, model: nn.Module | None = None) -> Temporal:
