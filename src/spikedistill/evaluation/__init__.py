@@ -8,10 +8,11 @@ from .calibration import fit_temperature
 from .comparison.comparison import Comparison
 from .comparison.published import published_numbers
 from .costs import ENERGY_COSTS, EnergyCosts, EnergyEstimate, LayerEnergy, energy
+from .counting import count_operations
 from .evaluate import collect_logits, evaluate
 from .exits import POLICIES, ExitCurve, ExitPoint, calibrate_threshold, exit_curve, exit_times
 from .gradients import GradientRule, compare_gradients, gradient_microscope, gradient_rules
-from .operations import LayerOperations, NeuronOperations, OperationCounts, count_operations
+from .operations import LayerOperations, NeuronOperations, OperationCounts
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 

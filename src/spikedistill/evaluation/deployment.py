@@ -13,8 +13,9 @@ from ..data import Dataset, as_network_input, in_order
 from ..errors import UserError
 from ..through_time import Temporal
 from .costs import energy
+from .counting import count_operations
 from .exits import POLICIES, ExitCurve, exit_curve
-from .operations import OperationCounts, count_operations
+from .operations import OperationCounts
 
 MOST_THRESHOLDS = 50
 ENERGY_SAMPLES = 32

@@ -1,4 +1,4 @@
-"""What comes to be scored at every number of timesteps: a trained run on its test set, a network, or logits."""
+"""Scores a trained run, a network or logits at every number of timesteps."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ from .results import SCHEMA, write_results
 from .runs import parts_of_run
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
-# Static images are shown so long, or twice T where that is longer.
+# Timesteps for which static images are shown, or 2T if that is more.
 LONGEST = 8
 
 
@@ -119,7 +119,7 @@ def evaluate(
 
 
 def _refuse_others(given: dict[str, Any], kind: str, *expected: str) -> None:
-    """Refuse arguments that say nothing about what is evaluated.
+    """Refuse arguments that do not belong to what is evaluated.
 
     Raises:
         UserError: naming them.
@@ -135,7 +135,7 @@ def _evaluate_run(
     data: Any,
     model: nn.Module | Callable[[], nn.Module] | None,
 ) -> dict[str, Any]:
-    """`evaluate` of a run folder."""
+    """`evaluate` for a run folder."""
     folder = RunFolder.trained(run)
     config = folder.config()
     usual = 250 if device_of(config.trainer).type == "cpu" else 50
@@ -199,10 +199,10 @@ def check_classes(folder: RunFolder, dataset: Dataset) -> None:
 def score(
     model: Temporal, config: Config, dataset: Dataset, heldout: Samples | None, batch_size: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Every figure of one network on the test set, and the logits that they come from.
+    """All scores of one network on the test set, and its logits.
 
-    Temperatures are fitted on the held-out samples, where there are any. A static image can be shown longer than in training: those
-    figures, up to twice T and at least 8 timesteps, are kept apart as "beyond".
+    Temperatures are fitted on the held-out samples, if there are any. A static image can be shown longer than in training: these
+    scores, up to twice T and at least 8 timesteps, are separate, as "beyond".
     """
     T = config.timesteps
     longer = max(2 * T, LONGEST) if dataset.kind == "image" and config.model.neuron != "relu" else T
@@ -228,7 +228,7 @@ def score(
 
 
 def teacher_logits(config: Config, samples: int) -> Tensor | None:
-    """Logits `[N, C]` of the run that taught, on the same test samples; None where there was no such run, or it is gone."""
+    """Logits `[N, C]` of the run that taught, on the same test samples; None if there was no such run, or its folder is gone."""
     teacher = None if config.teacher is None else RunFolder(config.teacher)
     if teacher is None or not teacher.logits.is_file():
         return None
@@ -237,7 +237,7 @@ def teacher_logits(config: Config, samples: int) -> Tensor | None:
 
 
 def agreement(logits: Tensor, teacher: Tensor, targets: Tensor) -> dict[str, float | None]:
-    """How often a network answers as its teacher does.
+    """How often a network predicts the same class as its teacher.
 
     Args:
         logits: `[N, C]`.
@@ -245,8 +245,8 @@ def agreement(logits: Tensor, teacher: Tensor, targets: Tensor) -> dict[str, flo
         targets: `[N]`.
 
     Returns:
-        `{accuracy, agreement, agreement_where_wrong}`: fractions, the first the teacher's, the last of the samples on which the
-        teacher is wrong, None where there are none.
+        Fractions `{accuracy, agreement, agreement_where_wrong}`: the teacher's accuracy, the agreement on all samples, and that on
+        samples on which the teacher is wrong, None if there are none.
     """
     answers, taught = logits.argmax(-1), teacher.argmax(-1)
     same, wrong = answers == taught, taught != targets
@@ -258,14 +258,14 @@ def agreement(logits: Tensor, teacher: Tensor, targets: Tensor) -> dict[str, flo
 
 
 def held_out(config: Config, dataset: Dataset) -> Samples | None:
-    """The training samples that the run kept aside."""
+    """The training samples that the run held out."""
     if not config.data.holdout:
         return None
     return dataset.train.subset(split_holdout(dataset.train.targets, config.data.holdout)[1])
 
 
 def best_test_epoch(folder: RunFolder, timesteps: int) -> dict[str, Any] | None:
-    """The epoch that the test set would have chosen, which is what the papers report, where the run tracked it."""
+    """The epoch with the best test accuracy, which papers report; None if the run did not track it."""
     rows = folder.read_rows(folder.metrics)
     column = f"test_accuracy_{timesteps}"
     if not rows or column not in rows[0]:
@@ -275,7 +275,7 @@ def best_test_epoch(folder: RunFolder, timesteps: int) -> dict[str, Any] | None:
 
 
 def example_images(dataset: Dataset, logits: Tensor, count: int = 12) -> dict[str, Tensor]:
-    """Test images to look at: first those on which the network changes its mind over time, then the first ones.
+    """Test images for the report: first those whose predicted class changes over time, then the first ones.
 
     Event recordings are shown as the sum of their frames.
     """

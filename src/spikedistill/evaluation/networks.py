@@ -16,9 +16,9 @@ from ..errors import UserError
 from ..files import write_atomically
 from ..through_time import Steps, Temporal, logits_over_time
 from ..through_time.steps import check_nothing_kept, check_steps, frames_of, in_eval_mode, sent_to
+from .counting import count_operations
 from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
 from .logits_file import LabelledLogits, LogitsLike, as_targets
-from .operations import count_operations
 from .recorder import FiringRates, fires, record
 from .results import SCHEMA, Results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability

@@ -1,4 +1,4 @@
-"""Seeing inside: the spikes, membranes and rates of every layer of neurons during a forward pass."""
+"""Records the spikes, membranes and firing rates of every layer of neurons during a forward pass."""
 
 from collections import Counter
 from collections.abc import Iterator
