@@ -111,11 +111,14 @@ def compare(
     from .. import comparisons
     from ..recipes import protocol_line
     from ..recipes.settings import variant
+    from ..recipes.small_data import sized_line
     from ..report.comparison.intervals import why_no_intervals
     from ..report.comparison.lost import what_was_lost, why_no_differences
     from ..report.terminal import costs_table, differences_table, leaderboard_table
 
     configs = [variant(text, settings) for text in recipes]
+    if line := sized_line(configs[0]):
+        print(f"{configs[0].recipe}: {line}", flush=True)
     for config in configs:
         if config.protocol:
             print(f"{config.recipe}: {protocol_line(config)}", flush=True)

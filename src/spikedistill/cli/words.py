@@ -99,7 +99,9 @@ def _config(arguments: Sequence[str]) -> "Config | None":
     """What `train` is to train; None where its help is all that is asked for."""
     from ..data import list_datasets
     from ..recipes import PROTOCOLS, list_methods
-    from ..recipes.settings import from_words
+    from ..recipes.settings import from_words, names_file
+    from ..recipes.small_data import sized_line
+    from ..training import is_main_process
 
     if not arguments or arguments[0] in ("-h", "--help"):
         names = {"datasets": list_datasets(), "methods": list_methods(), "protocols": [*PROTOCOLS]}
@@ -111,4 +113,7 @@ def _config(arguments: Sequence[str]) -> "Config | None":
         raise UserError(
             f"expected a recipe before {arguments[0]}, such as spikedistill train digits-twsd {arguments[0]}"
         )
-    return from_words(arguments[0], arguments[1:])
+    config = from_words(arguments[0], arguments[1:])
+    if not names_file(arguments[0]) and is_main_process(config.trainer) and (line := sized_line(config)):
+        print(line, flush=True)
+    return config

@@ -20,7 +20,7 @@ from .protocols import with_protocol, with_settings
 _Recipe = TypeVar("_Recipe", bound=Callable[..., Config])
 
 
-def _usual(dataset: str) -> Config:
+def usual_config(dataset: str) -> Config:
     """A data set's usual network and schedule."""
     config = with_dataset(Config(recipe=RecipeName(dataset)), dataset)
     return with_settings(config, usual_settings(dataset) or {})
@@ -249,7 +249,7 @@ def recipe(name: str, protocol: str | None = None) -> Config:
     if name in RECIPES:
         config = _config_of(name, RECIPES[name]())
     else:
-        config, method = _usual(named.dataset), named.method
+        config, method = usual_config(named.dataset), named.method
         made = METHODS[method](config) if method in METHODS else with_objective(config, method)
         config = _config_of(method, made)
     config = config.model_copy(update={"recipe": named})

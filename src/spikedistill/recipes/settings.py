@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..run_folder import RunFolder
 from .catalogue import find_name, recipe, with_dataset, with_network, with_neuron, with_objective
 from .protocols import with_protocol
+from .small_data import sized_to_data
 
 
 def from_words(named: str, settings: Sequence[str]) -> Config:
@@ -19,8 +20,21 @@ def from_words(named: str, settings: Sequence[str]) -> Config:
         FileNotFoundError: where there is no such file.
         UserError: where there is no such recipe, or a value is refused.
     """
-    file = Path(named)
-    return parse_config(from_file(file) if file.suffix in (".yaml", ".yml") else recipe(named), settings)
+    if names_file(named):
+        return parse_config(from_file(Path(named)), settings)
+    return _of_recipe(recipe(named), settings)
+
+
+def names_file(named: str) -> bool:
+    """Whether a text names the file of an earlier run rather than a recipe."""
+    return Path(named).suffix in (".yaml", ".yml")
+
+
+def _of_recipe(default: Config, settings: Sequence[str]) -> Config:
+    """A recipe's configuration with overrides applied over what suits the size of the data, which the overrides name."""
+    config = parse_config(default, settings)
+    sized = sized_to_data(default, config)
+    return config if sized == default else parse_config(sized, settings)
 
 
 def from_file(path: Path) -> Config:
@@ -98,7 +112,7 @@ def variant(text: str, settings: Sequence[str]) -> Config:
         key, given, value = change.partition("=")
         own += [f"--{key}", value] if given else [f"--{key}"]
     default = recipe(name.base)
-    config = parse_config(default, [*settings, *own])
+    config = _of_recipe(default, [*settings, *own])
     for key in ("seed", "out", "resume", "overwrite"):
         if getattr(config, key) != getattr(default, key):
             raise UserError(
