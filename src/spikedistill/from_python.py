@@ -30,8 +30,13 @@ def import_path(value: Any) -> str:
 def same_path(recorded: str, given: str) -> bool:
     """Whether two paths may be of one class: a script calls its own classes `__main__`, where others use the name of its file."""
     paths = [path.partition(" (")[0] for path in (recorded, given)]
-    names = {path.rpartition(".")[2] for path in paths}
-    return paths[0] == paths[1] or (len(names) == 1 and any(path.startswith(_MAIN) for path in paths))
+    of_a_script = any(path.startswith(_MAIN) for path in paths)
+    return paths[0] == paths[1] or (of_a_script and short_name(recorded) == short_name(given))
+
+
+def short_name(path: str) -> str:
+    """The name of a class without its module."""
+    return path.partition(" (")[0].rpartition(".")[2]
 
 
 def check_given(recorded: Mapping[str, str], given: Mapping[str, str | None], call: str) -> None:

@@ -6,7 +6,7 @@ import functools
 import io
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from .config import Config, TrainerConfig
 from .data import AUGMENTATION_VERSION, SLICING_VERSION, Dataset, Preprocess, load_dataset
 from .errors import UserError
 from .files import LOCK, PARTIAL, clear_partial, parse_json, write_atomically
-from .from_python import check_given
+from .from_python import check_given, import_path
 from .imports import needing
 from .manifest import MANIFEST, Manifest
-from .models import ModelFile, build_model, read_model
+from .models import ModelFile, build_model, plain_module, read_model
 from .renamed import say_renamed
 from .trained import Trained
 
@@ -307,7 +307,7 @@ class RunFolder:
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{file} is damaged ({error}): {self._again(file)}") from None
 
-    def load_network(self, file: Path, model: nn.Module | None = None) -> Trained:
+    def load_network(self, file: Path, model: nn.Module | Callable[[], nn.Module] | None = None) -> Trained:
         """The network of `model` or `selected_model`, in eval mode.
 
         Args:
@@ -321,6 +321,11 @@ class RunFolder:
         content = read_model(file, self.read(file))
         if content.timesteps is None:
             content = content._replace(timesteps=self.config().timesteps)
+        if "python" in content.network:
+            made = model if isinstance(model, nn.Module) or not callable(model) else model()
+            path = import_path(plain_module(made)) if isinstance(made, nn.Module) else None
+            check_given(self.config().from_python, {"model": path}, "load(run")
+            model = made
         return _in_use(content, file, model)
 
     def _json(self, file: Path) -> dict[str, Any]:
@@ -373,7 +378,7 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
         )
 
 
-def load(run: Path | str, *, model: nn.Module | None = None) -> Trained:
+def load(run: Path | str, *, model: nn.Module | Callable[[], nn.Module] | None = None) -> Trained:
     """The trained network of a run or of a model file, in eval mode.
 
     It takes images in [0, 1], or event frames, as `model(x, timesteps=T)`. It also has the names of its `classes`, `preprocess` for
@@ -382,12 +387,12 @@ def load(run: Path | str, *, model: nn.Module | None = None) -> Trained:
     Args:
         run: a run folder, or a file that `save_model` wrote, such as its `model.safetensors`.
         model: the network to fill, for one that was made in Python or whose name is not registered: a plain module, or one from
-            `temporal`.
+            `temporal`, or a class or function that makes it.
 
     Raises:
         FileNotFoundError: if there is no trained run or no such file.
         UserError: if the model file is damaged, holds a number that is not finite, or holds a network that is neither registered
-            nor given.
+            nor given, or one of another class than is given.
     """
     path = Path(run)
     if path.is_file() or path.suffix == ".safetensors":
@@ -396,7 +401,7 @@ def load(run: Path | str, *, model: nn.Module | None = None) -> Trained:
     return folder.load_network(folder.model, model)
 
 
-def _in_use(file: ModelFile, path: Path, model: nn.Module | None) -> Trained:
+def _in_use(file: ModelFile, path: Path, model: nn.Module | Callable[[], nn.Module] | None) -> Trained:
     """The network of a model file, with what the file says of it."""
     taken = file.input if file.input is not None else _input_of_first_version(file.network)
     try:

@@ -19,8 +19,7 @@ saliency, adversarial examples.
 
 import hashlib
 import json
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +36,7 @@ from ..registry import UnknownName
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Temporal, temporal
 from .joint import plain_state
-from .layers import Normalize
+from .plain import normalised
 from .registry import create_model
 
 _KEY = "spikedistill"
@@ -171,7 +170,9 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
 
 
-def load_model(path: Path | str, content: bytes | None = None, *, model: nn.Module | None = None) -> Temporal:
+def load_model(
+    path: Path | str, content: bytes | None = None, *, model: nn.Module | Callable[[], nn.Module] | None = None
+) -> Temporal:
     """Read a network that `save_model` wrote, in eval mode and with BPTT as its gradient rule.
 
     `spikedistill.load` returns the same network with its class names, `preprocess` and `predict`.
@@ -180,7 +181,7 @@ def load_model(path: Path | str, content: bytes | None = None, *, model: nn.Modu
         path: the file.
         content: its bytes, if they have been read already.
         model: the network to fill, for one that was made in Python or whose name is not registered: a plain module, or one from
-            `temporal`.
+            `temporal`, or a class or function that makes it.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -190,10 +191,13 @@ def load_model(path: Path | str, content: bytes | None = None, *, model: nn.Modu
     return build_model(read_model(path, content), Path(path), model)
 
 
-def build_model(file: ModelFile, path: Path, given: nn.Module | None = None) -> Temporal:
+def build_model(file: ModelFile, path: Path, given: nn.Module | Callable[[], nn.Module] | None = None) -> Temporal:
     """The network of a file that was read, in eval mode; see `load_model`."""
     if given is not None:
-        network = given if isinstance(given, Temporal) else _over_time(given, file.tensors)
+        made = given if isinstance(given, nn.Module) or not callable(given) else given()
+        if not isinstance(made, nn.Module):
+            raise UserError(f"model is a {type(made).__name__}, expected a torch.nn.Module, or what makes one")
+        network = _over_time(made, file.tensors)
         _check_shapes(network.module.state_dict(), file.tensors, path)
         _fill(network, file.tensors, path)
         return network.eval()
@@ -219,13 +223,13 @@ def build_model(file: ModelFile, path: Path, given: nn.Module | None = None) -> 
     return network.eval()
 
 
-def _over_time(module: nn.Module, tensors: Mapping[str, Tensor]) -> Temporal:
-    """A module of the user's own over time, behind the normalisation that it was saved with."""
+def _over_time(network: nn.Module, tensors: Mapping[str, Tensor]) -> Temporal:
+    """A network of the user's own over time, behind the normalisation that it was saved with."""
+    module = network.module if isinstance(network, Temporal) else network
     mean, std = tensors.get("normalize.mean"), tensors.get("normalize.std")
     if mean is None or std is None or "normalize.mean" in module.state_dict():
-        return temporal(module)
-    normalize = Normalize(mean.flatten().tolist(), std.flatten().tolist())
-    return temporal(nn.Sequential(OrderedDict(normalize=normalize, network=module)))
+        return network if isinstance(network, Temporal) else temporal(module)
+    return temporal(normalised(module, mean.flatten().tolist(), std.flatten().tolist()))
 
 
 def read_weights(path: Path, content: bytes | None = None) -> ModelFile:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..config import Config, DataConfig, ModelConfig
 from ..data import Dataset, as_dataset, as_network_input, data_path
 from ..errors import UserError
-from ..from_python import check_given, import_path
+from ..from_python import check_given, import_path, short_name
 from ..models import Branched, Joint, normalised, plain_module
 from ..neurons import SpikingNeuron
 from ..objectives import create_objective
@@ -214,9 +214,13 @@ def _model_settings(config: Config, network: GivenNetwork) -> ModelConfig:
             f"objective {config.objective.name!r} is not over the heads of a network, so auxiliary heads would learn nothing: give "
             "the network without Branched, or use objective 'esd'"
         )
-    short = network.path.partition(" (")[0].rpartition(".")[2]
-    neuron = "lif" if network.spikes else "relu"
-    return default.model_copy(update={"name": short, "neuron": neuron, "branches": network.heads is not None})
+    return default.model_copy(
+        update={
+            "name": short_name(network.path),
+            "neuron": "lif" if network.spikes else "relu",
+            "branches": network.heads is not None,
+        }
+    )
 
 
 def _with_data(config: Config, dataset: Dataset) -> Config:
