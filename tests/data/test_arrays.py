@@ -1,6 +1,7 @@
 """Images and event frames in NumPy's arrays, written here."""
 
 import io
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps
 from spikedistill.cli import main
 from spikedistill.data import BrokenSample, TensorSamples, fingerprint, load_dataset, verify
 from spikedistill.data.sets import arrays
+from spikedistill.evaluation.evaluate import example_images
 
 DRAW = np.random.default_rng(0)
 GREY = DRAW.integers(0, 256, (12, 6, 9), np.uint8)
@@ -74,8 +76,29 @@ def test_event_frames_have_any_height_and_width(tmp_path: Path) -> None:
     dataset = load_dataset("arrays", save(tmp_path, counts), timesteps=5)
     assert (dataset.kind, dataset.channels, dataset.size) == ("events", 2, (16, 24))
     assert np.array_equal(everything(dataset.train).numpy(), counts.astype(np.float32))
-    with pytest.raises(ValueError, match="holds 5 timesteps, expected 4; add --timesteps 5"):
+    with pytest.raises(ValueError, match="holds 5 frames, expected 4; add --timesteps 5 or 1"):
         load_dataset("arrays", tmp_path, timesteps=4)
+
+
+def test_fewer_frames_hold_the_sums_of_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = DRAW.poisson(0.5, (12, 6, 2, 3, 4)).astype(np.uint8)
+    save_npy(tmp_path, counts)
+    for name, label in zip("abc", range(3), strict=True):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        np.savez(tmp_path / "train" / name / "0.npz", frames=counts[label])
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    by_hand = {3: counts[:, ::2] + counts[:, 1::2], 1: counts.sum(1, keepdims=True), 6: counts}
+    for limit in (2**30, 10):
+        monkeypatch.setattr(arrays, "IN_MEMORY", limit)
+        for T, expected in by_hand.items():
+            dataset = load_dataset("arrays", tmp_path, timesteps=T)
+            assert np.array_equal(everything(dataset.test).numpy(), expected.astype(np.float32))
+            frames = load_dataset("event_frames", tmp_path, timesteps=T)
+            assert np.array_equal(everything(frames.train).numpy(), expected[:3].astype(np.float32))
+            assert frames.options == dataset.options == {"timesteps": T}
+    merged = "recordings of 6 event frames of 3x4 (height x width) are merged to 3, each the sum of 2 (--timesteps)"
+    assert load_dataset("event_frames", tmp_path, timesteps=3).describe() == [merged]
+    assert load_dataset("arrays", tmp_path, timesteps=3).describe() == [f"x_train.npy: {merged}"]
 
 
 def test_labels_are_numbers_or_names(tmp_path: Path) -> None:
@@ -91,6 +114,12 @@ def test_labels_are_numbers_or_names(tmp_path: Path) -> None:
         1,
         2,
     ]
+
+
+def test_reports_show_images_of_floats_as_bytes(tmp_path: Path) -> None:
+    dataset = load_dataset("arrays", save(tmp_path, GREY / 255))
+    shown = example_images(dataset, torch.zeros(2, 12, 3))
+    assert torch.equal(shown["images"], torch.from_numpy(GREY[:, None]))
 
 
 def test_a_share_of_each_class_is_set_aside_and_stays_the_same(tmp_path: Path) -> None:

@@ -227,7 +227,5 @@ def test_wrong_event_frames_are_named_when_they_are_used(
 
 
 def test_other_timesteps_than_the_files_have_are_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"left/a\.npz: holds 3 timesteps, expected 4; add --timesteps 3, or write the files anew"
-    ):
+    with pytest.raises(ValueError, match=r"left/a\.npz: holds 3 frames, expected 4; add --timesteps 3 or 1, because"):
         load_dataset("event_frames", event_folder(tmp_path), timesteps=4)

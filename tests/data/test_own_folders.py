@@ -329,10 +329,11 @@ def test_training_says_what_happens_to_images_and_keeps_it_in_the_model_file(
     words = ["image_folder-sce", "--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *given.split()]
     assert main(["train", *words]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[1] == (
+    first = said.index(
         "images of 8x8 (height x width) are scaled to fit into 12x20, where the mean colour fills the rest, in colour"
     )
-    assert said[2].startswith("2 of the 10 samples")
+    assert said[first + 1].startswith("2 of the 10 samples")
+    assert first < next(place for place, line in enumerate(said) if line.startswith("epoch 1"))
     kept = read_model(tmp_path / "run" / "model.safetensors").input
     dataset = load_dataset("image_folder", tmp_path / "data", size=(12, 20), resize="pad", test_share=0.2)
     assert Preprocess.from_written(kept) == dataset.preprocess

@@ -117,8 +117,8 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
         (["nmnist", "--timesteps", "1000000000"], "at most 116105 and at least 1; got 1000000000"),
         (["nmnist", "--timesteps", "-1"], "timesteps is the number of frames per recording"),
         (["nmnist", "--data.slicing", "both"], "slicing is one of number, even, time; got 'both'"),
-        (["event_frames", "--timesteps", "7"], "0.npz: holds 3 timesteps, expected 7; add --timesteps 3"),
-        (["imagenet"], "unknown data set 'imagenet'; choose one of arrays, cifar10"),
+        (["event_frames", "--timesteps", "7"], "0.npz: holds 3 frames, expected 7; add --timesteps 3 or 1"),
+        (["imagenet"], "no data set is called 'imagenet': did you mean 'image_folder'?"),
     ],
 )
 def test_wrong_requests_end_in_one_line(

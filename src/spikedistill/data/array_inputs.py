@@ -13,7 +13,8 @@ from torch import Tensor
 from ..errors import UserError
 from .array_files import Announced
 from .dataset import Samples, TensorSamples
-from .files import MOST_VALUES, as_counts, data_error
+from .event_counts import Merging, as_counts
+from .files import MOST_VALUES, data_error
 from .images import pixels_of
 from .preprocess import Resize
 from .stored import AT_ONCE, StoredSamples
@@ -114,32 +115,40 @@ class Resizing:
         )
 
 
-def samples_of(inputs: Inputs, form: Form, targets: Tensor, prepare: Resizing | None = None) -> Samples:
+Prepare = Resizing | Merging
+
+
+def samples_of(inputs: Inputs, form: Form, targets: Tensor, prepare: Prepare | None = None) -> Samples:
+    """The samples of an array, all of whose values are checked.
+
+    Raises:
+        UserError: a value is out of range.
+    """
     convert = partial(converted, path=inputs.path, name=inputs.name, form=form, prepare=prepare)
     if isinstance(inputs.values, Announced):
         stored = StoredSamples(inputs.path, inputs.values, convert, torch.arange(len(targets)), targets)
-        if form.timesteps is not None:  # images are read once for their mean
-            for places in _chunks(stored, inputs):
-                stored.inputs(places)
+        for places in torch.arange(len(stored)).split(_at_once(inputs)):
+            stored.inputs(places)
         return stored
-    step = max(1, AT_ONCE // max(1, inputs.values[:1].nbytes))
+    step = _at_once(inputs)
     parts = [convert(inputs.values[start : start + step]) for start in range(0, len(inputs.values), step)]
     return TensorSamples(torch.cat(parts), targets)
 
 
-def _chunks(samples: Samples, inputs: Inputs) -> tuple[Tensor, ...]:
-    bytes_each = math.prod(inputs.shape[1:]) * inputs.dtype.itemsize
-    return torch.arange(len(samples)).split(max(1, AT_ONCE // bytes_each))
+def _at_once(inputs: Inputs) -> int:
+    """How many samples to convert together."""
+    return max(1, AT_ONCE // (math.prod(inputs.shape[1:]) * inputs.dtype.itemsize))
 
 
-def converted(values: np.ndarray, *, path: Path, name: str, form: Form, prepare: Resizing | None) -> Tensor:
+def converted(values: np.ndarray, *, path: Path, name: str, form: Form, prepare: Prepare | None) -> Tensor:
     """Stored values `[B, ...]` as inputs: images uint8 or float32 in [0, 1] `[B, C, H, W]`, event frames float32 `[B, T, 2, H, W]`.
 
     Raises:
         UserError: a value is out of range.
     """
     if form.timesteps is not None:
-        return as_counts(path, name, values, "save counts of events")
+        counts = as_counts(path, name, values, "save counts of events")
+        return counts if prepare is None else prepare(counts)
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise data_error(path, f"{name!r} holds NaN or infinity, expected numbers in [0, 1]", "remove such samples")

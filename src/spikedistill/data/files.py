@@ -7,10 +7,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from ..errors import UserError
 
 MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option takes all memory
@@ -100,18 +96,3 @@ def verify_md5(path: Path, content: bytes, expected: str, page: str) -> None:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise data_error(path, f"has md5 {found}, the official file has {expected}", f"download it again from {page}")
-
-
-def as_counts(path: Path, name: str, counts: np.ndarray, remedy: str) -> Tensor:
-    """Counts of events as float32.
-
-    Raises:
-        UserError: naming the file and the array, one is negative or no finite number.
-    """
-    with np.errstate(over="ignore"):
-        frames = counts.astype(np.float32)
-    if not np.isfinite(frames).all():
-        raise data_error(path, f"{name!r} ({counts.dtype}) holds values that are no finite numbers", remedy)
-    if (frames < 0).any():
-        raise data_error(path, f"{name!r} holds {frames.min()}, expected counts of events, at least 0", remedy)
-    return torch.from_numpy(frames)

@@ -87,7 +87,8 @@ def load_dataset(
         name: one of `list_datasets()`.
         root: the folder that holds the files named by `expected_files(name)`; by default `$SPIKEDISTILL_DATA`. Unused by
             "digits".
-        timesteps: T of event data: frames per recording of "nmnist" (default 10), the T that "event_frames" must have.
+        timesteps: T of event data: frames per recording of "nmnist" (default 10), and of "event_frames" and "arrays", whose frames
+            are added up if it is a divisor of the number that the files have (default).
             Images have no time of their own: they take part in any number of timesteps.
         size: height and width in pixels of the images of "image_folder" (default 32) and "arrays" (default as they are), or one
             number for both.

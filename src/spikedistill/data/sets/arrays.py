@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..array_files import announced_by, read_npy, read_npz
-from ..array_inputs import Form, Inputs, Resizing, described, form_of, samples_of, statistics
+from ..array_inputs import Form, Inputs, Prepare, Resizing, described, form_of, samples_of, statistics
 from ..dataset import Dataset
 from ..entries import Entry, register_dataset
+from ..event_counts import frames_in_words, merging
 from ..files import data_error
 from ..images import MEANS
 from ..preprocess import RESIZES, Resize
 from ..split import test_places
-from .event_frames import check_timesteps
 from .image_folder import HOW, check_size
 
 INPUTS, LABELS = ("x", "images"), ("y", "labels")
@@ -55,7 +55,8 @@ def load_arrays(
         root: the folder.
         size: height and width to resize grey or colour images of whole numbers to; by default they stay as they are.
         resize: how: "crop", "pad" or "stretch", see `Preprocess`.
-        timesteps: the T that event frames must have; by default the one they have.
+        timesteps: how many event frames a recording gets, by default all. If it is less than T, which it must divide, as many
+            neighbouring frames are added up.
         test_share: if there are no test arrays: the share of each class of the training arrays to test on.
 
     Raises:
@@ -76,13 +77,15 @@ def load_arrays(
             test.inputs.path, "holds the test samples already", "leave --data.test-share out, or move it away"
         )
     form = form_of(train.inputs)
-    if form.timesteps is not None:
-        check_timesteps(train.inputs.path, form.timesteps, timesteps)
     classes, targets = _labels(train, None)
     train_samples = samples_of(train.inputs, form, targets)
     is_image = form.timesteps is None
     mean, std = statistics(train_samples, form) if is_image else ((0.0, 0.0), (1.0, 1.0))
-    prepare = _resizing(train.inputs, form, size, resize, mean)
+    prepare: Prepare | None = _resizing(train.inputs, form, size, resize, mean)
+    T = form.timesteps
+    if T is not None:
+        prepare = merging(train.inputs.path, T, timesteps)
+        T = T if prepare is None else prepare.timesteps
     if prepare is not None:
         train_samples = samples_of(train.inputs, form, targets, prepare)
     if test is not None:
@@ -90,18 +93,19 @@ def load_arrays(
             fault = f"{test.inputs.name!r} is {described(found)}, that of {train.inputs.path.name} is {described(form)}"
             raise data_error(test.inputs.path, fault, "give both the same shape")
         test_samples = samples_of(test.inputs, form, _labels(test, classes)[1], prepare)
-        note = ""
+        notes = []
     else:
         assert test_share is not None
         chosen = test_places(targets, [str(place) for place in range(len(targets))], test_share, classes)
         train_samples, test_samples = (train_samples.subset(part.nonzero().flatten()) for part in (~chosen, chosen))
-        note = (
+        notes = [
             f"{int(chosen.sum())} of the {len(chosen)} samples are set aside for testing (--data.test-share {test_share:g}), the "
             "same ones in every run"
-        )
-    final = prepare.size if prepare is not None else form.size
-    options: dict[str, object] = {"timesteps": form.timesteps} if form.timesteps is not None else {}
-    if prepare is not None:
+        ]
+    final = form.size
+    options: dict[str, object] = {"timesteps": T} if T is not None else {}
+    if isinstance(prepare, Resizing):
+        final = prepare.size
         options = {"size": list(final), "resize": resize}
     return Dataset(
         name="arrays",
@@ -114,8 +118,8 @@ def load_arrays(
         channels=form.channels,
         size=final,
         options=options,
-        resize=resize if prepare is not None else "crop",
-        describe=partial(list, filter(None, (_what_happens(train.inputs, form, prepare, mean, std), note))),
+        resize=resize if isinstance(prepare, Resizing) else "crop",
+        describe=partial(list, (_what_happens(train.inputs, form, prepare, mean, std), *notes)),
     )
 
 
@@ -233,13 +237,18 @@ def _resizing(
 
 
 def _what_happens(
-    inputs: Inputs, form: Form, prepare: Resizing | None, mean: tuple[float, ...], std: tuple[float, ...]
+    inputs: Inputs, form: Form, prepare: Prepare | None, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> str:
-    how = HOW[prepare.resize].format("x".join(map(str, prepare.size))) if prepare else "taken as they are"
+    if form.timesteps is not None:
+        merge = None if isinstance(prepare, Resizing) else prepare
+        return f"{inputs.path.name}: {frames_in_words(form.timesteps, form.size, merge)}"
+    how = (
+        HOW[prepare.resize].format("x".join(map(str, prepare.size)))
+        if isinstance(prepare, Resizing)
+        else "taken as they are"
+    )
     where = {"HWC": " (the last axis)", "CHW": " (the second axis)"}.get(form.axes, "")
     said = f"{inputs.path.name}: {described(form)}{where} are {how}"
-    if form.timesteps is not None:
-        return said
     numbers = ("  ".join(f"{value:g}" for value in values) for values in (mean, std))
     return said + "; the network normalises them with mean {} and standard deviation {}".format(*numbers)
 

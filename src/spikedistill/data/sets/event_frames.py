@@ -15,7 +15,8 @@ from ..array_files import array_names, open_member
 from ..class_folders import own_folders
 from ..dataset import Dataset
 from ..entries import Entry, register_dataset
-from ..files import MOST_VALUES, DataError, as_counts, check_is_no_pipe, data_error
+from ..event_counts import Merging, as_counts, frames_in_words, merging
+from ..files import MOST_VALUES, DataError, check_is_no_pipe, data_error
 
 WRITE_FRAMES = "write it with numpy.savez(path, frames=...) from an array of event counts [T, 2, H, W]"
 
@@ -28,19 +29,20 @@ def load_event_frames(root: Path, timesteps: int | None = None, test_share: floa
 
     Args:
         root: the folder; its test folder may also be called val, valid or validation.
-        timesteps: the T that the files must have; by default the one they have.
+        timesteps: how many frames a recording gets, by default the T of the files. If it is less than T, which it must divide, as
+            many neighbouring frames are added up.
         test_share: if there are no test files: the share of each class to test on, see `own_folders`.
 
     Raises:
         FileNotFoundError: a folder is missing.
-        UserError: a class is empty or unknown in training, no training file can be read, or they have other `timesteps`.
+        UserError: a class is empty or unknown in training, no training file can be read, or `timesteps` does not divide T.
         BrokenSample: later, a file is damaged or has another shape.
     """
     train, test, classes, notes = own_folders("event_frames", root, (".npz",), read_frames, test_share)
     first, shape = _first_shape(train.paths)
     T, _, H, W = shape
-    check_timesteps(first, T, timesteps)
-    read = partial(read_frames, shape=shape)
+    merge = merging(first, T, timesteps)
+    read = partial(read_frames, shape=shape, merge=merge)
     return Dataset(
         name="event_frames",
         train=replace(train, read=read),
@@ -52,23 +54,9 @@ def load_event_frames(root: Path, timesteps: int | None = None, test_share: floa
         channels=2,
         size=(H, W),
         augmentations=("flip", "nda"),
-        options={"timesteps": T},
-        describe=partial(
-            list, (f"recordings of {T} event frames of {H}x{W} (height x width) are taken as they are", *notes)
-        ),
+        options={"timesteps": T if merge is None else merge.timesteps},
+        describe=partial(list, (frames_in_words(T, (H, W), merge), *notes)),
     )
-
-
-def check_timesteps(path: Path, found: int, timesteps: int | None) -> None:
-    """Refuse event frames of another T.
-
-    Raises:
-        UserError: naming the file.
-    """
-    if timesteps not in (None, found):
-        raise data_error(
-            path, f"holds {found} timesteps, expected {timesteps}", f"add --timesteps {found}, or write the files anew"
-        )
 
 
 def _first_shape(paths: Sequence[Path]) -> tuple[Path, tuple[int, ...]]:
@@ -83,8 +71,8 @@ def _first_shape(paths: Sequence[Path]) -> tuple[Path, tuple[int, ...]]:
     raise fault
 
 
-def read_frames(path: Path, shape: tuple[int, ...] | None = None) -> Tensor:
-    """The array `frames` of a file, `[T, 2, H, W]` float32.
+def read_frames(path: Path, shape: tuple[int, ...] | None = None, merge: Merging | None = None) -> Tensor:
+    """The array `frames` of a file, `[T, 2, H, W]` float32, with frames added up by `merge`.
 
     Raises:
         UserError: it is missing, damaged, has another `shape`, or holds anything but finite numbers of at least 0.
@@ -97,7 +85,8 @@ def read_frames(path: Path, shape: tuple[int, ...] | None = None) -> Tensor:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise exceptions of every kind
         raise data_error(path, f"is no readable .npz file ({error})", WRITE_FRAMES) from error
-    return as_counts(path, "frames", counts, WRITE_FRAMES)
+    frames = as_counts(path, "frames", counts, WRITE_FRAMES)
+    return frames if merge is None else merge(frames)
 
 
 def _read_counts(path: Path, archive: zipfile.ZipFile, shape: tuple[int, ...] | None) -> np.ndarray:
