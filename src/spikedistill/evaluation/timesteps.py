@@ -28,23 +28,24 @@ TOP = 5
 def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str, float]]]:
     """Accuracy, NLL, calibration error, confidence, entropy and Brier score at every k = 1..T.
 
+    - accuracy: the fraction of samples whose largest logit is the label's; of equal logits the first class counts.
+    - top5_accuracy, for more than 5 classes: the fraction whose label is among the 5 largest logits; of equal logits the first
+      classes count.
+    - balanced_accuracy, for unbalanced classes (`is_unbalanced`): the mean over the classes of the fraction of their samples
+      that is right, so that a rare class counts as much as a frequent one.
+    - nll: the mean cross-entropy, in nats.
+    - ece: the top-label calibration error over 15 equal-width bins.
+    - confidence: the mean largest softmax.
+    - entropy: the mean of -sum_c p_c log p_c, in nats.
+    - brier: mean_n sum_c (p_c - 1[c = y])², from 0 to 2.
+
     Args:
         logits: `[T, N, C]`, any floating dtype.
         target: `[N]`, class indices.
 
     Returns:
-        `{"ensemble": [...], "single": [...]}`, each T entries `{k, accuracy, nll, ece, confidence, entropy, brier}`:
-
-        - accuracy: the fraction of samples whose largest logit is the label's, a tie going to the first class.
-        - top5_accuracy, of more than 5 classes: the fraction whose label is among the 5 largest logits, ties going to the
-          first classes.
-        - balanced_accuracy, of unbalanced classes (`is_unbalanced`): the mean over the classes of the fraction of their samples
-          that is right, in which a rare class counts as much as a frequent one.
-        - nll: the mean cross-entropy, in nats.
-        - ece: the top-label calibration error over 15 equal-width bins.
-        - confidence: the mean largest softmax.
-        - entropy: the mean of -sum_c p_c log p_c, in nats.
-        - brier: mean_n sum_c (p_c - 1[c = y])², from 0 to 2.
+        `{"ensemble": [...], "single": [...]}`, each T entries `{k, accuracy, nll, ece, confidence, entropy, brier}`, some of them
+        also with `top5_accuracy` and `balanced_accuracy`.
 
     Raises:
         UserError: shapes, dtypes or classes that do not fit, or logits that are not finite.
