@@ -150,11 +150,14 @@ def test_damaged_files_and_wrong_words_are_refused(case, tmp_path, capsys):
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     save_file({"logits": logits, "labels": labels}, tmp_path / "m.safetensors", {"energy": '{"costs": 3}'})
     save_file({"logits": logits, "labels": labels}, tmp_path / "n.safetensors", {"classes": "3"})
+    estimate = json.dumps({"costs": "45nm", "samples": 3, "total_pj": [1.0]})
+    save_file({"logits": logits, "labels": labels}, tmp_path / "o.safetensors", {"energy": estimate})
     words = {
         ("torn.npz",): "is no readable .npz file",
         ("torn.safetensors",): "is no readable .safetensors file",
         ("m.safetensors",): "the metadata is broken",
         ("n.safetensors",): "the metadata is broken",
+        ("o.safetensors",): f"got energies of 1 timesteps for logits [{T}, {N}, {C}], expected {T}",
         ("none.npz",): "no file",
         (".", "--out", "x.html"): "--out and --title are for logits",
         ("n.safetensors", "--out", str(tmp_path)): "",
