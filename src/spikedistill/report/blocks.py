@@ -40,6 +40,11 @@ def thinned(values: Sequence[T], most: int) -> list[T]:
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
+def significant(value: float | None) -> float | None:
+    """A number with six digits that count, of the many of a float: what a curve is drawn from."""
+    return None if value is None else float(f"{value:.6g}")
+
+
 def percent(key: str, title: str, unit: str = "%") -> "Column":
     """A column of fractions, written in percent."""
     return Column(key, title, unit, lambda fraction: f"{100 * fraction:.2f}")

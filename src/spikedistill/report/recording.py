@@ -17,11 +17,14 @@ from ..errors import UserError
 from ..evaluation import Recording
 from ..files import write_atomically
 from . import figures
-from .blocks import Column, Number, Numbers, Page, Plot, Plots, Section, Table, Text, decimals
+from .blocks import Column, Number, Numbers, Page, Plot, Plots, Section, Table, Text, decimals, thinned
 from .page import render
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+MOST_ROWS = 32  # timesteps in a table of membranes
+MANY_LAYERS = 16  # from which on a raster of the page has half as many neurons, so that the page stays small
 
 
 def raster(recording: Recording, layer: str, *, sample: int = 0, neurons: int | Sequence[int] = 64) -> "Figure":
@@ -138,7 +141,10 @@ def _traces(recording: Recording, layer: str, sample: int, number: int) -> Plot:
             f"membranes_{number}",
             f"Membranes of neurons of {layer}",
             [Column("t", "Timestep"), *(Column(name, f"Neuron {name}", write=decimals(4)) for name in potentials)],
-            [{"t": t + 1} | {name: u[t] for name, u in potentials.items()} for t in range(few.timesteps)],
+            [
+                {"t": t + 1} | {name: u[t] and round(u[t], 4) for name, u in potentials.items()}
+                for t in thinned(range(few.timesteps), MOST_ROWS)
+            ],
         ),
     )
 

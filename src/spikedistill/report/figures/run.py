@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ...evaluation.intervals import wilson
 from ...evaluation.results import Accuracy, Bin, Layer, Score
-from ..blocks import thinned
+from ..blocks import significant, thinned
 from ..run.reading import Epochs
 from .drawing import (
     ACCENT,
@@ -23,7 +23,7 @@ from .drawing import (
     whole_ticks,
 )
 
-MOST_POINTS = 300  # of a line
+MOST_POINTS = 200  # of a line
 UNKNOWN_NOISE = 5.0  # points of accuracy that an axis spans at least if the number of samples is not known
 
 
@@ -91,7 +91,7 @@ def _lines(epochs: Epochs, columns: dict[str, str], y_title: str, scale: float) 
     traces, shown = [], thinned(range(len(epochs["epoch"])), MOST_POINTS)
     for place, (column, name) in enumerate(columns.items()):
         values = [epochs[column][i] for i in shown]
-        points = [(epochs["epoch"][i], y and scale * y) for i, y in zip(shown, values, strict=True)]
+        points = [(epochs["epoch"][i], significant(y and scale * y)) for i, y in zip(shown, values, strict=True)]
         symbol, dash = SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)]
         trace = line(name, points, ACCENT, symbol=symbol, dash=dash, size=7)
         trace["marker"]["maxdisplayed"] = 12

@@ -10,6 +10,7 @@ from ..reading import Run
 
 Mistake = tuple[int, str, str]  # samples, true class, predicted class
 WHOLE_TABLE = 20  # classes up to which the table is the whole matrix
+WHOLE_PLOT = 128  # classes up to which the plot is
 MOST_MISTAKES = 30  # rows of the table beyond that
 
 
@@ -19,20 +20,26 @@ def confusion_section(run: Run) -> Section | None:
         return None
     classes, T = run.classes, run.results.timesteps
     counts = confusion_matrix(run.logits, run.targets).tolist()
-    mistakes = [(n, classes[t], classes[p]) for t, row in enumerate(counts) for p, n in enumerate(row) if n and t != p]
-    mistakes.sort(key=lambda mistake: -mistake[0])
+    places = [(n, t, p) for t, row in enumerate(counts) for p, n in enumerate(row) if n and t != p]
+    places.sort(key=lambda mistake: -mistake[0])
+    mistakes = [(n, classes[t], classes[p]) for n, t, p in places]
     worst = ", ".join(f"{true} called {said} ({n})" for n, true, said in mistakes[:3])
     words = (
         f"The most frequent mistakes at k = {T}, and how many: {worst}."
         if mistakes
         else f"At k = {T} every test sample is right."
     )
+    note = "Right answers lie on the diagonal. The tint grows with the root of a class's share, so that rare mistakes show."
+    shown = list(range(len(classes)))
+    if len(classes) > WHOLE_PLOT:
+        shown = sorted({place for _, *pair in places[:MOST_MISTAKES] for place in pair}) or shown[:WHOLE_PLOT]
+        note += f" Shown are {len(shown)} of {len(classes)} classes, those of the most frequent mistakes."
     plot = Plot(
         name="confusion",
         title=f"Test samples by true and predicted class at k = {T}",
-        note="Right answers lie on the diagonal. The tint grows with the root of a class's share, so that rare mistakes show.",
+        note=note,
         alt=f"Confusion matrix of {len(classes)} classes. {words}",
-        figure=figures.confusion(counts, classes),
+        figure=figures.confusion([[counts[t][p] for p in shown] for t in shown], [classes[t] for t in shown]),
         height=440 if len(classes) <= WHOLE_TABLE else 640,
         table=_matrix(counts, classes) if len(classes) <= WHOLE_TABLE else _list(mistakes[:MOST_MISTAKES]),
     )

@@ -3,10 +3,11 @@
 import re
 
 from ... import figures
-from ...blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, percent, thinned
+from ...blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, percent, significant, thinned
 from ..reading import Epochs, Run
 
-MOST_ROWS = 30  # of a table; all epochs are in metrics.csv
+MOST_ROWS = 20  # of a table; all epochs are in metrics.csv
+MOST_NARROW = 6  # lines whose names fit above a plot of a third of the page
 _SETS = {"train": "training", "holdout": "held-out", "test": "test"}
 
 
@@ -36,7 +37,10 @@ def training_section(run: Run) -> Section | None:
         "Losses and training accuracy are means over the training batches of each epoch, taken while the weights change. "
         "Where small k lies high, early answers are learned less well."
     )
-    return Section("training", "Accuracy and loss over epochs", [Text(words), Plots(plots)]) if plots else None
+    many = any(len(columns) > MOST_NARROW for *_, columns in groups)
+    return (
+        Section("training", "Accuracy and loss over epochs", [Text(words), Plots(plots, wide=many)]) if plots else None
+    )
 
 
 def accuracy_columns(epochs: Epochs, T: int) -> dict[str, str]:
@@ -93,7 +97,8 @@ def _table(epochs: Epochs, name: str, caption: str, columns: list[Column]) -> Ta
     places = thinned(range(count), MOST_ROWS)
     if len(places) < count:
         caption += f"; {len(places)} of {count} epochs, all are in metrics.csv"
-    rows: list[Row] = [{key: epochs[key][i] for key in ("epoch", *(column.key for column in columns))} for i in places]
+    keys = ["epoch", *(column.key for column in columns)]
+    rows: list[Row] = [{key: significant(epochs[key][i]) for key in keys} for i in places]
     return Table(name, caption, [Column("epoch", "Epoch", write=decimals(0)), *columns], rows)
 
 
