@@ -66,9 +66,7 @@ def from_torch(
     form = _form_of(train[0], "training sample 0")
     parts = [_samples(given, split, form) for given, split in ((train, "training"), (test, "test"))]
     names = _class_names(classes, train, [samples.targets for samples in parts])
-    first = [samples.inputs(torch.zeros(1, dtype=torch.int64)) for samples in parts]
-    if first[0].shape != first[1].shape:
-        raise UserError(f"test samples are {list(first[1].shape[1:])}, and training samples {list(first[0].shape[1:])}")
+    parts[1].inputs(torch.zeros(1, dtype=torch.int64))  # which refuses another form than that of the training samples
     mean, std = _statistics(parts[0], form, mean, std)
     return Dataset(
         name=named,
@@ -165,8 +163,8 @@ class TorchSamples:
             raise BrokenSample(str(error)) from None
         if form.shape != self.form.shape or form.dtype != self.form.dtype:
             raise BrokenSample(
-                f"{what} is {list(form.shape)} of {form.dtype}, and the first is {list(self.form.shape)} of {self.form.dtype}: "
-                "give all samples one size and type, such as by a transform"
+                f"{what} is {list(form.shape)} of {form.dtype}, and the first training sample is {list(self.form.shape)} of "
+                f"{self.form.dtype}: give all samples one size and type, such as by a transform"
             )
         return value
 
@@ -357,7 +355,7 @@ def _class_names(classes: Sequence[str] | None, train: Any, targets: Sequence[Te
         if len(set(names)) < len(names):
             raise UserError("classes has a name twice, expected one for each class")
         if most >= len(names):
-            hint = ": labels count from 0, y - 1" if most == len(names) and least == 1 else ""
+            hint = ": labels count from 0, y - 1" if most == len(names) and targets[0].min() == 1 else ""
             raise UserError(f"a sample has the label {most}, and there are names of {len(names)} classes{hint}")
         return names
     missing = sorted({*range(most + 1)} - {*targets[0].tolist()})
