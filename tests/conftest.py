@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,35 @@ if importlib.util.find_spec("triton") and not torch.cuda.is_available():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         importlib.import_module("triton.language")
+
+
+@pytest.fixture
+def fresh_names(monkeypatch):
+    """Whatever a test registers or imports from files of users is forgotten after it."""
+    from spikedistill import registry
+    from spikedistill.data import AUGMENTATIONS, DATASETS
+    from spikedistill.models import MODELS
+    from spikedistill.neurons import NEURONS, SURROGATES
+    from spikedistill.objectives import OBJECTIVES
+    from spikedistill.recipes.catalogue import METHODS, RECIPES
+
+    for names in (AUGMENTATIONS, DATASETS, METHODS, MODELS, NEURONS, OBJECTIVES, RECIPES, SURROGATES):
+        monkeypatch.setattr(names, "_known", dict(names._known))
+        monkeypatch.setattr(names, "_origins", dict(names._origins))
+    known, registered, path = dict(registry.USER_MODULES), set(registry._MODULES), list(sys.path)
+    registry._declared.cache_clear()
+    yield
+    for module in registry.USER_MODULES.keys() - known.keys():
+        sys.modules.pop(module, None)
+    for module in registry._MODULES - registered:
+        if "." not in module and not module.startswith("test_"):
+            sys.modules.pop(module, None)
+    registry.USER_MODULES.clear()
+    registry.USER_MODULES.update(known)
+    registry._MODULES.clear()
+    registry._MODULES.update(registered)
+    registry._declared.cache_clear()
+    sys.path[:] = path
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The documentation as the tests read it: pages, fenced code, tables, links."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,27 @@ def fences(page: Path, language: str) -> list[Fence]:
         for match in _FENCE.finditer(text)
     ]
     return [fence for fence in found if fence.language == language]
+
+
+def put_files(page: Path, folder: Path) -> None:
+    """Write what a page tells its reader to save: Python that begins with the name of its file, and an installed package."""
+    for fence in fences(page, "python"):
+        if name := re.match(r"# (\w+\.py)\n", fence.code):
+            (folder / name[1]).write_text(fence.code)
+    for fence in fences(page, "text"):
+        if "entry-points" not in fence.code:
+            continue
+        project = tomllib.loads(fence.code)["project"]
+        info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        )
+        lines = [
+            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in names.items())
+            for group, names in project["entry-points"].items()
+        ]
+        (info / "entry_points.txt").write_text("".join(lines))
 
 
 def prose(page: Path) -> str:
