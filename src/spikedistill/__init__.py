@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .neurons import LIF, Learned, Neuron, SpikingNeuron, lif, lif_step, spike
+from .neurons import LIF, Learned, Neuron, SpikingNeuron, lif, lif_step, register_neuron, register_surrogate, spike
 from .through_time import Delay, Recurrent, mean_rate, rules, temporal
 from .through_time.rules import *  # noqa: F403
 
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from .adapters import from_snntorch, from_spikingjelly
     from .comparisons import compare
     from .config import Config
+    from .data import register_augmentation, register_dataset
     from .evaluation import evaluate
-    from .models import create_model, list_models
+    from .models import create_model, list_models, register_model
+    from .objectives import register_objective
+    from .recipes import register_recipe
     from .run_folder import load
     from .training import train
 
@@ -50,6 +53,13 @@ __all__ = [
     "load",
     "mean_rate",
     "objectives",
+    "register_augmentation",
+    "register_dataset",
+    "register_model",
+    "register_neuron",
+    "register_objective",
+    "register_recipe",
+    "register_surrogate",
     "spike",
     "temporal",
     "train",
@@ -79,6 +89,11 @@ _ROOM_OF = {
     "from_spikingjelly": "adapters",
     "list_models": "models",
     "load": "run_folder",
+    "register_augmentation": "data",
+    "register_dataset": "data",
+    "register_model": "models",
+    "register_objective": "objectives",
+    "register_recipe": "recipes",
     "train": "training",
 }
 

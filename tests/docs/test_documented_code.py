@@ -8,7 +8,6 @@ import torch
 from pages import PAGES, ROOT, fences, name_of
 
 from spikedistill import train
-from spikedistill.objectives import registry
 from spikedistill.recipes import recipe
 
 
@@ -27,10 +26,9 @@ def trained_run(tmp_path_factory) -> Path:
 # of Lightning 2.6 beside PyTorch 2.13, and its advice on data loaders: the examples are no place to work around them
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*does not have many workers")
 @pytest.mark.parametrize("page", [page for page in PAGES if fences(page, "python")], ids=name_of)
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, trained_run, tmp_path, monkeypatch):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, trained_run, tmp_path, monkeypatch, fresh_names):
     shutil.copytree(trained_run, tmp_path / "runs" / "digits-twsd" / "seed0")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
     torch.manual_seed(0)
     namespace = {"__name__": "__main__", "images": torch.rand(8, 1, 8, 8)}
     for fence in fences(page, "python"):

@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from pages import PAGES, ROOT, fences, name_of, prose
+from pages import PAGES, ROOT, fences, name_of, prose, put_files
 from torch.distributed.run import get_args_parser
 
 from spikedistill import cli
@@ -32,7 +32,7 @@ def commands(page):
             yield words[1:]
 
 
-COMMANDS = [pytest.param(words, id=" ".join(words)) for page in PAGES for words in commands(page)]
+COMMANDS = [pytest.param(page, words, id=" ".join(words)) for page in PAGES for words in commands(page)]
 
 
 class WorkBegins(BaseException):
@@ -71,8 +71,10 @@ def check(config):
     return objective
 
 
-@pytest.mark.parametrize("words", COMMANDS)
-def test_a_documented_command_is_understood(words, begun, capsys, monkeypatch):
+@pytest.mark.parametrize(("page", "words"), COMMANDS)
+def test_a_documented_command_is_understood(page, words, begun, capsys, monkeypatch, tmp_path, fresh_names):
+    put_files(page, tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     if "--data.root" not in words:
         monkeypatch.delenv("SPIKEDISTILL_DATA", raising=False)
     if len(words) == 1 and words not in (["data"], ["list"]):

@@ -9,10 +9,9 @@ from quick_runs import quick
 from torch import nn
 
 from spikedistill import LIF, Recurrent, create_model, list_models, load, temporal, train
-from spikedistill.data import Dataset, TensorSamples, list_datasets
-from spikedistill.data.entries import ENTRIES, Entry, register_dataset
-from spikedistill.models.layers import LAYOUTS, Layout, register_layout
-from spikedistill.objectives import Objective, Term, create_objective, inputs, register_objective, registry, sce
+from spikedistill.data import Dataset, Entry, TensorSamples, list_datasets, register_dataset
+from spikedistill.models.layers import Layout, register_layout
+from spikedistill.objectives import Objective, Term, create_objective, inputs, register_objective, sce
 from spikedistill.recipes import list_recipes, recipe
 from spikedistill.run_folder import RunFolder
 from spikedistill.through_time import Rate, Rule, Sltt, UnsupportedOperationError
@@ -54,9 +53,7 @@ def test_what_is_counted():
     assert "| places where the LIF equation stands |  | 2 |" in to_markdown({"x": house})
 
 
-def test_a_new_objective_is_one_function_and_has_recipes_and_options(monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
-
+def test_a_new_objective_is_one_function_and_has_recipes_and_options(tmp_path, fresh_names):
     def spread(logits, *, power):
         return logits.var(0).mean() ** power
 
@@ -70,11 +67,10 @@ def test_a_new_objective_is_one_function_and_has_recipes_and_options(monkeypatch
     assert float(run.read_rows(run.metrics)[0]["loss/spread"]) > 0
 
 
-def test_a_new_input_is_a_declaration_and_a_provider(monkeypatch, tmp_path):
+def test_a_new_input_is_a_declaration_and_a_provider(monkeypatch, tmp_path, fresh_names):
     declared = inputs.Input(what="weighs samples", wanted="the mean of each image, [B]", example=lambda: torch.ones(1))
     monkeypatch.setitem(inputs.INPUTS, "brightness", declared)
     monkeypatch.setitem(PROVIDERS, "brightness", lambda at: at.inputs.mean((1, 2, 3)))
-    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
 
     def mean_brightness(logits, brightness):
         return brightness.mean() + 0 * logits.sum()
@@ -91,17 +87,7 @@ def test_a_new_input_is_a_declaration_and_a_provider(monkeypatch, tmp_path):
     assert seen == pytest.approx(0.305, abs=0.01)  # the mean of digits
 
 
-@pytest.fixture
-def registries():
-    """Registries that are what they were once the test is over."""
-    before = dict(LAYOUTS), dict(ENTRIES)
-    yield
-    for now, then in zip((LAYOUTS, ENTRIES), before, strict=True):
-        now.clear()
-        now.update(then)
-
-
-def test_a_new_network_is_one_function_and_has_a_twin_and_heads(registries, tmp_path):
+def test_a_new_network_is_one_function_and_has_a_twin_and_heads(fresh_names, tmp_path):
     class Two(Layout):
         def __init__(self, layers, sizes):
             super().__init__()
@@ -127,7 +113,7 @@ def test_a_new_network_is_one_function_and_has_a_twin_and_heads(registries, tmp_
     assert load(run)(torch.rand(2, 1, 8, 8), timesteps=2).shape == (2, 2, 10)
 
 
-def test_a_new_data_set_is_one_entry_and_has_recipes(registries, tmp_path):
+def test_a_new_data_set_is_one_entry_and_has_recipes(fresh_names, tmp_path):
     def load_stripes():
         images = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
         images[::2, :, ::2], images[1::2, :, :, ::2] = 255, 255

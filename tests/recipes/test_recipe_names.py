@@ -6,10 +6,10 @@ import pickle
 import pytest
 
 from spikedistill.config import Config, DataConfig
-from spikedistill.data.entries import ENTRIES, Entry
+from spikedistill.data import DATASETS, Entry
 from spikedistill.recipe_name import RecipeName
 from spikedistill.recipes import list_recipes, recipe
-from spikedistill.recipes.catalogue import _OTHER_METHODS, find_name
+from spikedistill.recipes.catalogue import METHODS, find_name
 
 
 def parts(name):
@@ -49,12 +49,12 @@ def test_the_text_of_an_earlier_record_has_the_parts_that_its_data_set_shows(tex
 
 
 @pytest.fixture
-def more_recipes(monkeypatch):
+def more_recipes(fresh_names):
     """Data sets and methods whose names hold the signs that a name is put together with."""
     for dataset in ("my-data", "my-data-2,small", "my"):
-        monkeypatch.setitem(ENTRIES, dataset, Entry(name=dataset, load=list, usual={}))
+        DATASETS.register(dataset, Entry(name=dataset, load=list, usual={}))
     for method in ("a-b", "a-b,c"):
-        monkeypatch.setitem(_OTHER_METHODS, method, lambda config: config)
+        METHODS.register(method, lambda config: config)
 
 
 @pytest.mark.parametrize(

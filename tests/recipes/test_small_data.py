@@ -109,3 +109,18 @@ def test_a_run_says_what_was_chosen_and_repeats_it_from_its_file(photos, tmp_pat
         (photos / "train" / "cat" / f"more{number}.png").write_bytes((photos / "train" / "cat" / "0.png").read_bytes())
     assert from_words(str(run.config_file), []).data.batch_size == 8
     assert from_words("image_folder-sce", words).data.batch_size == 32
+
+
+def test_event_frames_are_trained_on_all_their_frames(tmp_path):
+    for part in ("train", "test"):
+        for name in ("left", "right"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(2):
+                np.savez(tmp_path / part / name / f"{number}.npz", frames=np.ones((6, 2, 4, 5), np.uint8))
+        np.savez(tmp_path / f"{part}.npz", x=np.ones((4, 6, 2, 4, 5), np.uint8), y=[0, 1, 0, 1])
+    for name in ("event_frames", "arrays"):
+        words = ["--data.root", str(tmp_path)]
+        assert from_words(f"{name}-sce", words).timesteps == 6
+        assert from_words(f"{name}-sce", [*words, "--timesteps", "3"]).timesteps == 3
+        assert from_words(f"{name}-ann", words).timesteps == 1, "an ANN sees the sum of all frames"
+    assert "--timesteps 6" in sized_line(from_words("event_frames-sce", words))

@@ -162,7 +162,7 @@ def test_what_has_an_effect_is_not_refused(line):
     assert plan_without_teacher(parse_config(recipe(name), arguments))
 
 
-@pytest.mark.parametrize("dataset", usual_settings())
+@pytest.mark.parametrize("dataset", [name for name in list_datasets() if usual_settings(name) is not None])
 def test_an_ann_has_no_settings_of_neurons_whatever_the_recipe_has(dataset, tmp_path):
     """The recipe for folders of images has another decay than the default."""
     assert recipe(f"{dataset}-ann").model.lif == NeuronConfig()

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from ..options import OptionValue, defaults_of
@@ -57,19 +57,21 @@ def register_dataset(load: Entry) -> Entry: ...
 
 
 @overload
-def register_dataset(*, usual: Mapping[str, Any] | None = None) -> Callable[[_Load], _Load]: ...
+def register_dataset(
+    load: str | None = None, *, usual: Mapping[str, Any] | None = None
+) -> Callable[[_Load], _Load]: ...
 
 
 def register_dataset(
-    load: Callable[..., Dataset] | Entry | None = None, *, usual: Mapping[str, Any] | None = None
+    load: Callable[..., Dataset] | Entry | str | None = None, *, usual: Mapping[str, Any] | None = None
 ) -> Any:
-    """Enter a function that returns a `Dataset`, under its name; recipes such as `garden-twsd` then exist at once.
+    """Enter a function that returns a `Dataset`; recipes such as `garden-twsd` then exist at once.
 
-    Use it as a decorator. A parameter `root` receives the folder of `--data.root`. Parameters named like options of `load_dataset`,
+    Use it as a decorator, `@register_dataset("garden")`, or `@register_dataset` for the name of the function. A parameter `root` receives the folder of `--data.root`. Parameters named like options of `load_dataset`,
     such as `size`, receive those. Each other parameter has a default and is an option, `--data.options.NAME`.
 
     Args:
-        load: the function, or an `Entry` that says all of it.
+        load: the function, or the name, or an `Entry` that says all of it.
         usual: settings of its recipes by their full names, such as `{"epochs": 20, "model.name": "vgg9"}`.
 
     Raises:
@@ -77,12 +79,11 @@ def register_dataset(
     """
 
     def enter(function: _Load) -> _Load:
-        entry = _entry_of(function)
-        entry = replace(entry, usual=dict(usual or {}))
+        entry = _entry_of(load if isinstance(load, str) else function.__name__, function, usual or {})
         DATASETS.register(entry.name, entry)
         return function
 
-    if load is None:
+    if load is None or isinstance(load, str):
         return enter
     if isinstance(load, Entry):
         DATASETS.register(load.name, load)
@@ -90,17 +91,17 @@ def register_dataset(
     return enter(load)
 
 
-def _entry_of(load: Callable[..., Dataset]) -> Entry:
+def _entry_of(name: str, load: Callable[..., Dataset], usual: Mapping[str, Any]) -> Entry:
     """What is known of a user's function."""
     parameters = inspect.signature(load).parameters
-    own = defaults_of(load, f"data set {load.__name__!r}", without=("root", *SHARED_OPTIONS))
-    doc = (inspect.getdoc(load) or "").partition("\n")[0]
+    own = defaults_of(load, f"data set {name!r}", without=("root", *SHARED_OPTIONS))
     return Entry(
-        name=load.__name__,
+        name=name,
         load=load,
+        usual=dict(usual),
         checked="what its function checks",
         files="" if "root" in parameters else None,
-        page=doc or "your own function",
+        page=f"the function {load.__name__} of {load.__module__}",
         options=tuple(name for name in SHARED_OPTIONS if name in parameters),
         own_options=own,
     )

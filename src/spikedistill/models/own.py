@@ -3,7 +3,8 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
@@ -19,10 +20,19 @@ _Own = TypeVar("_Own", bound=Callable[..., nn.Module])
 TOLD = ("num_classes", "in_channels", "image_size", "neuron")
 
 
-def register_model(build: _Own) -> _Own:
-    """Enter a network of your own, a function or class that returns a module, under its name with underscores for capitals.
+@overload
+def register_model(build: _Own) -> _Own: ...
 
-    Use it as a decorator. The module is written for samples `[B, ...]` with `LIF` between its layers. The parameters `num_classes`,
+
+@overload
+def register_model(build: str) -> Callable[[_Own], _Own]: ...
+
+
+def register_model(build: _Own | str) -> _Own | Callable[[_Own], _Own]:
+    """Enter a network of your own, a function or class that makes a module.
+
+    Use it as a decorator, `@register_model("my_cnn")`, or `@register_model` for the name of the function or class, where `MyCNN` is
+    "my_cnn". The module is written for samples `[B, ...]` with `LIF` between its layers. The parameters `num_classes`,
     `in_channels`, `image_size` `(H, W)` and `neuron` receive values of the run; omit those that you do not need. `neuron(channels)`
     makes a layer of neurons with the run's settings, or ReLU for the ANN twin. Each other parameter has a default and is an option,
     `--model.options.NAME`.
@@ -30,7 +40,12 @@ def register_model(build: _Own) -> _Own:
     Raises:
         UserError: if the name is taken, or a parameter has no default that is a number, a text or a switch.
     """
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", build.__name__).lower()
+    if isinstance(build, str):
+        return partial(_enter, build)
+    return _enter(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", build.__name__).lower(), build)
+
+
+def _enter(name: str, build: _Own) -> _Own:
     options = defaults_of(build, f"model {name!r}", without=TOLD)
     takes = frozenset(TOLD) & inspect.signature(build).parameters.keys()
     MODELS.register(name, OwnModel(build, takes, options))

@@ -31,19 +31,22 @@ def register_objective(factory: Factory) -> Factory: ...
 
 
 @overload
-def register_objective(*, weights: Sequence[str] | None = None) -> Callable[[Factory], Factory]: ...
+def register_objective(
+    factory: str | None = None, *, weights: Sequence[str] | None = None
+) -> Callable[[Factory], Factory]: ...
 
 
 def register_objective(
-    factory: Factory | None = None, *, weights: Sequence[str] | None = None
+    factory: Factory | str | None = None, *, weights: Sequence[str] | None = None
 ) -> Factory | Callable[[Factory], Factory]:
-    """Enter a function that returns an Objective into the catalogue, under its name with hyphens for underscores.
+    """Enter a function that returns an Objective into the catalogue.
 
-    Use it as a decorator. The objective is at once a method for every data set, such as `digits-my-loss`. The function's parameters
+    Use it as a decorator, `@register_objective("my-loss")`, or `@register_objective` for the name of the function with hyphens for
+    underscores. The objective is at once a method for every data set, such as `digits-my-loss`. The function's parameters
     are the objective's options, on the command line too.
 
     Args:
-        factory: the function. Each parameter has a default that is a float, int, str or bool. The first sentence of its docstring
+        factory: the function, or the name. Each parameter has a default that is a float, int, str or bool. The first sentence of its docstring
             describes the objective in lists.
         weights: the options that `compare --tune` multiplies; default those that change some weights of terms, or in other shares.
 
@@ -52,7 +55,7 @@ def register_objective(
     """
 
     def enter(function: Factory) -> Factory:
-        name = function.__name__.replace("_", "-")
+        name = factory if isinstance(factory, str) else function.__name__.replace("_", "-")
         options = defaults_of(function, f"objective {name!r}")
         if unknown := [weight for weight in weights or () if weight not in options]:
             raise UserError(
@@ -61,7 +64,7 @@ def register_objective(
         OBJECTIVES.register(name, _Named(function, options, None if weights is None else tuple(weights)))
         return function
 
-    return enter if factory is None else enter(factory)
+    return enter if factory is None or isinstance(factory, str) else enter(factory)
 
 
 def list_objectives() -> list[str]:

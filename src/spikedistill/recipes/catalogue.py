@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ..config import Config, NeuronConfig, ObjectiveConfig
 from ..data import DATASETS, dataset_options, usual_settings
@@ -158,8 +158,19 @@ for _name, _method in _OURS.items():
     METHODS.register(_name, _method)
 
 
-def register_recipe(function: _Recipe) -> _Recipe:
-    """Enter a recipe or a method of your own, under the function's name with hyphens for underscores. Use it as a decorator.
+@overload
+def register_recipe(function: _Recipe) -> _Recipe: ...
+
+
+@overload
+def register_recipe(function: str) -> Callable[[_Recipe], _Recipe]: ...
+
+
+def register_recipe(function: _Recipe | str) -> _Recipe | Callable[[_Recipe], _Recipe]:
+    """Enter a recipe or a method of your own.
+
+    Use it as a decorator, `@register_recipe("garden-quick")`, or `@register_recipe` for the name of the function with hyphens for
+    underscores.
 
     A function with one parameter is a method for every data set: it gets the data set's usual `Config` and returns another, as in
     `return with_objective(config, "twce")`. A function without parameters is one recipe, and returns its `Config`.
@@ -167,7 +178,13 @@ def register_recipe(function: _Recipe) -> _Recipe:
     Raises:
         UserError: if the name is that of another recipe, method or objective, or the function has more parameters.
     """
-    name, parameters = function.__name__.replace("_", "-"), len(inspect.signature(function).parameters)
+    if isinstance(function, str):
+        return partial(_enter, function)
+    return _enter(function.__name__.replace("_", "-"), function)
+
+
+def _enter(name: str, function: _Recipe) -> _Recipe:
+    parameters = len(inspect.signature(function).parameters)
     if parameters > 1:
         raise UserError(
             f"the recipe {name!r} has {parameters} parameters, expected none, or a Config for a method of every data set"

@@ -9,6 +9,8 @@
 From 200,000 samples on, the images of a folder get 224 pixels unless --data.size says otherwise, and weights decay by 2e-5: settings
 as papers have them on ImageNet.
 
+T of event frames is the number of frames in the files.
+
 The rule is for recipes of image folders, arrays and event frames without --protocol. Every value can be overridden. All values go into
 config.yaml as they are, so a repeat from there is exact.
 """  # noqa: E501  (a table)
@@ -16,8 +18,8 @@ config.yaml as they are, so a repeat from there is exact.
 from typing import Any
 
 from ..config import Config
+from ..data import load_dataset
 from ..errors import UserError
-from ..run_folder import dataset_of
 from .catalogue import usual_config, with_network
 from .protocols import with_settings
 
@@ -84,14 +86,23 @@ def _settings_of(config: Config) -> dict[str, Any] | None:
     """What the rule says of a configuration's data; None if it does not apply, or the data cannot be read."""
     if config.protocol is not None or config.data.name not in OWN_DATA:
         return None
+    data = config.data
     try:
-        dataset = dataset_of(config)
+        dataset = load_dataset(  # with the T of its files
+            data.name,
+            data.root,
+            size=data.size,
+            resize=data.resize,
+            channels=data.channels,
+            test_share=data.test_share,
+        )
     except (UserError, OSError):
         return None  # training says what is wrong with the data
     left = round(len(dataset.train) * (1 - config.data.holdout))
     samples = min(config.data.train_samples or left, left)
     resizable = config.data.name == "image_folder" and config.data.size in (None, LARGE_IMAGES)
-    return settings_for(samples, max(dataset.size), resizable=resizable)
+    settings = settings_for(samples, max(dataset.size), resizable=resizable)
+    return settings | ({"timesteps": dataset.options["timesteps"]} if dataset.kind == "events" else {})
 
 
 def _power_of_two(most: int) -> int:
