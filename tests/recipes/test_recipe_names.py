@@ -10,6 +10,7 @@ from spikedistill.data import DATASETS, Entry
 from spikedistill.recipe_name import RecipeName
 from spikedistill.recipes import list_recipes, recipe
 from spikedistill.recipes.catalogue import METHODS, find_name
+from spikedistill.recipes.settings import variant
 
 
 def parts(name):
@@ -111,3 +112,13 @@ def test_a_file_holds_a_name_as_text_where_that_says_all():
 def test_a_name_that_is_no_text_is_refused(wrong):
     with pytest.raises(ValueError, match=r"^recipe: got .*, expected a text$"):
         Config(recipe=wrong)
+
+
+def test_a_comma_within_a_value_is_escaped():
+    text = r"fashion_mnist-kdsnn,objective.options.layers=stages.1\,stages.2,timesteps=2"
+    name = find_name(text)
+    assert name.changes == ("objective.options.layers=stages.1,stages.2", "timesteps=2")
+    config = variant(text, [])
+    assert (config.objective.options["layers"], config.timesteps) == ("stages.1,stages.2", 2)
+    again = Config.from_yaml(config.to_yaml())
+    assert again.recipe.changes == name.changes

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
@@ -235,7 +236,7 @@ def list_recipes() -> list[str]:
 
 
 def find_name(text: str) -> RecipeName:
-    """The name of a recipe, or of a variant of one, `RECIPE,key=value,flag,...`, with its parts.
+    """The name of a recipe, or of a variant of one, `RECIPE,key=value,flag,...`, with its parts. `\\,` is a comma within a value.
 
     Recipes are known, so their names may hold any sign. A text that begins with no recipe has the parts that
     `RecipeName.parse` finds.
@@ -244,8 +245,10 @@ def find_name(text: str) -> RecipeName:
     if not begins:
         return RecipeName.parse(text)
     longest = max(begins, key=len)
-    changes = text.removeprefix(longest)[1:]
-    return RecipeName(longest.dataset, longest.method, changes.split(",") if text != longest else ())
+    if text == longest:
+        return longest
+    changes = re.split(r"(?<!\\),", text.removeprefix(longest)[1:])
+    return RecipeName(longest.dataset, longest.method, [change.replace("\\,", ",") for change in changes])
 
 
 def recipe(name: str, protocol: str | None = None) -> Config:
