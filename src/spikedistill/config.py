@@ -1,4 +1,7 @@
-"""The typed, validated configuration of a run. A recipe is a function that returns one; the command line overrides its fields."""
+"""The typed, validated configuration of a run. A recipe is a function that returns one; the command line overrides its fields.
+
+The docstring of each field is its line in `spikedistill train RECIPE --help`.
+"""
 
 import math
 from collections.abc import Mapping
@@ -86,7 +89,7 @@ BALANCED = ("balanced",)
 
 
 def _class_weights(value: Any) -> Any:
-    """Class weights as the texts of a command line; a list of numbers and a mapping from class names have the same meaning."""
+    """Class weights as the texts of a command line, made of these, a list of numbers or a mapping from class names."""
     if isinstance(value, Mapping):
         value = [f"{name}={number}" for name, number in value.items()]
     texts = (value,) if isinstance(value, str) else tuple(map(str, value)) if isinstance(value, list | tuple) else value
@@ -182,19 +185,22 @@ class NeuronConfig(_Section):
 
     place = "model.lif."
     decay: Annotated[float, Field(ge=0, le=1)] | LearnedText = 0.5
-    """Share of the membrane that survives a timestep; 1 is a neuron without leak. learned trains one per layer (PLIF), from 0.5 on;
-    learned:0.8 starts at 0.8, and learned_per_channel trains one per channel."""
+    """Share of the membrane potential that is left after a timestep, 0 to 1; 1 means no leak. learned trains one value
+    for each layer (PLIF), starting at 0.5; learned:0.8 starts at 0.8; learned_per_channel trains one for each
+    channel."""
     threshold: Positive | LearnedText = 1.0
-    """A neuron fires where its membrane is at or above it. learned trains one per layer, from 1 on, which stays positive;
-    learned:0.8 starts at 0.8, and learned_per_channel trains one per channel."""
+    """A neuron fires when its membrane potential reaches this value. learned trains one positive value for each layer,
+    starting at 1; learned:0.8 starts at 0.8; learned_per_channel trains one for each channel."""
     v_reset: float | None = None
-    """None subtracts the threshold after a spike (soft reset), a number puts the membrane there (hard reset)."""
+    """What happens to the membrane potential after a spike. None subtracts the threshold (soft reset); a number sets it
+    to that number (hard reset)."""
     detach_reset: bool = False
-    """Leave the reset out of the gradient."""
+    """Let no gradient flow through the reset."""
     surrogate: str = "sigmoid"
-    """Derivative of a spike in the backward pass: sigmoid, rectangular, triangular, arctan, dspike, or a registered one."""
+    """Derivative of a spike in the backward pass: sigmoid, rectangular, triangular, arctan, dspike, or a registered
+    one."""
     v_init: float | Literal["half"] | LearnedText = 0.0
-    """Membrane before the first timestep: a number, half the threshold, or learned per channel."""
+    """Membrane potential before the first timestep: a number, half (of the threshold), or learned for each channel."""
 
 
 class ModelConfig(_Section):
@@ -202,21 +208,24 @@ class ModelConfig(_Section):
 
     place = "model."
     name: str = "convnet"
-    """One of `spikedistill list models`."""
+    """Name of the network; `spikedistill list models` shows all."""
     options: dict[str, OptionValue] = {}
     """Options of a registered network."""
     width: Annotated[float, Field(gt=0, le=WIDEST)] = 1.0
-    """Factor on every hidden channel count, at most 64."""
+    """Multiplies the number of channels of every hidden layer; 0.5 is half as wide. At most 64."""
     neuron: str = "lif"
     """lif, relu for the ANN twin of the same layout, or the name of a registered neuron."""
     neuron_options: dict[str, OptionValue] = {}
     """Options of a registered neuron; those of lif are settings of model.lif."""
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch"
-    """Batch-norm with statistics of all timesteps together, or of each timestep; tdbn is the first, starting at the threshold."""
+    """Batch-norm. batch: one mean and variance for all timesteps; timestep_batch: separate ones for each timestep;
+    tdbn: like batch, with weights initialised to the firing threshold."""
     branches: bool = False
-    """Auxiliary heads on the early stages, in training alone; for objectives over heads (esd, sm-unofficial)."""
+    """Add auxiliary classifiers on the early stages during training, for objectives that need them (esd,
+    sm-unofficial). Not saved."""
     joint: bool = False
-    """An ANN beside the network that shares its singular vectors, in training alone; for joint-asnn-unofficial."""
+    """Train an ANN of the same layout alongside, for joint-asnn-unofficial; each convolution shares its singular
+    vectors with its ANN twin. Not saved."""
     lif: NeuronConfig = NeuronConfig()
 
     def as_ann(self) -> Self:
@@ -229,34 +238,38 @@ class DataConfig(_Section):
 
     place = "data."
     name: str = "digits"
-    """One of `spikedistill list data`."""
+    """Name of the data set; `spikedistill list data` shows all."""
     options: dict[str, OptionValue] = {}
     """Options of a registered data set."""
     root: Path | None = None
-    """Folder of the data sets; default the environment variable SPIKEDISTILL_DATA."""
+    """Folder that holds the data sets; default the value of the environment variable SPIKEDISTILL_DATA."""
     size: Size = None
-    """Height and width in pixels of the images of image_folder and arrays, or one number for both; default 32 for image_folder, and
-    the size that the arrays have."""
+    """Height and width in pixels of the images of image_folder and arrays, or one number for both; default 32 for
+    image_folder, and the size that the arrays have."""
     resize: Literal["crop", "pad", "stretch"] | None = None
-    """How images get that size: scaled until they cover it and cropped at the centre (crop, the default), scaled until they fit in,
-    with the mean colour around them (pad), or stretched."""
+    """How images get that size: scaled until they cover it and cropped at the centre (crop, the default), scaled until
+    they fit in, with the mean colour around them (pad), or stretched."""
     channels: Literal[1, 3] | None = None
     """Train on the images of image_folder in grey (1) or in colour (3, the default)."""
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """For image_folder, event_frames and arrays without test samples: the share of each class to test on, such as 0.2."""
+    """For image_folder, event_frames and arrays without test samples: the share of each class to test on, such as
+    0.2."""
     slicing: Literal["number", "even", "time"] | None = None
-    """Frames of nmnist: each with the same number of events and the remainder in the last (number, the default), the remainder
-    spread (even), or each equally long (time)."""
+    """How nmnist cuts a recording into frames. number (default): each frame has the same number of events, and the last
+    also the remainder; even: the remainder is spread over the frames; time: each frame is equally long."""
     batch_size: BatchSize = 128
-    """Images per step, over all devices together. auto: the largest power of two, up to the recipe's own number, whose step fits
-    into the memory that is free; auto:512 for another limit. The learning rate stays as it is: with a smaller batch, try
-    one smaller by the same factor."""
+    """Images per training step, over all devices together. auto chooses the largest power of two, up to the recipe's
+    own batch size, whose step fits into the free memory; auto:512 sets another limit. The learning rate stays as it is:
+    with a smaller batch, try one that is smaller by the same factor."""
     train_samples: Count | None = None
-    """Train on the first so many images of a fixed, class-balanced order; default all of them."""
+    """Train on this many images only, with about the same number from each class; default all. The same number always
+    gives the same images."""
     augment: tuple[str, ...] | None = None
-    """Augmentations of the training batches, in their order; default those published for the data set."""
+    """Augmentations of the training images, in this order, such as crop flip; without a name none. Default those that
+    papers use for the data set."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the training set kept aside: it selects an epoch and fits temperatures, and is never trained on."""
+    """Share of the training set that is not trained on, such as 0.1. It selects the best epoch and calibrates the
+    network."""
 
     @property
     def most_batch_size(self) -> int | None:
@@ -272,13 +285,13 @@ class ObjectiveConfig(_Section):
 
     place = "objective."
     name: str = "sce"
-    """One of `spikedistill list objectives`."""
+    """Name of the loss; `spikedistill list objectives` shows all."""
     options: dict[str, OptionValue] = {}
-    """Weights, temperatures and variants of that objective."""
+    """Weights, temperatures and variants of the loss."""
     class_weights: ClassWeights | None = None
-    """How much a sample of each class counts in the cross-entropies of the labels. balanced: classes with few training samples
-    count more, N / (C n) for n of N samples in C classes. Or a number for each class in order (1 1 2.5), or by name (cat=2 dog=0.5;
-    the others count 1)."""
+    """How much a sample of each class counts in the cross-entropy of the labels. balanced: rare classes count more, N /
+    (C n) for a class with n of N training samples, of C classes. Or one number for each class in order (1 1 2.5), or
+    numbers by name (cat=2 dog=0.5; the others count 1). Default all count 1."""
 
 
 class OptimizerConfig(_Section):
@@ -286,25 +299,28 @@ class OptimizerConfig(_Section):
 
     place = "optimizer."
     name: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW."""
+    """sgd (with momentum) or adamw."""
     lr: Positive = 0.1
-    """Highest learning rate."""
+    """Learning rate at its highest, after the warm-up."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     weight_decay: NotNegative = 5e-4
-    """How strongly weights decay."""
+    """Weight decay of the optimiser: how strongly weights are pulled towards 0."""
     decayed: Literal["weights", "all"] = "weights"
-    """Weight decay on the weights of convolutions and linear layers only, or on all parameters."""
+    """Which parameters have weight decay. weights: those of convolutions and linear layers; all: also biases and
+    batch-norm."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """Cosine to zero, a factor every so many epochs, or none."""
+    """How the learning rate changes. cosine: it falls to 0 along a cosine; step: it is multiplied by step-factor every
+    step-epochs; constant: it stays."""
     schedule_per: Literal["step", "epoch"] = "step"
-    """Whether the cosine moves with every step, or once per epoch as in the papers' code; warm-up always moves with every step."""
+    """Whether the cosine changes the learning rate at every step, or once per epoch as in the papers' code. The warm-up
+    always changes it at every step."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs of linear rise before the schedule."""
+    """Epochs of warm-up, in which the learning rate rises from 0 in a straight line."""
     step_epochs: Epochs = 30
-    """Epochs between two steps of the step schedule."""
+    """With --optimizer.schedule step: epochs between two reductions of the learning rate."""
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """What a step multiplies the learning rate by."""
+    """With --optimizer.schedule step: the factor of each reduction."""
 
 
 class TrainerConfig(_Section):
@@ -312,48 +328,54 @@ class TrainerConfig(_Section):
 
     place = "trainer."
     accelerator: str = "auto"
-    """cpu, gpu or auto."""
+    """Where to train: cpu, gpu, or auto (a GPU if there is one)."""
     devices: Devices = 1
-    """Devices, or processes on a CPU."""
+    """Number of GPUs to train on, or of processes on a CPU."""
     nodes: Devices = 1
-    """Machines."""
+    """Number of machines to train on."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    """Arithmetic of convolutions; membranes and batch-norm statistics stay in float32 or better. auto measures a step in float32
-    and in bf16, each with the channels last in memory or not, and takes the fastest."""
+    """Number format of convolutions: 32-true is float32, bf16-mixed and 16-mixed are half precision. Membrane
+    potentials and batch-norm statistics stay in float32 or better. auto times a step in float32 and in bf16, each with
+    and without channels-last, and takes the fastest."""
     channels_last: bool = False
-    """Keep images and weights with the channels last in memory, which some machines compute faster."""
+    """Store images and weights with the channels last in memory, which is faster on some machines."""
     sync_batch_norm: bool = False
-    """Batch-norm statistics over the batches of all devices together, rather than each device's own."""
+    """Compute batch-norm statistics over the batches of all devices together; default over each device's own batch."""
     accumulate: Count = 1
-    """Batches whose gradients are added up before a step of the optimiser."""
+    """Number of batches whose gradients are added up before each step of the optimiser."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """What to do where a loss, gradient, weight or running statistic becomes NaN or infinite: stop before the update, or leave the
-    step out and count it, for which a GPU is waited for at every step."""
+    """What to do if a loss, gradient, weight or running statistic becomes NaN or infinite. stop: end the run before the
+    update; skip: skip the step and count it, which is slower on a GPU."""
     clip: Positive | None = None
-    """Largest norm of the gradient; by default it is not clipped."""
+    """Clip the gradient to this norm; default no clipping."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay per step of an exponential moving average of the weights, which is then what is evaluated and kept."""
+    """Average the weights over training with this decay per step, such as 0.999 (exponential moving average); the
+    averaged weights are evaluated and saved. Default no average."""
     logger: Literal["none", "tensorboard", "csv", "wandb", "mlflow", "comet"] = "none"
-    """A logger of Lightning's beside metrics.csv; its package has to be installed."""
+    """Also log to this logger of Lightning, whose package must be installed. metrics.csv is always written."""
     track_test: bool = False
-    """Score the test set after every epoch too. It still selects nothing: the best epoch on it is only shown, as optimistic."""
+    """Also score the test set after every epoch. The best test epoch is reported, marked as optimistic, and never used
+    to choose a model."""
     checkpoint_seconds: NotNegative = 300.0
-    """Seconds between checkpoints within an epoch; there is one after every epoch besides."""
+    """Seconds between two checkpoints within an epoch; each epoch also ends with one."""
     grace_seconds: NotNegative = 10.0
-    """Seconds from the first SIGTERM or SIGINT until the process is ended even within a step; a second signal ends it at once."""
+    """After Ctrl-C or SIGTERM, seconds to finish the step and save a checkpoint before the process ends. A second
+    signal ends it at once."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
-    """With several devices: seconds that a process waits for the others before it gives up."""
+    """With several devices: seconds to wait for the other processes before giving up."""
     keep_memory: bool = True
-    """Keep freed memory in the process, which makes CPU training faster (glibc alone; see spikedistill.training.allocator)."""
+    """Keep freed memory in the process rather than return it to the system, which makes training on a CPU faster (Linux
+    with glibc)."""
     capture: bool = True
-    """On a GPU, record the network's kernels once and replay them as a CUDA graph, without gaps between them; one device that
-    does not accumulate."""
+    """On a GPU, record the kernels of a step once and replay them as a CUDA graph, which is faster. Only with one
+    device and without --trainer.accumulate."""
     progress: bool = True
-    """Show how training goes: a progress bar in a terminal, elsewhere a line after every epoch."""
+    """Show the progress of training: a bar in a terminal, elsewhere one line for each epoch, and an estimate of the
+    time before it starts."""
 
     @property
     def captures(self) -> bool:
-        """Whether the network may be recorded: not where other devices or batches add to its gradients."""
+        """Whether the network may be recorded: not if other devices or batches add to its gradients."""
         return self.capture and self.devices * self.nodes * self.accumulate == 1
 
 
@@ -361,47 +383,57 @@ class Config(_Section):
     """One training run."""
 
     recipe: Annotated[_Name, WrapValidator(_named), AfterValidator(_below_runs)]
-    """The recipe that this configuration began as."""
+    """Name of the recipe that these settings come from."""
     protocol: Literal["esd", "s2w", "tser-unofficial", "twkd"] | None = None
-    """The paper whose network, neurons, schedule and augmentation replaced those of the recipe (see docs/papers.md)."""
+    """Use the network, neurons, schedule and augmentation of this paper instead of the recipe's (see
+    docs/papers.md)."""
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
-    """Every random draw is a function of it, the epoch, the step and the device."""
+    """Seed of all random numbers. The same seed and settings give the same run."""
     epochs: Epochs = 10
-    """Passes over the training set."""
+    """Number of passes over the training set."""
     timesteps: Timesteps = 4
-    """T, the timesteps of training, at most 10000."""
+    """Number of timesteps T that the network is trained for, at most 10000."""
     gradient: Gradient = "bptt"
-    """How gradients flow back through time; dsr, for neurons with soft reset, uses no surrogate."""
+    """Gradient rule. bptt: backpropagation through time; sltt: without the path through the previous membrane
+    potential; rate: through mean firing rates, with less time and memory; dsr: through the spike representation, for
+    neurons with soft reset."""
     segments: Length | tuple[Length, ...] = 1
-    """Under rate: how many segments of time carry a gradient of their own, or their lengths."""
+    """With --gradient rate: number of segments that time is divided into, each with a gradient of its own; or their
+    lengths."""
     chunk: Timesteps | None = None
-    """Under rate: timesteps of a layer to compute at a time, so that memory hardly grows with T; default all."""
+    """With --gradient rate: number of timesteps to compute at a time, so that memory hardly grows with T; default
+    all."""
     recompute: bool = True
-    """With chunk: run every convolution twice, rather than keep the outputs of one layer at a time."""
+    """With --chunk: compute every convolution twice; without, keep the outputs of one layer at a time, which takes more
+    memory."""
     checkpoint: bool = False
-    """Under bptt and sltt: keep the spikes of each layer alone, and run its convolution twice, for less memory."""
+    """With bptt or sltt: use less memory by keeping only the spikes of each layer and computing its convolution
+    twice."""
     gradient_scale: Literal["1", "1/T"] = "1"
-    """What gradients are multiplied by: 1/T as in the released code of RateBP and ESD, or nothing."""
+    """Factor on the gradient: 1, or 1/T as in the released code of RateBP and ESD."""
     out: Path | None = None
-    """Run folder; default runs/<recipe>/seed<k>."""
+    """Folder to write the run into; default runs/<recipe>/seed<k>."""
     resume: Literal["never", "auto"] = "never"
-    """auto continues the run in the folder, or returns at once where it is complete."""
+    """auto continues the run in the folder from its last checkpoint; if it is complete, nothing is done."""
     overwrite: bool = False
-    """Delete what is in the run folder first."""
+    """First delete the files of the run that is in the folder."""
     init_from: Path | None = None
-    """Run folder or safetensors file with weights to start from: those of the same network, also with other classes, or of its ANN
-    twin."""
+    """Start from the weights in this run folder or safetensors file: of the same network, also one with other classes,
+    or of its ANN twin."""
     teacher: Path | None = None
-    """Run folder (such as runs/cifar10-ann/seed0) or safetensors file of a trained network; for objectives that need one."""
+    """Trained network to learn from, for losses that need one: a run folder such as runs/cifar10-ann/seed0, or a
+    safetensors file."""
     teacher_model: str | None = None
-    """Name of the ANN whose weights the teacher's file holds, where it is a safetensors file from elsewhere."""
+    """Network whose weights the teacher's safetensors file holds, such as resnet34; not needed for files of this
+    library."""
     teacher_logits: Literal["computed", "cached"] = "computed"
-    """The teacher's logits, computed on every batch, or cached for the whole training set at the start of the run: without
-    augmentation they are the same in every epoch."""
+    """computed: run the teacher on every batch; cached: run it once over the training set before training, which is
+    faster and only possible without augmentation."""
     imported: tuple[str, ...] = ()
     """Files and modules that register names of this configuration. They are recorded, and imported only by --import."""
     from_python: dict[str, str] = {}
-    """What train(config, model=..., data=..., teacher=...) was given, by import path. It is recorded, and never imported."""
+    """What train(config, model=..., data=..., teacher=...) was given, by import path. It is recorded, and never
+    imported."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -411,7 +443,7 @@ class Config(_Section):
     @model_validator(mode="before")
     @classmethod
     def _with_parts_of_name(cls, values: Any) -> Any:
-        """The recipe's name with its parts, where it came as text."""
+        """The recipe's name with its parts, if it came as text."""
         if not isinstance(values, dict) or "recipe" not in values:
             return values
         data = values.get("data", DataConfig())

@@ -183,7 +183,7 @@ WRONG = {
     "--trainer.nodes 1025": "trainer.nodes: got 1025, expected at most 1024",
     "--trainer.devices 0": "trainer.devices: got 0, expected at least 1",
     "--data.size 1000000000": "data.size: got 1000000000, expected at most 4096",
-    "--data.batch-size 1000000000000": "data.batch_size: got 1000000000000, expected at most 1000000000",
+    "--data.batch-size 1000000000000": "data.batch_size: got 1000000000000, expected at most 1000000000 or 'auto' or 'auto:512'",
     "--data.train-samples 0": "data.train_samples: got 0, expected at least 1",
     "--data.holdout 1": "data.holdout: got 1.0, expected less than 1",
     "--data.holdout -0.1": "data.holdout: got -0.1, expected at least 0",
