@@ -289,6 +289,32 @@ def test_a_recording_of_steps_holds_one_pass_of_one_batch(twins):
         record(plain, spiking=(7,)).__enter__()
 
 
+def test_objects_that_take_no_attributes_are_watched_or_refused(twins):
+    ours, _ = twins
+    x = torch.rand(3, 4, 2, 6, 6)
+
+    @dataclass(frozen=True)
+    class Frozen:
+        network: object
+
+        def step(self, x, state=None):
+            return self.network.step(x, state)
+
+    class Slots:
+        __slots__ = ("network",)
+        step = Wrapped.step
+
+    frozen, slots = Frozen(ours), Slots()
+    slots.network = ours
+    with record(frozen) as recording:
+        logits_over_time(frozen, x)
+    assert recording.spikes["network.1"].shape == (3, 4, 4, 6, 6)
+    assert "step" not in vars(frozen)
+    torch.testing.assert_close(logits_over_time(slots, x), ours(x))
+    with pytest.raises(ValueError, match="no layer of this Slots is known to fire"):
+        record(slots).__enter__()
+
+
 def test_a_layer_called_twice_has_two_entries_and_one_that_is_skipped_is_not_counted():
     class Twice(nn.Module):
         def __init__(self):

@@ -329,6 +329,25 @@ def test_what_snntorch_cannot_step_is_refused_in_one_line(images):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("peer", ["spikingjelly", "snntorch"])
+def test_a_state_of_another_network_or_batch_is_refused(peer, images):
+    """The libraries would broadcast it, or begin anew."""
+    library = pytest.importorskip(peer)
+    if peer == "snntorch":
+        model = from_snntorch(nn.Sequential(nn.Flatten(), library.Leaky(beta=0.5, init_hidden=True)).eval())
+    else:
+        layer = spikingjelly_layers()
+        from spikingjelly.activation_based import neuron
+
+        model = from_spikingjelly(nn.Sequential(layer.Flatten(), neuron.IFNode()).eval())
+    _, state = model.step(images)
+    with pytest.raises(ValueError, match=r"the state has 6 rows at '.*' for 1 samples, expected one for each"):
+        model.step(images[:1], state)
+    for other in ({"7.v": images}, [images], {}):
+        with pytest.raises(ValueError, match="pass what the previous step of this network returned, or None"):
+            model.step(images, other)
+
+
 def test_a_deltaleaky_starts_with_none(images):
     snn = pytest.importorskip("snntorch")
     if not hasattr(snn, "DeltaLeaky"):

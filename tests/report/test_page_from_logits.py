@@ -107,7 +107,11 @@ BROKEN = {
     "no labels": (wrong(), "expected the labels too, as labels or targets"),
     "no logits": ({"scores": Y}, r"expected the arrays logits \[T, N, C\] and labels \[N\]"),
     "one axis too few": (wrong(np.zeros((3, 4), np.float32), Y), r"expected floating-point logits \[T, N, C\]"),
-    "labels of others": (wrong(labels=np.array([0, 1])), r"expected integer target \[3\]"),
+    "labels of others": (wrong(labels=np.array([0, 1, 2, 3])), r"expected integer target \[3\]"),
+    "time second": (
+        wrong(np.zeros((3, 2, 4), np.float32), Y),
+        r"time comes first, and logits.transpose\(0, 1\) puts it there",
+    ),
     "float labels": (wrong(labels=Y + 0.5), r"expected integer labels \[N\], got torch.float64"),
     "integer logits": (wrong(np.zeros((2, 3, 4), int), Y), "expected floating-point logits"),
     "a label too large": (wrong(labels=Y + 2), "label 4 at place 2 of the batch is no class"),
@@ -152,6 +156,7 @@ def test_damaged_files_and_wrong_words_are_refused(case, tmp_path, capsys):
     save_file({"logits": logits, "labels": labels}, tmp_path / "n.safetensors", {"classes": "3"})
     estimate = json.dumps({"costs": "45nm", "samples": 3, "total_pj": [1.0]})
     save_file({"logits": logits, "labels": labels}, tmp_path / "o.safetensors", {"energy": estimate})
+    (tmp_path / "words.npy").write_bytes(b"")
     words = {
         ("torn.npz",): "is no readable .npz file",
         ("torn.safetensors",): "is no readable .safetensors file",
@@ -159,7 +164,8 @@ def test_damaged_files_and_wrong_words_are_refused(case, tmp_path, capsys):
         ("n.safetensors",): "the metadata is broken",
         ("o.safetensors",): f"got energies of 1 timesteps for logits [{T}, {N}, {C}], expected {T}",
         ("none.npz",): "no file",
-        (".", "--out", "x.html"): "--out and --title are for logits",
+        (".", "--out", "x.html"): "--out and --title are for a file of logits",
+        ("words.npy",): "ends with .npy, expected a file of logits, .npz or .safetensors",
         ("n.safetensors", "--out", str(tmp_path)): "",
     }
     for (file, *rest), message in words.items():

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, float64, full, nn
 
 from ..errors import UserError
+from ..through_time.steps import leaves
 
 Place = tuple[str, nn.Module, str]  # path of a module, the module, the attribute
 
@@ -35,6 +36,28 @@ def put_on(places: Iterable[Place], values: Mapping[str, Any]) -> Iterator[None]
     finally:
         for module, name, value in before:
             setattr(module, name, value)
+
+
+def check_state(state: Any, names: Iterable[str], samples: int) -> None:
+    """Refuse a state of another network or batch: a library would broadcast it, or begin anew, without a word.
+
+    Args:
+        state: what a step was given.
+        names: the keys that it must have.
+        samples: rows that each of its tensors must have.
+
+    Raises:
+        UserError: naming the difference.
+    """
+    if not isinstance(state, Mapping) or state.keys() != set(names):
+        got = ", ".join(map(str, state)) if isinstance(state, Mapping) else f"a {type(state).__name__}"
+        raise UserError(
+            f"the state is {got or 'empty'}, expected {', '.join(names)}: pass what the previous step of this network returned, or "
+            "None"
+        )
+    for path, value in leaves(state):
+        if isinstance(value, Tensor) and len(value) != samples:
+            raise UserError(f"the state has {len(value)} rows at {path!r} for {samples} samples, expected one for each")
 
 
 def taken_from(places: Iterable[Place], samples: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn, zeros
 
 from ..errors import UserError
 from ..through_time.steps import Stepwise, leaves
-from .memory import Place, put_on, taken_from
+from .memory import Place, check_state, put_on, taken_from
 
 
 class SnnTorchSteps(Stepwise):
@@ -48,6 +48,8 @@ class SnnTorchSteps(Stepwise):
         Raises:
             UserError: for a state without a row for each sample, or an output that is not as described.
         """
+        if state is not None:
+            check_state(state, ("hidden", "passed"), len(x))
         hidden, passed = ({}, None) if state is None else (state["hidden"], state["passed"])
         start = {
             key: hidden.get(key, empty if empty is None else empty.to(x.device)) for key, empty in self.empty.items()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..through_time.steps import Stepwise
-from .memory import Place, put_on, taken_from
+from .memory import Place, check_state, put_on, taken_from
 
 Mode = Literal["s", "m"]
 _CHECKED_SAMPLES = 8
@@ -50,6 +50,8 @@ class SpikingJellySteps(Stepwise):
         Raises:
             UserError: for a memory without a row for each sample, or an output that is no tensor `[B, C]`.
         """
+        if state is not None:
+            check_state(state, [f"{path}.{name}" for path, _, name in self.places], len(x))
         if not self._is_checked and not self.training:
             self._is_checked = True
             self._check_single_timesteps(x[:_CHECKED_SAMPLES])

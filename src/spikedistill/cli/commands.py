@@ -216,13 +216,13 @@ def write_report(
     from .. import report
     from ..report.terminal import results_table
 
-    if run.suffix in (".npz", ".safetensors"):
+    if report.may_be_logits(run):
         page, results = report.write_logits_report(run, out=out, title=title)
         Console().print(results_table(results))
         print(f"report: {page}")
         return
     if out is not None or title is not None:
-        raise UserError(f"--out and --title are for logits, and {run} is no .npz or .safetensors file: leave them out")
+        raise UserError(f"--out and --title are for a file of logits, and {run} is none: leave them out")
     print(report.write_report(run))
 
 

@@ -179,4 +179,4 @@ class AnytimeClassifier:
 
 
 def _rows(kept: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda rows: rows[kept]
+    return lambda rows: rows[kept.to(rows.device)]

@@ -20,6 +20,7 @@ from ..files import write_atomically
 from .results import Energy, Layer, first_fault
 
 LogitsLike: TypeAlias = Tensor | NDArray[Any]
+SUFFIXES = (".npz", ".safetensors")
 _MOST = 2**33  # bytes of an array
 _LABELS = ("labels", "targets")
 _HELDOUT = (("holdout_logits",), ("holdout_labels", "holdout_targets"))

@@ -86,6 +86,11 @@ def scored(given: LabelledLogits) -> dict[str, Any]:
         UserError: for parts that do not belong together.
     """
     logits, targets = given.logits, given.labels
+    if logits.ndim == 3 and targets.shape == logits.shape[:1] != logits.shape[1:2]:
+        raise UserError(
+            f"got logits {list(logits.shape)} and labels {list(targets.shape)}, expected logits [T, N, C] and labels [N]: time "
+            "comes first, and logits.transpose(0, 1) puts it there"
+        )
     figures: dict[str, Any] = timestep_metrics(logits, targets)
     T, N, C = logits.shape
     classes = [str(index) for index in range(C)] if given.classes is None else [str(name) for name in given.classes]

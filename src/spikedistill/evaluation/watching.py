@@ -38,7 +38,7 @@ def watching_steps(
     Raises:
         UserError: from a step in which a layer's tensors do not have a row for each sample.
     """
-    original, had_own = model.step, "step" in vars(model)
+    original, had_own = model.step, "step" in getattr(model, "__dict__", {})
     calls: Counter[str] = Counter()
     samples: int | None = None
 
@@ -68,16 +68,21 @@ def watching_steps(
     handles = [
         layer.register_forward_hook(watch(path)) for path, layer in layers_of(model).items() if isinstance(layer, kinds)
     ]
-    model.step = step  # type: ignore[method-assign]
+    try:
+        object.__setattr__(model, "step", step)  # also of a frozen dataclass
+    except AttributeError:
+        raise UserError(
+            f"the steps of a {type(model).__name__} cannot be watched, because it has __slots__: expected an object without"
+        ) from None
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
         if had_own:
-            model.step = original  # type: ignore[method-assign]
+            object.__setattr__(model, "step", original)
         else:
-            del model.step
+            object.__delattr__(model, "step")
 
 
 def _one_timestep(value: Any, samples: int, of_time: bool, path: str) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import UserError
-from ...evaluation.logits_file import LabelledLogits, LogitsLike, read_logits
+from ...evaluation.logits_file import SUFFIXES, LabelledLogits, LogitsLike, read_logits
 from ...evaluation.networks import scored
 from ...evaluation.results import Results
 from ...files import write_atomically
@@ -14,6 +14,11 @@ from ..page import render
 from .headline import headline
 from .reading import Run
 from .sections import SECTIONS
+
+
+def may_be_logits(path: Path) -> bool:
+    """Whether a path is that of a file of logits, and not of a run folder."""
+    return path.suffix in SUFFIXES or path.is_file()
 
 
 def write_logits_report(

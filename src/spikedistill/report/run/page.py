@@ -10,7 +10,7 @@ from ...run_folder import RunFolder
 from ..blocks import Page
 from ..page import render
 from .headline import headline, trained
-from .logits import write_logits_report
+from .logits import may_be_logits, write_logits_report
 from .reading import Run, check_present, read_run
 from .sections import SECTIONS
 
@@ -47,7 +47,7 @@ def write_report(
         FileNotFoundError: if the folder or one of these files is missing.
         UserError: for a broken file, one that does not belong to the others, or logits and labels that do not fit.
     """
-    if not isinstance(run, (str, Path)) or Path(run).suffix in (".npz", ".safetensors"):
+    if not isinstance(run, (str, Path)) or may_be_logits(Path(run)):
         return write_logits_report(run, labels, out=out, title=title, classes=classes, heldout=heldout)[0]
     if not all(value is None for value in (labels, out, title, classes, heldout)):
         raise UserError(
