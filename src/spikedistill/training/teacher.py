@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, in_order
 from ..errors import UserError
+from ..from_python import import_path
 from ..models import check_finite, create_model, load_weights
 from ..objectives import Objective
 from ..recipe_name import RecipeName
@@ -179,7 +180,7 @@ def load_teacher(
     if not objective.needs_teacher:
         if config.teacher is not None or given is not None:
             raise UserError(
-                f"objective {objective.name!r} learns from no teacher: leave it out ({config.teacher or given})"
+                f"objective {objective.name!r} learns from no teacher: leave it out ({config.teacher or import_path(given)})"
             )
         return None
     if given is not None:
