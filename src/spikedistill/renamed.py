@@ -1,6 +1,13 @@
 """What says that an old name was used. The old names of version 0.1.0 work in 0.2.0, and docs/changes.md lists them."""
 
+import functools
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from .learned import in_our_words
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def say_renamed(old: str, new: str, *, stacklevel: int = 2) -> None:
@@ -16,3 +23,28 @@ def say_renamed(old: str, new: str, *, stacklevel: int = 2) -> None:
         FutureWarning,
         stacklevel=stacklevel + 1,
     )
+
+
+def with_learn_decay(function: _Function) -> _Function:
+    """A function that also takes the old `learn_decay=True`, which `decay="learned"` replaces."""
+
+    @functools.wraps(function)
+    def with_old_option(*positional: Any, **named: Any) -> Any:
+        if "learn_decay" in named:
+            say_renamed(f"learn_decay={named['learn_decay']}", "decay='learned'")
+            named = in_our_words(named)
+        return function(*positional, **named)
+
+    return cast(_Function, with_old_option)
+
+
+def in_new_words(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line with old flags replaced."""
+    found = []
+    for word in arguments:
+        if word in ("--model.lif.learn-decay", "--model.lif.no-learn-decay"):
+            say_renamed(word, "--model.lif.decay learned")
+            found += ["--model.lif.decay", "learned"] if word == "--model.lif.learn-decay" else []
+        else:
+            found.append(word)
+    return found

@@ -50,3 +50,28 @@ def test_a_gradient_rule_took_its_segments_beside_its_name():
         assert rule.rule == Rate(segments=2)
     assert rule.name == "rate m=2 with arctan"
     assert GradientRule(Rate(segments=2), surrogate="arctan") == rule
+
+
+def test_a_learned_decay_was_an_option_of_its_own():
+    from spikedistill import LIF, create_model
+    from spikedistill.recipes import recipe
+    from spikedistill.recipes.settings import parse_config
+
+    with pytest.warns(FutureWarning, match="use decay='learned'"):
+        old = LIF(decay=0.8, learn_decay=True)
+    assert str(old) == str(LIF(decay="learned:0.8"))
+    assert old.decay_logit.sigmoid().item() == pytest.approx(0.8)
+    with pytest.warns(FutureWarning, match="use decay='learned'"):
+        model = create_model("convnet", num_classes=3, learn_decay=True)
+    assert any(name.endswith("decay_logit") for name, _ in model.named_parameters())
+    with pytest.warns(FutureWarning, match="use --model.lif.decay learned"):
+        config = parse_config(recipe("digits-sce"), ["--model.lif.learn-decay"])
+    assert config.model.lif.decay == "learned"
+
+
+def test_a_run_folder_read_its_results(tmp_path):
+    from spikedistill.run_folder import RunFolder
+
+    (tmp_path / "results.json").write_text('{"schema": 1}')
+    with pytest.warns(FutureWarning, match=r"use spikedistill\.evaluation\.results\.read_results"):
+        assert RunFolder(tmp_path).read_results() == {"schema": 1}

@@ -12,6 +12,7 @@ from torch import nn
 from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
 from ..errors import UserError
 from ..options import OptionValue
+from ..renamed import with_learn_decay
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Gradient, Rule, Temporal, rule_of, temporal
 from . import layouts  # noqa: F401 it fills MODELS
@@ -81,6 +82,7 @@ def _layout(name: str, what: str) -> Named:
     return named
 
 
+@with_learn_decay
 def create_model(
     name: str,
     *,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..learned import Learned
+from ..renamed import with_learn_decay
 from .dynamics import lif_step
 from .neuron import Neuron
 from .spiking_neuron import SpikingNeuron
@@ -41,6 +42,7 @@ class LIF(SpikingNeuron):
             surrogate with parameters, or a `v_init` or `v_reset` that fires without any input.
     """
 
+    @with_learn_decay
     def __init__(
         self,
         *,

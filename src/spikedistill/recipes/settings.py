@@ -7,6 +7,7 @@ from pathlib import Path
 from ..arguments import parse
 from ..config import AUTO, Config
 from ..errors import UserError
+from ..renamed import in_new_words
 from ..run_folder import RunFolder
 from .catalogue import find_name, recipe, with_dataset, with_network, with_neuron, with_objective
 from .protocols import with_protocol
@@ -62,6 +63,7 @@ def parse_config(default: Config, arguments: Sequence[str]) -> Config:
     Raises:
         UserError: for a value that is refused.
     """
+    arguments = in_new_words(arguments)
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     chosen.add_argument("--objective.name", dest="name")
     chosen.add_argument("--model.name", dest="network")
