@@ -9,7 +9,7 @@ from quick_runs import quick
 from spikedistill.cli import main
 from spikedistill.comparisons.planned_runs import with_teachers, without_foreign_settings
 from spikedistill.config import NeuronConfig
-from spikedistill.data import TensorSamples, usual_settings
+from spikedistill.data import TensorSamples, list_datasets, usual_settings
 from spikedistill.models import create_model, save_model
 from spikedistill.objectives import Objective, Term, create_objective, list_objectives, objective_options, twce, twsd
 from spikedistill.recipes import recipe

@@ -67,8 +67,9 @@ def register_dataset(
 ) -> Any:
     """Enter a function that returns a `Dataset`; recipes such as `garden-twsd` then exist at once.
 
-    Use it as a decorator, `@register_dataset("garden")`, or `@register_dataset` for the name of the function. A parameter `root` receives the folder of `--data.root`. Parameters named like options of `load_dataset`,
-    such as `size`, receive those. Each other parameter has a default and is an option, `--data.options.NAME`.
+    Use it as a decorator, `@register_dataset("garden")`, or `@register_dataset` for the name of the function. A parameter `root`
+    receives the folder of `--data.root`. Parameters named like options of `load_dataset`, such as `size`, receive those. Each other
+    parameter has a default and is an option, `--data.options.NAME`.
 
     Args:
         load: the function, or the name, or an `Entry` that says all of it.

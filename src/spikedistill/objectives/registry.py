@@ -42,12 +42,12 @@ def register_objective(
     """Enter a function that returns an Objective into the catalogue.
 
     Use it as a decorator, `@register_objective("my-loss")`, or `@register_objective` for the name of the function with hyphens for
-    underscores. The objective is at once a method for every data set, such as `digits-my-loss`. The function's parameters
-    are the objective's options, on the command line too.
+    underscores. The objective is at once a method for every data set, such as `digits-my-loss`. The function's parameters are the
+    objective's options, on the command line too.
 
     Args:
-        factory: the function, or the name. Each parameter has a default that is a float, int, str or bool. The first sentence of its docstring
-            describes the objective in lists.
+        factory: the function, or the name. Each parameter of the function has a default that is a float, int, str or bool. The first
+            sentence of its docstring describes the objective in lists.
         weights: the options that `compare --tune` multiplies; default those that change some weights of terms, or in other shares.
 
     Raises:
