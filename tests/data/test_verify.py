@@ -108,7 +108,10 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
     ("arguments", "message"),
     [
         (["--verify"], "--verify reads one data set: say which, such as spikedistill data image_folder --verify"),
-        (["digits", "--data.size", "8"], "digits takes no 'size', which is an option of arrays or image_folder; leave it out"),
+        (
+            ["digits", "--data.size", "8"],
+            "digits takes no 'size', which is an option of arrays or image_folder; leave it out",
+        ),
         (
             ["image_folder", "--data.size", "0"],
             "size is the images' side in pixels, or height and width, at most 9459 and at least 1; got 0",
