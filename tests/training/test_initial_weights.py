@@ -8,7 +8,7 @@ from quick_runs import assert_resumes_to_the_same_bytes, quick, stopped
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from spikedistill import create_model, load, train
+from spikedistill import create_model, load, temporal, train
 from spikedistill.models import read_weights, save_model, starting_weights
 from spikedistill.run_folder import RunFolder
 from spikedistill.training.plan import make_plan
@@ -119,6 +119,20 @@ def test_statistics_of_all_timesteps_become_those_of_each_and_not_the_other_way(
     assert torch.equal(longer, rows[[0, 1, 2, 2, 2]])
     with pytest.raises(ValueError, match="norm is 'timestep_batch' there and 'batch' here; the first difference is"):
         start(tmp_path, each, SPEC | {"norm": "batch"})
+
+
+def test_a_network_from_python_is_named(tmp_path):
+    path = tmp_path / "own.safetensors"
+    save_model(temporal(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), {"python": "my_nets.Net"}, path)
+    with pytest.raises(
+        ValueError, match=r"does not fit this network: it holds my_nets\.Net, which was made in Python; the first"
+    ):
+        starting_weights(create_model(**SPEC), read_weights(path), path, spec=SPEC, classes=TEN)
+    own = temporal(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+    with pytest.raises(
+        ValueError, match="holds only a classifier of other classes, of which this network takes nothing"
+    ):
+        starting_weights(own, read_weights(path), path, spec={"python": "other.Net"}, classes=["a", "b", "c"])
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ def starting_weights(
     strangers = [bare for bare in sorted(theirs) if bare not in names and not bare.endswith("num_batches_tracked")]
     if strangers:
         raise _misfit(path, strangers[0], theirs[strangers[0]], None, file, spec)
+    if not taken:
+        raise UserError(f"{path} holds only a classifier of other classes, of which this network takes nothing")
     return Start(taken, _said(path, file, taken, sorted(anew), len(classes), own))
 
 
@@ -131,6 +133,8 @@ def _misfit(
         if there != (list(here) if isinstance(here, tuple) else here)
         and (option != "norm" or "timestep_batch" in (there, here))
     ]
+    if isinstance(python := file.network.get("python"), str) and python != spec.get("python"):
+        differing = [f": it holds {python[:120]}, which was made in Python"]
     why = differing[0] if differing else ""
     return UserError(
         f"{path} does not fit this network{why}; the first difference is {name}, {shapes[0]} there and {shapes[1]} here"
