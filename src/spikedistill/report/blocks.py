@@ -40,9 +40,9 @@ def thinned(values: Sequence[T], most: int) -> list[T]:
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
-def significant(value: float | None) -> float | None:
-    """A number with six digits that count, of the many of a float: what a curve is drawn from."""
-    return None if value is None else float(f"{value:.6g}")
+def significant(value: float | None, digits: int = 6) -> float | None:
+    """A number with the digits that a curve shows, of the many of a float, which would take most of a page."""
+    return None if value is None else float(f"{value:.{digits}g}")
 
 
 def percent(key: str, title: str, unit: str = "%") -> "Column":

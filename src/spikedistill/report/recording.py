@@ -17,14 +17,16 @@ from ..errors import UserError
 from ..evaluation import Recording
 from ..files import write_atomically
 from . import figures
-from .blocks import Column, Number, Numbers, Page, Plot, Plots, Section, Table, Text, decimals, thinned
+from .blocks import Column, Number, Numbers, Page, Plot, Plots, Section, Table, Text, decimals, significant, thinned
 from .page import render
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-MOST_ROWS = 32  # timesteps in a table of membranes
-MANY_LAYERS = 16  # from which on a raster of the page has half as many neurons, so that the page stays small
+# What a page of a recording holds of all layers together, so that one of many layers stays small: neurons in rasters, timesteps in
+# tables of membranes. At most so many are of one layer, and in a cell at most so many of a neuron's spikes.
+NEURONS, ROWS = 768, 400
+MOST_NEURONS, MOST_ROWS, MOST_TIMES = 64, 32, 24
 
 
 def raster(recording: Recording, layer: str, *, sample: int = 0, neurons: int | Sequence[int] = 64) -> "Figure":
@@ -103,7 +105,7 @@ def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) 
 
 def _section(recording: Recording, layer: str, sample: int, number: int, rate: float) -> Section:
     """What the page says of one layer."""
-    many = _Neurons(recording, layer, sample, 64)
+    many = _Neurons(recording, layer, sample, min(MOST_NEURONS, max(8, NEURONS // len(recording.spikes))))
     spikes = Plot(
         name=f"raster_{number}",
         title="Spikes",
@@ -115,7 +117,7 @@ def _section(recording: Recording, layer: str, sample: int, number: int, rate: f
             f"raster_{number}",
             f"When neurons of {layer} fire",
             [Column("neuron", "Neuron"), Column("timesteps", "Timesteps")],
-            [{"neuron": name, "timesteps": ", ".join(map(str, times)) or None} for name, times in many.fired.items()],
+            [{"neuron": name, "timesteps": _listed(times)} for name, times in many.fired.items()],
         ),
     )
     shape = " x ".join(map(str, _shape(recording, layer)))
@@ -129,7 +131,7 @@ def _section(recording: Recording, layer: str, sample: int, number: int, rate: f
 def _traces(recording: Recording, layer: str, sample: int, number: int) -> Plot:
     """Membranes of a few neurons of a layer."""
     few = _Neurons(recording, layer, sample, 4)
-    potentials = few.potentials
+    potentials = {name: [significant(u, 5) for u in values] for name, values in few.potentials.items()}
     return Plot(
         name=f"membranes_{number}",
         title="Membranes",
@@ -142,11 +144,21 @@ def _traces(recording: Recording, layer: str, sample: int, number: int) -> Plot:
             f"Membranes of neurons of {layer}",
             [Column("t", "Timestep"), *(Column(name, f"Neuron {name}", write=decimals(4)) for name in potentials)],
             [
-                {"t": t + 1} | {name: u[t] and round(u[t], 4) for name, u in potentials.items()}
-                for t in thinned(range(few.timesteps), MOST_ROWS)
+                {"t": t + 1} | {name: _rounded(u[t]) for name, u in potentials.items()}
+                for t in thinned(range(few.timesteps), min(MOST_ROWS, max(8, ROWS // len(recording.spikes))))
             ],
         ),
     )
+
+
+def _listed(times: Sequence[int]) -> str | None:
+    """Timesteps in words; None for a neuron that never fires."""
+    first = ", ".join(map(str, times[:MOST_TIMES]))
+    return f"{first}, … {len(times)} in all" if len(times) > MOST_TIMES else first or None
+
+
+def _rounded(potential: float | None) -> float | None:
+    return None if potential is None else round(potential, 4)
 
 
 class _Neurons:
@@ -178,7 +190,7 @@ class _Neurons:
 
     @property
     def potentials(self) -> dict[str, list[float | None]]:
-        """The membrane of each at every timestep; None where it is not finite."""
+        """The membrane of each at every timestep; None if it is not finite."""
         rows = _of_sample(self._recording.membranes(self._layer), self._sample)[:, self._indices].T.tolist()
         finite = [[u if math.isfinite(u) else None for u in row] for row in rows]
         return dict(zip(self._names, finite, strict=True))
