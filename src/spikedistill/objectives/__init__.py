@@ -1,6 +1,6 @@
 """What is learned: losses over submodels' logits [S, B, C], their weighted sums, and the catalogue of published ones.
 
-Pure functions that need torch alone: the logits may come from any spiking network, of whichever library.
+Pure functions that need only torch: the logits may come from a spiking network of any library.
 """
 
 from spikedistill.objectives import baselines, catalogue  # noqa: F401  (they fill the registry)

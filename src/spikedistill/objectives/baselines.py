@@ -1,4 +1,4 @@
-"""What the papers compare themselves with, as data, as far as it is an objective; docs/methods/baselines.md says what is not.
+"""What the papers compare themselves with, as data, as far as it is an objective; docs/methods/baselines.md names the rest.
 
 The symbols are those of `catalogue`; F_l is the student's mean rate at layer l, A_l the teacher's activation there.
 """
@@ -25,9 +25,9 @@ def tet(mse_weight: float = 0.05) -> Objective:
 
 @register_objective(weights=["mse_weight"])
 def sltt_k(k: int = 2, mse_weight: float = 0.05) -> Objective:
-    """The loss of `tet` over k timesteps drawn for each batch, all others unheard: SLTT-K's half beside its gradient rule.
+    """The loss of `tet` over k timesteps drawn for each batch; the other timesteps are ignored. With `--gradient sltt`: SLTT-K.
 
-    The other half is `--gradient sltt`. A mean over the k timesteps; the code divides their sum by T.
+    The loss is a mean over the k timesteps; the code divides their sum by T.
     Its k is 2, and 4 on DVS-Gesture.
     Meng et al.: Towards Memory- and Time-Efficient Backpropagation for Training Spiking Neural Networks (ICCV 2023).
     Published: no number that we could check.
@@ -102,7 +102,7 @@ def lasnn_unofficial(alpha: float = 7e-5, layers: str = "stages") -> Objective:
     """Mean rates learn from an ANN's activations, layer by layer: CE(mean_t z_t, y) + alpha Σ_l ||F_l - A_l||² / B.
 
     The form and the weight with which BKDSNN's code compares itself with LaSNN; that LaSNN's own paper compares attention maps
-    instead is all that we know of it. Inferred: that this code's N is B. It has four layers, the ends of the stages.
+    instead is all that we know. Inferred: that this code's N is B. It has four layers, the ends of the stages.
     Hong et al.: LaSNN: Layer-wise ANN-to-SNN Distillation for Effective and Efficient Training in Deep SNNs (2023).
     Published: no number that we could check.
     """
@@ -116,8 +116,8 @@ def kdsnn(alpha: float = 0.2, beta: float = 7e-5, temperature: float = 3.0, laye
     """An ANN teaches logits and mean rates: CE(mean_t z_t, y) + alpha KD(mean_t z_t <- A) + beta Σ_l ||F_l - A_l||² / B.
 
     Xu et al.: Constructing Deep Spiking Neural Networks from Artificial Neural Networks with Knowledge Distillation (CVPR 2023).
-    beta is that of BKDSNN's code, which repeats it, where 1x1 convolutions align layers of different widths; here the widths
-    must be the same. Inferred: alpha and temperature, those of `skd`.
+    beta is that of BKDSNN's code, which repeats the method and aligns layers of different widths with 1x1 convolutions; here the
+    widths must be the same. Inferred: alpha and temperature, those of `skd`.
     Published: 93.41 on CIFAR-10, ResNet-18, T=4 (disputed).
     """
     check_weights(alpha=alpha, beta=beta)
@@ -169,7 +169,7 @@ def bkdsnn_unofficial(
 
 @register_objective
 def ckdsnn_unofficial(alpha: float = 1.0, beta: float = 1.0, noise: float = 0.1, temperature: float = 2.0) -> Objective:
-    """An ANN teaches a prediction mixed with noise, and where on the image to be active (CAM-based distillation).
+    """An ANN teaches a prediction mixed with noise, and at which positions to be active (CAM-based distillation).
 
     CE(z, y) + alpha noisy KD(z <- A) + beta KL(M(C_F) <- M(C_A)) with z = mean_t z_t, C_F the spikes at each position of the last
     stage and C_A the ANN's class activation map there; `noisy_kd` and `activation_map_kl` explain the terms. Defaults and form are
@@ -200,7 +200,7 @@ def enof_laf(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
 
 @register_objective
 def supersnn_similarity(weight: float = 3000.0, layers: str = "stages") -> Objective:
-    """Mean rates find those samples alike that an ANN's features do: CE(mean_t z_t, y) + weight Σ_l ||G(F_l) - G(A_l)||² / B².
+    """Similarities of samples in mean rates learn from those in an ANN: CE(mean_t z_t, y) + weight Σ_l ||G(F_l) - G(A_l)||² / B².
 
     G holds the inner products of all pairs of samples of the batch, each row divided by its length. SuperSNN is known to us by one
     sentence, that it matches such matrices; their form is that of Tung and Mori: Similarity-Preserving Knowledge Distillation
@@ -242,7 +242,7 @@ def joint_asnn_unofficial(beta: float = 0.1, temperature: float = 3.0) -> Object
     Σ KD = Σ_{i<n} KD(a_i <- a_n) + Σ_i KD(z_i <- a_i) over the n exits a_i of the ANN and z_i of the network, of which the n-th are
     their own heads. The weights are those of the released code, and so are the exits and the convolutions with shared singular
     vectors (`spikedistill.models.Joint`). Not here: its distance of the exits' features, whose weight there is 1e-6. Inferred:
-    that an exit's logits are a mean over the timesteps, as one of the code's versions has it, where another has their sum.
+    that an exit's logits are a mean over the timesteps, as in one version of the code; another version has their sum.
     Guo et al.: Joint A-SNN: Joint Training of Artificial and Spiking Neural Networks via Self-Distillation and Weight
     Factorization (Pattern Recognition, 2023).
     Published: no number that we could check.

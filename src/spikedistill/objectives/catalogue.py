@@ -93,7 +93,7 @@ def prefix_kd(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
 def sce_twkl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     """Cross-entropy of the mean logits, distillation of every timestep: CE(mean_t z_t, y) + alpha mean_t KD(z_t <- A).
 
-    Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation with the soft term alone decoupled over time.
+    Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), an ablation: only the soft term is decoupled over time.
     Published: 78.60 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     check_weights(alpha=alpha)
@@ -105,7 +105,7 @@ def sce_twkl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
 def twce_skl(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
     """Cross-entropy of every timestep, distillation of the mean logits: mean_t CE(z_t, y) + alpha KD(mean_t z_t <- A).
 
-    Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), its ablation with the hard term alone decoupled over time.
+    Yu et al.: Efficient Logit-based Knowledge Distillation (ICML 2025), an ablation: only the hard term is decoupled over time.
     Published: 78.74 on CIFAR-100, ResNet-18, T=4 (disputed).
     """
     check_weights(alpha=alpha)
@@ -246,7 +246,7 @@ def esd(
 ) -> Objective:
     """Every head learns from the labels and from the heads that are right: factor · mean_s [CE(z_s, y) + beta KD(z_s <- q)].
 
-    q is the mean of the heads that are right; samples with none are left out of the second term. alpha weighs the
+    q is the mean of the heads that are right; samples with none do not count in the second term. alpha weighs the
     cross-entropy of the branches, all heads but the last. The paper's loss is a sum over the heads: reduction="sum", however many
     there are, or factor=S for S of them. Its code also divides the gradient by T: `--gradient-scale 1/T`. beta is 0.3 on CIFAR
     and ImageNet, 0.1 for event frames; alpha is 0.7 on ImageNet. Its controls: beta=0, and teachers "all" or "unreliable".

@@ -1,7 +1,7 @@
 """The border: what an objective accepts. Each check says what came, what was expected and what to do.
 
-Values are read on a CPU only: reading one would make a GPU wait, and there PyTorch's own cross-entropy reports a label outside
-0..C-1, with a device assert. Nor are values read where PyTorch only follows the operations: while it compiles or exports, in a
+Values are read only on a CPU: reading one from a GPU would stall it, and PyTorch's own cross-entropy reports a label outside 0..C-1
+there, with a device assert. Values are also not read while PyTorch only follows the operations: while it compiles or exports, in a
 dispatch mode, under `torch.func` transforms, and with tensors that hold no values.
 """
 
@@ -17,7 +17,7 @@ from ..errors import UserError
 
 HIGHEST_WEIGHT = 1e9
 TEMPERATURES = 1e-3, 1e6
-# A class is masked where its logit is -inf, or as low as torch.finfo(dtype).min, which would overflow in sums and products.
+# A class is masked if its logit is -inf, or as low as torch.finfo(dtype).min, which would overflow in sums and products.
 MASKED = -1e30
 _AS_TENSOR = "pass torch.as_tensor(...) of it"
 
@@ -62,7 +62,7 @@ def check_target(target: Tensor | None, logits: Tensor, ignore_index: int | None
 
 
 def check_labels(target: Tensor, classes: int, ignore_index: int | None = None) -> None:
-    """UserError, with the label and its place, unless the labels [B] are in 0..classes-1 or `ignore_index`; read on a CPU only."""
+    """UserError, with the label and its place, unless the labels [B] are in 0..classes-1 or `ignore_index`; read only on a CPU."""
     if not _has_values(target):
         return
     wrong = (target < 0) | (target >= classes)
@@ -76,7 +76,7 @@ def check_labels(target: Tensor, classes: int, ignore_index: int | None = None) 
 
 
 def check_label_kept(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> None:
-    """UserError where the logits [S, B, C] mask the class of a label, whose loss would be infinite; read on a CPU only.
+    """UserError if the logits [S, B, C] mask the class of a label, whose loss would be infinite; read only on a CPU.
 
     Logits that hold NaN or inf, or mask all classes, are of a network that has diverged: they pass, and their loss is not finite.
     """
@@ -229,12 +229,12 @@ def _how_to_make_logits(logits: object) -> str:
             "the classes at axis 2; where an image has one label, take the mean over its pixels"
         )
     if not logits.is_floating_point():
-        return "pass the outputs themselves, not the classes that they answer"
+        return "pass the outputs themselves, not the predicted classes"
     return "stack the timesteps' outputs with torch.stack(outputs), or add the axis of a single one with unsqueeze(0)"
 
 
 def _how_to_make_target(target: object, logits: Tensor) -> str:
-    """What to do with what came for the target, beside logits that fit."""
+    """What to do with what came for the target; the logits fit."""
     _, batch, classes = logits.shape
     if target is None:
         return "pass the labels"
@@ -260,7 +260,7 @@ def _how_to_make_teacher(teacher: object, logits: Tensor) -> str:
             "make every pixel a sample, as of the student's logits: [B, C, H, W] becomes movedim(1, -1).flatten(0, -2)"
         )
     if not teacher.is_floating_point():
-        return "pass the outputs themselves, not the classes that they answer"
+        return "pass the outputs themselves, not the predicted classes"
     if teacher.ndim == 3 and teacher.shape[1:] == logits.shape[1:]:
         return f"pass the mean over its {len(teacher)} timesteps, teacher_logits.mean(0), or as many as the student has"
     return "use a teacher with the student's classes, on the student's batch"

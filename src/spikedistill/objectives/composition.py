@@ -22,7 +22,7 @@ class Term:
     """One named, weighted loss: `weight * function(logits, ..., **options)`.
 
     The function takes logits [S, B, C] and returns a scalar. Of `target` and the inputs that `inputs.py` declares it is given those
-    that its signature names. With an `end_weight` the weight moves in a straight line from `weight`, where training begins, to
+    that its signature names. With an `end_weight` the weight moves in a straight line from `weight`, at the start of training, to
     that. Raises UserError for an option that the function does not have.
     """
 
@@ -48,7 +48,7 @@ class Term:
                 )
 
     def weight_at(self, progress: float | None) -> float:
-        """The weight where this share of training is done; a constant one needs no progress."""
+        """The weight when this share of training is done; a constant one needs no progress."""
         if self.end_weight is None or progress is None:
             return self.weight
         return self.weight + (self.end_weight - self.weight) * progress
@@ -121,7 +121,7 @@ class Objective:
     def ranking(self, logits: Tensor, target: Tensor, average: Average | None = None) -> Tensor | None:
         """How strong each submodel is by the measure of the terms that rank them, [S], to pass as `scores` and to be looked at.
 
-        None where no term ranks them, or two would by different measures.
+        None if no term ranks them, or two do by different measures.
         """
         measures = {term.options.get("measure", "confidence") for term in self.terms if "scores" in term.inputs}
         if len(measures) != 1:
@@ -136,7 +136,7 @@ class Objective:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs that it uses: those that its terms take, and progress where a weight changes over training."""
+        """Names of the inputs that it uses: those that its terms take, and progress if a weight changes over training."""
         used = {name for term in self.terms for name in term.inputs}
         if any(term.end_weight is not None for term in self.terms):
             used.add("progress")
@@ -161,7 +161,7 @@ class Objective:
     def compares_submodels(self) -> bool:
         """Whether timesteps are teacher and student of a term whose weight is not 0.
 
-        Such a term needs two timesteps, and carries no signal where they share all of their graph, under a single rate segment.
+        Such a term needs two timesteps. It has no gradient if they share their whole graph, as under a single rate segment.
         Heads have graphs of their own.
         """
         marked = any(

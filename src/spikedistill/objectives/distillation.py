@@ -37,8 +37,8 @@ def logit_kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0
 def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature: float = 2.0) -> Tensor:
     """Logit distillation with weighted soft labels: mean over the samples of w KD(z <- A), z = mean_t z_t.
 
-    w = 1 - exp(-CE(z, y) / CE(A, y)), detached and without temperature: what a sample teaches counts the more the worse the student
-    is on its label beside the teacher. A teacher [S, B, C] is averaged. BKDSNN's released code has the soft cross-entropy in place
+    w = 1 - exp(-CE(z, y) / CE(A, y)), detached and without temperature: a sample counts more, the worse the student is on its label
+    compared with the teacher. A teacher [S, B, C] is averaged. BKDSNN's released code has the soft cross-entropy in place
     of KL: the gradient is the same, the value higher by the entropy of the softened teacher, times tau² and w.
 
     Zhou et al.: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective (ICLR 2021).
@@ -114,9 +114,9 @@ def twsd(
 ) -> Tensor:
     """Timestep-wise self-distillation: mean_t KD(z_t <- q), where `teacher` names q.
 
-    "ensemble": the mean of all timesteps (the paper). "correct": the mean of the timesteps that are right; where none
-    is, the target is uniform (the released code). "correct_masked": the same, but samples with no right timestep are
-    left out, as in `reliable`. The last two need the target. For "ensemble" `teacher_grad` changes nothing: among all q
+    "ensemble": the mean of all timesteps (the paper). "correct": the mean of the timesteps that are right; if none
+    is, the target is uniform (the released code). "correct_masked": the same, but samples with no right timestep do
+    not count, as in `reliable`. The last two need the target. For "ensemble" `teacher_grad` changes nothing: among all q
     the mean logits minimise this very loss, so its gradient in q is 0.
 
     Yu et al.: Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range Timestep
@@ -145,8 +145,8 @@ def reliable(
 ) -> Tensor:
     """Distillation from the reliable submodels, those that are right: mean over S and V of KD(z_s[b] <- q[b]).
 
-    q[b] is the mean logits of the submodels that classify sample b correctly, and V holds the samples where at least
-    one does; where V is empty the loss is 0 with zero gradient. `average`, the mean of a tensor over the processes that share
+    q[b] is the mean logits of the submodels that classify sample b correctly, and V holds the samples for which at
+    least one does; if V is empty, the loss is 0 with zero gradient. `average`, the mean of a tensor over the processes that share
     the batch, lets V be that of the whole batch: then the mean of the processes' gradients is the gradient of one process.
 
     teachers: "reliable" as above, or the paper's controls: "unreliable", those that are wrong, and "all".

@@ -2,8 +2,8 @@
 
 Shapes: student and teacher [..., C], broadcast against each other; results [...], one value per sample.
 
-Where the student masks classes with -inf, a divergence is over the classes that it keeps, as if the others were not there, and so
-is the teacher's distribution. A class that only the teacher masks has probability 0 there. A row that masks all classes gives NaN,
+If the student masks classes with -inf, a divergence is over the classes that it keeps, as if the others did not exist, and so is
+the teacher's distribution. A class that only the teacher masks has probability 0 there. A row that masks all classes gives NaN,
 and so does one that holds NaN.
 """
 

@@ -57,7 +57,7 @@ def blurred_distance(
     scale up the others; G_l are the transforms, and A'_l = A_l · max F_l / max A_l, with the largest values of the batch.
     A'_l is detached, or with `max_grad` only A_l is: then gradients flow through max F_l, in equal parts to all values that are the
     largest. A teacher that is silent stays as it is. The layers of student and teacher must have the same shapes, [B, c, ...]. The
-    mask is drawn from torch's global generator; where several processes share a batch, each has its own largest values.
+    mask is drawn from torch's global generator; if several processes share a batch, each has its own largest values.
 
     Xu et al.: BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred Knowledge
     Distillation (ECCV 2024). Its released code has the gradient through max F_l, the larger part of this term's.
@@ -70,7 +70,7 @@ def blurred_distance(
 
 
 def similarity(logits: Tensor, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-    """How differently the networks find samples alike: Σ_l ||G(F_l) - G(A_l)||² / B².
+    """How different the similarities between samples are in the two networks: Σ_l ||G(F_l) - G(A_l)||² / B².
 
     G(F) [B, B] holds the inner products of the samples' flattened features, each row divided by its length. The layers of
     student and teacher may have any shapes. Where several processes share a batch, each compares its own samples.
@@ -103,7 +103,7 @@ def _masked(features: Tensor, share: float) -> Tensor:
 
 
 def _rescaled(teacher: Tensor, student: Tensor) -> Tensor:
-    """The teacher's features with the student's largest value as their own; as they are where none is above 0."""
+    """The teacher's features, scaled to the student's largest value; unchanged if none is above 0."""
     largest = teacher.amax()
     # a division by 0 would reach the gradient though its value is not taken
     return teacher * torch.where(largest > 0, student.amax() / torch.where(largest > 0, largest, 1.0), 1.0)

@@ -1,4 +1,4 @@
-"""What an objective may take beside logits and labels: each input is declared once, as one field of `Inputs`.
+"""What an objective may take in addition to logits and labels: each input is declared once, as one field of `Inputs`.
 
 What a run gives for each stands in `training/inputs.py`.
 """
@@ -19,13 +19,13 @@ class Input:
     """The declaration of an input.
 
     Attributes:
-        what: what an objective does that cannot do without it; empty where every objective can.
+        what: what an objective does that needs this input; empty if every objective works without it.
         wanted: what to pass.
-        example: makes one that fits logits `[2, 1, 2]`, to try an objective on; None for an input that can be left out.
+        example: makes one that fits logits `[2, 1, 2]`, to try an objective on; None for an optional input.
         check: refuses a wrong value.
         of_teacher: whether it comes from a trained network.
         of_layers: whether it takes the features of layers inside the networks.
-        is_number: whether it is a Python number that changes over training, which a recorded step does not see.
+        is_number: whether it is a Python number that changes over training, so that a step cannot be recorded.
     """
 
     what: str = ""
@@ -82,10 +82,10 @@ _PROGRESS = Input(
 
 
 class Inputs(TypedDict, total=False):
-    """The keyword arguments of an objective; None is as good as left out."""
+    """The keyword arguments of an objective; None is the same as not given."""
 
     teacher_logits: Annotated[Tensor | None, _LOGITS]
-    """`[B, C]` or `[S, B, C]`, where `needs_teacher`."""
+    """`[B, C]` or `[S, B, C]`; needed if `needs_teacher`."""
     scores: Annotated[Tensor | None, Input()]
     """`[S]`, to replace the ranking of timesteps."""
     average: Annotated[Average | None, Input()]
@@ -94,15 +94,15 @@ class Inputs(TypedDict, total=False):
     class_weights: Annotated[Tensor | None, Input()]
     """`[C]`: how much a sample of each class counts in the cross-entropies of the labels."""
     features: Annotated[Sequence[Tensor] | None, _RATES]
-    """Mean rates `[B, ...]` of the student's layers, where `needs_features`."""
+    """Mean rates `[B, ...]` of the student's layers; needed if `needs_features`."""
     teacher_features: Annotated[Sequence[Tensor] | None, _TAUGHT_FEATURES]
     """What the teacher's layers return, `[B, ...]` each, in the same order."""
     transforms: Annotated[Sequence[Callable[[Tensor], Tensor]] | None, _TRANSFORMS]
-    """Trained layers that the student's features pass, in the same order, where there is a `transform`."""
+    """Trained layers that the student's features pass, in the same order; needed if there is a `transform`."""
     classifier: Annotated[Callable[[Tensor], Tensor] | None, _CLASSIFIER]
     """The teacher's, from the features of its last layer to logits."""
     progress: Annotated[float | None, _PROGRESS]
-    """The share of training that is done, 0 to 1, where `needs_progress`."""
+    """The share of training that is done, 0 to 1; needed if `needs_progress`."""
 
 
 INPUTS: dict[str, Input] = {

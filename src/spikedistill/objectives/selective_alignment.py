@@ -20,7 +20,7 @@ from .submodels import compares_submodels
 def aligned_kd(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
     """Timestep-wise distillation in which a wrong timestep's two competing logits are made equal: mean_t KD(z'_t <- A'_t).
 
-    Where timestep t answers c instead of y, z'_t is z_t with the logit of y in the place of that of c too, and A'_t is the teacher
+    If timestep t predicts c instead of y, z'_t is z_t with the logit of y also in the place of that of c, and A'_t is the teacher
     with the smaller of its two in both places: what is learned there is the label's logit, from both places, and all other
     classes. A timestep that is right stays as it is, and so does its teacher.
     """

@@ -23,12 +23,12 @@ def prefix_means(logits: Tensor) -> Tensor:
 
 
 def right_submodels(logits: Tensor, target: Tensor) -> Tensor:
-    """Which submodel classifies which sample correctly, bool [S, B]; of equal logits the first class is the answer."""
+    """Which submodel classifies which sample correctly, bool [S, B]; of equal logits the first class is predicted."""
     return logits.argmax(-1) == target
 
 
 def mean_of(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean logits [B, C] of the submodels chosen (bool [S, B]), zeros where none is; and whether one is, bool [B]."""
+    """The mean logits [B, C] of the submodels chosen (bool [S, B]), zeros if none is; and whether one is, bool [B]."""
     total = torch.where(chosen.unsqueeze(-1), logits, 0.0).sum(0)
     return total / chosen.sum(0).clamp(min=1).unsqueeze(-1), chosen.any(0)
 
@@ -36,7 +36,7 @@ def mean_of(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
 def compares_submodels(function: Function) -> Function:
     """Mark a loss whose teacher and students are submodels with one and the same graph.
 
-    Where all submodels share their whole graph (rate-based gradients with one segment) such a loss carries no signal.
+    If all submodels share their whole graph (rate-based gradients with one segment), such a loss has no gradient.
     """
     function.compares_submodels = True  # type: ignore[attr-defined]
     return function

@@ -1,4 +1,4 @@
-"""Heads that pull each other together, as surrogate modules do.
+"""Auxiliary heads that learn the labels and learn from each other, as surrogate modules do.
 
 Deng et al.: Surrogate Module Learning: Reduce the Gradient Error Accumulation in Training Spiking Neural Networks (ICML 2023).
 
@@ -42,7 +42,7 @@ def mutual(logits: Tensor, *, temperature: float = 3.0) -> Tensor:
     """The network's own head and the auxiliary ones teach each other: Σ_i [KL(z_i <- z_f) + KL(z_f <- z_i)] / (2 N).
 
     KL(s <- q) = KL(softmax(q / tau) || softmax(s / tau)), q detached, without the factor tau². Auxiliary heads do not teach each
-    other, and where there are none the loss is 0.
+    other; if there are none, the loss is 0.
     """
     logits, temperature = check_logits(logits), check_temperature(temperature)
     own, others = logits[-1:].expand_as(logits[:-1]), logits[:-1]

@@ -1,4 +1,4 @@
-"""What a student's last features are to a trained network that has a classifier behind its own.
+"""Losses that pass the student's last features through the teacher's classifier.
 
 Shapes: features and teacher features are lists of one tensor [B, c, ...], what the last stages return; logits [S, B, C] say what B
 is. The classifier is the teacher's, a function from features [B, c, ...] to logits [B, C]. Every loss is a scalar, a mean over B;
@@ -27,8 +27,8 @@ def classified_kd(
 ) -> Tensor:
     """Distillation of what the teacher's classifier makes of the student's features: KD(c(F) <- A).
 
-    F are the student's mean rates at the last layer, c the teacher's classifier and A its logits: the student's own classifier
-    takes no part, so what is learned are features that the teacher's could read. A teacher [S, B, C] is averaged.
+    F are the student's mean rates at the last layer, c the teacher's classifier and A its logits. The student's own classifier
+    is not used: the student learns features that the teacher's classifier can use. A teacher [S, B, C] is averaged.
 
     Guo et al.: EnOF-SNN: Training Accurate Spiking Neural Networks via Enhancing the Output Feature Representation (NeurIPS 2024).
     """
@@ -47,12 +47,12 @@ def activation_map_kl(
     *,
     temperature: float = 2.0,
 ) -> Tensor:
-    """Distance of where the student is active from where the teacher sees its answer: KL(M(C_A) || M(C_F)), no tau².
+    """Distance of the student's active positions from those behind the teacher's prediction: KL(M(C_A) || M(C_F)), no tau².
 
     C_F [B, P] counts the student's spikes at each position, over channels and timesteps; C_A [B, P] is the teacher's class
-    activation map, what each position adds to the logit a of the class that it answers, cut at 0:
+    activation map, what each position adds to the logit a of the predicted class, cut at 0:
     C_A = max(0, P Σ_c A_c ∂a/∂A_c). M brings the values of the batch to 0..1, (C - min C) / (max (C - min C) + 1e-3), and is a
-    softmax over the P positions at the temperature. Gradients flow through the student's smallest and largest value. Where
+    softmax over the P positions at the temperature. Gradients flow through the student's smallest and largest value. If
     several processes share a batch, each has its own.
 
     A Closer Look at Knowledge Distillation in Spiking Neural Network Training (CKDSNN), from its released code.
@@ -65,10 +65,10 @@ def activation_map_kl(
 
 
 def class_activation_map(features: Tensor, classifier: Classifier) -> Tensor:
-    """What each of P positions adds to the logit of the class that a classifier answers, cut at 0, [B, P], detached.
+    """What each of P positions adds to the logit of the predicted class, cut at 0, [B, P], detached.
 
     P Σ_c F_c ∂a/∂F_c for features F [B, c, ...]. Behind global average pooling and a linear layer with weights w this is
-    Σ_c w_c F_c for the answered class, the map of Zhou et al.: Learning Deep Features for Discriminative Localization (CVPR 2016).
+    Σ_c w_c F_c for the predicted class, the map of Zhou et al.: Learning Deep Features for Discriminative Localization (CVPR 2016).
     """
     with torch.enable_grad():
         value = features.detach().requires_grad_()

@@ -21,7 +21,7 @@ def all_pairs(logits: Tensor, *, temperature: float = 4.0, teacher_grad: bool = 
     """
     logits = check_logits(logits)
     students, teachers = logits.unsqueeze(1), logits.unsqueeze(0)
-    # a timestep beside itself adds 0, with zero gradient
+    # the pair of a timestep with itself adds 0, with zero gradient
     each = kd(students, teachers, temperature=check_temperature(temperature), teacher_grad=teacher_grad)
     return each.mean(-1).sum() / max(len(logits) * (len(logits) - 1), 1)
 
@@ -39,7 +39,7 @@ def adjacent(logits: Tensor, *, temperature: float = 1.0, teacher_grad: bool = F
 def right_sum(logits: Tensor, target: Tensor, *, temperature: float = 3.0, teacher_grad: bool = True) -> Tensor:
     """Every timestep learns from the sum of those that are right: mean_t tau² CE(z_t, softmax(q / tau)).
 
-    q is the sum (not the mean) of the logits of the timesteps that classify the sample correctly; where none does, the target
+    q is the sum (not the mean) of the logits of the timesteps that classify the sample correctly; if none does, the target
     is uniform. The student is not softened, and gradients flow through q.
 
     Dong et al.: Temporal Knowledge Sharing Enable Spiking Neural Network Learning from Past and Future (TKS, 2023).
