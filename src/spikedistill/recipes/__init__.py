@@ -2,6 +2,7 @@
 
 from .catalogue import describe_method, list_methods, list_recipes, recipe, register_recipe, with_objective
 from .protocols import PROTOCOLS, departures, protocol_line, with_protocol
+from .small_data import sized_to_data
 
 __all__ = [
     "PROTOCOLS",
@@ -12,6 +13,7 @@ __all__ = [
     "protocol_line",
     "recipe",
     "register_recipe",
+    "sized_to_data",
     "with_objective",
     "with_protocol",
 ]
