@@ -143,11 +143,13 @@ def test_a_joint_network_of_another_kind_is_refused(options):
 
 
 def test_images_that_are_too_small_for_the_exits_are_refused():
-    with pytest.raises(
-        ValueError, match=r"images of 8x8 are too small for the exits of this joint network \(.*\): use larger"
-    ):
-        create_model("sew_resnet18", num_classes=3, image_size=8, joint=True, width=0.1)
-    assert create_model("sew_resnet18", num_classes=3, image_size=32, joint=True, width=0.1).training
+    for name, smallest in (("sew_resnet18", 29), ("convnet", 4)):
+        with pytest.raises(
+            ValueError,
+            match=rf"{smallest + 7}x{smallest - 1} are too small .* expected {smallest}x{smallest} or larger",
+        ):
+            create_model(name, num_classes=3, image_size=(smallest + 7, smallest - 1), joint=True, width=0.1)
+        assert create_model(name, num_classes=3, image_size=smallest, joint=True, width=0.1).training
 
 
 def test_a_network_with_its_channels_last_has_weights_of_that_layout():

@@ -4,18 +4,20 @@ Guo et al.: Joint A-SNN: Joint Training of Artificial and Spiking Neural Network
 (Pattern Recognition, 2023).
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..config import MOST_PIXELS
 from ..errors import UserError
 from ..through_time import Temporal, mean_rate
 from ..through_time.features import outputs_of
 from .branches import Branched
-from .layers import Layers
+from .layers import Layers, Layout, Sizes
 
 
 class SharedFactors(nn.Module):
@@ -127,30 +129,53 @@ def exit_head(layers: Layers, inputs: int, channels: int, shrink: int, num_class
 
 def exit_heads(layers: Layers, stages: Mapping[str, int], prefix: str, num_classes: int) -> dict[str, nn.Module]:
     """An exit after every stage but the last, by the name of the stage's last layer; each reduces the size as later stages do."""
-    names, counts = list(stages), list(stages.values())
+    last = list(stages.values())[-1]
     return {
-        prefix + name: exit_head(layers, count, counts[-1], 2 ** (len(names) - 1 - place), num_classes)
-        for place, (name, count) in enumerate(zip(names[:-1], counts, strict=False))
+        prefix + name: exit_head(layers, stages[name], last, shrink, num_classes)
+        for name, shrink in _shrinks(list(stages)).items()
     }
 
 
 @torch.no_grad()
-def check_exits(network: Joint, in_channels: int, image_size: tuple[int, int]) -> Joint:
+def check_exits(network: Joint, build: Callable[[Sizes], Layout], sizes: Sizes) -> Joint:
     """The network.
+
+    Args:
+        network: the joint network.
+        build: makes the ANN's layout for images of another size.
+        sizes: what the network was made for.
 
     Raises:
         UserError: if images of that size are too small for its exits.
     """
     network.eval()
     try:
-        network.heads(torch.zeros(1, in_channels, *image_size), 1)
-    except RuntimeError as error:
+        network.heads(torch.zeros(1, sizes.in_channels, *sizes.image_size), 1)
+    except RuntimeError:
+        height, width = sizes.image_size
+        side = bisect_left(range(1, MOST_PIXELS), True, key=lambda side: _have_room(build, sizes, side)) + 1
         raise UserError(
-            f"images of {image_size[0]}x{image_size[1]} are too small for the exits of this joint network "
-            f"({str(error).splitlines()[0]}): use larger ones, or a layout that keeps the resolution longer, such as resnet18"
+            f"images of {height}x{width} are too small for the exits of this joint network: expected {side}x{side} or larger"
         ) from None
     network.train()
     return network
+
+
+def _have_room(build: Callable[[Sizes], Layout], sizes: Sizes, side: int) -> bool:
+    """Whether every exit has features to shrink if images are `side` pixels high and wide; computed without memory."""
+    try:
+        with torch.device("meta"):
+            layout = build(sizes._replace(image_size=(side, side))).eval()
+            with outputs_of(layout, names := list(layout.stage_channels)) as outputs:
+                layout(torch.zeros(1, sizes.in_channels, side, side))
+    except UserError:  # too small for the layout itself
+        return False
+    return all(min(outputs[name].shape[-2:]) >= shrink for name, shrink in _shrinks(names).items())
+
+
+def _shrinks(names: Sequence[str]) -> dict[str, int]:
+    """What the exit behind each stage but the last divides height and width by, as the stages behind it do."""
+    return {name: 2 ** (len(names) - 1 - place) for place, name in enumerate(names[:-1])}
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:

@@ -177,7 +177,7 @@ def create_model(
         of_twin = replace(layers, neuron=relu)
         twin, _ = _normalised(named.build(of_twin, sizes), mean, std)
         exits, twin_exits = (exit_heads(kind, layout.stage_channels, prefix, num_classes) for kind in (layers, of_twin))
-        return check_exits(Joint(model, twin, exits, twin_exits), in_channels, sizes.image_size)
+        return check_exits(Joint(model, twin, exits, twin_exits), lambda other: named.build(of_twin, other), sizes)
     if not branches:
         return model
     # a head after every stage but the last, whose blocks take on the channels of the stages that follow
