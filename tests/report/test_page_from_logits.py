@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import unescape
 
 import numpy as np
 import pytest
@@ -51,6 +52,18 @@ def test_the_page_holds_what_the_logits_hold_and_nothing_of_training(case, tmp_p
     curve = exit_curve(logits, labels, "confidence")
     assert f"{float(curve.mean_exit[-1]):.3f}" in text
     assert out.stat().st_size < 2 * 2**20
+
+
+def test_the_pages_own_lines_of_python_give_the_chosen_point(case, tmp_path, capsys):
+    logits, labels = case
+    html = write_report(logits, labels, out=tmp_path / "page.html").read_text()
+    code = re.search(r'<code id="chooser-code">(.*?)</code>', html, re.DOTALL)[1]
+    point = evaluate(logits, labels)["deployment"]["policies"]["margin"][3]
+    for part, value in (("policy", "margin"), ("threshold", repr(point["threshold"]))):
+        code = code.replace(f'<span data-part="{part}"></span>', value)
+    exec(unescape(code), {"logits": logits, "labels": labels})
+    printed = [float(number) for number in re.findall(r"[\d.]+", capsys.readouterr().out)]
+    assert printed == pytest.approx([point["accuracy"], point["mean_exit"]])
 
 
 def test_the_same_from_files_of_numpy_and_safetensors_with_names_and_temperatures(case, tmp_path, capsys, monkeypatch):

@@ -191,6 +191,7 @@ class Chooser:
     samples: Sequence[Sample]
     unit: str  # of energy; empty where it is unknown
     data: dict[str, Any]
+    of_run: bool = True  # else of logits, of which there is no network to load
 
 
 @dataclass(frozen=True)

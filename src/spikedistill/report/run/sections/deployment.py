@@ -143,7 +143,7 @@ def _plot(
         height=420,
         table=Table(
             f"deployment_{name}",
-            f"{title}: {_POINTS} points of each policy and the Pareto front; all are in results.json",
+            f"{title}: {_POINTS} points of each policy and the Pareto front; all are in what evaluate returns",
             columns,
             [
                 row | {"front": "yes" if (row[cost], row["accuracy"]) in front else None}
@@ -172,7 +172,7 @@ def _chooser(run: Run, found: Deployment, start: tuple[str, int], unit: str, sca
         for policy, of_policy in found.policies.items()
     }
     data = {"policies": points, "start": {"policy": start[0], "index": start[1]}, "unit": unit, "scale": scale}
-    return Chooser(run.results.timesteps, list(points), samples, unit, data)
+    return Chooser(run.results.timesteps, list(points), samples, unit, data, run.is_trained)
 
 
 def _energy_note(energy: Energy) -> str:
