@@ -70,7 +70,8 @@ def make_idx(folder: Path) -> None:
 def idx() -> str:
     from spikedistill.data.sets.idx import Source, read_official
 
-    source = Source("its page", tuple("0123456789"), 0.5, 0.5, {IDX: Path("md5").read_text()})
+    md5 = {IDX: Path("md5").read_text()}
+    source = Source(shows="noise", page="its page", classes=tuple("0123456789"), mean=0.5, std=0.5, md5=md5)
     return digest(read_official(Path(IDX), (20, 28, 28), source).numpy().tobytes())
 
 
