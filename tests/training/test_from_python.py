@@ -69,6 +69,7 @@ class Shapes(Dataset):
 
 
 OWN = (Shapes(), Shapes(30))
+OWN_NOISY = (Shapes(noisy=True), Shapes(30))
 TINY = ModelConfig()  # of which nothing is taken for a network from Python
 
 
@@ -264,6 +265,13 @@ def test_what_does_not_fit_is_refused_in_one_line(changes, given, message):
     assert "\n" not in str(caught.value)
 
 
+def test_cached_logits_of_samples_that_change_are_refused():
+    config = small("digits-twkd", teacher_logits="cached")
+    make_plan(config, ann(), model=partial_net(), data=OWN)
+    with pytest.raises(UserError, match="a transform of the training samples draws at random"):
+        make_plan(config, ann(), model=partial_net(), data=OWN_NOISY)
+
+
 def test_frozen_layers_stay_and_the_others_train(tmp_path):
     net = Net(3)
     net.stem.requires_grad_(False)
@@ -315,7 +323,6 @@ SCRIPT = """
     DistillationModule.training_step = killed
     train(goes_on(sys.argv[1]), model=partial_net(), data=OWN_NOISY, teacher=ann())
 """
-OWN_NOISY = Shapes(60, noisy=True), Shapes(30)
 
 
 def goes_on(out: Path | str) -> Config:

@@ -13,7 +13,7 @@ from .batches import Batches, as_network_input, in_order, kept_on
 from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
 from .entries import DATASETS, Entry, register_dataset
 from .fingerprint import fingerprint
-from .from_torch import TorchSamples, as_dataset, data_path, from_torch
+from .from_torch import TorchSamples, as_dataset, data_path, draws_at_random, from_torch
 from .preprocess import Preprocess
 from .registry import (
     dataset_options,
@@ -50,6 +50,7 @@ __all__ = [
     "balanced_order",
     "data_path",
     "dataset_options",
+    "draws_at_random",
     "example_tree",
     "expected_files",
     "fingerprint",

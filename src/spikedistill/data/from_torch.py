@@ -184,6 +184,17 @@ def same_draws(seed: int) -> Iterator[None]:
             np.random.set_state(states[1])
 
 
+def draws_at_random(samples: Samples) -> bool:
+    """Whether transforms of a user's data set change its samples from one reading to the next, as far as 8 samples show."""
+    if not isinstance(samples, TorchSamples):
+        return False
+    readings = []
+    for seed in (0, 1):
+        with same_draws(seed):
+            readings.append(samples.inputs(spread(len(samples), 8)))
+    return not torch.equal(*readings)
+
+
 def spread(count: int, most: int = SOME) -> Tensor:
     """Places of at most so many samples, evenly over all."""
     return torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).round().long()

@@ -12,6 +12,7 @@ from ..data import (
     Dataset,
     Samples,
     as_network_input,
+    draws_at_random,
     training_indices,
     try_augmentations,
 )
@@ -135,7 +136,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     train, holdout = training_samples(config, dataset)
     check_accumulation(config, len(train))
     augmentations = check_augmentations(config, dataset)
-    check_teacher_logits(config, objective, augmentations)
+    check_teacher_logits(config, objective, augmentations, train)
     weights = class_weights(config.objective.class_weights, dataset.classes, train.targets)
     return Plan(
         config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights, initial, given.model
@@ -179,7 +180,7 @@ def feature_channels(
     return {layer: feature.shape[1] for layer, feature in zip(layers, features, strict=True)}
 
 
-def check_teacher_logits(config: Config, objective: Objective, augmentations: tuple[str, ...]) -> None:
+def check_teacher_logits(config: Config, objective: Objective, augmentations: tuple[str, ...], train: Samples) -> None:
     """Refuse cached logits where there are none, or where they would be of other images than the student's.
 
     Raises:
@@ -193,6 +194,11 @@ def check_teacher_logits(config: Config, objective: Objective, augmentations: tu
         raise UserError(
             f"objective {objective.name!r} learns from features, which come with the logits of every batch: leave "
             "--teacher-logits cached out"
+        )
+    if draws_at_random(train):
+        raise UserError(
+            "a transform of the training samples draws at random, and a teacher sees what the student sees: leave --teacher-logits "
+            "cached out, or take the transform away"
         )
     if augmentations:
         raise UserError(
