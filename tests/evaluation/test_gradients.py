@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import re
 import math
 from pathlib import Path
 
@@ -289,7 +290,7 @@ def test_the_command_writes_every_layer_and_the_report(trained, capsys):
     joined = next(row for row in rows if (row["timesteps"], row["rule"], row["layer"]) == ("4", "sltt", ALL))
     assert f"{float(joined['cosine']):.4f} ({float(joined['ratio']):.3f})" in printed
     least = min(float(row["cosine"]) for row in rows if (row["timesteps"], row["rule"]) == ("4", "rate m=1"))
-    assert f"{least:.4f} (features." in printed
+    assert re.search(rf"{least:.4f}.*\n.*features\.", printed), "and below it the name of its layer"
     assert str(trained / "report.html") in printed
     assert 'id="gradients"' in (trained / "report.html").read_text()
     assert {path.name: path.read_bytes() for path in trained.glob("*.safetensors")} == before
