@@ -2,8 +2,8 @@
 
 import copy
 import csv
-import re
 import math
+import re
 from pathlib import Path
 
 import numpy as np
