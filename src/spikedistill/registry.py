@@ -68,6 +68,10 @@ class Registry(Mapping[str, T], Generic[T]):
             return None
         return _package_of(self._declared()[name])
 
+    def registered(self) -> dict[str, T]:
+        """The things that are registered now, without those that packages only declare."""
+        return dict(sorted(self._known.items()))
+
     def __getitem__(self, name: str) -> T:
         """The thing of that name.
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from spikedistill import LIF, Delay, Recurrent, SpikingNeuron, UserError, lif, spike, temporal
 from spikedistill.evaluation import AnytimeClassifier, compare_gradients, count_operations, record
 from spikedistill.neurons import SURROGATES, uncompiled
-from spikedistill.through_time import CompiledStep, UnsupportedOperationError
+from spikedistill.through_time import UnsupportedOperationError
 
 f64 = torch.float64
 T, B = 5, 3
@@ -214,14 +214,34 @@ def test_samples_that_are_done_leave_the_batch():
         model.step(x, {key: rows[:2] for key, rows in model.step(x)[1].items()})
 
 
-def test_a_compiled_step_takes_them():
-    network, x = build("adaptive").float().eval(), make_input("static").float()
-    step, state = CompiledStep(temporal(network)), None
-    with torch.no_grad():
-        expected = temporal(network)(x, 3)
+def test_many_parts_of_a_state_keep_their_order_whatever_that_of_the_keys():
+    class Line(SpikingNeuron):
+        """Delays by twelve timesteps."""
+
+        def step(self, current, state):
+            line = (torch.zeros_like(current),) * 12 if state is None else state
+            return spike(line[0] - 0.5), (*line[1:], current)
+
+    model, x = temporal(Line()).eval(), torch.rand(14, 2, 1)
+    outs, state = [], None
+    for t in range(14):
+        out, state = model.step(x[t], state)
+        outs.append(out)
+        state = {key: state[key] for key in sorted(state)}
+    expected = torch.cat([torch.zeros(12, 2, 1), (x[:2] >= 0.5).float()])
+    assert torch.equal(torch.stack(outs), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@torch.no_grad()
+def test_a_network_of_them_compiles_as_a_whole_and_so_does_a_step():
+    model, x = temporal(build("adaptive")).eval(), make_input("static")
+    compiled, step = (torch.compile(f, fullgraph=True, backend="aot_eager") for f in (model, model.step))
+    expected, state = model(x, 3), None
+    torch.testing.assert_close(compiled(x, 3), expected, rtol=0, atol=1e-12)
     for t in range(3):
         y, state = step(x, state)
-        torch.testing.assert_close(y, expected[t])
+        torch.testing.assert_close(y, expected[t], rtol=0, atol=1e-12)
     assert set(state) == {"1.v", "1.rise"}
 
 
@@ -314,6 +334,19 @@ def writes_to_a_buffer(self, current, state):
     return spike(current - 1), current
 
 
+def writes_to_its_current(self, current, state):
+    spikes = spike(current - 1)
+    with torch.no_grad():
+        current += 1
+    return spikes, current
+
+
+def writes_to_its_state(self, current, state):
+    if state is None:
+        return spike(current - 1), current.detach().clone()
+    return spike(current - 1), state.mul_(0.5)
+
+
 def one_part_more(self, current, state):
     return spike(current - 1), {"v": current} if state is None else {"v": current, "w": current}
 
@@ -349,6 +382,11 @@ def one_part_more(self, current, state):
         (of(lambda self, x, s: (spike(x - 1), (x, 3))), "returned 3 as part '1' of the state of 3 samples"),
         (of(lambda self, x, s: (spike(x - 1), x.sum())), r"returned a tensor \[\] as the state of 3 samples"),
         (of(lambda self, x, s: (spike(x - 1), {"v": x[:2]})), r"returned a tensor \[2, 4\] as part 'v' of the state"),
+        (
+            of(writes_to_its_current),
+            "changed its current or its state in place.*: make new tensors, as u",
+        ),
+        (of(writes_to_its_state), "changed its current or its state in place"),
         (of(one_part_more), "returned a state of 'v', 'w', and of 'v' at the timestep before: expected the same parts"),
         (of(keeps, v=None), r"changed self\.v: a layer keeps no state on itself, so return it"),
         (of(keeps_in_a_list, seen=[None]), r"changed self\.seen\[0\]"),

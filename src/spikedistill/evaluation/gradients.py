@@ -70,7 +70,11 @@ def gradient_rules(network: Temporal, timesteps: int, segments: Sequence[int] = 
     return [
         GradientRule("sltt"),
         *(GradientRule(Rate(m)) for m in rates if m <= timesteps),
-        *(GradientRule(surrogate=name) for name, derivative in SURROGATES.items() if own and own != {derivative}),
+        *(
+            GradientRule(surrogate=name)
+            for name, derivative in SURROGATES.registered().items()
+            if own and own != {derivative}
+        ),
     ]
 
 

@@ -55,10 +55,15 @@ def run_step(neuron: SpikingNeuron, current: Tensor, before: Mapping[str, Tensor
     if torch.compiler.is_compiling():
         returned: Any = neuron.step(given, state)
     else:
-        kept = _contents(neuron)
+        kept, read = _contents(neuron), _writes(given, *before.values())
         with excused():
             returned = neuron.step(given, state)
         _check_unchanged(neuron, kept)
+        if _writes(given, *before.values()) != read:
+            raise WrongStep(
+                neuron,
+                "changed its current or its state in place, and others may read them too: make new tensors, as u = u + current",
+            )
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise WrongStep(neuron, f"returned {_in_words(returned)}, expected two values: the spikes and the state")
     spikes, state = returned
@@ -93,7 +98,7 @@ def _joined(parts: Mapping[str, Tensor]) -> Any:
         return None
     if "" in parts:
         return parts[""]
-    return tuple(parts.values()) if "0" in parts else dict(parts)
+    return tuple(parts[place] for place in sorted(parts, key=int)) if "0" in parts else dict(parts)
 
 
 def _parts(neuron: SpikingNeuron, state: Any, samples: int) -> dict[str, Tensor]:
@@ -144,9 +149,8 @@ def _contents(neuron: nn.Module) -> dict[str, tuple[Any, int | None]]:
         elif isinstance(value, (list, tuple)):
             for place, part in enumerate(value):
                 look(f"{name}[{place}]", part)
-        written = value._version if isinstance(value, Tensor) and not value.is_inference() else None
         # a container counts by its parts, and its length
-        found[name] = value, len(value) if isinstance(value, (Mapping, list)) else written
+        found[name] = value, len(value) if isinstance(value, (Mapping, list)) else _writes(value)[0]
 
     for path, module in neuron.named_modules():
         for name, value in vars(module).items():
@@ -156,6 +160,11 @@ def _contents(neuron: nn.Module) -> dict[str, tuple[Any, int | None]]:
             elif name != "_modules":
                 look(f"{path}.{name}" if path else name, value)
     return found
+
+
+def _writes(*values: Any) -> list[int | None]:
+    """How often each tensor has been written to; None if that is not counted."""
+    return [value._version if isinstance(value, Tensor) and not value.is_inference() else None for value in values]
 
 
 def _check_unchanged(neuron: SpikingNeuron, before: Mapping[str, tuple[Any, int | None]]) -> None:
