@@ -104,6 +104,7 @@ def test_fewer_frames_hold_the_sums_of_neighbours(tmp_path: Path, monkeypatch: p
 def test_labels_are_numbers_or_names(tmp_path: Path) -> None:
     names = np.array(["dog", "ant", "chat à"])
     assert load_dataset("arrays", save(tmp_path, GREY, LABELS.astype(np.uint8)[:, None])).classes == ("0", "1", "2")
+    assert load_dataset("arrays", save(tmp_path, GREY, LABELS > 0)).classes == ("0", "1")
     for labels, given in ((names[LABELS], {}), (np.char.encode(names[LABELS], "utf-8"), {})):
         dataset = load_dataset("arrays", save(tmp_path, GREY, labels, **given))
         assert dataset.classes == ("ant", "chat à", "dog")
@@ -134,6 +135,10 @@ def test_a_share_of_each_class_is_set_aside_and_stays_the_same(tmp_path: Path) -
 
 
 def test_images_of_bytes_are_resized_as_those_of_files(tmp_path: Path) -> None:
+    save(tmp_path, COLOUR)
+    np.savez(tmp_path / "test.npz", x=COLOUR / 255, y=LABELS)
+    with pytest.raises(ValueError, match=r"test\.npz: --data.size is for grey or colour images of whole numbers"):
+        load_dataset("arrays", tmp_path, size=(4, 4))
     save(tmp_path, COLOUR)
     dataset = load_dataset("arrays", tmp_path, size=(4, 4))
     expected = np.array(ImageOps.fit(Image.fromarray(COLOUR[3]), (4, 4), Image.Resampling.BICUBIC))
@@ -243,6 +248,7 @@ WRONG: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "a label of -1": ({"y": LABELS - 1}, "the labels are -1 to 1, expected 0 to C-1"),
     "a huge label": ({"y": LABELS * 10**9}, "number the classes from 0 on"),
     "more labels than names": ({"classes": np.array(["a", "b"])}, "expected 0 to 1"),
+    "the same name twice": ({"classes": np.array(["a", "b", "a"])}, "two classes have the same name: a, a, b"),
     "names that are numbers": ({"classes": np.arange(3)}, "expected text [C]"),
     "names of two arrays": ({"labels": LABELS}, "holds y and labels, expected one array 'y' or 'labels'"),
 }

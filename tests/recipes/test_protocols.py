@@ -105,6 +105,11 @@ def test_the_ann_under_a_protocol_is_its_teacher(name, dataset):
     assert " ".join(map(str, [config.model.name, *training_of(config)])) == TEACHERS[name, dataset]
 
 
+def test_a_size_of_two_numbers_departs_in_the_words_of_the_command_line():
+    config = parse_config(recipe("image_folder-sce", "twkd"), ["--data.size", "48", "64"])
+    assert departures(config) == ["--data.size 48 64 (protocol: 224)"]
+
+
 def test_the_protocols_are_those_that_a_configuration_names():
     (named, _) = get_args(Config.model_fields["protocol"].annotation)
     assert set(get_args(named)) == set(PROTOCOLS) == {name for name, _ in TABLE}

@@ -139,5 +139,5 @@ def _flag(key: str, value: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return " ".join(value) or "none"
+        return " ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -92,6 +92,7 @@ def load_arrays(
         if (found := form_of(test.inputs)) != form:
             fault = f"{test.inputs.name!r} is {described(found)}, that of {train.inputs.path.name} is {described(form)}"
             raise data_error(test.inputs.path, fault, "give both the same shape")
+        _resizing(test.inputs, form, size, resize, mean)  # whose values may be of another type
         test_samples = samples_of(test.inputs, form, _labels(test, classes)[1], prepare)
         notes = []
     else:
@@ -169,7 +170,13 @@ def _labels(split: _Split, known: tuple[str, ...] | None) -> tuple[tuple[str, ..
         raise data_error(
             path, f"the labels have shape {list(labels.shape)} for {count} samples, expected [{count}]", remedy
         )
-    names = _names(path, split.classes) if known is None and split.classes is not None else known
+    names = known
+    if known is None and split.classes is not None:
+        names = _names(path, split.classes)
+        if len({*names}) < len(names):
+            raise data_error(
+                path, f"two classes have the same name: {_first(sorted(names))}", "give each a name of its own"
+            )
     if labels.dtype.kind in "US":
         texts = _names(path, labels)
         names = names if names is not None else tuple(sorted({*texts}))
@@ -180,7 +187,7 @@ def _labels(split: _Split, known: tuple[str, ...] | None) -> tuple[tuple[str, ..
                 path, f"the label {strange!r} is not among the classes {_first(names)}", "name classes alike"
             )
         targets = torch.tensor([numbers[text] for text in texts])
-    elif labels.dtype.kind in "iu":
+    elif labels.dtype.kind in "biu":
         lowest, highest = int(labels.min()), int(labels.max())
         if lowest < 0 or (names is None and highest >= count) or (names is not None and highest >= len(names)):
             expected = f"0 to {len(names) - 1}" if names is not None else "0 to C-1"
