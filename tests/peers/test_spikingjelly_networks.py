@@ -87,3 +87,23 @@ def test_their_learned_decay_is_refused_by_name(spikingjelly):
     ours = create_model("sew_resnet18", num_classes=7, decay="learned")
     with pytest.raises(ValueError, match=r"20 missing \(stem.1.decay_logit, .*; 20 unknown to this network \(sn1.w, "):
         load_spikingjelly(ours, theirs.state_dict())
+
+
+def test_training_starts_from_a_file_of_their_weights(spikingjelly, tmp_path):
+    from safetensors.torch import save_file
+
+    from spikedistill.models import read_weights, starting_weights
+
+    file, spec = tmp_path / "theirs.safetensors", {"name": "sew_resnet18", "mean": [0.5] * 3, "std": [0.2] * 3}
+    theirs = spikingjelly.networks["sew_resnet18"](spiking_neuron=spikingjelly.neuron.IFNode).state_dict()
+    save_file(theirs, file)
+    copied, started = create_model(**spec, num_classes=7), create_model(**spec, num_classes=3)
+    load_spikingjelly(copied, theirs)
+    spec, classes = spec | {"num_classes": 3}, ["a", "b", "c"]
+    taken, said = starting_weights(started, read_weights(file), file, spec=spec, classes=classes)
+    expected = copied.module.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in taken.items())
+    assert expected.keys() - taken.keys() == {
+        *("normalize.mean", "normalize.std", "network.head.weight", "network.head.bias"),
+    }
+    assert "head.bias, head.weight start anew (3 classes here)" in said
