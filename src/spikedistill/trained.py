@@ -33,7 +33,7 @@ class Trained(Temporal):
     """A network from `spikedistill.load`: called as `model(x, timesteps=T)`, with `step` for one timestep at a time.
 
     Images must be in [0, 1], because the network normalises them itself. In eval mode it refuses images far outside, such as bytes
-    as floating-point numbers, or images that were normalised before. On a GPU it checks only the first call, because reading values
+    as floating-point numbers, or images that were normalised before. On a GPU it checks only until a call passes, because reading values
     there stops the program until the GPU has finished. `model.checks_range = False` turns the check off. Event counts are taken as
     they are.
 
@@ -167,8 +167,8 @@ class Trained(Temporal):
             return
         if x.is_cuda and torch.cuda.is_current_stream_capturing():
             return
-        self._has_checked = x.device.type != "cpu" or self._has_checked
         try:
             check_range(x)
         except UserError as error:
             raise UserError(f"{error}; model.checks_range = False takes them as they are") from None
+        self._has_checked |= x.device.type != "cpu"
