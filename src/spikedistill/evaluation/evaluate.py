@@ -20,7 +20,7 @@ from ..through_time import NotFiniteInput, Steps, Temporal
 from ..through_time.steps import check_steps
 from .deployment import deployment, energy_per_timestep
 from .fitting_batches import in_fitting_batches
-from .logits_file import LogitsLike
+from .logits_file import LabelledLogits, LogitsLike
 from .networks import Labelled, evaluate_logits, evaluate_network
 from .recorder import FiringRates, record
 from .results import SCHEMA, write_results
@@ -81,7 +81,7 @@ def evaluate(
         FileNotFoundError: if the run or its data set is missing.
         UserError: for anything else than these three, an argument that does not belong to it, or data that do not fit.
     """
-    given = {
+    arguments = {
         "data": data,
         "model": model,
         "timesteps": timesteps,
@@ -94,14 +94,15 @@ def evaluate(
         "energy": None if energy else energy,
     }
     if isinstance(run, (str, Path)):
-        _refuse_others(given, "a run folder", "root", "batch_size", "data", "model")
+        _refuse_others(arguments, "a run folder", "root", "batch_size", "data", "model")
         return _evaluate_run(run, batch_size, root, data, model)
     if isinstance(run, (Tensor, np.ndarray)):
-        _refuse_others(given, "logits", "data", "heldout", "classes", "out")
+        _refuse_others(arguments, "logits", "data", "heldout", "classes", "out")
         if data is None:
             raise UserError("logits came without labels, expected evaluate(logits, labels)")
-        return evaluate_logits(run, cast("LogitsLike", data), heldout=heldout, classes=classes, out=out)
-    _refuse_others(given, "a network", *(name for name in given if name not in ("root", "model")))
+        given = LabelledLogits.of(run, cast("LogitsLike", data), classes=classes, heldout=heldout)
+        return evaluate_logits(given, out)
+    _refuse_others(arguments, "a network", *(name for name in arguments if name not in ("root", "model")))
     check_steps(run)
     if data is None:
         raise UserError("a network came without data, expected evaluate(model, data, timesteps=T)")

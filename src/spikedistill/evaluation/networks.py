@@ -18,7 +18,7 @@ from ..through_time import Steps, Temporal, logits_over_time
 from ..through_time.steps import check_nothing_kept, check_steps, frames_of, in_eval_mode, sent_to
 from .counting import count_operations
 from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
-from .logits_file import LabelledLogits, LogitsLike, as_targets
+from .logits_file import LabelledLogits, as_targets
 from .recorder import FiringRates, fires, record
 from .results import SCHEMA, Results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -67,16 +67,9 @@ def evaluate_network(
     return _written(given, "" if ours is None else ours.name, out)
 
 
-def evaluate_logits(
-    logits: LogitsLike,
-    targets: LogitsLike,
-    *,
-    heldout: tuple[LogitsLike, LogitsLike] | None = None,
-    classes: Sequence[str] | None = None,
-    out: Path | str | None = None,
-) -> dict[str, Any]:
-    """Score logits `[T, N, C]` of any library; see `evaluate`."""
-    return _written(LabelledLogits.of(logits, targets, heldout=heldout, classes=classes), "", out)
+def evaluate_logits(given: LabelledLogits, out: Path | str | None = None) -> dict[str, Any]:
+    """Score logits of any library; see `evaluate`."""
+    return _written(given, "", out)
 
 
 def scored(given: LabelledLogits) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """A page of logits `[T, N, C]` and labels of any library: how good, how sure and how early, without anything about training."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ...errors import UserError
-from ...evaluation.logits_file import SUFFIXES, LabelledLogits, LogitsLike, read_logits
+from ...evaluation.logits_file import SUFFIXES, LabelledLogits, read_logits
 from ...evaluation.networks import scored
 from ...evaluation.results import Results
 from ...files import write_atomically
@@ -22,38 +20,34 @@ def may_be_logits(path: Path) -> bool:
 
 
 def write_logits_report(
-    logits: Path | str | LogitsLike,
-    labels: LogitsLike | None = None,
-    *,
-    out: Path | str | None = None,
-    title: str | None = None,
-    classes: Sequence[str] | None = None,
-    heldout: tuple[LogitsLike, LogitsLike] | None = None,
+    logits: Path | LabelledLogits, *, out: Path | str | None = None, title: str | None = None
 ) -> tuple[Path, Results]:
-    """Write a page of logits; see `write_report`.
+    """Write a page of logits.
+
+    Args:
+        logits: labelled logits, or a file of them.
+        out: the path of the page; default beside the file.
+        title: of the page; default the name of the file.
 
     Returns:
         The path of the page, and the results on it.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        UserError: for logits and labels that do not fit, a broken file, or labelled logits without `out`.
     """
-    if isinstance(logits, (str, Path)):
-        if labels is not None or heldout is not None:
-            raise UserError(f"labels came beside the file {logits}, expected them in it, as labels")
-        path = Path(logits)
-        given = read_logits(path)
-        given = given if classes is None else replace(given, classes=list(classes))
-        out, title, origin = out or path.with_suffix(".html"), title or path.stem, f"{path}: "
+    if isinstance(logits, Path):
+        given, beside, name, origin = read_logits(logits), logits.with_suffix(".html"), logits.stem, f"{logits}: "
     else:
-        if labels is None or out is None:
-            missing = "labels" if labels is None else "out, the path of the page,"
-            raise UserError(f"logits came without {missing} expected write_report(logits, labels, out='page.html')")
-        given = LabelledLogits.of(logits, labels, classes=classes, heldout=heldout)
-        title, origin = title or "logits", ""
+        given, beside, name, origin = logits, None, "logits", ""
+    target = beside if out is None else Path(out)
+    if target is None:
+        raise UserError("labelled logits came without out, expected the path of a page, such as out='page.html'")
     try:
-        results = Results.model_validate(scored(given) | {"recipe": title})
+        results = Results.model_validate(scored(given) | {"recipe": title or name})
         results.check()
     except UserError as error:
         raise UserError(f"{origin}{error}") from None
-    target = Path(out)
     if target.is_dir():
         raise UserError(f"{target} is a folder, expected the path of a page, such as {target / 'page.html'}")
     target.parent.mkdir(parents=True, exist_ok=True)

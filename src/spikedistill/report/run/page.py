@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError
-from ...evaluation.logits_file import LogitsLike
+from ...evaluation.logits_file import LabelledLogits, LogitsLike
 from ...files import alone_in, write_atomically
 from ...run_folder import RunFolder
 from ..blocks import Page
@@ -34,11 +34,11 @@ def write_report(
 
     Args:
         run: the run folder, with `config.yaml` and `results.json` at least; or the logits, or a .npz or .safetensors file of them.
-        labels: of logits.
+        labels: of logits, unless a file holds them.
         out: of logits, the path of the page; default beside their file.
         title: of logits, the title of the page; default the name of their file.
-        classes: of logits, the names of the classes; default those in their file, else numbers.
-        heldout: of logits, held-out logits and labels, on which one temperature for each k is fitted.
+        classes: of logits, the names of the classes, unless a file holds them; default numbers.
+        heldout: of logits, held-out logits and labels, unless a file holds them; one temperature for each k is fitted on them.
 
     Returns:
         The path of the page.
@@ -47,8 +47,16 @@ def write_report(
         FileNotFoundError: if the folder or one of these files is missing.
         UserError: for a broken file, one that does not belong to the others, or logits and labels that do not fit.
     """
-    if not isinstance(run, (str, Path)) or may_be_logits(Path(run)):
-        return write_logits_report(run, labels, out=out, title=title, classes=classes, heldout=heldout)[0]
+    if not isinstance(run, (str, Path)):
+        if labels is None or out is None:
+            missing = "labels" if labels is None else "out, the path of the page,"
+            raise UserError(f"logits came without {missing} expected write_report(logits, labels, out='page.html')")
+        given = LabelledLogits.of(run, labels, classes=classes, heldout=heldout)
+        return write_logits_report(given, out=out, title=title)[0]
+    if may_be_logits(Path(run)):
+        if not all(value is None for value in (labels, classes, heldout)):
+            raise UserError(f"labels, classes or heldout came beside the file {run}, expected them in it")
+        return write_logits_report(Path(run), out=out, title=title)[0]
     if not all(value is None for value in (labels, out, title, classes, heldout)):
         raise UserError(
             f"labels, out, title, classes or heldout came for the run folder {run}, which takes none of them"
