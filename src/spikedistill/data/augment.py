@@ -1,8 +1,8 @@
 """Augmentation of a whole batch at once, every sample by its own draw.
 
-All random numbers come from torch's global CPU generator, whatever the device: the same seed gives the same batch. They are sent to
-the device without waiting for it, and nothing is read back.
-Legend: B batch, C channels, H height, W width; pixel (row h, column w) covers [w, w+1) x [h, h+1).
+All random numbers of the library's augmentations come from torch's global CPU generator, on every device: the same seed gives the
+same batch. They are sent to the device without synchronisation, and nothing is read back. Legend: B batch, C channels, H height, W
+width; pixel (row h, column w) covers [w, w+1) x [h, h+1).
 """
 
 import functools
@@ -41,7 +41,7 @@ AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", "spikedistill.a
 def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
     """Augment a batch by the named operations, in their order.
 
-    - "crop": the image moved by up to 4 pixels each way, zeros coming in from outside (He et al., 2016).
+    - "crop": the image is moved by up to 4 pixels each way; pixels from outside are zero (He et al., 2016).
     - "flip": left to right, with probability 1/2.
     - "autoaugment": one of the 25 CIFAR-10 sub-policies (Cubuk et al., 2019), drawn for every image, in the form used to train
       published spiking networks (see `autoaugment.py`); only for colour images.

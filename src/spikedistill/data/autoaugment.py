@@ -1,8 +1,9 @@
-"""AutoAugment's CIFAR-10 policy (Cubuk et al., 2019) as spiking networks are published with, a sub-policy drawn for every image.
+"""AutoAugment's CIFAR-10 policy (Cubuk et al., 2019), a sub-policy drawn for every image, as used to train published spiking
+networks.
 
-Their code copies a common PyTorch version of before October 2019, which works on 8-bit images with Pillow. There `rotate` always
-turns counter-clockwise, shears interpolate, and sub-policy 16 equalises with probability 0.8, where the paper's table has 0.6.
-Shear, translation and enhancement have a random sign. Legend: B batch, H height, W width.
+The code of these networks copies a common PyTorch version from before October 2019, which works on 8-bit images with Pillow. In it
+`rotate` always turns counter-clockwise, shears interpolate, and sub-policy 16 equalises with probability 0.8; the paper's table has
+0.6. Shear, translation and enhancement have a random sign. Legend: B batch, H height, W width.
 """
 
 from typing import NamedTuple
@@ -44,20 +45,20 @@ POLICY = (
 
 
 class Draw(NamedTuple):
-    """What chance decides for a batch."""
+    """The random draws for a batch."""
 
     policy: Tensor  # index of each image's sub-policy, [B]
-    applied: Tensor  # whether its two operations take place, [2, B] bool
+    applied: Tensor  # whether its two operations are applied, [2, B] bool
     sign: Tensor  # the sign of their strengths, [2, B], -1 or 1
 
 
 def autoaugment(images: Tensor) -> Tensor:
-    """Colour images `[B, 3, H, W]` in [0, 1], each changed by a sub-policy of its own; those that change are of 8 bits then."""
+    """Colour images `[B, 3, H, W]` in [0, 1], each changed by its own sub-policy. Changed images are rounded to 8 bits."""
     return apply_policies(images, draw_policies(len(images)))
 
 
 def draw_policies(batch: int) -> Draw:
-    """A sub-policy for each of `batch` images, uniformly, its operations by their probabilities, signs evenly."""
+    """Draw a sub-policy for each of `batch` images uniformly, its operations by their probabilities, and their signs evenly."""
     policy = torch.randint(len(POLICY), (batch,))
     probability = torch.tensor([[step[1] for step in steps] for steps in POLICY])[policy].T
     applied = torch.rand(2, batch) < probability
@@ -66,9 +67,9 @@ def draw_policies(batch: int) -> Draw:
 
 
 def apply_policies(images: Tensor, draw: Draw) -> Tensor:
-    """The images `[B, 3, H, W]` after their sub-policies: at each of two places, images with the same operation are grouped.
+    """The images `[B, 3, H, W]` after their sub-policies. At each of the two places, images with the same operation are grouped.
 
-    The draw lies on the host, wherever the images are.
+    The draw is on the host, also for images on another device.
     """
     images = images.clone()
     for place in (0, 1):
@@ -85,10 +86,10 @@ def apply_policies(images: Tensor, draw: Draw) -> Tensor:
 
 
 def apply(operation: str, levels: Tensor, strength: Tensor, signed: Tensor) -> Tensor:
-    """One operation on levels 0..255 `[B, 3, H, W]` at strengths `[B]` in 0..9, `signed` being the same with their signs.
+    """One operation on levels 0..255 `[B, 3, H, W]` at strengths `[B]` in 0..9; `signed` has the strengths with their signs.
 
-    Both lie on the host. At 9: shear 0.3, translation 150/331 of the side, rotation 30 degrees, enhancement factors 1 ± 0.9,
-    4 bits, threshold 0.
+    Both are on the host. At strength 9: shear 0.3, translation 150/331 of the side, rotation 30 degrees, enhancement factors 1 ±
+    0.9, 4 bits, threshold 0.
     """
     H, W = levels.shape[-2:]
     match operation:

@@ -1,8 +1,8 @@
-"""Pillow's operations on whole batches, to the last bit, because published networks are trained on images that Pillow changed.
+"""Pillow's operations on whole batches, equal to the last bit, because published networks are trained on images from Pillow.
 
-Images here are levels: whole numbers 0..255 as float32 `[B, 3, H, W]`. Every operation returns levels, rounded as Pillow rounds,
-and takes what differs between images as a float64 tensor `[B]` of the host, which it sends to the device without waiting. Legend:
-B batch, H height, W width.
+Images here are levels: whole numbers 0..255 as float32 `[B, 3, H, W]`. Every operation returns levels, rounded as in Pillow.
+Arguments that differ between images are float64 tensors `[B]` on the host, which are sent to the device without synchronisation.
+Legend: B batch, H height, W width.
 """
 
 import torch
@@ -11,17 +11,17 @@ from torch import Tensor
 from .pixels import pixel_centres, take_pixels
 from .sending import sent
 
-GREY = 128.0  # what comes in from outside the image
+GREY = 128.0  # of pixels from outside the image
 
 
 def enhance(images: Tensor, ground: Tensor | float, factor: Tensor) -> Tensor:
-    """`ground + factor (images - ground)`, cut to levels (`ImageEnhance`): 0 is the ground, 1 the image, 2 twice its contrast."""
+    """`ground + factor (images - ground)`, cut to levels (`ImageEnhance`): 0 gives the ground, 1 the image, 2 twice its contrast."""
     factor = _of_each(factor, images)
     return (ground + factor * (images - ground)).clamp(0, 255).floor()
 
 
 def grey(images: Tensor) -> Tensor:
-    """The luminance `[B, 1, H, W]`, in Pillow's 16-bit weights."""
+    """The luminance `[B, 1, H, W]`, with Pillow's 16-bit weights."""
     red, green, blue = images.split(1, dim=1)
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536).floor()
 
@@ -32,7 +32,7 @@ def mean_grey(images: Tensor) -> Tensor:
 
 
 def smooth(images: Tensor) -> Tensor:
-    """The weighted mean of 3x3 pixels, 5 for the middle and 1 for the others; the outermost pixels stay."""
+    """The mean of 3x3 pixels with weight 5 for the middle and 1 for the others; the outermost pixels are unchanged."""
     rows = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * images[..., 1:-1, 1:-1]
     smoothed = images.clone()
@@ -41,18 +41,18 @@ def smooth(images: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """The upper `bits` of every level."""
+    """Keep the upper `bits` of every level."""
     step = _of_each(2.0 ** (8 - bits), images)
     return (images / step).floor() * step
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Levels from the threshold on inverted."""
+    """Invert levels at or above the threshold."""
     return torch.where(images < _of_each(threshold, images), images, 255 - images)
 
 
 def auto_contrast(images: Tensor) -> Tensor:
-    """Each channel stretched to 0..255."""
+    """Stretch each channel to 0..255."""
     low, high = (extreme.double() for extreme in images.flatten(2).aminmax(dim=2, keepdim=True))
     # `255 / tensor` would round twice: PyTorch multiplies by the reciprocal
     scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
@@ -62,7 +62,7 @@ def auto_contrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Each channel with about as many pixels at every level."""
+    """Change the levels of each channel so that all are about equally frequent."""
     pixels = images.flatten(2).long()
     count = pixels.new_zeros(*pixels.shape[:2], 256).scatter_add_(2, pixels, torch.ones_like(pixels))
     brightest = count.gather(2, pixels.amax(2, keepdim=True))
@@ -73,7 +73,7 @@ def equalize(images: Tensor) -> Tensor:
 
 
 def translate(images: Tensor, down: Tensor | float = 0.0, right: Tensor | float = 0.0) -> Tensor:
-    """Images that show at every pixel the input's pixel so far `down` and `right` of it."""
+    """Shift images: each pixel takes the value of the input's pixel that is `down` and `right` of it."""
     y, x = pixel_centres(images)
     rows, columns = (
         (centre.double() + (sent(far, images.device).view(-1, 1, 1) if isinstance(far, Tensor) else far)).floor().long()
@@ -83,7 +83,7 @@ def translate(images: Tensor, down: Tensor | float = 0.0, right: Tensor | float 
 
 
 def shear_y(images: Tensor, slope: Tensor) -> Tensor:
-    """Columns moved by `slope` times their x, interpolated by Pillow's cubic (Keys' with a = -1)."""
+    """Move columns by `slope` times their x, interpolated by Pillow's cubic (Keys' with a = -1)."""
     height = images.shape[-2]
     y, x = (centre.double() for centre in pixel_centres(images))
     source = sent(slope, images.device).view(-1, 1, 1) * x + y
@@ -97,7 +97,7 @@ def shear_y(images: Tensor, slope: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Images turned counter-clockwise about their centre, their pixels found in steps of 1/65536, as Pillow does."""
+    """Rotate images counter-clockwise about their centre, with pixel positions in steps of 1/65536, as in Pillow."""
     height, width = images.shape[-2:]
     angle = torch.deg2rad(degrees).view(-1, 1, 1)
     cos, sin = angle.cos(), angle.sin()
@@ -106,7 +106,7 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     start_x = width / 2 - cos * middle_x + sin * middle_y
     start_y = height / 2 - sin * middle_x - cos * middle_y
-    # the host rounds, so that every device finds the same pixels
+    # rounded on the host, so that all devices find the same pixels
     start_x, start_y, cos, sin, back = sent(
         torch.stack([_fixed(number) for number in (start_x, start_y, cos, sin, -sin)]), images.device
     )
@@ -116,15 +116,15 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def _of_each(number: Tensor, images: Tensor) -> Tensor:
-    """A number for each image, as these images are."""
+    """A number for each image, with the device and dtype of the images."""
     return sent(number, images.device, images.dtype).view(-1, 1, 1, 1)
 
 
 def _fixed(number: Tensor) -> Tensor:
-    """In units of 1/65536."""
+    """A number in units of 1/65536."""
     return (number * 65536 + 0.5).floor().long()
 
 
 def _look_up(table: Tensor, images: Tensor) -> Tensor:
-    """The levels that a table `[B, 3, 256]` has for those of the images."""
+    """Replace the levels of the images by those of a table `[B, 3, 256]`."""
     return table.gather(2, images.flatten(2).long()).view(images.shape).to(images)
