@@ -15,7 +15,7 @@ GREY = 128.0  # of pixels from outside the image
 
 
 def enhance(images: Tensor, ground: Tensor | float, factor: Tensor) -> Tensor:
-    """`ground + factor (images - ground)`, cut to levels (`ImageEnhance`): 0 gives the ground, 1 the image, 2 twice its contrast."""
+    """`ground + factor (images - ground)`, cut to levels (`ImageEnhance`): 0 is the ground, 1 the image, 2 twice its contrast."""
     factor = _of_each(factor, images)
     return (ground + factor * (images - ground)).clamp(0, 255).floor()
 
