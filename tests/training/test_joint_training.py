@@ -61,8 +61,8 @@ def test_the_ann_learns_what_the_network_does_not(tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("digits-sce", {"joint": True}, "objective 'sce' knows no ANN beside the network: leave --model.joint out, or use"),
-        (NAME, {"joint": False}, "is over a network and an ANN beside it: add --model.joint"),
+        ("digits-sce", {"joint": True}, "objective 'sce' uses no ANN alongside the network: omit --model.joint, or use"),
+        (NAME, {"joint": False}, "is over a network and an ANN alongside: add --model.joint"),
         (NAME, {"branches": True}, "leave --model.branches out"),
         (NAME, {"neuron": "relu"}, "a joint network is one of spiking neurons"),
     ],

@@ -370,7 +370,7 @@ def test_an_epoch_in_which_every_step_is_left_out_stops_the_run(tmp_path):
     weight.data[0, 0, 0, 0] = NAN
     record = EpochRecord(RunFolder(tmp_path / "run"), module.plan, {})
     found = diverges(module, tmp_path, record)
-    assert found["message"].startswith("every step of epoch 1 was left out; in the last one the running statistic")
+    assert found["message"].startswith("every step of epoch 1 was skipped; in the last one the running statistic")
     assert (found["step"], found["layer"]) == (4, FIRST_CONV)
     assert "skip" not in found["message"]
     assert not record.run.metrics.is_file()

@@ -1,4 +1,4 @@
-"""`--data.batch-size auto`: the largest batch whose training step fits into the memory that is free, chosen once before a run."""
+"""`--data.batch-size auto`: the largest batch whose training step fits into the free memory, chosen once before a run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -116,7 +116,7 @@ def foretold(sizes: list[int], allowed: int, needed: Needed) -> list[int]:
 
 
 def _powers_of_two(most: int) -> list[int]:
-    """2, 4, 8, ... up to the limit; the limit itself where it is below 2."""
+    """2, 4, 8, ... up to the limit; the limit itself if it is below 2."""
     return [2**power for power in range(1, most.bit_length()) if 2**power <= most] or [most]
 
 

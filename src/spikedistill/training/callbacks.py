@@ -1,4 +1,4 @@
-"""What the Trainer does beside training: metrics, averages, checkpoints."""
+"""What the Trainer does in addition to training: metrics, averages, checkpoints."""
 
 import logging
 import time
@@ -32,7 +32,7 @@ class EpochRecord(L.Callback):
     """Scores the network after every epoch, writes metrics.csv with a row per epoch, and keeps the epoch that the hold-out selects.
 
     The rows travel in the checkpoint and the file is written anew from them, so that a resumed run leaves the file of an
-    uninterrupted one; Lightning's CSVLogger appends to what it finds.
+    uninterrupted one. Lightning's CSVLogger would append to the file.
 
     Args:
         run: where to write.
@@ -69,7 +69,7 @@ class EpochRecord(L.Callback):
             write_rows(self.run.metrics, self.rows)
 
     def _name_constant_layers(self, network: Temporal, epoch: int) -> None:
-        """Say which layers never or always fire, where that has changed."""
+        """Log which layers never or always fire, if that has changed."""
         constant = constant_layers(network, self.plan.train, self.plan.dataset.kind, self.plan.config.timesteps)
         if constant != self.constant:
             found = [
@@ -112,13 +112,13 @@ class EpochRecord(L.Callback):
         self.rows, self.best = state_dict["rows"], state_dict["best"]
         if (
             self.plan.config.trainer.on_nonfinite == "skip"
-        ):  # rows of epochs before it was, in which no step was left out
+        ):  # rows of epochs before it was, in which no step was skipped
             self.rows = [{"epoch": row["epoch"], "lr": row["lr"], "skipped_steps": 0} | row for row in self.rows]
 
 
 @contextmanager
 def _averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[None]:
-    """The network as it is evaluated and kept: with the moving average of its weights, where there is one."""
+    """Inside, the network has the weights that are evaluated and saved: their moving average, if there is one."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
     for average in averages:
         average.on_validation_epoch_start(trainer, pl_module)
@@ -130,7 +130,7 @@ def _averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Itera
 
 
 class MovingAverage(EMAWeightAveraging):
-    """Lightning's moving average of the weights, in which steps that were left out do not count; a GPU is not waited for."""
+    """Lightning's moving average of the weights, without steps that were skipped, and without waiting for a GPU."""
 
     def __init__(self, decay: float) -> None:
         super().__init__(decay=decay)
@@ -177,15 +177,15 @@ class MovingAverage(EMAWeightAveraging):
 
 
 class Checkpoints(L.Callback):
-    """Keeps the last checkpoint: after every epoch, every so many seconds within one, and when the process is asked to stop.
+    """Saves the last checkpoint: after every epoch, every `seconds` within one, and when the process receives a signal to stop.
 
-    After the last epoch there is none, because the finished model follows at once. Training does not begin where one process
+    After the last epoch there is none, because the finished model follows at once. Training does not begin if one process
     found the checkpoint and another did not. A broken sample stops training with a checkpoint too.
 
     Args:
         path: the file.
         seconds: between two checkpoints within an epoch.
-        grace: seconds from the wish to stop until the process is ended, even within a step.
+        grace: seconds from the signal until the process ends, even within a step.
     """
 
     def __init__(self, path: Path, seconds: float, grace: float = GRACE) -> None:
@@ -250,7 +250,7 @@ class Checkpoints(L.Callback):
         return trainer.strategy.reduce_boolean_decision(asked, all=False)
 
     def _save(self, trainer: L.Trainer) -> None:
-        """Save a checkpoint, which is written while training goes on."""
+        """Save a checkpoint; it is written while training goes on."""
         if isinstance(module := trainer.lightning_module, DistillationModule) and module.watch is not None:
             module.watch.settle()  # so that no checkpoint holds what came after a step that was not finite
         place = f", of step {trainer.global_step} in epoch {trainer.current_epoch + 1},"

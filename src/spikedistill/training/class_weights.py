@@ -15,8 +15,8 @@ def class_weights(written: Sequence[str] | None, classes: Sequence[str], targets
     """The weight of each class.
 
     Args:
-        written: ("balanced",), one number for each class in their order, or texts `NAME=number`, where classes that are not named
-            have the weight 1; None for no weights.
+        written: ("balanced",), one number for each class in their order, or texts `NAME=number`; classes that are not named
+            have the weight 1. None for no weights.
         classes: names of the C classes.
         targets: labels of the training samples, `[N]`.
 

@@ -1,4 +1,4 @@
-"""Settings that do not fit each other, or that have no effect beside each other: each is refused by its name, before any work.
+"""Settings that do not fit each other, or have no effect together: each is refused by its name, before any work.
 
 A setting at its default cannot be told from one that was not given. What a comparison gives to all of its methods, and only some of
 them have a use for, is left out before (`without_foreign_settings`).
@@ -39,7 +39,7 @@ def check_class_weights(config: Config, objective: Objective) -> None:
 
 
 def check_timesteps(config: Config, objective: Objective) -> None:
-    """Refuse an objective whose timesteps teach each other where there is only one.
+    """Refuse an objective whose timesteps teach each other if there is only one.
 
     Raises:
         UserError: saying what to use instead.
@@ -88,10 +88,10 @@ def check_heads(config: Config, objective: Objective) -> None:
     if objective.submodels == "heads" and not config.model.branches:
         raise UserError(f"objective {objective.name!r} is over the heads of a network: add --model.branches")
     if objective.submodels == "pair" and not config.model.joint:
-        raise UserError(f"objective {objective.name!r} is over a network and an ANN beside it: add --model.joint")
+        raise UserError(f"objective {objective.name!r} is over a network and an ANN alongside: add --model.joint")
     if objective.submodels != "pair" and config.model.joint:
         raise UserError(
-            f"objective {objective.name!r} knows no ANN beside the network: leave --model.joint out, or use --objective.name "
+            f"objective {objective.name!r} uses no ANN alongside the network: omit --model.joint, or use --objective.name "
             "joint-asnn-unofficial"
         )
     if objective.submodels != "heads" and config.model.branches:

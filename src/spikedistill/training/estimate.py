@@ -1,7 +1,6 @@
 """Training steps on trial: how long a run will take, before it starts.
 
-A trial trains a network of its own, and leaves every generator of random numbers where it was. So a run is the same to the bit
-with and without one.
+A trial trains a network of its own and changes no generator of random numbers, so a run is the same to the bit without it.
 """
 
 import math

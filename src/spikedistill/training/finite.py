@@ -1,7 +1,7 @@
-"""Numbers that are no longer finite are found in their step: no update is made from them, and the run stops or leaves the step out.
+"""Finds numbers that are not finite in the step in which they appear: no update uses them, and the run stops or skips the step.
 
-Spikes hide NaN, because NaN reaches no threshold: a broken network answers, and scores as chance. So inputs, running statistics,
-the loss, gradients and, after the update, weights are looked at in every step.
+Spikes hide NaN, because NaN reaches no threshold: a broken network still predicts, and scores as chance. So every step checks
+inputs, running statistics, the loss, gradients and, after the update, weights.
 """
 
 import math
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 # What is looked at, in the order in which a step computes it.
 KINDS = ("input", "running statistic", "loss", "gradient", "weight")
-# A GPU is asked after so many steps, because each question waits for it.
+# Steps between two looks at a GPU's flags, because each look waits for the GPU.
 EVERY = 16
 
 
 class Batch(NamedTuple):
-    """A batch of training and where it stands, so that it can be computed again.
+    """A training batch and its place, so that it can be computed again.
 
     Attributes:
         number: of the batch in the epoch, from 0.
@@ -45,9 +45,9 @@ class Window:
     Attributes:
         step: from 1.
         epoch: from 1.
-        batches: several where gradients are added up.
-        flags: above 0 where a number of that kind is not finite, `[5]` in the order of `KINDS`, on the device.
-        what: what was not finite first, where that is known already.
+        batches: several if gradients are added up.
+        flags: above 0 if a number of that kind is not finite, `[5]` in the order of `KINDS`, on the device.
+        what: what was not finite first, if that is known already.
     """
 
     def __init__(self, step: int, epoch: int, device: torch.device) -> None:
@@ -65,10 +65,10 @@ class Watch:
 
     Args:
         module: the module, as it begins to train.
-        skip: leave out a step that is not finite, rather than stop.
-        lazily: keep the answers on the device, where updates from the first bad step on do nothing, and ask for them every so many
+        skip: skip a step that is not finite, rather than stop.
+        lazily: keep the flags on the device, where updates from the first bad step on do nothing, and read them every so many
             steps and in `settle`. It needs a fused optimiser.
-        every: steps between two questions, where `lazily`.
+        every: steps between two reads, if `lazily`.
     """
 
     def __init__(self, module: "DistillationModule", *, skip: bool, lazily: bool, every: int = EVERY) -> None:
@@ -112,14 +112,14 @@ class Watch:
         self.window.flag("loss", not_finite([batch.loss, logits]))
 
     def before_update(self, optimizer: torch.optim.Optimizer, *, gradients: bool) -> None:
-        """Keep the update from being made where something is not finite; one that is left out is undone in `after_update`.
+        """Prevent the update if something is not finite; a step that is skipped is undone in `after_update`.
 
         Args:
             optimizer: which makes it.
             gradients: look at them.
 
         Raises:
-            RunDiverged: where something is not, unless the step is left out.
+            RunDiverged: if something is not, unless the step is skipped.
         """
         window = self.window
         assert window is not None
@@ -144,7 +144,7 @@ class Watch:
         """Find a weight that the update has made infinite.
 
         Raises:
-            RunDiverged: where there is one, unless the step is left out.
+            RunDiverged: if there is one, unless the step is skipped.
         """
         window = self.window
         assert window is not None
@@ -168,7 +168,7 @@ class Watch:
         self._stop(window)
 
     def keep(self, window: Window) -> None:
-        """Remember the flags of a step that is done, and ask for them where there are enough.
+        """Keep the flags of a step that is done, and read them once there are enough.
 
         Raises:
             RunDiverged: as `settle`.
@@ -181,7 +181,7 @@ class Watch:
         """Ask the device whether all steps so far were finite.
 
         Raises:
-            RunDiverged: where one was not; that batch is computed again to say why.
+            RunDiverged: if one was not; that batch is computed again to find out why.
         """
         if not self.unread:
             return
@@ -193,15 +193,15 @@ class Watch:
         self.unread.clear()
 
     def nothing_is_left(self) -> RunDiverged:
-        """What to raise where every step of an epoch was left out."""
+        """The error to raise if every step of an epoch was skipped."""
         window = self.last_left_out
         assert window is not None
         kind = first_kind(window.flags.tolist())
         assert kind is not None
-        return diverged(self.module, window, kind, f"every step of epoch {window.epoch} was left out; in the last one ")
+        return diverged(self.module, window, kind, f"every step of epoch {window.epoch} was skipped; in the last one ")
 
     def _stop(self, window: Window) -> None:
-        """From a step that is not finite on no update is made; in place, where a recorded step reads it."""
+        """From a step that is not finite on, no update is made; changed in place, because a recorded step reads it."""
         torch.maximum(self.stopped, (window.flags > 0).any().float(), out=self.stopped)
 
     def _leave_out_or_stop(self, window: Window, kind: str) -> None:
@@ -211,7 +211,7 @@ class Watch:
         self.module.skipped += 1
 
     def _name(self, kind: str, gradients: Mapping[str, Tensor]) -> str | None:
-        """What is not finite, in words, from the tensors as they are now; None where it is another process's."""
+        """What is not finite, in words, from the tensors as they are now; None if it is in another process."""
         looked_at: dict[str, Mapping[str, Tensor]] = {
             "running statistic": self.statistics,
             "weight": self.weights,
@@ -256,17 +256,17 @@ def first_kind(flags: Iterable[float]) -> str | None:
 
 @torch.no_grad()
 def not_finite(tensors: list[Tensor]) -> Tensor:
-    """Whether a value in the tensors is NaN or infinite: a bool on their device, which is not waited for."""
+    """Whether a value in the tensors is NaN or infinite: a bool on their device, without waiting for it."""
     if not tensors:
         return torch.tensor(False)
     if tensors[0].device.type != "cpu":
         return ~torch.stack(torch._foreach_norm(tensors, math.inf)).isfinite().all()
-    # the fastest way to read all values: a sum is not finite where one of them is not, nor where it overflows
+    # the fastest way to read all values: a sum is not finite if one of them is not, or if it overflows
     suspects = [tensor for tensor in tensors if not math.isfinite(tensor.sum().item())]
     return torch.tensor(any(not tensor.isfinite().all() for tensor in suspects))
 
 
 @torch.no_grad()
 def without_norm(tensors: list[Tensor]) -> Tensor:
-    """Whether a tensor's Euclidean norm is NaN or infinite: a bool on their device, which is not waited for."""
+    """Whether a tensor's Euclidean norm is NaN or infinite: a bool on their device, without waiting for it."""
     return ~torch.stack(torch._foreach_norm(tensors, 2)).isfinite().all()

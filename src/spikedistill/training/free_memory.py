@@ -82,7 +82,7 @@ def _text(file: Path) -> str:
 
 
 def begin_peak(device: torch.device) -> None:
-    """Let `peak_memory` begin anew; where the system does not allow that (only Linux does), it goes on."""
+    """Start `peak_memory` anew; only Linux allows that for main memory, elsewhere the peak so far stays."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:

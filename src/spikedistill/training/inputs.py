@@ -18,15 +18,15 @@ class AtHand:
 
     Attributes:
         objective: what is learned.
-        teacher: the trained network, where there is one.
+        teacher: the trained network, if there is one.
         kind: of the data, "image" or "events".
         inputs: the batch as the student sees it.
         target: labels `[B]`.
         submodels: logits `[S, B, C]` that the objective is over.
         features: mean rates `[B, ...]` of the student's layers.
         transforms: the trained layers that these pass.
-        cached: the teacher's logits on the batch, `[B, C]`, where they were computed at the start of the run.
-        average: the mean of a tensor over the processes that share the batch, where there are several.
+        cached: the teacher's logits on the batch, `[B, C]`, if they were computed at the start of the run.
+        average: the mean of a tensor over the processes that share the batch, if there are several.
         progress: the share of training that is done.
         class_weights: how much a sample of each class counts, `[C]`; None for all alike.
     """

@@ -15,8 +15,8 @@ class EpochMeans:
 
     Attributes:
         names: of the means.
-        totals: sums over samples, `[len(names)]` float32, on the device; always the same tensor there, so that a recorded step
-            finds it.
+        totals: sums over samples, `[len(names)]` float32, on the device; always the same tensor there, because a recorded step
+            adds to it.
         seen: samples so far.
     """
 
@@ -60,7 +60,7 @@ class EpochMeans:
         return self.totals[:3] / max(self.seen, 1)
 
     def as_sums(self) -> dict[str, float]:
-        """The totals by name, for a checkpoint; the device is waited for."""
+        """The totals by name, for a checkpoint; waits for the device."""
         return dict(zip(self.names, self.totals.tolist(), strict=True))
 
     def load(self, sums: Mapping[str, float], seen: int) -> None:
@@ -68,7 +68,7 @@ class EpochMeans:
         self._has_begun = False
 
     def state(self) -> tuple[Any, ...]:
-        """What `restore` takes, to leave out a step."""
+        """What `restore` takes, to skip a step."""
         return self.names, self.totals.clone(), self.seen, self._has_begun
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -92,7 +92,7 @@ def means_of_step(
         logits: of the timesteps, `[T, B, C]`.
         submodels: those that the objective is over, `[S, B, C]`.
         target: labels, `[B]`.
-        scores: how strong each submodel is, `[S]`, where the objective ranks them.
+        scores: how strong each submodel is, `[S]`, if the objective ranks them.
         total: the loss.
         terms: of the loss, by name.
         heads: whether the submodels are others than the timesteps.

@@ -29,9 +29,9 @@ class DistillationModule(L.LightningModule):
 
     Args:
         plan: the run.
-        every: steps after which it is asked whether all numbers were finite, several with a fused optimiser; by default each step,
-            and on a GPU some, because each question waits for it.
-        whole: take every step as one function of tensors that stay in place, which needs a fused optimiser; by default where a GPU
+        every: steps between two checks that all numbers are finite; more than one needs a fused optimiser. Default every step, and
+            on a GPU several, because each check waits for it.
+        whole: take every step as one function of tensors that stay in place, which needs a fused optimiser; default if a GPU
             can record it.
     """
 
@@ -57,7 +57,7 @@ class DistillationModule(L.LightningModule):
         self.skipped = 0
         self.watch: Watch | None = None
         self.whole: WholeStep | None = None
-        # of the moving average of the weights, where there is one
+        # of the moving average of the weights, if there is one
         self.update_average: Callable[[], None] | None = None
 
     def look(
@@ -74,7 +74,7 @@ class DistillationModule(L.LightningModule):
 
     @property
     def looks_lazily(self) -> bool:
-        """Whether answers stay on the device; skipping needs them at once, and the scaler of fp16 asks in every step anyway."""
+        """Whether flags stay on the device; skipping needs them at once, and the scaler of fp16 reads its own in every step."""
         options = self.plan.config.trainer
         if options.on_nonfinite == "skip" or options.precision == "16-mixed":
             return False
@@ -86,7 +86,7 @@ class DistillationModule(L.LightningModule):
         self.begin_on_device()
 
     def begin_on_device(self, cached: Tensor | None = None) -> None:
-        """Bring along to the device what is no part of the module.
+        """Move to the device what is not part of the module.
 
         Args:
             cached: stands for the logits of a teacher that are cached, `[N, C]`; by default they are computed.
@@ -102,7 +102,7 @@ class DistillationModule(L.LightningModule):
             self.cached = teacher.logits_of(self.plan.train, kind, self.device) if cached is None else cached
 
     def on_fit_end(self) -> None:
-        # evaluation wants the memory
+        # evaluation needs the memory
         if self.whole is not None:
             self.whole.release()
         if isinstance(self.student, Captured):
@@ -194,13 +194,13 @@ class DistillationModule(L.LightningModule):
         )
 
     def value_of(self, at: AtHand) -> tuple[ObjectiveValue, Tensor | None]:
-        """The objective on a batch, and how strong each of its submodels is where it ranks them."""
+        """The objective on a batch, and how strong each of its submodels is, if it ranks them."""
         given = inputs_of(at)
         return self.plan.objective(at.submodels, at.target, **given), given.get("scores")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.watch is not None
-        # the scaler of fp16 leaves out steps with infinite gradients itself; below 1 it is not what makes them so
+        # the scaler of fp16 skips steps with infinite gradients itself; below 1 it is not what makes them so
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         self.watch.before_update(optimizer, gradients=scaler is None or scaler.get_scale() <= 1)
 
@@ -228,7 +228,7 @@ class DistillationModule(L.LightningModule):
         """Means over the samples of the epoch so far, on this process.
 
         Raises:
-            RunDiverged: where a step was not finite, or every step was left out.
+            RunDiverged: if a step was not finite, or every step was skipped.
         """
         assert self.watch is not None
         self.watch.settle()

@@ -23,8 +23,7 @@ def saying_what_takes_memory(config: Config, checkpoint: Path) -> Iterator[None]
             raise
         size = config.data.batch_size
         kept = (
-            f". The checkpoint in {checkpoint.parent} stays: --resume auto goes on from it with the same settings, where there is "
-            "more memory"
+            f". The checkpoint in {checkpoint.parent} stays: with more memory, the same settings and --resume auto go on from it"
             if checkpoint.is_file()
             else ""
         )

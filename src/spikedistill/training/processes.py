@@ -1,4 +1,4 @@
-"""The processes that train one network: which of them this is, and what becomes of it when the others die."""
+"""The processes that train one network together: which one this is, and what happens to it when the others end."""
 
 import contextlib
 import os
@@ -20,9 +20,9 @@ def check_processes(options: TrainerConfig) -> None:
     """Refuse processes that could not train one network together.
 
     Raises:
-        UserError: for another number of processes than torchrun has started, each of which would train alone, in one folder; for
-            more on a CPU than it has cores; for processes that would each choose a precision of their own; for machines that would
-            not find each other again.
+        UserError: for another number of processes than torchrun has started, because each would train by itself in one folder; for
+            more processes than a CPU has cores; for processes that would each choose a precision; for machines that could not
+            connect again after a restart.
     """
     if options.precision == "auto" and options.devices * options.nodes > 1:
         raise UserError(
@@ -71,12 +71,12 @@ def started_by_torchrun() -> bool:
 
 
 def shares_store_of_torchrun() -> bool:
-    """Whether torchrun lends its processes the store in which they find each other, the same one after every restart."""
+    """Whether torchrun's processes exchange addresses in its own store, the same one after every restart."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def stop_with_launcher() -> None:
-    """Ask this process to stop as soon as what started it to train with others is gone: torchrun, or the main process."""
+    """Stop this process as soon as the one that started it has ended: torchrun, or the main process."""
     if started_by_torchrun():
         launcher = os.getppid()
     elif os.environ.get("LOCAL_RANK", "0") != "0" and _LAUNCHER in os.environ:
@@ -95,10 +95,10 @@ def _outlive(launcher: int) -> None:
 
 @contextlib.contextmanager
 def depending_on_others(options: TrainerConfig) -> Iterator[None]:
-    """Inside, a process waits for others that train with it.
+    """Inside, a process trains together with others.
 
     Raises:
-        RunFailed: where one of them is gone, or lets the others wait for longer than `options.timeout_seconds`.
+        RunFailed: if one of them has ended, or does not respond for `options.timeout_seconds`.
     """
     try:
         yield

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Speedometer(L.Callback):
     """Measures time and images per second, without the first step of each process.
 
-    What it has measured travels in the checkpoint, so that a run in pieces has the speed of all of them.
+    The measurements are saved in the checkpoint, so that a run in several pieces has the speed of all of them.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Speedometer(L.Callback):
 
 
 class StepClock(Speedometer):
-    """A speedometer that ends training after so many steps behind the first and so many seconds; it waits for a GPU at each."""
+    """Ends training after so many steps and seconds, not counting the first step; waits for a GPU at each."""
 
     def __init__(self, steps: int, seconds: float) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class StepClock(Speedometer):
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar with means over the epoch so far of the loss and the accuracies, and the speed.
 
-    The numbers are read only when the bar is drawn anew, and a GPU is not waited for. Of several processes the first shows its own.
+    The numbers are read only when the bar is drawn, without waiting for a GPU. Of several processes the first shows its own.
     """
 
     def __init__(self, refresh_rate: int = 10) -> None:
@@ -152,7 +152,7 @@ def epoch_line(row: Mapping[str, Any], timesteps: int) -> str:
 
 
 class Glance:
-    """Numbers of a device that nobody waits for: on a GPU those of the glance before, once they have arrived."""
+    """Reads numbers without waiting for the device: on a GPU returns those of the call before, once they have arrived."""
 
     def __init__(self) -> None:
         self.values: list[float] = []

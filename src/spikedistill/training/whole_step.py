@@ -40,7 +40,7 @@ def can_be_whole(plan: "Plan") -> bool:
 
 
 class WholeStep:
-    """The whole training step of a module: recorded at the second batch of a size where the module is on a GPU, else called.
+    """The whole training step of a module: recorded at the second batch of a size if the module is on a GPU, else called.
 
     Where recording fails, which one log line says, `failed` is set, and the module goes on as without from the next step on.
 
@@ -88,7 +88,7 @@ class WholeStep:
             torch.cuda.empty_cache()
 
     def _run_or_record(self, step: "StaticStep") -> None:
-        """Run a step; on a GPU record it where it has run once, and leave the running to the replay."""
+        """Run a step; on a GPU record it once it has run, and let the replay run it."""
         if self.stream is None:
             step.compute()
             return
