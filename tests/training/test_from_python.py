@@ -98,7 +98,9 @@ def test_a_run_records_where_its_parts_came_from_and_is_called_after_its_data(ru
     assert network.classes == Shapes.classes
     images = torch.stack([OWN[1][place][0] for place in range(3)])[:, None]
     assert network.predict(images).classes == Shapes.classes
-    assert "Shapes-twkd" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "Shapes-twkd" in page
+    assert f"model=...,  # {HERE}.Net" in page, "how to repeat it"
 
 
 def test_what_a_run_needs_is_said_in_one_line_and_nothing_is_imported(run, capsys, monkeypatch):

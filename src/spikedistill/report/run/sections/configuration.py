@@ -24,12 +24,16 @@ def configuration_section(run: Run) -> Section | None:
     """How to do it again; of logits nobody knows."""
     if not run.is_trained:
         return None
-    command = "spikedistill train config.yaml --out another/folder"
+    what, command = "Command to repeat the run, in this folder", "spikedistill train config.yaml --out another/folder"
+    if parts := run.config.get("from_python"):
+        given = "\n".join(f"    {name}=...,  # {path}" for name, path in parts.items())
+        what = "Python to repeat the run, in this folder"
+        command = f'train(\n    Config.from_yaml(open("config.yaml").read()),\n{given}\n)'
     return Section(
         "configuration",
         "Configuration",
         [
-            Code("Command to repeat the run, in this folder", command),
+            Code(what, command),
             Code("All settings (config.yaml)", run.config_text.strip()),
         ],
     )
