@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from spikedistill.cli import main
 from spikedistill.data import BrokenSample, TensorSamples, fingerprint, load_dataset, verify
 from spikedistill.data.sets import arrays
-from spikedistill.evaluation.evaluate import example_images
+from spikedistill.evaluation.runs import example_images
 
 DRAW = np.random.default_rng(0)
 GREY = DRAW.integers(0, 256, (12, 6, 9), np.uint8)

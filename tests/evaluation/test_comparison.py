@@ -13,7 +13,7 @@ from spikedistill.evaluation import Comparison
 from spikedistill.evaluation.comparison.differences import paired_difference
 from spikedistill.evaluation.comparison.leaderboard import holm
 from spikedistill.evaluation.comparison.records import LostRun, RunRecord
-from spikedistill.evaluation.evaluate import agreement
+from spikedistill.evaluation.runs import agreement
 from spikedistill.recipe_name import RecipeName
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder

@@ -9,11 +9,12 @@ from .comparison.comparison import Comparison
 from .comparison.published import published_numbers
 from .costs import ENERGY_COSTS, EnergyCosts, EnergyEstimate, LayerEnergy, energy
 from .counting import count_operations
-from .evaluate import collect_logits, evaluate
+from .evaluate import evaluate
 from .exits import POLICIES, ExitCurve, ExitPoint, calibrate_threshold, exit_curve, exit_times
 from .gradients import GradientRule, compare_gradients, gradient_microscope, gradient_rules
 from .operations import LayerOperations, NeuronOperations, OperationCounts
 from .recorder import Recording, record
+from .runs import collect_logits
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
 if TYPE_CHECKING:

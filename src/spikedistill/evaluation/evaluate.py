@@ -5,30 +5,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..config import Config
-from ..data import Dataset, Samples, as_network_input, in_order, split_holdout
 from ..errors import UserError
-from ..files import alone_in, write_atomically
-from ..models import Branched, read_model
-from ..objectives.submodels import prefix_means, right_submodels
-from ..run_folder import RunFolder, device_of
-from ..through_time import NotFiniteInput, Steps, Temporal
+from ..through_time import Steps
 from ..through_time.steps import check_steps
-from .deployment import deployment, energy_per_timestep
-from .fitting_batches import in_fitting_batches
 from .logits_file import LabelledLogits, LogitsLike
 from .networks import Labelled, evaluate_logits, evaluate_network
-from .recorder import FiringRates, record
-from .results import SCHEMA, write_results
-from .runs import parts_of_run
-from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
-
-# Timesteps for which static images are shown, or 2T if that is more.
-LONGEST = 8
+from .runs import evaluate_run
 
 
 def evaluate(
@@ -95,7 +79,7 @@ def evaluate(
     }
     if isinstance(run, (str, Path)):
         _refuse_others(arguments, "a run folder", "root", "batch_size", "data", "model")
-        return _evaluate_run(run, batch_size, root, data, model)
+        return evaluate_run(run, batch_size, root, data, model)
     if isinstance(run, (Tensor, np.ndarray)):
         _refuse_others(arguments, "logits", "data", "heldout", "classes", "out")
         if data is None:
@@ -127,207 +111,3 @@ def _refuse_others(given: dict[str, Any], kind: str, *expected: str) -> None:
     """
     if others := [name for name, value in given.items() if value is not None and name not in expected]:
         raise UserError(f"{', '.join(others)} came for {kind}, which takes only {', '.join(expected)}: leave them out")
-
-
-def _evaluate_run(
-    run: Path | str,
-    batch_size: int | None,
-    root: Path | None,
-    data: Any,
-    model: nn.Module | Callable[[], nn.Module] | None,
-) -> dict[str, Any]:
-    """`evaluate` for a run folder."""
-    folder = RunFolder.trained(run)
-    config = folder.config()
-    usual = 250 if device_of(config.trainer).type == "cpu" else 50
-    dataset, own = parts_of_run(config, data, model, root)
-    with alone_in(folder.path, wait=True):
-        if batch_size is not None:
-            return _evaluate(folder, batch_size, dataset, own)
-        return in_fitting_batches(lambda size: _evaluate(folder, size, dataset, own), usual)
-
-
-def _evaluate(folder: RunFolder, batch_size: int, dataset: Dataset, own: nn.Module | None) -> dict[str, Any]:
-    config = folder.config()
-    device = device_of(config.trainer)
-    check_classes(folder, dataset)
-    heldout = held_out(config, dataset)
-    results: dict[str, Any] = {
-        "schema": SCHEMA,
-        "recipe": config.recipe,
-        "dataset": dataset.name,
-        "classes": list(dataset.classes),
-        "samples": len(dataset.test),
-        "timesteps": config.timesteps,
-    }
-    tensors: dict[str, Tensor] = {}
-    for name, file in (("selected", folder.selected_model), ("last", folder.model)):
-        if file.is_file():
-            model = folder.load_network(file, own).to(device)
-            results[name], tensors = score(model, config, dataset, heldout, batch_size)
-    if config.timesteps > 1 and config.model.neuron != "relu":
-        estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)
-        accuracy = [entry["accuracy"] for entry in results["last"]["ensemble"]]
-        results["deployment"] = deployment(tensors["logits"], tensors["targets"], accuracy, estimate)
-    taught_by = teacher_logits(config, len(dataset.test))
-    if taught_by is not None:
-        results["teacher"] = agreement(tensors["logits"].mean(0), taught_by, tensors["targets"])
-    best = best_test_epoch(folder, config.timesteps)
-    if best is not None:
-        results["best_test"] = best
-    results["cost"] = folder.read_cost()
-    with folder.rewriting(folder.samples, folder.logits, folder.results):
-        write_atomically(folder.samples, save(example_images(dataset, tensors["logits"])))
-        write_atomically(folder.logits, save(tensors))
-        write_results(folder, results)
-    return results
-
-
-def check_classes(folder: RunFolder, dataset: Dataset) -> None:
-    """Refuse to score a network on other classes than it was trained on.
-
-    Raises:
-        UserError: naming both.
-    """
-    classes = read_model(folder.model, folder.read(folder.model)).classes
-    if classes is not None and tuple(classes) != tuple(dataset.classes):
-        raise UserError(
-            f"{folder.model} was trained on the classes {', '.join(classes[:6])}, {len(classes)} in all, and the data set "
-            f"{dataset.name} now has {', '.join(dataset.classes[:6])}, {len(dataset.classes)} in all: use the data of the run"
-        )
-
-
-def score(
-    model: Temporal, config: Config, dataset: Dataset, heldout: Samples | None, batch_size: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """All scores of one network on the test set, and its logits.
-
-    Temperatures are fitted on the held-out samples, if there are any. A static image can be shown longer than in training: these
-    scores, up to twice T and at least 8 timesteps, are separate, as "beyond".
-    """
-    T = config.timesteps
-    longer = max(2 * T, LONGEST) if dataset.kind == "image" and config.model.neuron != "relu" else T
-    with record(model) as recording:
-        rates = FiringRates(recording)
-        logits = collect_logits(model, dataset.test, dataset.kind, longer, batch_size, after_batch=rates.add)
-    targets = dataset.test.targets
-    tensors = {"logits": logits[:T].contiguous(), "targets": targets}
-    figures: dict[str, Any] = timestep_metrics(tensors["logits"], targets)
-    figures["reliability"] = timestep_reliability(tensors["logits"], targets)
-    figures["firing_rates"] = rates.means(T)
-    if longer > T:
-        figures["beyond"] = timestep_metrics(logits, targets)["ensemble"][T:]
-        right = right_submodels(prefix_means(logits.double())[T:], targets)
-        tensors["beyond_right"] = right.to(torch.uint8)
-    if heldout is not None:
-        tensors["holdout_logits"] = collect_logits(model, heldout, dataset.kind, T, batch_size)
-        tensors["holdout_targets"] = heldout.targets
-        figures["calibrated"] = calibrated_metrics(
-            tensors["logits"], targets, tensors["holdout_logits"], tensors["holdout_targets"]
-        )
-    return figures, tensors
-
-
-def teacher_logits(config: Config, samples: int) -> Tensor | None:
-    """Logits `[N, C]` of the run that taught, on the same test samples; None if there was no such run, or its folder is gone."""
-    teacher = None if config.teacher is None else RunFolder(config.teacher)
-    if teacher is None or not teacher.logits.is_file():
-        return None
-    logits = teacher.read_tensors(teacher.logits, "logits")["logits"].mean(0)
-    return logits if len(logits) == samples else None
-
-
-def agreement(logits: Tensor, teacher: Tensor, targets: Tensor) -> dict[str, float | None]:
-    """How often a network predicts the same class as its teacher.
-
-    Args:
-        logits: `[N, C]`.
-        teacher: the teacher's, `[N, C]`.
-        targets: `[N]`.
-
-    Returns:
-        Fractions `{accuracy, agreement, agreement_where_wrong}`: the teacher's accuracy, the agreement on all samples, and that on
-        samples on which the teacher is wrong, None if there are none.
-    """
-    answers, taught = logits.argmax(-1), teacher.argmax(-1)
-    same, wrong = answers == taught, taught != targets
-    return {
-        "accuracy": 1 - float(wrong.double().mean()),
-        "agreement": float(same.double().mean()),
-        "agreement_where_wrong": float(same[wrong].double().mean()) if wrong.any() else None,
-    }
-
-
-def held_out(config: Config, dataset: Dataset) -> Samples | None:
-    """The training samples that the run held out."""
-    if not config.data.holdout:
-        return None
-    return dataset.train.subset(split_holdout(dataset.train.targets, config.data.holdout)[1])
-
-
-def best_test_epoch(folder: RunFolder, timesteps: int) -> dict[str, Any] | None:
-    """The epoch with the best test accuracy, which papers report; None if the run did not track it."""
-    rows = folder.read_rows(folder.metrics)
-    column = f"test_accuracy_{timesteps}"
-    if not rows or column not in rows[0]:
-        return None
-    best = max(rows, key=lambda row: float(row[column]))
-    return {"epoch": int(best["epoch"]), "accuracy": float(best[column])}
-
-
-def example_images(dataset: Dataset, logits: Tensor, count: int = 12) -> dict[str, Tensor]:
-    """Test images for the report: first those whose predicted class changes over time, then the first ones.
-
-    Event recordings are shown as the sum of their frames.
-    """
-    answers = prefix_means(logits).argmax(-1)
-    changes = (answers != answers[0]).any(0)
-    indices = torch.cat([changes.nonzero().flatten(), (~changes).nonzero().flatten()])[:count].sort().values
-    images = dataset.test.inputs(indices)
-    if dataset.kind == "events":
-        frames = images.sum(1)
-        images = (255 * frames / frames.amax((1, 2, 3), keepdim=True).clamp(min=1)).to(torch.uint8)
-    elif images.dtype != torch.uint8:
-        images = (255 * images).round().clamp(0, 255).to(torch.uint8)
-    return {"images": images.contiguous(), "indices": indices}
-
-
-@torch.no_grad()
-def collect_logits(
-    model: Temporal,
-    samples: Samples,
-    kind: str,
-    timesteps: int,
-    batch_size: int = 250,
-    after_batch: Callable[[int], None] | None = None,
-    heads: bool = False,
-) -> Tensor:
-    """Logits `[T, N, C]` in float32 of a network in eval mode on all samples, in their order.
-
-    Args:
-        model: the network.
-        samples: N samples.
-        kind: "image" or "events".
-        timesteps: T.
-        batch_size: samples per forward pass.
-        after_batch: called with the size of each batch once it has run.
-        heads: of a network with auxiliary heads, return the heads' logits `[S, N, C]` instead.
-
-    Raises:
-        UserError: naming the samples, on a CPU, that hold NaN or infinite values.
-    """
-    model.eval()
-    device = next(model.parameters()).device
-    parts: list[Tensor] = []
-    for inputs, _ in in_order(samples, batch_size):
-        x = as_network_input(inputs.to(device), kind)
-        T = None if kind == "events" else timesteps
-        try:
-            logits = model.heads(x, T)[1] if heads and isinstance(model, Branched) else model(x, T)
-        except NotFiniteInput as error:
-            done = sum(part.shape[1] for part in parts)
-            raise NotFiniteInput(error.count, error.size, [done + sample for sample in error.samples]) from None
-        parts.append(logits.float().cpu())
-        if after_batch is not None:
-            after_batch(len(inputs))
-    return torch.cat(parts, 1)
