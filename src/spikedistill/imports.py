@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,19 +15,24 @@ from .errors import UserError
 from .registry import USER_MODULES, UnknownName, registering_modules
 
 
-def import_user(word: str) -> None:
+def import_user(word: str, called: str | None = None) -> None:
     """Import a user's file or module, once; the folder of a file can then be imported from, as for a script.
 
     Args:
         word: a Python file, such as my_nets.py, or a module, such as my_package.nets.
+        called: what runs record for it; default `word`.
 
     Raises:
         UserError: if there is no such file or module, or a module of the file's name is imported already.
     """
     path = Path(word)
     if path.suffix == ".py" or os.sep in word:
-        _import_file(word, path)
+        _import_file(word, path, called or word)
     elif word not in USER_MODULES:
+        if not all(part.isidentifier() for part in word.split(".")):
+            raise UserError(
+                f"--import {word}: expected a Python file, such as my_nets.py, or a module, such as my_package.nets"
+            )
         _add_to_path(os.getcwd())
         try:
             importlib.import_module(word)
@@ -40,7 +45,7 @@ def import_user(word: str) -> None:
         USER_MODULES[word] = word
 
 
-def _import_file(word: str, path: Path) -> None:
+def _import_file(word: str, path: Path, called: str) -> None:
     if not path.is_file():
         raise UserError(
             f"--import {word}: there is no such file: expected a Python file, such as my_nets.py, or a module"
@@ -50,7 +55,7 @@ def _import_file(word: str, path: Path) -> None:
     known = sys.modules.get(name)
     if known is not None:
         if getattr(known, "__file__", None) and Path(str(known.__file__)).resolve() == path:
-            USER_MODULES.setdefault(name, word)
+            USER_MODULES.setdefault(name, called)
             return
         raise UserError(f"--import {word}: a module called {name!r} is imported already: give the file another name")
     _add_to_path(str(path.parent))
@@ -58,7 +63,7 @@ def _import_file(word: str, path: Path) -> None:
     if spec is None or spec.loader is None:
         raise UserError(f"--import {word}: expected a Python file, such as my_nets.py, or a module")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name], USER_MODULES[name] = module, word
+    sys.modules[name], USER_MODULES[name] = module, called
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -72,19 +77,25 @@ def _add_to_path(folder: str) -> None:
 
 
 def import_all(words: Iterable[str]) -> None:
-    """Import files and modules of a user, in this order; see `import_user`."""
-    for word in words:
-        import_user(word)
+    """Import files and modules of a user, in this order.
 
-
-def to_import() -> tuple[str, ...]:
-    """What another process on this machine imports to know the names that this one knows, files as absolute paths.
-
-    Names that the main script registers are not in it: a process that Python starts runs that script again.
+    Args:
+        words: as `import_user` takes them, or what `to_import` returned in another process.
     """
-    words = [str(Path(word).resolve()) if Path(word).is_file() else word for word in USER_MODULES.values()]
-    modules = {module for module in registering_modules() if module not in USER_MODULES}
-    return tuple(dict.fromkeys([*words, *sorted(modules)]))
+    called = words if isinstance(words, Mapping) else {}
+    for word in words:
+        import_user(word, called.get(word))
+
+
+def to_import() -> dict[str, str]:
+    """What another process on this machine imports to know the names that this one knows, and what runs record for it.
+
+    Files have absolute paths here. Names that the main script registers are not in it: a process that Python starts runs that
+    script again.
+    """
+    words = {str(Path(word).resolve()) if Path(word).is_file() else word: word for word in USER_MODULES.values()}
+    modules = sorted(module for module in registering_modules() if module not in USER_MODULES)
+    return words | {module: module for module in modules}
 
 
 @contextmanager
@@ -96,7 +107,7 @@ def needing(origins: Iterable[str], of: object) -> Iterator[None]:
         of: the run or file that is read.
 
     Raises:
-        UnknownName: with that advice.
+        UserError: with that advice.
     """
     try:
         yield
@@ -107,7 +118,9 @@ def needing(origins: Iterable[str], of: object) -> Iterator[None]:
         if not missing:
             raise
         given = " ".join(f"--import {origin}" for origin in missing)
+        files = all(origin.endswith(".py") for origin in missing)
         wanted = str(error).partition(": did you mean")[0].partition(": choose one")[0]
-        raise UnknownName(
-            f"{wanted}: {of} needs names that {' and '.join(missing)} registers; add {given}, or import that in Python first"
+        raise UserError(
+            f"{wanted}: {of} needs names that {' and '.join(missing)} registers; {'' if files else 'install that, '}"
+            f"add {given}, or import that in Python first"
         ) from None

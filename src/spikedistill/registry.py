@@ -144,7 +144,14 @@ def _registering_module() -> Mapping[str, Any] | None:
         if frame.f_code.co_name == "<module>":
             return None
         frame = frame.f_back  # type: ignore[assignment]
-    return None if frame is None else frame.f_globals
+    if frame is None:
+        return None
+    registering = frame.f_globals
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") in USER_MODULES:
+            return frame.f_globals  # the file that the user named, which imports the one that registers
+        frame = frame.f_back  # type: ignore[assignment]
+    return registering
 
 
 def _is_ours(module: Mapping[str, Any]) -> bool:

@@ -66,7 +66,7 @@ def test_a_run_says_what_to_import_and_nothing_is_imported_by_itself(folder, cap
         assert cli.main(words) == 2
         said = capsys.readouterr().err
         assert "small_net" in said
-        assert "--import nets.py" in said
+        assert said.count("--import nets.py") == 1
         assert said.count("\n") == 1
     with pytest.raises(UserError, match=r"--import nets\.py"):
         load(run)
@@ -92,7 +92,7 @@ def test_words_of_import_are_read_anywhere_and_more_than_once(folder, capsys):
             return Objective("half", [Term("sce", scale, sce)])
         """)
     )
-    words = ["train", "--import", "nets.py", "digits-half", *SMALL, "--model.options.hidden", "3", "--import=losses.py"]
+    words = ["--import", "nets.py", "train", "digits-half", *SMALL, "--model.options.hidden", "3", "--import=losses.py"]
     assert cli.main([*words, "--objective.options.scale", "2", "--out", "run"]) == 0
     config = Config.of_run((folder / "run" / "config.yaml").read_bytes(), "")
     assert (config.model.options, config.objective.options) == ({"hidden": 3}, {"scale": 2.0})
@@ -109,6 +109,8 @@ def test_words_of_import_are_read_anywhere_and_more_than_once(folder, capsys):
         (["--import", "--epochs", "1"], "--import names no file or module"),
         (["--import", "missing.py"], "--import missing.py: there is no such file"),
         (["--import", "no_such_module"], "there is no module 'no_such_module'"),
+        (["--import", "."], "--import .: expected a Python file"),
+        (["--import", "my-nets"], "--import my-nets: expected a Python file"),
         (["--import", "torch.no_such_module"], "there is no module 'torch.no_such_module'"),
         (["--import", "json.py"], "a module called 'json' is imported already"),
         (["--import", "nets.py", "--model.options.depth", "3"], "--model.options.depth"),
@@ -150,7 +152,30 @@ def test_a_file_is_imported_once_under_any_path_and_its_neighbours_can_be_import
     import_user(str(folder / "nets.py"))
     import_user("./nets.py")
     assert imports(folder) == 1
-    assert set(to_import()) == {str(folder / "my-nets.py"), str(folder / "nets.py")}
+    assert to_import() == {str(folder / "my-nets.py"): "my-nets.py", str(folder / "nets.py"): str(folder / "nets.py")}
+
+
+def test_a_name_that_an_imported_file_registers_by_another_is_known_by_the_file_that_was_named(folder):
+    (folder / "all_nets.py").write_text("import nets\n")
+    import_user("all_nets.py")
+    assert MODELS.origin("small_net") == "all_nets.py"
+    forget(("all_nets", "nets"))
+
+
+@pytest.mark.parametrize(("method", "refused"), [("tdbn", "norm"), ("dspike", "surrogate"), ("esd", "branches")])
+def test_what_a_method_asks_of_a_network_is_refused_and_never_dropped(method, refused, folder, capsys):
+    """Beside settings that are the data set's: those of digits have a width."""
+    assert cli.main(["train", f"digits-{method}", *SMALL, "--import", "nets.py"]) == 2
+    assert f"takes no {refused}" in capsys.readouterr().err
+
+
+def test_an_objective_with_the_name_of_a_method_is_refused_as_a_recipe(folder, capsys):
+    (folder / "losses.py").write_text(
+        "from spikedistill.objectives import create_objective, register_objective\n"
+        "register_objective('ann')(lambda: create_objective('sce'))\n"
+    )
+    assert cli.main(["train", "digits-ann", "--import", "losses.py"]) == 2
+    assert "the objective 'ann' of losses.py has the name of a method" in capsys.readouterr().err
 
 
 def test_names_that_are_taken_are_refused_by_every_registry(fresh_names):
@@ -219,7 +244,8 @@ def test_the_missing_name_is_said_with_what_registered_it():
         names["x"]
     with (
         pytest.raises(
-            UnknownName, match=r"no thing is called 'x': the run needs names that a\.py and b registers; add"
+            UserError,
+            match=r"no thing is called 'x': the run needs names that a\.py and b registers; install that, add",
         ),
         needing(["a.py", "b"], "the run"),
     ):

@@ -182,7 +182,7 @@ def test_a_bug_in_what_is_measured_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(DistillationModule, "training_step", fail)
     ours, theirs = multiprocessing.Pipe(duplex=False)
     with ours, theirs, pytest.raises(ValueError, match="shapes do not fit"):
-        module._round([quick("digits-sce")], 1, 0.0, tmp_path, theirs)
+        module._round([quick("digits-sce")], 1, 0.0, tmp_path, theirs, {})
 
 
 @pytest.mark.parametrize("stopped", ["the process that measures", "the one that waits"])

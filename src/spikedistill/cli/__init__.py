@@ -30,8 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=summary(command), add_help=False)
-    known, rest = parser.parse_known_args(arguments[:1])
-    return _run(known.command, [*rest, *arguments[1:]])
+    at = _place_of_command(arguments)
+    known, rest = parser.parse_known_args(arguments[at : at + 1])
+    return _run(known.command, [*arguments[:at], *rest, *arguments[at + 1 :]])
+
+
+def _place_of_command(arguments: Sequence[str]) -> int:
+    """The place of the first word that belongs to no `--import FILE_OR_MODULE`."""
+    at = 0
+    while at < len(arguments) and arguments[at].partition("=")[0] == "--import":
+        at += 1 if "=" in arguments[at] else 2
+    return at
 
 
 def _run(command: str, arguments: list[str]) -> int:

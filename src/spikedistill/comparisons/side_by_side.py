@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -123,7 +123,7 @@ def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
     return f"trained {runs - waiting - running} of the {runs} that were left, about {about} to go"
 
 
-def _train(config: Config, place: int, jobs: int, imported: Sequence[str]) -> None:
+def _train(config: Config, place: int, jobs: int, imported: Mapping[str, str]) -> None:
     """Train in this process, from where Lightning starts further ones for further devices by repeating the command line."""
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     if jobs > 1:

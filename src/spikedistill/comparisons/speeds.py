@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -146,7 +146,7 @@ def _round_in_process(configs: Sequence[Config], scratch: Path) -> dict[str, flo
 
 
 def _round(
-    configs: Sequence[Config], steps: int, seconds: float, scratch: Path, to: Connection, imported: Sequence[str] = ()
+    configs: Sequence[Config], steps: int, seconds: float, scratch: Path, to: Connection, imported: Mapping[str, str]
 ) -> None:
     """Send the images per second of each, by recipe, or the error that one meets."""
     import_all(imported)

@@ -75,6 +75,10 @@ def build_own(
     Raises:
         UserError: for a setting that it does not take.
     """
+    if refused := [setting for setting, differs in changed.items() if differs]:
+        raise UserError(
+            f"the registered network {name!r} takes no {', '.join(refused)}, which layouts of this library have: leave it out"
+        )
     mine = {option: value for option, value in options.items() if option in own.options}
     of_lif = {option: value for option, value in options.items() if option not in own.options}
     if "neuron" not in own.takes:
@@ -86,10 +90,6 @@ def build_own(
                 f"the network {name!r} makes its own neurons, so it takes no {', '.join(told)}: give it a parameter neuron, and "
                 "call neuron(channels) for each layer of neurons"
             )
-    if refused := [setting for setting, differs in changed.items() if differs]:
-        raise UserError(
-            f"the registered network {name!r} takes no {', '.join(refused)}, which layouts of this library have: leave it out"
-        )
     check_options(f"model {name!r}", own.options, mine)
     given: dict[str, Any] = sizes._asdict()
     if "neuron" in own.takes:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from ..config import Config, NeuronConfig, ObjectiveConfig
+from ..config import Config, ModelConfig, NeuronConfig, ObjectiveConfig
 from ..data import DATASETS, dataset_options, usual_settings
 from ..errors import UserError
 from ..models import count_heads, has_stages, list_models, model_options, takes_neuron
 from ..neurons import neuron_options
-from ..objectives import describe_objective, list_objectives, objective_options
+from ..objectives import OBJECTIVES, describe_objective, list_objectives, objective_options
 from ..recipe_name import RecipeName
 from ..registry import Registry
 from ..through_time import RULES
@@ -63,11 +63,19 @@ def with_network(config: Config, name: str) -> Config:
     if objective.name == "esd" and options.get("reduction") == "mean" and options.get("factor") == before and now:
         objective = objective.model_copy(update={"options": {**options, "factor": float(now)}})
     changes: dict[str, Any] = {"name": name, "options": {}}
-    if name in list_models() and not has_stages(name):  # without the settings of layouts that the recipe's network had
-        lif = config.model.lif if takes_neuron(name) else NeuronConfig()
-        changes |= {"options": model_options(name), "lif": lif, "width": 1.0, "norm": "batch"}
+    if name in list_models() and not has_stages(name):
+        changes |= {"options": model_options(name), **_without_usual(config, name)}
     model = config.model.model_copy(update=changes)
     return config.model_copy(update={"model": model, "objective": objective})
+
+
+def _without_usual(config: Config, name: str) -> dict[str, Any]:
+    """The defaults of settings that a registered network does not take, if they are those of the data set and not of the method."""
+    usual = usual_config(config.data.name).model if config.data.name in DATASETS else ModelConfig()
+    refused = ["width", "norm", *([] if takes_neuron(name) else ["lif"])]
+    default = ModelConfig()
+    same = [setting for setting in refused if getattr(config.model, setting) == getattr(usual, setting)]
+    return {setting: getattr(default, setting) for setting in same}
 
 
 def _has_stages(name: str) -> bool:
@@ -270,6 +278,8 @@ def recipe(name: str, protocol: str | None = None) -> Config:
         config = _config_of(name, RECIPES[name]())
     else:
         config, method = usual_config(named.dataset), named.method
+        if method in METHODS and (origin := OBJECTIVES.origin(method)):
+            raise UserError(f"the objective {method!r} of {origin} has the name of a method: give it another name")
         made = METHODS[method](config) if method in METHODS else with_objective(config, method)
         config = _config_of(method, made)
     config = config.model_copy(update={"recipe": named})
