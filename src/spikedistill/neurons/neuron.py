@@ -50,7 +50,7 @@ class Neuron:
     def __post_init__(self) -> None:
         if not isinstance(self.decay, Tensor) and not 0 <= self.decay <= 1:
             raise UserError(f"decay is {self.decay}, expected 0 (no memory) to 1 (no leak)")
-        # reset and spike would read it as 0 or infinite otherwise
+        # any other would be 0 or infinite in float32
         if not isinstance(self.threshold, Tensor) and not _FLOAT32.tiny <= self.threshold <= _FLOAT32.max:
             raise UserError(f"threshold is {self.threshold}, expected a positive number, finite in float32")
         for name, value in (("v_reset", self.v_reset), ("v_init", self.v_init)):

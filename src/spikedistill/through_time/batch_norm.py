@@ -198,7 +198,7 @@ def normalise_rates(
 ) -> Tensor:
     """Normalise segment means `[m, B, C, ...]` by statistics of `count` values per channel, with the gradient through the means."""
     if len(set(lengths)) == 1:
-        # each mean has the same share in the statistics, as each value of an ordinary batch: torch's kernels do it
+        # all means have the same share, as values of an ordinary batch do, so torch's kernels compute it
         return NormaliseBatch.apply(rates, call.weight, call.bias, mean, inv_std, call.eps)
     share = torch.stack([mean.new_full((), length / count) for length in lengths])
     return Normalise.apply(rates, call.weight, call.bias, mean, inv_std, share, lambda sums: sums)

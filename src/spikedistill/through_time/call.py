@@ -51,4 +51,4 @@ class Call:
         Raises:
             UnsupportedOperationError: always.
         """
-        raise UnsupportedOperationError(f"{name!r} got a signal of another call beside one of this call: {_STATE}")
+        raise UnsupportedOperationError(f"{name!r} got signals of two calls: {_STATE}")

@@ -184,7 +184,7 @@ class ChunkedRates(Rates):
         for source in sources:
             if isinstance(source, ChunkedRates) and source._values.is_sum:
                 _ = source._spikes  # they may be read twice or more, and nested sums would be recomputed each time
-        # as they are now: x += y lets x become the sum, which must not read itself
+        # their present contents: x += y replaces those of x by the sum, which must not read itself
         args, kwargs = replace_signals(
             (args, kwargs), lambda signal: signal.like(signal._values, signal._rates.detach())
         )

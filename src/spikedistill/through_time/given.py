@@ -54,7 +54,7 @@ class _Given(torch.autograd.Function):
         (slope,) = ctx.saved_tensors
         grad = (
             grads[0] if slope is None else slope * grads[0]
-        )  # in the order in memory of the slope, which is that of the source
+        )  # in the memory order of the slope, which is also that of the source
         return None, grad.to(ctx.dtype), None
 
 
@@ -74,8 +74,8 @@ def _kept(ctx: Any) -> tuple[Tensor, Tensor]:
         return x, weight
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "create_graph=True was asked of a layer whose input spikes are kept in bits: large layers, and all on a GPU, have "
-            "first-order gradients alone; take second-order ones on a CPU, of fewer or smaller samples"
+            "create_graph=True needs second-order gradients of a layer that keeps its input spikes in bits, as large layers do and "
+            "all layers on a GPU: compute them on a CPU, for fewer or smaller samples"
         )
     return PackedSpikes(ctx.timesteps, x).read(0, ctx.timesteps, weight.dtype).flatten(0, 1), weight
 
@@ -128,7 +128,7 @@ def _convolution(
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         padding = tuple(t // 2 for t in total)
-        if any(t % 2 for t in total):  # an even kernel: torch puts the odd one behind
+        if any(t % 2 for t in total):  # an even kernel: torch puts the extra padding at the end
             before = [side for t in reversed(total) for side in (0, t % 2)]
     return _Geometry(_tuple(stride, n), _tuple(padding, n), dilation, False, (0,) * n, groups), before
 

@@ -149,8 +149,8 @@ class Temporal(nn.Module):
         """
         if isinstance(x, Signal):
             raise UserError(
-                "a network under temporal() is used inside another: give time to the outer one only, and put the inner "
-                "one's plain network, its attribute `module`, in its place"
+                "a network from temporal() is used inside another: wrap only the outer one, and use the attribute `module` of "
+                "the inner one in its place"
             )
         _check_tensor(x)
         if timesteps is not None:

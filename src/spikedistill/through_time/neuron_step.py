@@ -149,7 +149,7 @@ def _contents(neuron: nn.Module) -> dict[str, tuple[Any, int | None]]:
         elif isinstance(value, (list, tuple)):
             for place, part in enumerate(value):
                 look(f"{name}[{place}]", part)
-        # a container counts by its parts, and its length
+        # a container is compared by its parts and its length
         found[name] = value, len(value) if isinstance(value, (Mapping, list)) else _writes(value)[0]
 
     for path, module in neuron.named_modules():

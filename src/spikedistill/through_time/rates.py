@@ -97,7 +97,7 @@ class Rates(Signal):
             return self._rates[0].clone()
         if len(set(self._lengths)) == 1:
             return self._rates.mean(0)
-        # numbers rather than a tensor of them, which a CUDA graph could not copy to its device
+        # numbers, because a CUDA graph could not copy a tensor of them to its device
         parts = zip(self._lengths, self._rates.unbind(0), strict=True)
         return torch.stack([length / self.timesteps * part for length, part in parts]).sum(0)
 

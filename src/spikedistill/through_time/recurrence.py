@@ -55,8 +55,8 @@ class Recurrent(nn.Module):
             if not first:
                 raise
             raise UserError(
-                f"the feedback of a Recurrent failed on {list(before.shape)}, zeros of the shape that y is taken to have, for x "
-                f"{list(x.shape)}: say the shape of one sample of y with shape=..., without the batch"
+                f"the feedback of a Recurrent failed on {list(before.shape)}, the assumed shape of y, for x {list(x.shape)}: give "
+                "the shape of one sample of y, without the batch, as shape=..."
             ) from error
         out = self.layer(current)
         if not isinstance(out, Signal) or out.shape != before.shape:

@@ -12,7 +12,7 @@ from ..errors import UserError
 from .finite import check_finite
 from .model import Temporal
 
-# How far two calls on the same input may differ: rounding on an accelerator, and nothing else.
+# How far two calls on the same input may differ, by rounding on an accelerator.
 _ROUNDING = 1e-4
 _CHECKED_STEPS = 3
 
@@ -66,7 +66,7 @@ def check_steps(model: Any, *, compiled: bool = False) -> None:
     """Refuse what cannot run one timestep at a time.
 
     Raises:
-        UserError: for an object without a method `step`, or one that is not from this library and is to be compiled.
+        UserError: for an object without a method `step`, or `compiled` for a network that is not from this library.
     """
     if not callable(getattr(model, "step", None)):
         raise UserError(
@@ -88,7 +88,7 @@ def in_eval_mode(model: Any) -> Any:
 
 
 def layers_of(model: Any) -> dict[str, nn.Module]:
-    """The modules of a network by path, with itself as ""; those that an object that is no module has as its attributes."""
+    """The modules of a network by path, itself as ""; for an object that is no module, those among its attributes."""
     found: dict[str, nn.Module] = {}
     for name, root in _roots(model):
         inside = root.module if isinstance(root, (Temporal, Stepwise)) else root
@@ -98,7 +98,7 @@ def layers_of(model: Any) -> dict[str, nn.Module]:
 
 
 def spiking_types(model: Any) -> tuple[type[nn.Module], ...]:
-    """The types of the layers whose outputs are spikes, as the network and what it is made of declare them."""
+    """The types of the layers whose outputs are spikes, as the network and the adapters in it declare them."""
     return tuple(kind for part in _declaring(model) for kind in getattr(part, "spiking", ()))
 
 
@@ -155,7 +155,7 @@ def steps(model: Steps, frames: Iterable[Tensor]) -> Iterator[tuple[Tensor, Any]
 
 
 def one_step(step: Callable[..., Any], x: Tensor, state: Any, **options: Any) -> tuple[Tensor, Any]:
-    """Call `step` and hold what it returns against what `Steps` promises.
+    """Call `step` and check what it returns.
 
     Raises:
         UserError: for anything other than logits `[B, C]` and a state with a row for each sample.
@@ -232,7 +232,7 @@ def check_nothing_kept(model: Steps, frames: Sequence[Tensor]) -> None:
 
 
 def leaves(state: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything in a state that is no container, with where it stands; None stands for nothing."""
+    """Every value in a state that is not a container, with its path; None is skipped."""
     if state is None:
         return
     for key, value in _parts(state):
@@ -268,7 +268,7 @@ def _roots(model: Any) -> list[tuple[str, nn.Module]]:
 
 
 def _declaring(model: Any) -> list[Any]:
-    """What may declare how layers behave: the network, and the adapters in it."""
+    """The network, and the adapters in it: they may declare types of neurons and axes of time."""
     return [
         model,
         *(m for _, root in _roots(model) for m in root.modules() if isinstance(m, Stepwise) and m is not model),

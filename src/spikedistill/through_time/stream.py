@@ -109,7 +109,7 @@ class Membranes(Call):
         """The mask of a dropout, as `dropout_scale_shift` returns it.
 
         Raises:
-            UnsupportedOperationError: because one mask belongs to all timesteps.
+            UnsupportedOperationError: always, because one mask belongs to all timesteps.
         """
         stream.refuse(name, "in training mode its mask belongs to all timesteps; call the model on the sequence")
 
@@ -209,7 +209,7 @@ class Stream(Signal):
         return self._value.clone()  # a tensor of its own, because the state may hold the value too
 
     def moves(self) -> None:
-        """Compute with the value as one that may change: something other than neurons asks for it."""
+        """Treat the value as one that may change, because something other than neurons uses it."""
         if self._still:
             self.call.forget_currents()
 
