@@ -39,12 +39,12 @@ def put_on(places: Iterable[Place], values: Mapping[str, Any]) -> Iterator[None]
 
 
 def check_state(state: Any, names: Iterable[str], samples: int) -> None:
-    """Refuse a state of another network or batch: a library would broadcast it, or begin anew, without a word.
+    """Refuse a state of another network or batch, which a library would broadcast or reset without an error.
 
     Args:
-        state: what a step was given.
+        state: the state that was passed to a step.
         names: the keys that it must have.
-        samples: rows that each of its tensors must have.
+        samples: how many rows each of its tensors must have.
 
     Raises:
         UserError: naming the difference.

@@ -83,9 +83,9 @@ class SpikingJellySteps(Stepwise):
                 "expected one that runs for any number of timesteps"
             ) from error
         if not isinstance(whole, Tensor) or not all(isinstance(out, Tensor) for out in singles):
-            return  # refused as an output
+            return  # `one_step` refuses such an output
         single = torch.stack(singles) if whole.ndim == 3 else torch.stack(singles).mean(0).unsqueeze(0)
-        # rounding may turn a spike around in a few samples
+        # rounding may flip a spike in a few samples
         differs = ((single - whole).abs() > 1e-3 * whole.abs().max()).any(-1).any(0)
         if 2 * int(differs.sum()) > len(x):
             raise UserError(
@@ -97,7 +97,7 @@ class SpikingJellySteps(Stepwise):
         return getattr(layer, "step_mode", "s") == "m"
 
     def _fresh(self) -> dict[str, Any]:
-        """What every memory is reset to."""
+        """The values to which `reset` sets the memories."""
         resets: dict[str, Any] = {path: part._memories_rv for path, part, _ in self.places}
         return {f"{path}.{name}": copy.deepcopy(resets[path][name]) for path, _, name in self.places}
 

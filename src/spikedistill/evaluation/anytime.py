@@ -14,7 +14,7 @@ from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, ch
 
 
 class AnytimeOutput(NamedTuple):
-    """The answers for a batch of B samples, and when each was given.
+    """The predictions for a batch of B samples, and when each sample left.
 
     Attributes:
         predictions: `[B]` int64, classes.
@@ -30,7 +30,7 @@ class AnytimeOutput(NamedTuple):
 class AnytimeClassifier:
     """Early exit in which finished samples leave the batch, so that the time they save is real.
 
-    The network runs step by step. After each timestep, samples whose score reaches the threshold leave with their answer, and the
+    The network runs step by step. After each timestep, samples whose score reaches the threshold leave the batch, and the
     next timestep runs only on the others. `exit_times` makes the same decisions from stored logits. The scores are computed in
     float64 from s, the sum of the logits so far, m, their mean, and p = softmax(m):
 

@@ -95,7 +95,7 @@ def best_temperature(scores: Array, labels: Array) -> float:
 def reliability_bins(confidence: Array, right: Array) -> list[dict[str, float]]:
     """`reliability` of confidences `[N]` and of whether each sample is right `[N]`."""
     # A value on an edge falls into the bin below it, so that a confidence that rounds to 1 shares the last bin.
-    # torchmetrics 1.9 rounds to float32 and gives exactly 1 a sixteenth bin: another figure where a network is sure.
+    # torchmetrics 1.9 rounds to float32 and gives exactly 1 a sixteenth bin: a different error if a network is sure.
     index = np.searchsorted(_INNER_EDGES, confidence, side="left")
     count = np.bincount(index, minlength=BINS)
     divisor = np.maximum(count, 1)

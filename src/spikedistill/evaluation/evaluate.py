@@ -59,7 +59,7 @@ def evaluate(
         first k timesteps, `single` those of timestep k only. `deployment` holds what exit policies give, for a spiking
         network of two timesteps or more: see `deployment.deployment`. Of a run also: `selected`, the same as `last` for
         the epoch that a hold-out selected; `cost: {training_s, images_per_s, peak_mib}`; and `teacher`, how often the
-        network answers as the run that taught it: see `agreement`.
+        network predicts the same class as its teacher: see `runs.agreement`.
 
     Raises:
         FileNotFoundError: if the run or its data set is missing.

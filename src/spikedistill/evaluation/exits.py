@@ -6,7 +6,7 @@ timestep at which its score reaches the threshold, and at T if none does. So a h
 
     confidence        max softmax(m_t)                              0 to 1, of the mean
     sum_confidence    max softmax(s_t)                              0 to 1, of the sum
-    entropy           1 - H(p) / log C                              0 to 1, 1 where the entropy H is zero
+    entropy           1 - H(p) / log C                              0 to 1, 1 if the entropy H is zero
     margin            largest p - second largest p                  0 to 1
     stability         latest timesteps in a row with one argmax     1, 2, ..., of m_t
 

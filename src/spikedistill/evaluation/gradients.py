@@ -144,9 +144,9 @@ def gradient_microscope(
         batches: how many batches to average over: the first ones of the run's training samples in a fixed, class-balanced order,
             without augmentation.
         batch_size: samples in a batch.
-        root: folder of the data sets, where it is no longer the one that the run was trained with.
+        root: folder of the data sets, if it is no longer the one that the run was trained with.
         data, model: for a run whose data set or network came from Python: the same again, as for `evaluate`.
-        track: wraps the pieces of work as they are done one by one, to show progress: tqdm, for instance.
+        track: wraps the sequence of steps to show progress, such as `tqdm`.
 
     Returns:
         Rows `{timesteps, rule, layer, cosine, cosine_std, ratio, ratio_std, batches}`: those of `compare_gradients` as means and

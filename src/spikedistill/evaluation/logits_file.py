@@ -40,10 +40,10 @@ class LabelledLogits:
     Attributes:
         logits: `[T, N, C]`.
         labels: `[N]`.
-        classes: the names of the classes, where they are known.
+        classes: the names of the classes, if they are known.
         heldout: logits and labels of held-out samples, to fit temperatures on.
-        energy: the estimate of `deployment.energy_per_timestep`, of a network that `evaluate` counted.
-        firing_rates: `[{layer, rates}]`, of a network that `evaluate` recorded.
+        energy: the estimate of `deployment.energy_per_timestep`, if `evaluate` counted the operations of a network.
+        firing_rates: `[{layer, rates}]`, if `evaluate` recorded a network.
     """
 
     logits: Tensor
@@ -181,7 +181,7 @@ def _class_names(path: Path, names: Any) -> list[str]:
 
 
 def _check_described(path: Path, described: dict[str, Any]) -> None:
-    """Refuse metadata that nobody could have meant.
+    """Refuse metadata of another form.
 
     Raises:
         UserError: naming the first fault.

@@ -1,5 +1,4 @@
-"""Any network with a `step`, or the logits of any other, scored at every number of timesteps: what `evaluate` does
-without a run."""
+"""Scores any network with a `step`, or logits, at every number of timesteps: `evaluate` without a run."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,7 +120,7 @@ def _written(given: LabelledLogits, dataset: str, out: Path | str | None) -> dic
 def _checked(
     model: Steps, batches: Iterator[tuple[Tensor, Tensor]], timesteps: int | None
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """The batches, once a network that is not from this library has been tried on the first."""
+    """The batches, after a network of another library has passed a check on the first."""
     first = next(batches, None)
     if first is None:
         raise UserError("the data held no batch, expected batches of (inputs, targets)")
@@ -208,10 +207,10 @@ def _iterable(data: Any) -> Iterable[Any]:
 
 
 class _Sample:
-    """So many samples of all that come, each with the same chance: some sets are sorted by class.
+    """A random subset of all samples, because some data sets are sorted by class.
 
     Args:
-        count: how many.
+        count: how many samples.
     """
 
     def __init__(self, count: int) -> None:
@@ -221,7 +220,7 @@ class _Sample:
         self.generator = torch.Generator().manual_seed(0)
 
     def add(self, x: Tensor, axis: int) -> None:
-        """Take in a batch, with its samples along an axis."""
+        """Consider a batch, with its samples along an axis."""
         self.axis = axis
         draws = torch.rand(x.shape[axis], generator=self.generator).tolist()
         bound = self.kept[-1][0] if len(self.kept) == self.count else 1.0

@@ -19,8 +19,8 @@ class LayerOperations:
             because that value can be a factor of its weights.
         constant: whether its input is the same at every timestep, as in the stem of a static image. Then it is computed once, and
             all its operations count at the first timestep. A network of another library computes it at every timestep.
-        effective_acs: accumulates for non-zero inputs; zero where the layer is not `two_valued`.
-        effective_macs: multiply-accumulates for non-zero inputs; zero where it is.
+        effective_acs: accumulates for non-zero inputs; zero if the layer is not `two_valued`.
+        effective_macs: multiply-accumulates for non-zero inputs; zero if it is.
         dense_macs: all multiply-accumulates, with zero inputs and the zeros of the padding, as `torch.utils.flop_counter` counts.
         activation_sparsity: fraction of zeros among its inputs.
         weights: how many weights it has.

@@ -167,8 +167,8 @@ def record(model: Steps, *, spiking: tuple[type[nn.Module], ...] = ()) -> Iterat
 
     Args:
         model: a network from `create_model`, `temporal` or `load`, or any other with `step(x, state) -> (logits, state)`.
-        spiking: types of further layers whose outputs are spikes, besides `SpikingNeuron`s and those that `from_spikingjelly` and
-            `from_snntorch` know.
+        spiking: types of further layers whose outputs are spikes. `SpikingNeuron`s and the neurons of `from_spikingjelly` and
+            `from_snntorch` are recorded anyway.
 
     Raises:
         UserError: for a model without `step`, or without layers known to fire; from a second pass in the block, and

@@ -63,7 +63,7 @@ def calibrated_metrics(
     """The ensembles' figures after one temperature per k, fitted on held-out samples.
 
     Args:
-        logits: `[T, N, C]`, the samples to score. A temperature leaves predictions, hence accuracy, as they are.
+        logits: `[T, N, C]`, the samples to score. A temperature changes no prediction, so the accuracy stays the same.
         target: `[N]`, class indices.
         heldout_logits: `[T, M, C]`, of samples neither trained on nor scored.
         heldout_target: `[M]`, class indices.
@@ -112,7 +112,7 @@ def metrics(scores: Array, labels: Array) -> dict[str, float]:
         accuracies["balanced_accuracy"] = float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
     return {
         **accuracies,
-        "nll": 0.0 - float(log_p[rows, labels].mean()),  # 0 where a unary minus would give -0
+        "nll": 0.0 - float(log_p[rows, labels].mean()),  # 0, while a unary minus would give -0
         "ece": calibration_error(reliability_bins(confidence, right)),
         "confidence": float(confidence.mean()),
         "entropy": 0.0 - float((p * log_p).sum(axis=1).mean()),

@@ -1,4 +1,4 @@
-"""What the layers of a network take and return while it runs, as values over time, by module path."""
+"""Watches the inputs and outputs of layers while a network runs step by step."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -59,7 +59,7 @@ class Answers(_Part):
         return cls(shape=list(right.shape), bits=bits)
 
     def unpacked(self) -> npt.NDArray[np.bool_]:
-        """The answers `[K, N]`.
+        """Right or wrong as `[K, N]`.
 
         Raises:
             UserError: if the bits are damaged, or their number does not fit the shape.
