@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 .PHONY: demo test test-browser test-peers test-wheel bench chaos docs notebooks lint format clean
 
 demo: $(INSTALLED)  ## train on the embedded digits, print accuracy over timesteps, write a report
-	$(BIN)/spikedistill train digits-twsd --out runs/demo --overwrite
+	$(BIN)/spikedistill train digits-twsd --epochs 10 --out runs/demo --overwrite
 
 test: $(INSTALLED) lint  ## everything, under 15 minutes on two cores
 	$(BIN)/pytest -n 2
