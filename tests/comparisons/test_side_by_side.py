@@ -9,11 +9,15 @@ from spikedistill.comparisons import side_by_side
 from spikedistill.run_folder import RunFailed
 from spikedistill.training.module import DistillationModule
 
+NO_MEMORY = (
+    "there is not enough memory to train with --data.batch-size 60 and --timesteps 3: use --data.batch-size auto or 30, "
+    "--checkpoint, --gradient rate, or --model.width 0.125"
+)
 ERRORS = {
     "a bug": (ValueError("shapes do not fit"), 1, "ValueError: shapes do not fit"),
     "a wrong value": (UserError("no such\nlabels"), 2, "no such labels"),
     "a full disk": (OSError(28, "No space left on device", "x.csv"), 2, "x.csv: No space left on device"),
-    "no memory": (MemoryError(), 2, "there is not enough memory: use a smaller batch"),
+    "no memory": (MemoryError(), 2, NO_MEMORY),
     "another process": (RunFailed("another process of this run has ended"), 1, "another process of this run has ended"),
 }  # fmt: skip
 
@@ -26,7 +30,7 @@ def fail_in_training(config: Config, error: Exception, said: str) -> None:
         raise error
 
     DistillationModule.training_step = step
-    side_by_side._train(config, 0, 1)
+    side_by_side._train(config, 0, 1, {})
 
 
 def test_the_process_of_a_run_says_in_a_line_what_a_user_can_mend_and_keeps_the_traceback_of_a_bug(tmp_path):

@@ -1,4 +1,4 @@
-"""Why a step is not finite: its batches are computed once more, and every layer's output is looked at."""
+"""Why a step is not finite: computes its batches once more and checks the output of every layer."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .finite import Batch, Window
     from .module import DistillationModule
 
-# Where something that is not finite is seen, in order: the input, layer 1, 2, ... of the pass, and what comes after the network.
+# Where something that is not finite appears, in order: the input, layer 1, 2, ... of the pass, and what comes after the network.
 _INPUT, _TEACHER, _LOSS, _GRADIENT, _NOWHERE = 0, 10**6, 10**6 + 1, 10**6 + 2, 10**6 + 3
 
 
@@ -26,11 +26,11 @@ class Sighting(NamedTuple):
 
     Attributes:
         order: how early that is.
-        layer: its name; None where the outputs of all layers are finite.
-        samples: places in the training set of the samples that are concerned; all of the batch where that cannot be told.
+        layer: its name; None if the outputs of all layers are finite.
+        samples: places in the training set of the samples that are concerned; the whole batch if that is not known.
         size: of the batch, on this process.
         terms: of the loss, by name.
-        what: the number that was not finite first, in words; None where it is another process's.
+        what: the number that was not finite first, in words; None if it is in another process.
     """
 
     order: int
@@ -42,7 +42,7 @@ class Sighting(NamedTuple):
 
 
 def diverged(module: "DistillationModule", window: "Window", kind: str, preface: str = "") -> RunDiverged:
-    """What to raise for a step that is not finite; all processes call this together.
+    """The error to raise for a step that is not finite; all processes call this together.
 
     Args:
         module: the module, with weights and draws as in that step.
@@ -62,14 +62,14 @@ def diverged(module: "DistillationModule", window: "Window", kind: str, preface:
     what = next((seen.what for seen in [first, *of_all] if seen.what), f"a {kind}")
 
     if kind == "input":
-        where, advice = "", "repair these samples or leave them out"
+        where, advice = "", "repair or remove these samples"
     else:
         found = f"the first layer with such an output is {first.layer}" if first.layer else _ELSEWHERE[first.order]
         shown = ", ".join(f"{name} {value:g}" for name, value in first.terms.items())
         where, advice = f"; {found}; the terms of the loss are {shown}", "lower --optimizer.lr, or set --trainer.clip"
     which = f"all {len(samples)} samples of the batch" if whole else f"{name_samples(samples)} of the training set"
     if not preface:
-        advice += ", or leave such steps out with --trainer.on-nonfinite skip"
+        advice += ", or skip such steps with --trainer.on-nonfinite skip"
     message = (
         f"{preface}{what} became NaN or infinite in step {window.step}, epoch {window.epoch}{where}; on {which}. No checkpoint "
         f"holds this step: {advice}"
