@@ -233,6 +233,7 @@ WRONG: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "one axis too many": ({"x": np.zeros((12, 1, 1, 2, 6, 9), np.uint8)}, "expected [N, H, W]"),
     "no sample": ({"x": GREY[:0], "y": LABELS[:0]}, "each axis at least one"),
     "channels on either axis": ({"x": COLOUR[:, :3]}, "channels may be on the second or the last axis"),
+    "both axes short": ({"x": GREY[:, :3, :, None].repeat(2, 3)}, "give images a height and width above 4"),
     "three polarities": ({"x": np.zeros((12, 4, 3, 6, 9), np.uint8)}, "two polarities on the third axis"),
     "complex numbers": ({"x": GREY * 1j}, "complex128, expected numbers"),
     "floats up to 255": ({"x": GREY.astype(np.float32)}, "expected [0, 1]; divide by 255"),

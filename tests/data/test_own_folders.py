@@ -1,5 +1,6 @@
 """Folders as people have them: images of any size and shape, one folder for all, and the usual mistakes."""
 
+import hashlib
 import re
 import shutil
 import unicodedata
@@ -139,6 +140,9 @@ def test_a_share_of_each_class_is_for_testing(tmp_path: Path, below: str) -> Non
     assert torch.bincount(dataset.train.targets).tolist() == [8, 32]
     assert torch.bincount(dataset.test.targets).tolist() == [2, 8]
     assert not {*dataset.train.paths} & {*dataset.test.paths}
+    # those with the lowest SHA-256 of "class/file"
+    ants = sorted((f"ant/{k:02}.png" for k in range(10)), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    assert {f"ant/{path.name}" for path in dataset.test.paths if path.parent.name == "ant"} == {*ants[:2]}
     assert fingerprint(dataset) == fingerprint(load_dataset("image_folder", tmp_path, test_share=0.2))
     assert "10 of the 50 samples" in dataset.describe()[1]
     # another image changes which one other is tested on, at most
