@@ -1,5 +1,6 @@
 """SpikingJelly's and snnTorch's own networks, stepped with their state outside: what their own loops give, and no leak."""
 
+import copy
 import math
 import warnings
 
@@ -110,6 +111,10 @@ def test_spikingjelly_step_by_step_is_its_own_loop(kind, mode, images):
     model = from_spikingjelly(net)
     check_steps(model, images, expected, lambda: [value for m in memories for value in m.memories()])
     assert [*model.parameters()] == [*net.parameters()]
+    assert [*model.state_dict()] == [f"module.{name}" for name in net.state_dict()]
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        assert torch.equal(copied(images, T), model(images, T))
     with record(model) as recording, torch.no_grad():
         model(images, T)
     assert all(spikes.shape[:2] == (T, B) for spikes in recording.spikes.values())
@@ -232,6 +237,10 @@ def test_snntorch_step_by_step_is_its_own_loop(kind, logits, images):
     neurons = (net[2], net[4])
     check_steps(model, images, torch.stack(expected), lambda: [b for n in neurons for b in n.buffers(recurse=False)])
     assert [*model.parameters()] == [*net.parameters()]
+    assert [*model.state_dict()] == [f"module.{name}" for name in net.state_dict()]
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        assert torch.equal(copied(images, T), model(images, T))
     with record(model) as recording, torch.no_grad():
         model(images, T)
     assert {path: spikes.shape for path, spikes in recording.spikes.items()} == {"2": (T, B, 20), "4": (T, B, 7)}

@@ -28,7 +28,7 @@ class SnnTorchSteps(Stepwise):
             raise UserError(
                 f"a {type(module).__name__} without neurons of snnTorch came: expected a network with snntorch neurons"
             )
-        self.last = neurons[-1][1]
+        self.neurons = [part for _, part in neurons]  # in a list, because they belong to `module`
         self.places: list[Place] = [(path, part, name) for path, part in neurons for name in _memories(part)]
         # neurons make zeros in the shape of their input in place of a state of another shape; a DeltaLeaky takes None
         delta = getattr(snntorch, "DeltaLeaky", ())
@@ -68,7 +68,7 @@ class SnnTorchSteps(Stepwise):
                 return (out[0] if isinstance(out, tuple) else out), ()
             if isinstance(out, tuple):
                 return _last_tensor(out), ()
-            membrane: Any = self.last.mem
+            membrane: Any = self.neurons[-1].mem
             if not isinstance(out, Tensor) or membrane.shape != out.shape:
                 got = list(out.shape) if isinstance(out, Tensor) else f"a {type(out).__name__}"
                 raise UserError(
