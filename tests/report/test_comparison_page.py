@@ -336,7 +336,7 @@ def test_methods_without_a_seed_in_common_are_not_compared(make_comparison):
     _, found = make_comparison(
         "tiny-sce", "tiny-twsd", lost={("tiny-sce", 0): "diverged", ("tiny-twsd", 1): "diverged"}
     )
-    assert "because no other method has a seed finished that tiny-sce has" in verdict(found.leaderboard)
+    assert "because no other method has finished a seed that tiny-sce has" in verdict(found.leaderboard)
 
 
 def test_the_page_fetches_nothing(comparison, read_page):
@@ -519,16 +519,16 @@ def row(method, area, difference=None, p=None):
         (
             [row("a", 90.0), row("b", 92.5, 2.5, 0.0)],
             "Best over all k is b with 92.50 %: +2.50 points [+1.50,\N{NO-BREAK SPACE}+3.50] from the baseline, a. "
-            "The two can be told apart.",
+            "The difference is larger than what chance explains.",
         ),
         (
             [row("a", 90.0), row("b", 89.5, -0.5, 0.4)],
-            "No method is better over all k than the baseline, a, with 90.00 %. The two cannot be told apart.",
+            "No method is better over all k than the baseline, a, with 90.00 %. The difference is within what chance explains.",
         ),
         (
             [row("a", 90.0), row("b", 92.0, 2.0, 0.04), row("c", 89.0, -1.0, 0.05)],
             "Best over all k is b with 92.00 %: +2.00 points [+1.00,\N{NO-BREAK SPACE}+3.00] from the baseline, a. "
-            "Of the 2 other methods 1 can be told from the baseline.",
+            "Of the 2 other methods 1 differs from the baseline by more than chance.",
         ),
     ],
 )

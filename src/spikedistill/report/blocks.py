@@ -1,4 +1,4 @@
-"""What a page is made of: sections of blocks. A block knows its content; the template of the same `kind` draws it."""
+"""What a page is made of: sections of blocks. A block holds content; the template of the same `kind` draws it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -189,7 +189,7 @@ class Chooser:
     timesteps: int
     policies: Sequence[str]
     samples: Sequence[Sample]
-    unit: str  # of energy; empty where it is unknown
+    unit: str  # of energy; empty if it is unknown
     data: dict[str, Any]
     of_run: bool = True  # else of logits, of which there is no network to load
 

@@ -209,7 +209,7 @@ def _spikes(recording: Recording, layer: str, sample: int) -> Tensor:
     """Spikes `[T, neurons]` of a layer on one sample.
 
     Raises:
-        UserError: where there is no such layer or sample.
+        UserError: if there is no such layer or sample.
     """
     if not recording.spikes:
         raise UserError(_EMPTY)

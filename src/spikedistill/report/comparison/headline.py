@@ -19,12 +19,12 @@ def compared(shown: Shown) -> str:
 
 
 def headline(shown: Shown) -> tuple[str, Numbers]:
-    """Which method leads in words, and its mean over k beside that of the baseline."""
+    """Which method leads, in words, and its mean over k next to that of the baseline."""
     return verdict(shown.leaderboard), _numbers(shown.leaderboard)
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Which method leads over all k, how many can be told from the baseline, and how many runs have no numbers."""
+    """Which method leads over all k, how many differ from the baseline by more than chance, and how many runs have no numbers."""
     baseline = rows[0]
     best = max(with_numbers(rows), key=lambda row: row["area"])
     leader = f"Best over all k is {best['method']} with {best['area']:.2f} %"

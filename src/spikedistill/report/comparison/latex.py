@@ -24,7 +24,7 @@ _TEX = str.maketrans(
 
 
 def leaderboard(rows: Sequence[Row]) -> str:
-    """Accuracies at every k, their mean, and its difference to the baseline; how many runs are finished, where not all are."""
+    """Accuracies at every k, their mean, and its difference to the baseline; how many runs are finished, if not all are."""
     K, counts = numbered(with_numbers(rows)[0], "accuracy_"), count_columns(rows)
     lines = []
     for row in rows:
@@ -42,13 +42,13 @@ def leaderboard(rows: Sequence[Row]) -> str:
 
 
 def cost(rows: Sequence[Row]) -> str:
-    """What training took, and how often neurons fire."""
+    """What training cost, and how often neurons fire."""
     columns = cost_columns(rows)
     return _tabular(["Method", *(column.head for column in columns)], _cells(columns, rows))
 
 
 def timesteps(rows: Sequence[Row]) -> str:
-    """Every timestep on its own; a figure that no method has gets no column."""
+    """Every timestep on its own; a number that no method has gets no column."""
     titles = {"accuracy": r"Accuracy, \%", "confidence": r"Confidence, \%", "entropy": "Entropy, nats"}
     columns = [
         Column(f"{key}_{k}", rf"{title}, $k={k}$", write=decimals(3 if key == "entropy" else 2))
@@ -73,7 +73,7 @@ def regret(rows: Sequence[Row]) -> str:
 
 
 def published(rows: Sequence[Row]) -> str:
-    """Numbers of papers beside those here, with a dagger where they may be off, for reasons that the page of the comparison has."""
+    """Numbers of papers next to those here. A dagger marks doubts, which the page of the comparison explains."""
     lines, dagger = [], r"^\dagger"
     for row in rows:
         accuracy = f"${row['accuracy']}{dagger if row['doubt'] else ''}$"
@@ -96,7 +96,7 @@ def _interval(row: Row, key: str, ends: str) -> str:
 
 
 def _tabular(head: Sequence[str], lines: Sequence[Sequence[str]], columns: str = "") -> str:
-    """A table whose first column is text and whose others are figures, unless `columns` says which are what."""
+    """A table whose first column is text and whose others are numbers, unless `columns` says which are what."""
     columns = columns or "l" + "r" * (len(head) - 1)
     begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
     return "\n".join([*begin, *(" & ".join(cells) + r" \\" for cells in lines), r"\bottomrule", r"\end{tabular}", ""])

@@ -1,4 +1,4 @@
-"""The runs of a comparison that have no numbers: they diverged, or were to learn from one that did."""
+"""The runs of a comparison that have no numbers: they diverged, or their teacher did."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ _LOST = (Column("diverged", "Diverged"), Column("not_trained", "Not trained"))
 
 
 def planned_seeds(row: Row) -> int:
-    """How many runs a method was to have."""
+    """How many runs were planned for a method."""
     return row["seeds"] + sum(row.get(column.key, 0) for column in _LOST)
 
 
 def count_columns(rows: Sequence[Row]) -> list[Column]:
-    """How many runs of each method are finished and how many are not; no columns where all are finished."""
+    """How many runs of each method are finished and how many are not; no columns if all are finished."""
     lost = [column for column in _LOST if any(row.get(column.key) for row in rows)]
     return [Column("seeds", "Finished"), *lost] if lost else []
 
 
 def what_was_lost(rows: Sequence[Row]) -> str:
-    """How many runs have no numbers, in a sentence; empty where all have."""
+    """How many runs have no numbers, in a sentence; empty if all have some."""
     diverged, not_trained = (sum(row.get(column.key, 0) for row in rows) for column in _LOST)
     if not diverged and not not_trained:
         return ""
@@ -33,10 +33,10 @@ def what_was_lost(rows: Sequence[Row]) -> str:
 
 
 def why_no_differences(rows: Sequence[Row]) -> str:
-    """Why methods are not compared with the baseline, which is the first, in a sentence; empty where some are."""
+    """Why methods are not compared with the baseline, which is the first, in a sentence; empty if some are."""
     baseline, *others = rows
     if "area" not in baseline:
         return f"There are no differences, because the baseline, {baseline['method']}, has no finished run."
     if not any("area_difference" in row for row in others):
-        return f"There are no differences, because no other method has a seed finished that {baseline['method']} has."
+        return f"There are no differences, because no other method has finished a seed that {baseline['method']} has."
     return ""

@@ -17,8 +17,8 @@ class Shown:
 
     Attributes:
         comparison: what is shown.
-        folder: of the comparison: the page lies in it, and the runs below it, `<method>/seed<k>`.
-        command: what repeats the comparison; None where it was not started from the command line.
+        folder: of the comparison: it holds the page, and the runs below it, `<method>/seed<k>`.
+        command: what repeats the comparison; None if it was not started from the command line.
     """
 
     comparison: Comparison

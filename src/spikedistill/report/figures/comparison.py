@@ -7,7 +7,7 @@ from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, band, labels_o
 # of a luminance between those of the light and the dark page: 3:1 or more against either
 METHODS = ("#3d7fe0", "#d9691e", "#21936a", "#c2569f", "#967a14", "#178fa6", "#d64545", "#8667d8")
 Epoch = tuple[int, float, float, float]
-Estimate = tuple[float, float | None, float | None]  # with the low and the high end of its interval, where it has one
+Estimate = tuple[float, float | None, float | None]  # with the low and the high end of its interval, if it has one
 _ZERO = {"type": "line", "line": {"color": INK, "width": 1, "dash": "dot"}}
 
 
@@ -156,13 +156,13 @@ def shares(bars: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def _ends(entry: Estimate) -> str:
-    """The interval in words; empty where there is none."""
+    """The interval in words; empty if there is none."""
     _, low, high = entry
     return "" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]"
 
 
 def _interval(entries: Sequence[Estimate], color: str) -> Figure:
-    """Error bars from the low to the high end around each middle, where there is an interval."""
+    """Error bars from the low to the high end around each middle, if there is an interval."""
     return {
         "type": "data",
         "symmetric": False,

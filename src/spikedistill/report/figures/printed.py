@@ -34,7 +34,7 @@ def print_figure(name: str, rows: Sequence[Row], file_format: Format) -> bytes:
     """A figure as a file of vectors; the same rows give the same bytes.
 
     Args:
-        name: "accuracy" over k with a band of one standard deviation; "timesteps" alone, their accuracy, confidence and entropy;
+        name: "accuracy" over k with a band of one standard deviation; "timesteps", each on its own, with confidence and entropy;
             "regret" at each k with its interval; "chosen", how often each timestep was strongest and weakest over training.
         rows: one or more, of `leaderboard`, `every_timestep`, `regrets` or `chosen_timesteps`; see
             `spikedistill.evaluation.comparison.leaderboard`.

@@ -104,7 +104,7 @@ def _lines(epochs: Epochs, columns: dict[str, str], y_title: str, scale: float) 
 
 
 def reliability(raw: Sequence[Bin], calibrated: Sequence[Bin]) -> Figure:
-    """Accuracy against confidence in every bin that holds samples; on the diagonal confidence is deserved."""
+    """Accuracy against confidence in every bin that holds samples; on the diagonal confidence equals accuracy."""
 
     def bins(name: str, entries: Sequence[Bin], color: str, symbol: str, dash: str) -> Figure:
         filled = [entry for entry in entries if entry.count]

@@ -29,7 +29,7 @@ class Run:
     config_text: str
     results: Results
     epochs: Epochs
-    gradients: list[GradientRow]  # empty where no gradients were compared
+    gradients: list[GradientRow]  # empty if no gradients were compared
     logits: Tensor | None  # float32 [T, N, C]
     targets: Tensor | None  # int64 [N]
     images: Tensor | None  # uint8 [n, channels, H, W]
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def samples(self) -> int | None:
-        """How many test samples there are, where that is known."""
+        """How many test samples there are, if that is known."""
         return self.results.samples if self.targets is None else len(self.targets)
 
     @property

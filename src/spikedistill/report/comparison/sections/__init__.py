@@ -1,4 +1,4 @@
-"""What the page of a comparison says, section by section: functions that return a section, or None where there is nothing to say.
+"""What the page of a comparison says, section by section: functions that return a section, or None if there is nothing to say.
 
 A further section is a file here and a line in `SECTIONS`.
 """

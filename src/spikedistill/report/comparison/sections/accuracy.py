@@ -21,7 +21,7 @@ def accuracy_section(shown: Shown) -> Section:
 
 @dataclass(frozen=True)
 class _Spread(Column):
-    """A mean with its standard deviation over seeds, where there are several."""
+    """A mean with its standard deviation over seeds, if there are several."""
 
     def text(self, row: Row) -> str:
         spread = f" ±{NBSP}{row[f'{self.key}_std']:.2f}" if row["seeds"] > 1 else ""
@@ -30,15 +30,19 @@ class _Spread(Column):
 
 def _words(rows: Sequence[Row]) -> Terms:
     terms = [
-        ("k", "The number of timesteps the one trained network has run when it answers."),
-        ("Mean over k", "The mean of the accuracies at every k: how good the network is wherever it is stopped."),
+        ("k", "The number of timesteps that the network has run. One trained network serves every k."),
+        ("Mean over k", "The mean of the accuracies at every k: how good the network is at any number of timesteps."),
     ]
     if any(row["seeds"] > 1 for row in rows):
         terms.append(("±", "Standard deviation over the seeds."))
     else:
-        terms.append(("One seed", "How much accuracy changes from one training to the next is not known."))
+        terms.append(
+            ("One seed", "With one seed it is unknown how much accuracy changes from one training to the next.")
+        )
     if lost := what_was_lost(rows):
-        words = f"{lost} Figures of a method are over its finished runs; the reasons are below, under Every run."
+        words = (
+            f"{lost} The numbers of a method are those of its finished runs. The reasons are below, under Every run."
+        )
         terms.append(("Runs without numbers", words))
     return Terms(terms)
 
@@ -63,7 +67,7 @@ def _curves(rows: Sequence[Row], longest: int, noise: float) -> Plot:
         name="accuracy",
         title="Test accuracy at every k",
         note=("Bars are standard deviations over seeds. " if several else "")
-        + "Methods stand side by side at each k; a click on a name hides it, two leave it alone.",
+        + "Methods are drawn side by side at each k. A click on a name hides it; a double click shows only that one.",
         alt="Line plot of test accuracy over k for every method. "
         + "; ".join(f"{name}: {', '.join(f'{mean:.1f}' for mean, _ in curve)} %" for name, curve in curves.items()),
         figure=figures.methods(curves, least=noise),

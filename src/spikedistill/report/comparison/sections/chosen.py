@@ -1,4 +1,4 @@
-"""Which timestep taught and which was taught, for each method of a comparison that ranks them."""
+"""Which timestep was the teacher and which the student, for each method of a comparison that ranks timesteps."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ _ROLES = ("strongest", "weakest")
 
 
 def chosen_section(shown: Shown) -> Section | None:
-    """A histogram for each role, the first epoch of each method beside its last; None where no method ranks timesteps."""
+    """A histogram for each role, the first epoch of each method beside its last; None if no method ranks timesteps."""
     rows = shown.comparison.chosen
     if not rows:
         return None
     words = (
-        "Shares of the training batches, means over the seeds. A method that always chooses the last as the strongest ranks as a "
-        "fixed order would."
+        "Shares of the training batches, means over the seeds. A method that always chooses the last timestep as the strongest "
+        "does the same as a fixed order."
     )
     plots = [_plot([row for row in rows if row["role"] == role], role) for role in _ROLES]
     return Section("chosen", "Which timestep was chosen", [Text(words), Plots(plots)])

@@ -6,8 +6,8 @@ from ..intervals import METHOD
 from ..shown import Shown
 
 _WORDS = (
-    "Time and speed are those of the training steps and of the scores after every epoch but the last, without the first step of "
-    "each process, which may compile. Runs that were trained side by side have slowed each other down."
+    "Time and speed include the training steps and the scores after every epoch except the last. The first step of each process is "
+    "left out, because it may compile. Runs that were trained at the same time slowed each other down."
 )
 
 

@@ -40,12 +40,12 @@ def _plot(rows: Sequence[Row], what: dict[str, str], noise: float) -> Plot:
         for key, title in what.items()
         for part, name in ({"difference": "difference"} | ends).items()
     ]
-    told = ", ".join(f"{row['method']} {row['area_difference']:+.2f}" for row in others)
+    spoken = ", ".join(f"{row['method']} {row['area_difference']:+.2f}" for row in others)
     return Plot(
         name="differences",
         title=f"Difference to {names[rows[0]['method']]}",
-        note="Points of accuracy with 95 % intervals; one that contains 0 means that the two could not be told apart.",
-        alt=f"Differences to the baseline in points of accuracy, mean over k: {told}.",
+        note="Points of accuracy with 95 % intervals; an interval that contains 0 means that the data do not show a difference.",
+        alt=f"Differences to the baseline in points of accuracy, mean over k: {spoken}.",
         figure=figures.differences(found, noise),
         table=Table("differences", "Differences and the ends of their intervals, points", [METHOD, *columns], others),
         height=130 + 56 * len(others),
@@ -54,7 +54,7 @@ def _plot(rows: Sequence[Row], what: dict[str, str], noise: float) -> Plot:
 
 def _tables(rows: Sequence[Row], what: dict[str, str]) -> list[Table | Terms]:
     caption = f"Differences to {rows[0]['method']}"
-    difference = "Paired: the seeds that both methods have, and the same test samples."
+    difference = "Paired: over the seeds that both methods have, on the same test samples."
     if why_no_intervals(rows):
         columns = [
             Column(f"{key}_difference", f"Difference, {title}", "points", _signed) for key, title in what.items()
@@ -69,15 +69,15 @@ def _tables(rows: Sequence[Row], what: dict[str, str]) -> list[Table | Terms]:
         (
             "Difference",
             f"{difference} The interval is for new seeds and new images: what the difference would be if both methods were "
-            "trained again and tested on other images of the same kind. Seeds and images are random effects that cross.",
+            "trained again and tested on other images of the same kind. Seeds and images are crossed random effects.",
         ),
         (
             "p",
-            "How likely a difference as large would be if there were none, corrected for the number of methods (Holm).",
+            "The probability of a difference this large if the methods were equal, corrected for the number of methods (Holm).",
         ),
         (
             "On these images",
-            "The interval for new seeds on this very test set. It says nothing about other images.",
+            "The interval for new seeds on this test set only. It does not hold for other images.",
         ),
     ]
     return [Table("against", caption, [METHOD, *columns], rows[1:]), Terms(words)]

@@ -1,11 +1,11 @@
-"""What papers report of the methods of a comparison, beside what came out of it."""
+"""Accuracies that papers report for the methods of a comparison, next to those of the comparison."""
 
 from ...blocks import Column, Section, Table, Terms, Text, decimals
 from ..shown import Shown
 
 
 def published_section(shown: Shown) -> Section | None:
-    """A table of both, and what speaks against a number; None where nothing is published on the data set."""
+    """A table of both, and known doubts about a published number; None if nothing is published on the data set."""
     rows = shown.comparison.published
     if not rows:
         return None
@@ -16,8 +16,8 @@ def published_section(shown: Shown) -> Section | None:
         for row, own in zip(rows, doubts, strict=True)
     ]
     words = (
-        "Read from papers, not measured: networks, augmentation, schedules and the choice of the reported epoch differ among them "
-        "and from the runs here, so a difference says little about a method."
+        "These numbers are read from papers, not measured. Networks, augmentation, schedules and the choice of the reported epoch "
+        "differ among papers and from the runs here, so a difference says little about a method."
     )
     columns = [
         Column("ours", "Method"),
@@ -32,7 +32,7 @@ def published_section(shown: Shown) -> Section | None:
         Column("source", "Source", words=True),
     ]
     table = Table(
-        "published", "Published test accuracies on this data set beside those of this comparison", columns, table_rows
+        "published", "Published test accuracies on this data set, next to those of this comparison", columns, table_rows
     )
     return Section(
         "published", "What papers report", [Text(words), table, Terms([(m, doubt) for doubt, m in marks.items()])]

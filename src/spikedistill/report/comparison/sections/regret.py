@@ -7,7 +7,7 @@ from ..shown import Shown
 
 
 def regret_section(shown: Shown) -> Section | None:
-    """A plot and a table of what is lost at each k; None where nobody specialised."""
+    """A plot and a table of what is lost at each k; None if there are no specialists."""
     rows = shown.comparison.regrets
     if not rows:
         return None
@@ -23,8 +23,8 @@ def regret_section(shown: Shown) -> Section | None:
         for row in named
     }
     words = (
-        "A network that was trained at the largest T and is stopped after k timesteps, against networks that were trained for k "
-        "alone. Above 0, who trains a network for each k is better there; below 0, the one network is better even so."
+        "One network, trained at the largest T and stopped after k timesteps, is compared with specialists: networks trained at "
+        "exactly T = k. Above 0 the specialist is better at that k; below 0 the one network is better."
     )
     pair = Column("pair", "Network and specialists")
     ends = [

@@ -1,4 +1,4 @@
-"""Every run of a comparison, and how to have them all again."""
+"""Every run of a comparison, and the command that repeats them."""
 
 from pathlib import Path
 from urllib.parse import quote
@@ -9,7 +9,7 @@ from ..shown import Shown
 
 
 def runs_section(shown: Shown) -> Section:
-    """A table of the runs with what became of them, and links to the reports that are there."""
+    """A table of the runs with their status, and links to the reports that exist."""
     comparison, last, rows = shown.comparison, shown.comparison.longest, []
     some_lost = any("reason" in row for row in comparison.runs)
     for row in comparison.runs:
@@ -31,12 +31,10 @@ def runs_section(shown: Shown) -> Section:
 
 
 def repeat_section(shown: Shown) -> Section | None:
-    """The command that repeats the comparison; None where it is not known."""
+    """The command that repeats the comparison; None if it is not known."""
     if not shown.command:
         return None
-    caption = (
-        "Command to repeat the comparison; runs that are finished in its folder are kept, another --out trains anew"
-    )
+    caption = "Command to repeat the comparison. Finished runs in its folder are kept; another --out trains all again"
     return Section("repeat", "Repeat", [Code(caption, shown.command)])
 
 

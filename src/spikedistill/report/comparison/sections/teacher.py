@@ -6,15 +6,15 @@ from ..shown import Shown
 
 
 def teacher_section(shown: Shown) -> Section | None:
-    """A table of those methods that a run taught; None where there are none."""
+    """A table of the methods whose teacher was a run; None if there are none."""
     taught = [row for row in shown.leaderboard if row.get("teacher_agreement") is not None]
     if not taught:
         return None
     columns = [
         METHOD,
-        Column("teacher_agreement", "Answers as the teacher", "%", decimals(2)),
-        Column("teacher_agreement_where_wrong", "Where the teacher is wrong", "%", decimals(2)),
+        Column("teacher_agreement", "Same prediction as the teacher", "%", decimals(2)),
+        Column("teacher_agreement_where_wrong", "Same, if the teacher is wrong", "%", decimals(2)),
     ]
-    words = "The second figure is how often a method repeats a mistake of its teacher."
-    caption = "Agreement with the run that taught, all timesteps together, means over the seeds"
+    words = "The second number is how often a method repeats a mistake of its teacher."
+    caption = "Agreement with the teacher, all timesteps together, means over the seeds"
     return Section("teacher", "Agreement with the teacher", [Text(words), Table("teacher", caption, columns, taught)])

@@ -1,4 +1,4 @@
-"""Every timestep alone, for each method of a comparison: what it knows, and how sure it is."""
+"""Every timestep on its own, for each method of a comparison: accuracy, confidence and entropy."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from ..shown import Shown
 
 # key, title, unit
 _FIGURES = (
-    ("accuracy", "Accuracy of timestep k alone", "%"),
-    ("confidence", "Confidence of timestep k alone", "%"),
-    ("entropy", "Entropy of timestep k alone", "nats"),
+    ("accuracy", "Accuracy of timestep k only", "%"),
+    ("confidence", "Confidence of timestep k only", "%"),
+    ("entropy", "Entropy of timestep k only", "nats"),
 )
 
 
@@ -24,11 +24,13 @@ def timesteps_section(shown: Shown) -> Section | None:
         if any(row.get(f"{figure[0]}_1") is not None for row in rows)
     ]
     words = (
-        "Means over the seeds. Where confidence exceeds accuracy, the timestep is surer than it should be; entropy is what "
-        "regularisers of it hold up."
+        "Means over the seeds. A timestep whose confidence is above its accuracy is overconfident. Objectives with an entropy term "
+        "keep the entropy high."
     )
     return (
-        Section("timesteps", "Every timestep alone", [Text(words), Plots(plots, wide=len(rows) > 4)]) if plots else None
+        Section("timesteps", "Every timestep on its own", [Text(words), Plots(plots, wide=len(rows) > 4)])
+        if plots
+        else None
     )
 
 

@@ -11,14 +11,17 @@ from ..reading import Run
 TERMS = (
     (
         "Cosine",
-        "Of the angle between a rule's gradient and BPTT's: 1 the same direction, 0 unrelated, below 0 the other way.",
+        "The cosine of the angle between a rule's gradient and BPTT's: 1 is the same direction, 0 unrelated, below 0 opposite.",
     ),
     (
         "Norm ratio",
-        "How long a rule's gradient is for each unit of BPTT's. Under SGD, 2 acts like twice the learning rate.",
+        "The norm of a rule's gradient over that of BPTT's. Under SGD, 2 acts like twice the learning rate.",
     ),
     ("SLTT", "BPTT without the path through the previous membrane."),
-    ("Rate, m", "Gradients through the mean rates of m segments of time. As many segments as timesteps are SLTT."),
+    (
+        "Rate, m",
+        "Gradients through the mean rates of m segments of time. With one segment for each timestep it is SLTT.",
+    ),
     ("BPTT with", "All paths through time, with another surrogate in place of the network's own."),
 )
 RECORD = (
@@ -99,7 +102,7 @@ def _over_timesteps(comparison: Comparison) -> Plot:
     return Plot(
         name="gradient_timesteps",
         title=title,
-        note="A rule with more segments than timesteps begins where it can.",
+        note="A rule with m segments starts at T = m.",
         alt=f"Line plot of cosines over T. {comparison.span}",
         figure=figures.cosines(lines, [str(T) for T in timesteps], "T, timesteps"),
         height=_height(comparison),

@@ -18,7 +18,7 @@ def training_section(run: Run) -> Section | None:
     epochs = run.epochs
     terms = {name: name.removeprefix("loss/") for name in epochs if name.startswith("loss/")}
     groups = [
-        ("loss_single", "Loss of every timestep alone", "cross-entropy, nats", _by_k(epochs, "ce_single_")),
+        ("loss_single", "Loss of every timestep on its own", "cross-entropy, nats", _by_k(epochs, "ce_single_")),
         ("loss_prefix", "Loss of the first k together", "cross-entropy, nats", _by_k(epochs, "ce_prefix_")),
         ("loss_terms", "Terms of the objective", "loss", terms),
     ]
@@ -35,7 +35,7 @@ def training_section(run: Run) -> Section | None:
         plots.insert(0, _accuracy(run, accuracies))
     words = (
         "Losses and training accuracy are means over the training batches of each epoch, taken while the weights change. "
-        "Where small k lies high, early answers are learned less well."
+        "A high loss at small k means that early predictions are learned less well."
     )
     many = any(len(columns) > MOST_NARROW for *_, columns in groups)
     return (
