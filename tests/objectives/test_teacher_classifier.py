@@ -112,7 +112,7 @@ def test_a_teacher_that_spikes_behind_its_last_stage_is_refused_and_one_that_end
         config = quick("digits-enof-laf", out=tmp_path, teacher=file)
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
         if (name, options) == ("resnet19", {}):
-            with pytest.raises(ValueError, match="the teacher's classifier has spiking neurons, and would be asked"):
+            with pytest.raises(ValueError, match="the teacher's classifier has spiking neurons, and its input would be mean rates"):
                 make_plan(config)
         else:
             assert make_plan(config).teacher.classifier is not None
@@ -131,7 +131,7 @@ def test_a_teacher_whose_classifier_tells_timesteps_apart_is_refused(tmp_path):
     config = quick("digits-enof-laf", out=tmp_path, teacher=file)
     changes = {"name": "ms_resnet18", "width": 0.1}
     with pytest.raises(
-        ValueError, match="answers otherwise than the teacher, whose timesteps differ there: use one without"
+        ValueError, match=r"returns other logits for the teacher.s mean features .* use a teacher without"
     ):
         make_plan(config.model_copy(update={"model": config.model.model_copy(update=changes)}))
 

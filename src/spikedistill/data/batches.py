@@ -1,4 +1,4 @@
-"""Batches whose order is a function of the seed, the epoch and the position alone, so that a run can stop anywhere and go on."""
+"""Batches whose order depends only on the seed, the epoch and the position, so that a run can stop anywhere and go on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -11,18 +11,18 @@ from .dataset import Samples, TensorSamples
 from .from_torch import TorchSamples, same_draws
 from .sending import sent
 
-# Of a GPU's free memory, what samples may take up: the rest is for training.
+# The share of a GPU's free memory that samples may take; the rest is for training.
 SHARE = 0.25
 
 
 class Batches:
     """An epoch of shuffled batches, each process its share of every one.
 
-    An epoch shows every sample once, in batches as even as they can be: none is left over. With several processes the last samples
-    are repeated where needed, so that each process has equally many.
+    Every epoch has every sample once, in batches whose sizes differ by one at most. With several processes some samples are
+    repeated if needed, so that each process has the same number.
 
-    Samples that lie on a device are selected there, and the order of an epoch is sent once. Batches of others are sent as they
-    come. The host waits for neither.
+    Samples on a device are selected there, and the order of an epoch is sent once. Other batches are sent one by one, without a
+    synchronisation.
 
     Args:
         samples: the training samples.
@@ -31,7 +31,7 @@ class Batches:
         position: called when an epoch begins; returns the epoch and how many of its batches are done already.
         rank: this process's number.
         world_size: number of processes.
-        device: where batches are wanted.
+        device: the device that batches are sent to.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Batches:
 
 
 def kept_on(samples: Samples, device: torch.device) -> Samples:
-    """The samples on a GPU, where they are in memory and take up no more than a quarter of what is free there; else as they are."""
+    """The samples on a GPU, if they are in memory and take no more than a quarter of its free memory; else as they are."""
     if device.type != "cuda" or not isinstance(samples, TensorSamples):
         return samples
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the library: labelled inputs, read by index, and what a network must know about them."""
+"""The form of every data set: labelled inputs, read by index, and what a network must know about them."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ class BrokenSample(UserError):
 
 
 class Samples(Protocol):
-    """Labelled inputs, read by index: in memory or from files, the rest of the library need not know."""
+    """Labelled inputs, read by index, in memory or from files."""
 
     @property
     def targets(self) -> Tensor:
@@ -51,7 +51,7 @@ class Samples(Protocol):
         """The samples at `indices` as samples of their own, in that order."""
 
     def identity(self) -> Iterator[bytes | memoryview]:
-        """What tells these inputs from others, in pieces: their values, or the names and sizes of their files."""
+        """What a fingerprint covers of these inputs, in pieces: their values, or the names and sizes of their files."""
 
 
 @dataclass(frozen=True, eq=False)

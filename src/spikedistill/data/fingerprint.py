@@ -1,4 +1,4 @@
-"""What tells one data set from another, so that a run goes on only with the data it began with."""
+"""Digests of data sets, so that a run goes on only with the data that it began with."""
 
 import hashlib
 import json

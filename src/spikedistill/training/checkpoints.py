@@ -40,9 +40,8 @@ _ENTRIES = {
 class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its place, and moves it there when it is whole; the one before it becomes `previous.ckpt`.
 
-    It is written before `save_checkpoint` returns, or, where that is given a function as `storage_options`, by a thread while
-    training goes on, which calls the function at the end. One is written at a time: whoever saves the next one, or ends training,
-    waits.
+    A checkpoint is written before `save_checkpoint` returns. If `storage_options` is a function, a thread writes it while training
+    goes on, and then calls the function. One is written at a time: saving the next one, and the end of training, wait for it.
 
     Args:
         made_from: what the run is made from, by name: fingerprints of the data and the teacher. Every checkpoint carries them.
@@ -63,7 +62,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Save a checkpoint, when the one before is written.
 
         Raises:
-            OSError: where it cannot be written, or the one before could not.
+            OSError: if it cannot be written, or the one before could not.
         """
         self.wait()
         if storage_options is None:
@@ -78,7 +77,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """Until no checkpoint is being written.
 
         Raises:
-            OSError: where one could not be written.
+            OSError: if one could not be written.
         """
         if self._writer is not None:
             self._writer.join()
@@ -135,7 +134,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     A checkpoint of version 0.1.0, which has no checksum, is verified by those of the parts of its archive.
 
     Raises:
-        UserError: where it is damaged, holds anything but tensors, numbers, strings and containers of them, or is none of a run.
+        UserError: if it is damaged, holds anything but tensors, numbers, strings and containers of them, or is not of a run.
     """
     content = path.read_bytes()
     payload, mark, digest = content.rpartition(_MARK)
@@ -169,12 +168,12 @@ def _archive_is_whole(content: bytes) -> bool:
 
 
 def last_good_checkpoint(run: RunFolder) -> dict[str, Any] | None:
-    """The last checkpoint of a run that is whole, which is then in its place; None where none was written.
+    """The last checkpoint of a run that is whole, moved to its place; None if none was written.
 
     A damaged one is said, and the one before it takes its place.
 
     Raises:
-        UserError: where there are checkpoints and all are damaged, or one would run code.
+        UserError: if all checkpoints are damaged, or one would run code.
     """
     said = []
     for path in (run.checkpoint, run.earlier_checkpoint):

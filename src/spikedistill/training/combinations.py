@@ -80,7 +80,7 @@ def check_gradient(config: Config, objective: Objective) -> None:
 
 
 def check_heads(config: Config, objective: Objective) -> None:
-    """Refuse an objective over heads without auxiliary ones, and auxiliary heads that nothing is learned from.
+    """Refuse an objective over heads without auxiliary heads, and auxiliary heads that no objective trains.
 
     Raises:
         UserError: saying what to add or leave out.
@@ -115,10 +115,10 @@ def check_neurons(config: Config) -> None:
 
 
 def check_optimizer(config: Config) -> None:
-    """Refuse a schedule that does not fit into the epochs, and settings of another optimiser or schedule.
+    """Refuse a schedule that is longer than the run, and settings of another optimiser or schedule.
 
     Raises:
-        UserError: saying what to leave out, or what there is room for.
+        UserError: saying what to leave out, or which values are possible.
     """
     options, epochs = config.optimizer, config.epochs
     given = _changed(options, OptimizerConfig())
@@ -150,7 +150,7 @@ def check_optimizer(config: Config) -> None:
 
 
 def check_teacher_model(config: Config) -> None:
-    """Refuse the name of a teacher's network without a file of weights that it could be of.
+    """Refuse the name of a teacher's network without a file of its weights.
 
     Raises:
         UserError: saying what to add or leave out.
@@ -170,7 +170,7 @@ def check_teacher_model(config: Config) -> None:
 
 
 def check_accumulation(config: Config, samples: int) -> None:
-    """Refuse to add up the gradients of more batches than an epoch has.
+    """Refuse to accumulate the gradients of more batches than an epoch has.
 
     Args:
         config: of the run.

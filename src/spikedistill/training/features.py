@@ -1,4 +1,4 @@
-"""Which layers of a network features are read from, by name, and what they pass before they are compared."""
+"""The layers whose features are compared, by name, and the layers that features pass before."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -38,8 +38,7 @@ def classifier_of(network: nn.Module, features: Tensor, logits: Tensor) -> Calla
         logits: what the network returns for them.
 
     Raises:
-        UserError: for a network without a method `classify`, one that has spiking neurons there, or one that tells timesteps
-            apart, to which features without time say nothing.
+        UserError: for a network without a method `classify`, with spiking neurons there, or whose timesteps differ there.
     """
     _, layout = own_module(network)
     if not callable(getattr(layout, "classify", None)):
@@ -70,8 +69,8 @@ def classifier_of(network: nn.Module, features: Tensor, logits: Tensor) -> Calla
             hook.remove()
     if not torch.allclose(answers, logits.to(answers.dtype), rtol=1e-3, atol=1e-3):
         raise UserError(
-            "the teacher's classifier, asked about its own mean features, answers otherwise than the teacher, whose timesteps "
-            "differ there: use one without batch-norms of single timesteps"
+            "the teacher's classifier returns other logits for the teacher's mean features than the teacher, because its timesteps "
+            "differ: use a teacher without batch-norms of single timesteps"
         )
     return classify
 
@@ -95,7 +94,7 @@ def _stages(module: nn.Module) -> Iterable[str]:
     stages: Iterable[str] = getattr(module, "stage_channels", ())
     if not stages:
         raise UserError(
-            f"the objective compares features where stages of the networks end, and {type(module).__name__} does not name them: "
+            f"the objective compares features at the ends of stages, and {type(module).__name__} does not name them: "
             'give it an attribute stage_channels with channels by the names of layers, such as {"features.2": 32}, or use a '
             "network made by create_model"
         )
@@ -113,5 +112,5 @@ def generator(channels: int) -> nn.Module:
     return nn.Sequential(first, nn.ReLU(), second)
 
 
-# What a student's features pass before they are compared with a teacher's, for their number of channels.
+# Trained layers that a student's features pass before they are compared with a teacher's, by the number of channels.
 TRANSFORMS: dict[str, Callable[[int], nn.Module]] = {"conv_norm": conv_norm, "generator": generator}

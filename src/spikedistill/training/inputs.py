@@ -1,4 +1,4 @@
-"""What a run gives its objective on a batch: one provider for each input that `objectives/inputs.py` declares."""
+"""The inputs of an objective on a batch: one provider for each input that `objectives/inputs.py` declares."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from .teacher import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class AtHand:
-    """What is at hand once the student has run on a batch.
+    """What the inputs of an objective are made of, once the student has run on a batch.
 
     Attributes:
         objective: what is learned.
         teacher: the trained network, if there is one.
         kind: of the data, "image" or "events".
-        inputs: the batch as the student sees it.
+        inputs: the batch, augmented.
         target: labels `[B]`.
         submodels: logits `[S, B, C]` that the objective is over.
         features: mean rates `[B, ...]` of the student's layers.
@@ -28,7 +28,7 @@ class AtHand:
         cached: the teacher's logits on the batch, `[B, C]`, if they were computed at the start of the run.
         average: the mean of a tensor over the processes that share the batch, if there are several.
         progress: the share of training that is done.
-        class_weights: how much a sample of each class counts, `[C]`; None for all alike.
+        class_weights: how much a sample of each class counts, `[C]`; None if all count the same.
     """
 
     objective: Objective

@@ -1,4 +1,4 @@
-"""Means over the samples of an epoch: added up on the device, and read once."""
+"""Means over the samples of an epoch: summed on the device, and read once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from ..objectives.submodels import prefix_means, right_submodels
 
 
 class EpochMeans:
-    """What each step adds to the means of an epoch.
+    """The running sums behind the means of an epoch.
 
     Attributes:
         names: of the means.
@@ -33,7 +33,7 @@ class EpochMeans:
 
     @torch.no_grad()
     def add(self, step: Mapping[str, Tensor], count: int) -> None:
-        """Add means `[n]` or scalars over `count` samples to the totals; `seen` is the caller's to count.
+        """Add means `[n]` or scalars over `count` samples to the totals; the caller counts `seen`.
 
         A vector under the name "x" has the means "x_1", "x_2", ...
         """
@@ -43,7 +43,7 @@ class EpochMeans:
         self.totals += values * count
 
     def _begin(self, step: Mapping[str, Tensor], values: Tensor) -> None:
-        """Make room on the device; what a checkpoint has brought along stays."""
+        """Make room on the device; sums from a checkpoint stay."""
         self._has_begun = True
         kept = self.as_sums()
         self.names = tuple(

@@ -10,8 +10,8 @@ from ..config import OptimizerConfig
 def make_optimizer(network: torch.nn.Module, options: OptimizerConfig, *, fused: bool = False) -> torch.optim.Optimizer:
     """The optimiser, by default with weight decay on the weights of convolutions and linear layers only.
 
-    Biases, batch-norm and what neurons learn have one dimension or none, and no decay unless `options.decayed` is "all". A fused
-    one updates in one kernel, and can be told on the device not to.
+    Biases, batch-norm and parameters of neurons have one dimension or none, and no decay unless `options.decayed` is "all". A fused
+    one updates in one kernel, and a flag on the device can make it skip the update.
     """
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
@@ -23,7 +23,7 @@ def make_optimizer(network: torch.nn.Module, options: OptimizerConfig, *, fused:
     else:
         optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=fused or None)
     if fused:
-        # no scaler divides its gradients, so clipping is right; Lightning takes a fused one for one that has not divided yet
+        # no scaler divides its gradients, so clipping is right; Lightning assumes that a fused one has not divided yet
         optimizer._step_supports_amp_scaling = False
     return optimizer
 
@@ -35,7 +35,7 @@ def learning_rate_factor(epoch: float, epochs: int, options: OptimizerConfig) ->
     `step_factor ** floor(epoch / step_epochs)`, or 1. Under `schedule_per="epoch"` the cosine is that of the epoch's first step.
     """
     if epoch < options.warmup_epochs:
-        # the first step must not be wasted on a learning rate of zero
+        # a learning rate of zero would waste the first step
         return max(epoch, 1e-3) / options.warmup_epochs
     if options.schedule == "step":
         return options.step_factor ** (int(epoch) // options.step_epochs)

@@ -42,14 +42,14 @@ class Plan:
         config: the configuration.
         dataset: the data set.
         train: the training samples of the run.
-        holdout: training samples kept aside; None where there are none.
+        holdout: training samples kept aside; None if there are none.
         augmentations: names for `spikedistill.data.augment`.
         spec: the arguments of `create_model` for the network that is left after training; of one from Python its import path.
         objective: what is learned.
-        teacher: the trained network that teaches, frozen; None where the objective needs none.
+        teacher: the trained network that teaches; None if the objective needs none.
         layers: channels of the features that are compared with the teacher's, by the name of their layer within the plain module
             of the network.
-        class_weights: how much a sample of each class counts in the loss, `[C]`; None for all alike.
+        class_weights: how much a sample of each class counts in the loss, `[C]`; None if all count the same.
         initial: the weights that training starts from; None if they are drawn.
         given: the network that came from Python; None if `create_model` makes it.
     """
@@ -68,7 +68,7 @@ class Plan:
     given: GivenNetwork | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
-        """Itself: nothing in a plan changes, and averaging weights copies the module that holds it."""
+        """The plan itself: it never changes, and averaging weights copies the module that holds it."""
         return self
 
     def build_network(self) -> Temporal:
@@ -113,7 +113,7 @@ def plan_of(config: Config, given: Given) -> Plan:
 
 
 def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
-    """All of a plan that is known, and checked, before the network that teaches is there.
+    """All of a plan except its teacher, checked.
 
     Raises:
         UserError: for parts that do not fit each other or are unknown.
@@ -175,13 +175,13 @@ def feature_channels(
         features=features,
         transforms=[torch.nn.Identity() for _ in features],
     )
-    with torch.random.fork_rng(devices=[]):  # what is drawn at random must not move the caller's generator
+    with torch.random.fork_rng(devices=[]):  # draws must not move the caller's generator
         objective(logits, first, **inputs_of(at))
     return {layer: feature.shape[1] for layer, feature in zip(layers, features, strict=True)}
 
 
 def check_teacher_logits(config: Config, objective: Objective, augmentations: tuple[str, ...], train: Samples) -> None:
-    """Refuse cached logits where there are none, or where they would be of other images than the student's.
+    """Refuse cached logits if there is no teacher, or if they would be of other images than the student's.
 
     Raises:
         UserError: saying what to leave out.
@@ -239,7 +239,7 @@ def training_samples(config: Config, dataset: Dataset) -> tuple[Samples, Samples
     The hold-out is split off first and is the same for every seed and every size of training set.
 
     Raises:
-        UserError: where more samples are asked for than there are, or the hold-out leaves too few.
+        UserError: if there are fewer samples than asked for, or the hold-out leaves too few.
     """
     count = config.data.train_samples
     kept, aside = training_indices(dataset.train.targets, config.data.holdout, count)

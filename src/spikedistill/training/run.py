@@ -68,15 +68,15 @@ def train(
         logits.safetensors and report.html.
 
     Raises:
-        UserError: for a configuration that does not fit together, or that asks for other processes than torchrun started.
-        FileNotFoundError: where the data set is missing.
-        FileExistsError: where the run folder holds a run already and neither `resume` nor `overwrite` says what to do, or
+        UserError: for parts that do not fit each other, or another number of processes than torchrun started.
+        FileNotFoundError: if the data set is missing.
+        FileExistsError: if the run folder holds a run already and neither `resume` nor `overwrite` is set, or
             something else than a run. Only what a run writes is deleted, once everything else is known to be right.
-        BlockingIOError: where another process trains in the run folder.
-        RunStopped: where SIGTERM or SIGINT asked the process to stop; a checkpoint is saved, and `resume="auto"` goes on.
-        RunFailed: where another process that trains with this one has ended, or lets it wait for too long.
-        RunDiverged: where a loss, gradient, weight or running statistic became NaN or infinite; the last good checkpoint stays.
-        BrokenSample: where a file of a training sample cannot be read; a checkpoint is saved.
+        BlockingIOError: if another process trains in the run folder.
+        RunStopped: after SIGTERM or SIGINT; a checkpoint is saved, and `resume="auto"` goes on.
+        RunFailed: if another process of this run has ended, or does not respond in time.
+        RunDiverged: if a loss, gradient, weight or running statistic becomes NaN or infinite; the last good checkpoint stays.
+        BrokenSample: if a training sample cannot be read; a checkpoint is saved.
     """
     check_processes(config.trainer)
     check_one_process_chooses(config)
@@ -131,7 +131,7 @@ def train(
 
 
 def _with_what_was_chosen(config: Config, run: RunFolder) -> Config:
-    """The configuration with what the run in the folder has chosen, of what was to be chosen."""
+    """The configuration with what the begun run has chosen: batch size, precision, and the names of what came from Python."""
     begun = run.config()
     if config.data.most_batch_size is not None:
         config = with_batch_size(config, begun.data.batch_size)
@@ -146,7 +146,7 @@ def _with_what_was_chosen(config: Config, run: RunFolder) -> Config:
 
 
 def check_same_run(config: Config, begun: Config, run: Path) -> None:
-    """Refuse to go on with a run under another configuration than it was begun with.
+    """Refuse to go on with a run under other settings than it was begun with.
 
     Raises:
         UserError: naming the settings that differ.
@@ -203,10 +203,10 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _check_free(run: RunFolder, *, overwrite: bool) -> None:
-    """Refuse a folder that holds what was not given up.
+    """Refuse a folder with files that may not be deleted.
 
     Raises:
-        FileExistsError: where something is in it, and it is no run that may be overwritten.
+        FileExistsError: if it is not empty, and holds no run that may be overwritten.
     """
     if run.is_free():
         return
@@ -222,7 +222,7 @@ def _check_free(run: RunFolder, *, overwrite: bool) -> None:
 
 
 def made_from(plan: Plan) -> dict[str, str]:
-    """What the numbers of a run come from beside its settings, by name: digests of the data and the teacher, and versions."""
+    """What decides the numbers of a run, apart from its settings: digests of the data and the teacher, and versions, by name."""
     found = fingerprint(plan.dataset)
     found["augmentation"] = augmentation_identity(plan.augmentations)
     found["slicing"] = str(slicing_version(plan.dataset))
@@ -243,8 +243,8 @@ def _fit(
     """Train to the last epoch and leave the model in the run folder.
 
     Raises:
-        UserError: where not all processes begin at the same step, or the checkpoint is damaged.
-        RunStopped: where the process was asked to stop; a checkpoint is saved.
+        UserError: if the processes do not begin at the same step, or the checkpoint is damaged.
+        RunStopped: after SIGTERM or SIGINT; a checkpoint is saved.
     """
     from .allocator import keep_freed_memory
     from .checkpoints import check_fits, check_made_from, last_good_checkpoint
@@ -276,7 +276,7 @@ def _fit(
             plan.save(module.network, run.model)
     trainer.save_checkpoint(run.checkpoint)
     stop = _wish_to_stop(trainer)
-    if stop is not None and stop.asked:  # in the last step, after which nothing looks
+    if stop is not None and stop.asked:  # in the last step, after which nothing checks
         raise RunStopped("stopped after the last epoch, before evaluation")
     if trainer.world_size > 1 and not group_was_open:
         # a process that ends while its group is open aborts now and then, and takes the others with it
@@ -285,11 +285,11 @@ def _fit(
 
 
 def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | None = None) -> None:
-    """Train what the Trainer was made for, from a checkpoint on where there is one.
+    """Run the training loop of a Trainer, from a checkpoint on if there is one.
 
     Raises:
-        UserError: where the checkpoint is whole, and holds something else than Lightning and the callbacks expect.
-        KeyboardInterrupt: where SIGTERM or SIGINT came before the first step or after the last.
+        UserError: if the checkpoint is whole, but does not hold what Lightning and the callbacks expect.
+        KeyboardInterrupt: if SIGTERM or SIGINT came before the first step or after the last.
     """
     on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
@@ -298,9 +298,7 @@ def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | 
         warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
         try:
             trainer.fit(module, make_batches(module.plan, trainer), ckpt_path=resume_from, weights_only=True)
-        except (
-            SystemExit
-        ):  # so Lightning answers a KeyboardInterrupt, without a message, and ignores SIGINT from then on
+        except SystemExit:  # Lightning turns a KeyboardInterrupt into this, and ignores SIGINT from then on
             signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from None
         except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -313,7 +311,7 @@ def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | 
 
 
 def _wish_to_stop(trainer: "L.Trainer") -> Stop | None:
-    """Whether the process was asked to stop while it trained; None where training has not begun."""
+    """Whether SIGTERM or SIGINT came while the process trained; None if training has not begun."""
     from .callbacks import Checkpoints
 
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
@@ -321,7 +319,7 @@ def _wish_to_stop(trainer: "L.Trainer") -> Stop | None:
 
 
 def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
-    """The training batches of this process, from wherever the Trainer stands; samples that fit are kept on its GPU."""
+    """The training batches of this process, from the Trainer's position on; samples that fit are kept on its GPU."""
     device = trainer.strategy.root_device
 
     def position() -> tuple[int, int]:
@@ -339,7 +337,7 @@ def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
 
 
 def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.Callback"]:
-    """What a run does beside training."""
+    """The callbacks of a run."""
     from .callbacks import Checkpoints, EpochRecord, MovingAverage
     from .progress import EpochLines, ProgressBar
 
@@ -417,7 +415,7 @@ def make_logger(name: str, folder: Path) -> Any:
     """A logger of Lightning's that writes below a folder; False for "none".
 
     Raises:
-        UserError: where its package is missing.
+        UserError: if its package is missing.
     """
     if name == "none":
         return False

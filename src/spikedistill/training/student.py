@@ -8,12 +8,12 @@ from ..through_time.features import outputs_of
 
 
 class StudentPass(nn.Module):
-    """From a batch to all that an objective wants to see of the network, as one tuple of tensors.
+    """From a batch to all outputs of the network that an objective uses, as one tuple of tensors.
 
     Args:
         network: the network.
-        timesteps: T for images, which are shown at every timestep; None for event frames, which bring it along.
-        layers: names of those whose features are compared.
+        timesteps: T for images, which are shown at every timestep; None for event frames, which have T of their own.
+        layers: names of the layers whose features are compared.
     """
 
     def __init__(self, network: Temporal, timesteps: int | None, layers: tuple[str, ...]) -> None:
@@ -26,7 +26,7 @@ class StudentPass(nn.Module):
         """Logits of images `[B, C, H, W]` in [0, 1] or event frames `[T, B, C, H, W]`.
 
         Returns:
-            The logits `[T, B, C]` of the timesteps; where the network has heads their logits `[S, B, C]`; and the mean rates
+            The logits `[T, B, C]` of the timesteps; the logits `[S, B, C]` of the heads, if there are some; and the mean rates
             `[B, ...]` of the layers.
         """
         with outputs_of(self.network.module, self.layers) as outputs:

@@ -82,7 +82,7 @@ class Teacher:
         return torch.cat(parts).float()
 
     def identity(self) -> str:
-        """What tells a teacher from Python from others: the digest of a module's weights; of a function only that it came."""
+        """For checkpoints: the digest of a module's weights; a fixed text for a function, whose inside is not known."""
         if not isinstance(self.function, nn.Module):
             return "given from Python"
         digest = hashlib.sha256()

@@ -1,6 +1,6 @@
 """A whole training step as one function of tensors that stay in place, which a GPU records once and replays.
 
-From the batch as the network takes it to the updated weights: passes, loss, gradients, the look for NaN, clipping, the optimiser,
+It goes from the prepared batch to the updated weights: passes, loss, gradients, the check for NaN, clipping, the optimiser,
 the moving average, and the means of the epoch. Augmentation stays outside, because AutoAugment groups images by the draws.
 """
 
@@ -42,7 +42,7 @@ def can_be_whole(plan: "Plan") -> bool:
 class WholeStep:
     """The whole training step of a module: recorded at the second batch of a size if the module is on a GPU, else called.
 
-    Where recording fails, which one log line says, `failed` is set, and the module goes on as without from the next step on.
+    If recording fails, a log line says so, `failed` is set, and the module trains without recording from the next step on.
 
     Args:
         module: the module, as it begins to train.
