@@ -113,7 +113,7 @@ def test_in_evaluation_nothing_changes():
     [
         ({"gradient": "bptt", "chunk": 2}, "chunk=2 only means something under gradient='rate'"),
         ({"gradient": "rate", "chunk": 0}, "expected the timesteps to compute at a time, 1 or more"),
-        ({"gradient": "rate", "recompute": False}, "say how long with chunk"),
+        ({"gradient": "rate", "recompute": False}, "give chunk, the timesteps to compute"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, message):
