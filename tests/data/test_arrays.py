@@ -221,6 +221,14 @@ def test_damaged_and_hostile_files_are_refused_in_a_line(tmp_path: Path, kind, d
     assert "\n" not in str(error.value)
 
 
+def test_an_array_that_would_unpack_to_more_than_fits_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "MOST_IN_ARCHIVE", GREY.nbytes - 1)
+    with pytest.raises(ValueError, match=r"train\.npz: 'x' \[12, 6, 9\] has .* GiB, .*; save \.npy files instead"):
+        load_dataset("arrays", save(tmp_path, GREY))
+
+
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     for names in (np.array(["a", "b", "c"], object), np.array([{}, [], ()], object)):
         save(tmp_path, GREY, names[LABELS])

@@ -147,9 +147,8 @@ def _files_by_class(folder: Path, suffixes: tuple[str, ...]) -> dict[str, _Class
         raise FileNotFoundError(f"{folder} holds {found}: expected one per class ({_example(folder, suffixes)})")
     files: dict[str, _Class] = {}
     for name in names:
-        label = unicodedata.normalize(
-            "NFC", name
-        )  # an accent is one character or two, depending on who wrote the folder
+        # a letter with an accent is one character or two, depending on the system that wrote the name
+        label = unicodedata.normalize("NFC", name)
         if not _is_text(label):
             raise data_error(folder, f"the name of the folder {name!r} is no text in UTF-8", "rename the folder")
         if label in files:
