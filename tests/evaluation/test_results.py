@@ -4,7 +4,10 @@ import json
 
 import pytest
 from quick_runs import quick
+from safetensors.torch import load_file
 
+from spikedistill import load
+from spikedistill.data import load_dataset
 from spikedistill.evaluation import evaluate
 from spikedistill.evaluation.comparison.records import RunRecord
 from spikedistill.evaluation.results import Results, read_results, write_results
@@ -49,6 +52,19 @@ def test_what_does_not_fit_the_schema_is_never_written(run):
     assert run.results.read_bytes() == before
     assert evaluate(run.path) == results
     assert run.results.read_bytes() == before
+
+
+def test_the_loaded_network_and_the_logits_of_a_run_have_the_scores_of_the_run(run):
+    written, saved = json.loads(run.results.read_bytes()), load_file(run.logits)
+    T = written["timesteps"]
+    of_network = evaluate(load(run.path), load_dataset("digits"), timesteps=T, energy=False)
+    of_logits = evaluate(saved["logits"], saved["targets"])
+    for found in (of_network, of_logits):
+        for part in ("ensemble", "single", "reliability"):
+            assert found["last"][part] == written["last"][part], part
+        Results.model_validate(found).check()
+    assert of_network["last"]["firing_rates"] == written["last"]["firing_rates"]
+    assert of_network["classes"] == written["classes"]
 
 
 def test_other_schemas_are_refused_by_every_reader(run):
