@@ -254,7 +254,10 @@ def _values(x: Any, what: str, channels: int | None = None) -> Tensor:
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "buif":
             raise UserError(f"{what} is an array of {x.dtype}, expected numbers")
-        x = torch.from_numpy(np.ascontiguousarray(x))
+        wide = {"f": np.float32 if x.dtype.itemsize <= 4 else np.float64, "b": np.bool_}.get(x.dtype.kind, np.int64)
+        x = torch.from_numpy(
+            x.astype(np.uint8 if x.dtype == np.uint8 else wide)
+        )  # a copy, in this machine's byte order
     if not isinstance(x, Tensor):
         raise UserError(f"{what} is a {type(x).__name__}, expected a tensor, a NumPy array or a Pillow image")
     x = x.detach().cpu()
@@ -281,6 +284,8 @@ def _in_range(x: Tensor, what: str) -> Tensor:
         return x.to(torch.uint8) * 255
     if x.dtype == torch.uint8:
         return x
+    if not x.is_floating_point():
+        x = x.long()
     low, high = x.min().item(), x.max().item()
     if not x.is_floating_point():
         if low < 0 or high > 255:
