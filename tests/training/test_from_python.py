@@ -55,15 +55,15 @@ class Shapes(Dataset):
 
     classes = ("upper left", "upper right", "lower left")
 
-    def __init__(self, count: int = 60, noisy: bool = False) -> None:
-        self.count, self.noisy = count, noisy
+    def __init__(self, count: int = 60, noisy: bool = False, brighter: float = 0.0) -> None:
+        self.count, self.noisy, self.brighter = count, noisy, brighter
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, place):
         label = place % 3
-        image = torch.full((8, 8), 0.2 + 0.001 * place)
+        image = torch.full((8, 8), 0.1 + 0.001 * place + self.brighter)
         image[4 * (label == 2) :, 4 * (label == 1) :][:4, :4] = 0.8
         return image + 0.1 * torch.rand(8, 8) * self.noisy, label
 
@@ -146,6 +146,9 @@ def test_a_run_is_repeated_and_evaluated_with_its_parts_given_again(run, tmp_pat
     evaluate(run, OWN, model=net)
     assert folder.logits.read_bytes() == before
     assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items()), "a copy was filled"
+    for changed in (Shapes(33), Shapes(30, brighter=0.1)):
+        with pytest.raises(UserError, match="was scored on other test samples than data holds"):
+            evaluate(run, (OWN[0], changed), model=net)
     repeated = Config.from_yaml((run / "config.yaml").read_text()).model_copy(update={"out": tmp_path / "again"})
     again = RunFolder(train(repeated, model=functools.partial(Net, 3), data=OWN, teacher=ann()))
     assert again.model.read_bytes() == folder.model.read_bytes()

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..config import Config
-from ..data import Dataset, Samples, as_dataset, as_network_input, data_path, in_order, split_holdout
+from ..data import Dataset, Samples, as_dataset, as_network_input, data_path, draws_at_random, in_order, split_holdout
 from ..errors import UserError
 from ..files import alone_in, write_atomically
 from ..from_python import check_given, import_path
@@ -50,6 +50,8 @@ def _evaluate(folder: RunFolder, batch_size: int, dataset: Dataset, own: nn.Modu
     config = folder.config()
     device = device_of(config.trainer)
     check_classes(folder, dataset)
+    if "data" in config.from_python:
+        check_same_samples(folder, dataset)
     heldout = held_out(config, dataset)
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -93,6 +95,29 @@ def check_classes(folder: RunFolder, dataset: Dataset) -> None:
         raise UserError(
             f"{folder.model} was trained on the classes {', '.join(classes[:6])}, {len(classes)} in all, and the data set "
             f"{dataset.name} now has {', '.join(dataset.classes[:6])}, {len(dataset.classes)} in all: use the data of the run"
+        )
+
+
+def check_same_samples(folder: RunFolder, dataset: Dataset) -> None:
+    """Refuse to score a run on other test samples than before, of a data set that came from Python.
+
+    Compared are all labels, and the sample images that the run keeps.
+
+    Raises:
+        UserError: saying how to score the network on other data.
+    """
+    try:
+        targets = folder.read_tensors(folder.logits, "targets")["targets"]
+        kept = folder.read_tensors(folder.samples, "images", "indices")
+    except (FileNotFoundError, UserError):
+        return  # it is scored for the first time, or a damaged file is written again
+    same = torch.equal(targets, dataset.test.targets)
+    if same and not draws_at_random(dataset.test):
+        same = torch.equal(kept["images"], _shown(dataset, kept["indices"]))
+    if not same:
+        raise UserError(
+            f"{folder.path} was scored on other test samples than data holds: give the data of the run, or score its network on "
+            "others with evaluate(load(run), data, timesteps=T)"
         )
 
 
@@ -182,13 +207,18 @@ def example_images(dataset: Dataset, logits: Tensor, count: int = 12) -> dict[st
     answers = prefix_means(logits).argmax(-1)
     changes = (answers != answers[0]).any(0)
     indices = torch.cat([changes.nonzero().flatten(), (~changes).nonzero().flatten()])[:count].sort().values
+    return {"images": _shown(dataset, indices), "indices": indices}
+
+
+def _shown(dataset: Dataset, indices: Tensor) -> Tensor:
+    """Test samples as images of bytes, `[n, C, H, W]`."""
     images = dataset.test.inputs(indices)
     if dataset.kind == "events":
         frames = images.sum(1)
         images = (255 * frames / frames.amax((1, 2, 3), keepdim=True).clamp(min=1)).to(torch.uint8)
     elif images.dtype != torch.uint8:
         images = (255 * images).round().clamp(0, 255).to(torch.uint8)
-    return {"images": images.contiguous(), "indices": indices}
+    return images.contiguous()
 
 
 @torch.no_grad()
