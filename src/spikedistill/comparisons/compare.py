@@ -35,25 +35,25 @@ def compare(
 ) -> Comparison:
     """Train every configuration with every seed, and compare them; finished runs are skipped and stopped ones go on.
 
-    A run that diverges has no numbers, and is not trained again; what learns from it is not trained. All others are compared.
+    A run that diverges has no numbers and is not trained again. Its students are not trained. All other runs are compared.
 
-    Each run has a process of its own, so that its peak memory is its own. What is compared of it is kept in `records.jsonl`, a few
-    kilobytes a run: with that file in its folder, a comparison needs no run again, wherever it is repeated. Objectives that learn
-    from a trained network get the ReLU twin of theirs, trained with the first seed, unless `teacher` names another.
+    Each run has a process of its own, so that its peak memory is its own. `records.jsonl` keeps what is compared of each run, a few
+    kilobytes a run: a comparison that is repeated with that file in its folder trains none of these runs again. For objectives
+    with a teacher the ReLU twin of the network is trained first, with the first seed, unless `teacher` names another network.
 
     Args:
         configs: one per method; the first is the baseline.
         seeds: the seeds that every method is trained with.
-        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, and beside them records.jsonl, leaderboard.csv,
-            runs.csv and timesteps.csv, where methods were trained at several T regret.csv, where some rank timesteps
-            chosen.csv, the page report.html, and for papers the tables and figures of `spikedistill.report.write_paper_files`.
+        out: folder of the comparison; a run is written to `<recipe>/seed<k>` in it, next to them records.jsonl, leaderboard.csv,
+            runs.csv and timesteps.csv, regret.csv if methods were trained at several T, chosen.csv if some rank timesteps, the
+            page report.html, and for papers the tables and figures of `spikedistill.report.write_paper_files`.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
-            of the first, and the objective that it had there. Runs that this leaves as they are there are not trained again. How
-            fast each trains is measured before, in turn, and kept in speeds.csv; see `relative_speeds`.
+            of the first, and its objective in that comparison. Runs that would be the same as there are not trained again. The
+            training speed of each is measured first, in turn, and kept in speeds.csv; see `relative_speeds`.
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
-            run each with the first seed. The runs are in `tuning`, their figures in tuning.csv.
+            run each with the first seed. The runs are in `tuning`, their numbers in tuning.csv.
         jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small
-            networks train faster so, all together, but the speeds that are measured are those of runs side by side.
+            networks then take less time in all, but the measured speeds are those of runs at the same time.
         retry_diverged: train runs again that diverged here, from their last good checkpoint.
         command: what repeats the comparison, for its page.
 
@@ -64,11 +64,11 @@ def compare(
         UserError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
             several devices, a run there that was begun with other settings, in equal time different training samples, or settings
             of one that do not fit each other. All this is found before anything is trained.
-        FileNotFoundError: where a method was not trained in `equal_time`, or the data set is missing.
-        FileExistsError: where `out` holds files that a comparison would write over and that are not one's own.
-        BlockingIOError: where another process compares in the same folder.
-        RunFailed: where a run failed; what is finished stays.
-        RunDiverged: where no run is left to be compared.
+        FileNotFoundError: if a method was not trained in `equal_time`, or the data set is missing.
+        FileExistsError: if `out` holds files that a comparison would write over and that are not one's own.
+        BlockingIOError: if another process compares in the same folder.
+        RunFailed: if a run failed; what is finished stays.
+        RunDiverged: if no run is left to be compared.
     """
     if equal_time is not None and tune:
         raise UserError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
@@ -120,7 +120,7 @@ def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs
 
     Raises:
         UserError: for settings of a method that do not fit each other, and for a teacher that no method learns from.
-        FileNotFoundError: where its data set is missing, or the teacher that is named.
+        FileNotFoundError: if its data set is missing, or the teacher that is named.
         FileExistsError: where the folder of a run that is to begin holds something else.
     """
     given = next((config.teacher for config in configs if config.teacher is not None), None)
@@ -178,7 +178,7 @@ def _trained(
 
 
 def _write(comparison: Comparison, out: Path, command: str | None) -> None:
-    """Everything that a comparison leaves in its folder beside its runs and their records."""
+    """Everything that a comparison writes into its folder, except its runs and their records."""
     for name, rows in comparison.tables.items():
         if rows:
             write_rows(out / name, rows)
@@ -209,7 +209,7 @@ def weights_of(configs: Sequence[Config], seeds: Sequence[int], comparison: Path
 
     Raises:
         FileNotFoundError: where a method or seed was not trained there.
-        UserError: where not all have the same training samples, or one has no run there because its trials or teacher diverged.
+        UserError: if not all have the same training samples, or one has no run there because its trials or teacher diverged.
     """
     for config in configs:
         if (config.data.train_samples, config.data.holdout) != (configs[0].data.train_samples, configs[0].data.holdout):

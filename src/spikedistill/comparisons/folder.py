@@ -40,17 +40,17 @@ def check_own(folder: Path) -> None:
 
 
 def begin(folder: Path) -> None:
-    """Write the manifest that proves the folder to be a comparison's; for the process that is alone in it."""
+    """Write the manifest that proves the folder to be a comparison's; for the only process that works in it."""
     clear_partial(folder, FILES)
     if Manifest.read(folder, "comparison") is None:
         Manifest.new("comparison", **VERSIONS).write(folder)
 
 
 def read_checked(file: Path) -> bytes:
-    """What a file of a comparison holds, checked against the manifest where that lists it.
+    """What a file of a comparison holds, checked against the manifest if that lists it.
 
     Raises:
-        UserError: where it is damaged.
+        UserError: if it is damaged.
     """
     content, manifest = file.read_bytes(), Manifest.read(file.parent, "comparison")
     if manifest is not None and file.name in manifest.files and not manifest.files[file.name].fits(content):
@@ -60,7 +60,7 @@ def read_checked(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def rewriting(file: Path) -> Iterator[None]:
-    """Take a file out of the manifest, where there is one, while it is written, and list it as it is then."""
+    """Take a file out of the manifest, if there is one, while it is written, then list it with its new checksum."""
     manifest = Manifest.read(file.parent, "comparison")
     if manifest is not None and file.name in manifest.files:
         manifest.without([file.name]).write(file.parent)

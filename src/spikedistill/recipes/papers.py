@@ -1,6 +1,6 @@
 """The settings that papers were trained with, by data set: what `--protocol` puts in place of a recipe's.
 
-Values are those of the authors' released code, or of the paper where there is none. Where both say nothing, `unknown` does.
+Values are those of the authors' released code, or of the paper if no code is released. What neither says is listed in `unknown`.
 """
 
 from dataclasses import dataclass, field

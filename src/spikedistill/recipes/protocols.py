@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..through_time import RULES
 from .papers import PROTOCOLS, Protocol
 
-# Data sets that a paper's settings are for, where their names are others; those for event data serve all of them.
+# Data sets of a paper's settings that have another name here. Settings for event data serve all event data.
 _NAMES = {"image_folder": "imagenet", "nmnist": "cifar10-dvs", "event_frames": "cifar10-dvs"}
 
 # What makes a method what it is, so that no protocol changes it.
@@ -30,7 +30,7 @@ def with_protocol(config: Config, name: str) -> Config:
         name: one of `PROTOCOLS`.
 
     Raises:
-        UserError: where there is no such protocol, or the paper has no settings for the data set or the teacher.
+        UserError: if there is no such protocol, or the paper has no settings for the data set or the teacher.
     """
     return with_settings(config, _settings_for(config, find_protocol(config, name)) | {"protocol": name})
 
@@ -39,7 +39,7 @@ def find_protocol(config: Config, name: str) -> Protocol:
     """What the paper does on the configuration's data set.
 
     Raises:
-        UserError: where there is no such protocol, or the paper has no settings for that.
+        UserError: if there is no such protocol, or the paper has no settings for that.
     """
     if name not in PROTOCOLS:
         close = difflib.get_close_matches(name, PROTOCOLS, n=1)
