@@ -85,13 +85,14 @@ class Unrolled(Signal):
         return self._with(norm.over_time(self._values, self.timesteps))
 
     def recur(self, recurrent: Any) -> Self:
-        return self._by_timestep("Recurrent", recurrent, Stream.recur)
+        return self._by_timestep(recurrent, Stream.recur)
 
     def advance(self, neuron: Any) -> Self:
-        return self._by_timestep(type(neuron).__name__, neuron, Stream.advance)
+        return self._by_timestep(neuron, Stream.advance)
 
-    def _by_timestep(self, name: str, layer: Any, through: Callable[[Stream, Any], Stream]) -> Self:
+    def _by_timestep(self, layer: Any, through: Callable[[Stream, Any], Stream]) -> Self:
         """Send the signal through a layer that runs one timestep after another."""
+        name = type(layer).__name__
         self.enter(name, layer)
         if type(self) is not Unrolled and torch.is_grad_enabled():
             self.refuse(name, "it runs timestep by timestep, where this rule's own signal would not be used")
