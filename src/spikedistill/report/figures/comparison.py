@@ -30,6 +30,7 @@ def methods(
         spreads = [spread for _, spread in curve]
         trace = line(label, points, color, symbol=symbol, dash=dash) | {
             "name": label,
+            "legendgroup": label,  # entries of groups flow in lines, in place of columns as wide as the longest name
             "customdata": [[k, spread] for k, spread in enumerate(spreads, 1)],
             "hovertemplate": "k = %{customdata[0]}: %{y:.2f} ± %{customdata[1]:.2f}<extra>%{fullData.name}</extra>",
         }
