@@ -63,10 +63,15 @@ def from_torch(
     named = name if name is not None else _own_name(train)
     if not isinstance(named, str) or not named or any(sign.isspace() or sign in ",=" for sign in named):
         raise UserError(f"the data set has the name {named!r}, expected a text without spaces, commas and equals signs")
-    form = _form_of(train[0], "training sample 0")
+    first = "training sample 0"
+    with same_draws(0):
+        form = Form.of(_values(_pair(train[0], first)[0], first))
     parts = [_samples(given, split, form) for given, split in ((train, "training"), (test, "test"))]
     names = _class_names(classes, train, [samples.targets for samples in parts])
-    parts[1].inputs(torch.zeros(1, dtype=torch.int64))  # which refuses another form than that of the training samples
+    with same_draws(0):
+        parts[1].inputs(
+            torch.zeros(1, dtype=torch.int64)
+        )  # which refuses another form than that of the training samples
     mean, std = _statistics(parts[0], form, mean, std)
     return Dataset(
         name=named,
@@ -120,6 +125,11 @@ class Form:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    @classmethod
+    def of(cls, value: Tensor) -> "Form":
+        """The form of a sample."""
+        return cls("events" if value.ndim == 4 else "image", tuple(value.shape), value.dtype)
+
 
 @dataclass(frozen=True, eq=False)
 class TorchSamples:
@@ -158,7 +168,7 @@ class TorchSamples:
         what = f"{self.split} sample {place}"
         try:
             value = _values(_pair(self.source[place], what)[0], what, self.form.shape[-3])
-            form = _described(value, what)
+            form = Form.of(value)
         except UserError as error:
             raise BrokenSample(str(error)) from None
         if form.shape != self.form.shape or form.dtype != self.form.dtype:
@@ -239,10 +249,6 @@ def _pair(item: Any, what: str) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _form_of(item: Any, what: str) -> Form:
-    return _described(_values(_pair(item, what)[0], what), what)
-
-
 def _values(x: Any, what: str, channels: int | None = None) -> Tensor:
     """A sample as uint8 or float32, `[C, H, W]` or `[T, C, H, W]`."""
     from PIL import Image, ImageOps
@@ -301,12 +307,6 @@ def _in_range(x: Tensor, what: str) -> Tensor:
     if high > 1 + _NEAR:
         raise UserError(f"{what} holds numbers up to {high:.4g}, expected [0, 1]: divide by 255, or give uint8")
     return x.float().clamp(0, 1)
-
-
-def _described(value: Tensor, what: str) -> Form:
-    if value.ndim == 4:
-        return Form("events", tuple(value.shape), value.dtype)
-    return Form("image", tuple(value.shape), value.dtype)
 
 
 def _samples(data: Any, split: str, form: Form) -> Samples:
