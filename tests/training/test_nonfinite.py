@@ -504,15 +504,15 @@ def part_of_two(rank, port, config, value, told):
         "PYTHONWARNINGS": "ignore",
     }
     torch.set_num_threads(1)
-    made = running.make_plan
+    made = running.plan_of
 
-    def make_plan_with_it(*arguments):
+    def plan_with_it(*arguments):
         plan = made(*arguments)
         images = plan.train.inputs(torch.arange(len(plan.train))).float() / 255
         images[17, 0, 3, 3] = value
         return replace(plan, train=TensorSamples(images, plan.train.targets))
 
-    running.make_plan = make_plan_with_it
+    running.plan_of = plan_with_it
     try:
         train(config)
         told.put("")
@@ -544,6 +544,7 @@ def test_two_processes_of_which_one_has_the_sample_go_the_same_way(options, valu
         process.start()
     for process in both:
         process.join(240)
+    assert [process.exitcode for process in both] == [0, 0], "a process that failed tells nothing"
     one, other = told.get(), told.get()
     assert one == other
     assert re.search(said, one)
