@@ -93,12 +93,12 @@ LISTS: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def _network(name: str) -> str:
-    known = MODELS[name]
+def _network(model: str) -> str:
+    known = MODELS[model]
     words = _first(inspect.getdoc(known.build) or "", equation=False)
     try:
         with torch.device("meta"):  # takes no memory
-            network = create_model(name, num_classes=10, in_channels=3, image_size=32)
+            network = create_model(model, num_classes=10, in_channels=3, image_size=32)
     except Exception:  # a user's network may take other images only
         return words
     return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.2f} M. {words}"

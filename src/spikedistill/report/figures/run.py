@@ -68,7 +68,8 @@ def noise(accuracies: Sequence[float], samples: int) -> float:
 
 def over_epochs(epochs: Epochs, columns: dict[str, str], y_title: str, *, logarithmic: bool = False) -> Figure:
     """One line for each of the columns of metrics.csv, `{column: name}`, from faint to full in their order."""
-    figure = _lines(epochs, columns, y_title, scale=1)
+    figure = plot(_lines(epochs, columns, scale=1), "epoch", y_title)
+    figure["layout"]["xaxis"] |= _epoch_ticks(epochs)
     if logarithmic:
         figure["layout"]["yaxis"] |= {"type": "log"}
     return figure
@@ -82,12 +83,17 @@ def is_logarithmic(epochs: Epochs, columns: Iterable[str]) -> bool:
 
 def accuracy_over_epochs(epochs: Epochs, columns: dict[str, str], least: float) -> Figure:
     """Accuracies of metrics.csv in percent, `{column: name}`, on an axis no narrower than `least` points."""
-    figure = _lines(epochs, columns, "accuracy, %", scale=100)
+    figure = plot(_lines(epochs, columns, scale=100), "epoch", "accuracy, %")
+    figure["layout"]["xaxis"] |= _epoch_ticks(epochs)
     figure["layout"]["yaxis"] |= {"range": span([y for trace in figure["data"] for y in trace["y"]], least)}
     return figure
 
 
-def _lines(epochs: Epochs, columns: dict[str, str], y_title: str, scale: float) -> Figure:
+def _epoch_ticks(epochs: Epochs) -> Figure:
+    return whole_ticks(int(max(epoch or 0 for epoch in epochs["epoch"])))
+
+
+def _lines(epochs: Epochs, columns: dict[str, str], scale: float) -> list[Figure]:
     traces, shown = [], thinned(range(len(epochs["epoch"])), MOST_POINTS)
     for place, (column, name) in enumerate(columns.items()):
         values = [epochs[column][i] for i in shown]
@@ -98,9 +104,7 @@ def _lines(epochs: Epochs, columns: dict[str, str], y_title: str, scale: float) 
         trace["opacity"] = 0.45 + 0.55 * (place + 1) / len(columns)
         trace["hovertemplate"] = f"epoch %{{x}}: %{{y:.{4 if scale == 1 else 2}f}}<extra>%{{fullData.name}}</extra>"
         traces.append(trace)
-    figure = plot(traces, "epoch", y_title)
-    figure["layout"]["xaxis"] |= whole_ticks(int(max(epoch or 0 for epoch in epochs["epoch"])))
-    return figure
+    return traces
 
 
 def reliability(raw: Sequence[Bin], calibrated: Sequence[Bin]) -> Figure:

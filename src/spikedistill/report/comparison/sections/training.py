@@ -19,11 +19,13 @@ def training_section(shown: Shown) -> Section:
     comparison, rows = shown.comparison, shown.comparison.epochs
     samples = _SAMPLES[scored_samples(comparison.methods)]
     of_plots = [
-        ("epochs_loss", "loss", "Loss of all timesteps together", "cross-entropy, nats", None),
-        ("epochs_first", "accuracy_1", f"{samples.capitalize()} accuracy at k = 1", "accuracy, %", shown.noise),
-        ("epochs_last", "accuracy_T", f"{samples.capitalize()} accuracy at k = T", "accuracy, %", shown.noise),
+        ("epochs_loss", "loss", "Loss of all timesteps together", "cross-entropy, nats"),
+        ("epochs_first", "accuracy_1", f"{samples.capitalize()} accuracy at k = 1", "accuracy, %"),
+        ("epochs_last", "accuracy_T", f"{samples.capitalize()} accuracy at k = T", "accuracy, %"),
     ]
-    plots = [_plot(of_key, *of_one) for of_one in of_plots if (of_key := [row for row in rows if of_one[1] in row])]
+    plots = [
+        _plot(shown, of_key, *of_one) for of_one in of_plots if (of_key := [row for row in rows if of_one[1] in row])
+    ]
     words = [_words(shown, samples)] if plots else []
     methods = [row["method"] for row in with_numbers(comparison.leaderboard)]
     if missing := [method for method in methods if all(row["method"] != method for row in rows)]:
@@ -45,7 +47,7 @@ def _words(shown: Shown, samples: str) -> str:
     return words + "T is the number of timesteps that a method was trained with."
 
 
-def _plot(rows: Sequence[Row], name: str, key: str, title: str, unit: str, least: float | None) -> Plot:
+def _plot(shown: Shown, rows: Sequence[Row], name: str, key: str, title: str, unit: str) -> Plot:
     names = figures.short_names(list(dict.fromkeys(row["method"] for row in rows)))
     curves: dict[str, list[Row]] = {name: [] for name in names.values()}
     for row in rows:
@@ -57,6 +59,7 @@ def _plot(rows: Sequence[Row], name: str, key: str, title: str, unit: str, least
         ]
         for method, of_one in curves.items()
     }
+    least = None if key == "loss" else shown.noise
     figure = figures.methods_over_epochs(lines, unit, least=least, bands=len(lines) <= MOST_BANDS)
     logarithmic = figure["layout"]["yaxis"].get("type") == "log"
     ends = "; ".join(f"{method}: {of_one[-1][key]:.3g}" for method, of_one in curves.items())

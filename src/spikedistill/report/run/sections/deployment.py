@@ -39,17 +39,14 @@ def deployment_section(run: Run) -> Section | None:
     unit, scale = _unit(found)
     start = _start(found)
     rows = _rows(found, scale)
-    least = figures.UNKNOWN_NOISE
-    if run.samples is not None:
-        least = figures.noise([entry.accuracy for entry in found.fixed], run.samples)
-    plots = [_plot(found, rows, start, least, "latency", "mean_exit", "mean latency, timesteps")]
+    plots = [_plot(run, found, rows, start, "latency", "mean_exit", "mean latency, timesteps")]
     notes = [
         "A device need not run all timesteps: it stops after a fixed k, or lets a sample leave as soon as a policy is sure of it.",
         "All figures are of the test set; for use, a threshold is chosen on other samples, with AnytimeClassifier.calibrate "
         "(docs/tour/deploy.md).",
     ]
     if found.energy is not None:
-        plots.append(_plot(found, rows, start, least, "energy", "energy", f"estimated energy, {unit} per sample"))
+        plots.append(_plot(run, found, rows, start, "energy", "energy", f"estimated energy, {unit} per sample"))
         notes.append(_energy_note(found.energy))
     elif run.is_trained:
         notes.append("The energy is left out: the operations of this network cannot be counted.")
@@ -107,13 +104,16 @@ def _rows(found: Deployment, scale: float) -> list[Row]:
 
 
 def _plot(
-    found: Deployment, rows: list[Row], start: tuple[str, int], least: float, name: str, cost: str, x_title: str
+    run: Run, found: Deployment, rows: list[Row], start: tuple[str, int], name: str, cost: str, x_title: str
 ) -> Plot:
     front = pareto_front([(row[cost], row["accuracy"]) for row in rows])
 
     def of(curve: str) -> list[tuple[float, float]]:
         return [(row[cost], 100 * row["accuracy"]) for row in rows if row["curve"] == curve]
 
+    least = figures.UNKNOWN_NOISE
+    if run.samples is not None:
+        least = figures.noise([entry.accuracy for entry in found.fixed], run.samples)
     curves = ["fixed k", *found.policies]
     some = {point for curve in curves for point in thinned([r["point"] for r in rows if r["curve"] == curve], _POINTS)}
     policy, index = start
