@@ -240,6 +240,7 @@ def half_in_eval() -> Net:
     ("changes", "given", "message"),
     [
         ({"model": ModelConfig(width=0.5)}, {"model": Net(3)}, r"model\.width would have no effect on the model .*Net"),
+        ({"model": ModelConfig(branches=True)}, {"model": Net(3)}, r"model\.branches would have no effect"),
         ({"data": DataConfig(size=16)}, {"model": Net(3)}, r"data\.size would have no effect on data from Python"),
         ({}, {"model": Net(4)}, r"Net returns outputs \[1, 4\] for one sample, expected logits \[1, 3\]"),
         (

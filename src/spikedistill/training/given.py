@@ -25,7 +25,7 @@ from .combinations import gradient_rule
 ModelLike: TypeAlias = nn.Module | Callable[[], nn.Module]
 TeacherLike: TypeAlias = nn.Module | Callable[[Tensor], Tensor] | Path | str
 
-# Settings of `config.model` that have no meaning for a network from Python, but may come from a recipe or an earlier record.
+# Settings of `config.model` that are found from a network from Python; a recipe may bring others, the last one for its objective.
 _REPLACED = ("name", "neuron", "branches")
 # Settings of `config.data` that shape the samples of a data set that is loaded by name.
 _OF_LOADING = ("root", "size", "resize", "channels", "test_share", "slicing", "options")
@@ -182,7 +182,9 @@ def _model_settings(config: Config, network: GivenNetwork) -> ModelConfig:
         UserError: for settings that such a network does not take, or a network that does not suit the others.
     """
     default = ModelConfig()
-    ignored = [name for name, value in config.model if value != getattr(default, name) and name not in _REPLACED]
+    over_heads = create_objective(config.objective.name, **config.objective.options).submodels == "heads"
+    replaced = _REPLACED if over_heads or network.heads is not None else _REPLACED[:-1]
+    ignored = [name for name, value in config.model if value != getattr(default, name) and name not in replaced]
     if ignored:
         raise UserError(
             f"{' and '.join(f'model.{name}' for name in ignored)} would have no effect on the model {network.path}, which came "
@@ -203,7 +205,6 @@ def _model_settings(config: Config, network: GivenNetwork) -> ModelConfig:
             f"the model {network.path} has spiking neurons, and {config.recipe} trains an ANN (model.neuron is 'relu'): use "
             "another recipe"
         )
-    over_heads = create_objective(config.objective.name, **config.objective.options).submodels == "heads"
     if over_heads and network.heads is None:
         raise UserError(
             f"objective {config.objective.name!r} is over the heads of a network, and the model {network.path} has none: give "
