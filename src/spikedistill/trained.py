@@ -92,7 +92,8 @@ class Trained(Temporal):
 
         Raises:
             FileNotFoundError: if a file is missing.
-            UserError: as `preprocess`, for a wrong number of timesteps, or if T of training is not known.
+            UserError: as `preprocess`, for a wrong number of timesteps, for recordings of another number of frames than in training,
+                or if T of training is not known.
         """
         if type(batch_size) is not int or batch_size < 1:
             raise UserError(f"batch_size is {batch_size!r}, expected a whole number of 1 or more")
@@ -112,6 +113,15 @@ class Trained(Temporal):
         """The mean logits `[B, C]` of some samples in float64, on the CPU."""
         batch, T = self._batch(samples), timesteps
         if self._taken().kind == "events":
+            if self.timesteps not in (None, len(batch)):
+                merge = ""
+                if len(batch) % self.timesteps == 0:
+                    axes = f"{self.timesteps}, {len(batch) // self.timesteps}"
+                    merge = f"add up neighbouring frames if training did, frames.reshape({axes}, 2, H, W).sum(1), or "
+                raise UserError(
+                    f"got recordings of {len(batch)} frames, and the network was trained on {self.timesteps}: {merge}call "
+                    "model(x) [T, N, 2, H, W] for any number of frames"
+                )
             if T is not None and not (type(T) is int and 1 <= T <= len(batch)):
                 raise UserError(
                     f"timesteps is {T!r}, expected a whole number from 1 to {len(batch)}, the frames of these recordings"

@@ -317,6 +317,8 @@ def test_event_recordings_are_files_or_counts(tmp_path):
         (counts[0, 0], "got event frames [2, 3, 5], expected [T, 2, 3, 5]"),
         ([counts[0], counts[1, :2]], "got recordings of 2, 3 frames, expected equally many"),
         (-counts[0].astype(int), "negative numbers"),
+        (counts[:, :2], "got recordings of 2 frames, and the network was trained on 3: call model(x)"),
+        (counts[:, [0, 0, 1, 1, 2, 2]], "if training did, frames.reshape(3, 2, 2, H, W).sum(1), or call model(x)"),
         (tmp_path / "gone.npz", "does not exist"),
         (Image.new("L", (5, 3)), "expected paths of .npz files, or counts of events [T, 2, H, W]"),
     ):
