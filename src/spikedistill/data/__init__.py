@@ -13,7 +13,7 @@ from .batches import Batches, as_network_input, in_order, kept_on
 from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
 from .entries import DATASETS, Entry, register_dataset
 from .fingerprint import fingerprint
-from .from_torch import TorchSamples, as_dataset, data_path, draws_at_random, from_torch
+from .from_torch import as_dataset, data_path, from_torch
 from .preprocess import Preprocess
 from .registry import (
     dataset_options,
@@ -26,6 +26,7 @@ from .registry import (
 )
 from .sets.nmnist import SLICING_VERSION, slicing_version
 from .split import balanced_order, samples_per_class, split_holdout, training_indices
+from .torch_samples import TorchSamples, draws_at_random
 from .verify import verify
 
 __all__ = [

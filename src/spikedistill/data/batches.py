@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..seeds import derive_seed
 from .dataset import Samples, TensorSamples
-from .from_torch import TorchSamples, same_draws
 from .sending import sent
+from .torch_samples import TorchSamples, same_draws
 
 # The share of a GPU's free memory that samples may take; the rest is for training.
 SHARE = 0.25
