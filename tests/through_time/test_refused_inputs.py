@@ -141,7 +141,7 @@ def test_a_step_of_another_shape_or_a_whole_sequence():
         for x in (SEQUENCE, IMAGES[0], torch.tensor(1.0), torch.rand(B, 3, 4, 4)):
             refuses(
                 lambda step=step, x=x: step(x),
-                r"step got an input \[.*\]; expected that of one timestep, \[B, 1, H, W\]",
+                r"step got an input \[.*\]; expected the input of one timestep, \[B, 1, H, W\]",
             )
 
 

@@ -1,4 +1,4 @@
-"""From currents to spikes: leaky integrate-and-fire neurons, neurons of one's own, and their surrogate gradients."""
+"""From currents to spikes: leaky integrate-and-fire neurons, the base class for your own neurons, and surrogate gradients."""
 
 from ..learned import Learned
 from .dynamics import lif, lif_in_bits, lif_step, membrane_precision, norm_lif, norm_lif_step

@@ -64,7 +64,7 @@ def lif_in_bits(
 def norm_lif(
     current: NormalisedCurrent, neuron: Neuron, *, detach_membrane: bool = False
 ) -> tuple[Tensor, PackedSpikes]:
-    """`lif` with a batch-norm computed in the same loop: spikes `[T, B, ...]`, and the same in bits without a graph."""
+    """`lif` with a batch-norm computed in the same loop: spikes `[T, B, ...]`, and the same spikes as bits, without a graph."""
     return fused_norm_lif(current, neuron, detach_membrane)
 
 
@@ -83,8 +83,8 @@ def lif_step(
         The spikes `[B, ...]` and the membrane `[B, ...]` after reset, to be passed to the next step.
 
     Raises:
-        UserError: for a current of integers, a state of another shape, an option out of its range, or an option that is a tensor
-            and does not broadcast over the current.
+        UserError: for a current of integers, a state of the wrong shape, an option out of its range, or an option that is a
+            tensor and does not broadcast over the current.
     """
     neuron = _given(neuron, options)
     if not current.is_floating_point():

@@ -5,8 +5,8 @@ fixed. With g_t the surrogate derivative at u_t and k_t = dv_t/du_t, the derivat
 
     du_t/dI = 1 + lambda * k_{t-1} * du_{t-1}/dI ,       dr/dI = mean_t g_t * du_t/dI
 
-The derivative for the decay has the source v_{t-1} instead of 1; that for the initial membrane has the source lambda, at the first
-timestep only. A threshold changes the distance x = u - threshold, and with it v_t: dx_t = lambda * dv_{t-1} - 1 and
+The derivative for the decay has the source v_{t-1} instead of 1; the derivative for the initial membrane has the source lambda,
+at the first timestep only. A threshold changes the distance x = u - threshold, and with it v_t: dx_t = lambda * dv_{t-1} - 1 and
 dv_t = k_t * dx_t + 1 - s_t. This holds for soft and hard reset, because the membrane after a reset is u_t = x_t + threshold, x_t
 or v_reset. One segment is rate-based backpropagation (Yu et al., RateBP, NeurIPS 2024); segments of length one are SLTT (Meng et
 al., 2023).
@@ -119,7 +119,7 @@ def lif_response_in_chunks(
                     neuron = neuron.over(like)
                     membrane = neuron.initial_membrane(like)
                     spikes = PackedSpikes.silent(sum(lengths), membrane)
-                if traces is None:  # tensors, because a compiled loop would be made anew for every number
+                if traces is None:  # tensors, because PyTorch would compile the loop again for every number
                     fresh = _fresh_traces(segment, ("current", *learned))
                     traces = {
                         name: Trace(*(membrane.new_full((), float(number)) for number in trace))
@@ -142,7 +142,7 @@ class Trace(NamedTuple):
     total: float | Tensor = 0.0
 
     def after(self, source: float | Tensor, decay: float | Tensor, survives: float | Tensor, slope: Tensor) -> "Trace":
-        """One timestep on: du = source + decay * dv, weighted by ds/du, then through the reset."""
+        """The derivatives one timestep later: du = source + decay * dv, weighted by ds/du, then through the reset."""
         u = source + decay * self.membrane
         return Trace(survives * u, self.total + slope * u)
 
@@ -189,7 +189,7 @@ def _advance(
     dtype: torch.dtype,
     unit: Tensor | None = None,
 ) -> tuple[list[Tensor], Tensor, dict[str, Trace]]:
-    """Some timesteps `[n, B, ...]` within a segment: their spikes in that dtype, and the membrane and the traces after them."""
+    """Compute n timesteps within a segment: their spikes in that dtype, and the membrane and the traces after them."""
     spikes = []
     for current_t in current:
         u = neuron.integrate(membrane_precision(current_t), membrane)
@@ -201,7 +201,7 @@ def _advance(
         survives = _survival(u, spikes_t, slope, neuron)
         sources: dict[str, float | Tensor] = {"current": 1.0, "decay": membrane, "v_init": 0.0, "threshold": -1.0}
         traces = {name: trace.after(sources[name], neuron.decay, survives, slope) for name, trace in traces.items()}
-        if "threshold" in traces:  # its trace went as that of the distance from it
+        if "threshold" in traces:  # until here its trace is the derivative of u - threshold
             behind, total = traces["threshold"]
             traces["threshold"] = Trace(behind + (1 - spikes_t), total)
         membrane = neuron.reset(u, spikes_t)

@@ -76,7 +76,7 @@ class LIF(SpikingNeuron):
         _check_silent_at_rest(**numbers)
         if "decay" in learned and not 0 < numbers["decay"] < 1:
             raise UserError(f"a learned decay starts inside (0, 1); got {numbers['decay']}")
-        self.decay: float = numbers["decay"]  # of a learned option, its initial value
+        self.decay: float = numbers["decay"]  # the initial value, if the option is learned
         self.threshold: float = numbers["threshold"]
         self.v_reset = v_reset
         self.detach_reset = detach_reset
@@ -92,7 +92,8 @@ class LIF(SpikingNeuron):
         """Set an option.
 
         Raises:
-            UserError: for an option that is learned, whose parameter would win, or a value that the option does not take.
+            UserError: for a learned option, because its parameter would override the value, or for a value that the option does
+                not take.
         """
         parameters = self.__dict__.get("_parameters", {})
         holds = {"decay": "decay_logit", "threshold": "log_threshold", "v_init": "v_init"}.get(name)

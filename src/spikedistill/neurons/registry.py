@@ -36,7 +36,7 @@ class NeuronKind:
 
         Args:
             name: of the neuron, for messages.
-            options: the others have their defaults.
+            options: values of some options; all others have their defaults.
 
         Raises:
             UserError: for options that the neuron does not have or take, or a factory that makes something else.
@@ -61,7 +61,7 @@ NEURONS.register("relu", NeuronKind(nn.ReLU, {}))
 
 
 def register_neuron(name: str) -> Callable[[_Factory], _Factory]:
-    """Enter a kind of neurons under a name, for `create_model(..., neuron=name)` and `--model.neuron NAME`.
+    """Register a kind of neurons under a name, for `create_model(..., neuron=name)` and `--model.neuron NAME`.
 
     Use it as a decorator of a subclass of `SpikingNeuron`, or of a function that makes a layer of neurons. A parameter `channels`
     receives the number of channels. All other parameters are options, on the command line `--model.neuron-options.NAME`.

@@ -1,4 +1,4 @@
-"""The base class of every layer of neurons, to be given a rule of one's own for one timestep."""
+"""The base class of every layer of neurons. Subclass it to define your own neurons by one timestep."""
 
 from abc import ABC, abstractmethod
 from typing import Any, TypeAlias
@@ -47,7 +47,7 @@ class SpikingNeuron(nn.Module, ABC):
         return True
 
     def forward(self, current: Any) -> Any:
-        """The spikes at all timesteps, as a signal, for the currents at all timesteps, a signal too.
+        """Turn the currents of all timesteps, a signal, into the spikes of all timesteps, also a signal.
 
         Raises:
             UserError: for a plain tensor, whose time axis is not known.

@@ -1,4 +1,4 @@
-"""Surrogate gradients: derivatives used in place of that of the spike's step function.
+"""Surrogate gradients: functions that replace the derivative of the spike's step function.
 
 Each function maps the distance of the membrane from its threshold, `x = u - threshold`, to ds/du at that point, elementwise.
 """
@@ -68,7 +68,7 @@ for _own in (sigmoid, rectangular, triangular, arctan, dspike):
 
 
 def register_surrogate(name: str) -> Callable[[_Surrogate], _Surrogate]:
-    """Enter a surrogate under a name, for `LIF(surrogate=name)` and `--model.lif.surrogate NAME`.
+    """Register a surrogate under a name, for `LIF(surrogate=name)` and `--model.lif.surrogate NAME`.
 
     Use it as a decorator of a function from x = u - threshold to ds/du, elementwise. It returns a tensor of the shape and dtype of
     x.
@@ -119,7 +119,7 @@ def form_of(surrogate: Surrogate) -> Form | None:
 
 
 def known_form(surrogate: Surrogate) -> Form:
-    """The form of a surrogate that has one."""
+    """The form of a surrogate for which `form_of` knows one."""
     form = form_of(surrogate)
     assert form is not None
     return form

@@ -160,7 +160,7 @@ class ChunkedRates(Rates):
             for start, stop in self._chunks():
                 part = read(start, stop)
                 means.add(part)
-                # batch-norm is likely to need them
+                # the next batch-norm is likely to need them
                 moments = Moments.of(part).merge(moments)
                 if not self._recompute:
                     kept.append(part)
@@ -184,7 +184,7 @@ class ChunkedRates(Rates):
         for source in sources:
             if isinstance(source, ChunkedRates) and source._values.is_sum:
                 _ = source._spikes  # they may be read twice or more, and nested sums would be recomputed each time
-        # their present contents: x += y replaces those of x by the sum, which must not read itself
+        # copies of the signals: x += y replaces the contents of x by the sum, which must not read itself
         args, kwargs = replace_signals(
             (args, kwargs), lambda signal: signal.like(signal._values, signal._rates.detach())
         )

@@ -35,7 +35,7 @@ class CompiledStep:
         self._compiled_for: set[tuple[Any, ...]] = set()
 
     def __reduce__(self) -> tuple[type["CompiledStep"], tuple[Temporal]]:
-        return CompiledStep, (self.model,)  # a copy compiles for its own network
+        return CompiledStep, (self.model,)  # a copy of this object compiles its own network
 
     @torch.no_grad()
     def __call__(
@@ -55,7 +55,7 @@ class CompiledStep:
         if not (still and state):
             check_finite(x)
         if len(x) == 1 and {samples for samples, *_ in self._compiled_for} == {"several"}:
-            # the compiler would compile anew for a batch of one, which does not pay for the last sample of a batch
+            # PyTorch would compile again for a batch of one, which takes longer than the last sample of a batch saves
             logits, after = self._run(_twice(x), state and {key: _twice(rows) for key, rows in state.items()}, still)
             if all(len(rows) == 2 for rows in after.values()):
                 return logits[:1], {key: rows[:1] for key, rows in after.items()}
@@ -68,7 +68,7 @@ class CompiledStep:
         return logits, {key: _channels_last(rows) for key, rows in after.items()}
 
     def _run(self, x: Tensor, state: Mapping[str, Tensor] | None, still: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        # a copy, because views and other memory orders would each be compiled for
+        # a copy, because PyTorch would compile again for views and other memory orders
         x = x.detach().clone(memory_format=torch.contiguous_format)
         rows = {key: _channels_last(part.detach()) for key, part in state.items()} if state else None
         if len(x) > 1:
@@ -77,11 +77,12 @@ class CompiledStep:
         kind = ("several" if len(x) > 1 else "one", rows is None, still, x.shape[1:], x.dtype, x.device)
         try:
             if kind in self._compiled_for:
-                # each new form of state is compiled for, and PyTorch stops after eight over all networks
+                # PyTorch compiles again for each new form of state, and stops after eight over all networks
                 with suppress(torch._dynamo.exc.FailOnRecompileLimitHit):
                     return self._function(x, rows, still)
             if self._frozen is None:
-                self.model.step(x, still=still)  # refuses what the compiler would accept, such as random numbers
+                # raises errors that the compiler would miss, such as for random numbers
+                self.model.step(x, still=still)
                 self._frozen = copy.deepcopy(self.model)
             with _frozen_weights():  # entering this costs as much as a small network's step
                 out = self._function(x, rows, still)

@@ -25,11 +25,12 @@ _DRAWS = frozenset(
 def without_draws(run: Callable[[], Any], modules: Iterable[nn.Module], where: str) -> Any:
     """Call a function, and refuse random numbers that it draws from PyTorch outside of `excused` blocks.
 
-    PyTorch's own generators are watched, and those that are an attribute of a module. Nothing is watched while PyTorch compiles or
-    records a CUDA graph.
+    PyTorch's own generators are checked, and generators that are an attribute of a module. There is no check while PyTorch
+    compiles or records a CUDA graph.
 
     Args:
-        run: runs layers. It is called again if a generator has moved, because another thread may have moved it.
+        run: runs layers. If a generator has advanced, the function is called again, because another thread may have advanced the
+            generator.
         modules: all modules that it runs.
         where: in words.
 
@@ -70,7 +71,7 @@ def excused() -> Iterator[None]:
 
 
 class _Watch:
-    """Whether generators have moved, except in pauses.
+    """Whether generators have advanced outside of `excused` blocks.
 
     Args:
         generators: those that are watched.
@@ -97,7 +98,7 @@ class _Watch:
 
 
 class _Refused(TorchFunctionMode):
-    """Refuse every draw within the block, except in pauses.
+    """Refuse every draw within the block, outside of `excused` blocks.
 
     Args:
         where: in words.
@@ -121,8 +122,8 @@ class _Refused(TorchFunctionMode):
         dropped = "dropout" in name and isinstance(out, torch.Tensor) and not any(out is arg for arg in args)
         if not self.paused and (dropped or name.removesuffix("_") in _DRAWS):
             raise UnsupportedOperationError(
-                f"{name!r} draws random numbers {self.where}, anew at every timestep, where one draw serves all: give them to the "
-                "network with its input, or call it on the whole sequence"
+                f"{name!r} draws random numbers {self.where}, anew at every timestep, but one draw must serve all: give them to "
+                "the network with its input, or call it on the whole sequence"
             )
         return out
 

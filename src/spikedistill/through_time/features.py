@@ -19,7 +19,8 @@ def outputs_of(module: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, A
     """Keep the outputs of the named layers within the block: `with outputs_of(model, ["stages.0"]) as outputs: model(x)`.
 
     Auxiliary heads, feature distillation and inspection all use it. The outputs are signals; `mean_rate` turns them into tensors
-    `[B, ...]` with their graph. Those of an ANN are tensors already. Modules can be called with the signals until the block ends.
+    `[B, ...]` with their graph. The outputs of an ANN are tensors already. Modules can be called with the signals until the block
+    ends.
 
     Args:
         module: the network.

@@ -1,4 +1,4 @@
-"""Inputs that hold NaN or infinite values are refused: neurons would turn them into no spikes, and the network would answer."""
+"""Refuses inputs with NaN or infinite values: no neuron fires on NaN, so the network would return plausible logits."""
 
 import math
 
@@ -36,8 +36,8 @@ class NotFiniteInput(UserError):
 def has_values(x: Tensor) -> bool:
     """Whether the values of a tensor can be read.
 
-    They cannot where PyTorch only follows the operations: while it traces, compiles or exports, in a dispatch mode, under a
-    transform of `torch.func`, and of tensors without values.
+    They cannot while PyTorch traces, compiles or exports, in a dispatch mode, or under a transform of `torch.func`; and some
+    tensors have no values, such as those on the meta device.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode():
         return False
@@ -61,7 +61,7 @@ def check_finite(x: Tensor, axis: int = 0) -> None:
     """
     if not has_values(x) or x.device.type != "cpu" or not x.is_floating_point():
         return
-    # the fastest way to read all values: a sum is not finite where one of them is not, nor where it overflows
+    # the fastest way to read all values: a sum is not finite if one of them is not, or if it overflows
     if not math.isfinite(x.detach().sum().item()):
         wrong = ~x.detach().isfinite()
         if count := int(wrong.sum()):

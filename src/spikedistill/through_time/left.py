@@ -1,4 +1,4 @@
-"""Signals that a network leaves on its modules, where the next call would read them."""
+"""Refuses signals that a network stores on its modules, because the next call would read them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import NoReturn
@@ -42,5 +42,5 @@ def _members(value: object) -> Iterable[object]:
 def _refuse(path: str, name: str) -> NoReturn:
     raise UserError(
         f"the network left a signal on {f'module {path!r}' if path else 'itself'}, as {name!r}, after its call: carry values "
-        "through time with Recurrent(layer, feedback) or Delay(n), or return what is to be seen"
+        "through time with Recurrent(layer, feedback) or Delay(n), or return the values that you need"
     )

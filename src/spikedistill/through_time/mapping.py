@@ -18,7 +18,7 @@ _SPATIAL_AXES = {name: int(name[-2]) for name in LAYERS if name.endswith("d") an
 def map_over_time(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], get: Callable[[Any], Tensor]
 ) -> Any:
-    """Call `func` on every timestep of its signals. Every operation that treats timesteps alike goes this way.
+    """Call `func` on every timestep of its signals. Every operation that treats timesteps alike uses it.
 
     Args:
         get: returns the tensor `[T or 1, B, ...]` of a signal; a leading 1 means constant in time.
@@ -55,7 +55,8 @@ def check_layer(signal: Signal, name: str, args: tuple[Any, ...], kwargs: dict[s
 
     Raises:
         UnsupportedOperationError: for weights, or arguments other than the input, that vary in time.
-        UserError: for a convolution or pooling over n dimensions and a signal that is not `[B, C, ...]` with n of them.
+        UserError: for a convolution or pooling over n dimensions, if the signal is not `[B, C, ...]` with n axes after the
+            channels.
     """
     if not args or args[0] is not signal or signals_in(args[1:], kwargs):
         signal.refuse(name, "only its input can be a signal; products of signals are written with *, @ or einsum")

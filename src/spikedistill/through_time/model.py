@@ -78,7 +78,7 @@ class Temporal(nn.Module):
             call.ended = not call.held
 
     def _check_nothing_left(self, call: weakref.ref[Any]) -> None:
-        """Refuse signals on modules. It looks for them only if the ended call is still referenced."""
+        """Refuse signals on modules, which can exist only if the ended call is still referenced."""
         if not torch.compiler.is_compiling() and call() is not None:
             refuse_left_signals(self.module)
 
@@ -183,7 +183,7 @@ class Temporal(nn.Module):
         _check_tensor(x)
         if x.ndim == 0 or not self._fits(x.shape[1:]):
             raise UserError(
-                f"step got an input {list(x.shape)}; expected that of one timestep, [B, {self.sample_axes or '...'}]"
+                f"step got an input {list(x.shape)}; expected the input of one timestep, [B, {self.sample_axes or '...'}]"
             )
         if state is not None and not isinstance(state, Mapping):
             raise UserError(

@@ -139,7 +139,7 @@ def _check_spikes(neuron: SpikingNeuron, spikes: Any, current: Tensor) -> None:
 
 
 def _contents(neuron: nn.Module) -> dict[str, tuple[Any, int | None]]:
-    """What a layer holds, by name: each value, and of a tensor how often it has been written to."""
+    """The attributes of a layer by name; for a tensor, also how often it has been written to."""
     found: dict[str, tuple[Any, int | None]] = {}
 
     def look(name: str, value: Any) -> None:
@@ -168,7 +168,7 @@ def _writes(*values: Any) -> list[int | None]:
 
 
 def _check_unchanged(neuron: SpikingNeuron, before: Mapping[str, tuple[Any, int | None]]) -> None:
-    """Refuse a layer that keeps something of a timestep on itself.
+    """Refuse a layer whose attributes changed in `step`.
 
     Raises:
         WrongStep: naming the attribute.
@@ -185,7 +185,7 @@ def _check_unchanged(neuron: SpikingNeuron, before: Mapping[str, tuple[Any, int 
 
 
 class _Nothing:
-    """Stands for an attribute that there was not."""
+    """Marks an attribute that did not exist."""
 
 
 def _names(parts: Mapping[str, Tensor]) -> str:

@@ -62,8 +62,8 @@ class Recurrent(nn.Module):
         if not isinstance(out, Signal) or out.shape != before.shape:
             got = f"samples {list(out.shape[1:])}" if isinstance(out, Signal) else f"a {type(out).__name__}"
             raise UserError(
-                f"the layer of a Recurrent returned {got}, its feedback was given {list(before.shape[1:])}: y has the shape of x, "
-                "or shape=..., without the batch, where that is given"
+                f"the layer of a Recurrent returned {got}, its feedback was given {list(before.shape[1:])}: y must have the "
+                "shape of x, or the one given as shape=..., without the batch"
             )
         if out.call is not x.call:
             x.call.refuse_stranger("return")

@@ -2,10 +2,10 @@
 
 Meng et al.: Training High-Performance Low-Latency Spiking Neural Networks by Differentiation on Spike Representation (DSR, CVPR
 2022). With soft reset the membrane is the sum of the currents minus θ per spike, both decaying with λ: u_T = Σ_t λ^(T-t) (I_t - θ
-s_t). Take weights w_t ∝ λ^(T-t) that sum to 1. Up to what remains in the membrane, the weighted mean rate is the weighted mean
-current over θ, clamped to [0, 1]: Σ w_t s_t ≈ min(1, max(0, Σ w_t I_t / θ)). The slope of this clamp is the gradient. Between 0
-and θ it is 1/θ with respect to the mean current, and -Σ w_t I_t / θ² with respect to a learned threshold. In the paper a spike has
-the height θ: the same clamp, with θ moved into the weights of the next layer.
+s_t). Take weights w_t ∝ λ^(T-t) that sum to 1. Except for the charge that remains in the membrane, the weighted mean rate is the
+weighted mean current over θ, clamped to [0, 1]: Σ w_t s_t ≈ min(1, max(0, Σ w_t I_t / θ)). The slope of this clamp is the
+gradient. Between 0 and θ it is 1/θ with respect to the mean current, and -Σ w_t I_t / θ² with respect to a learned threshold. In
+the paper a spike has the height θ: the same clamp, with θ moved into the weights of the next layer.
 """
 
 from typing import Any, Self
@@ -21,7 +21,7 @@ from .rates import Rates, answer, learns
 
 
 class Representation(Rates):
-    """Spikes `[T, B, ...]` without graph beside one weighted mean `[1, B, ...]` with graph.
+    """Spikes `[T, B, ...]` without graph, and one weighted mean `[1, B, ...]` with graph.
 
     Args:
         spikes: exact values.

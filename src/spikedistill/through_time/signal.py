@@ -39,7 +39,7 @@ _REFUSED = (
 )  # fmt: skip
 _RANDOM = frozenset({"bernoulli", "multinomial", "normal", "poisson", "rand_like", "randint_like", "randn_like"})
 _GENERAL_ADVICE = "use layers and operations that have one, or take mean_rate(signal), an ordinary tensor [B, ...]"
-# Attributes that layers of torch which cannot run over time use first.
+# The tensor attributes that are read first by those layers of torch that cannot run over time.
 _ADVICE = {
     "is_contiguous": "asked for by torch.nn.SyncBatchNorm, which takes no signal; keep torch.nn.BatchNorm and call "
     "synchronise_batch_norm(network), from spikedistill.through_time import synchronise_batch_norm",
@@ -183,8 +183,9 @@ class Signal(ABC):
     def enter(self, name: str, *given: Any, to_stop_gradient: bool = False) -> None:
         """Refuse to compute with a signal after its call, or with gradients disabled if a gradient would be lost.
 
-        An `autograd.Function` and a reentrant checkpoint disable gradients, and find no tensor in a signal. Its graph would end
-        there unnoticed, and weights would receive no gradient. A network may itself disable gradients around frozen layers.
+        An `autograd.Function` and a reentrant checkpoint disable gradients, and do not detect the tensors inside a signal. The
+        graph would end there without an error, and weights would receive no gradient. A network may itself disable gradients
+        around frozen layers.
 
         Args:
             name: the function or layer.

@@ -12,7 +12,7 @@ from ..errors import UserError
 from .finite import check_finite
 from .model import Temporal
 
-# How far two calls on the same input may differ, by rounding on an accelerator.
+# The largest difference between two calls on the same input that rounding on an accelerator explains.
 _ROUNDING = 1e-4
 _CHECKED_STEPS = 3
 
@@ -110,7 +110,7 @@ def has_time_axis(model: Any, layer: nn.Module) -> bool:
 
 
 def device_of(model: Any) -> torch.device | None:
-    """Where the network's parameters or buffers lie; None if it has none."""
+    """The device of the network's parameters or buffers; None if it has neither."""
     for module in layers_of(model).values():
         for tensor in (*module.parameters(), *module.buffers()):
             return tensor.device

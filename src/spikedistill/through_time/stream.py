@@ -63,8 +63,8 @@ class Membranes(Call):
         """
         if self.ended:
             raise UserError(
-                f"a checkpoint computes a {type(layer).__name__} of one timestep again, when its state has moved on: put the "
-                "checkpoint around a whole Recurrent, or around layers without state"
+                f"a checkpoint computes a {type(layer).__name__} of one timestep again, but its state is of a later "
+                "timestep: put the checkpoint around a whole Recurrent, or around layers without state"
             )
         if layer not in self.paths:
             raise UserError(
@@ -118,7 +118,7 @@ class Timestep(Membranes):
     """One timestep of a `Recurrent` in a call on a whole sequence.
 
     Args:
-        paths, before: as of `Membranes`.
+        paths, before: see `Membranes`.
         gradient: the name of the gradient rule.
         cuts_membranes: cut the gradient's path through the membranes.
         timestep: which one, from 0.
@@ -167,7 +167,7 @@ class Stream(Signal):
     """The value `[B, ...]` of one timestep, and the membranes of the network.
 
     Args:
-        value: the value; of one that stays as it is and is not computed again, on the meta device, its shape alone.
+        value: the value; if it is constant and not computed again, only its shape, as a tensor on the meta device.
         membranes: those of this step.
         still: whether the value is the same at every timestep, and neurons may keep it.
     """
@@ -237,14 +237,14 @@ class Stream(Signal):
         held = self._current_for(key)
         current = held if isinstance(held, Tensor) else self._value
         spikes, state = run_step(neuron, current, membranes.parts_of(key, len(current)))
-        if membranes.timestep:  # at the first one, spikes may depend on the state only
+        if membranes.timestep:  # at the first timestep, spikes may be independent of the current
             check_gradient(neuron, current, spikes)
         for name, part in state.items():
             membranes.keep(f"{key}.{name}" if key and name else key or name, part)
         return self._with(spikes)
 
     def _current_for(self, key: str) -> Tensor | NormalisedCurrent:
-        """The input current of neurons. A constant one is kept in the state at the first timestep, and read at the others."""
+        """The input current of neurons. A constant value is kept in the state at the first timestep, and read at the others."""
         if not self._still:
             return self._held
         membranes = self.call

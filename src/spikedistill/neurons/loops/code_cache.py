@@ -1,9 +1,9 @@
 """Compiled libraries, kept on disk for the next process.
 
 Loading a library executes its code. So libraries are kept in, and loaded from, only folders in which no other user can write. The
-name of a library ends with its SHA-256. A truncated or damaged one is built anew, because loading it would end the process without
-a message. One rename publishes a library with its digest, so processes may be killed at any moment, and several may build the
-same library.
+name of a library ends with its SHA-256. A truncated or damaged library is built again, because loading it would crash the process
+without a message. One rename publishes a library with its digest, so processes may be killed at any moment, and several may build
+the same library.
 """
 
 import contextlib
@@ -139,7 +139,7 @@ def _load(folder: Path, name: str) -> ctypes.CDLL | None:
 
 def _digest(file: Path) -> str | None:
     """The SHA-256 of a file that only this user can write; None for other files."""
-    try:  # O_NONBLOCK: a pipe is not waited for
+    try:  # O_NONBLOCK: opening a pipe must not block
         with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as content:
             status = os.fstat(content.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022:

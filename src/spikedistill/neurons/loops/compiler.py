@@ -26,7 +26,7 @@ logger = logging.getLogger("spikedistill")
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence warnings of the compiler's own parts, which would be errors where users turn warnings into errors."""
+    """Silence warnings from inside the compiler: they would stop users who turn warnings into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -131,7 +131,7 @@ class CompiledLoop:
 
 
 def _by_itself(value: Tensor) -> Tensor:
-    """The same memory as a tensor without graph and without storage offset, for each of which PyTorch would compile anew."""
+    """The same memory without graph and storage offset, because PyTorch would compile again for each of them."""
     value = value.detach()
     return torch.from_dlpack(value) if value.storage_offset() else value
 
@@ -160,11 +160,12 @@ def _settings() -> ExitStack:
     """PyTorch's settings during a call that may compile."""
     from torch.fx.experimental import _config as shapes
 
-    # each T is another loop, more loops than PyTorch expects of one function; options are constants, because PyTorch would trace
+    # every T needs its own loop, and PyTorch's default limit is too low for that; options are constants, because PyTorch would
+    # trace
     # variable numbers twice
     settings = ExitStack()
     settings.enter_context(_without_warnings())
     settings.enter_context(torch._dynamo.config.patch(recompile_limit=256, specialize_float=True))
-    # without this, PyTorch would compile for sizes that happen to be equal
+    # without this, PyTorch would assume that sizes are always equal if they are equal in the first call
     settings.enter_context(shapes.patch(use_duck_shape=False))  # type: ignore[attr-defined]
     return settings

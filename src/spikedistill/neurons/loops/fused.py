@@ -1,8 +1,8 @@
 """The dynamics of a sequence as a loop forward and one backward, to be compiled: each reads and writes every timestep once.
 
 The loops run on sequences in their memory layout (`memory_format.py`), one block of timesteps at a time: more does not fit into
-registers, and one neuron's values at many timesteps compete for the same few cache lines. The backward loop computes the membranes
-of a block again.
+registers, and one neuron's values at many timesteps compete for the same few cache lines. The backward loop recomputes the
+membranes of a block.
 
 The compiler fuses only loops over the same axes; others go through memory. Multiplying by a unit, ones like the scale, gives every
 value the axes of the scale.
@@ -138,7 +138,7 @@ def gradient_through_time(
     detach_membrane: bool,
     path: Path,
 ) -> Tensor:
-    """Compute the gradient with respect to the currents, like x, from that with respect to the spikes.
+    """Compute the gradient with respect to the currents, like x, from the gradient with respect to the spikes.
 
     Args:
         residual: like x, or packed spikes.
@@ -264,7 +264,7 @@ def _gradient_of_block(
     neuron: Neuron,
     detach_membrane: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Compute the gradient with respect to the currents of a block: the membranes again, then the chain rule back through time.
+    """Compute the gradient of a block's currents: recompute the membranes, then apply the chain rule back in time.
 
     Args:
         into: tensors to write each timestep's gradient into; None makes a new tensor.

@@ -1,6 +1,6 @@
 """Batch-norm and neurons in one compiled loop: neither the normalised currents nor the membranes are written to memory.
 
-Only the input of the batch-norm and the residual are kept. The backward loop computes the membranes again from them.
+Only the input of the batch-norm and the residual are kept. The backward loop recomputes the membranes from them.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from .read_later import ReadLater
 
 @dataclass(frozen=True)
 class NormalisedCurrent:
-    """Currents `[T, B, C, ...]` before they are computed: weight * (x - mean) * inv_std + bias + residual.
+    """Currents `[T, B, C, ...]` that are not computed yet: weight * (x - mean) * inv_std + bias + residual.
 
     Attributes:
         x: `[T, B, C, ...]`.
@@ -61,7 +61,7 @@ class NormalisedCurrent:
         return replace(self, weight=weight, bias=bias)
 
     def plus(self, residual: Tensor, residual_spikes: PackedSpikes | None) -> "NormalisedCurrent":
-        self._given.check()  # the sum notes the versions again
+        self._given.check()  # the new value notes the versions of its tensors again
         return replace(self, residual=residual, residual_spikes=residual_spikes)
 
     def value(self) -> Tensor:
@@ -141,12 +141,12 @@ def batch_moments(
 
 
 def can_wait(x: Tensor, times: int = 1) -> bool:
-    """Whether putting off the normalisation of `times` as many values as `[T, B, C, ...]` has pays off."""
+    """Whether postponing the normalisation saves time, for `times` as many values as in `[T, B, C, ...]`."""
     return may_wait(x) and not path_for(x, times=times).is_eager
 
 
 def may_wait(x: Tensor) -> bool:
-    """Whether the normalisation of `[T, B, C, ...]` can be put off."""
+    """Whether the normalisation of `[T, B, C, ...]` can be postponed."""
     return x.ndim > 3 and is_dense(x)
 
 

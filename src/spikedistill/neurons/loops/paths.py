@@ -106,7 +106,7 @@ def path_for(
     lengths: Sequence[int] | None = None,
     beyond: str | None = None,
 ) -> Path:
-    """`path_of`, for `times` as much as x, unchecked.
+    """`path_of` without its checks, for `times` as many values as in x.
 
     Args:
         neuron: None if no derivative is needed, and options are numbers.

@@ -1,4 +1,4 @@
-"""Tensors that are given now and read later must not change in between."""
+"""Detects in-place changes of tensors between the time they are passed and the time they are read."""
 
 from typing import Any
 
@@ -34,6 +34,6 @@ class ReadLater:
         for tensor, version in self._versions:
             if tensor._version != version:
                 raise UserError(
-                    f"the network changed a tensor {list(tensor.shape)} in place after using it, and reads it once more "
-                    "when the next neurons fire, or backward: write that without in-place, as k = k + 1, or change it before"
+                    f"the network changed a tensor {list(tensor.shape)} in place after using it, but the next neurons "
+                    "or the backward pass still need the old values: write k = k + 1 instead of k += 1, or change it before"
                 )
