@@ -154,7 +154,7 @@ def test_at_threshold_one_without_additions_it_is_batch_as_the_page_declares(nam
     ours, plain = small(name).state_dict(), small(name, "batch").state_dict()
     assert all(torch.equal(ours[key], plain[key]) for key in plain)
     page = Path(__file__).parents[2] / "docs" / "methods" / "baselines.md"
-    table = page.read_text().split("## Which are one")[1].split("\n## ")[0]
+    table = page.read_text().split("## Which are the same")[1].split("\n## ")[0]
     assert "| `--model.norm tdbn` at threshold 1, without sums of currents | `--model.norm batch` |\n" in table
 
 

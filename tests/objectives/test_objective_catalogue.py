@@ -191,7 +191,7 @@ def test_no_entry_is_a_copy_of_another():
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods" / "baselines.md"
 DECLARED, ON_LOGITS = (
-    PAGE.read_text().split("## Which are one")[1].split("\n## ")[0].split("On the gradient of the logits")
+    PAGE.read_text().split("## Which are the same")[1].split("\n## ")[0].split("On the gradient of the logits")
 )
 IDENTITIES = re.findall(r"^\| `([a-z][\w-]*)`([^|]*)\| `([a-z][\w-]*)`([^|]*)\|$", DECLARED, re.MULTILINE)
 ONE_ON_LOGITS = dict(re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \|$", ON_LOGITS, re.MULTILINE))
