@@ -29,7 +29,7 @@ from .learned import Learned, in_our_words
 from .options import OptionValue
 from .recipe_name import RecipeName
 
-# What lies beyond these is a slip of the keyboard, to be found before a machine tries it.
+# A number beyond these limits is a typing error, and is refused before a machine tries it.
 WIDEST = 64
 MOST_TIMESTEPS = 10_000
 MOST_EPOCHS = 1_000_000
@@ -38,11 +38,13 @@ MOST_SAMPLES = 1_000_000_000
 MOST_DEVICES = 1024
 SEEDS = 2**32
 
-# Of the words of a written configuration. Version 1, which wrote no number, called "number" what data.slicing calls "even" now.
+# The version of the names and values in a written configuration. Version 1, which wrote no number, called "number" what
+# data.slicing calls "even" now.
 WORDING = 2
 
 # The gradient rules of `through_time/rules.py`, which needs torch.
 Gradient = Literal["bptt", "sltt", "rate", "dsr"]
+"""The name of a gradient rule."""
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
 Timesteps = Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)]
@@ -61,7 +63,7 @@ def _below_runs(name: str) -> str:
 
 
 def _named(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Keep a name with its parts, of which pydantic would keep the text."""
+    """Keep a `RecipeName`, which pydantic would turn into plain text."""
     return value if isinstance(value, RecipeName) else check(value)
 
 
@@ -72,7 +74,7 @@ else:
 
 
 def _learned(text: object) -> str:
-    """The short form of an option that is learned."""
+    """The short form of a learned option."""
     try:
         found = Learned.of(text)
     except UserError:
@@ -89,7 +91,7 @@ BALANCED = ("balanced",)
 
 
 def _class_weights(value: Any) -> Any:
-    """Class weights as the texts of a command line, made of these, a list of numbers or a mapping from class names."""
+    """Class weights as texts of a command line, from such texts, a list of numbers, or a mapping from class names to numbers."""
     if isinstance(value, Mapping):
         value = [f"{name}={number}" for name, number in value.items()]
     texts = (value,) if isinstance(value, str) else tuple(map(str, value)) if isinstance(value, list | tuple) else value
@@ -116,7 +118,7 @@ AUTO = "auto"
 
 
 def _auto(text: object) -> str:
-    """A batch size that is to be chosen."""
+    """A batch size such as "auto", chosen before training."""
     name, colon, most = text.partition(":") if isinstance(text, str) else ("", "", "")
     if name != AUTO or (colon and not (most.isdecimal() and 1 <= int(most) <= MOST_SAMPLES)):
         raise PydanticCustomError("auto", "expected 'auto' or 'auto:512'")
@@ -124,7 +126,7 @@ def _auto(text: object) -> str:
 
 
 if TYPE_CHECKING:
-    BatchSize = int  # which it is once it is chosen
+    BatchSize = int  # after it has been chosen
 else:
     BatchSize = Count | Annotated[str, PlainValidator(_auto)]
 
@@ -247,8 +249,8 @@ class DataConfig(_Section):
     """Height and width in pixels of the images of image_folder and arrays, or one number for both; default 32 for
     image_folder, and the size that the arrays have."""
     resize: Literal["crop", "pad", "stretch"] | None = None
-    """How images get that size: scaled until they cover it and cropped at the centre (crop, the default), scaled until
-    they fit in, with the mean colour around them (pad), or stretched."""
+    """How images are brought to that size. crop (default): scale them until they cover it, and crop at the centre; pad:
+    scale them until they fit in, and fill the rest with the mean colour; stretch: scale height and width separately."""
     channels: Literal[1, 3] | None = None
     """Train on the images of image_folder in grey (1) or in colour (3, the default)."""
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -259,21 +261,21 @@ class DataConfig(_Section):
     also the remainder; even: the remainder is spread over the frames; time: each frame is equally long."""
     batch_size: BatchSize = 128
     """Images per training step, over all devices together. auto chooses the largest power of two, up to the recipe's
-    own batch size, whose step fits into the free memory; auto:512 sets another limit. The learning rate stays as it is:
-    with a smaller batch, try one that is smaller by the same factor."""
+    own batch size, whose step fits into the free memory; auto:512 sets another limit. The learning rate stays as it is: for a
+    smaller batch, try to reduce it by the same factor."""
     train_samples: Count | None = None
     """Train on this many images only, with about the same number from each class; default all. The same number always
     gives the same images."""
     augment: tuple[str, ...] | None = None
-    """Augmentations of the training images, in this order, such as crop flip; without a name none. Default those that
-    papers use for the data set."""
+    """Augmentations of the training images, in this order, such as crop flip; without a name, there are none. Default:
+    those that papers use for the data set."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the training set that is not trained on, such as 0.1. It selects the best epoch and calibrates the
+    """Share of the training set that is held out, such as 0.1. It selects the best epoch and calibrates the
     network."""
 
     @property
     def most_batch_size(self) -> int | None:
-        """The limit of a batch size that is to be chosen; None of one that is a number."""
+        """The limit of an automatic batch size; None if the batch size is a number."""
         text = str(self.batch_size)
         if not text.startswith(AUTO):
             return None
@@ -340,7 +342,7 @@ class TrainerConfig(_Section):
     channels_last: bool = False
     """Store images and weights with the channels last in memory, which is faster on some machines."""
     sync_batch_norm: bool = False
-    """Compute batch-norm statistics over the batches of all devices together; default over each device's own batch."""
+    """Compute batch-norm statistics over the batches of all devices together; by default, each device uses its own batch."""
     accumulate: Count = 1
     """Number of batches whose gradients are added up before each step of the optimiser."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -375,7 +377,7 @@ class TrainerConfig(_Section):
 
     @property
     def captures(self) -> bool:
-        """Whether the network may be recorded: not if other devices or batches add to its gradients."""
+        """Whether a step may be recorded: not if other devices or batches add to its gradients."""
         return self.capture and self.devices * self.nodes * self.accumulate == 1
 
 
@@ -456,7 +458,7 @@ class Config(_Section):
         return self.out or Path("runs") / self.recipe / f"seed{self.seed}"
 
     def written(self) -> dict[str, Any]:
-        """What goes into files: every setting, and the version of the words."""
+        """What goes into files: every setting, and the version of their names."""
         recipe = {"recipe": self.recipe.written(self.data.name)}
         return {"wording": WORDING} | self.model_dump(mode="json") | recipe
 
@@ -465,7 +467,7 @@ class Config(_Section):
         """Read what `written` returned, in this version or an earlier one: a run's settings mean what they meant.
 
         Raises:
-            UserError: where it is no configuration, or one of a newer version.
+            UserError: if it is no configuration, or one of a newer version.
         """
         return cls(**_in_our_words(values))
 
@@ -474,13 +476,13 @@ class Config(_Section):
 
     @classmethod
     def from_yaml(cls, content: bytes | str, origin: str = "the text") -> Self:
-        """Read what `to_yaml` wrote, or settings of one's own; those that are not named have their defaults.
+        """Read what `to_yaml` wrote, or settings that a user wrote; those that are not named have their defaults.
 
         Raises:
-            UserError: naming `origin`, where it is no such configuration.
+            UserError: naming `origin`, if it is no such configuration.
         """
         values = parse_yaml(content.encode() if isinstance(content, str) else content, origin)
-        if cls._missing(values):  # settings of one's own, in the words of this version
+        if cls._missing(values):  # written by a user, with the names of this version
             values = {"wording": WORDING} | values
         return cls._checked(values, origin)
 
@@ -489,7 +491,7 @@ class Config(_Section):
         """Read the whole of what `to_yaml` wrote: a default must not stand for what was cut off.
 
         Raises:
-            UserError: naming `origin`, where it is no configuration, or a part of one.
+            UserError: naming `origin`, if it is no configuration, or only a part of one.
         """
         values = parse_yaml(content, origin)
         if missing := cls._missing(values):
@@ -498,7 +500,7 @@ class Config(_Section):
 
     @classmethod
     def _missing(cls, values: dict[str, Any]) -> str:
-        """What keeps values from being the whole of what `to_yaml` wrote, in words; empty where nothing does."""
+        """Why the values are only a part of what `to_yaml` wrote, in words; empty if they are complete."""
         sections = [name for name, field in cls.model_fields.items() if isinstance(field.default, _Section)]
         if missing := [name for name in ("recipe", "seed", *sections) if name not in values]:
             return f"has no {missing[0]!r}"
@@ -514,7 +516,7 @@ class Config(_Section):
 
 
 def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A written configuration without its version, in the words of this one."""
+    """A written configuration with the names and values of this version, and without the version number."""
     ours = dict(values)
     wording = ours.pop("wording", 1)
     if wording not in range(1, WORDING + 1):
@@ -531,7 +533,7 @@ def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
     return ours
 
 
-# Settings that are several, each with a name of its own.
+# Settings that are mappings from names to values.
 _BY_NAME = (("options",), ("neuron_options",))
 
 
@@ -541,9 +543,9 @@ def explain(error: Exception, place: str = "") -> str:
         return str(error).splitlines()[0]
     expected: dict[str, list[str]] = {}
     for item in error.errors():
-        # behind the name of a setting come the kinds that it may have, each of which refused the value
+        # the path of an error is the name of the setting, then the type that refused the value
         name = place + ".".join(map(str, item["loc"][: 2 if item["loc"][:1] in _BY_NAME else 1]))
-        if item["type"] == "value_error":  # of a section, which names its own settings
+        if item["type"] == "value_error":  # raised by a section, whose message names the settings
             expected[str(item["ctx"]["error"])] = []
         elif item["type"] == "missing":
             expected[f"{name} is missing"] = []
@@ -576,7 +578,7 @@ def _in_plain_words(message: str) -> str:
 
 
 def _any_of(kinds: list[str]) -> str:
-    """What a setting takes, of whatever kind; of a number that is not finite this says all."""
+    """What a setting takes, for all its types; for a number that is not finite, only that it must be finite."""
     return " or ".join(dict.fromkeys([kind for kind in kinds if "finite" in kind] or kinds)).replace(
         " or expected", " or"
     )

@@ -5,7 +5,7 @@ import re
 
 __all__ = ["UserError"]
 
-# What Python, NumPy, PyTorch, CUDA and oneDNN say; the last has no better words for it.
+# The messages of Python, NumPy, PyTorch, CUDA and oneDNN; those of oneDNN do not mention memory.
 _NO_MEMORY = re.compile(
     "can(not|'t) allocate memory|out of memory|alloc_failed|bad_alloc|can't start new thread|"
     "could not create a (primitive(?! desc)|memory)",
@@ -35,7 +35,7 @@ class UserError(ValueError):
 
 
 def said_of(error: BaseException) -> str | None:
-    """The message in one line for an error that a user can solve: a wrong value, a file, too little memory. None for a bug."""
+    """The message in one line for an error that a user can solve: a wrong value, a file, too little memory. None for others."""
     if isinstance(error, UserError):
         return _one_line(error)
     if is_out_of_memory(error):
@@ -54,7 +54,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def not_enough_memory(error: BaseException) -> str:
-    """That there is not enough memory, with what was asked for if the error says it."""
+    """A message that there is not enough memory, with the size of the request if the error says it."""
     asked = re.search(r"allocate ([\d.]+) (bytes|[KMGTP]iB)", str(error))
     if asked is None:
         return "there is not enough memory"

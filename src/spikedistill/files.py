@@ -41,7 +41,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         if temporary.read_bytes() != raw:
-            raise OSError(errno.EIO, "it does not read back as it was written: the disk is damaged; the old file stays")
+            raise OSError(
+                errno.EIO, "it reads back differently than it was written: the disk is damaged; the old file stays"
+            )
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -131,13 +133,13 @@ def sha256(content: bytes) -> str:
 
 @contextlib.contextmanager
 def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Lock a folder against other processes that use this function. The folder is made if it is missing, and always unlocked again.
+    """Lock a folder against other processes that use this function. A missing folder is created. It is always unlocked at the end.
 
     A thread that holds the lock may take it again.
 
     Args:
         folder: the folder.
-        wait: wait until another process unlocks it, and say so once, instead of raising.
+        wait: wait until another process unlocks it, with one message, instead of raising.
 
     Raises:
         BlockingIOError: if another process holds the lock and `wait` is not given.

@@ -62,7 +62,7 @@ class Learned:
 
 
 def in_our_words(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of neurons without `learn_decay`, with which earlier versions wrote that the decay is learned."""
+    """Options of neurons without `learn_decay`, by which earlier versions recorded a learned decay."""
     ours = dict(options)
     if ours.pop("learn_decay", False):
         ours["decay"] = str(Learned(ours.get("decay")))

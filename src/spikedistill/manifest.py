@@ -28,7 +28,7 @@ class Entry(BaseModel):
         return cls(size=len(content), sha256=sha256(content))
 
     def fits(self, content: bytes) -> bool:
-        """Whether this is the content that was listed."""
+        """Whether this content is the one that was listed."""
         return self == self.of(content)
 
 
@@ -95,7 +95,7 @@ class Manifest(BaseModel):
         return self.model_copy(update={"files": {n: entry for n, entry in self.files.items() if n not in dropped}})
 
     def with_files(self, folder: Path, names: Iterable[str]) -> Self:
-        """The manifest with these files as they are in the folder, and without those that are missing there."""
+        """The manifest with new entries for these files, and without entries for those that are missing in the folder."""
         names = list(names)
         found = {n: Entry.of((folder / n).read_bytes()) for n in names if (folder / n).is_file()}
         return self.model_copy(update={"files": dict(sorted((self.without(names).files | found).items()))})

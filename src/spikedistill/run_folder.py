@@ -340,7 +340,7 @@ _COST = ("images_per_s", "peak_mib", "training_s")
 
 
 def _is_cost(cost: dict[str, Any]) -> bool:
-    """Whether these are costs of a training."""
+    """Whether the values are training costs."""
     finite = all(isinstance(value, int | float) and math.isfinite(value) for value in cost.values())
     return finite and cost.keys() <= set(_COST)
 
@@ -360,7 +360,7 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
 
     Raises:
         FileNotFoundError: if files are missing.
-        UserError: for an unknown data set, an option that is not its own, or a damaged file.
+        UserError: for an unknown data set, an option that it does not have, or a damaged file.
     """
     check_given(config.from_python, {"data": None}, "evaluate(run")
     data = config.data
@@ -381,8 +381,8 @@ def dataset_of(config: Config, root: Path | None = None) -> Dataset:
 def load(run: Path | str, *, model: nn.Module | Callable[[], nn.Module] | None = None) -> Trained:
     """The trained network of a run or of a model file, in eval mode.
 
-    It takes images in [0, 1], or event frames, as `model(x, timesteps=T)`. It also has the names of its `classes`, `preprocess` for
-    images and files as people have them, and `predict`.
+    It takes images in [0, 1], or event frames, as `model(x, timesteps=T)`. It also has the names of its `classes`, `preprocess`
+    for images and files of any size and format, and `predict`.
 
     Args:
         run: a run folder, or a file that `save_model` wrote, such as its `model.safetensors`.
@@ -392,7 +392,7 @@ def load(run: Path | str, *, model: nn.Module | Callable[[], nn.Module] | None =
     Raises:
         FileNotFoundError: if there is no trained run or no such file.
         UserError: if the model file is damaged, holds a number that is not finite, or holds a network that is neither registered
-            nor given, or one of another class than is given.
+            nor given, or a network of another class than the given one.
     """
     path = Path(run)
     if path.is_file() or path.suffix == ".safetensors":
@@ -412,7 +412,7 @@ def _in_use(file: ModelFile, path: Path, model: nn.Module | Callable[[], nn.Modu
 
 
 def _input_of_first_version(network: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a network takes, of version 0.1.0, whose files say it only of images; None for others."""
+    """The input of a network of version 0.1.0, whose files record it only for images; None for other inputs."""
     if not network.get("mean"):
         return None
     size = network.get("image_size", 32)

@@ -13,16 +13,17 @@ from typing import Any
 GRACE = 10.0  # seconds
 _DONE = b"\0"  # not the number of a signal
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
-# At a terminal every process of a group gets SIGINT, and a parent then also sends SIGTERM to its child: the user asked once.
+# At a terminal every process of a group gets SIGINT, and a parent then also sends SIGTERM to its child: this counts as one
+# signal.
 _ONE_WISH = 1.0  # seconds
 _MOMENT = 0.02  # seconds, in which a finaliser or callback returns
 
 
 class Stop:
-    """Whether the process was asked to stop.
+    """Whether the process has received a signal to stop.
 
     Attributes:
-        asked: whether a signal has come.
+        asked: whether a signal has been received.
         saved: returns what is saved, for the message if the process must be ended.
     """
 
@@ -42,7 +43,7 @@ def stoppable(*, grace: float = GRACE, saved: Callable[[], str] = lambda: "", ra
     Args:
         grace: seconds from the first signal to the end, at most.
         saved: returns what is saved, in words, for the message when the time is up.
-        raises: raise KeyboardInterrupt in the main thread. If False, only `asked` is set, and the caller stops by itself.
+        raises: raise KeyboardInterrupt in the main thread. If False, only `asked` is set, and the caller must stop.
     """
     stop = Stop(saved)
     if threading.current_thread() is not threading.main_thread():
@@ -63,7 +64,7 @@ def stoppable(*, grace: float = GRACE, saved: Callable[[], str] = lambda: "", ra
     hook = sys.unraisablehook
 
     def lost(unraisable: Any) -> None:
-        # Python drops what is raised in a finaliser or a callback of a weak reference, such as each import has: raise it again
+        # Python drops exceptions in a finaliser or a callback of a weak reference, which every import has: raise it again
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             hook(unraisable)
         elif not over:
@@ -87,7 +88,7 @@ def stoppable(*, grace: float = GRACE, saved: Callable[[], str] = lambda: "", ra
         signal.set_wakeup_fd(woken)
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
-        os.write(writing, _DONE)  # a forked process may hold the pipe open, so its end says nothing
+        os.write(writing, _DONE)  # a forked process may hold the pipe open, so its end would not come
         watch.join()
         os.close(writing)
         os.close(reading)

@@ -201,7 +201,7 @@ def test_a_process_that_waits_in_vain_says_so_in_time(tmp_path):
     options = TrainerConfig(accelerator="cpu", progress=False, nodes=2, timeout_seconds=2)
     alone = Machine(0, free_port(), settings(tmp_path / "run", trainer=options))
     said = alone.end()
-    assert "has not answered in time (--trainer.timeout-seconds 2); --resume auto goes on" in said
+    assert "has not responded in time (--trainer.timeout-seconds 2); --resume auto goes on" in said
     assert "\n" not in said
 
 

@@ -220,9 +220,9 @@ def test_objectives_over_heads_take_a_branched_network(tmp_path):
     config = config.model_copy(update={"model": config.model.model_copy(update={"branches": True})})
     run = train(config, model=Branched(temporal(Net(3)), {"stem": head}), data=OWN)
     assert not [name for name in load_file(run / "model.safetensors") if "branches" in name]
-    with pytest.raises(UserError, match=r"over the heads of a network, and the model .*Net has none"):
+    with pytest.raises(UserError, match=r"needs auxiliary heads, and the model .*Net has none"):
         make_plan(config, model=Net(3), data=OWN)
-    with pytest.raises(UserError, match=r"not over the heads .* give the network without Branched"):
+    with pytest.raises(UserError, match=r"does not train auxiliary heads.* give the network without Branched"):
         make_plan(small("digits-sce"), model=Branched(temporal(Net(3)), {"stem": head}), data=OWN)
 
 

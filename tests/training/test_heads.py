@@ -98,13 +98,16 @@ def test_a_run_from_before_an_option_was_there_had_it_at_its_default():
     [
         (
             {"objective": ObjectiveConfig(name="esd")},
-            "objective 'esd' is over the heads of a network: add --model.branches",
+            "objective 'esd' needs auxiliary heads: add --model.branches",
         ),
         (
             {"objective": ObjectiveConfig(name="sm-unofficial")},
-            "objective 'sm-unofficial' is over the heads of a network: add --model.branches",
+            "objective 'sm-unofficial' needs auxiliary heads: add --model.branches",
         ),
-        ({"model": recipe("digits-esd").model}, "auxiliary heads would learn nothing: leave --model.branches out"),
+        (
+            {"model": recipe("digits-esd").model},
+            "does not train auxiliary heads, so they would learn nothing: leave --model.branches out",
+        ),
     ],
 )
 def test_heads_without_an_objective_over_them_and_the_other_way_round_are_refused(changes, message):

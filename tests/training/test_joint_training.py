@@ -62,7 +62,7 @@ def test_the_ann_learns_what_the_network_does_not(tmp_path):
     ("name", "changes", "message"),
     [
         ("digits-sce", {"joint": True}, "objective 'sce' uses no ANN alongside the network: omit --model.joint, or use"),
-        (NAME, {"joint": False}, "is over a network and an ANN alongside: add --model.joint"),
+        (NAME, {"joint": False}, "needs an ANN alongside the network: add --model.joint"),
         (NAME, {"branches": True}, "leave --model.branches out"),
         (NAME, {"neuron": "relu"}, "a joint network is one of spiking neurons"),
     ],

@@ -21,9 +21,9 @@ from spikedistill.training.teacher import relu_twin
 # Command lines behind `spikedistill train`, and the whole of what is said.
 REFUSED = {
     # the teacher
-    "digits-sce --teacher-model convnet": "--teacher-model convnet says whose weights a file holds: add the file, --teacher "
+    "digits-sce --teacher-model convnet": "--teacher-model convnet names the network of a weights file: add that file, --teacher "
     "FILE.safetensors, or leave it out",
-    "digits-skd --teacher-model convnet": "--teacher-model convnet says whose weights a file holds: add the file, --teacher "
+    "digits-skd --teacher-model convnet": "--teacher-model convnet names the network of a weights file: add that file, --teacher "
     "FILE.safetensors, or leave it out",
     "digits-skd --teacher runs/x --teacher-model convnet": "--teacher runs/x is no safetensors file, and a run says itself which "
     "network it holds: leave --teacher-model convnet out",
@@ -31,17 +31,17 @@ REFUSED = {
     "digits-sce --teacher-logits cached": "objective 'sce' learns from no teacher: leave --teacher-logits cached out",
     # the optimiser and its schedule
     "digits-sce --optimizer.warmup-epochs 31": "--optimizer.warmup-epochs 31 is more than --epochs 30, so that the learning rate "
-    "would never get there: expected fewer",
+    "would never reach its highest value: expected fewer",
     "digits-sce --epochs 2 --optimizer.warmup-epochs 2.5": "--optimizer.warmup-epochs 2.5 is more than --epochs 2, so that the "
-    "learning rate would never get there: expected fewer",
-    "digits-sce --optimizer.name adamw --optimizer.momentum 0.8": "--optimizer.momentum 0.8 is of sgd, and this run has "
+    "learning rate would never reach its highest value: expected fewer",
+    "digits-sce --optimizer.name adamw --optimizer.momentum 0.8": "--optimizer.momentum 0.8 is only for sgd, and this run has "
     "--optimizer.name adamw: leave it out",
-    "digits-sce --optimizer.step-epochs 10": "--optimizer.step-epochs 10 is of the step schedule, and this run has "
+    "digits-sce --optimizer.step-epochs 10": "--optimizer.step-epochs 10 is only for the step schedule, and this run has "
     "--optimizer.schedule cosine: leave it out, or add --optimizer.schedule step",
-    "digits-sce --optimizer.schedule constant --optimizer.step-factor 0.5": "--optimizer.step-factor 0.5 is of the step schedule, "
-    "and this run has --optimizer.schedule constant: leave it out, or add --optimizer.schedule step",
-    "digits-sce --optimizer.schedule constant --optimizer.schedule-per epoch": "--optimizer.schedule-per epoch is of the cosine, "
-    "and this run has --optimizer.schedule constant, which changes between epochs or never: leave it out",
+    "digits-sce --optimizer.schedule constant --optimizer.step-factor 0.5": "--optimizer.step-factor 0.5 is only for the step "
+    "schedule, and this run has --optimizer.schedule constant: leave it out, or add --optimizer.schedule step",
+    "digits-sce --optimizer.schedule constant --optimizer.schedule-per epoch": "--optimizer.schedule-per epoch is only for the "
+    "cosine, and this run has --optimizer.schedule constant, which changes between epochs or never: leave it out",
     "digits-sce --optimizer.schedule step": "--optimizer.schedule step takes its first step after 30 epochs, and --epochs is 30: "
     "set --optimizer.step-epochs to fewer",
     "digits-sce --trainer.accumulate 24": "--trainer.accumulate 24 is more than an epoch has batches, of which 1442 samples make "
@@ -63,7 +63,7 @@ REFUSED = {
     "digits-sce --model.lif.v-reset 1 --model.lif.decay 1": "v_reset is 1.0: without any input a neuron fires for ever once it "
     "has, because decay 1.0 times v_reset reaches the threshold 1.0; expected less",
     # heads and data
-    "digits-sce --model.branches": "objective 'sce' is not over the heads of a network, so auxiliary heads would learn nothing: "
+    "digits-sce --model.branches": "objective 'sce' does not train auxiliary heads, so they would learn nothing: "
     "leave --model.branches out, or use --objective.name esd",
     "digits-sce --data.size 16": "digits takes no 'size', which is an option of arrays or image_folder; leave it out",
     "digits-sce --data.slicing time": "digits takes no 'slicing', which is an option of nmnist; leave it out",

@@ -226,7 +226,7 @@ def test_a_run_on_cached_logits_resumes_to_the_same_bytes(tmp_path, monkeypatch)
     [
         ("digits-twsd", (), "learns from no teacher: leave --teacher-logits cached out"),
         ("digits-kdsnn", (), "learns from features, which come with the logits of every batch"),
-        ("digits-skd", ("crop",), r"augmented at random \(crop\), and a teacher looks at what the student sees"),
+        ("digits-skd", ("crop",), r"augmented at random \(crop\), and the teacher gets the same images as the student"),
     ],
 )
 def test_logits_that_cannot_be_cached_are_refused(name, augment, message, tmp_path):

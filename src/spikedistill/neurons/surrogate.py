@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..registry import Registry
 
 Surrogate = Callable[[Tensor], Tensor]
+"""A surrogate: a function from the distance of the membrane from the threshold to ds/du, elementwise."""
 _Surrogate = TypeVar("_Surrogate", bound=Surrogate)
 
 
@@ -63,6 +64,7 @@ def dspike(x: Tensor, gamma: float = 2.5) -> Tensor:
 
 
 SURROGATES: Registry[Surrogate] = Registry("surrogate", "spikedistill.surrogates")
+"""Surrogate gradients by name."""
 for _own in (sigmoid, rectangular, triangular, arctan, dspike):
     SURROGATES.register(_own.__name__, _own)
 
@@ -171,7 +173,7 @@ def spike(distance: Tensor, surrogate: str | Surrogate = "sigmoid") -> Tensor:
         Spikes of the shape and dtype of `distance`.
 
     Raises:
-        UserError: for a surrogate of no known name, or a distance that is no tensor of floating-point numbers.
+        UserError: for an unknown surrogate, or a distance that is not a floating-point tensor.
     """
     if not isinstance(distance, Tensor) or not distance.is_floating_point():
         got = f"a tensor of {distance.dtype}" if isinstance(distance, Tensor) else f"a {type(distance).__name__}"

@@ -40,7 +40,7 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
         return fold_time(F.batch_norm, value.expand(timesteps, *value.shape[1:]), *call)[:1]
     if call.running_mean is None or call.running_var is None:
         return fold_time(F.batch_norm, value, *call)
-    # the kernel gets copies, because autograd keeps what it was given and must not see it corrected
+    # the kernel gets copies, because autograd saves its inputs, which must not change afterwards
     mean, var = call.running_mean.clone(), call.running_var.clone()
     out = fold_time(F.batch_norm, value, *call._replace(running_mean=mean, running_var=var))
     correction = (timesteps * (count - 1)) / (timesteps * count - 1)

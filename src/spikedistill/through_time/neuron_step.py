@@ -193,7 +193,7 @@ def _names(parts: Mapping[str, Tensor]) -> str:
 
 
 def _in_words(value: Any) -> str:
-    """A value as a message names it."""
+    """A value in words, for messages."""
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)}"
     if type(value) in (tuple, list, dict):

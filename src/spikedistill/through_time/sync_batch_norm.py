@@ -77,7 +77,7 @@ class SyncBatchNorm(_BatchNorm):
         count = sum(lengths) * (values[0].numel() // values.shape[2])
         sums = _sum_over_processes(torch.cat((mean, var + mean.square(), mean.new_ones(1))) * count)
         mean, square = (sums[:-1] / sums[-1]).chunk(2)
-        # a variance of zero may come out just below it
+        # rounding may make a variance of zero negative
         var = (square - mean.square()).clamp(min=0)
         self._follow(mean, var * (sums[-1] / (sums[-1] - 1)))
         share = mean.new_tensor(lengths) / sums[-1]

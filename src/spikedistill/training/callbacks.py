@@ -31,8 +31,8 @@ logger = logging.getLogger("spikedistill")
 class EpochRecord(L.Callback):
     """Scores the network after every epoch, writes metrics.csv with a row per epoch, and keeps the epoch that the hold-out selects.
 
-    The rows travel in the checkpoint and the file is written anew from them, so that a resumed run leaves the file of an
-    uninterrupted one. Lightning's CSVLogger would append to the file.
+    Checkpoints hold the rows, and the file is rewritten from them, so a resumed run writes the same file as an uninterrupted one.
+    Lightning's CSVLogger would append to the file.
 
     Args:
         run: where to write.
@@ -112,7 +112,7 @@ class EpochRecord(L.Callback):
         self.rows, self.best = state_dict["rows"], state_dict["best"]
         if (
             self.plan.config.trainer.on_nonfinite == "skip"
-        ):  # rows of epochs before it was, in which no step was skipped
+        ):  # rows of epochs before `skip` was set, in which no step was skipped
             self.rows = [{"epoch": row["epoch"], "lr": row["lr"], "skipped_steps": 0} | row for row in self.rows]
 
 
@@ -158,7 +158,7 @@ class MovingAverage(EMAWeightAveraging):
 
     @torch.no_grad()
     def update(self, pl_module: L.LightningModule) -> None:
-        """`average <- decay average + (1 - decay) weights`, also of buffers; at first the weights."""
+        """`average <- decay average + (1 - decay) weights`, also of buffers; it starts at the weights."""
         assert self._average_model is not None
         average = self._average_model.module
         own = [*average.parameters(), *average.buffers()]
@@ -177,9 +177,9 @@ class MovingAverage(EMAWeightAveraging):
 
 
 class Checkpoints(L.Callback):
-    """Saves the last checkpoint: after every epoch, every `seconds` within one, and when the process receives a signal to stop.
+    """Saves a checkpoint after every epoch, every `seconds` within an epoch, and when the process receives a signal to stop.
 
-    After the last epoch there is none, because the finished model follows at once. Training does not begin if one process
+    It saves none after the last epoch, because the finished model is written at once. Training does not begin if one process
     found the checkpoint and another did not. A broken sample stops training with a checkpoint too.
 
     Args:
@@ -218,7 +218,7 @@ class Checkpoints(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # the epoch's own checkpoint follows at once; gradients that are still summed up are in none
+            return  # the checkpoint of the epoch follows at once; none can be saved while gradients are being accumulated
         stop = self._asked_to_stop(trainer)
         due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self.last >= self.seconds, all=False)
         if stop or due:
@@ -245,14 +245,14 @@ class Checkpoints(L.Callback):
             self.open.close()
 
     def _asked_to_stop(self, trainer: L.Trainer) -> bool:
-        """Whether a signal has come, to any of the processes."""
+        """Whether any of the processes has received a signal to stop."""
         asked = self.stop is not None and self.stop.asked
         return trainer.strategy.reduce_boolean_decision(asked, all=False)
 
     def _save(self, trainer: L.Trainer) -> None:
         """Save a checkpoint; it is written while training goes on."""
         if isinstance(module := trainer.lightning_module, DistillationModule) and module.watch is not None:
-            module.watch.settle()  # so that no checkpoint holds what came after a step that was not finite
+            module.watch.settle()  # so that no checkpoint holds weights from after a step that was not finite
         place = f", of step {trainer.global_step} in epoch {trainer.current_epoch + 1},"
 
         def written() -> None:

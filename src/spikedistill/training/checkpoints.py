@@ -1,7 +1,7 @@
-"""Checkpoints that survive being killed while they are written, say when they are damaged, and run nothing when they are read.
+"""Checkpoints: a kill during writing loses none, damage is detected, and reading them executes no code.
 
 A checkpoint is what `torch.save` writes, and behind it a line with the SHA-256 of all before, which `torch.load` ignores. It holds
-tensors, numbers, strings and containers of them only. The one before the last is kept beside it.
+tensors, numbers, strings and containers of them only. The one before the last is kept next to it.
 """
 
 import copy
@@ -24,7 +24,7 @@ from ..files import sha256, write_atomically
 from ..run_folder import RunFolder
 
 _MARK = b"\nspikedistill checkpoint, sha256 "
-# What Lightning and this package need of one.
+# The entries that Lightning and this package need.
 _ENTRIES = {
     "state_dict",
     "optimizer_states",
@@ -38,7 +38,7 @@ _ENTRIES = {
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, and moves it there when it is whole; the one before it becomes `previous.ckpt`.
+    """Writes a checkpoint to a temporary file, and renames it when it is complete; the one before it becomes `previous.ckpt`.
 
     A checkpoint is written before `save_checkpoint` returns. If `storage_options` is a function, a thread writes it while training
     goes on, and then calls the function. One is written at a time: saving the next one, and the end of training, wait for it.
@@ -74,7 +74,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         self._writer.start()
 
     def wait(self) -> None:
-        """Until no checkpoint is being written.
+        """Wait until no checkpoint is being written.
 
         Raises:
             OSError: if one could not be written.
@@ -93,7 +93,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         try:
             self._write(checkpoint, path)
             written()
-        except BaseException as error:  # which `wait` raises in the thread that trains
+        except BaseException as error:  # `wait` raises it in the thread that trains
             self._error = error
 
     def _write(self, checkpoint: dict[str, Any], last: Path) -> None:
@@ -146,7 +146,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: its checksum does not fit")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about ways to write tensors that we do not use
+            warnings.simplefilter("ignore")  # warnings about formats of tensors that we do not use
             checkpoint = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
@@ -170,7 +170,7 @@ def _archive_is_whole(content: bytes) -> bool:
 def last_good_checkpoint(run: RunFolder) -> dict[str, Any] | None:
     """The last checkpoint of a run that is whole, moved to its place; None if none was written.
 
-    A damaged one is said, and the one before it takes its place.
+    If it is damaged, a message says so, and the one before it is used.
 
     Raises:
         UserError: if all checkpoints are damaged, or one would run code.
@@ -197,7 +197,7 @@ def last_good_checkpoint(run: RunFolder) -> dict[str, Any] | None:
 
 
 def check_made_from(run: Path, checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> None:
-    """Refuse to go on with a run on other data, or with another teacher, than it was begun with.
+    """Refuse to resume a run if its data or its teacher have changed since it was begun.
 
     Checkpoints of version 0.1.0 do not say what they were begun with.
 

@@ -25,7 +25,7 @@ def class_weights(written: Sequence[str] | None, classes: Sequence[str], targets
         all classes count alike, and the mean weight over the samples is 1.
 
     Raises:
-        UserError: for another number of weights than classes, a class that there is not, weights that are all 0, or "balanced"
+        UserError: for another number of weights than classes, an unknown class, weights that are all 0, or "balanced"
             with a class that has no training sample.
     """
     if written is None:
@@ -42,7 +42,9 @@ def class_weights(written: Sequence[str] | None, classes: Sequence[str], targets
             f"each class in this order, NAME=number for some of them, or {BALANCED[0]}"
         )
     if not any(weights):
-        raise UserError(f"{_FLAG} are all 0, so that nothing would be learned: give at least one class more")
+        raise UserError(
+            f"{_FLAG} are all 0, so that nothing would be learned: give at least one class a weight above 0"
+        )
     return torch.tensor(weights, dtype=torch.float32)
 
 

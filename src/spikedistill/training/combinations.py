@@ -1,7 +1,7 @@
 """Settings that do not fit each other, or have no effect together: each is refused by its name, before any work.
 
-A setting at its default cannot be told from one that was not given. What a comparison gives to all of its methods, and only some of
-them have a use for, is left out before (`without_foreign_settings`).
+A setting at its default cannot be told from one that was not given. A comparison first removes the settings that a method does
+not use (`without_foreign_settings`).
 """
 
 from ..config import Config, NeuronConfig, OptimizerConfig
@@ -86,9 +86,9 @@ def check_heads(config: Config, objective: Objective) -> None:
         UserError: saying what to add or leave out.
     """
     if objective.submodels == "heads" and not config.model.branches:
-        raise UserError(f"objective {objective.name!r} is over the heads of a network: add --model.branches")
+        raise UserError(f"objective {objective.name!r} needs auxiliary heads: add --model.branches")
     if objective.submodels == "pair" and not config.model.joint:
-        raise UserError(f"objective {objective.name!r} is over a network and an ANN alongside: add --model.joint")
+        raise UserError(f"objective {objective.name!r} needs an ANN alongside the network: add --model.joint")
     if objective.submodels != "pair" and config.model.joint:
         raise UserError(
             f"objective {objective.name!r} uses no ANN alongside the network: omit --model.joint, or use --objective.name "
@@ -96,7 +96,7 @@ def check_heads(config: Config, objective: Objective) -> None:
         )
     if objective.submodels != "heads" and config.model.branches:
         raise UserError(
-            f"objective {objective.name!r} is not over the heads of a network, so auxiliary heads would learn nothing: leave "
+            f"objective {objective.name!r} does not train auxiliary heads, so they would learn nothing: leave "
             "--model.branches out, or use --objective.name esd"
         )
 
@@ -124,12 +124,13 @@ def check_optimizer(config: Config) -> None:
     given = _changed(options, OptimizerConfig())
     if options.name != "sgd" and "momentum" in given:
         raise UserError(
-            f"--optimizer.momentum {options.momentum} is of sgd, and this run has --optimizer.name {options.name}: leave it out"
+            f"--optimizer.momentum {options.momentum} is only for sgd, and this run has --optimizer.name "
+            f"{options.name}: leave it out"
         )
     if options.warmup_epochs > epochs:
         raise UserError(
             f"--optimizer.warmup-epochs {options.warmup_epochs:g} is more than --epochs {epochs}, so that the learning rate would "
-            "never get there: expected fewer"
+            "never reach its highest value: expected fewer"
         )
     if options.schedule == "step" and options.step_epochs >= epochs:
         raise UserError(
@@ -138,13 +139,13 @@ def check_optimizer(config: Config) -> None:
         )
     if options.schedule != "cosine" and "schedule_per" in given:
         raise UserError(
-            f"--optimizer.schedule-per {options.schedule_per} is of the cosine, and this run has --optimizer.schedule "
+            f"--optimizer.schedule-per {options.schedule_per} is only for the cosine, and this run has --optimizer.schedule "
             f"{options.schedule}, which changes between epochs or never: leave it out"
         )
     for name in ("step_epochs", "step_factor"):
         if options.schedule != "step" and name in given:
             raise UserError(
-                f"--optimizer.{_flag(name)} {given[name]} is of the step schedule, and this run has --optimizer.schedule "
+                f"--optimizer.{_flag(name)} {given[name]} is only for the step schedule, and this run has --optimizer.schedule "
                 f"{options.schedule}: leave it out, or add --optimizer.schedule step"
             )
 
@@ -159,8 +160,8 @@ def check_teacher_model(config: Config) -> None:
         return
     if config.teacher is None:
         raise UserError(
-            f"--teacher-model {config.teacher_model} says whose weights a file holds: add the file, --teacher FILE.safetensors, or "
-            "leave it out"
+            f"--teacher-model {config.teacher_model} names the network of a weights file: add that file, --teacher "
+            "FILE.safetensors, or leave it out"
         )
     if config.teacher.suffix != ".safetensors":
         raise UserError(

@@ -1,4 +1,4 @@
-"""Layers that say nothing: those that never fire, and those that always do."""
+"""Layers that carry no information, because their neurons never fire or always fire."""
 
 import torch
 
@@ -7,17 +7,17 @@ from ..evaluation import collect_logits, record
 from ..neurons import SpikingNeuron, uncompiled
 from ..through_time import Temporal
 
-LOOKED_AT = 32  # samples, so that looking costs little beside an epoch
+LOOKED_AT = 32  # samples, so that the check takes little time compared with an epoch
 NEVER, ALWAYS = "never fire", "always fire"
 
 
 def constant_layers(network: Temporal, samples: Samples, kind: str, timesteps: int) -> dict[str, list[str]]:
     """The layers of neurons that never fire, and those that always do, on some samples from all over the training set.
 
-    The network is looked at in eval mode and goes on as it was; nothing is drawn at random. An ANN has no such layers.
+    The network runs in eval mode and returns to its mode afterwards; no random number is drawn. An ANN has no such layers.
 
     Returns:
-        Names of layers, under "never fire" and "always fire"; empty where there are none.
+        Names of layers, under "never fire" and "always fire"; empty if there are none.
     """
     if not any(isinstance(module, SpikingNeuron) for module in network.module.modules()):
         return {}

@@ -132,7 +132,7 @@ def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", 
 def _gradients(
     module: "DistillationModule", total: Tensor, outputs: list[Tensor], count: int
 ) -> tuple[str | None, list[bool] | None]:
-    """The parameter whose gradient is not finite first, and the samples whose outputs' gradients are not; None for none."""
+    """The parameter whose gradient is the first that is not finite, and the samples that caused it; None if all are finite."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     found = torch.autograd.grad(total, [*outputs, *(p for _, p in named)], allow_unused=True)
     logits, *features = found[: len(outputs)]
@@ -147,7 +147,7 @@ def _gradients(
 
 
 def _rows(value: Tensor, count: int, axis: int = 0) -> list[bool]:
-    """Which samples have a value that is not finite; all where the axis is not theirs."""
+    """Which samples have a value that is not finite; all of them if that axis is not the batch."""
     bad = ~value.detach().isfinite()
     if bad.ndim <= axis or bad.shape[axis] != count:
         return [bool(bad.any())] * count
@@ -207,7 +207,7 @@ def _unchanged_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def plain_name(name: str) -> str:
-    """The name of a layer or tensor as reports have it, without what is wrapped around the network."""
+    """The name of a layer or tensor for reports, without the names of the modules that wrap the network."""
     for prefix in ("network.", "module.", "network."):
         name = name.removeprefix(prefix)
     return name

@@ -15,7 +15,7 @@ from ..run_folder import device_of
 from ..through_time import Captured
 from .plan import Plan
 
-# A run of fewer steps is not estimated: its end comes about as soon as the estimate would.
+# A run of fewer steps is not estimated: it ends about as soon as the estimate would be ready.
 FEWEST_STEPS = 80
 _STEPS, _ENOUGH_SECONDS = 3, 10.0
 

@@ -1,4 +1,4 @@
-"""The layers whose features are compared, by name, and the layers that features pass before."""
+"""The layers whose features are compared, by name, and the trained layers that transform features before the comparison."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -13,13 +13,13 @@ from ..through_time import Temporal
 
 
 def layer_names(network: nn.Module, wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The full names of these layers of a network; of those that end its stages if none is wanted.
+    """The full names of these layers of a network; by default of the layers that end its stages.
 
     "last" is the layer that ends the last stage. Names are looked up within the layout of a network that `create_model` made. In
     other networks they are names of the module as its user wrote it.
 
     Raises:
-        UserError: for a network that does not say which layers end its stages, if they are wanted.
+        UserError: for a network that does not declare which layers end its stages, if they are needed.
     """
     place, module = own_module(network)
     prefix = f"{place}." if place else ""
@@ -112,5 +112,5 @@ def generator(channels: int) -> nn.Module:
     return nn.Sequential(first, nn.ReLU(), second)
 
 
-# Trained layers that a student's features pass before they are compared with a teacher's, by the number of channels.
+# Trained layers that transform a student's features before they are compared with a teacher's, by the number of channels.
 TRANSFORMS: dict[str, Callable[[int], nn.Module]] = {"conv_norm": conv_norm, "generator": generator}

@@ -1,7 +1,7 @@
 """Finds numbers that are not finite in the step in which they appear: no update uses them, and the run stops or skips the step.
 
-Spikes hide NaN, because NaN reaches no threshold: a broken network still predicts, and scores as chance. So every step checks
-inputs, running statistics, the loss, gradients and, after the update, weights.
+Spikes hide NaN, because a membrane that is NaN never reaches the threshold: a broken network still predicts, at chance level. So
+every step checks inputs, running statistics, the loss, gradients and, after the update, weights.
 """
 
 import math
@@ -17,9 +17,9 @@ from .divergence import diverged, plain_name
 if TYPE_CHECKING:
     from .module import DistillationModule
 
-# What is looked at, in the order in which a step computes it.
+# What is checked, in the order in which a step computes it.
 KINDS = ("input", "running statistic", "loss", "gradient", "weight")
-# Steps between two looks at a GPU's flags, because each look waits for the GPU.
+# Steps between two reads of a GPU's flags, because each read waits for the GPU.
 EVERY = 16
 
 
@@ -61,7 +61,7 @@ class Window:
 
 
 class Watch:
-    """Looks at the numbers of every step of a training module.
+    """Checks the numbers of every step of a training module.
 
     Args:
         module: the module, as it begins to train.
@@ -178,7 +178,7 @@ class Watch:
             self.settle()
 
     def settle(self) -> None:
-        """Ask the device whether all steps so far were finite.
+        """Read from the device whether all steps so far were finite.
 
         Raises:
             RunDiverged: if one was not; that batch is computed again to find out why.
@@ -224,7 +224,7 @@ class Watch:
         return name and (f"the gradient of {name}" if kind == "gradient" else f"the {kind} {name}")
 
     def _of_all(self, flags: Tensor) -> Tensor:
-        """The flags of all processes together, which must go the same way."""
+        """The flags of all processes together, because all must skip or stop at the same step."""
         return self.module.trainer.strategy.reduce(flags, reduce_op="sum")
 
 

@@ -33,7 +33,7 @@ _OF_LOADING = ("root", "size", "resize", "channels", "test_share", "slicing", "o
 
 @dataclass(frozen=True)
 class Given:
-    """What came from Python, checked; None for what the configuration names.
+    """What came from Python, checked; None for parts that the configuration names.
 
     Attributes:
         model: the network.
@@ -47,7 +47,7 @@ class Given:
 
     @property
     def paths(self) -> dict[str, str | None]:
-        """What is recorded of each, by the arguments of `train`; None for what did not come."""
+        """What is recorded for each argument of `train`; None for those that were not given."""
         teacher = plain_module(self.teacher) if isinstance(self.teacher, nn.Module) else self.teacher
         return {
             "model": None if self.model is None else self.model.path,
@@ -150,7 +150,8 @@ def with_given(
     """The configuration with what came from Python in it, and what came, checked.
 
     Raises:
-        UserError: for what is none of these, does not fit the configuration, or is not what the configuration recorded.
+        UserError: for an argument of the wrong type, one that does not fit the configuration, or one that differs from what the
+            configuration recorded.
     """
     if isinstance(teacher, Path | str):
         if config.teacher is not None and Path(config.teacher) != Path(teacher):
@@ -179,7 +180,7 @@ def _model_settings(config: Config, network: GivenNetwork) -> ModelConfig:
     """The settings of the model that are recorded for a network from Python.
 
     Raises:
-        UserError: for settings that such a network does not take, or a network that does not suit the others.
+        UserError: for settings that such a network does not take, or a network that does not fit the other settings.
     """
     default = ModelConfig()
     over_heads = create_objective(config.objective.name, **config.objective.options).submodels == "heads"
@@ -192,8 +193,8 @@ def _model_settings(config: Config, network: GivenNetwork) -> ModelConfig:
         )
     if network.rule not in (None, rule_of("bptt"), gradient_rule(config)):
         raise UserError(
-            f"the model is over time with {network.rule}, and the configuration has gradient {config.gradient!r}: give the plain "
-            "module"
+            f"the model already runs over time with {network.rule}, and the configuration has gradient {config.gradient!r}: give "
+            "the plain module"
         )
     if not network.spikes and config.timesteps > 1:
         raise UserError(
@@ -207,12 +208,12 @@ def _model_settings(config: Config, network: GivenNetwork) -> ModelConfig:
         )
     if over_heads and network.heads is None:
         raise UserError(
-            f"objective {config.objective.name!r} is over the heads of a network, and the model {network.path} has none: give "
+            f"objective {config.objective.name!r} needs auxiliary heads, and the model {network.path} has none: give "
             "spikedistill.models.Branched(temporal(net), {layer: head})"
         )
     if network.heads is not None and not over_heads:
         raise UserError(
-            f"objective {config.objective.name!r} is not over the heads of a network, so auxiliary heads would learn nothing: give "
+            f"objective {config.objective.name!r} does not train auxiliary heads, so they would learn nothing: give "
             "the network without Branched, or use objective 'esd'"
         )
     return default.model_copy(
@@ -264,7 +265,7 @@ def try_network(network: Temporal, path: str, dataset: Dataset, timesteps: int) 
     """Run a network from Python on one sample.
 
     Raises:
-        UserError: if it does not take it, or returns anything but logits of the classes.
+        UserError: if the network does not accept the sample, or returns anything but logits of the classes.
     """
     first = dataset.train.inputs(torch.zeros(1, dtype=torch.int64))
     x, T = as_network_input(first, dataset.kind), None if dataset.kind == "events" else timesteps

@@ -24,7 +24,7 @@ class AtHand:
         target: labels `[B]`.
         submodels: logits `[S, B, C]` that the objective is over.
         features: mean rates `[B, ...]` of the student's layers.
-        transforms: the trained layers that these pass.
+        transforms: the trained layers that transform these features.
         cached: the teacher's logits on the batch, `[B, C]`, if they were computed at the start of the run.
         average: the mean of a tensor over the processes that share the batch, if there are several.
         progress: the share of training that is done.

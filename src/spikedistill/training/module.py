@@ -74,7 +74,7 @@ class DistillationModule(L.LightningModule):
 
     @property
     def looks_lazily(self) -> bool:
-        """Whether flags stay on the device; skipping needs them at once, and the scaler of fp16 reads its own in every step."""
+        """Whether flags stay on the device: not if steps are skipped, nor in fp16, whose scaler reads a flag in every step."""
         options = self.plan.config.trainer
         if options.on_nonfinite == "skip" or options.precision == "16-mixed":
             return False
@@ -89,7 +89,7 @@ class DistillationModule(L.LightningModule):
         """Move to the device what is not part of the module.
 
         Args:
-            cached: stands for the logits of a teacher that are cached, `[N, C]`; by default they are computed.
+            cached: the teacher's logits on all training samples, `[N, C]`; by default they are computed on every batch.
         """
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(self.device)

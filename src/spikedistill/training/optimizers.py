@@ -29,7 +29,7 @@ def make_optimizer(network: torch.nn.Module, options: OptimizerConfig, *, fused:
 
 
 def learning_rate_factor(epoch: float, epochs: int, options: OptimizerConfig) -> float:
-    """What the highest learning rate is multiplied by after so many (fractional) epochs.
+    """The factor on the highest learning rate after so many (fractional) epochs.
 
     A linear rise over the warm-up, then 0.5 (1 + cos(pi p)) with p the share of the remaining epochs done, or
     `step_factor ** floor(epoch / step_epochs)`, or 1. Under `schedule_per="epoch"` the cosine is that of the epoch's first step.

@@ -1,4 +1,4 @@
-"""What is said of a run for which there is too little memory: what it took, and which settings take less."""
+"""The message for a run that is out of memory: what it took, and which settings take less."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

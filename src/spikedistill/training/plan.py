@@ -44,7 +44,8 @@ class Plan:
         train: the training samples of the run.
         holdout: training samples kept aside; None if there are none.
         augmentations: names for `spikedistill.data.augment`.
-        spec: the arguments of `create_model` for the network that is left after training; of one from Python its import path.
+        spec: the arguments of `create_model` for the network that is left after training; for a network from Python, its import
+            path.
         objective: what is learned.
         teacher: the trained network that teaches; None if the objective needs none.
         layers: channels of the features that are compared with the teacher's, by the name of their layer within the plain module
@@ -154,10 +155,10 @@ def _made(config: Config, spec: dict[str, Any], dataset: Dataset, given: GivenNe
 def feature_channels(
     config: Config, objective: Objective, dataset: Dataset, network: Temporal, teacher: Teacher
 ) -> dict[str, int]:
-    """Channels of the features that the objective compares, by layer; found, and held against the teacher's, on one sample.
+    """Channels of the features that the objective compares, by layer; found on one sample, and compared with the teacher's.
 
     Raises:
-        UserError: for layers that there are not, or features of other shapes than the teacher's.
+        UserError: for unknown layers, or features of other shapes than the teacher's.
     """
     layers = layer_names(network, objective.layers)
     first = torch.zeros(1, dtype=torch.int64)
@@ -197,13 +198,13 @@ def check_teacher_logits(config: Config, objective: Objective, augmentations: tu
         )
     if draws_at_random(train):
         raise UserError(
-            "a transform of the training samples draws at random, and a teacher sees what the student sees: leave --teacher-logits "
-            "cached out, or take the transform away"
+            "a transform of the training samples draws at random, and the teacher gets what the student gets: leave "
+            "--teacher-logits cached out, or take the transform away"
         )
     if augmentations:
         raise UserError(
-            f"the training images are augmented at random ({', '.join(augmentations)}), and a teacher looks at what the student "
-            "sees: leave --teacher-logits cached out, or --data.augment without names"
+            f"the training images are augmented at random ({', '.join(augmentations)}), and the teacher gets the same images as "
+            "the student: leave --teacher-logits cached out, or --data.augment without names"
         )
 
 

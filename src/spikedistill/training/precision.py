@@ -1,4 +1,4 @@
-"""Which arithmetic and memory format a training step is fastest in, measured on this machine."""
+"""Chooses the precision and memory format in which a training step is fastest, measured on this machine."""
 
 from contextlib import nullcontext
 from dataclasses import replace

@@ -20,8 +20,8 @@ def check_processes(options: TrainerConfig) -> None:
     """Refuse processes that could not train one network together.
 
     Raises:
-        UserError: for another number of processes than torchrun has started, because each would train by itself in one folder; for
-            more processes than a CPU has cores; for processes that would each choose a precision; for machines that could not
+        UserError: for another number of processes than torchrun has started, because each would train alone in the same folder;
+            for more processes than a CPU has cores; for processes that would each choose a precision; for machines that could not
             connect again after a restart.
     """
     if options.precision == "auto" and options.devices * options.nodes > 1:
@@ -37,7 +37,7 @@ def check_processes(options: TrainerConfig) -> None:
             f"torchrun started {started} processes, but --trainer.devices {options.devices} on --trainer.nodes {options.nodes} "
             f"means {expected}: set them to its --nproc-per-node and --nnodes"
         )
-    # each machine counts its restarts by itself, so keys of a common store cannot be told apart by that number
+    # each machine counts only its own restarts, so that number cannot tell apart the keys of a common store
     if options.nodes > 1 and shares_store_of_torchrun() and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
         raise UserError(
             "torchrun restarts processes on several machines that then find the addresses of killed ones: start it with "
@@ -106,12 +106,12 @@ def depending_on_others(options: TrainerConfig) -> Iterator[None]:
         if options.devices * options.nodes == 1 or not _is_of_communication(error):
             raise
         raise RunFailed(
-            f"another process of this run has ended, or has not answered in time (--trainer.timeout-seconds "
+            f"another process of this run has ended, or has not responded in time (--trainer.timeout-seconds "
             f"{options.timeout_seconds:g}); --resume auto goes on from the last checkpoint. {' '.join(str(error).split())}"
         ) from error
 
 
 def _is_of_communication(error: RuntimeError) -> bool:
-    """Whether an error comes from the exchange between processes; Gloo's have no class of their own, and all but one its name."""
+    """Whether an error comes from the exchange between processes. Gloo's errors have no class of their own; all but one name it."""
     said = str(error).lower()
     return isinstance(error, distributed.DistError) or "gloo" in said or "caused pair closure" in said

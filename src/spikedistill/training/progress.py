@@ -80,7 +80,8 @@ class StepClock(Speedometer):
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar with means over the epoch so far of the loss and the accuracies, and the speed.
 
-    The numbers are read only when the bar is drawn, without waiting for a GPU. Of several processes the first shows its own.
+    The numbers are read only when the bar is drawn, without waiting for a GPU. With several processes, the first shows its own
+    speed.
     """
 
     def __init__(self, refresh_rate: int = 10) -> None:
@@ -93,7 +94,7 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         shown = super().get_metrics(trainer, pl_module)
-        shown.pop("v_num", None)  # the version number of a logger that there is not
+        shown.pop("v_num", None)  # the version number of a logger; there is none here
         if isinstance(pl_module, DistillationModule):
             shown |= dict(zip(("loss", "acc", "acc@1"), self.glance(pl_module.means.so_far()), strict=False))
             if pl_module.skipped:

@@ -61,7 +61,7 @@ def train(
             "train", "test" and other arguments of `spikedistill.data.from_torch`, or a `spikedistill.data.Dataset`.
         teacher: for objectives that learn from a trained network, instead of `config.teacher`: a module or any function from
             images `[B, C, H, W]` in [0, 1] to logits `[B, classes]`; a network over time, whose mean logits teach; a run or a
-            file. For objectives that compare features it is a network that has the layers that these name.
+            file. Objectives that compare features need a network with the layers that they name.
 
     Returns:
         The run folder, which holds config.yaml, metrics.csv, checkpoints/, model.safetensors, results.json,
@@ -70,8 +70,8 @@ def train(
     Raises:
         UserError: for parts that do not fit each other, or another number of processes than torchrun started.
         FileNotFoundError: if the data set is missing.
-        FileExistsError: if the run folder holds a run already and neither `resume` nor `overwrite` is set, or
-            something else than a run. Only what a run writes is deleted, once everything else is known to be right.
+        FileExistsError: if the run folder holds a run already and neither `resume` nor `overwrite` is set, or files that no run
+            has written. Only what a run writes is deleted, once everything else is known to be right.
         BlockingIOError: if another process trains in the run folder.
         RunStopped: after SIGTERM or SIGINT; a checkpoint is saved, and `resume="auto"` goes on.
         RunFailed: if another process of this run has ended, or does not respond in time.
@@ -155,7 +155,7 @@ def check_same_run(config: Config, begun: Config, run: Path) -> None:
     if config.trainer.on_nonfinite == "skip":
         differing.pop(
             "trainer.on_nonfinite", None
-        )  # a run that did not stop is as if it had been so from the beginning
+        )  # a run in which nothing was NaN or infinite is the same under either setting
     if differing:
         changes = ", ".join(
             f"{key} was {before!r} and is now {now!r}" for key, (before, now) in [*differing.items()][:3]
@@ -195,7 +195,7 @@ def _settings(config: Config) -> dict[str, Any]:
             )
 
     settings = config.model_dump(mode="json")
-    # an option that is newer than a run was at its default there
+    # a run from before an option existed had its default
     with needing(config.imported, config.recipe):
         settings["objective"]["options"] = objective_options(config.objective.name) | settings["objective"]["options"]
     visit("", settings)
@@ -365,7 +365,7 @@ def make_trainer(
     """Lightning's Trainer for the epochs of a plan; `made_from` goes into its checkpoints.
 
     Raises:
-        UserError: for an accelerator or a number of devices that this machine has not.
+        UserError: for an accelerator or a number of devices that this machine does not have.
     """
     import lightning as L
     from lightning.pytorch.utilities.exceptions import MisconfigurationException

@@ -21,10 +21,10 @@ from .features import classifier_of, layer_names
 
 
 class Teacher:
-    """A frozen function from the student's own batch to logits `[B, C]`.
+    """A frozen function from the batch that the student gets to logits `[B, C]`.
 
     Args:
-        function: takes images `[B, C, H, W]` in [0, 1], augmented as the student sees them (for events, one frame), and normalises
+        function: takes images `[B, C, H, W]` in [0, 1], augmented as for the student (for events, one frame), and normalises
             them itself.
         num_classes: C, the length of its logits.
         frames: how many frames the teacher cut event recordings into when it was trained. Its input is the sum of the student's
@@ -82,7 +82,7 @@ class Teacher:
         return torch.cat(parts).float()
 
     def identity(self) -> str:
-        """For checkpoints: the digest of a module's weights; a fixed text for a function, whose inside is not known."""
+        """For checkpoints: the digest of a module's weights; a fixed text for a function, whose parameters are not known."""
         if not isinstance(self.function, nn.Module):
             return "given from Python"
         digest = hashlib.sha256()
@@ -238,7 +238,7 @@ def read_network(path: Path, model: str | None, dataset: Dataset) -> Temporal:
     """The network of a run folder, of a model file, or of a safetensors file with the weights of the ReLU twin of a named model."""
     if model is None:
         found = load(path)
-        found.checks_range = False  # the teacher sees what the student sees, whatever augmentation makes of images
+        found.checks_range = False  # augmented images, which the student gets too, may leave [0, 1]
         return found.requires_grad_(False)
     network = create_model(
         model,

@@ -194,7 +194,7 @@ def _call(function: Any, *arguments: Any) -> None:
 
 
 def _as_c(argument: Tensor | float | bool | None) -> Any:
-    """An argument as C sees it: a pointer, a double or a 64-bit integer."""
+    """An argument for C: a pointer, a double or a 64-bit integer."""
     if argument is None:
         return ctypes.c_void_p()
     if isinstance(argument, Tensor):

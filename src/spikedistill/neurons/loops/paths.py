@@ -74,7 +74,7 @@ def path_of(
 
     Args:
         current: currents `[T, B, ...]`, or `[1, B, ...]` if they are the same at all timesteps.
-        neuron: what the neurons do; default `Neuron()`.
+        neuron: the options of the neurons; default `Neuron()`.
         timesteps: T, if the currents are `[1, B, ...]`.
         lengths: under rate-based gradients, the timesteps of each segment.
         learned: under rate-based gradients, learned options of the neuron, which need derivatives too.
