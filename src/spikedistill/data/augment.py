@@ -28,6 +28,7 @@ _Own = TypeVar("_Own", bound=Augmentation)
 # draws, raise its version here, so that earlier runs are read as they were made. Augmentations that are not named have version 1.
 _CHANGED = {"autoaugment": 2}  # from the paper's table to that of published networks
 AUGMENTATION_VERSION = max(_CHANGED.values())
+"""The version of the library's augmentations. A half-trained run with another version of one that it uses is refused."""
 PADDING = 4
 HOLE = 16
 SHIFT = 5
@@ -36,6 +37,7 @@ DEGREES = 30
 _TRIED = 8
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", "spikedistill.augmentations")
+"""Augmentations by name."""
 
 
 def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:

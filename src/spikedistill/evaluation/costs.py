@@ -38,6 +38,7 @@ ENERGY_COSTS = {
         "point, addition 0.9 pJ and multiplication 3.7 pJ; 64 bits from a 1 MB on-chip memory 100 pJ",
     )
 }
+"""Energy of operations and memory, by technology."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from .calibration import as_arrays
 
 Policy = Literal["confidence", "sum_confidence", "entropy", "margin", "stability"]
 POLICIES: tuple[Policy, ...] = ("confidence", "sum_confidence", "entropy", "margin", "stability")
+"""Scores for early exit by name; see `AnytimeClassifier`."""
 
 
 class Progress(NamedTuple):

@@ -107,6 +107,7 @@ class OwnModel(NamedTuple):
 
 
 MODELS: Registry[Named | OwnModel] = Registry("model", "spikedistill.models")
+"""Networks by name: layouts of this library, and those of users."""
 
 
 def register_layout(*, flattens: bool = False, residual_branches: bool = False) -> Callable[[_Build], _Build]:

@@ -55,6 +55,7 @@ class NeuronKind:
 
 
 NEURONS: Registry[NeuronKind] = Registry("neuron", "spikedistill.neurons")
+"""Neurons by name, for `create_model(neuron=...)` and `--model.neuron`."""
 # The library's own. The settings of LIF are arguments of `create_model`, and have flags of their own.
 NEURONS.register("lif", NeuronKind(LIF, {}))
 NEURONS.register("relu", NeuronKind(nn.ReLU, {}))

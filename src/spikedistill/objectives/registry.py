@@ -24,6 +24,7 @@ class _Named(NamedTuple):
 
 
 OBJECTIVES: Registry[_Named] = Registry("objective", "spikedistill.objectives")
+"""Objectives by name."""
 
 
 @overload

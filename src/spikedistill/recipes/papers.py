@@ -271,3 +271,4 @@ def _tser_on_cifar(dataset: str) -> Protocol:
 _TSER = {"cifar10": _tser_on_cifar("CIFAR-10"), "cifar100": _tser_on_cifar("CIFAR-100")}
 
 PROTOCOLS: dict[str, dict[str, Protocol]] = {"esd": _ESD, "s2w": _S2W, "tser-unofficial": _TSER, "twkd": _TWKD}
+"""Settings of papers by name, and by data set."""

@@ -210,8 +210,9 @@ def _floating(values: Tensor, gradient: str) -> Tensor:
 
 
 RULES: dict[str, type[Rule]] = {kind.name: kind for kind in (Bptt, Sltt, Rate, Dsr)}
-# Every option of a rule, with its default.
+"""Gradient rules by name."""
 OPTIONS: dict[str, Any] = {field.name: field.default for kind in RULES.values() for field in fields(kind)}  # type: ignore[arg-type]
+"""The options of all rules and their defaults."""
 
 
 def rule_of(gradient: Gradient | Rule, **options: Any) -> Rule:

@@ -32,6 +32,7 @@ SLICINGS = {
     "time": _Slicing(1, "time"),
 }
 SLICING_VERSION = max(slicing.since for slicing in SLICINGS.values())
+"""The version of how recordings are cut into frames."""
 MOST_BYTES = 2**24  # of a recording; the official ones have about 20,000
 MOST_TIMESTEPS = MOST_VALUES // (2 * SIDE * SIDE)
 

@@ -21,6 +21,7 @@ _TABLES = {
 }
 _FIGURES = ("accuracy", "timesteps", "regret", "chosen")
 PAPER_FILES = (*(f"{name}.tex" for name in _TABLES), *(f"{name}.{end}" for name in _FIGURES for end in FORMATS))
+"""Names of the files that `write_paper_files` can write."""
 
 
 def write_paper_files(folder: Path, comparison: Comparison) -> None:
