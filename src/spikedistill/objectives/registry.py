@@ -47,8 +47,8 @@ def register_objective(
     objective's options, on the command line too.
 
     Args:
-        factory: the function, or the name. Each parameter of the function has a default that is a float, int, str or bool. The first
-            sentence of its docstring describes the objective in lists.
+        factory: the function, or the name. Each parameter of the function has a default that is a float, int, str or bool. The
+            first sentence of its docstring describes the objective in lists.
         weights: the options that `compare --tune` multiplies; default those that change some weights of terms, or in other shares.
 
     Raises:
