@@ -137,7 +137,7 @@ def test_what_is_saved_is_the_network_alone(tmp_path):
 )
 def test_a_joint_network_of_another_kind_is_refused(options):
     with pytest.raises(
-        ValueError, match="a joint network is one of spiking neurons with an ANN beside it; got branches="
+        ValueError, match="a joint network is one of spiking neurons with an ANN alongside; got branches="
     ):
         joint(**options)
 

@@ -88,7 +88,7 @@ def test_where_spikes_are_added_every_batch_norm_meets_a_threshold_alone():
 def test_every_layout_adds_what_its_blocks_say_or_is_refused(name):
     if name in REFUSED:
         with pytest.raises(
-            ValueError, match="adds up currents over its blocks before they meet one: use norm='batch', or"
+            ValueError, match="adds up currents over its blocks before any threshold: use norm='batch', or"
         ):
             small(name)
         return

@@ -129,9 +129,7 @@ def test_a_network_from_python_is_named(tmp_path):
     ):
         starting_weights(create_model(**SPEC), read_weights(path), path, spec=SPEC, classes=TEN)
     own = temporal(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
-    with pytest.raises(
-        ValueError, match="holds only a classifier of other classes, of which this network takes nothing"
-    ):
+    with pytest.raises(ValueError, match="holds only a classifier of other classes, so no weight fits this network"):
         starting_weights(own, read_weights(path), path, spec={"python": "other.Net"}, classes=["a", "b", "c"])
 
 

@@ -25,7 +25,7 @@ REFUSED = {
     "FILE.safetensors, or leave it out",
     "digits-skd --teacher-model convnet": "--teacher-model convnet names the network of a weights file: add that file, --teacher "
     "FILE.safetensors, or leave it out",
-    "digits-skd --teacher runs/x --teacher-model convnet": "--teacher runs/x is no safetensors file, and a run says itself which "
+    "digits-skd --teacher runs/x --teacher-model convnet": "--teacher runs/x is no safetensors file, and a run records which "
     "network it holds: leave --teacher-model convnet out",
     "digits-sce --teacher runs/x": "objective 'sce' learns from no teacher: leave it out (runs/x)",
     "digits-sce --teacher-logits cached": "objective 'sce' learns from no teacher: leave --teacher-logits cached out",

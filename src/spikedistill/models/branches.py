@@ -30,7 +30,7 @@ class Branched(Temporal):
         self.layers = tuple(branches)
         self.branches = nn.ModuleList(branches.values())
         with outputs_of(self.module, self.layers):
-            pass  # checks the names before the first batch
+            pass  # checks the names now, not at the first batch
 
     def heads(self, x: Tensor, timesteps: int | None = None) -> tuple[Tensor, Tensor]:
         """Run the network and all heads.
@@ -40,12 +40,12 @@ class Branched(Temporal):
             timesteps: T, only for a static input.
 
         Returns:
-            The network's logits `[T, B, C]`, and the logits of the S heads `[S, B, C]`: the branches from shallow to deep, and
-            last the mean over time of the network's own.
+            The network's logits `[T, B, C]`, and the logits of the S heads `[S, B, C]`: the branches from shallow to deep, then
+            the network's own logits, as a mean over time.
         """
         with outputs_of(self.module, self.layers) as outputs:
             logits = self(x, timesteps)
-        # in bf16, rounding would decide which head is right
+        # in bf16, rounding could change which head is right
         own = logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(0)
         others = [
             branch(mean_rate(outputs[layer])).to(own.dtype)

@@ -1,4 +1,4 @@
-"""A trained network as one file that describes itself: how to build the network, what it takes, and a checksum.
+"""A trained network as one self-describing file: how to build the network, its input, and a checksum.
 
 The file is safetensors. Its metadata have the key `spikedistill` with a JSON text of these entries:
 
@@ -8,8 +8,8 @@ The file is safetensors. Its metadata have the key `spikedistill` with a JSON te
   for a network that was made in Python, with the import path of its class.
 - `imports`: the files and modules that register names in `network`. Reading never imports them.
 - `classes`: names of the classes, in the order of the logits, or null.
-- `input`: what the network takes, `{"kind": "image", "channels": 1, "size": [28, 28]}`, and how images become that (see
-  `spikedistill.data.Preprocess`), or null. Images are in [0, 1]; the network normalises them itself.
+- `input`: the input of the network, `{"kind": "image", "channels": 1, "size": [28, 28]}`, and how images are preprocessed for
+  it (see `spikedistill.data.Preprocess`), or null. Images are in [0, 1]; the network normalises them itself.
 - `timesteps`: T of training, or null.
 - `sha256`: over the entries above, and every tensor's name, type, shape and bytes.
 
@@ -51,8 +51,8 @@ class ModelFile(NamedTuple):
         network: the arguments of `create_model`, or `{"python": PATH}`.
         tensors: the weights by name.
         classes: names of the classes; None if the file has none.
-        input: what the network takes; None if the file does not say.
-        timesteps: T of training; None if the file does not say.
+        input: the input of the network; None if the file does not record it.
+        timesteps: T of training; None if the file does not record it.
         imports: files and modules that register names in `network`.
     """
 
@@ -84,7 +84,7 @@ def save_model(
             `load(path, model=Net())` then fills.
         path: the file. An existing file is replaced only when the new one is complete.
         classes: names of the classes, in the order of the logits.
-        input: what the network takes: `{"kind": "image" | "events", "channels": C, "size": [H, W]}`, with the entries of
+        input: the input of the network: `{"kind": "image" | "events", "channels": C, "size": [H, W]}`, with the entries of
             `spikedistill.data.Preprocess`. `load` then offers `preprocess` and `predict`, and refuses images outside [0, 1].
         timesteps: T of training, the default of `predict`.
         imports: the files and modules that register names in `spec`, such as `my_nets.py`; `load` says that it needs them.
@@ -144,7 +144,7 @@ def read_model(path: Path | str, content: bytes | None = None) -> ModelFile:
 
 
 def _wrong_entry(file: ModelFile) -> str | None:
-    """The first entry of another kind than `save_model` writes, with the kind that it writes; None if there is none."""
+    """The first entry whose type is not the one that `save_model` writes, with the expected type; None if there is none."""
     classes = file.classes
     count = file.network.get("num_classes") if isinstance(file.network, dict) else None
     rules = {
@@ -207,7 +207,7 @@ def build_model(file: ModelFile, path: Path, given: nn.Module | Callable[[], nn.
         )
     try:
         spec = {name: value for name, value in in_our_words(file.network).items() if name not in _OF_TRAINING}
-        with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
+        with torch.device("meta"):  # takes no memory, whatever sizes the file names
             _check_shapes(create_model(**spec).module.state_dict(), file.tensors, path)
         network = create_model(**spec)
     except UnknownName as error:
@@ -224,7 +224,7 @@ def build_model(file: ModelFile, path: Path, given: nn.Module | Callable[[], nn.
 
 
 def _over_time(network: nn.Module, tensors: Mapping[str, Tensor]) -> Temporal:
-    """A network of the user's own over time, behind the normalisation that it was saved with."""
+    """A network that the user made, over time, behind the normalisation with which it was saved."""
     module = network.module if isinstance(network, Temporal) else network
     mean, std = tensors.get("normalize.mean"), tensors.get("normalize.std")
     if mean is None or std is None or "normalize.mean" in module.state_dict():
@@ -233,7 +233,7 @@ def _over_time(network: nn.Module, tensors: Mapping[str, Tensor]) -> Temporal:
 
 
 def read_weights(path: Path, content: bytes | None = None) -> ModelFile:
-    """The tensors of any safetensors file, with all that a model file says of them.
+    """The tensors of any safetensors file, with the entries of a model file.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -269,7 +269,7 @@ def _read(path: Path, content: bytes | None) -> tuple[dict[str, Any], dict[str, 
             raise FileNotFoundError(f"{path} does not exist: train a model first, or check the path")
         content = path.read_bytes()
     try:
-        tensors = load(content)  # which checks all of the header
+        tensors = load(content)  # this checks the whole header
     except SafetensorError as error:
         raise UserError(f"{path} is no complete safetensors file ({error}): copy or train it again") from None
     header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")], path)

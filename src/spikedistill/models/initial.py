@@ -1,4 +1,4 @@
-"""Weights of a trained network as the start of another: of the same layout, with other classes, neurons or batch-norms."""
+"""Initialises a network with the weights of a trained one of the same layout, also with other classes, neurons or batch-norms."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from .files import ModelFile, check_finite
 from .spikingjelly import in_our_names
 from .timestep_batch_norm import TimestepBatchNorm
 
-# The arguments of `create_model` that decide shapes, in the order in which a misfit is explained by them.
+# The arguments of `create_model` that decide shapes, in the order in which they are checked to explain a mismatch.
 _OF_SHAPES = ("name", "width", "in_channels", "image_size", "norm")
 
 
@@ -23,7 +23,7 @@ class Start(NamedTuple):
 
     Attributes:
         tensors: the weights that were taken, by their names in the plain module.
-        said: in one line, what was taken and what starts anew.
+        said: one line: which weights were taken, and which are initialised anew.
     """
 
     tensors: dict[str, Tensor]
@@ -39,9 +39,9 @@ def starting_weights(
     - Statistics of batch-norm come along.
     - The classifier, the last convolution or linear layer, starts anew if the file's classes are other ones.
     - Parameters of neurons that the file lacks, such as a learned decay, start at their initial values.
-    - A batch-norm with statistics of each timestep takes those of all timesteps for every timestep, or repeats those of the last.
-    - The mean and standard deviation of the images stay those of the network's own data set.
-    - Names may also be those of SpikingJelly and torchvision, for the networks that `load_spikingjelly` takes.
+    - A batch-norm with statistics of each timestep takes the statistics of all timesteps for every timestep, or repeats those of
+    the last. - The mean and standard deviation of the images stay those of the network's own data set. - Names may also be those
+    of SpikingJelly and torchvision, for the networks that `load_spikingjelly` takes.
 
     Args:
         network: the network, which is not changed.
@@ -74,12 +74,12 @@ def starting_weights(
     if strangers:
         raise _misfit(path, strangers[0], theirs[strangers[0]], None, file, spec)
     if not taken:
-        raise UserError(f"{path} holds only a classifier of other classes, of which this network takes nothing")
+        raise UserError(f"{path} holds only a classifier of other classes, so no weight fits this network")
     return Start(taken, _said(path, file, taken, sorted(anew), len(classes), own))
 
 
 def _without_normalisation(names: Iterable[str]) -> dict[str, str]:
-    """The names as they are without the layer that normalises images, with their own names."""
+    """The names as they are in a network that does not normalise images, and the names as given."""
     if not any(name.startswith("normalize.") for name in names):
         return {name: name for name in names}
     return {name.removeprefix("network."): name for name in names if not name.startswith("normalize.")}
@@ -93,14 +93,14 @@ def _classifier(layers: Mapping[str, nn.Module], names: Mapping[str, str]) -> li
 
 
 def _of_other_classes(file: ModelFile, classes: Sequence[str], own: Tensor, theirs: Tensor | None) -> bool:
-    """Whether a tensor of the classifier is of other classes, and fits in all else."""
+    """Whether a tensor of the classifier has the same inputs but other classes, by number or by name."""
     if theirs is None or theirs.shape[1:] != own.shape[1:]:
         return False
     return theirs.shape != own.shape or (file.classes is not None and list(file.classes) != list(classes))
 
 
 def _starts_by_itself(name: str, layers: Mapping[str, nn.Module]) -> bool:
-    """Whether a tensor that a file lacks may start anew: a neuron's, or a counter that no result depends on."""
+    """Whether a tensor may be missing in the file: a parameter of neurons, or a counter that changes no result."""
     path, _, kind = name.rpartition(".")
     return _is_in_neurons(path, layers) or kind == "num_batches_tracked"
 

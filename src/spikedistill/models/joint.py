@@ -1,4 +1,4 @@
-"""A spiking network trained together with an ANN of its layout: their convolutions share singular vectors, and both have exits.
+"""A spiking network trained with an ANN of the same layout: their convolutions share singular vectors, and both have exits.
 
 Guo et al.: Joint A-SNN: Joint Training of Artificial and Spiking Neural Networks via Self-Distillation and Weight Factorization
 (Pattern Recognition, 2023).
@@ -162,19 +162,19 @@ def check_exits(network: Joint, build: Callable[[Sizes], Layout], sizes: Sizes) 
 
 
 def _have_room(build: Callable[[Sizes], Layout], sizes: Sizes, side: int) -> bool:
-    """Whether every exit has features to shrink if images are `side` pixels high and wide; computed without memory."""
+    """Whether features are large enough for every exit if images are `side` pixels high and wide; no memory is used."""
     try:
         with torch.device("meta"):
             layout = build(sizes._replace(image_size=(side, side))).eval()
             with outputs_of(layout, names := list(layout.stage_channels)) as outputs:
                 layout(torch.zeros(1, sizes.in_channels, side, side))
-    except UserError:  # too small for the layout itself
+    except UserError:  # too small even for the layout
         return False
     return all(min(outputs[name].shape[-2:]) >= shrink for name, shrink in _shrinks(names).items())
 
 
 def _shrinks(names: Sequence[str]) -> dict[str, int]:
-    """What the exit behind each stage but the last divides height and width by, as the stages behind it do."""
+    """The factor by which the exit after each stage but the last reduces height and width: that of the stages after it."""
     return {name: 2 ** (len(names) - 1 - place) for place, name in enumerate(names[:-1])}
 
 

@@ -1,4 +1,4 @@
-"""What every layout is built of."""
+"""The parts of which every layout is built."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ _Build = TypeVar("_Build", bound="Callable[[Layers, Sizes], Layout]")
 
 
 class Sizes(NamedTuple):
-    """What the data fixes of a network.
+    """The sizes of a network that the data determine.
 
     Attributes:
         in_channels: channels of the input.
@@ -41,7 +41,7 @@ class Layout(nn.Module, ABC):
 
     @abstractmethod
     def classify(self, x: Tensor) -> Tensor:
-        """Logits of what the last stage returns."""
+        """The logits for the features that the last stage returns."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ MODELS: Registry[Named | OwnModel] = Registry("model", "spikedistill.models")
 
 
 def register_layout(*, flattens: bool = False, residual_branches: bool = False) -> Callable[[_Build], _Build]:
-    """Enter the function below under its name, with what `Named` says of it. Layouts have stages, a width, branches and twins.
+    """Register the function below under its name, with the attributes of `Named`. Layouts have stages, a width, branches and twins.
 
     Raises:
         UserError: if the name is taken.

@@ -1,4 +1,4 @@
-"""What makes the layers of neurons of a network by name."""
+"""Makes the layers of neurons of a network, by their name."""
 
 import inspect
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def relu(channels: int) -> nn.Module:
 
 
 def layer_of(neuron: str, of_lif: dict[str, Any], own: dict[str, Any]) -> Callable[[int], nn.Module]:
-    """What makes a layer of neurons for a number of channels.
+    """A function that makes a layer of neurons for a number of channels.
 
     Args:
         neuron: the name of the neurons.
@@ -48,7 +48,7 @@ def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:
     for name in (
         "decay",
         "threshold",
-    ):  # networks know the channels of every layer; only what says so is learned for each
+    ):  # every layer gets its channels; only options that are "learned_per_channel" use them
         if (learned := Learned.of(options.get(name))) and learned.per is None:
             options[name] = replace(learned, per="layer")
     LIF(**options, channels=1)  # a wrong value is reported here, before anything is built

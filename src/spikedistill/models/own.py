@@ -16,7 +16,7 @@ from .layers import MODELS, OwnModel, Sizes
 from .neuron_layers import layer_of
 
 _Own = TypeVar("_Own", bound=Callable[..., nn.Module])
-# What `create_model` tells a registered network: of the data, and what makes its neurons.
+# The arguments that `create_model` passes to a registered network: sizes of the data, and a function that makes its neurons.
 TOLD = ("num_classes", "in_channels", "image_size", "neuron")
 
 
@@ -29,7 +29,7 @@ def register_model(build: str) -> Callable[[_Own], _Own]: ...
 
 
 def register_model(build: _Own | str) -> _Own | Callable[[_Own], _Own]:
-    """Enter a network of your own, a function or class that makes a module.
+    """Register a network of your own: a function or class that makes a module.
 
     Use it as a decorator, `@register_model("my_cnn")`, or `@register_model` for the name of the function or class, where `MyCNN` is
     "my_cnn". The module is written for samples `[B, ...]` with `LIF` between its layers. The parameters `num_classes`,

@@ -1,4 +1,4 @@
-"""The module that a user wrote, inside of what training and model files put around it."""
+"""The module that a user wrote, without the modules that training and model files put around it."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

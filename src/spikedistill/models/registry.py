@@ -33,7 +33,7 @@ def list_models() -> list[str]:
 
 
 def count_heads(name: str) -> int:
-    """How many heads a network with branches has: one behind every stage of its layout, the last of which is its own."""
+    """The number of heads of a network with branches: one after every stage; the last is the network's own."""
     with torch.device("meta"):  # takes no memory
         return len(_layout(name, "branches").build(Layers(neuron=relu), Sizes(3, (32, 32), 10)).stage_channels)
 
@@ -58,7 +58,7 @@ def model_options(name: str) -> dict[str, OptionValue]:
 
 
 def takes_neuron(name: str) -> bool:
-    """Whether a network can have other neurons than its own.
+    """Whether the neurons of a network can be chosen.
 
     Raises:
         UserError: for an unknown name.
@@ -118,8 +118,8 @@ def create_model(
         width: factor on every hidden channel count, at most 64.
         branches: give every stage but the last an auxiliary head for training (ESD, Zhao et al., NeurIPS 2025); see
             `spikedistill.models.Branched`, whose method `heads` returns the logits of all of them.
-        joint: train an ANN of the same layout beside the network, with an exit behind every stage of both (Joint A-SNN, Guo et al.,
-            2023); see `spikedistill.models.Joint`, whose method `heads` returns the logits of all exits.
+        joint: train an ANN of the same layout alongside the network, with an exit after every stage of both (Joint A-SNN, Guo et
+            al., 2023); see `spikedistill.models.Joint`, whose method `heads` returns the logits of all exits.
         mean, std: statistics of the channels of images in [0, 1], which the network then normalises itself.
         options: options of a registered network, arguments of `spikedistill.LIF`, and of a gradient rule that is given by name. A
             decay or threshold that is "learned" is one for each layer; "learned_per_channel" is one for each channel.
@@ -129,9 +129,9 @@ def create_model(
         `[T, B, num_classes]`.
 
     Raises:
-        UserError: for an unknown name, an option out of its range, or "tdbn" where currents meet no threshold before they are
-            added up: in ReLU twins, `resnet34` and `ms_resnet18`; or for a `joint` network with branches, without neurons or with
-            statistics of each timestep's own, which its ANN has not, or on images that are too small for its exits.
+        UserError: for an unknown name, an option out of its range, or "tdbn" for a network that adds up currents before a
+            threshold: ReLU twins, `resnet34` and `ms_resnet18`; or for a `joint` network with branches, without neurons, with
+            `norm="timestep_batch"`, which its ANN cannot have, or for images that are too small for its exits.
     """
     lif_options = {option: value for option, value in options.items() if option not in RULE_OPTIONS}
     rule = rule_of(gradient, **{option: value for option, value in options.items() if option in RULE_OPTIONS})
@@ -152,7 +152,7 @@ def create_model(
         raise UserError(f"mean={mean} and std={std}: each must be finite, and no std 0 or less")
     if joint and (branches or neuron == "relu" or norm != "batch"):
         raise UserError(
-            f"a joint network is one of spiking neurons with an ANN beside it; got branches={branches}, neuron={neuron!r} and "
+            f"a joint network is one of spiking neurons with an ANN alongside; got branches={branches}, neuron={neuron!r} and "
             f"norm={norm!r}: leave them out"
         )
     sizes = Sizes(in_channels, _height_and_width(image_size), num_classes)
@@ -180,7 +180,7 @@ def create_model(
         return check_exits(Joint(model, twin, exits, twin_exits), lambda other: named.build(of_twin, other), sizes)
     if not branches:
         return model
-    # a head after every stage but the last, whose blocks take on the channels of the stages that follow
+    # a head after every stage but the last; its blocks have the channels of the later stages
     names, counts = [prefix + layer for layer in layout.stage_channels], list(layout.stage_channels.values())
     heads = [branch(counts[stage:], num_classes, residual=named.residual_branches) for stage in range(len(counts) - 1)]
     return Branched(model, dict(zip(names, heads, strict=False)))
@@ -201,7 +201,7 @@ def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _normalised(layout: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[nn.Module, str]:
-    """The layout behind what normalises images, where statistics are given, and what its layers' names then begin with."""
+    """The layout, after a normalisation of images if statistics are given; and the prefix which that adds to layer names."""
     if mean is None or std is None:
         return layout, ""
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=layout)), "network."

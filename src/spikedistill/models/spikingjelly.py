@@ -1,4 +1,4 @@
-"""Weights of SpikingJelly's residual networks for the networks of the same names here."""
+"""Loads the weights of SpikingJelly's residual networks into the networks of the same names here."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from ..errors import UserError
 from .files import check_finite
 from .layouts.resnet import BasicBlock, ResNet
 
-# Ours and SpikingJelly's names of the same layer; both are torchvision's layout.
+# Our names and SpikingJelly's names of the same layers; both networks have torchvision's layout.
 _RENAMED = [
     (r"^stem\.0\.0\b", "conv1"),
     (r"^stem\.0\.1\b", "bn1"),

@@ -36,8 +36,8 @@ def start_at_threshold(layout: Layout) -> None:
         )
     if any(isinstance(module, PreActivationBlock) for module in layout.modules()):
         raise UserError(
-            "norm='tdbn' scales currents to the threshold that they meet, and this layout adds up currents over its blocks before "
-            "they meet one: use norm='batch', or a layout such as resnet18 or spiking_resnet34"
+            "norm='tdbn' scales currents to the next threshold, and this layout adds up currents over its blocks before "
+            "any threshold: use norm='batch', or a layout such as resnet18 or spiking_resnet34"
         )
     added = {norm for block in layout.modules() if isinstance(block, BasicBlock) for norm in block.added_norms()}
     for module in layout.modules():

@@ -121,7 +121,7 @@ class TimestepBatchNorm(nn.Module):
             )
         normalised, means, variances = [], [], []
         for value in values.unbind(0):
-            # momentum 1 leaves the batch's own statistics in the place of the running ones
+            # with momentum 1 the running statistics are those of the batch
             mean, var = torch.zeros_like(self.running_mean[0]), torch.zeros_like(self.running_var[0])
             normalised.append(F.batch_norm(value, mean, var, weight, bias, True, 1.0, self.eps))
             means.append(mean)

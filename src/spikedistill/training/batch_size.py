@@ -12,15 +12,15 @@ from .estimate import trial
 from .free_memory import begin_peak, free_memory, peak_memory
 from .plan import Plan
 
-# Of the memory that is free, less some that every run takes: the rest is for what a step on trial does not show, such as gaps
+# A step may take SHARE of the free memory less RESERVE. The rest is for needs that a trial step does not show, such as gaps
 # between tensors and checkpoints.
 SHARE, RESERVE = 0.8, 128 * 2**20
-# On a CPU, how much more one batch must take than another for their difference to tell what an image takes.
+# The smallest difference in memory between two batches from which the memory of one image is computed; on a CPU only.
 CLEAR = 64 * 2**20
 
 
 def check_one_process_chooses(config: Config) -> None:
-    """Refuse several processes, of which each would choose for itself.
+    """Refuse several processes, because each would choose its own batch size.
 
     Raises:
         UserError: naming what to use instead.
@@ -44,7 +44,7 @@ def with_fitting_batch_size(plan: Plan) -> Plan:
     assert most is not None
     device = device_of(plan.config.trainer)
     if plan.config.trainer.keep_memory:
-        keep_freed_memory()  # as in training, which so has other gaps between its tensors
+        keep_freed_memory()  # as in training, because it changes the gaps between tensors
     free = free_memory(device)
     allowed = int(SHARE * max(free - RESERVE, 0))
     sizes = _powers_of_two(min(most, len(plan.train)))
@@ -53,10 +53,10 @@ def with_fitting_batch_size(plan: Plan) -> Plan:
     with trial(plan) as step:
 
         def needed(size: int) -> int | None:
-            """Bytes that a step takes at most; None if there are too few."""
+            """The most bytes that a step takes; None if there is not enough memory."""
             begin_peak(device)
             try:
-                for _ in range(2):  # the second one has the optimiser's state
+                for _ in range(2):  # only the second step has the optimiser's state
                     step(size)
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -64,7 +64,8 @@ def with_fitting_batch_size(plan: Plan) -> Plan:
                 return None
             return peak_memory(device) - before
 
-        # main memory that runs out may end other processes too, so a batch is tried there only if small ones foretell that it fits
+        # when main memory runs out, the system may kill other processes too, so a batch is tried only if small batches predict
+        # that it fits
         hopeful = sizes if device.type == "cuda" else foretold(sizes, allowed, needed)
         found = largest(hopeful, allowed, needed)
     if found is None:
@@ -92,7 +93,7 @@ Needed = Callable[[int], int | None]
 
 
 def largest(sizes: list[int], allowed: int, needed: Needed) -> tuple[int, int] | None:
-    """The largest size that needs no more than is allowed, and what it needs, by trying the largest first; None if none fits."""
+    """The largest size that fits into `allowed` bytes, and the bytes it needs; tries the largest first. None if none fits."""
     for size in reversed(sizes):
         takes = needed(size)
         if takes is not None and takes <= allowed:
@@ -101,8 +102,8 @@ def largest(sizes: list[int], allowed: int, needed: Needed) -> tuple[int, int] |
 
 
 def foretold(sizes: list[int], allowed: int, needed: Needed) -> list[int]:
-    """The sizes that will fit as far as small ones tell: two that differ clearly tell what each further image takes."""
-    needed(sizes[0])  # which also takes what is taken once
+    """The sizes that should fit: the memory of one image is computed from two small batches that differ clearly."""
+    needed(sizes[0])  # the first call also allocates memory that is allocated only once
     last: tuple[int, int] | None = None
     for place, size in enumerate(sizes):
         takes = needed(size)

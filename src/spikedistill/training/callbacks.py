@@ -234,14 +234,15 @@ class Checkpoints(L.Callback):
             raise RunStopped(f"stopped after epoch {trainer.current_epoch + 1}")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        # between two steps, and one process: others would wait for this one
+        # only between two steps, and with one process, because other processes would not take part
         between = trainer.fit_loop.epoch_loop.batch_progress.current.completed % trainer.accumulate_grad_batches == 0
         try:
             if isinstance(exception, BrokenSample) and between and trainer.world_size == 1:
                 self._save(trainer)
-            trainer.strategy.checkpoint_io.teardown()  # waits for the last one
+            trainer.strategy.checkpoint_io.teardown()  # waits until the last checkpoint is written
         finally:
-            # Lightning does not call `teardown` then, and a later signal would end the process after the grace
+            # after an exception Lightning does not call `teardown`, and a later signal would end the process after the grace
+            # period
             self.open.close()
 
     def _asked_to_stop(self, trainer: L.Trainer) -> bool:

@@ -68,7 +68,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         if storage_options is None:
             self._write(checkpoint, Path(path))
             return
-        # training goes on to change what the checkpoint holds
+        # a copy, because training changes the tensors while the checkpoint is written
         arguments = _copied_to_host(checkpoint), Path(path), storage_options
         self._writer = threading.Thread(target=self._write_beside, args=arguments, name="checkpoint")
         self._writer.start()
@@ -120,7 +120,7 @@ def _copied_to_host(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        copied = copy.copy(value)  # a state_dict has attributes of its own
+        copied = copy.copy(value)  # a state_dict also has attributes
         copied.update({key: _copied_to_host(inner) for key, inner in value.items()})
         return copied
     if type(value) in (list, tuple):

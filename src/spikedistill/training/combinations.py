@@ -165,7 +165,7 @@ def check_teacher_model(config: Config) -> None:
         )
     if config.teacher.suffix != ".safetensors":
         raise UserError(
-            f"--teacher {config.teacher} is no safetensors file, and a run says itself which network it holds: leave "
+            f"--teacher {config.teacher} is no safetensors file, and a run records which network it holds: leave "
             f"--teacher-model {config.teacher_model} out"
         )
 
@@ -181,7 +181,7 @@ def check_accumulation(config: Config, samples: int) -> None:
         UserError: saying how many there are.
     """
     if config.data.most_batch_size is not None:
-        return  # until it is chosen
+        return  # checked again after the batch size has been chosen
     batches = -(-samples // config.data.batch_size)
     if config.trainer.accumulate > batches:
         raise UserError(

@@ -58,7 +58,7 @@ def diverged(module: "DistillationModule", window: "Window", kind: str, preface:
     concerned = [seen for seen in of_all if (seen.order, seen.layer) == (first.order, first.layer)]
     samples = sorted(sample for seen in concerned for sample in seen.samples)
     whole = len(samples) == sum(seen.size for seen in of_all) > 1
-    samples = sorted(set(samples))  # several processes may share the last ones of an epoch
+    samples = sorted(set(samples))  # two processes may both have the last samples of an epoch
     what = next((seen.what for seen in [first, *of_all] if seen.what), f"a {kind}")
 
     if kind == "input":
@@ -77,7 +77,7 @@ def diverged(module: "DistillationModule", window: "Window", kind: str, preface:
     terms = {name: value if math.isfinite(value) else str(value) for name, value in first.terms.items()}
     layer = first.layer
     if layer is None and kind == "running statistic":
-        layer = what.rpartition(" ")[2].rpartition(".")[0] or None  # whose it is
+        layer = what.rpartition(" ")[2].rpartition(".")[0] or None  # the layer of that tensor
     details = {"step": window.step, "epoch": window.epoch, "what": what, "layer": layer, "terms": terms}
     return RunDiverged(message, details | {"samples": samples, "message": message})
 
@@ -139,7 +139,7 @@ def _gradients(
     of_outputs = [_rows(logits, count, axis=1)] if logits is not None else []
     of_outputs += [_rows(gradient, count) for gradient in features if gradient is not None]
     bad = [any(flags) for flags in zip(*of_outputs, strict=True)]
-    # they flow backward: the last one in the network was not finite first
+    # gradients flow backward, so the last one in the network is the first that was not finite
     for (name, _), gradient in zip(reversed(named), reversed(found), strict=False):
         if gradient is not None and not gradient.isfinite().all():
             return plain_name(name), bad if any(bad) else None
@@ -176,7 +176,7 @@ def _first_bad_layer(
 
         return look
 
-    # the network itself returns all timesteps, when its layers have been looked at
+    # not the network itself, whose output has all timesteps: its layers have been checked by then
     layers = {
         **dict(module.network.named_modules(prefix="network")),
         **dict(module.transforms.named_modules(prefix="transforms")),

@@ -76,7 +76,7 @@ def estimate_line(plan: Plan, steps_done: int = 0) -> str | None:
     if options.devices * options.nodes > 1 or batches * epochs < FEWEST_STEPS:
         return None
     with trial(plan) as step:
-        step(size)  # compiles what is compiled
+        step(size)  # the first step compiles loops
         seconds: list[float] = []
         while len(seconds) < _STEPS and sum(seconds) < _ENOUGH_SECONDS:
             seconds.append(step(size))

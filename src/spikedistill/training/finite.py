@@ -80,7 +80,7 @@ class Watch:
             plain_name(name): buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()
         }
         options = module.plan.config
-        # clipping divides by the gradients' norm, and AdamW keeps their squares: these must be finite too
+        # clipping divides by the norm of the gradients, and AdamW stores their squares: both must be finite too
         self.needs_norms = options.trainer.clip is not None or options.optimizer.name == "adamw"
         self.window: Window | None = None
         self.unread: list[Window] = []
@@ -131,12 +131,12 @@ class Watch:
         window.flags = self._of_all(window.flags)
         if self.lazily:
             self._stop(window)
-            # what a fused optimiser reads on the device, set by a scaler otherwise
+            # a fused optimiser reads this on the device, and skips the update; usually a gradient scaler sets it
             optimizer.found_inf = self.stopped  # type: ignore[attr-defined]
             return
         self.left_out = False
         if kind := first_kind(window.flags.tolist()):
-            # gradients flow backward: the last one in the network was not finite first
+            # gradients flow backward, so the last one in the network is the first that was not finite
             window.what = self._name(kind, dict(reversed(found.items())))
             self._leave_out_or_stop(window, kind)
 
@@ -229,7 +229,7 @@ class Watch:
 
 
 class _State:
-    """Everything that a step changes, to be put back."""
+    """A copy of everything that a step changes, to undo the step."""
 
     def __init__(self, module: "DistillationModule", optimizer: torch.optim.Optimizer) -> None:
         self.module, self.optimizer = module, optimizer

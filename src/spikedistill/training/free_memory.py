@@ -34,7 +34,7 @@ def _of_machine(root: Path) -> Iterator[int]:
     available = _numbers(root / "proc/meminfo").get("MemAvailable")
     if available is not None:
         yield 1024 * available
-    else:  # no Linux: half of what there is
+    else:  # not Linux: assume half of the memory
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
@@ -51,7 +51,7 @@ def _of_groups(root: Path) -> Iterator[int]:
         else:
             continue
         group = top / place.lstrip("/")
-        # in a container the path may be that of the host, and its own group is the top
+        # in a container the path may be that of the host, and the container's own group is the root of the tree
         for folder in (group, *group.parents):
             if not folder.is_relative_to(top):
                 break

@@ -25,7 +25,8 @@ from .combinations import gradient_rule
 ModelLike: TypeAlias = nn.Module | Callable[[], nn.Module]
 TeacherLike: TypeAlias = nn.Module | Callable[[Tensor], Tensor] | Path | str
 
-# Settings of `config.model` that are found from a network from Python; a recipe may bring others, the last one for its objective.
+# Settings of `config.model` that are derived from a network from Python. A recipe may set other values; it sets `branches` for
+# its objective.
 _REPLACED = ("name", "neuron", "branches")
 # Settings of `config.data` that shape the samples of a data set that is loaded by name.
 _OF_LOADING = ("root", "size", "resize", "channels", "test_share", "slicing", "options")
@@ -172,7 +173,7 @@ def with_given(
         config = _with_data(config, given.data)
     paths = {role: path for role, path in given.paths.items() if path is not None}
     check_given(config.from_python, paths, "train(config")
-    recorded = paths | config.from_python  # of a run that goes on, the same record
+    recorded = paths | config.from_python  # for a resumed run this is the same record
     return config.model_copy(update={"from_python": recorded}), given
 
 

@@ -14,7 +14,7 @@ from .teacher import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class AtHand:
-    """What the inputs of an objective are made of, once the student has run on a batch.
+    """The values from which the inputs of an objective are computed, after the student has run on a batch.
 
     Attributes:
         objective: what is learned.

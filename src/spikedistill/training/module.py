@@ -45,19 +45,19 @@ class DistillationModule(L.LightningModule):
         self.transforms = torch.nn.ModuleList(TRANSFORMS[kind](channels) for channels in plan.layers.values() if kind)
         timesteps = None if plan.dataset.kind == "events" else plan.config.timesteps
         student = StudentPass(self.network, timesteps, tuple(plan.layers))
-        # a function, no submodule: a checkpoint holds the network once
+        # a function instead of a submodule, so that a checkpoint holds the network only once
         self.plain_student: Callable[[Tensor], tuple[Tensor, ...]] = student.forward
         self.student: Callable[[Tensor], tuple[Tensor, ...]] = self.plain_student
         if plan.config.trainer.captures:
             self.student = Captured(student)
         self.cached: Tensor | None = None
-        self.class_weights = plan.class_weights  # no buffer, so that checkpoints are as without them
+        self.class_weights = plan.class_weights  # not a buffer, so that checkpoints do not change
         self.means = EpochMeans()
         self.summed_epoch = 0
         self.skipped = 0
         self.watch: Watch | None = None
         self.whole: WholeStep | None = None
-        # of the moving average of the weights, if there is one
+        # updates the moving average of the weights, if there is one
         self.update_average: Callable[[], None] | None = None
 
     def look(
@@ -109,13 +109,13 @@ class DistillationModule(L.LightningModule):
             self.student.release()
 
     def on_train_epoch_start(self) -> None:
-        # an epoch that is resumed goes on with the sums that it has
+        # a resumed epoch continues with the sums from the checkpoint
         if self.current_epoch != self.summed_epoch:
             self.means.reset()
             self.skipped, self.summed_epoch = 0, self.current_epoch
 
     def on_train_start(self) -> None:
-        # a checkpoint brings along how its optimiser worked, and it may come from another device
+        # a checkpoint also restores options of the optimiser, which may be those of another device
         for group in self.optimizer.param_groups:
             group["fused"] = self.looks_lazily or None
         for state in self.optimizer.state.values():
@@ -143,7 +143,7 @@ class DistillationModule(L.LightningModule):
         self.means.add(step, len(target))
         self.means.seen += len(target)
         self.watch.saw(Batch(batch_index, places, total.detach(), value.terms), submodels.detach())
-        # Lightning divides by the batches of a whole window, and the last one of an epoch may hold fewer
+        # Lightning divides by the number of batches in a whole window, and the last window of an epoch may have fewer
         of_window = min(accumulate, int(self.trainer.num_training_batches) - batch_index // accumulate * accumulate)
         if of_window != accumulate:
             total = total * (accumulate / of_window)
@@ -155,9 +155,9 @@ class DistillationModule(L.LightningModule):
 
     def prepared(self, samples: Tensor, batch_index: int) -> Tensor:
         """The samples of a batch of this epoch as the network takes them, augmented."""
-        # every draw of this step depends on its place only, so that it can be repeated
+        # every random number of this step depends only on its position in training, so the step can be repeated
         seed = derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank)
-        # `torch.manual_seed` notes a stack trace down in every step for a GPU that is not used
+        # `torch.manual_seed` records a stack trace in every step for a GPU that is not used
         torch.default_generator.manual_seed(seed)
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(seed)
@@ -176,7 +176,7 @@ class DistillationModule(L.LightningModule):
             submodels: logits `[S, B, C]`.
             features: of the student.
         """
-        # the networks mask no class, and logits that an objective would take for that are of one that has diverged
+        # the networks mask no class; logits so low that an objective would treat them as masked mean that training has diverged
         submodels = submodels * torch.where(is_masked(submodels).any(), math.nan, 1.0)
         return AtHand(
             objective=self.plan.objective,
@@ -200,7 +200,7 @@ class DistillationModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.watch is not None
-        # the scaler of fp16 skips steps with infinite gradients itself; below 1 it is not what makes them so
+        # the scaler of fp16 skips steps with infinite gradients itself; at a scale of 1 or less, scaling is not their cause
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         self.watch.before_update(optimizer, gradients=scaler is None or scaler.get_scale() <= 1)
 
@@ -243,7 +243,7 @@ class DistillationModule(L.LightningModule):
             "epoch": self.summed_epoch,
             "skipped": self.skipped,
         }
-        # each process has sums of its own, and the checkpoint of the first one is kept
+        # each process has its own sums, and only the checkpoint of the first process is kept
         of_all: list[Any] = [own] * self.trainer.world_size
         if len(of_all) > 1:
             torch.distributed.all_gather_object(of_all, own)

@@ -23,7 +23,7 @@ def make_optimizer(network: torch.nn.Module, options: OptimizerConfig, *, fused:
     else:
         optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, fused=fused or None)
     if fused:
-        # no scaler divides its gradients, so clipping is right; Lightning assumes that a fused one has not divided yet
+        # Lightning refuses to clip for an optimiser that unscales gradients itself; without a scaler there is nothing to unscale
         optimizer._step_supports_amp_scaling = False
     return optimizer
 

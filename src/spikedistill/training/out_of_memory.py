@@ -41,7 +41,7 @@ def settings_that_take_less(config: Config) -> list[str]:
     if config.gradient in ("bptt", "sltt") and config.model.neuron == "lif":
         if not config.checkpoint:
             found.append("--checkpoint")
-        # whose timesteps share one path, so that they cannot teach each other
+        # under "rate" the timesteps share one gradient path, so they cannot teach each other
         if not create_objective(config.objective.name, **config.objective.options).compares_submodels:
             found.append("--gradient rate")
     if config.gradient == "rate" and config.chunk is None and config.timesteps > 1:

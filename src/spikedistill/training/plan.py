@@ -130,7 +130,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     if given.data is not None:
         check_frames(dataset, config.timesteps)
     spec = model_spec(config, dataset) if given.model is None else {"python": given.model.path}
-    network = _made(config, spec, dataset, given.model)  # which refuses what does not fit
+    network = _made(config, spec, dataset, given.model)  # raises an error if settings do not fit
     if given.model is not None:
         try_network(network, given.model.path, dataset, config.timesteps)
     initial = initial_weights(config, network, spec, dataset)

@@ -13,7 +13,7 @@ from ..config import TrainerConfig
 from ..errors import UserError
 from ..run_folder import RunFailed, device_of
 
-_LAUNCHER = "SPIKEDISTILL_LAUNCHER"  # the environment's name for the main process
+_LAUNCHER = "SPIKEDISTILL_LAUNCHER"  # the environment variable with the id of the main process
 
 
 def check_processes(options: TrainerConfig) -> None:
@@ -60,7 +60,7 @@ def is_main_process(options: TrainerConfig) -> bool:
     """Whether this is the first of the processes that train together, or the only one."""
     if options.devices * options.nodes == 1:
         return True
-    if "RANK" in os.environ:  # of torchrun, which may number machines in another order than whoever started it
+    if "RANK" in os.environ:  # set by torchrun, which may number machines in another order than the user
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
@@ -82,7 +82,7 @@ def stop_with_launcher() -> None:
     elif os.environ.get("LOCAL_RANK", "0") != "0" and _LAUNCHER in os.environ:
         launcher = int(os.environ[_LAUNCHER])
     else:
-        os.environ[_LAUNCHER] = str(os.getpid())  # for those that Lightning will start
+        os.environ[_LAUNCHER] = str(os.getpid())  # for processes that Lightning will start
         return
     threading.Thread(target=_outlive, args=(launcher,), daemon=True).start()
 

@@ -109,7 +109,7 @@ class EpochLines(L.Callback):
     """Prints one line after every epoch, for output that is no terminal: a file, a pipe or a notebook.
 
     Args:
-        record: of the epochs, called before this one.
+        record: the callback that records the epochs; it must run before this one.
         speed: of training.
         timesteps: T.
     """

@@ -1,4 +1,4 @@
-"""From a configuration to a run folder."""
+"""Trains one run, from a configuration to a run folder."""
 
 import contextlib
 import json
@@ -71,7 +71,7 @@ def train(
         UserError: for parts that do not fit each other, or another number of processes than torchrun started.
         FileNotFoundError: if the data set is missing.
         FileExistsError: if the run folder holds a run already and neither `resume` nor `overwrite` is set, or files that no run
-            has written. Only what a run writes is deleted, once everything else is known to be right.
+            has written. Only files that a run writes are deleted, and only after everything else has been checked.
         BlockingIOError: if another process trains in the run folder.
         RunStopped: after SIGTERM or SIGINT; a checkpoint is saved, and `resume="auto"` goes on.
         RunFailed: if another process of this run has ended, or does not respond in time.
@@ -99,7 +99,7 @@ def train(
     if config.trainer.precision == "auto":
         plan = with_fastest_precision(plan)
     config = plan.config
-    from .progress import Speedometer  # and Lightning with it, which takes seconds
+    from .progress import Speedometer  # imports Lightning, which takes seconds
 
     trained = resuming and run.is_trained
     speed, origin = Speedometer(), made_from(plan)
@@ -116,7 +116,7 @@ def train(
     with alone_in(run.path) if main else contextlib.nullcontext():
         if main:
             if not resuming:
-                _check_free(run, overwrite=config.overwrite)  # again, now that nobody else can begin in it
+                _check_free(run, overwrite=config.overwrite)  # checked again, because the folder is locked only now
             if config.overwrite:
                 run.delete_files()
             run.begin(config)
@@ -146,7 +146,7 @@ def _with_what_was_chosen(config: Config, run: RunFolder) -> Config:
 
 
 def check_same_run(config: Config, begun: Config, run: Path) -> None:
-    """Refuse to go on with a run under other settings than it was begun with.
+    """Refuse to resume a run with other settings than it was begun with.
 
     Raises:
         UserError: naming the settings that differ.
@@ -252,7 +252,7 @@ def _fit(
 
     if plan.config.trainer.keep_memory:
         keep_freed_memory()
-    # not resuming, a checkpoint there is one that the main process is about to delete
+    # if the run is not resumed, the main process is about to delete any checkpoint there
     checkpoint = last_good_checkpoint(run) if resuming else None
     steps_done = 0 if checkpoint is None else checkpoint["global_step"]
     if plan.config.trainer.progress and trainer.is_global_zero and (line := estimate_line(plan, steps_done)):
@@ -276,10 +276,10 @@ def _fit(
             plan.save(module.network, run.model)
     trainer.save_checkpoint(run.checkpoint)
     stop = _wish_to_stop(trainer)
-    if stop is not None and stop.asked:  # in the last step, after which nothing checks
+    if stop is not None and stop.asked:  # a signal in the last step, which no callback has checked
         raise RunStopped("stopped after the last epoch, before evaluation")
     if trainer.world_size > 1 and not group_was_open:
-        # a process that ends while its group is open aborts now and then, and takes the others with it
+        # a process that ends while its group is open sometimes aborts, and the others with it
         distributed.barrier()
         distributed.destroy_process_group()
 
@@ -293,7 +293,8 @@ def fit(trainer: "L.Trainer", module: "DistillationModule", resume_from: Path | 
     """
     on_interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
-        # Lightning 2.6 calls what PyTorch 2.13 deprecates, and does not know that our batches need no state to be resumed
+        # Lightning 2.6 calls functions that PyTorch 2.13 deprecates, and warns that our batches have no state, which they do not
+        # need
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*dataloader is not resumable")
         try:
@@ -347,7 +348,7 @@ def make_callbacks(plan: Plan, run: RunFolder, speed: "Speedometer") -> list["L.
     callbacks: list[L.Callback] = [
         record,
         speed,
-        # last, so that what the others keep is in the checkpoint
+        # last, so that the checkpoint holds the state of the other callbacks
         Checkpoints(run.checkpoint, options.checkpoint_seconds, options.grace_seconds),
     ]
     if options.ema is not None:
@@ -374,7 +375,7 @@ def make_trainer(
     from .progress import ProgressBar
     from .strategy import make_strategy
 
-    # its notices about accelerators and products; errors still show
+    # hides notices about accelerators and products; errors still show
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     options = plan.config.trainer
     assert options.precision != "auto"  # train() has chosen

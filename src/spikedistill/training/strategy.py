@@ -11,7 +11,7 @@ from torch import distributed
 from ..config import TrainerConfig
 from .processes import shares_store_of_torchrun
 
-CONNECTING = 30.0  # seconds for each address of a name; torchrun's store exists before its processes
+CONNECTING = 30.0  # seconds for each address of a host; torchrun opens its store before it starts the processes
 _groups = itertools.count()
 
 
@@ -19,7 +19,7 @@ def make_strategy(options: TrainerConfig) -> Strategy | str:
     """Lightning's choice for one device, and `Restartable` for several."""
     if options.devices * options.nodes == 1:
         return "auto"
-    # Lightning's own choice: a notebook has no command line that further processes could repeat
+    # as Lightning does: a notebook has no command line with which to start further processes
     interactive = hasattr(sys, "ps1") and options.nodes == 1
     return Restartable(
         timeout=timedelta(seconds=options.timeout_seconds), start_method="fork" if interactive else "popen"

@@ -83,7 +83,7 @@ class WholeStep:
     def release(self) -> None:
         """Give back the memory of the recordings."""
         self.steps.clear()
-        self.module.optimizer.zero_grad()  # gradients lie in that memory
+        self.module.optimizer.zero_grad()  # the gradients are stored in that memory
         if self.module.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -93,9 +93,9 @@ class WholeStep:
             step.compute()
             return
         recorded = sum(other.graph is not None for other in self.steps.values())
-        # a recording keeps the nodes that add gradients up, which belong to the stream it was made on
+        # a recording keeps the nodes that accumulate gradients, which belong to the stream of the recording
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-        torch.clear_autocast_cache()  # a cast of a weight that was made before would be part of no graph
+        torch.clear_autocast_cache()  # a cast that autocast has cached would be missing from the recorded graph
         try:
             if step.has_run and recorded < KINDS_OF_BATCHES and not self.failed:
                 graph = torch.cuda.CUDAGraph()

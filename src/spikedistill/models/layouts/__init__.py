@@ -1,4 +1,4 @@
-"""Published layouts: a file here holds all of one, or of several that are alike, and enters it with `register_layout`."""
+"""Published layouts: each file defines one, or several similar ones, and registers them with `register_layout`."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -18,7 +18,7 @@ class SEWBlock(BasicBlock):
         return self.neuron(self.body(x)) + self.shortcut(x)
 
     def added_norms(self) -> list[nn.Module]:
-        """None: what is added here are spikes."""
+        """None, because this block adds spikes."""
         return []
 
 

@@ -20,7 +20,7 @@ class VGG(Layout):
         layers: the kinds of layer and the width.
         sizes: what the data fixes.
         plan: the channels of each block at width 1, and `POOL` between them.
-        flatten: give all positions to the linear layer, which fixes the height and width of the image; otherwise their mean.
+        flatten: pass all positions to the linear layer, which fixes the height and width of the image; otherwise pass their mean.
 
     A stage ends before each pooling and at the last neuron.
 
@@ -73,7 +73,7 @@ class VGG(Layout):
 def vgg9(layers: Layers, sizes: Sizes) -> Layout:
     """Eight convolutions and a linear layer over all positions, for small images (VGGSNN of Deng et al., TET, ICLR 2022).
 
-    That the VGG-9 of other papers is this network is inferred.
+    Inferred: the VGG-9 of other papers is this network.
     """
     plan = (64, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL)
     return kaiming_fan_out(VGG(layers, sizes, plan, flatten=True))
