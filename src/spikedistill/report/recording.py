@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ def raster(recording: Recording, layer: str, *, sample: int = 0, neurons: int | 
     Raises:
         UserError: for a layer, a sample or neurons that the recording does not have.
     """
-    shown = _Neurons(recording, layer, sample, neurons)
+    shown = _Layer(recording, layer, sample).some(neurons)
     return _standing_alone(figures.raster(shown.fired, shown.timesteps), f"Spikes of {shown.title}")
 
 
@@ -56,7 +57,7 @@ def membranes(recording: Recording, layer: str, *, sample: int = 0, neurons: int
     A dotted line is the threshold; the marks at which a neuron fires are filled. The arguments, the figure and the errors are
     those of `raster`.
     """
-    shown = _Neurons(recording, layer, sample, neurons)
+    shown = _Layer(recording, layer, sample).some(neurons)
     figure = figures.membranes(shown.potentials, shown.fired, shown.thresholds)
     return _standing_alone(figure, f"Membranes of {shown.title}")
 
@@ -75,20 +76,19 @@ def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) 
     Raises:
         UserError: for an empty recording, or a sample that it does not have.
     """
-    layers = {layer: _spikes(recording, layer, sample) for layer in recording.spikes}
+    layers = [_Layer(recording, layer, sample) for layer in recording.spikes]
     if not layers:
         raise UserError(_EMPTY)
-    rates = {layer: float((spikes != 0).double().mean()) for layer, spikes in layers.items()}
-    busiest = max(rates, key=rates.__getitem__)
-    timesteps, batch = recording.spikes[busiest].shape[:2]
-    neurons = sum(spikes.shape[1] for spikes in layers.values())
-    fired = sum(int(spikes.count_nonzero()) for spikes in layers.values())
+    busiest = max(layers, key=lambda layer: layer.rate)
+    timesteps, batch = recording.spikes[busiest.name].shape[:2]
+    neurons = sum(layer.spikes.shape[1] for layer in layers)
+    fired = sum(int(layer.spikes.count_nonzero()) for layer in layers)
     rate = fired / neurons / timesteps
     page = Page(
         kind="recording of one sample",
         title=f"Spikes on sample {sample}",
         subject=f"Sample {sample} of a batch of {batch}: timesteps 1 to {timesteps}, layers of neurons from input to output.",
-        verdict=f"The busiest layer is {busiest}, with {rates[busiest]:.3f} spikes per neuron and timestep.",
+        verdict=f"The busiest layer is {busiest.name}, with {busiest.rate:.3f} spikes per neuron and timestep.",
         numbers=Numbers(
             [
                 Number("layers", len(layers), str(len(layers)), "layers"),
@@ -97,15 +97,15 @@ def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) 
                 Number("rate", rate, f"{rate:.3f}", "spikes per neuron and timestep"),
             ]
         ),
-        sections=[_section(recording, layer, sample, number, rates[layer]) for number, layer in enumerate(layers, 1)],
+        sections=[_section(layer, number, len(layers)) for number, layer in enumerate(layers, 1)],
     )
     write_atomically(Path(path), render(page))
     return Path(path)
 
 
-def _section(recording: Recording, layer: str, sample: int, number: int, rate: float) -> Section:
-    """What the page says of one layer."""
-    many = _Neurons(recording, layer, sample, min(MOST_NEURONS, max(8, NEURONS // len(recording.spikes))))
+def _section(layer: "_Layer", number: int, layers: int) -> Section:
+    """What the page says of one of its layers."""
+    many = layer.some(min(MOST_NEURONS, max(8, NEURONS // layers)))
     spikes = Plot(
         name=f"raster_{number}",
         title="Spikes",
@@ -115,22 +115,22 @@ def _section(recording: Recording, layer: str, sample: int, number: int, rate: f
         height=420,
         table=Table(
             f"raster_{number}",
-            f"When neurons of {layer} fire",
+            f"When neurons of {layer.name} fire",
             [Column("neuron", "Neuron"), Column("timesteps", "Timesteps")],
             [{"neuron": name, "timesteps": _listed(times)} for name, times in many.fired.items()],
         ),
     )
-    shape = " x ".join(map(str, _shape(recording, layer)))
-    rates = f"{rate:.3f} spikes per neuron and timestep on this sample."
-    if layer not in recording.thresholds:  # a layer with its own step, whose membranes are not known
-        return Section(f"layer-{number}", layer, [Text(f"{shape} neurons: {rates}"), Plots([spikes])])
-    words = f"{shape} neurons of {_span(_thresholds(recording, layer, sample))}: {rates}"
-    return Section(f"layer-{number}", layer, [Text(words), Plots([spikes, _traces(recording, layer, sample, number)])])
+    shape = " x ".join(map(str, layer.shape))
+    rate = f"{layer.rate:.3f} spikes per neuron and timestep on this sample."
+    if layer.thresholds is None:  # a layer with its own step, whose membranes are not known
+        return Section(f"layer-{number}", layer.name, [Text(f"{shape} neurons: {rate}"), Plots([spikes])])
+    words = f"{shape} neurons of {_span(layer.thresholds)}: {rate}"
+    return Section(f"layer-{number}", layer.name, [Text(words), Plots([spikes, _traces(layer, number, layers)])])
 
 
-def _traces(recording: Recording, layer: str, sample: int, number: int) -> Plot:
+def _traces(layer: "_Layer", number: int, layers: int) -> Plot:
     """Membranes of a few neurons of a layer."""
-    few = _Neurons(recording, layer, sample, 4)
+    few = layer.some(4)
     potentials = {name: [significant(u, 5) for u in values] for name, values in few.potentials.items()}
     return Plot(
         name=f"membranes_{number}",
@@ -141,11 +141,11 @@ def _traces(recording: Recording, layer: str, sample: int, number: int) -> Plot:
         height=420,
         table=Table(
             f"membranes_{number}",
-            f"Membranes of neurons of {layer}",
+            f"Membranes of neurons of {layer.name}",
             [Column("t", "Timestep"), *(Column(name, f"Neuron {name}", write=decimals(4)) for name in potentials)],
             [
                 {"t": t + 1} | {name: _rounded(u[t]) for name, u in potentials.items()}
-                for t in thinned(range(few.timesteps), min(MOST_ROWS, max(8, ROWS // len(recording.spikes))))
+                for t in thinned(range(few.timesteps), min(MOST_ROWS, max(8, ROWS // layers)))
             ],
         ),
     )
@@ -161,6 +161,68 @@ def _rounded(potential: float | None) -> float | None:
     return None if potential is None else round(potential, 4)
 
 
+class _Layer:
+    """What a layer of neurons did on one sample.
+
+    Attributes:
+        name: its path in the network.
+        sample: which of the batch.
+        shape: of its neurons.
+        spikes: `[T, neurons]`.
+        rate: spikes per neuron and timestep.
+
+    Raises:
+        UserError: for an empty recording, or a layer or a sample that it does not have.
+    """
+
+    def __init__(self, recording: Recording, layer: str, sample: int) -> None:
+        if not recording.spikes:
+            raise UserError(_EMPTY)
+        if layer not in recording.spikes:
+            raise UserError(f"the recording has no layer {layer!r}: it has {', '.join(recording.spikes)}")
+        timesteps, batch, *shape = recording.spikes[layer].shape
+        if not 0 <= sample < batch:
+            raise UserError(f"sample is {sample}, but the samples of the recording are 0 to {batch - 1}")
+        self.name, self.sample, self._recording = layer, sample, recording
+        self.shape = tuple(shape) or (1,)
+        self.spikes = recording.spikes[layer][:, sample].reshape(timesteps, -1)
+        self.rate = float((self.spikes != 0).double().mean())
+
+    @cached_property
+    def thresholds(self) -> list[float] | None:
+        """Of each neuron; None if they are not known."""
+        if self.name not in self._recording.thresholds:
+            return None
+        threshold = torch.as_tensor(self._recording.thresholds[self.name], dtype=torch.float64)
+        of_all = threshold.expand(self._recording.spikes[self.name].shape[1:])
+        values: list[float] = of_all[self.sample].flatten().tolist()
+        return values
+
+    def potentials(self) -> Tensor:
+        """Membranes `[T, neurons]`."""
+        return self._recording.membranes(self.name)[:, self.sample].reshape(len(self.spikes), -1)
+
+    def some(self, neurons: int | Sequence[int]) -> "_Neurons":
+        """So many of its neurons, spread evenly; or those of these indices.
+
+        Raises:
+            UserError: for none, or one that there is not.
+        """
+        count = self.spikes.shape[1]
+        if isinstance(neurons, int):
+            if neurons < 1:
+                raise UserError(f"neurons is {neurons}, expected 1 or more of the {count} of {self.name!r}")
+            # steps near the golden ratio of the layer, around it: equal ones would meet the same row and column in every channel
+            step = next(step for step in range(round(0.618 * count), 0, -1) if math.gcd(step, count) == 1)
+            indices = sorted(place * step % count for place in range(min(neurons, count)))
+            return _Neurons(self, indices, ", spread evenly" if len(indices) < count else "")
+        if len(neurons) == 0 or not all(0 <= neuron < count for neuron in neurons):
+            raise UserError(
+                f"neurons is {list(neurons)}, expected indices from 0 to {count - 1}, as {self.name!r} has them"
+            )
+        return _Neurons(self, list(dict.fromkeys(int(neuron) for neuron in neurons)))
+
+
 class _Neurons:
     """Some neurons of a layer on one sample.
 
@@ -171,93 +233,38 @@ class _Neurons:
         fired: the timesteps, from 1, at which each fires, by its place in the layer, such as channel, row and column.
     """
 
-    def __init__(self, recording: Recording, layer: str, sample: int, neurons: int | Sequence[int]) -> None:
-        spikes = _spikes(recording, layer, sample)
-        self.timesteps, count = spikes.shape
-        self._recording, self._layer, self._sample = recording, layer, sample
-        self._indices = _chosen(neurons, count, layer)
-        self.choice = (
-            f"{len(self._indices)} of {count} neurons" if len(self._indices) < count else f"all {count} neurons"
-        )
-        if len(self._indices) < count and isinstance(neurons, int):
-            self.choice += ", spread evenly"
-        self.title = f"{layer}, sample {sample}: {self.choice}"
-        places = [np.unravel_index(index, _shape(recording, layer)) for index in self._indices]
+    def __init__(self, layer: _Layer, indices: list[int], spread: str = "") -> None:
+        self.timesteps, count = layer.spikes.shape
+        self._layer, self._indices = layer, indices
+        self.choice = f"{len(indices)} of {count} neurons" if len(indices) < count else f"all {count} neurons"
+        self.choice += spread
+        self.title = f"{layer.name}, sample {layer.sample}: {self.choice}"
+        places = [np.unravel_index(index, layer.shape) for index in indices]
         self._names = [", ".join(str(int(axis)) for axis in place) for place in places]
-        rows = spikes[:, self._indices].T.tolist()
+        rows = layer.spikes[:, indices].T.tolist()
         fired = [[t for t, spike in enumerate(row, 1) if spike] for row in rows]
         self.fired = dict(zip(self._names, fired, strict=True))
 
     @property
     def potentials(self) -> dict[str, list[float | None]]:
         """The membrane of each at every timestep; None if it is not finite."""
-        rows = _of_sample(self._recording.membranes(self._layer), self._sample)[:, self._indices].T.tolist()
+        rows = self._layer.potentials()[:, self._indices].T.tolist()
         finite = [[u if math.isfinite(u) else None for u in row] for row in rows]
         return dict(zip(self._names, finite, strict=True))
 
     @property
     def thresholds(self) -> list[float]:
         """The different ones among theirs."""
-        of_all = _thresholds(self._recording, self._layer, self._sample)
+        of_all = self._layer.thresholds or []
         return sorted({of_all[index] for index in self._indices})
 
 
 _EMPTY = "the recording is empty: call the network inside the block of record(network), and let it have spiking neurons"
 
 
-def _spikes(recording: Recording, layer: str, sample: int) -> Tensor:
-    """Spikes `[T, neurons]` of a layer on one sample.
-
-    Raises:
-        UserError: if there is no such layer or sample.
-    """
-    if not recording.spikes:
-        raise UserError(_EMPTY)
-    if layer not in recording.spikes:
-        raise UserError(f"the recording has no layer {layer!r}: it has {', '.join(recording.spikes)}")
-    batch = recording.spikes[layer].shape[1]
-    if not 0 <= sample < batch:
-        raise UserError(f"sample is {sample}, but the samples of the recording are 0 to {batch - 1}")
-    return _of_sample(recording.spikes[layer], sample)
-
-
-def _of_sample(values: Tensor, sample: int) -> Tensor:
-    """`[T, B, ...]` to `[T, neurons]`."""
-    return values[:, sample].reshape(len(values), -1)
-
-
-def _thresholds(recording: Recording, layer: str, sample: int) -> list[float]:
-    """Of each neuron of the layer."""
-    threshold = torch.as_tensor(recording.thresholds[layer], dtype=torch.float64)
-    values: list[float] = threshold.expand(recording.spikes[layer].shape[1:])[sample].flatten().tolist()
-    return values
-
-
 def _span(thresholds: Sequence[float]) -> str:
     low, high = min(thresholds), max(thresholds)
     return f"threshold {low:g}" if low == high else f"thresholds {low:g} to {high:g}"
-
-
-def _shape(recording: Recording, layer: str) -> tuple[int, ...]:
-    """Of the layer's neurons."""
-    return tuple(recording.spikes[layer].shape[2:]) or (1,)
-
-
-def _chosen(neurons: int | Sequence[int], count: int, layer: str) -> list[int]:
-    """Indices of the neurons to show.
-
-    Raises:
-        UserError: for none, or one that there is not.
-    """
-    if isinstance(neurons, int):
-        if neurons < 1:
-            raise UserError(f"neurons is {neurons}, expected 1 or more of the {count} of {layer!r}")
-        # steps near the golden ratio of the layer, around it: equal ones would meet the same row and column in every channel
-        step = next(step for step in range(round(0.618 * count), 0, -1) if math.gcd(step, count) == 1)
-        return sorted(place * step % count for place in range(min(neurons, count)))
-    if len(neurons) == 0 or not all(0 <= neuron < count for neuron in neurons):
-        raise UserError(f"neurons is {list(neurons)}, expected indices from 0 to {count - 1}, as {layer!r} has them")
-    return list(dict.fromkeys(int(neuron) for neuron in neurons))
 
 
 def _standing_alone(figure: figures.Figure, title: str) -> "Figure":
