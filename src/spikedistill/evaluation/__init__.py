@@ -1,4 +1,4 @@
-"""One trained network seen from every number of timesteps."""
+"""Scores of a trained network at every number of timesteps: accuracy, calibration, energy and early exit."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

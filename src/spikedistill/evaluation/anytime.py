@@ -1,4 +1,4 @@
-"""One network that takes for each sample the timesteps that it needs."""
+"""Early exit: each sample runs only as many timesteps as it needs."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, ch
 
 
 class AnytimeOutput(NamedTuple):
-    """The predictions for a batch of B samples, and when each sample left.
+    """The predictions for a batch of B samples, and the timestep after which each sample left the batch.
 
     Attributes:
         predictions: `[B]` int64, classes.
@@ -35,7 +35,7 @@ class AnytimeClassifier:
     float64 from s, the sum of the logits so far, m, their mean, and p = softmax(m):
 
     - "confidence": max p, of the mean.
-    - "sum_confidence": max softmax(s), of the sum, as SEENN's released code has it.
+    - "sum_confidence": max softmax(s), of the sum, as in SEENN's released code.
     - "entropy": 1 - H(p) / log C.
     - "margin": the difference of the two largest p.
     - "stability": how many of the latest timesteps in a row had the same argmax m, from 1.
@@ -54,8 +54,8 @@ class AnytimeClassifier:
     Raises:
         UserError: for a model without `step`, an unknown policy, a threshold outside its scores, or T below 1.
 
-    Reference: Teerapittayanon et al., "BranchyNet", ICPR 2016, for early exit; over timesteps, with "sum_confidence", Li et al.,
-        "SEENN", NeurIPS 2023.
+    References: Teerapittayanon et al., "BranchyNet", ICPR 2016 (early exit); Li et al., "SEENN", NeurIPS 2023 (over
+    timesteps, "sum_confidence").
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class AnytimeClassifier:
         """
         inputs, timesteps = self._inputs(x)
         compiled = isinstance(self._step, CompiledStep)
-        # plain steps would gain nothing from knowing that their input stays
+        # only compiled steps are faster if the input is known to be static
         options = {"still": timesteps is not None} if compiled else {}
         frames = [inputs] * timesteps if timesteps is not None else inputs.unbind(0)
         B = len(frames[0])
@@ -138,7 +138,7 @@ class AnytimeClassifier:
             The threshold with its accuracy and mean exit time on these samples.
 
         Raises:
-            UserError: for an empty loader, or as `calibrate_threshold`.
+            UserError: for an empty loader, and for what `calibrate_threshold` refuses.
         """
         in_eval_mode(self.model)
         logits, targets = [], []

@@ -83,7 +83,7 @@ def best_temperature(scores: Array, labels: Array) -> float:
         return 1.0
     if slope(soft) >= 0.0:
         return soft * spread
-    for _ in range(40):  # each halves the logarithmic bracket: from four decades to a relative 1e-11
+    for _ in range(40):  # each halves the bracket of the logarithm: from four decades to a relative width of 1e-11
         middle = float(np.sqrt(sharp * soft))
         if slope(middle) > 0.0:
             sharp = middle
@@ -95,7 +95,8 @@ def best_temperature(scores: Array, labels: Array) -> float:
 def reliability_bins(confidence: Array, right: Array) -> list[dict[str, float]]:
     """`reliability` of confidences `[N]` and of whether each sample is right `[N]`."""
     # A value on an edge falls into the bin below it, so that a confidence that rounds to 1 shares the last bin.
-    # torchmetrics 1.9 rounds to float32 and gives exactly 1 a sixteenth bin: a different error if a network is sure.
+    # torchmetrics 1.9 rounds to float32 and puts a confidence of exactly 1 into a sixteenth bin: another error for
+    # confident networks.
     index = np.searchsorted(_INNER_EDGES, confidence, side="left")
     count = np.bincount(index, minlength=BINS)
     divisor = np.maximum(count, 1)
@@ -108,7 +109,7 @@ def reliability_bins(confidence: Array, right: Array) -> list[dict[str, float]]:
 
 
 def top_label(scores: Array, labels: Array) -> tuple[Array, Array]:
-    """Confidence (largest softmax) and whether the largest logit is the label's, both `[N]`; a tie: the first class."""
+    """Confidence (largest softmax), and whether the first of the largest logits is the label's, both `[N]`."""
     confidence = 1.0 / np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)
     return confidence, scores.argmax(axis=1) == labels
 

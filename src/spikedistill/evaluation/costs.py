@@ -64,8 +64,10 @@ class EnergyEstimate:
         costs: the table of costs.
         layers: convolutions and linear layers.
         neurons: layers of neurons.
-        ann_synaptic_pj: the same network as an ANN, with every dense multiply-accumulate once.
-        ann_total_pj: the ANN with its memory traffic: weights and inputs read once, activations written once, 32 bits each.
+        ann_synaptic_pj: synaptic energy of the same network as an ANN, which computes every dense multiply-accumulate
+            once.
+        ann_total_pj: the same plus the ANN's memory traffic: weights and inputs read once, activations written once, 32
+            bits each.
     """
 
     costs: EnergyCosts
@@ -86,7 +88,7 @@ class EnergyEstimate:
         return _sums([row.operations_pj for row in rows] + [row.memory_pj for row in rows])
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values, to be written as JSON, marked as an estimate."""
+        """The estimate as plain values for JSON, marked as an estimate."""
         return {"estimate": True} | asdict(self) | {"synaptic_pj": self.synaptic_pj, "total_pj": self.total_pj}
 
 
@@ -97,10 +99,12 @@ def energy(counts: OperationCounts, costs: str | EnergyCosts = "45nm") -> Energy
         neurons  = E_MAC · updates + E_AC · spikes          u <- decay · u + current, and a subtraction for each spike
         memory   = E_byte · bytes moved
 
-    Papers report the first number. It leaves out what often costs most, so the sum of all three is given too. The memory model
-    is a device that runs layer by layer, one sample at a time, with one kind of memory: at each timestep a layer reads its
-    weights and its inputs, and neurons read and write their membranes and write their spikes. Two-valued inputs and spikes take
-    one bit, all other numbers 32. Static power, control and transport between cores are not included.
+    Papers report the first number. It excludes neurons and memory traffic, which often cost most, so the sum of all
+    three is given too. The memory model is a device that runs layer by layer, one sample at a time, with one kind of
+    memory: at each timestep a layer reads its weights and its inputs, and neurons read and write their membranes and
+        write their
+    spikes. Two-valued inputs and spikes take one bit, all other numbers 32. Static power, control and transport between
+    cores are not included.
 
     The mean energy under early exit is about `sum(active[t] * total_pj[t])` with a row of `ExitCurve.active`. It is not exact,
     because the counts are means over all samples, including those that have left.

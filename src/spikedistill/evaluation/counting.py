@@ -31,9 +31,10 @@ def count_operations(
 ) -> OperationCounts:
     """Count what a network computes for each sample, layer by layer and timestep by timestep, from its real spikes.
 
-    The weights of convolutions and linear layers are counted, and neurons. Batch-norm is taken to be folded into the
-    layer before it; biases, poolings and the additions of shortcuts are not counted. The effective counts are exact: an
-    input at the border meets fewer weights than one inside, whatever the padding, stride, dilation or groups.
+    It counts the operations of convolutions and linear layers, and the updates and spikes of neurons. Batch-norm is
+    taken to be folded into the layer before it; biases, poolings and the additions of shortcuts are not counted. The
+    effective counts are exact: an input at the border is multiplied with fewer weights than one inside, for any
+    padding, stride, dilation or groups.
 
     Args:
         model: a network from `load`, `create_model` or `temporal`, or any other with `step(x, state) -> (logits,
@@ -99,7 +100,7 @@ def _macs(model: Steps, x: Tensor, timesteps: int | None) -> int:
 
 
 class _Tally:
-    """What is summed up over batches, by layer.
+    """The sums over batches, by layer.
 
     Args:
         firing: types of the layers of neurons.
@@ -112,7 +113,7 @@ class _Tally:
 
     @contextmanager
     def watching(self, network: nn.Module, timesteps: int) -> Iterator[None]:
-        """Count the pass over so many timesteps that runs in the block."""
+        """Count the pass of `timesteps` timesteps that runs in the block."""
         calls: Counter[str] = Counter()
         over_time = OverTime()
 
@@ -183,7 +184,7 @@ class _LayerTally:
     """
 
     def __init__(self, layer: Synapses, values: Tensor, output: Tensor, timesteps: int) -> None:
-        # a signal shows what is constant in time as a view that repeats one timestep
+        # a `Signal` returns a constant input as a view that repeats one timestep
         self.constant = len(values) == 1 or values.stride(0) == 0
         self.passes = 1 if self.constant else timesteps
         self.timesteps = timesteps
@@ -197,7 +198,7 @@ class _LayerTally:
         self.range = (math.inf, -math.inf)
 
     def add(self, values: Tensor) -> None:
-        """Take in the inputs of a further batch, `[T, B, ...]`."""
+        """Add the inputs of a further batch, `[T, B, ...]`."""
         values = values[: self.passes]
         nonzero = values != 0
         touched = nonzero.sum(1)
@@ -212,7 +213,7 @@ class _LayerTally:
         """The counts per sample."""
         effective, none = (self.effective.double() / samples).tolist(), [0.0] * self.timesteps
         two_valued = self.range[0] >= self.range[1]
-        # a constant input is there at every timestep, though it is computed with once
+        # a constant input counts at every timestep, although its layer computes once
         active = self.active[:1].expand(self.timesteps) if self.constant else self.active
         return LayerOperations(
             path,

@@ -90,7 +90,7 @@ def _points(curve: ExitCurve, samples: int, costs: Tensor | None) -> list[dict[s
     """Points of a curve, evenly spread over its mean exit times, with both ends."""
     wanted = torch.linspace(float(curve.mean_exit[0]), float(curve.mean_exit[-1]), MOST_THRESHOLDS, dtype=torch.float64)
     nearest = (curve.mean_exit - wanted[:, None]).abs().argmin(1)
-    chosen = nearest.unique().tolist()  # every threshold has a mean of its own
+    chosen = nearest.unique().tolist()  # thresholds with equal mean exit times do not occur
     running = (curve.active * samples).round()
     leaving = running - torch.nn.functional.pad(running, (0, 1))[:, 1:]
     return [

@@ -42,7 +42,8 @@ def evaluate(
         data: for a network, labelled samples: batches of (inputs, targets) such as a DataLoader, a torch `Dataset`, or a
             data set from `load_dataset`, of which the test samples are taken. Inputs are `[B, ...]` with `timesteps`, or
             sequences `[T, B, ...]` without. For logits, their labels.
-        model: for a run whose network came from Python: an instance, of which a copy is filled, or what makes one.
+        model: for a run whose network came from Python: an instance, which is copied, or a function that makes one; the
+            run's weights are loaded into it.
         timesteps: T, for a network and static inputs.
         heldout: further samples, as `data`, or a pair of logits and labels, to fit one temperature for each k.
         classes: the names of the classes; default those of the data set or of the loaded network, else numbers.

@@ -31,13 +31,14 @@ POLICIES: tuple[Policy, ...] = ("confidence", "sum_confidence", "entropy", "marg
 
 
 class Progress(NamedTuple):
-    """What the policies need of each sample after some timesteps. Rows are samples, so that finished ones can leave.
+    """The values that policies compute scores from, after some timesteps. Each row is a sample, so that finished
+    samples can be removed.
 
     Attributes:
         timesteps: t.
         total: sum of the logits so far, `[B, C]`.
         answer: the class with the largest mean logit, `[B]`; the first of equal ones.
-        unchanged: for how many of the latest timesteps that class has been the same, `[B]`.
+        unchanged: the number of latest timesteps in a row with that class, `[B]`.
     """
 
     timesteps: int
@@ -51,7 +52,7 @@ class Progress(NamedTuple):
         return self.total / self.timesteps
 
     def keep(self, rows: Tensor) -> Self:
-        """The same for some of the samples."""
+        """The state of some of the samples."""
         return type(self)(self.timesteps, self.total[rows], self.answer[rows], self.unchanged[rows])
 
 
@@ -202,7 +203,8 @@ def calibrate_threshold(
         max_latency: the largest mean exit time, in timesteps; gives the highest threshold that takes no longer.
 
     Returns:
-        The threshold with its accuracy and mean exit time on these samples. On other samples expect a little less.
+        The threshold with its accuracy and mean exit time on these samples. On other samples the accuracy is usually a
+        little lower.
 
     Raises:
         UserError: for no target or two, a target that no threshold can meet, or as `exit_curve`.
@@ -216,7 +218,7 @@ def calibrate_threshold(
     curve = exit_curve(logits, targets, policy)
     if max_drop is None:
         return curve.point(int((curve.mean_exit <= (max_latency or 1)).nonzero()[-1]))
-    # 1e-9 points are below any count of samples: they only forgive the rounding of fractions
+    # 1e-9 points are less than one sample: this tolerance covers only the rounding of fractions
     met = 100 * (curve.accuracy[-1] - curve.accuracy) <= max_drop + 1e-9
     return curve.point(int(met.nonzero()[0]))
 

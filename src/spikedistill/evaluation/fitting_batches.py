@@ -21,4 +21,4 @@ def in_fitting_batches(function: Callable[[int], T], size: int) -> T:
         except Exception as error:
             if size == 1 or not is_out_of_memory(error):
                 raise
-        size //= 2  # here the failed call has given back its memory
+        size //= 2  # here the memory of the failed call is free again

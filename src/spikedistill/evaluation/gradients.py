@@ -54,7 +54,7 @@ class GradientRule:
 
     @property
     def name(self) -> str:
-        """In words, such as "sltt", "rate m=2" or "bptt with arctan"."""
+        """The rule in words, such as "sltt", "rate m=2" or "bptt with arctan"."""
         return rule_of(self.rule).label + (f" with {self.surrogate}" if self.surrogate else "")
 
 
@@ -169,7 +169,7 @@ def gradient_microscope(
     chosen = choose_timesteps(network, config, dataset, timesteps)
     samples = first_samples(config, dataset, batches * batch_size).split(batch_size)
     found: dict[tuple[int, str, str], list[tuple[float, float]]] = {}
-    # T changes fastest, so that the time left can be told from the time taken
+    # T changes fastest, so that a progress bar can estimate the time left
     for indices, T in track([(indices, T) for indices in samples for T in chosen]):
         inputs = as_network_input(dataset.train.inputs(indices), dataset.kind)
         shown = T if dataset.kind == "image" else None

@@ -1,4 +1,4 @@
-"""How far an accuracy may lie from that of all samples of its kind, because the test set has only so many."""
+"""Confidence intervals of an accuracy that was measured on a finite test set."""
 
 Z = 1.959963984540054  # the 97.5 percent quantile of the standard normal distribution
 
@@ -10,9 +10,9 @@ def wilson(accuracy: float, count: int) -> tuple[float, float]:
 
         (p + z²/2n ± z √(p (1 - p)/n + z²/4n²)) / (1 + z²/n)
 
-    It stays within 0 and 1 and keeps its coverage near them, unlike p ± z √(p (1 - p)/n). It holds for one trained network and new
-    samples of the same kind; it does not hold for another training. E. B. Wilson, Probable inference, the law of succession, and
-    statistical inference, 1927.
+    It stays within 0 and 1 and keeps its coverage near them, unlike p ± z √(p (1 - p)/n). It is for one trained network
+    on new samples of the same kind; a network trained with another seed can lie outside. E. B. Wilson, Probable
+    inference, the law of succession, and statistical inference, 1927.
 
     Args:
         accuracy: the fraction of samples that is right, from 0 to 1.

@@ -62,7 +62,7 @@ class LabelledLogits:
         classes: Sequence[str] | None = None,
         heldout: tuple[LogitsLike, LogitsLike] | None = None,
     ) -> Self:
-        """Of tensors or arrays of any library.
+        """Make labelled logits from tensors or arrays of any library.
 
         Raises:
             UserError: for anything but floating-point logits and integer labels.
@@ -130,7 +130,7 @@ def read_logits(path: Path) -> LabelledLogits:
 
 
 def as_logits(values: LogitsLike) -> Tensor:
-    """Logits of any library as a tensor on the CPU, in float32, or float64 if they are.
+    """Logits of any library as a tensor on the CPU, in float32; float64 stays float64.
 
     Raises:
         UserError: for anything but floating-point numbers.
@@ -195,7 +195,7 @@ def _check_described(path: Path, described: dict[str, Any]) -> None:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of known names, and what the metadata says in JSON."""
+    """The tensors of known names, and the metadata, read as JSON."""
     try:
         with safe_open(path, "pt") as file:
             found = set(file.keys())

@@ -16,7 +16,7 @@ from ..objectives.submodels import prefix_means
 class AccuracyAtEveryK(Metric):
     """Accuracy at every k = 1..T, batch by batch: of the mean of the first k timesteps' logits, and of timestep k only.
 
-    It is a `torchmetrics.Metric`, so processes are added up in `compute`, and `to`, `forward`, `reset` and checkpoints
+    It is a `torchmetrics.Metric`, so `compute` adds up all processes, and `to`, `forward`, `reset` and checkpoints
     work as usual. It counts as `evaluate` does: a sample is right if its label's logit is among the `top_k` largest,
     equal logits going to the class with the smaller index, and means are taken in float64.
 
@@ -88,7 +88,7 @@ class AccuracyAtEveryK(Metric):
         """Fractions that are right, `{"ensemble": [T], "single": [T]}`: of the first k timesteps together, and of timestep k only.
 
         Raises:
-            UserError: if no sample has come.
+            UserError: if `update` has not been called with any sample.
         """
         if not self.total:
             raise UserError("there is no sample to compute an accuracy of: call update first")
@@ -102,7 +102,7 @@ class AccuracyAtEveryK(Metric):
         return {f"{names[kind]}_{k}": value for kind, values in found.items() for k, value in enumerate(values, 1)}
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """`compute` as torchmetrics calls it, which takes away the axis of one timestep."""
+        """`compute` with shapes `[T]`, also for one timestep, of which torchmetrics makes numbers."""
         wrapped = super()._wrap_compute(compute)
 
         @functools.wraps(compute)

@@ -59,7 +59,7 @@ def evaluate_network(
     except UserError:  # its operations cannot be counted
         estimate = None
     ours = data if isinstance(data, Dataset) else None
-    known = getattr(model, "classes", None) if ours is None else ours.classes  # a loaded network knows its own
+    known = getattr(model, "classes", None) if ours is None else ours.classes  # of a loaded network
     names = known if classes is None else classes
     firing = () if rates is None else tuple(rates.means(len(logits)))
     given = LabelledLogits(logits, targets, None if names is None else list(names), held, estimate, firing)
@@ -104,7 +104,7 @@ def scored(given: LabelledLogits) -> dict[str, Any]:
 
 
 def _written(given: LabelledLogits, dataset: str, out: Path | str | None) -> dict[str, Any]:
-    """What is found of labelled logits, written into a folder if one is given."""
+    """The results of labelled logits, also written into a folder if one is given."""
     found = scored(given) | {"dataset": dataset}
     Results.model_validate(found).check()
     if out is not None:
@@ -192,7 +192,7 @@ def _batches(data: Labelled, timesteps: int | None, batch_size: int | None) -> I
 
 
 def _in_samples(data: Any) -> bool:
-    """Whether data come sample by sample, to be put into batches."""
+    """Whether `data` gives single samples, which have to be put into batches."""
     if isinstance(data, torch.utils.data.IterableDataset):
         return False
     return isinstance(data, (Dataset, torch.utils.data.Dataset))
@@ -220,7 +220,7 @@ class _Sample:
         self.generator = torch.Generator().manual_seed(0)
 
     def add(self, x: Tensor, axis: int) -> None:
-        """Consider a batch, with its samples along an axis."""
+        """Add a batch, whose samples lie along `axis`, to the draw."""
         self.axis = axis
         draws = torch.rand(x.shape[axis], generator=self.generator).tolist()
         bound = self.kept[-1][0] if len(self.kept) == self.count else 1.0

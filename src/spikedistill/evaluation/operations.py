@@ -1,8 +1,8 @@
 """What a network computes per layer and timestep, counted from its own spikes.
 
-The terms are those of NeuroBench (Yik et al., Nature Communications 2025): a *synaptic operation* is one weight that meets one
-input. It is *effective* if the input is not zero; *dense* counts include all. It is an accumulate (AC) if the inputs of the
-layer are spikes, and a multiply-accumulate (MAC) otherwise. Zero weights count like all others.
+The terms are those of NeuroBench (Yik et al., Nature Communications 2025): a *synaptic operation* is one weight applied
+to one input. It is *effective* if the input is not zero; *dense* counts include all. It is an accumulate (AC) if the
+inputs of the layer are spikes, and a multiply-accumulate (MAC) otherwise. Zero weights count like all others.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,13 +15,14 @@ class LayerOperations:
 
     Attributes:
         layer: its path; a layer that is called again in the same pass has a further row, `path#1`.
-        two_valued: whether all its inputs, over all samples and timesteps, were 0 or one other value. Only then it accumulates,
-            because that value can be a factor of its weights.
+        two_valued: whether all its inputs, over all samples and timesteps, were 0 or one other value. Only then its
+            operations are accumulates, because the value can be multiplied into its weights beforehand.
         constant: whether its input is the same at every timestep, as in the stem of a static image. Then it is computed once, and
             all its operations count at the first timestep. A network of another library computes it at every timestep.
         effective_acs: accumulates for non-zero inputs; zero if the layer is not `two_valued`.
-        effective_macs: multiply-accumulates for non-zero inputs; zero if it is.
-        dense_macs: all multiply-accumulates, with zero inputs and the zeros of the padding, as `torch.utils.flop_counter` counts.
+        effective_macs: multiply-accumulates for non-zero inputs; zero if the layer is `two_valued`.
+        dense_macs: all multiply-accumulates, including those of zero inputs and of padding, as
+            `torch.utils.flop_counter` counts.
         activation_sparsity: fraction of zeros among its inputs.
         weights: how many weights it has.
         inputs: how many inputs it has for a sample and timestep.
@@ -55,7 +56,7 @@ class NeuronOperations:
 
 @dataclass(frozen=True)
 class OperationCounts:
-    """What a network computes for a sample, mean over samples.
+    """The operations of a network per sample, mean over samples.
 
     Attributes:
         samples: how many samples were counted.
@@ -84,7 +85,7 @@ class OperationCounts:
 
     @property
     def dense_macs(self) -> int:
-        """Multiply-accumulates of all layers and timesteps, with zero inputs."""
+        """Multiply-accumulates of all layers and timesteps, including those of zero inputs."""
         return sum(sum(row.dense_macs) for row in self.layers)
 
     @property

@@ -18,7 +18,8 @@ from .watching import watching_steps
 
 
 class Recording:
-    """What the layers that fire did in one pass of a network, by module path. It is empty until the pass has ended.
+    """The inputs and outputs of all spiking layers in one pass of a network, by module path. It is empty until the pass
+    has ended.
 
     A layer that was called again in the same timestep has a further entry, `path#1`.
     """
@@ -58,18 +59,18 @@ class Recording:
 
     @property
     def thresholds(self) -> dict[str, float | Tensor]:
-        """Threshold of each layer, at or above which its neurons fire; one per channel as what broadcasts over `[B, ...]`."""
+        """Threshold of each layer, at or above which its neurons fire; per channel it broadcasts over `[B, ...]`."""
         found = {path: dynamics.threshold for path, dynamics in self._dynamics.items()}
         return {path: t.item() if isinstance(t, Tensor) and t.numel() == 1 else t for path, t in found.items()}
 
     def membranes(self, path: str) -> Tensor:
         """Membranes of a `LIF` layer after each timestep's leak and input and before its reset, `[T, B, ...]`.
 
-        A neuron fires at the timesteps at which this reaches its threshold.
+        A neuron fires at the timesteps at which its membrane reaches its threshold.
 
         Raises:
             KeyError: if no layer of that path was recorded.
-            UserError: for a layer that is no `LIF`, whose equation is not known.
+            UserError: for a layer that is no `LIF`: the equation of its membrane is not known.
         """
         if path in self._parts and path not in self._dynamics:
             raise UserError(
@@ -91,7 +92,7 @@ class Recording:
         self._is_whole = False
 
     def begin(self) -> None:
-        """Record a pass, in place of one that failed.
+        """Begin to record a pass; what a failed pass left is dropped.
 
         Raises:
             UserError: if a pass has been recorded.
@@ -104,11 +105,11 @@ class Recording:
         self.clear()
 
     def end(self) -> None:
-        """Keep the pass, which has ended."""
+        """Store the pass, which has ended."""
         self._is_whole = True
 
     def take(self, path: str, layer: nn.Module, currents: Tensor, spikes: Tensor) -> None:
-        """Keep the pass of one layer, or its next timestep."""
+        """Store the inputs and outputs of one layer for the whole pass, or for its next timestep."""
         self._parts.setdefault(path, []).append((currents.detach(), spikes.detach()))
         if isinstance(layer, LIF) and not layer.runs_by_step and path not in self._dynamics:
             self._dynamics[path] = layer.dynamics(currents.ndim - 1).detached()
@@ -118,7 +119,7 @@ class FiringRates:
     """Mean firing rate of every layer at every timestep over many batches.
 
     Args:
-        recording: of the network that runs.
+        recording: the recording of the network that runs.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -127,7 +128,7 @@ class FiringRates:
         self.count = 0
 
     def add(self, batch_size: int) -> None:
-        """Add the batch that was just recorded, and make room for the next."""
+        """Add the recorded batch to the means, and clear the recording for the next one."""
         self.count += batch_size
         for path, rate in self.recording.rates.items():
             self.sums[path] = self.sums.get(path, torch.zeros_like(rate)) + batch_size * rate
@@ -161,7 +162,7 @@ def record(model: Steps, *, spiking: tuple[type[nn.Module], ...] = ()) -> Iterat
 
     The network computes what it always does. Memory grows with all activations of the pass, so record small batches.
 
-    A recording holds one pass. A second one in the block is refused, unless `recording.clear()` has forgotten the
+    A recording holds one pass. A second pass in the block is refused, unless `recording.clear()` has forgotten the
     first. In a network of this library a pass is a call of it; in any other with `step` it begins with the step whose
     state is None, and each further step adds a timestep.
 
@@ -244,7 +245,7 @@ def _recorded_steps(model: Steps, spiking: tuple[type[nn.Module], ...]) -> Itera
 
 
 def _refuse_others(path: str) -> None:
-    """Refuse a layer that runs outside of a call of the network, but for a checkpoint, which runs it again backward.
+    """Refuse a layer that runs outside of a call of the network; a checkpoint may run it again in the backward pass.
 
     Raises:
         UserError: in that case.

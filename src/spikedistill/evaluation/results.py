@@ -29,7 +29,7 @@ class _Part(BaseModel):
 
 
 class Score(_Part):
-    """The scores of one k. Some are None: in files of earlier versions, and for few or balanced classes."""
+    """The scores of one k. Some values are None: in files of earlier versions, and for few or balanced classes."""
 
     k: Timestep
     accuracy: Fraction
@@ -43,7 +43,7 @@ class Score(_Part):
 
 
 class Calibrated(_Part):
-    """The scores of one k after its temperature."""
+    """The scores at one k after temperature scaling."""
 
     k: Timestep
     temperature: float
@@ -82,7 +82,7 @@ class Scores(_Part):
 
 
 class View(Scores):
-    """Everything that is known of one set of weights at every k."""
+    """All results of one set of weights at every k."""
 
     calibrated: list[Calibrated] = []
     beyond: list[Accuracy] = []

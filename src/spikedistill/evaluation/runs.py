@@ -101,10 +101,10 @@ def check_classes(folder: RunFolder, dataset: Dataset) -> None:
 def check_same_samples(folder: RunFolder, dataset: Dataset) -> None:
     """Refuse to score a run on other test samples than before, of a data set that came from Python.
 
-    Compared are all labels, and the sample images that the run keeps.
+    It compares all labels, and the sample images that the run keeps.
 
     Raises:
-        UserError: saying how to score the network on other data.
+        UserError: if they differ; the message says how to score the network on other data.
     """
     try:
         targets = folder.read_tensors(folder.logits, "targets")["targets"]
@@ -153,7 +153,7 @@ def score(
 
 
 def teacher_logits(config: Config, samples: int) -> Tensor | None:
-    """Logits `[N, C]` of the run that taught, on the same test samples; None if there was no such run, or its folder is gone."""
+    """Logits `[N, C]` of the teacher's run on the same test samples; None if it was no run, or its folder is gone."""
     teacher = None if config.teacher is None else RunFolder(config.teacher)
     if teacher is None or not teacher.logits.is_file():
         return None
@@ -243,7 +243,7 @@ def collect_logits(
         heads: of a network with auxiliary heads, return the heads' logits `[S, N, C]` instead.
 
     Raises:
-        UserError: naming the samples, on a CPU, that hold NaN or infinite values.
+        UserError: if samples hold NaN or infinite values; on a CPU the message names them.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -269,14 +269,14 @@ def parts_of_run(
     root: Path | None = None,
     call: str = "evaluate(run",
 ) -> tuple[Dataset, nn.Module | None]:
-    """The data set of a run, and the network that its weights are filled into, if it came from Python.
+    """The data set of a run, and, if its network came from Python, the network to load its weights into.
 
     Args:
         config: of the run.
         data: for a run whose data came from Python, the same as in `train(config, data=...)`.
-        model: for a run whose network came from Python, an instance, which is copied, or what makes one.
+        model: for a run whose network came from Python, an instance, which is copied, or a function that makes one.
         root: folder of the data sets, if it is another one now.
-        call: what takes these arguments, for messages.
+        call: the name of the function that takes these arguments, for messages.
 
     Raises:
         FileNotFoundError: if files are missing.

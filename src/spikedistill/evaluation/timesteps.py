@@ -1,4 +1,4 @@
-"""How good one network is after every number of timesteps, from the logits of one forward pass.
+"""Accuracy and calibration of one network after every number of timesteps, from the logits of one forward pass.
 
 Shapes: T timesteps, N samples, C classes; z_k are the logits of timestep k. "ensemble" scores the first k timesteps
 together, softmax(mean(z_1..z_k)), the output of a device that stops after k steps; "single" scores only timestep k,
@@ -60,7 +60,8 @@ def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str,
 def calibrated_metrics(
     logits: Tensor, target: Tensor, heldout_logits: Tensor, heldout_target: Tensor
 ) -> list[dict[str, float]]:
-    """The ensembles' figures after one temperature per k, fitted on held-out samples.
+    """Scores of the ensemble at every k after temperature scaling, with one temperature per k fitted on held-out
+    samples.
 
     Args:
         logits: `[T, N, C]`, the samples to score. A temperature changes no prediction, so the accuracy stays the same.
@@ -92,7 +93,7 @@ def calibrated_metrics(
 
 
 def timestep_reliability(logits: Tensor, target: Tensor) -> dict[str, list[dict[str, float]]]:
-    """The 15 bins of `calibration.reliability` for the ensemble at every k, keyed "1" to "T" as JSON wants it."""
+    """The 15 bins of `calibration.reliability` for the ensemble at every k, by the keys "1" to "T"."""
     steps, labels = as_arrays(logits, target, "[T, N, C]")
     return {str(k): reliability_bins(*top_label(z, labels)) for k, z in enumerate(_ensembles(steps), 1)}
 
@@ -112,7 +113,7 @@ def metrics(scores: Array, labels: Array) -> dict[str, float]:
         accuracies["balanced_accuracy"] = float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
     return {
         **accuracies,
-        "nll": 0.0 - float(log_p[rows, labels].mean()),  # 0, while a unary minus would give -0
+        "nll": 0.0 - float(log_p[rows, labels].mean()),  # 0; a unary minus would give -0
         "ece": calibration_error(reliability_bins(confidence, right)),
         "confidence": float(confidence.mean()),
         "entropy": 0.0 - float((p * log_p).sum(axis=1).mean()),

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..through_time import Signal, Steps
 from ..through_time.steps import has_time_axis, layers_of
 
-# Of each layer: its path, the layer, its input and output `[T, B, ...]`; of a network that is stepped T is 1.
+# Of each layer: its path, the layer, its input and output `[T, B, ...]`; T is 1 if the network runs step by step.
 Take = Callable[[str, Any, Tensor, Tensor], None]
 
 
@@ -87,7 +87,7 @@ def watching_steps(
 
 def _one_timestep(value: Any, samples: int, of_time: bool, path: str) -> Tensor:
     """A layer's input or output as `[1, B, ...]`; of several outputs the first."""
-    if isinstance(value, Signal):  # of a network of ours inside
+    if isinstance(value, Signal):  # a part of the network is from this library
         return value.over_time()
     if isinstance(value, (tuple, list)) and value:
         value = value[0]

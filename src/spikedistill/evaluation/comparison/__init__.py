@@ -1,1 +1,1 @@
-"""Several runs beside each other: what is kept of each, and what can be told apart."""
+"""Comparison of several runs: the record of each run, and tables of their differences with intervals."""

@@ -30,7 +30,7 @@ class Comparison:
         methods: the runs of each method, one per seed, in the same order of seeds for all. The first method is the baseline.
         leaderboard: one row per method; see `leaderboard.leaderboard`.
         runs: one row per run, in the order of `methods`; see `leaderboard.every_run`.
-        timesteps: every timestep on its own, one row per method; see `leaderboard.every_timestep`.
+        timesteps: scores of every single timestep, one row per method; see `leaderboard.every_timestep`.
         regrets: the loss of accuracy against specialists; see `leaderboard.regrets`.
         chosen: which timesteps methods ranked highest and lowest; see `leaderboard.chosen_timesteps`.
         published: the accuracies that papers report; see `published.beside_published`.
@@ -71,7 +71,7 @@ class Comparison:
 
     @property
     def baseline(self) -> RecipeName:
-        """The method that the others are compared with."""
+        """The baseline: the method that all others are compared with."""
         return next(iter(self.methods))
 
     @property

@@ -34,8 +34,8 @@ def paired_difference(ours: Array, theirs: Array) -> dict[str, float]:
     """Mean of `ours - theirs`, and from three seeds on its intervals for other runs.
 
     The difference of seed s on image i is taken as d_si = mu + a_s + b_i + e_si, with independent random effects of seeds, of
-    images and of both together, as in studies in which several readers judge the same cases. The variance of the mean is made
-    of mean squares,
+    images and of both together, as in studies in which several readers judge the same cases. The variance of the mean
+    is estimated from mean squares,
 
         (MS_seeds + max(MS_images - MS_both, 0)) / (S N),
 
@@ -117,12 +117,12 @@ def critical_value(S: int, share: npt.ArrayLike) -> float:
 
 
 def _tails(ratio: Array, S: int, share: Array) -> Array:
-    """P(|x| > ratio) for a mean in standard errors: half by Satterthwaite, half by Behrens and Fisher."""
+    """P(|x| > ratio) for a mean in standard errors: the average of Satterthwaite's value and that of Behrens and Fisher."""
     from scipy import stats
 
-    share = np.maximum(share, 1e-9)  # below it, both are the normal distribution
+    share = np.maximum(share, 1e-9)  # for smaller shares both are the normal distribution
     satterthwaite = 2 * stats.t.sf(ratio, (S - 1) / np.square(share))
-    # Student's t is a normal variable over a chi variable, so given that one the sum is normal: integrate over it
+    # Student's t is a normal variable divided by a chi variable; given the latter, the sum is normal: integrate over it
     chi, weights = _chi(S - 1)
     deviation = np.sqrt(share[..., None] / np.square(chi) + (1 - share[..., None]))
     behrens_fisher = 2 * stats.norm.sf(np.asarray(ratio)[..., None] / deviation) @ weights

@@ -1,4 +1,4 @@
-"""How the methods of a comparison got better over the epochs of their training."""
+"""Loss and accuracy of the methods of a comparison after each epoch of training."""
 
 import math
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import Any
 from .leaderboard import Methods, Rows, finished
 from .records import RunRecord
 
-# Samples whose accuracy is shown: the first of which every run has it after each epoch.
+# The first kind of samples on which every run has an accuracy after each epoch.
 _SETS = ("test", "holdout", "train")
 
 
 def scored_samples(methods: Methods) -> str:
-    """Which samples `every_epoch` has accuracies of: "test", "holdout" or "train", the first that every finished run scored."""
+    """The samples that `every_epoch` scores: "test", "holdout" or "train", the first that every finished run has."""
     runs = [run for records in finished(methods).values() for run in records]
     return next(name for name in _SETS if name == "train" or all(_scored(run, name) for run in runs))
 
@@ -27,7 +27,7 @@ def every_epoch(methods: Methods) -> Rows:
         Rows `{method, epoch, loss, accuracy_1, accuracy_T}`. The loss is the cross-entropy in nats of all T timesteps together on
         the training batches, which objectives have in common; T is that of the method's training. Accuracies are in percent, on
         `scored_samples`, after the first timestep and after all T. Each is a mean over seeds, with the lowest and the highest seed
-        in `<name>_low` and `<name>_high`. What no run has in its metrics is absent, as is what is not finite.
+        in `<name>_low` and `<name>_high`. A key is absent if no run has a finite value of it.
     """
     samples, rows = scored_samples(methods), []
     for method, runs in finished(methods).items():

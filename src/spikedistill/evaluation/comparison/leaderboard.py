@@ -40,7 +40,8 @@ def finished(methods: Methods) -> dict[RecipeName, list[RunRecord]]:
 
 
 def right_answers(methods: Methods) -> Answers:
-    """Whether each finished run of a method is right after k timesteps, `[K, N]`, by the place of its seed.
+    """Whether each sample is right after k timesteps, `[K, N]`, for each finished run of a method, by the place of its
+    seed.
 
     K is the largest T that one of them was trained with.
 
@@ -180,7 +181,7 @@ def regrets(methods: Methods, right: Answers) -> Rows:
 
 
 def _but_for_timesteps(method: RecipeName) -> tuple[str, str, frozenset[tuple[str, str]]]:
-    """What methods that differ only in their timesteps have in common; the order of other settings does not matter."""
+    """A key that is equal for methods that differ only in their timesteps; the order of other settings does not matter."""
     return method.dataset, method.method, frozenset(method.without("timesteps").settings.items())
 
 
@@ -205,7 +206,7 @@ def chosen_timesteps(methods: Methods) -> Rows:
 def _row(
     method: RecipeName, runs: Sequence[RunRecord | LostRun], right: Mapping[int, Array], lost: Set[str]
 ) -> dict[str, Any]:
-    """The row of a method; `lost` holds the statuses of all runs of the comparison without numbers."""
+    """The row of a method; `lost` holds the statuses of the comparison's runs that have no numbers."""
     records = [run for run in runs if isinstance(run, RunRecord)]
     row: dict[str, Any] = {"method": method, "seeds": len(records)}
     for status, column in LOST.items():

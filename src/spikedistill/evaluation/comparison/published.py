@@ -1,4 +1,4 @@
-"""The accuracies that papers report, to be shown beside measured ones."""
+"""The accuracies that papers report, to be shown next to measured ones."""
 
 import csv
 import re
@@ -43,16 +43,17 @@ def _plain(name: str) -> str:
 def beside_published(
     runs: Mapping[RecipeName, Sequence[RunRecord]], rows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The accuracies that papers report on the data set of a comparison, beside its own.
+    """The accuracies that papers report on the data set of a comparison, next to those of the comparison.
 
     Args:
         runs: the finished runs of each method.
         rows: the rows of the leaderboard that have numbers.
 
     Returns:
-        Rows of `published_numbers` with `ours`, the method here that is the published one, and `ours_accuracy` in percent after
-        `ours_k` timesteps: as many as the published network was trained with, or the nearest number that was scored. A variant of
-        the method, another gradient rule or network, and runs under an unofficial protocol do not count as the published method.
+        Rows of `published_numbers` with `ours`, the method of the comparison that is the published one, and
+        `ours_accuracy` in percent after `ours_k` timesteps: as many as the published network was trained with, or the
+        nearest number that was scored. A variant of the method, another gradient rule or network, and runs under an
+        unofficial protocol do not count as the published method.
     """
     K = max(record.config.timesteps for records in runs.values() for record in records)
     found = []

@@ -59,21 +59,21 @@ class Answers(_Part):
         return cls(shape=list(right.shape), bits=bits)
 
     def unpacked(self) -> npt.NDArray[np.bool_]:
-        """Right or wrong as `[K, N]`.
+        """Whether each sample is right after k timesteps, `[K, N]` bool.
 
         Raises:
             UserError: if the bits are damaged, or their number does not fit the shape.
         """
         K, N = self.shape
         if K * N > MOST_ANSWERS:
-            raise UserError(f"its answers have the shape {self.shape}, expected at most {MOST_ANSWERS} in all")
+            raise UserError(f"its predictions have the shape {self.shape}, expected at most {MOST_ANSWERS} in all")
         size, unpacking = -(-K * N // 8), zlib.decompressobj()
-        try:  # never more than the shape has, whatever the bits unpack to
+        try:  # reads no more bytes than the shape needs, even if the bits unpack to more
             raw = unpacking.decompress(base64.b64decode(self.bits, validate=True), size + 1)
         except (zlib.error, ValueError) as error:  # of base64
-            raise UserError(f"its answers are damaged: {error}") from None
+            raise UserError(f"its predictions are damaged: {error}") from None
         if len(raw) != size or not unpacking.eof or unpacking.unused_data:
-            raise UserError(f"its answers are not those of {K} timesteps and {N} samples")
+            raise UserError(f"its predictions are not those of {K} timesteps and {N} samples")
         return np.unpackbits(np.frombuffer(raw, np.uint8), count=K * N).reshape(K, N).astype(bool)
 
 

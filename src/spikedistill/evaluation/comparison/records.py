@@ -1,4 +1,4 @@
-"""What a comparison keeps of every run in one small file: enough to compare them again without their folders."""
+"""The records of a comparison: one small file with all that is needed to compare its runs again without their folders."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -153,7 +153,7 @@ def from_json(line: bytes | str, folder: Path) -> tuple[str, RunRecord | LostRun
     found.check_fits(config)
     right = found.right.unpacked()
     if len(right) < config.timesteps:
-        raise UserError(f"its answers are of {len(right)} timesteps, expected {config.timesteps} or more")
+        raise UserError(f"its predictions are of {len(right)} timesteps, expected {config.timesteps} or more")
     return found.run, RunRecord(config, right=right, **parts(found))
 
 
@@ -200,7 +200,7 @@ class Records:
             return LostRun.of(run)
         line = self._lines.get(self._name(run))
         found = None if line is None else from_json(line, self.folder)[1]
-        # one that diverged and was begun again goes on
+        # the folder of a run that diverged and was begun again has a config file: the run is not lost
         return None if isinstance(found, LostRun) and folder.config_file.is_file() else found
 
     def find_in(self, other: "Records", run: Path) -> RunRecord | LostRun | None:
