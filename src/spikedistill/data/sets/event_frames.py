@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..array_files import array_names, open_member
-from ..class_folders import own_folders
+from ..class_folders import Files, own_folders
 from ..dataset import Dataset
 from ..entries import Entry, register_dataset
 from ..event_counts import Merging, as_counts, frames_in_words, merging
@@ -38,7 +38,7 @@ def load_event_frames(root: Path, timesteps: int | None = None, test_share: floa
         UserError: a class is empty or unknown in training, no training file can be read, or `timesteps` does not divide T.
         BrokenSample: later, a file is damaged or has another shape.
     """
-    train, test, classes, notes = own_folders("event_frames", root, (".npz",), read_frames, test_share)
+    train, test, classes, notes = own_folders(Files("event_frames", (".npz",), read_frames), root, test_share)
     first, shape = _first_shape(train.paths)
     T, _, H, W = shape
     merge = merging(first, T, timesteps)

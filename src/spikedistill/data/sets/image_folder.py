@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import UserError
-from ..class_folders import own_folders
+from ..class_folders import Files, own_folders
 from ..dataset import Dataset
 from ..entries import Entry, register_dataset
 from ..files import MOST_VALUES
@@ -47,7 +47,7 @@ def load_image_folder(
     if channels not in MEANS:
         raise UserError(f"channels is {channels!r}, expected 3 for colour or 1 for grey")
     read = partial(read_image, size=(height, width), channels=channels, resize=resize)
-    train, test, classes, notes = own_folders("image_folder", root, SUFFIXES, read, test_share)
+    train, test, classes, notes = own_folders(Files("image_folder", SUFFIXES, read), root, test_share)
     options: dict[str, object] = {"size": height if height == width else [height, width]}
     # what is at its default stays out, so that the fingerprints of earlier runs hold
     options |= {} if resize == "crop" else {"resize": resize}

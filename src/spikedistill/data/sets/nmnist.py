@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ..class_folders import labelled_files
+from ..class_folders import Files, labelled_files
 from ..dataset import Dataset
 from ..entries import Entry, register_dataset
 from ..files import MOST_VALUES, data_error, read_bytes
@@ -69,7 +69,7 @@ def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dat
         raise UserError(f"slicing is one of {', '.join(SLICINGS)}; got {slicing!r}")
     folder = root / "N-MNIST"
     read = partial(read_recording, timesteps=timesteps, slicing=slicing)
-    train, test, classes, _ = labelled_files("nmnist", folder / "Train", folder / "Test", (".bin",), read)
+    train, test, classes, _ = labelled_files(Files("nmnist", (".bin",), read), folder / "Train", folder / "Test")
     if classes != tuple("0123456789"):
         raise data_error(
             folder / "Train", f"holds the folders {', '.join(classes[:12])}, expected 0 to 9", f"unpack {PAGE} there"
