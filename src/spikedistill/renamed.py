@@ -31,7 +31,10 @@ def with_learn_decay(function: _Function) -> _Function:
     @functools.wraps(function)
     def with_old_option(*positional: Any, **named: Any) -> Any:
         if "learn_decay" in named:
-            say_renamed(f"learn_decay={named['learn_decay']}", "decay='learned'")
+            learns = named["learn_decay"]
+            say_renamed(
+                f"learn_decay={learns}", "decay='learned'" if learns else "decay with a number, such as the default 0.5"
+            )
             named = in_our_words(named)
         return function(*positional, **named)
 
@@ -42,9 +45,11 @@ def in_new_words(arguments: Sequence[str]) -> list[str]:
     """The words of a command line with old flags replaced."""
     found = []
     for word in arguments:
-        if word in ("--model.lif.learn-decay", "--model.lif.no-learn-decay"):
+        if word == "--model.lif.learn-decay":
             say_renamed(word, "--model.lif.decay learned")
-            found += ["--model.lif.decay", "learned"] if word == "--model.lif.learn-decay" else []
+            found += ["--model.lif.decay", "learned"]
+        elif word == "--model.lif.no-learn-decay":
+            say_renamed(word, "--model.lif.decay with a number, such as the default 0.5")
         else:
             found.append(word)
     return found

@@ -68,6 +68,12 @@ def test_a_learned_decay_was_an_option_of_its_own():
         config = parse_config(recipe("digits-sce"), ["--model.lif.learn-decay"])
     assert config.model.lif.decay == "learned"
 
+    with pytest.warns(FutureWarning, match="learn_decay=False .* use decay with a number"):
+        assert str(LIF(decay=0.8, learn_decay=False)) == str(LIF(decay=0.8))
+    with pytest.warns(FutureWarning, match="use --model.lif.decay with a number"):
+        config = parse_config(recipe("digits-sce"), ["--model.lif.no-learn-decay"])
+    assert config.model.lif.decay == recipe("digits-sce").model.lif.decay
+
 
 def test_a_run_folder_read_its_results(tmp_path):
     from spikedistill.run_folder import RunFolder

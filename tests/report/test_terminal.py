@@ -62,6 +62,18 @@ def test_a_run_has_a_row_for_every_k(make_run, results):
     assert "95 % interval" not in head, "the number of samples is not known"
 
 
+@pytest.mark.parametrize("more", [{}, {"top5_accuracy": 1.0, "balanced_accuracy": 1.0}])
+def test_a_perfect_run_has_its_interval_in_one_line(make_run, more):
+    folder = make_run()
+    last = json.loads((folder / "results.json").read_text())["last"]
+    for entry in last["ensemble"]:
+        entry |= {"accuracy": 1.0, "confidence": 1.0} | more
+    named = [str(number) for number in range(100)]
+    lines = lines_of(results_table(rewritten(folder, last=last, samples=24, classes=named)))
+    assert sum("86.2 to 100.0" in line for line in lines) == len(last["ensemble"])  # wilson(1, 24)
+    assert max(map(len, lines)) <= 80
+
+
 def test_many_classes_have_a_top_5_column_and_unbalanced_ones_a_balanced_one(make_run):
     folder = make_run()
     last = json.loads((folder / "results.json").read_text())["last"]

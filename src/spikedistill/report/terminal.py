@@ -44,6 +44,8 @@ def results_table(results: Results) -> Table:
     title = f"{results.recipe}: {count}test samples, the first k timesteps together"
     both = thinned([*zip(results.last.ensemble, results.last.single, strict=True)], MOST_ROWS)
     table = _table(title, *titles)
+    for column in table.columns:  # "86.2 to 100.0" stays in one line, and the titles of other columns wrap
+        column.no_wrap = column.header == "95 % interval"
     if len(both) < results.timesteps:
         table.caption = "every k is in results.json"
     for together, alone in both:
