@@ -69,6 +69,14 @@ def test_images_keep_their_values_whatever_their_axes_and_type(tmp_path: Path, w
 def test_a_channel_that_never_changes_is_not_divided_by_zero(tmp_path: Path) -> None:
     dataset = load_dataset("arrays", save(tmp_path, np.zeros((12, 6, 9), np.uint8)))
     assert (dataset.mean, dataset.std) == ((0.0,), (1.0,))
+    dataset = load_dataset("arrays", save(tmp_path, np.full((12, 6, 9), 0.3)))
+    assert (dataset.mean, dataset.std) == ((0.3,), (1.0,))
+
+
+def test_values_that_are_close_to_each_other_keep_their_digits(tmp_path: Path) -> None:
+    dataset = load_dataset("arrays", save(tmp_path, GREY / 255 * 1e-4))
+    assert dataset.mean == pytest.approx([(GREY / 255).mean() * 1e-4], rel=0.01)
+    assert dataset.std == pytest.approx([(GREY / 255).std() * 1e-4], rel=0.01)
 
 
 def test_event_frames_have_any_height_and_width(tmp_path: Path) -> None:
@@ -132,6 +140,9 @@ def test_a_share_of_each_class_is_set_aside_and_stays_the_same(tmp_path: Path) -
     assert torch.bincount(dataset.train.targets).tolist() == [16, 16, 16]
     assert fingerprint(dataset) == fingerprint(again)
     assert "12 of the 60 samples are set aside for testing" in dataset.describe()[-1]
+    trained = everything(dataset.train) / 255
+    assert dataset.mean == pytest.approx([float(trained.mean())], abs=6e-5), "of the training images only"
+    assert dataset.std == pytest.approx([float(trained.std(correction=0))], abs=6e-5)
 
 
 def test_images_of_bytes_are_resized_as_those_of_files(tmp_path: Path) -> None:
@@ -285,6 +296,28 @@ def test_test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_npy(tmp_path, GREY)
     with pytest.raises(ValueError, match=r"train\.npz: is beside x_train\.npy, y_train\.npy; keep one"):
         load_dataset("arrays", tmp_path)
+
+
+def test_both_splits_number_the_classes_alike(tmp_path: Path) -> None:
+    save(tmp_path, GREY, classes=np.array(["a", "b", "c"]))
+    np.savez(tmp_path / "test.npz", x=GREY, y=LABELS, classes=np.array(["c", "b", "a"]))
+    with pytest.raises(
+        ValueError, match=r"test\.npz: the classes are c, b, a, those of the training arrays are a, b, c"
+    ):
+        load_dataset("arrays", tmp_path)
+    save(tmp_path, GREY, np.array(["z", "y", "x"])[LABELS])
+    np.savez(tmp_path / "test.npz", x=GREY, y=LABELS)
+    with pytest.raises(
+        ValueError, match=r"test\.npz: the labels are numbers, and those of the training arrays are names"
+    ):
+        load_dataset("arrays", tmp_path)
+
+
+def test_the_splits_may_have_their_channels_on_different_axes(tmp_path: Path) -> None:
+    save(tmp_path, COLOUR)
+    np.savez(tmp_path / "test.npz", x=COLOUR.transpose(0, 3, 1, 2), y=LABELS)
+    dataset = load_dataset("arrays", tmp_path)
+    assert torch.equal(everything(dataset.test), everything(dataset.train))
 
 
 def test_a_size_is_only_for_images_of_bytes(tmp_path: Path) -> None:

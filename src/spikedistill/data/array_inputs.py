@@ -19,6 +19,8 @@ from .images import pixels_of
 from .preprocess import Resize
 from .stored import AT_ONCE, StoredSamples
 
+CONSTANT = 1e-6  # a standard deviation up to this, which rounding errors make, is that of a channel that never changes
+
 
 class Form(NamedTuple):
     """What the axes of the inputs are, behind that of the samples.
@@ -172,7 +174,10 @@ def converted(values: np.ndarray, *, path: Path, name: str, form: Form, prepare:
 
 
 def statistics(samples: Samples, form: Form) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of images in [0, 1], with four decimals; a constant channel has deviation 1."""
+    """Mean and standard deviation of each channel of images in [0, 1], with four decimals, or more if all values are close.
+
+    A constant channel has deviation 1.
+    """
     count, total, squares = (
         0,
         torch.zeros(form.channels, dtype=torch.float64),
@@ -186,5 +191,7 @@ def statistics(samples: Samples, form: Form) -> tuple[tuple[float, ...], tuple[f
         squares += values.square().sum((0, 2, 3))
     mean = total / count
     std = (squares / count - mean.square()).clamp(min=0).sqrt()
-    rounded = [[round(value, 4) for value in values.tolist()] for values in (mean, std)]
-    return tuple(rounded[0]), tuple(value if value > 0 else 1.0 for value in rounded[1])
+    std = torch.where(std > CONSTANT, std, 1.0)
+    decimals = [max(4, 2 - math.floor(math.log10(value))) for value in std.tolist()]
+    of_mean, of_std = (tuple(map(round, values.tolist(), decimals)) for values in (mean, std))
+    return of_mean, of_std

@@ -79,8 +79,13 @@ def load_arrays(
     form = form_of(train.inputs)
     classes, targets = _labels(train, None)
     train_samples = samples_of(train.inputs, form, targets)
+    chosen = None
+    if test is None:
+        assert test_share is not None
+        chosen = test_places(targets, [str(place) for place in range(len(targets))], test_share, classes)
     is_image = form.timesteps is None
-    mean, std = statistics(train_samples, form) if is_image else ((0.0, 0.0), (1.0, 1.0))
+    to_train = train_samples if chosen is None else train_samples.subset((~chosen).nonzero().flatten())
+    mean, std = statistics(to_train, form) if is_image else ((0.0, 0.0), (1.0, 1.0))
     prepare: Prepare | None = _resizing(train.inputs, form, size, resize, mean)
     T = form.timesteps
     if T is not None:
@@ -89,15 +94,16 @@ def load_arrays(
     if prepare is not None:
         train_samples = samples_of(train.inputs, form, targets, prepare)
     if test is not None:
-        if (found := form_of(test.inputs)) != form:
+        found = form_of(test.inputs)
+        if found._replace(axes=form.axes) != form:
             fault = f"{test.inputs.name!r} is {described(found)}, that of {train.inputs.path.name} is {described(form)}"
             raise data_error(test.inputs.path, fault, "give both the same shape")
         _resizing(test.inputs, form, size, resize, mean)  # whose values may be of another type
-        test_samples = samples_of(test.inputs, form, _labels(test, classes)[1], prepare)
+        _check_same_labels(train, test, classes)
+        test_samples = samples_of(test.inputs, found, _labels(test, classes)[1], prepare)
         notes = []
     else:
-        assert test_share is not None
-        chosen = test_places(targets, [str(place) for place in range(len(targets))], test_share, classes)
+        assert chosen is not None
         train_samples, test_samples = (train_samples.subset(part.nonzero().flatten()) for part in (~chosen, chosen))
         notes = [
             f"{int(chosen.sum())} of the {len(chosen)} samples are set aside for testing (--data.test-share {test_share:g}), the "
@@ -208,6 +214,20 @@ def _labels(split: _Split, known: tuple[str, ...] | None) -> tuple[tuple[str, ..
             fault = f"no training sample has the class {_first(empty)} of {_first(names)}"
             raise data_error(path, fault, "number the classes 0 to C-1, or leave out those without samples")
     return names, targets
+
+
+def _check_same_labels(train: _Split, test: _Split, classes: tuple[str, ...]) -> None:
+    """Refuse test labels that may number the classes in another order than training does.
+
+    Raises:
+        UserError: naming the file of the test labels.
+    """
+    if test.classes is not None and (found := _names(test.labels_in, test.classes)) != classes:
+        fault = f"the classes are {_first(found)}, those of the training arrays are {_first(classes)}"
+        raise data_error(test.labels_in, fault, "give both the same classes in the same order")
+    if train.classes is None and train.labels.dtype.kind in "US" and test.labels.dtype.kind not in "US":
+        fault = "the labels are numbers, and those of the training arrays are names"
+        raise data_error(test.labels_in, fault, "save names in both, or add an array 'classes' to the training file")
 
 
 def _names(path: Path, values: np.ndarray) -> tuple[str, ...]:
