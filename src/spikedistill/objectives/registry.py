@@ -1,4 +1,4 @@
-"""Objectives by name: what the catalogue offers, with which options, and how to get one."""
+"""Objectives by name: the catalogue, the options of each, and how to create one."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -40,16 +40,17 @@ def register_objective(
 def register_objective(
     factory: Factory | str | None = None, *, weights: Sequence[str] | None = None
 ) -> Factory | Callable[[Factory], Factory]:
-    """Enter a function that returns an Objective into the catalogue.
+    """Register a function that returns an Objective, for the catalogue.
 
     Use it as a decorator, `@register_objective("my-loss")`, or `@register_objective` for the name of the function with hyphens for
-    underscores. The objective is at once a method for every data set, such as `digits-my-loss`. The function's parameters are the
-    objective's options, on the command line too.
+    underscores. The objective is then also a method for every data set, such as `digits-my-loss`. The function's parameters are
+    the objective's options, on the command line too.
 
     Args:
         factory: the function, or the name. Each parameter of the function has a default that is a float, int, str or bool. The
             first sentence of its docstring describes the objective in lists.
-        weights: the options that `compare --tune` multiplies; default those that change some weights of terms, or in other shares.
+        weights: the options that `compare --tune` multiplies; default: the options that change only weights of terms, and not all
+            by the same factor.
 
     Raises:
         UserError: if the name is taken, a parameter has no such default, or a weight is no parameter.
@@ -82,25 +83,25 @@ def objective_weights(name: str, **options: Any) -> dict[str, float]:
     """The weights of an objective that are not 0, by option: those that `compare --tune` multiplies.
 
     Args:
-        name: of the objective.
-        options: of the objective; the others have their defaults.
+        name: the name of the objective.
+        options: the options of the objective; the others have their defaults.
 
     Raises:
         UserError: as `create_objective`.
     """
-    values = objective_options(name) | options
-    declared = OBJECTIVES[name].weights
+    named = OBJECTIVES[name]
+    values = named.options | options
     numbers = {option: value for option, value in values.items() if isinstance(value, float) and value}
-    if declared is not None:
-        return {option: value for option, value in numbers.items() if option in declared}
+    if named.weights is not None:
+        return {option: value for option, value in numbers.items() if option in named.weights}
     whole = create_objective(name, **values)
-    return {option: value for option, value in numbers.items() if _is_weight(name, values, option, whole)}
+    return {option: value for option, value in numbers.items() if _is_weight(named, values, option, whole)}
 
 
-def _is_weight(name: str, values: dict[str, Any], option: str, whole: Objective) -> bool:
-    """Whether half of an option changes weights of terms, not all of them alike, and nothing else."""
+def _is_weight(named: _Named, values: dict[str, Any], option: str, whole: Objective) -> bool:
+    """Whether halving an option changes only weights of terms, and not all by the same factor."""
     try:
-        half = _factory(name)(**values | {option: values[option] / 2})
+        half = named.factory(**values | {option: values[option] / 2})
     except UserError:
         return False
     if [(term.name, term.options) for term in half.terms] != [(term.name, term.options) for term in whole.terms]:
@@ -116,7 +117,7 @@ def _weights(objective: Objective) -> list[float]:
 
 def describe_objective(name: str) -> str:
     """What an objective does, its equation and its paper; UserError for an unknown name."""
-    return inspect.getdoc(_factory(name)) or ""
+    return inspect.getdoc(OBJECTIVES[name].factory) or ""
 
 
 def create_objective(name: str, **options: Any) -> Objective:
@@ -126,17 +127,13 @@ def create_objective(name: str, **options: Any) -> Objective:
     value that the objective cannot work with: it is found here, not at the first batch.
     """
     check_options(f"objective {name!r}", objective_options(name), options)
-    objective = _factory(name)(**options)
+    objective = OBJECTIVES[name].factory(**options)
     _try(objective)
     return objective
-
-
-def _factory(name: str) -> Factory:
-    return OBJECTIVES[name].factory
 
 
 def _try(objective: Objective) -> None:
     """Call the objective once on a batch of one, so that the losses' own checks see their options."""
     logits, target = torch.zeros(2, 1, 2, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
-    with torch.random.fork_rng(devices=[]):  # what is drawn at random must not move the caller's generator
+    with torch.random.fork_rng(devices=[]):  # random numbers drawn here must not advance the caller's generator
         objective(logits, target, **{name: declared.example() for name, declared in INPUTS.items()})
