@@ -9,6 +9,7 @@ import functools
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from .errors import UserError
@@ -159,6 +160,14 @@ def _is_ours(module: Mapping[str, Any]) -> bool:
 
 
 def origin_of(module: Mapping[str, Any]) -> str:
-    """How a user names a module, given its globals: its file if it was imported as one, else its dotted name."""
+    """How a user names a module, given its globals: its file if it was imported as one, or is the script; else its dotted name."""
     name = str(module.get("__name__", "__main__"))
-    return USER_MODULES.get(name) or (str(module.get("__file__") or name) if name in _MAIN else name)
+    if name in USER_MODULES:
+        return USER_MODULES[name]
+    file = module.get("__file__") if name in _MAIN else None
+    return _from_here(Path(str(file))) if file else name
+
+
+def _from_here(file: Path) -> str:
+    """The path of a file from the working directory, if it is in there; records then hold no path of the machine."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)

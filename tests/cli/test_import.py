@@ -1,6 +1,7 @@
 """`--import`, registries and what a run says of names that it needs."""
 
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from spikedistill import UserError, cli, load, register_dataset, register_model,
 from spikedistill.config import Config
 from spikedistill.imports import import_user, needing, to_import
 from spikedistill.models import MODELS, create_model
-from spikedistill.registry import Registry, UnknownName
+from spikedistill.registry import Registry, UnknownName, origin_of
 
 NET = """
 from pathlib import Path
@@ -160,6 +161,13 @@ def test_a_name_that_an_imported_file_registers_by_another_is_known_by_the_file_
     import_user("all_nets.py")
     assert MODELS.origin("small_net") == "all_nets.py"
     forget(("all_nets", "nets"))
+
+
+def test_a_script_is_known_by_its_path_from_the_working_directory(folder):
+    of_script = {"__name__": "__main__", "__file__": str(folder / "work" / "train.py")}
+    assert origin_of(of_script) == str(Path("work", "train.py"))
+    assert origin_of(of_script | {"__file__": "/elsewhere/train.py"}) == "/elsewhere/train.py"
+    assert origin_of({"__name__": "__main__"}) == "__main__", "as in a notebook"
 
 
 @pytest.mark.parametrize(("method", "refused"), [("tdbn", "norm"), ("dspike", "surrogate"), ("esd", "branches")])

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -71,25 +73,26 @@ def test_an_objective_of_ones_own_is_tuned_beside_others(page, tmp_path, capsys)
 
 @pytest.mark.parametrize("page", ["package.md"], indirect=True)
 def test_a_package_brings_a_data_set_and_is_imported_only_for_it(page, tmp_path):
-    say_imports = "import atexit, sys; atexit.register(lambda: print('imported:', 'garden_data' in sys.modules))"
-    script = f"{say_imports}\nfrom spikedistill.cli import main\nsys.exit(main(sys.argv[1:]))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
-
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-c", script, *words], env=environment, cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     names, train = commands(page)
-    listed = run(*names)
+    script = textwrap.dedent("""
+        import json, sys
+        from spikedistill.cli import main
+        for words in json.loads(sys.argv[1]):
+            code = main(words)
+            print(f"code {code}, imported: {'garden_data' in sys.modules}")
+        """)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    given = json.dumps([names, ["train", "digits-sce", *SMALL], train])
+    done = subprocess.run(
+        [sys.executable, "-c", script, given], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    listed, other, trained, rest = re.split(r"code 0, imported: .*\n", done.stdout)
+    assert re.findall(r"imported: (\w+)", done.stdout) == ["False", "False", "True"]
     assert "garden" in listed
     assert "garden-data" in listed
-    assert listed.endswith("imported: False\n")
-    assert run("train", "digits-sce", *SMALL).endswith("imported: False\n")
-    trained = run(*train)
-    assert trained.endswith("imported: True\n")
+    assert "digits-sce: loss" in other
+    assert rest == ""
     config = Config.of_run((tmp_path / "runs" / "garden-twsd" / "seed0" / "config.yaml").read_bytes(), "")
     assert config.data.options == {"shades": 3}
     assert config.data.batch_size == 32
