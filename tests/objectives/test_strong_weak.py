@@ -161,7 +161,7 @@ def test_first_to_last_and_last_to_first_name_teacher_and_student():
     assert learners(strong2weak, Z, measure="first_to_last") == [3]
     assert learners(strong2weak, Z, measure="last_to_first") == [0]
     assert learners(strong2weak, Z, measure="last_to_first", variant="cascade") == [0, 1, 2]
-    with pytest.raises(ValueError, match=r"'first_to_last' says itself which timestep teaches.*use strong2weak"):
+    with pytest.raises(ValueError, match=r"'first_to_last' fixes which timestep teaches.*use strong2weak"):
         weak2strong(torch.tensor(Z), measure="first_to_last")
 
 

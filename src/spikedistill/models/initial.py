@@ -37,7 +37,7 @@ def starting_weights(
 
     - All tensors must agree in name and shape. So an ANN's weights fit its spiking twin.
     - Statistics of batch-norm come along.
-    - The classifier, the last convolution or linear layer, starts anew if the file's classes are other ones.
+    - The classifier, the last convolution or linear layer, is initialised anew if the file has other classes.
     - Parameters of neurons that the file lacks, such as a learned decay, start at their initial values.
     - A batch-norm with statistics of each timestep takes the statistics of all timesteps for every timestep, or repeats those of
     the last. - The mean and standard deviation of the images stay those of the network's own data set. - Names may also be those

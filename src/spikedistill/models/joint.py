@@ -143,7 +143,7 @@ def check_exits(network: Joint, build: Callable[[Sizes], Layout], sizes: Sizes) 
     Args:
         network: the joint network.
         build: makes the ANN's layout for images of another size.
-        sizes: what the network was made for.
+        sizes: the sizes for which the network was made.
 
     Raises:
         UserError: if images of that size are too small for its exits.

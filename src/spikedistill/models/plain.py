@@ -17,7 +17,7 @@ def normalised(module: nn.Module, mean: Sequence[float], std: Sequence[float]) -
 
 
 def plain_module(network: nn.Module) -> nn.Module:
-    """The module without time, and without what `normalised` put before it."""
+    """The plain module of a network over time, without the normalisation that `normalised` added."""
     module = network.module if isinstance(network, Temporal) else network
     children = dict(module.named_children())
     if type(module) is nn.Sequential and [*children] == ["normalize", "network"]:

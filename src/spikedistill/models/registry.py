@@ -149,7 +149,7 @@ def create_model(
             f"mean={mean} and std={std}: give both, a number for each of the {in_channels} channels, or neither"
         )
     if not all(math.isfinite(value) for value in mean or ()) or not all(0 < value < math.inf for value in std or ()):
-        raise UserError(f"mean={mean} and std={std}: each must be finite, and no std 0 or less")
+        raise UserError(f"mean={mean} and std={std}: each must be finite, and each std above 0")
     if joint and (branches or neuron == "relu" or norm != "batch"):
         raise UserError(
             f"a joint network is one of spiking neurons with an ANN alongside; got branches={branches}, neuron={neuron!r} and "

@@ -72,7 +72,7 @@ def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
 
 
 def in_our_names(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A state dict with SpikingJelly's names under our names; any other as it is."""
+    """A state dict with SpikingJelly's names renamed to ours; any other state dict unchanged."""
     network = _residual_network(model)
     if network is None or "conv1.weight" not in state_dict:
         return state_dict

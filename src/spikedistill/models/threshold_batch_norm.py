@@ -12,7 +12,7 @@ from .layouts.resnet import BasicBlock
 
 
 def start_at_threshold(layout: Layout) -> None:
-    """Initialise the weight of every batch-norm to alpha * threshold, so that currents have the threshold as their deviation.
+    """Initialise the weight of every batch-norm to alpha * threshold, so that currents have the threshold as standard deviation.
 
         y = weight * (x - mean) / sqrt(var + eps) + bias
 

@@ -35,7 +35,7 @@ class NeuronKind:
         """A function that makes a layer for a number of channels.
 
         Args:
-            name: of the neuron, for messages.
+            name: the name of the neuron, for messages.
             options: values of some options; all others have their defaults.
 
         Raises:

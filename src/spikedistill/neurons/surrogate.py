@@ -166,7 +166,7 @@ def spike(distance: Tensor, surrogate: str | Surrogate = "sigmoid") -> Tensor:
     """Fire where a membrane has reached its threshold: 1 where `distance >= 0`, else 0, with a surrogate's gradient.
 
     Args:
-        distance: of the membrane from its threshold, `u - threshold`, floating point.
+        distance: the distance of the membrane from its threshold, `u - threshold`, floating point.
         surrogate: the name of a surrogate, or a callable `x -> ds/du`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What is learned: losses over submodels' logits [S, B, C], their weighted sums, and the catalogue of published ones.
+"""Training objectives: losses over the logits [S, B, C] of submodels, their weighted sums, and a catalogue of published ones.
 
 Pure functions that need only torch: the logits may come from a spiking network of any library.
 """

@@ -1,4 +1,4 @@
-"""What the papers compare themselves with, as data, as far as it is an objective; docs/methods/baselines.md names the rest.
+"""The baselines of the papers, as data, if they are objectives; docs/methods/baselines.md names the others.
 
 The symbols are those of `catalogue`; F_l is the student's mean rate at layer l, A_l the teacher's activation there.
 """
@@ -52,7 +52,7 @@ def etc(weight: float = 1.0, temperature: float = 4.0) -> Objective:
 
 @register_objective
 def tks(alpha: float = 0.7, temperature: float = 3.0) -> Objective:
-    """Timesteps learn more and more from the sum of those that are right: a CE(mean_t z_t, y) + (1-a) mean_t tau² CE(z_t, q).
+    """Timesteps learn from the sum of the right ones, with a growing weight: a CE(mean_t z_t, y) + (1-a) mean_t tau² CE(z_t, q).
 
     q = softmax(Σ z_s / tau) over the timesteps s that are right, not detached, and z_t is not softened. a falls in a straight
     line from 1 in the first epoch towards 1 - alpha: a = 1 - alpha e/E in epoch e = 0, 1, ... of E, as the code counts.
@@ -83,7 +83,7 @@ def mps_guidance(weight: float = 1.0, temperature: float = 1.0) -> Objective:
 
 @register_objective
 def seal_unofficial(alpha: float = 0.6, beta: float = 0.15, temperature: float = 3.0) -> Objective:
-    """Wrong timesteps are taught with their two competing logits made equal, and all by a mixture of the other timesteps.
+    """Distils wrong timesteps with their two competing logits made equal, and all timesteps from a mixture of the others.
 
     mean_t [CE(z_t, y) + alpha KD(z'_t <- A'_t) + beta KD(z_t <- Σ_{s≠t} w_ts z_s)]; `aligned_kd` and `selective` explain z', A' and
     w. Form and weights are those of the code of the paper's anonymous submission; that the published numbers have this form is
@@ -101,9 +101,9 @@ def seal_unofficial(alpha: float = 0.6, beta: float = 0.15, temperature: float =
 def lasnn_unofficial(alpha: float = 7e-5, layers: str = "stages") -> Objective:
     """Mean rates learn from an ANN's activations, layer by layer: CE(mean_t z_t, y) + alpha Σ_l ||F_l - A_l||² / B.
 
-    The form and the weight with which BKDSNN's code compares itself with LaSNN; that LaSNN's own paper compares attention maps
-    instead is all that we know. Inferred: that this code's N is B. It has four layers, the ends of the stages.
-    Hong et al.: LaSNN: Layer-wise ANN-to-SNN Distillation for Effective and Efficient Training in Deep SNNs (2023).
+    Form and weight are those of the LaSNN baseline in BKDSNN's code; of LaSNN's own paper we know only that it compares attention
+    maps instead. Inferred: N in this code is B. It has four layers, the ends of the stages. Hong et al.: LaSNN: Layer-wise
+    ANN-to-SNN Distillation for Effective and Efficient Training in Deep SNNs (2023).
     Published: no number that we could check.
     """
     check_weights(alpha=alpha)
@@ -130,9 +130,9 @@ def kdsnn(alpha: float = 0.2, beta: float = 7e-5, temperature: float = 3.0, laye
 def sakd(alpha: float = 100.0, layers: str = "stages") -> Objective:
     """Transformed mean rates learn from an ANN's activations: CE(mean_t z_t, y) + alpha Σ_l MSE(h_l(F_l), A_l).
 
-    h_l is a 3x3 convolution without bias and a batch-norm, trained along and dropped afterwards. From the released code, whose
-    default has no distillation of the logits, four layers (the ends of the stages) and an ANN of the student's layout.
-    Qiu et al.: Self-Architectural Knowledge Distillation for Spiking Neural Networks (Neural Networks, 2024).
+    h_l is a 3x3 convolution without bias and a batch-norm, trained alongside and dropped afterwards. From the released code,
+    whose default has no distillation of the logits, four layers (the ends of the stages) and an ANN of the student's layout. Qiu
+    et al.: Self-Architectural Knowledge Distillation for Spiking Neural Networks (Neural Networks, 2024).
     Published: no number that we could check.
     """
     check_weights(alpha=alpha)
@@ -153,11 +153,11 @@ def bkdsnn_unofficial(
 
     CE(z, y) + alpha mean_b w_b KD(z_b <- A_b) + beta Σ_l ||G_l(M_l F_l) - A'_l||² / B, z = mean_t z_t, with weights
     w_b = 1 - exp(-CE(z_b, y) / CE(A_b, y)), a random mask M_l of channels, and A'_l = A_l max F_l / max A_l. G_l, a ReLU between
-    two 3x3 convolutions, is trained along and dropped afterwards. `wsld` and `blurred_distance` explain the terms. The weights
-    are those of the released code for ImageNet; that the paper's numbers have both terms and the rescaling is inferred. There
-    gradients also flow through max F_l, as with max_grad=True: the larger part of the gradient of its term.
-    Xu et al.: BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred Knowledge
-    Distillation (ECCV 2024).
+    two 3x3 convolutions, is trained alongside and dropped afterwards. `wsld` and `blurred_distance` explain the terms. The
+    weights are those of the released code for ImageNet; that the paper's numbers have both terms and the rescaling is inferred.
+    There gradients also flow through max F_l, as with max_grad=True: the larger part of the gradient of its term. Xu et al.:
+    BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred Knowledge Distillation (ECCV
+    2024).
     Published: 74.95 on CIFAR-100, ResNet-19, T=4 (disputed).
     """
     check_weights(alpha=alpha, beta=beta)
@@ -169,12 +169,12 @@ def bkdsnn_unofficial(
 
 @register_objective
 def ckdsnn_unofficial(alpha: float = 1.0, beta: float = 1.0, noise: float = 0.1, temperature: float = 2.0) -> Objective:
-    """An ANN teaches a prediction mixed with noise, and at which positions to be active (CAM-based distillation).
+    """An ANN teaches a prediction mixed with noise, and which positions should be active (CAM-based distillation).
 
     CE(z, y) + alpha noisy KD(z <- A) + beta KL(M(C_F) <- M(C_A)) with z = mean_t z_t, C_F the spikes at each position of the last
     stage and C_A the ANN's class activation map there; `noisy_kd` and `activation_map_kl` explain the terms. Defaults and form are
     those of the released code, whose ANN stays in training mode, and whose settings name weights that it does not use; ours is in
-    evaluation mode. Inferred: that the paper's numbers have this form.
+    evaluation mode. Inferred: the paper's numbers have this form.
     A Closer Look at Knowledge Distillation in Spiking Neural Network Training (CKDSNN).
     Published: no number that we could check.
     """
@@ -186,7 +186,7 @@ def ckdsnn_unofficial(alpha: float = 1.0, beta: float = 1.0, noise: float = 0.1,
 
 @register_objective
 def enof_laf(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
-    """An ANN teaches what its own classifier makes of mean rates, one half of EnOF: CE(mean_t z_t, y) + alpha KD(c(F) <- A).
+    """An ANN teaches what its classifier predicts from mean rates, one half of EnOF: CE(mean_t z_t, y) + alpha KD(c(F) <- A).
 
     F is what the last stage returns and c the ANN's classifier. The other half of EnOF, a ReLU in place of the last neurons,
     changes the network and is not here: this is not EnOF. Inferred: alpha and temperature, those of `skd`.
@@ -202,9 +202,9 @@ def enof_laf(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
 def supersnn_similarity(weight: float = 3000.0, layers: str = "stages") -> Objective:
     """Similarities of samples in mean rates learn from those in an ANN: CE(mean_t z_t, y) + weight Σ_l ||G(F_l) - G(A_l)||² / B².
 
-    G holds the inner products of all pairs of samples of the batch, each row divided by its length. SuperSNN is known to us by one
+    G holds the inner products of all pairs of samples of the batch, each row divided by its length. Of SuperSNN we know one
     sentence, that it matches such matrices; their form is that of Tung and Mori: Similarity-Preserving Knowledge Distillation
-    (ICCV 2019). Inferred: this form, the layers, and a weight of the size that this form is used with.
+    (ICCV 2019). Inferred: this form, the layers, and a weight of the size that is usual for this form.
     Published: no number that we could check.
     """
     check_weights(weight=weight)
@@ -237,14 +237,14 @@ def sm_unofficial(alpha: float = 0.5, beta: float = 0.9, temperature: float = 3.
 
 @register_objective
 def joint_asnn_unofficial(beta: float = 0.1, temperature: float = 3.0) -> Objective:
-    """An ANN is trained along and teaches exit by exit: (1-beta) Σ_i [CE(a_i, y) + CE(z_i, y)] + beta Σ KD.
+    """An ANN is trained alongside and teaches exit by exit: (1-beta) Σ_i [CE(a_i, y) + CE(z_i, y)] + beta Σ KD.
 
     Σ KD = Σ_{i<n} KD(a_i <- a_n) + Σ_i KD(z_i <- a_i) over the n exits a_i of the ANN and z_i of the network, of which the n-th are
     their own heads. The weights are those of the released code, and so are the exits and the convolutions with shared singular
-    vectors (`spikedistill.models.Joint`). Not here: its distance of the exits' features, whose weight there is 1e-6. Inferred:
-    that an exit's logits are a mean over the timesteps, as in one version of the code; another version has their sum.
-    Guo et al.: Joint A-SNN: Joint Training of Artificial and Spiking Neural Networks via Self-Distillation and Weight
-    Factorization (Pattern Recognition, 2023).
+    vectors (`spikedistill.models.Joint`). Not here: its distance of the exits' features, whose weight there is 1e-6. Inferred: an
+    exit's logits are a mean over the timesteps, as in one version of the code; another version has their sum. Guo et al.: Joint
+    A-SNN: Joint Training of Artificial and Spiking Neural Networks via Self-Distillation and Weight Factorization (Pattern
+    Recognition, 2023).
     Published: no number that we could check.
     """
     check_share("beta", beta)

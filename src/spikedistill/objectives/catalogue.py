@@ -33,7 +33,7 @@ def twce() -> Objective:
 
 @register_objective
 def prefix() -> Objective:
-    """Cross-entropy of what deployment at k timesteps scores, for every k: mean_k CE(mean(z_1..z_k), y).
+    """Cross-entropy of the prediction after k timesteps, for every k: mean_k CE(mean(z_1..z_k), y).
 
     Published: in no paper.
     """
@@ -79,7 +79,7 @@ def skd(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
 
 @register_objective
 def prefix_kd(alpha: float = 0.2, temperature: float = 3.0) -> Objective:
-    """Distillation of what deployment at k timesteps predicts: mean_k [CE(m_k, y) + alpha KD(m_k <- A)].
+    """Distillation of the prediction after k timesteps: mean_k [CE(m_k, y) + alpha KD(m_k <- A)].
 
     m_k = mean(z_1..z_k), for every k = 1..S.
     Published: in no paper.
@@ -154,7 +154,7 @@ def twkd(alpha: float = 0.2, beta: float = 0.5, temperature: float = 3.0, teache
 
 @register_objective
 def tser_unofficial(alpha: float = 0.5, gamma: float = 0.1, temperature: float = 3.0) -> Objective:
-    """Temporal separation with entropy rewarded; the weights are not public, these are a third party's.
+    """Temporal separation with entropy rewarded. The paper's weights are not public; these are a third party's.
 
     mean_t [(1-alpha) CE(z_t, y) + alpha KD(z_t <- A) - gamma H(z_t)].
     Yu et al.: Temporal Separation with Entropy Regularization for Knowledge Distillation in SNNs (CVPR 2025).

@@ -1,8 +1,8 @@
-"""The border: what an objective accepts. Each check says what came, what was expected and what to do.
+"""Checks the inputs of objectives where they enter. Each error message contains what was given, what is expected and what to do.
 
-Values are read only on a CPU: reading one from a GPU would stall it, and PyTorch's own cross-entropy reports a label outside 0..C-1
-there, with a device assert. Values are also not read while PyTorch only follows the operations: while it compiles or exports, in a
-dispatch mode, under `torch.func` transforms, and with tensors that hold no values.
+Values are read only on a CPU: reading one from a GPU would stall it, and PyTorch's own cross-entropy reports a label outside
+0..C-1 there, with a device assert. Values are also not read while PyTorch traces, compiles or exports, in a dispatch mode, under
+`torch.func` transforms, and with tensors that hold no values.
 """
 
 import math
@@ -78,7 +78,8 @@ def check_labels(target: Tensor, classes: int, ignore_index: int | None = None) 
 def check_label_kept(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> None:
     """UserError if the logits [S, B, C] mask the class of a label, whose loss would be infinite; read only on a CPU.
 
-    Logits that hold NaN or inf, or mask all classes, are of a network that has diverged: they pass, and their loss is not finite.
+    Logits that hold NaN or inf, or mask all classes, come from a network that has diverged: they are accepted, and their loss is
+    not finite.
     """
     if not _has_values(logits) or not _has_values(target):
         return
@@ -216,7 +217,7 @@ def check_choice(option: str, value: str, choices: Collection[str]) -> str:
 
 
 def _how_to_make_logits(logits: object) -> str:
-    """What to do with what came for logits."""
+    """Advice for wrong logits."""
     if isinstance(logits, list | tuple):
         return "stack the timesteps' outputs with torch.stack(outputs)"
     if not isinstance(logits, Tensor):
@@ -234,7 +235,7 @@ def _how_to_make_logits(logits: object) -> str:
 
 
 def _how_to_make_target(target: object, logits: Tensor) -> str:
-    """What to do with what came for the target; the logits fit."""
+    """Advice for a wrong target; the logits are right."""
     _, batch, classes = logits.shape
     if target is None:
         return "pass the labels"
@@ -250,7 +251,7 @@ def _how_to_make_target(target: object, logits: Tensor) -> str:
 
 
 def _how_to_make_teacher(teacher: object, logits: Tensor) -> str:
-    """What to do with what came for a teacher's logits."""
+    """Advice for wrong teacher logits."""
     if isinstance(teacher, list | tuple):
         return "stack the timesteps' outputs with torch.stack(outputs)"
     if not isinstance(teacher, Tensor):

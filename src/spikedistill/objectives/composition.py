@@ -21,9 +21,9 @@ from .submodels import Average
 class Term:
     """One named, weighted loss: `weight * function(logits, ..., **options)`.
 
-    The function takes logits [S, B, C] and returns a scalar. Of `target` and the inputs that `inputs.py` declares it is given those
-    that its signature names. With an `end_weight` the weight moves in a straight line from `weight`, at the start of training, to
-    that. Raises UserError for an option that the function does not have.
+    The function takes logits [S, B, C] and returns a scalar. It receives `target` and the inputs declared in `inputs.py` if its
+    signature names them. With an `end_weight` the weight changes linearly over training from `weight` to `end_weight`. Raises
+    UserError for an option that the function does not have.
     """
 
     name: str
@@ -69,12 +69,12 @@ class ObjectiveValue(NamedTuple):
 class Objective:
     """A named sum of terms: called with logits and labels it returns the total and every term's value.
 
-    `submodels` says whose logits it is meant for: the timesteps'; those of heads (auxiliary ones first, the network's own, the
-    mean over time, last); or those of a pair, as many exits of an ANN as of the network, the own one last in each. `layers` names
-    the layers whose features are compared, if any are; none named means those that end the network's stages, "last" the last of
-    these. `transform` says which kind of trained layer, no part of the network, the student's features pass before they are
-    compared, one per layer. Raises UserError for no terms, two of one name, or none with
-    a weight.
+    `submodels` names the logits that it takes. "timesteps": those of all timesteps. "heads": those of the auxiliary heads, then
+    those of the network, as a mean over time. "pair": those of the exits of an ANN, then those of the same exits of the
+    network; in each half, the output of the network itself is last. `layers` names the layers whose features are compared, if
+    the terms compare features: by default the layers that end the network's stages; "last" is the last of them. `transform`
+    names the kind of trained layer, not part of the network, that is applied to the student's features of each layer before the
+    comparison. Raises UserError for no terms, two terms of one name, or no term with a weight.
     """
 
     name: str
@@ -94,13 +94,13 @@ class Objective:
         """Σ weight · value over the terms, for logits [S, B, C] and target int64 [B].
 
         Args:
-            logits: of the submodels, [S, B, C].
+            logits: the logits of the submodels, [S, B, C].
             target: class indices [B].
             inputs: see `Inputs`; those of the attribute `inputs` are used, and others ignored.
 
         Raises:
             UserError: for missing or wrong inputs.
-            TypeError: for an input that there is not.
+            TypeError: for an unknown input.
         """
         if unknown := inputs.keys() - INPUTS.keys():
             raise TypeError(f"no objective takes {', '.join(sorted(unknown))}: expected {', '.join(INPUTS)}")
@@ -119,7 +119,7 @@ class Objective:
         return ObjectiveValue(total, {name: value.detach() for name, value in values.items()})
 
     def ranking(self, logits: Tensor, target: Tensor, average: Average | None = None) -> Tensor | None:
-        """How strong each submodel is by the measure of the terms that rank them, [S], to pass as `scores` and to be looked at.
+        """How strong each submodel is by the measure of the terms that rank them, [S], to pass as `scores` and to log.
 
         None if no term ranks them, or two do by different measures.
         """
@@ -149,7 +149,7 @@ class Objective:
 
     @property
     def needs_features(self) -> bool:
-        """Whether a term compares what layers inside the networks return."""
+        """Whether a term compares features of layers inside the networks."""
         return any(INPUTS[name].of_layers for name in self.inputs)
 
     @property
@@ -170,7 +170,7 @@ class Objective:
         return marked and self.submodels == "timesteps"
 
     def _needs(self, name: str) -> bool:
-        """Whether it cannot do without an input."""
+        """Whether it needs an input."""
         if name == "transforms":
             return self.transform is not None
         return bool(INPUTS[name].what) and name in self.inputs

@@ -37,9 +37,9 @@ def logit_kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0
 def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature: float = 2.0) -> Tensor:
     """Logit distillation with weighted soft labels: mean over the samples of w KD(z <- A), z = mean_t z_t.
 
-    w = 1 - exp(-CE(z, y) / CE(A, y)), detached and without temperature: a sample counts more, the worse the student is on its label
-    compared with the teacher. A teacher [S, B, C] is averaged. BKDSNN's released code has the soft cross-entropy in place
-    of KL: the gradient is the same, the value higher by the entropy of the softened teacher, times tau² and w.
+    w = 1 - exp(-CE(z, y) / CE(A, y)), detached and without temperature: the weight grows with the student's loss relative to
+    the teacher's. A teacher [S, B, C] is averaged. BKDSNN's released code has the soft cross-entropy in place of KL: the
+    gradient is the same, the value higher by the entropy of the softened teacher, times tau² and w.
 
     Zhou et al.: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective (ICLR 2021).
     """
@@ -65,7 +65,7 @@ def noisy_kd(logits: Tensor, teacher_logits: Tensor, *, noise: float = 0.1, temp
     logits, noise, temperature = check_logits(logits), check_share("noise", noise), check_temperature(temperature)
     teacher = check_teacher(teacher_logits, logits)
     teacher, mean = (teacher.mean(0) if teacher.ndim == 3 else teacher), logits.mean(0)
-    # the mean of the noise would move all classes alike, which softmax does not see
+    # the mean of the noise would shift all logits by the same value, which softmax ignores
     masked = is_masked(mean)
     variance = centred(mean).square().sum(-1, keepdim=True) / ((~masked).sum(-1, keepdim=True) - 1).clamp(min=1)
     drawn = (torch.randn_like(mean) * variance).masked_fill(masked, -math.inf)
@@ -91,7 +91,7 @@ def twkl(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, te
 def prefix_kd(
     logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False
 ) -> Tensor:
-    """Logit distillation of what deployment at k timesteps predicts, for every k: mean_k KD(mean(z_1..z_k) <- A).
+    """Logit distillation of the prediction after k timesteps, for every k: mean_k KD(mean(z_1..z_k) <- A).
 
     Of a teacher [S, B, C], the first k timesteps learn from the mean of its first k.
     """
@@ -116,8 +116,8 @@ def twsd(
 
     "ensemble": the mean of all timesteps (the paper). "correct": the mean of the timesteps that are right; if none
     is, the target is uniform (the released code). "correct_masked": the same, but samples with no right timestep do
-    not count, as in `reliable`. The last two need the target. For "ensemble" `teacher_grad` changes nothing: among all q
-    the mean logits minimise this very loss, so its gradient in q is 0.
+    not count, as in `reliable`. The last two need the target. For "ensemble" `teacher_grad` changes nothing: the mean
+    logits minimise this loss over q, so its gradient with respect to q is 0.
 
     Yu et al.: Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range Timestep
     Deployment (ICML 2025).

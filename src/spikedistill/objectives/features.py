@@ -1,9 +1,9 @@
-"""Distillation of what layers inside the networks return: a student's mean rates learn from a teacher's activations.
+"""Feature distillation: a student's mean rates, layer by layer, learn from a teacher's activations.
 
-Shapes: features and teacher features are lists of tensors [B, ...], one per layer, in the same order; logits [S, B, C] say what B
-is. Transforms are layers, trained along, that the student's features pass first, in the same order; without them the features are
-compared as they are. Every loss is a scalar. The teacher's features are detached. All raise UserError for lists that do not fit
-each other.
+Shapes: features and teacher features are lists of tensors [B, ...], one per layer, in the same order; logits [S, B, C], from
+which B is taken. Transforms are trained layers that are applied to the student's features first, in the same order; without them
+the features are compared as they are. Every loss is a scalar. The teacher's features are detached. All raise UserError for lists
+that do not fit each other.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,8 +56,8 @@ def blurred_distance(
     Σ_l ||G_l(M_l F_l) - A'_l||² / B, where M_l [B, c] sets every channel of every sample to 0 with probability `mask`, and does not
     scale up the others; G_l are the transforms, and A'_l = A_l · max F_l / max A_l, with the largest values of the batch.
     A'_l is detached, or with `max_grad` only A_l is: then gradients flow through max F_l, in equal parts to all values that are the
-    largest. A teacher that is silent stays as it is. The layers of student and teacher must have the same shapes, [B, c, ...]. The
-    mask is drawn from torch's global generator; if several processes share a batch, each has its own largest values.
+    largest. A teacher without a value above 0 is not rescaled. The layers of student and teacher must have the same shapes, [B,
+    c, ...]. The mask is drawn from torch's global generator; if several processes share a batch, each has its own largest values.
 
     Xu et al.: BKDSNN: Enhancing the Performance of Learning-based Spiking Neural Networks Training with Blurred Knowledge
     Distillation (ECCV 2024). Its released code has the gradient through max F_l, the larger part of this term's.
@@ -70,10 +70,10 @@ def blurred_distance(
 
 
 def similarity(logits: Tensor, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-    """How different the similarities between samples are in the two networks: Σ_l ||G(F_l) - G(A_l)||² / B².
+    """Squared difference of the similarities between samples in the two networks: Σ_l ||G(F_l) - G(A_l)||² / B².
 
     G(F) [B, B] holds the inner products of the samples' flattened features, each row divided by its length. The layers of
-    student and teacher may have any shapes. Where several processes share a batch, each compares its own samples.
+    student and teacher may have any shapes. If several processes share a batch, each compares its own samples.
 
     Tung and Mori: Similarity-Preserving Knowledge Distillation (ICCV 2019).
     """
@@ -105,7 +105,7 @@ def _masked(features: Tensor, share: float) -> Tensor:
 def _rescaled(teacher: Tensor, student: Tensor) -> Tensor:
     """The teacher's features, scaled to the student's largest value; unchanged if none is above 0."""
     largest = teacher.amax()
-    # a division by 0 would reach the gradient though its value is not taken
+    # a division by 0 would give a gradient of NaN even if its value is not used
     return teacher * torch.where(largest > 0, student.amax() / torch.where(largest > 0, largest, 1.0), 1.0)
 
 

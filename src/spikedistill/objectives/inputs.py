@@ -1,6 +1,6 @@
-"""What an objective may take in addition to logits and labels: each input is declared once, as one field of `Inputs`.
+"""The inputs of objectives in addition to logits and labels: each is declared once, as one field of `Inputs`.
 
-What a run gives for each stands in `training/inputs.py`.
+`training/inputs.py` computes them in a run.
 """
 
 from collections.abc import Callable, Sequence
@@ -96,11 +96,11 @@ class Inputs(TypedDict, total=False):
     features: Annotated[Sequence[Tensor] | None, _RATES]
     """Mean rates `[B, ...]` of the student's layers; needed if `needs_features`."""
     teacher_features: Annotated[Sequence[Tensor] | None, _TAUGHT_FEATURES]
-    """What the teacher's layers return, `[B, ...]` each, in the same order."""
+    """Features `[B, ...]` of the teacher's layers, in the same order."""
     transforms: Annotated[Sequence[Callable[[Tensor], Tensor]] | None, _TRANSFORMS]
-    """Trained layers that the student's features pass, in the same order; needed if there is a `transform`."""
+    """Trained layers that are applied to the student's features, in the same order; needed if there is a `transform`."""
     classifier: Annotated[Callable[[Tensor], Tensor] | None, _CLASSIFIER]
-    """The teacher's, from the features of its last layer to logits."""
+    """The teacher's classifier, from the features of its last layer to logits."""
     progress: Annotated[float | None, _PROGRESS]
     """The share of training that is done, 0 to 1; needed if `needs_progress`."""
 

@@ -31,7 +31,7 @@ def exits_ce(
 
 
 def exits_kd(logits: Tensor, *, temperature: float = 3.0) -> Tensor:
-    """The ANN's head teaches its exits, and each the spiking network's there: Σ_{i<n} KD(a_i <- a_n) + Σ_i KD(z_i <- a_i)."""
+    """Distillation from the ANN's head to its exits, and from each to its twin: Σ_{i<n} KD(a_i <- a_n) + Σ_i KD(z_i <- a_i)."""
     logits = check_pair(check_logits(logits))
     ann, snn = logits.chunk(2)
     teachers, students = ann[-1:].expand_as(ann[:-1]), ann[:-1]

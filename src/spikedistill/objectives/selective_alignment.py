@@ -20,9 +20,9 @@ from .submodels import compares_submodels
 def aligned_kd(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
     """Timestep-wise distillation in which a wrong timestep's two competing logits are made equal: mean_t KD(z'_t <- A'_t).
 
-    If timestep t predicts c instead of y, z'_t is z_t with the logit of y also in the place of that of c, and A'_t is the teacher
-    with the smaller of its two in both places: what is learned there is the label's logit, from both places, and all other
-    classes. A timestep that is right stays as it is, and so does its teacher.
+    If timestep t predicts c instead of y, z'_t is z_t with its logit of c replaced by its logit of y, and A'_t is the teacher with
+    both logits replaced by the smaller one. So both entries train the logit of y, and the logit of c is not trained. If a timestep
+    is right, neither its logits nor its teacher change.
     """
     logits = check_logits(logits)
     teacher = check_teacher(teacher_logits, logits).expand_as(logits)
@@ -37,7 +37,7 @@ def aligned_kd(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temper
 
 
 def _broken(logits: Tensor) -> Tensor:
-    """0 for each row of logits, NaN where it holds NaN or inf, which must not go with the logits that are replaced."""
+    """0 for each row of logits, or NaN if it holds NaN or inf: replacing a logit must not hide these."""
     return 0 * logits.detach().amax(-1, keepdim=True)
 
 

@@ -41,8 +41,8 @@ def strong2weak(
 
     variant: "pair" as above; "ensemble_teacher": the mean of all others teaches the weakest; "ensemble_student": the
     strongest teaches each of the others; "cascade": each rank teaches the next weaker, mean over the S-1 pairs.
-    A tie goes to the earlier timestep, as the strongest, as the weakest, and as the stronger of two in the cascade:
-    so if all are tied, "pair" is 0.
+    In a tie the earlier timestep is taken, both as the strongest and as the weakest, and is the stronger of two in the
+    cascade; so if all are tied, "pair" is 0.
     divergence: "kl"; "mse" of the logits (without temperature); "standardized", the KL of standardised logits.
 
     Raises UserError for inputs of another type or shape, unknown names and tau outside 0.001..1e6.
@@ -68,12 +68,12 @@ def weak2strong(
 ) -> Tensor:
     """The weakest timestep teaches the strongest: `strong2weak` with the roles exchanged in every variant.
 
-    "first_to_last" and "last_to_first" say who teaches whom, so here they raise UserError: use them in `strong2weak`.
+    "first_to_last" and "last_to_first" fix which timestep teaches, so here they raise UserError: use them in `strong2weak`.
     """
     logits = check_logits(logits)
     if scores is None and measure in ("first_to_last", "last_to_first"):
         raise UserError(
-            f"measure {measure!r} says itself which timestep teaches; got it in weak2strong: use strong2weak (s2w)"
+            f"measure {measure!r} fixes which timestep teaches, so weak2strong has no use for it: use strong2weak (s2w)"
         )
     scores = _scores(logits, target, measure, scores, average)
     weaker, stronger = _teacher_and_student(logits, scores, variant, strong_teaches=False)
@@ -176,7 +176,7 @@ def _teacher_and_student(
 
 
 def _all_but(index: Tensor, count: int) -> Tensor:
-    """The numbers 0..count-1 without the one in `index` [1], without waiting for its value."""
+    """The numbers 0..count-1 without the one in `index` [1], whose value is not read, because reading it from a GPU waits."""
     rest = torch.arange(count - 1, device=index.device)
     return rest + (rest >= index)
 

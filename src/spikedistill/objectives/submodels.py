@@ -17,13 +17,13 @@ Average = Callable[[Tensor], Tensor]
 
 
 def prefix_means(logits: Tensor) -> Tensor:
-    """The mean of the first k submodels for every k = 1..S, [S, B, C]: what deployment at k timesteps predicts with."""
+    """The mean of the first k submodels for every k = 1..S, [S, B, C]: the logits of the prediction after k timesteps."""
     lengths = torch.arange(1, len(logits) + 1, dtype=logits.dtype, device=logits.device)
     return logits.cumsum(0) / lengths.view(-1, 1, 1)
 
 
 def right_submodels(logits: Tensor, target: Tensor) -> Tensor:
-    """Which submodel classifies which sample correctly, bool [S, B]; of equal logits the first class is predicted."""
+    """Which submodel classifies which sample correctly, bool [S, B]; if logits are equal, the first class is predicted."""
     return logits.argmax(-1) == target
 
 
@@ -34,7 +34,7 @@ def mean_of(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def compares_submodels(function: Function) -> Function:
-    """Mark a loss whose teacher and students are submodels with one and the same graph.
+    """Mark a loss in which submodels of one network are both teacher and student.
 
     If all submodels share their whole graph (rate-based gradients with one segment), such a loss has no gradient.
     """

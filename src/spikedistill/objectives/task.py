@@ -37,18 +37,18 @@ from .checks import (
 from .divergences import log_probabilities
 from .submodels import REDUCTIONS, Average, prefix_means
 
-# No label of any data: PyTorch would take -100 for "ignore" without being told.
+# A label that no data has. PyTorch's default would ignore the label -100 unasked.
 _NO_LABEL = -(2**62)
 
 
 class Labels(NamedTuple):
-    """The labels of a batch, and how they count.
+    """The labels of a batch, and the weights of its samples.
 
     Attributes:
         target: class indices, int64 [B].
         smoothing: the share of a label that is spread over all classes that the logits keep.
         ignore_index: the label of samples that do not count.
-        class_weights: how much a sample of each class counts, [C]; None for all alike.
+        class_weights: the weight of the samples of each class, [C]; None if all have the same.
         average: the mean of a tensor over the processes that share the batch; None for one process.
     """
 

@@ -1,8 +1,8 @@
 """Losses that pass the student's last features through the teacher's classifier.
 
-Shapes: features and teacher features are lists of one tensor [B, c, ...], what the last stages return; logits [S, B, C] say what B
-is. The classifier is the teacher's, a function from features [B, c, ...] to logits [B, C]. Every loss is a scalar, a mean over B;
-the teacher is detached. All raise UserError for inputs that do not fit each other.
+Shapes: features and teacher features are lists of one tensor [B, c, ...], what the last stages return; logits [S, B, C], from
+which B is taken. The classifier is the teacher's, a function from features [B, c, ...] to logits [B, C]. Every loss is a scalar,
+a mean over B; the teacher is detached. All raise UserError for inputs that do not fit each other.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ def classified_kd(
     *,
     temperature: float = 3.0,
 ) -> Tensor:
-    """Distillation of what the teacher's classifier makes of the student's features: KD(c(F) <- A).
+    """Distillation of the logits that the teacher's classifier computes from the student's features: KD(c(F) <- A).
 
     F are the student's mean rates at the last layer, c the teacher's classifier and A its logits. The student's own classifier
     is not used: the student learns features that the teacher's classifier can use. A teacher [S, B, C] is averaged.

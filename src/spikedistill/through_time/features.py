@@ -76,7 +76,7 @@ class OverTime:
         """The values `[T, B, ...]` of all timesteps; None before the last timestep.
 
         Args:
-            path: of the layer.
+            path: the path of the layer.
             values: such as its input and output in one call; an ordinary tensor counts as one timestep.
         """
         found = tuple(value.over_time() if isinstance(value, Signal) else value.unsqueeze(0) for value in values)

@@ -54,7 +54,7 @@ def check_finite(x: Tensor, axis: int = 0) -> None:
 
     Args:
         x: the input.
-        axis: of its samples.
+        axis: the axis of its samples.
 
     Raises:
         NotFiniteInput: naming the samples, counted from 0.

@@ -104,13 +104,13 @@ class Sltt(Bptt):
 
 @dataclass(frozen=True)
 class Rate(Rule):
-    """Gradients through mean rates, at a cost that hardly grows with T (Yu et al., RateBP, NeurIPS 2024, in one pass).
+    """Gradients through mean rates. The backward pass costs the same for every T (Yu et al., RateBP, NeurIPS 2024, in one pass).
 
     Attributes:
         segments: the number of segments of time with a mean rate each, or their lengths, such as `(1, 3)`. One segment is RateBP, T
             segments are SLTT.
         chunk: the number of timesteps of a layer to compute at a time. Spikes between layers are then stored in one bit each, and
-            training memory hardly grows with T. None computes all at once, which is faster.
+            training memory does not grow with T. None computes all at once, which is faster.
         recompute: with `chunk`, run every convolution twice, once for the statistics of the next batch-norm and once for the
         neurons.
             False keeps the outputs of one layer at a time instead.

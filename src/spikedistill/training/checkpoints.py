@@ -131,7 +131,7 @@ def _copied_to_host(value: Any) -> Any:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint with its checksum verified; nothing in it is executed.
 
-    A checkpoint of version 0.1.0, which has no checksum, is verified by those of the parts of its archive.
+    A checkpoint of version 0.1.0, which has no checksum, is verified by the checksums inside its archive.
 
     Raises:
         UserError: if it is damaged, holds anything but tensors, numbers, strings and containers of them, or is not of a run.

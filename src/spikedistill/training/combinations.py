@@ -174,7 +174,7 @@ def check_accumulation(config: Config, samples: int) -> None:
     """Refuse to accumulate the gradients of more batches than an epoch has.
 
     Args:
-        config: of the run.
+        config: the configuration of the run.
         samples: how many it trains on.
 
     Raises:

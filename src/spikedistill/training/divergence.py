@@ -28,8 +28,8 @@ class Sighting(NamedTuple):
         order: how early that is.
         layer: its name; None if the outputs of all layers are finite.
         samples: places in the training set of the samples that are concerned; the whole batch if that is not known.
-        size: of the batch, on this process.
-        terms: of the loss, by name.
+        size: the size of the batch, on this process.
+        terms: the terms of the loss, by name.
         what: the number that was not finite first, in words; None if it is in another process.
     """
 
@@ -47,7 +47,7 @@ def diverged(module: "DistillationModule", window: "Window", kind: str, preface:
     Args:
         module: the module, with weights and draws as in that step.
         window: the step.
-        kind: of the number that was not finite first, one of `KINDS`.
+        kind: the kind of the number that was not finite first, one of `KINDS`.
         preface: words before the message.
     """
     own = min((_look_again(module, window, batch, kind) for batch in window.batches), key=lambda seen: seen.order)

@@ -27,10 +27,10 @@ class Batch(NamedTuple):
     """A training batch and its place, so that it can be computed again.
 
     Attributes:
-        number: of the batch in the epoch, from 0.
-        places: of its samples in the training set, `[B]`.
+        number: the number of the batch in the epoch, from 0.
+        places: the places of its samples in the training set, `[B]`.
         loss: detached, a scalar.
-        terms: of the loss by name, detached scalars.
+        terms: the terms of the loss by name, detached scalars.
     """
 
     number: int
@@ -90,7 +90,7 @@ class Watch:
         self.before: _State | None = None
 
     def begin(self, optimizer: torch.optim.Optimizer, samples: Tensor, first_of_window: bool) -> Tensor:
-        """Before a batch: the samples, on a CPU with zeros for what is not finite, which the network would refuse.
+        """Check a batch. Returns its samples, on a CPU with zeros for what is not finite, which the network would refuse.
 
         The step is lost with such a sample, but all processes go through it alike.
         """
@@ -106,7 +106,7 @@ class Watch:
         return samples
 
     def saw(self, batch: Batch, logits: Tensor) -> None:
-        """After the loss of a batch is known."""
+        """Check the loss of a batch."""
         assert self.window is not None
         self.window.batches.append(batch)
         self.window.flag("loss", not_finite([batch.loss, logits]))

@@ -62,7 +62,7 @@ class GivenNetwork:
 
     Args:
         given: a module, of which copies are trained, or a class or function that makes one without arguments.
-        seed: of the run: it is set before a class or function is called.
+        seed: the seed of the run: it is set before a class or function is called.
 
     Attributes:
         path: the import path of the plain module's class.

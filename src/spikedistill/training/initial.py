@@ -16,10 +16,10 @@ def initial_weights(config: Config, network: Temporal, spec: Mapping[str, Any], 
     """The weights of `config.init_from`, a run folder, a model file or any safetensors file; None if it is not given.
 
     Args:
-        config: of the run.
+        config: the configuration of the run.
         network: the untrained network, which is not changed.
         spec: the arguments of `create_model` for it.
-        dataset: of the run.
+        dataset: the data set of the run.
 
     Raises:
         FileNotFoundError: if the run or the file is not there, or the run has not finished.

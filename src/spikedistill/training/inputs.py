@@ -19,7 +19,7 @@ class AtHand:
     Attributes:
         objective: what is learned.
         teacher: the trained network, if there is one.
-        kind: of the data, "image" or "events".
+        kind: the kind of the data, "image" or "events".
         inputs: the batch, augmented.
         target: labels `[B]`.
         submodels: logits `[S, B, C]` that the objective is over.

@@ -14,7 +14,7 @@ class EpochMeans:
     """The running sums behind the means of an epoch.
 
     Attributes:
-        names: of the means.
+        names: the names of the means.
         totals: sums over samples, `[len(names)]` float32, on the device; always the same tensor there, because a recorded step
             adds to it.
         seen: samples so far.
@@ -89,12 +89,12 @@ def means_of_step(
     """The loss, its terms, and accuracy and cross-entropy over the timesteps `[T]`, of one batch.
 
     Args:
-        logits: of the timesteps, `[T, B, C]`.
+        logits: the logits of the timesteps, `[T, B, C]`.
         submodels: those that the objective is over, `[S, B, C]`.
         target: labels, `[B]`.
         scores: how strong each submodel is, `[S]`, if the objective ranks them.
         total: the loss.
-        terms: of the loss, by name.
+        terms: the terms of the loss, by name.
         heads: whether the submodels are others than the timesteps.
     """
     T, B = logits.shape[:2]

@@ -172,9 +172,9 @@ class DistillationModule(L.LightningModule):
         Args:
             inputs: the batch.
             target: the labels, `[B]`.
-            places: of its samples in the training set, `[B]`.
+            places: the places of its samples in the training set, `[B]`.
             submodels: logits `[S, B, C]`.
-            features: of the student.
+            features: the features of the student.
         """
         # the networks mask no class; logits so low that an objective would treat them as masked mean that training has diverged
         submodels = submodels * torch.where(is_masked(submodels).any(), math.nan, 1.0)

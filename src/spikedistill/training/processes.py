@@ -95,7 +95,7 @@ def _outlive(launcher: int) -> None:
 
 @contextlib.contextmanager
 def depending_on_others(options: TrainerConfig) -> Iterator[None]:
-    """Inside, a process trains together with others.
+    """Within this context, a process trains together with others.
 
     Raises:
         RunFailed: if one of them has ended, or does not respond for `options.timeout_seconds`.

@@ -131,7 +131,7 @@ def train(
 
 
 def _with_what_was_chosen(config: Config, run: RunFolder) -> Config:
-    """The configuration with what the begun run has chosen: batch size, precision, and the names of what came from Python."""
+    """The configuration with the batch size and precision that the begun run has chosen, and the names of what came from Python."""
     begun = run.config()
     if config.data.most_batch_size is not None:
         config = with_batch_size(config, begun.data.batch_size)

@@ -14,7 +14,7 @@ POOL = 0
 class VGG(Layout):
     """conv3x3-BN-neuron blocks and 2x2 average pooling, then one linear layer; convolutions have a bias.
 
-    A convolution behind a pooling takes means of four spikes, the others spikes.
+    A convolution after a pooling takes means of four spikes; all others take spikes.
 
     Args:
         layers: the kinds of layer and the width.

@@ -30,7 +30,7 @@ class NormalisedCurrent:
         weight, bias: `[C]`, or None.
         mean, inv_std: `[C]` in float32 or better, without graph.
         batch: whether mean and inv_std are statistics of x itself, through which gradients then flow.
-        residual: of the shape of x, or None.
+        residual: a tensor of the shape of x, or None.
         residual_spikes: the residual as packed spikes, kept in its place; None if it is not spikes.
         again: a function that computes x again in the backward pass; None if x is kept.
     """
