@@ -92,6 +92,10 @@ class House:
         ]
         return sorted(found, key=lambda chain: (-len(chain.functions), chain.parameter, chain.functions))
 
+    def imports(self) -> list[tuple[str, str]]:
+        """What each file imports of the package, not for types only, such as ("models/own.py", "neurons.LIF")."""
+        return [(path, module) for path, tree in self.trees.items() for module in _imported(tree, path)]
+
     def lif_equations(self) -> list[str]:
         """The places that compute decay · membrane + current, as `file:function`, in C++ as `file:line`.
 
@@ -133,6 +137,21 @@ def details(house: House) -> str:
     lines = [f"{kind}: {', '.join(house.naming(names))}" for kind, (names, _) in KINDS.items()]
     lines += [f"{chain.parameter}: {' > '.join(chain.functions)}" for chain in house.chains()]
     return "\n".join([*lines, f"LIF: {', '.join(house.lif_equations())}"])
+
+
+def _imported(tree: ast.AST, path: str) -> Iterator[str]:
+    match tree:
+        case ast.If(test=ast.Name("TYPE_CHECKING"), orelse=rest):
+            for child in rest:
+                yield from _imported(child, path)
+            return
+        case ast.ImportFrom(level=0, module=str(module)) if module.split(".")[0] == "spikedistill":
+            yield from (".".join([*module.split(".")[1:], name.name]) for name in tree.names)
+        case ast.ImportFrom(level=level) if level:
+            folder = path.split("/")[:-level]
+            yield from (".".join([*folder, *filter(None, [tree.module]), name.name]) for name in tree.names)
+    for child in ast.iter_child_nodes(tree):
+        yield from _imported(child, path)
 
 
 def _words(tree: ast.AST, path: str, names: tuple[str, ...]) -> Iterator[str]:

@@ -20,6 +20,13 @@ from spikedistill.through_time.unrolled import Unrolled
 from spikedistill.training.inputs import PROVIDERS
 
 HOUSE = House.of()
+# From the ground floor upwards, as docs/architecture.md describes them.
+GROUND = ("errors", "learned", "options", "registry", "recipe_name", "files", "arguments", "seeds", "stopping")
+GROUND += ("renamed", "imports", "manifest", "from_python", "config")
+ROOMS = (*GROUND, "neurons", "through_time", "adapters", "models", "objectives", "data", "trained", "run_folder")
+ROOMS += ("evaluation", "report", "training", "recipes", "comparisons", "cli")
+# What is outside all rooms, or answers to an old name.
+DOORS = ("__init__.py", "__main__.py", "temporal.py", "training/__init__.py")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -34,6 +41,35 @@ def test_ideas_are_not_scattered_anew():
     options = [chain for chain in HOUSE.chains() if chain.is_option]
     assert len(options) <= 70, options
     assert len(HOUSE.lif_equations()) <= 6, HOUSE.lif_equations()
+
+
+def forbidden(house):
+    """Imports of a room that lies above, of a room's private name, or of a private room."""
+    found = []
+    for path, module in house.imports():
+        mine, (theirs, *inside) = path.split("/")[0].removesuffix(".py"), module.split(".")
+        if path not in DOORS and mine != theirs:
+            upward = ROOMS.index(theirs) > ROOMS.index(mine)
+            private = any(name.startswith("_") for name in inside) or inside[:1] == ["loops"]
+            found += [(path, module)] * (upward or private)
+    return found
+
+
+def test_a_room_imports_only_public_names_of_rooms_below_it():
+    assert forbidden(HOUSE) == []
+    wrong = {
+        "neurons/a.py": "from ..models import f",
+        "data/b.py": "def f():\n    from ..neurons.c import _g",
+        "models/layouts/d.py": "from ...neurons.loops import g\nfrom ...training.run import fit\nfrom ..own import _h",
+        "objectives/e.py": "from spikedistill.data import load\nfrom .. import errors\nfrom . import task",
+    }
+    assert forbidden(House(wrong)) == [
+        ("neurons/a.py", "models.f"),
+        ("data/b.py", "neurons.c._g"),
+        ("models/layouts/d.py", "neurons.loops.g"),
+        ("models/layouts/d.py", "training.run.fit"),
+        ("objectives/e.py", "data.load"),
+    ]
 
 
 def test_what_is_counted():
