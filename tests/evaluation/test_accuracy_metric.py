@@ -70,7 +70,7 @@ def test_batch_by_batch_it_is_what_evaluation_finds_of_all_logits(dtype):
         assert found[kind].tolist() == [entry["accuracy"] for entry in expected[kind]]
     assert torch.equal(pickle.loads(pickle.dumps(metric)).compute()["single"], found["single"])
     other = AccuracyAtEveryK(T, C)
-    other.update(logits, labels)
+    other.update(logits, labels.to(torch.uint8))
     metric.merge_state(other)
     assert torch.equal(metric.compute()["single"], found["single"]), "twice the same samples"
     assert AccuracyAtEveryK(T, C)(logits, labels).keys() == found.keys(), "a call returns the figures of its batch"

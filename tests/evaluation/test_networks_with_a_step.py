@@ -360,6 +360,37 @@ def test_evaluation_of_a_network_is_that_of_its_logits_with_rates_and_energy(twi
     Results.model_validate(found).check()
 
 
+class Normed(nn.Module):
+    """A network whose batch-norm learns statistics in training mode only."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.norm = nn.Linear(3, 2), nn.BatchNorm1d(2)
+
+    def step(self, x, state=None):
+        return self.norm(self.last(x)), None
+
+
+class Around:
+    """Not a module, with one inside."""
+
+    def __init__(self, inside):
+        self.inside = inside
+
+    def step(self, x, state=None):
+        return self.inside.step(x, state)
+
+
+def test_evaluation_runs_in_eval_mode_and_leaves_every_mode_as_it_was():
+    network = Normed()
+    network.last.eval()
+    before = network.norm.running_mean.clone()
+    for model in (network, Around(network)):
+        evaluate(model, [(torch.rand(8, 3), torch.arange(8) % 2)], timesteps=2)
+        assert [part.training for part in (network, network.last, network.norm)] == [True, False, True]
+        assert torch.equal(network.norm.running_mean, before)
+
+
 def test_a_network_on_a_data_set_takes_its_test_samples_and_class_names():
     class Guess:
         def step(self, x, state=None):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..through_time import Steps
-from ..through_time.steps import check_steps
+from ..through_time.steps import check_steps, evaluating
 from .logits_file import LabelledLogits, LogitsLike
 from .networks import Labelled, evaluate_logits, evaluate_network
 from .runs import evaluate_run
@@ -34,7 +34,8 @@ def evaluate(
     - `evaluate(run)`: a run folder on its test set. results.json and logits.safetensors are written into it. A run whose network or
       data set came from Python needs them again: `evaluate(run, data, model=net)`.
     - `evaluate(model, data, timesteps=T)`: a network from `load`, `create_model` or `temporal`, or anything with
-      `step(x, state) -> (logits, state)`, such as `from_spikingjelly(net)`, on labelled samples.
+      `step(x, state) -> (logits, state)`, such as `from_spikingjelly(net)`, on labelled samples. It runs in eval
+      mode, and afterwards every module has the mode that it had.
     - `evaluate(logits, labels)`: logits `[T, N, C]` of any library, and labels `[N]`; tensors or arrays.
 
     Args:
@@ -91,17 +92,18 @@ def evaluate(
     check_steps(run)
     if data is None:
         raise UserError("a network came without data, expected evaluate(model, data, timesteps=T)")
-    return evaluate_network(
-        run,
-        data,
-        timesteps=timesteps,
-        heldout=heldout,
-        classes=classes,
-        energy=energy,
-        spiking=spiking,
-        batch_size=batch_size,
-        out=out,
-    )
+    with evaluating(run):
+        return evaluate_network(
+            run,
+            data,
+            timesteps=timesteps,
+            heldout=heldout,
+            classes=classes,
+            energy=energy,
+            spiking=spiking,
+            batch_size=batch_size,
+            out=out,
+        )
 
 
 def _refuse_others(given: dict[str, Any], kind: str, *expected: str) -> None:

@@ -71,13 +71,19 @@ class AccuracyAtEveryK(Metric):
             raise UserError(
                 f"expected floating-point logits [T, B, C] = [{T}, B, {C or 'C'}], got {logits.dtype} {list(logits.shape)}"
             )
-        if target.shape != logits.shape[1:2] or target.is_floating_point() or target.is_complex():
+        if (
+            target.shape != logits.shape[1:2]
+            or target.is_floating_point()
+            or target.is_complex()
+            or target.dtype == torch.bool
+        ):
             raise UserError(
                 f"expected integer target [{logits.shape[1]}] for logits {list(logits.shape)}, got {target.dtype} "
                 f"{list(target.shape)}"
             )
         if not logits.isfinite().all():
             raise UserError("expected finite logits, got some that are NaN or infinite")
+        target = target.long()
         check_labels(target, logits.shape[2])
         single = logits.detach().double()
         self.right_ensemble += self._right(prefix_means(single), target)

@@ -14,7 +14,7 @@ from ..data import Dataset, as_network_input, in_order
 from ..errors import UserError
 from ..files import write_atomically
 from ..through_time import Steps, Temporal, logits_over_time
-from ..through_time.steps import check_nothing_kept, check_steps, frames_of, in_eval_mode, sent_to
+from ..through_time.steps import check_nothing_kept, check_steps, frames_of, sent_to
 from .counting import count_operations
 from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
 from .logits_file import LabelledLogits, as_targets
@@ -39,9 +39,8 @@ def evaluate_network(
     batch_size: int | None = None,
     out: Path | str | None = None,
 ) -> dict[str, Any]:
-    """Score a network on labelled samples; see `evaluate`."""
+    """Score a network in eval mode on labelled samples; see `evaluate`."""
     check_steps(model)
-    in_eval_mode(model)
     if batch_size is not None and not _in_samples(data) and not _in_samples(heldout):
         raise UserError(f"batch_size is {batch_size}, but the data come in batches already: leave it out")
     batches = _checked(model, _batches(data, timesteps, batch_size), timesteps)

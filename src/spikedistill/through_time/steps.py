@@ -1,7 +1,8 @@
-"""Networks that run one timestep at a time, whoever wrote them: `step(x, state) -> (logits, state)`."""
+"""Networks of any library that run one timestep at a time: `step(x, state) -> (logits, state)`."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,10 +82,24 @@ def check_steps(model: Any, *, compiled: bool = False) -> None:
 
 
 def in_eval_mode(model: Any) -> Any:
-    """The model, in eval mode if it has one."""
+    """The model, in eval mode; of an object that is no module, the modules among its attributes."""
     if callable(evaluate := getattr(model, "eval", None)):
         evaluate()
+    for _, root in _roots(model):
+        root.eval()
     return model
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Eval mode while the block runs; afterwards each module has the mode that it had."""
+    before = [(module, module.training) for _, root in _roots(model) for module in root.modules()]
+    in_eval_mode(model)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
 
 
 def layers_of(model: Any) -> dict[str, nn.Module]:
