@@ -141,9 +141,7 @@ def details(house: House) -> str:
 
 def _imported(tree: ast.AST, path: str) -> Iterator[str]:
     match tree:
-        case ast.If(test=ast.Name("TYPE_CHECKING"), orelse=rest):
-            for child in rest:
-                yield from _imported(child, path)
+        case ast.If(test=ast.Name("TYPE_CHECKING")):
             return
         case ast.ImportFrom(level=0, module=str(module)) if module.split(".")[0] == "spikedistill":
             yield from (".".join([*module.split(".")[1:], name.name]) for name in tree.names)
