@@ -165,10 +165,12 @@ def _as_tensor(values: Any, expected: str) -> Tensor:
 
 
 def _first(path: Path, arrays: Mapping[str, Any], names: tuple[str, ...]) -> Tensor:
-    for name in names:
-        if name in arrays:
-            return as_targets(arrays[name])
-    raise UserError(f"{path} holds {', '.join(sorted(arrays))}, expected the labels too, as {' or '.join(names)}")
+    found = [name for name in names if name in arrays]
+    if len(found) > 1:
+        raise UserError(f"{path} holds {' and '.join(found)}, expected one of the two")
+    if not found:
+        raise UserError(f"{path} holds {', '.join(sorted(arrays))}, expected the labels too, as {' or '.join(names)}")
+    return as_targets(arrays[found[0]])
 
 
 def _class_names(path: Path, names: Any) -> list[str]:
