@@ -88,6 +88,14 @@ def test_samples_of_every_form_are_read_as_what_they_are(inputs, expected):
     assert data.std == pytest.approx(values.std((0, 2, 3), correction=0).tolist(), abs=5e-4)
 
 
+def test_statistics_of_close_values_keep_their_digits():
+    close = 0.5 + torch.tensor([-2e-5, 0.0, 2e-5, 0.0, 0.0])[:, None, None, None].expand(5, 1, 3, 4)
+    both = torch.cat([close, torch.full((5, 1, 3, 4), 0.3)], 1)
+    data = from_torch(Pairs(both, LABELS), Pairs(both, LABELS))
+    # the deviation is sqrt(2 · 4e-10 / 5); a channel that never changes has deviation 1
+    assert data.std == pytest.approx((1.265e-5, 1.0), rel=0.01)
+
+
 def test_event_frames_bring_their_time_and_are_not_normalised():
     frames = torch.randint(0, 9, (5, 6, 2, 3, 4))
     data = from_torch(Pairs(frames, LABELS), Pairs(frames, LABELS))

@@ -17,9 +17,8 @@ from .event_counts import Merging, as_counts
 from .files import MOST_VALUES, data_error
 from .images import pixels_of
 from .preprocess import Resize
+from .statistics import statistics
 from .stored import AT_ONCE, StoredSamples
-
-CONSTANT = 1e-6  # a standard deviation up to this, which rounding errors make, is that of a channel that never changes
 
 
 class Form(NamedTuple):
@@ -173,25 +172,7 @@ def converted(values: np.ndarray, *, path: Path, name: str, form: Form, prepare:
     return tensor if prepare is None else prepare(tensor)
 
 
-def statistics(samples: Samples, form: Form) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of images in [0, 1], with four decimals, or more if all values are close.
-
-    A constant channel has deviation 1.
-    """
-    count, total, squares = (
-        0,
-        torch.zeros(form.channels, dtype=torch.float64),
-        torch.zeros(form.channels, dtype=torch.float64),
-    )
-    for places in torch.arange(len(samples)).split(max(1, AT_ONCE // (math.prod(form.size) * form.channels * 8))):
-        images = samples.inputs(places)
-        values = images.double() / 255 if images.dtype == torch.uint8 else images.double()
-        count += values.numel() // form.channels
-        total += values.sum((0, 2, 3))
-        squares += values.square().sum((0, 2, 3))
-    mean = total / count
-    std = (squares / count - mean.square()).clamp(min=0).sqrt()
-    std = torch.where(std > CONSTANT, std, 1.0)
-    decimals = [max(4, 2 - math.floor(math.log10(value))) for value in std.tolist()]
-    of_mean, of_std = (tuple(map(round, values.tolist(), decimals)) for values in (mean, std))
-    return of_mean, of_std
+def statistics_of(samples: Samples, form: Form) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of images, see `statistics`."""
+    at_once = max(1, AT_ONCE // (math.prod(form.size) * form.channels * 8))
+    return statistics(samples.inputs(places) for places in torch.arange(len(samples)).split(at_once))

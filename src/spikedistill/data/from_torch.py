@@ -11,6 +11,7 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDatas
 from ..errors import UserError
 from ..from_python import import_path
 from .dataset import Dataset, Samples, TensorSamples
+from .statistics import statistics
 from .torch_samples import Form, TorchSamples, pair_of, same_draws, spread, values_of
 
 _TRIED = 16  # samples whose own label must be the one that an attribute names
@@ -227,7 +228,7 @@ def _inner_classes(data: Any) -> Sequence[str] | None:
 def _statistics(
     samples: Samples, form: Form, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, with four decimals; a constant channel has deviation 1."""
+    """Those that are given, or else those of images spread evenly over the samples."""
     channels = form.shape[-3]
     if (mean is None) != (std is None):
         raise UserError("mean and std come together: give both or neither")
@@ -241,17 +242,5 @@ def _statistics(
         return tuple(map(float, mean)), tuple(map(float, std))
     if form.kind == "events":
         return (0.0,) * channels, (1.0,) * channels
-    total = squares = torch.zeros(channels, dtype=torch.float64)
-    chosen = spread(len(samples))
     with same_draws(0):
-        for places in chosen.split(100):
-            images = samples.inputs(places)
-            values = images.double() / (255 if images.dtype == torch.uint8 else 1)
-            total, squares = total + values.sum((0, 2, 3)), squares + values.square().sum((0, 2, 3))
-    count = len(chosen) * form.shape[-1] * form.shape[-2]
-    found = total / count
-    spreads = (squares / count - found.square()).clamp(min=0).sqrt()
-    return (
-        tuple(round(value, 4) for value in found.tolist()),
-        tuple(round(value, 4) or 1.0 for value in spreads.tolist()),
-    )
+        return statistics(samples.inputs(places) for places in spread(len(samples)).split(100))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..array_files import announced_by, read_npy, read_npz
-from ..array_inputs import Form, Inputs, Prepare, Resizing, described, form_of, samples_of, statistics
+from ..array_inputs import Form, Inputs, Prepare, Resizing, described, form_of, samples_of, statistics_of
 from ..dataset import Dataset
 from ..entries import Entry, register_dataset
 from ..event_counts import frames_in_words, merging
@@ -85,7 +85,7 @@ def load_arrays(
         chosen = test_places(targets, [str(place) for place in range(len(targets))], test_share, classes)
     is_image = form.timesteps is None
     to_train = train_samples if chosen is None else train_samples.subset((~chosen).nonzero().flatten())
-    mean, std = statistics(to_train, form) if is_image else ((0.0, 0.0), (1.0, 1.0))
+    mean, std = statistics_of(to_train, form) if is_image else ((0.0, 0.0), (1.0, 1.0))
     prepare: Prepare | None = _resizing(train.inputs, form, size, resize, mean)
     T = form.timesteps
     if T is not None:
