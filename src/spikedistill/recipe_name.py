@@ -1,18 +1,17 @@
-"""What a run is called: its data set, its method and what it changes, which people read as one text."""
+"""The name of a run: its data set, its method and its changed settings, shown as one text."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 class RecipeName(str):
-    """`<dataset>-<method>`, and behind commas what a variant changes: a text to read, and its parts as fields.
+    """`<dataset>-<method>`, and after commas the settings that a variant changes: a text, with its parts as fields.
 
-    Where a data set is called `my-data`, no text tells where its name ends. So the program makes names of their parts, and reads
-    the parts.
+    A data set can be called `my-data`, so the text does not determine its parts. The program therefore keeps the parts.
 
     Args:
         dataset: the data set of the recipe.
-        method: what is put into it; empty for a name of one's own, such as "demo".
+        method: the name of the method; empty for a user's own name, such as "demo".
         changes: settings as the command line takes them without its dashes, such as "timesteps=2" or "trainer.no-progress".
 
     Attributes:
@@ -36,12 +35,12 @@ class RecipeName(str):
 
     @classmethod
     def parse(cls, text: str, dataset: str = "") -> "RecipeName":
-        """The name that a text is, where nobody knows its parts: in an earlier record, or in a file of one's own.
+        """The name from a text whose parts are not known, such as in an earlier record or in a user's file.
 
         Args:
             text: the name.
-            dataset: the data set that the run was trained on. Where the text begins with it, the method follows; elsewhere the
-                method follows the first "-".
+            dataset: the data set that the run was trained on. If the text begins with it, the method follows; otherwise
+                the method follows the first "-".
         """
         rest = text.removeprefix(f"{dataset}-") if dataset else text
         if rest not in ("", text) and not rest.startswith(","):
@@ -63,7 +62,7 @@ class RecipeName(str):
 
     @property
     def settings(self) -> dict[str, str]:
-        """What is changed, value by setting, in the order in which they were given; a flag has the value ""."""
+        """The values of changed settings by name, in the order in which they were given; a flag has the value ""."""
         pairs = (change.partition("=") for change in self.changes)
         return {setting: value for setting, _, value in pairs}
 
@@ -72,11 +71,11 @@ class RecipeName(str):
         return RecipeName(self.dataset, self.method, [c for c in self.changes if c.partition("=")[0] != setting])
 
     def with_change(self, change: str) -> "RecipeName":
-        """The name with one change more."""
+        """The name with one more change."""
         return RecipeName(self.dataset, self.method, (*self.changes, change))
 
     def written(self, dataset: str) -> str | dict[str, Any]:
-        """What a file holds: the text where `parse` finds the parts in it, else the parts."""
+        """The value for a file: the text if `parse` finds the parts in it, else the parts."""
         parts = {"dataset": self.dataset, "method": self.method, "changes": list(self.changes)}
         found = RecipeName.parse(self, dataset)
         return str(self) if found.__getnewargs__() == self.__getnewargs__() else parts

@@ -205,7 +205,7 @@ def test_runs_side_by_side_take_a_gpu_each(monkeypatch, visible, place, expected
 
 def test_jobs_of_several_devices_are_refused(tmp_path, capsys):
     assert compare(tmp_path, "digits-sce", "digits-twce", "--jobs", "2", "--trainer.devices", "2") == 2
-    assert "expected 1, or more where every run trains on one device" in capsys.readouterr().err
+    assert "expected 1, or more if every run trains on one device" in capsys.readouterr().err
     assert compare(tmp_path, "digits-sce", "digits-twce", "--jobs", "0") == 2
 
 

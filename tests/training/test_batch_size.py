@@ -140,7 +140,7 @@ def test_processes_and_runs_that_are_compared_do_not_choose_each_for_itself(tmp_
     with pytest.raises(UserError, match=r"tries batches in one process: .* give a number, such as 128"):
         train(quick("digits-sce", data=data, trainer=TrainerConfig(accelerator="cpu", devices=2), out=tmp_path / "run"))
     with pytest.raises(
-        UserError, match="batch-size auto would choose for every run by itself: give one number for all"
+        UserError, match="batch-size auto would choose for every run separately: give one number for all"
     ):
         compare([quick(f"digits-{name}", data=data) for name in ("sce", "twsd")], seeds=[0], out=tmp_path / "compared")
     assert not list(tmp_path.iterdir())

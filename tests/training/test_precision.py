@@ -54,6 +54,6 @@ def test_several_processes_do_not_choose_each_for_itself(tmp_path):
 def test_runs_that_are_compared_do_not_choose_each_for_itself(tmp_path):
     trainer = TrainerConfig(accelerator="cpu", progress=False, precision="auto")
     configs = [quick(f"digits-{name}", trainer=trainer) for name in ("sce", "twsd")]
-    with pytest.raises(ValueError, match="auto would choose for every run by itself: name one"):
+    with pytest.raises(ValueError, match="auto would choose for every run separately: name one"):
         compare(configs, seeds=[0], out=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Several methods and seeds trained, tuned and compared."""
+"""Train, tune and compare several methods over several seeds."""
 
 from .compare import compare
 

@@ -1,4 +1,4 @@
-"""Several methods and seeds on equal footing."""
+"""Compare several methods over several seeds, under equal conditions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,9 +25,9 @@ from .tuning import every_trial_diverged, tuned
 def compare(
     configs: Sequence[Config],
     seeds: Sequence[int],
-    out: Path,
+    out: Path | str,
     *,
-    equal_time: Path | None = None,
+    equal_time: Path | str | None = None,
     tune: bool = False,
     jobs: int = 1,
     retry_diverged: bool = False,
@@ -37,9 +37,10 @@ def compare(
 
     A run that diverges has no numbers and is not trained again. Its students are not trained. All other runs are compared.
 
-    Each run has a process of its own, so that its peak memory is its own. `records.jsonl` keeps what is compared of each run, a few
-    kilobytes a run: a comparison that is repeated with that file in its folder trains none of these runs again. For objectives
-    with a teacher the ReLU twin of the network is trained first, with the first seed, unless `teacher` names another network.
+    Each run has a process of its own, so that its peak memory is its own. `records.jsonl` keeps the results of each run
+    that are compared, a few kilobytes a run. If that file is in the folder when a comparison is repeated, none of these
+    runs is trained again. For objectives with a teacher the ReLU twin of the network is trained first, with the first
+    seed, unless `teacher` names another network.
 
     Args:
         configs: one per method; the first is the baseline.
@@ -57,19 +58,19 @@ def compare(
         retry_diverged: train runs again that diverged here, from their last good checkpoint.
         command: what repeats the comparison, for its page.
 
-    Returns:
-        The runs and the tables that are made of them.
+    Returns: The runs and the tables that are made from them.
 
     Raises:
         UserError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
             several devices, a run there that was begun with other settings, in equal time different training samples, or settings
             of one that do not fit each other. All this is found before anything is trained.
         FileNotFoundError: if a method was not trained in `equal_time`, or the data set is missing.
-        FileExistsError: if `out` holds files that a comparison would write over and that are not one's own.
+        FileExistsError: if `out` holds files that the comparison would overwrite and that no comparison wrote.
         BlockingIOError: if another process compares in the same folder.
         RunFailed: if a run failed; what is finished stays.
         RunDiverged: if no run is left to be compared.
     """
+    out, equal_time = Path(out), None if equal_time is None else Path(equal_time)
     if equal_time is not None and tune:
         raise UserError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
     names = [config.recipe for config in configs]
@@ -78,10 +79,10 @@ def compare(
             f"a comparison takes two or more different recipes and different seeds; got {names} and {list(seeds)}"
         )
     if any(config.trainer.precision == "auto" for config in configs):
-        raise UserError("--trainer.precision auto would choose for every run by itself: name one, such as bf16-mixed")
+        raise UserError("--trainer.precision auto would choose for every run separately: name one, such as bf16-mixed")
     if any(config.data.most_batch_size is not None for config in configs):
         raise UserError(
-            "--data.batch-size auto would choose for every run by itself: give one number for all, such as 128"
+            "--data.batch-size auto would choose for every run separately: give one number for all, such as 128"
         )
     if min(seeds) < 0 or max(seeds) >= SEEDS:
         raise UserError(f"--seeds are numbers from 0 on, below {SEEDS}; got {list(seeds)}")
@@ -92,17 +93,17 @@ def compare(
     if (config := next(untaught, None)) is not None:
         ann = f"{config.data.name}-ann"
         raise UserError(
-            f"{config.recipe} follows --protocol {config.protocol}, whose teacher is a run of its own: train it, "
+            f"{config.recipe} follows --protocol {config.protocol}, whose teacher is a separate run: train it,  "
             f"spikedistill train {ann} --protocol {config.protocol}, and pass it, --teacher runs/{ann}/seed0"
         )
     if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
-        raise UserError(f"jobs is {jobs}, expected 1, or more where every run trains on one device")
+        raise UserError(f"jobs is {jobs}, expected 1, or more if every run trains on one device")
     check_own(out)
     if equal_time is not None:
         configs = weights_of(configs, seeds, equal_time)
     _check_trainable(configs, seeds, Runs(Records(out), jobs, retry_diverged))
     with alone_in(out):
-        check_own(out)  # again, now that nobody else can begin in it
+        check_own(out)  # again, because from here on no other process can begin in it
         begin(out)
         if equal_time is not None:
             own = [without_foreign_settings(config) for config in configs]
@@ -121,7 +122,7 @@ def _check_trainable(configs: Sequence[Config], seeds: Sequence[int], runs: Runs
     Raises:
         UserError: for settings of a method that do not fit each other, and for a teacher that no method learns from.
         FileNotFoundError: if its data set is missing, or the teacher that is named.
-        FileExistsError: where the folder of a run that is to begin holds something else.
+        FileExistsError: if the folder of a run that is to begin holds something else.
     """
     given = next((config.teacher for config in configs if config.teacher is not None), None)
     if given is not None and all(without_foreign_settings(config).teacher is None for config in configs):
@@ -141,7 +142,7 @@ def _check_some_finished(found: Mapping[RecipeName, Sequence[RunRecord | LostRun
     """Refuse to compare nothing.
 
     Raises:
-        RunDiverged: saying why there is nothing.
+        RunDiverged: if no run is finished; the message says why.
     """
     lost = [run for runs in found.values() for run in runs if isinstance(run, LostRun)]
     if not finished(found):
@@ -155,7 +156,7 @@ def _check_some_finished(found: Mapping[RecipeName, Sequence[RunRecord | LostRun
 def _trained(
     configs: Sequence[Config], seeds: Sequence[int], runs: Runs, equal_time: Path | None, tune: bool
 ) -> dict[RecipeName, list[RunRecord | LostRun]]:
-    """What became of every run of a comparison, by method."""
+    """The outcome of every run of a comparison, by method."""
     out, epochs = runs.records.folder, configs[0].epochs
     lost: dict[str, LostRun] = {}
     if tune:
@@ -189,9 +190,9 @@ def _write(comparison: Comparison, out: Path, command: str | None) -> None:
 
 
 def _take_over(planned: Sequence[Config], finished: Records, records: Records) -> None:
-    """Take the runs of a finished comparison that were trained just as they are planned here, by the same teacher."""
+    """Take over the runs of a finished comparison that have the same settings and teacher as those planned here."""
     others = {config.run_folder for config in planned}  # than those that are taken
-    for config in planned:  # teachers come before whom they teach
+    for config in planned:  # teachers come before their students
         record = records.find_in(finished, config.run_folder)
         if record and config.teacher not in others and not changed_settings(config, record.config):
             others.discard(config.run_folder)
@@ -208,7 +209,7 @@ def weights_of(configs: Sequence[Config], seeds: Sequence[int], comparison: Path
         comparison: its folder.
 
     Raises:
-        FileNotFoundError: where a method or seed was not trained there.
+        FileNotFoundError: if a method or seed was not trained there.
         UserError: if not all have the same training samples, or one has no run there because its trials or teacher diverged.
     """
     for config in configs:

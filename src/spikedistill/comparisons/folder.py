@@ -1,4 +1,4 @@
-"""The folder of a comparison: which files are its own, and how it proves to be one."""
+"""The folder of a comparison: which files a comparison writes, and the manifest that shows that it wrote them."""
 
 import contextlib
 import os
@@ -17,9 +17,9 @@ FILES = (MANIFEST, RECORDS, *_TABLES, "report.html", *PAPER_FILES)
 
 
 def check_own(folder: Path) -> None:
-    """Refuse a folder in which a comparison would write over what no comparison wrote.
+    """Refuse a folder in which a comparison would overwrite files that no comparison wrote.
 
-    A comparison's folder proves to be one by its manifest, or in version 0.1.0 by its records.
+    The folder of a comparison has a manifest, or from version 0.1.0 its records.
 
     Raises:
         FileExistsError: naming what is in it.
@@ -40,14 +40,14 @@ def check_own(folder: Path) -> None:
 
 
 def begin(folder: Path) -> None:
-    """Write the manifest that proves the folder to be a comparison's; for the only process that works in it."""
+    """Write the manifest that marks the folder as a comparison's; only one process may work in it."""
     clear_partial(folder, FILES)
     if Manifest.read(folder, "comparison") is None:
         Manifest.new("comparison", **VERSIONS).write(folder)
 
 
 def read_checked(file: Path) -> bytes:
-    """What a file of a comparison holds, checked against the manifest if that lists it.
+    """The content of a file of a comparison, checked against the manifest if that lists it.
 
     Raises:
         UserError: if it is damaged.

@@ -1,4 +1,4 @@
-"""The runs of a comparison in their order, and what became of each."""
+"""The runs of a comparison in their order, and the outcome of each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from .side_by_side import train_side_by_side
 
 
 class Runs:
-    """The runs of a comparison: trains those that are left, and says how each has ended.
+    """The runs of a comparison: trains those that are left, and returns how each has ended.
 
     Args:
         records: of the comparison.
@@ -29,12 +29,12 @@ class Runs:
         self.retry_diverged = retry_diverged
 
     def is_left(self, run: Path) -> bool:
-        """Whether the run of that folder is to be trained."""
+        """Whether the run in that folder has to be trained."""
         found = self.records.find(run)
         return found is None or (self.retry_diverged and isinstance(found, LostRun))
 
     def find(self, config: Config) -> RunRecord | LostRun | None:
-        """How a run has ended, None where it has not."""
+        """How a run has ended; None if it has not."""
         if (found := self.records.find(config.run_folder)) is not None:
             return found
         if (teacher := self._lost_teacher(config)) is not None:
@@ -46,7 +46,7 @@ class Runs:
         """How a run has ended.
 
         Raises:
-            FileNotFoundError: where it has not.
+            FileNotFoundError: if it has not.
         """
         if (found := self.find(config)) is not None:
             return found
@@ -55,11 +55,11 @@ class Runs:
         )
 
     def train(self, planned: Sequence[Config]) -> None:
-        """Train every run that is left, once; not those that would learn from one that diverged.
+        """Train every run that is left, once, except students of a teacher that diverged.
 
         Raises:
-            UserError: where a run was begun with other settings, or cannot be trained; nothing is trained then.
-            RunFailed: where a run failed.
+            UserError: if a run was begun with other settings, or cannot be trained; nothing is trained then.
+            RunFailed: if a run failed.
         """
         planned = list({config.run_folder: config for config in planned}.values())
         for config in planned:
@@ -72,7 +72,7 @@ class Runs:
         begin = {config.run_folder for config in left}
         left = [config for config in left if config.teacher in begin or self._lost_teacher(config) is None]
         for config in {config.recipe: config for config in left}.values():
-            plan_without_teacher(config)  # finds what cannot be trained before anything is
+            plan_without_teacher(config)  # refuses what cannot be trained, before any training
         needed = {config.run_folder for config in left} | {config.teacher for config in left}
         lines = {
             f"run {number} of {len(planned)}: {config.recipe}, seed {config.seed}": config
@@ -82,7 +82,7 @@ class Runs:
         train_side_by_side(lines, self.jobs, lambda config: self.records.keep([config.run_folder]))
 
     def _lost_teacher(self, config: Config) -> LostRun | None:
-        """The run of this comparison that was to teach, where it diverged."""
+        """The teacher's run of this comparison, if it diverged."""
         teacher = config.teacher
         if teacher is None or not teacher.is_relative_to(self.records.folder):
             return None
@@ -91,13 +91,13 @@ class Runs:
 
 
 def with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: Path, epochs: int) -> list[Config]:
-    """The runs of one seed in the order in which they must happen; teachers are trained for so many epochs."""
+    """The runs of one seed in the order in which they must happen; teachers are trained for `epochs` epochs."""
     runs: list[Config] = []
     for config in configs:
         changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
         config = without_foreign_settings(config)
         if config.teacher is None and is_taught(config):
-            # one teacher for all, also where each has epochs of its own
+            # one teacher for all, also if methods differ in epochs
             teacher = relu_twin(config.model_copy(update={"epochs": epochs}), teacher_seed, out)
             changes["teacher"] = teacher.out
             runs.append(teacher)
@@ -106,7 +106,7 @@ def with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: 
 
 
 def without_foreign_settings(config: Config) -> Config:
-    """The configuration of a method without what is for the others: a teacher, or settings of neurons, that it has no use for."""
+    """The configuration of a method without settings that only others use: a teacher, or settings of neurons."""
     if config.model.neuron == "relu":
         config = config.model_copy(update={"model": config.model.as_ann()})
     elif config.model.neuron != "lif":

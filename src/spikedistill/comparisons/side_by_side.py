@@ -1,4 +1,4 @@
-"""Runs in processes of their own, several at a time."""
+"""Training in separate processes, several at a time."""
 
 import contextlib
 import multiprocessing
@@ -26,7 +26,7 @@ DIVERGED = 3  # exit code of a process whose run diverged
 
 
 def fresh_processes() -> ForkServerContext:
-    """Makes processes that hold nothing of this one, and have imported what takes seconds."""
+    """Makes processes that share no memory with this one, and have the slow imports done."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["spikedistill.training.callbacks"])
     return processes
@@ -36,7 +36,7 @@ def fresh_processes() -> ForkServerContext:
 def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM raises KeyboardInterrupt, as SIGINT does, so that processes below this one can be stopped with it."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # where no handler can be set
+        yield  # no handler can be set in this thread
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -47,19 +47,19 @@ def sigterm_interrupts() -> Iterator[None]:
 
 @sigterm_interrupts()
 def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[Config], None]) -> None:
-    """Train runs, so many at a time, each after the one that teaches it.
+    """Train runs, `jobs` at a time, each after its teacher.
 
-    Those that run together share the cores, or take one GPU each where there are several, and draw no progress bars. Where a run
-    diverges the others go on, but for those that were to learn from it.
+    Runs at the same time share the cores, or take one GPU each if there are several, and draw no progress bars. If a
+    run diverges, the others go on, except those that it was to teach.
 
     Args:
-        runs: by the line that is printed as they start.
+        runs: configurations by the line that is printed when a run starts.
         jobs: how many at a time.
-        ended: called with each as it has ended well, or diverged.
+        ended: called with each configuration whose run has finished or diverged.
 
     Raises:
-        RunFailed: where a run failed, once those beside it have ended; no further ones are started.
-        KeyboardInterrupt: where SIGINT or SIGTERM asked this process to stop; the runs have saved a checkpoint.
+        RunFailed: if a run failed, after the runs at the same time have ended; no further ones are started.
+        KeyboardInterrupt: if this process received SIGINT or SIGTERM; the runs have saved a checkpoint.
     """
     processes = fresh_processes()
     left, waiting, running = len(runs), dict(runs), dict[int, tuple[BaseProcess, Config]]()
@@ -76,7 +76,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
                 print(line, flush=True)
                 place = min(set(range(jobs)) - running.keys())
                 process = processes.Process(target=_train, args=(config, place, jobs, to_import()))
-                running[place] = process, config  # first, so that one is stopped that is interrupted as it starts
+                running[place] = process, config  # first, so that an interrupt during the start stops it too
                 process.start()
                 continue
             wait([process.sentinel for process, _ in running.values()])
@@ -97,7 +97,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
     except BaseException:
         begun_ones = [process for process, _ in running.values() if process.pid is not None]
         for interrupted in begun_ones:
-            interrupted.terminate()  # upon which it saves; at a terminal all of them got the signal already
+            interrupted.terminate()  # each then saves; at a terminal all have received the signal already
         for interrupted in begun_ones:
             interrupted.join()
         raise
@@ -106,7 +106,7 @@ def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[C
 
 
 def how_it_failed(run: Path, exit_code: int | None) -> str:
-    """What is said of a run whose process ended with an exit code, negative for a signal."""
+    """The message about a run whose process ended with an exit code, negative for a signal."""
     if exit_code == -signal.SIGKILL:
         return (
             f"the run in {run} was killed (SIGKILL), as the system does when memory runs out: train fewer runs at a time "
@@ -116,7 +116,7 @@ def how_it_failed(run: Path, exit_code: int | None) -> str:
 
 
 def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
-    """A guess after so many seconds, as if all runs took equally long, and those that are running were halfway."""
+    """An estimate after `seconds`, which assumes that all runs take equally long and that running ones are halfway."""
     done, left = runs - waiting - running / 2, waiting + running / 2
     minutes = seconds / done * left / 60
     about = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(1, round(minutes))} min"
@@ -124,7 +124,7 @@ def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
 
 
 def _train(config: Config, place: int, jobs: int, imported: Mapping[str, str]) -> None:
-    """Train in this process, from where Lightning starts further ones for further devices by repeating the command line."""
+    """Train in this process; for further devices Lightning starts further processes by repeating the command line."""
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     if jobs > 1:
         take_share(place, jobs)
@@ -156,7 +156,7 @@ def _train(config: Config, place: int, jobs: int, imported: Mapping[str, str]) -
 
 
 def _stop_with_parent() -> None:
-    """Ask this process to stop when the one that began it is gone, killed perhaps: nobody would wait for its run any more."""
+    """Stop this process when its parent is gone, for example killed: no process would wait for its run any more."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -164,7 +164,7 @@ def _stop_with_parent() -> None:
 
 
 def take_share(place: int, jobs: int) -> None:
-    """Leave the other processes their cores and GPUs: of `jobs` processes this is number `place`."""
+    """Take this process's share of the cores and GPUs: it is number `place` of `jobs` processes."""
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     devices = visible.split(",")

@@ -1,4 +1,4 @@
-"""How fast methods train, one against the other, measured in turn on this machine."""
+"""Relative training speeds of methods, measured in turn on this machine."""
 
 import csv
 import io
@@ -24,27 +24,27 @@ from .folder import read_checked, rewriting
 from .side_by_side import fresh_processes, sigterm_interrupts
 
 ROUNDS = 7
-STEPS, SECONDS = 6, 2.0  # of a method in a round, at least
+STEPS, SECONDS = 6, 2.0  # the least number of steps, and the least seconds, of a method in a round
 LARGEST_RATIO = 1e4  # of two methods' speeds; anything larger is no measurement
 
 
 def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
-    """Images per second of every configuration over those of the first; 1 where they cannot be told apart.
+    """Images per second of every configuration divided by those of the first; 1 if the difference is within the noise.
 
-    All are measured in turn, round after round, because a machine is not equally fast all the time: a method is compared with the
-    first within each round, and the median of the rounds counts. One that was faster than the first in two rounds or more, and
-    slower in two or more, is taken to be as fast. What has been measured is kept: a comparison that goes on has the speeds that it
-    began with.
+    All are measured in turn, round after round, because the speed of a machine changes over time: each round compares
+    every method with the first, and the median over rounds counts. A method that was faster than the first in at least
+    two rounds and slower in at least two counts as equally fast. The file keeps the measured speeds, so a comparison
+    that goes on uses the speeds that it began with.
 
     Args:
         configs: one per method.
-        file: where they are kept, a CSV file with the columns method, images_per_s and against_first, the medians, and faster and
-            slower, in how many rounds it was so.
+        file: a CSV file that keeps them, with the columns method, images_per_s and against_first (medians), and faster
+            and slower (numbers of rounds).
 
     Raises:
         UserError: for settings that do not fit each other, or a file that is damaged or was measured against another first method.
-        FileNotFoundError: where the data set is missing.
-        RunFailed: where a method cannot be trained, or the process that measures is ended.
+        FileNotFoundError: if the data set is missing.
+        RunFailed: if a method cannot be trained, or the process that measures is ended.
     """
     rows, first = _kept(file), configs[0]
     if rows and first.recipe != (against := next(iter(rows))):
@@ -69,15 +69,15 @@ def relative_speeds(configs: Sequence[Config], file: Path) -> list[float]:
 
 
 def _told(row: dict[str, Any]) -> float:
-    """The ratio of a row, 1 where its rounds are on either side of that."""
+    """The ratio of a row; 1 if at least two rounds were faster and two slower."""
     return 1.0 if min(int(row["faster"]), int(row["slower"])) > 1 else float(row["against_first"])
 
 
 def _kept(file: Path) -> dict[str, dict[str, Any]]:
-    """The rows of the file by method; where it does not say in how many rounds, they keep to their ratios.
+    """The rows of the file by method. In files without the columns faster and slower, the ratios count as they are.
 
     Raises:
-        UserError: naming the file where it is damaged.
+        UserError: if the file is damaged.
     """
     if not file.is_file():
         return {}
@@ -93,7 +93,7 @@ def _kept(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_speed(row: dict[str, Any]) -> bool:
-    """Whether a row, which has its columns and no others, holds what a measurement can give."""
+    """Whether a row has only its columns, and values that a measurement can give."""
     numbers = [float(row[key]) for key in ("images_per_s", "against_first")]
     rounds = [int(row[key]) for key in ("faster", "slower")]
     believable = 0 < numbers[0] < math.inf and 1 / LARGEST_RATIO < numbers[1] < LARGEST_RATIO
@@ -103,12 +103,12 @@ def _is_speed(row: dict[str, Any]) -> bool:
 def images_per_s(configs: Sequence[Config]) -> list[dict[str, float]]:
     """Images per second of training on one device, by recipe, in each of some rounds of a few seconds each.
 
-    Every round has a process of its own, which takes with it the memory that it kept, and begins with another method.
+    Every round runs in a separate process, so that all memory is free afterwards, and begins with another method.
 
     Raises:
         UserError: for settings that do not fit each other.
-        FileNotFoundError: where the data set is missing.
-        RunFailed: where a method cannot be trained, or such a process is ended before it has measured.
+        FileNotFoundError: if the data set is missing.
+        RunFailed: if a method cannot be trained, or such a process is ended before it has measured.
     """
     rounds = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -129,7 +129,7 @@ def _round_in_process(configs: Sequence[Config], scratch: Path) -> dict[str, flo
         target=_round, args=(configs, STEPS, SECONDS, scratch, theirs, to_import()), daemon=True
     )
     process.start()
-    theirs.close()  # so that the end of the process is the end of the pipe
+    theirs.close()  # so that `recv` raises EOFError when the process ends
     try:
         found = ours.recv()
     except EOFError:
@@ -148,7 +148,7 @@ def _round_in_process(configs: Sequence[Config], scratch: Path) -> dict[str, flo
 def _round(
     configs: Sequence[Config], steps: int, seconds: float, scratch: Path, to: Connection, imported: Mapping[str, str]
 ) -> None:
-    """Send the images per second of each, by recipe, or the error that one meets."""
+    """Send the images per second of each method, by recipe, or the error that one raises."""
     import_all(imported)
     speeds = {}
     for config in configs:
@@ -161,7 +161,7 @@ def _round(
                 raise  # its traceback is printed here
             return to.send(UserError(str(error)) if isinstance(error, UserError) else error)
         except KeyboardInterrupt:
-            return None  # at a terminal the process that waits got it too
+            return None  # at a terminal the parent process has received it too
     return to.send(speeds)
 
 
@@ -187,7 +187,7 @@ def _images_per_s(config: Config, steps: int, seconds: float, scratch: Path) -> 
 
 
 def _some_teacher(config: Config, scratch: Path) -> Path | None:
-    """The network that teaches a run, or one of its form that is not trained yet, which costs as much."""
+    """The teacher of a run, or an untrained network of the same form, which takes as long."""
     if not create_objective(config.objective.name, **config.objective.options).needs_teacher:
         return None
     if config.teacher is not None:

@@ -1,4 +1,4 @@
-"""The same small budget for every method of a comparison: its weights times 0.5, 1 and 2, judged on held-out training samples."""
+"""The same small tuning budget for every method: its weights times 0.5, 1 and 2, scored on held-out training samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,10 +17,10 @@ HOLDOUT = 0.1
 
 
 def trials(config: Config, seed: int) -> dict[float, Config]:
-    """The runs that choose a method's weights, by factor: none where it has no weight.
+    """The trials that choose a method's weights, by factor: none if it has no weight.
 
-    All weights of the objective are multiplied by the factor; one that the objective refuses, such as a share above 1, is left out.
-    A tenth of the training set is held out, unless the configuration holds out a share of its own.
+    All weights of the objective are multiplied by the factor; a factor that gives values the objective refuses, such as
+    a share above 1, is left out. A tenth of the training set is held out, unless the configuration sets another share.
 
     Args:
         config: of the method.
@@ -48,15 +48,15 @@ def trials(config: Config, seed: int) -> dict[float, Config]:
 def choose(
     config: Config, finished: Mapping[float, Config], areas: Mapping[float, float | None]
 ) -> tuple[Config | None, list[dict[str, Any]]]:
-    """The method with the weights whose mean accuracy over k was best on the held-out samples; of equal ones the first.
+    """The method with the weights that have the best mean accuracy over k on held-out samples; the first of equal ones.
 
     Args:
         config: of the method.
         finished: its trials.
-        areas: that accuracy of each trial, in percent; None where it diverged, which is the worst.
+        areas: that accuracy of each trial, in percent; None if it diverged, which is the worst.
 
     Returns:
-        The configuration, None where every trial diverged, and a row for each trial:
+        The configuration, None if every trial diverged, and a row for each trial:
         `{method, factor, <weights>, heldout_area, chosen}`.
     """
     if not finished:
@@ -82,12 +82,13 @@ def choose(
 
 
 def tuned(configs: Sequence[Config], seed: int, runs: Runs) -> tuple[list[Config], dict[str, LostRun]]:
-    """Every method with the weights that were best on held-out samples, and by name those whose every trial diverged.
+    """Every method with the weights that were best on held-out samples, and the names of methods whose trials all
+    diverged.
 
     The trials are in the folder `tuning`, their figures in `tuning.csv`.
 
     Raises:
-        RunFailed: where a trial failed.
+        RunFailed: if a trial failed.
     """
     out = runs.records.folder
     tried = [trials(config, seed) for config in configs]
@@ -119,16 +120,16 @@ def every_trial_diverged(config: Config, seed: int, runs: Runs) -> bool:
 
 
 def _planned(tried: Sequence[Mapping[float, Config]], seed: int, out: Path) -> list[Config]:
-    """The trials of methods, and whom they learn from, in their order."""
+    """The trials of methods, and their teachers, in their order."""
     all_trials = [trial for of_one in tried for trial in of_one.values()]
     return with_teachers(all_trials, seed, seed, out / "tuning", all_trials[0].epochs) if all_trials else []
 
 
 def _heldout_area(run: RunRecord | LostRun) -> float | None:
-    """The figure that a trial is judged by, None where it diverged.
+    """The accuracy that a trial is scored by; None if it diverged.
 
     Raises:
-        UserError: where nothing was held out.
+        UserError: if no samples were held out.
     """
     if isinstance(run, LostRun):
         return None

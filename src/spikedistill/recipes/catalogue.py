@@ -1,4 +1,4 @@
-"""Named experiments, `<dataset>-<method>`: a data set's usual network and schedule, with the method's objective put in."""
+"""Named experiments, `<dataset>-<method>`: a data set's usual network and schedule, with the objective of the method."""
 
 import difflib
 import inspect
@@ -57,7 +57,7 @@ def with_neuron(config: Config, name: str) -> Config:
 
 
 def with_network(config: Config, name: str) -> Config:
-    """The configuration with another network, and, where the factor of `esd` is the number of heads, with that of its own."""
+    """The configuration with another network; if the factor of `esd` is the number of heads, it follows the new network."""
     objective, options = config.objective, config.objective.options
     before, now = (count_heads(each) if _has_stages(each) else None for each in (config.model.name, name))
     if objective.name == "esd" and options.get("reduction") == "mean" and options.get("factor") == before and now:
@@ -83,7 +83,7 @@ def _has_stages(name: str) -> bool:
 
 
 def _ann(config: Config) -> Config:
-    """The ReLU twin of the network: an ordinary ANN, to teach from."""
+    """The ReLU twin of the network: an ordinary ANN, which can be a teacher."""
     return with_objective(config, "sce").model_copy(update={"model": config.model.as_ann(), "timesteps": 1})
 
 
@@ -93,12 +93,12 @@ def _under(config: Config, gradient: str) -> Config:
 
 
 def _sltt_k(config: Config) -> Config:
-    """Some timesteps at random, on gradients without the membrane's path (SLTT-K)."""
+    """Random timesteps are trained, on gradients without the membrane's path through time (SLTT-K)."""
     return with_objective(config, "sltt-k").model_copy(update={"gradient": "sltt"})
 
 
 def _twsd(config: Config) -> Config:
-    """Every timestep learns the labels, and from the ensemble of all."""
+    """Every timestep is trained on the labels and on the ensemble of all timesteps."""
     return with_objective(config, "twce-twsd")
 
 
@@ -106,7 +106,7 @@ def _esd(config: Config) -> Config:
     """Auxiliary heads teach each other on rate-based gradients (ESD), with the paper's weighting for this kind of data."""
     neuron = config.model.lif.model_copy(update={"decay": 0.2, "detach_reset": True})
     timesteps = {"cifar10": 6, "cifar100": 6}.get(config.data.name, config.timesteps)
-    # the paper's loss is a sum over the heads where ours is a mean
+    # the paper's loss is a sum over the heads, ours is a mean
     options = (
         objective_options("esd")
         | {"factor": float(count_heads(config.model.name))}
@@ -123,19 +123,19 @@ def _esd(config: Config) -> Config:
 
 
 def _sm(config: Config) -> Config:
-    """Auxiliary heads and the network's own learn from each other (SM, on the branches of ESD)."""
+    """The auxiliary heads and the network's main head teach each other (SM, on the branches of ESD)."""
     model = config.model.model_copy(update={"branches": True})
     return with_objective(config, "sm-unofficial").model_copy(update={"model": model})
 
 
 def _joint(config: Config) -> Config:
-    """An ANN is trained beside the network and teaches it (Joint A-SNN)."""
+    """An ANN is trained alongside the network and teaches it (Joint A-SNN)."""
     model = config.model.model_copy(update={"joint": True})
     return with_objective(config, "joint-asnn-unofficial").model_copy(update={"model": model})
 
 
 def _tdbn(config: Config) -> Config:
-    """SCE on a network whose batch-norms start at the threshold of its neurons (tdBN)."""
+    """SCE on a network whose batch-norm weights are initialised to the firing threshold (tdBN)."""
     return with_objective(config, "sce").model_copy(update={"model": config.model.model_copy(update={"norm": "tdbn"})})
 
 
@@ -149,7 +149,7 @@ _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {"nmnist": {"beta": 0.1
 
 # Methods that are more than an objective; every objective is a method too, under its own name.
 METHODS: Registry[Callable[[Config], Config]] = Registry("method", "spikedistill.methods")
-# Recipes that are no data set with a method.
+# Recipes that are not a data set with a method.
 RECIPES: Registry[Callable[[], Config]] = Registry("recipe", "spikedistill.recipes")
 
 _OURS: dict[str, Callable[[Config], Config]] = {
@@ -176,7 +176,7 @@ def register_recipe(function: str) -> Callable[[_Recipe], _Recipe]: ...
 
 
 def register_recipe(function: _Recipe | str) -> _Recipe | Callable[[_Recipe], _Recipe]:
-    """Enter a recipe or a method of your own.
+    """Register a recipe or a method.
 
     Use it as a decorator, `@register_recipe("garden-quick")`, or `@register_recipe` for the name of the function with hyphens for
     underscores.
@@ -212,7 +212,7 @@ def list_methods() -> list[str]:
     return sorted({*METHODS, *list_objectives()})
 
 
-# Names that a recipe, and a method, must not have.
+# Names that recipes and methods must not have.
 _TAKEN: dict[bool, dict[str, Callable[[], Sequence[str]]]] = {
     False: {"recipe": lambda: _names()},
     True: {"method": list_methods},
@@ -220,7 +220,7 @@ _TAKEN: dict[bool, dict[str, Callable[[], Sequence[str]]]] = {
 
 
 def describe_method(name: str) -> str:
-    """What a method trains, in a sentence, then whatever else its docstring says.
+    """What a method trains, in a sentence, then the rest of its docstring.
 
     Raises:
         UserError: if no method has this name.
@@ -231,8 +231,8 @@ def describe_method(name: str) -> str:
 
 
 def _names() -> list[RecipeName]:
-    """The names of all recipes. What packages declare is not imported for that, so their data sets count as having recipes."""
-    without = {name for name, entry in DATASETS.loaded() if entry.usual is None}
+    """The names of all recipes. Packages are not imported for that, so all data sets that they declare count as having recipes."""
+    without = {name for name, entry in DATASETS.registered().items() if entry.usual is None}
     methods = list_methods()
     combined = [RecipeName(dataset, method) for dataset in DATASETS if dataset not in without for method in methods]
     return [*combined, *(RecipeName.parse(name) for name in RECIPES)]
@@ -246,8 +246,8 @@ def list_recipes() -> list[str]:
 def find_name(text: str) -> RecipeName:
     """The name of a recipe, or of a variant of one, `RECIPE,key=value,flag,...`, with its parts. `\\,` is a comma within a value.
 
-    Recipes are known, so their names may hold any sign. A text that begins with no recipe has the parts that
-    `RecipeName.parse` finds.
+    The names of known recipes may hold any character. A text that does not begin with a recipe is split by
+    `RecipeName.parse`.
     """
     begins = [known for known in _names() if f"{text},".startswith(f"{known},")]
     if not begins:
@@ -267,9 +267,13 @@ def recipe(name: str, protocol: str | None = None) -> Config:
         protocol: "esd", "s2w", "tser-unofficial" or "twkd": the paper whose settings replace those of the data set.
 
     Raises:
-        UserError: where there is no such recipe or protocol, or the protocol does not fit the recipe.
+        UserError: if there is no such recipe or protocol, or the protocol does not fit the recipe.
     """
-    named = next((known for known in _names() if known == name), None)
+    known = [each for each in _names() if each == name]
+    if len(known) > 1:
+        pairs = " and ".join(f"{each.dataset!r} with the method {each.method!r}" for each in known)
+        raise UserError(f"{name!r} is the name of several recipes, of the data sets {pairs}: rename your data set or method")
+    named = known[0] if known else None
     if named is None:
         close = difflib.get_close_matches(name, list_recipes(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "spikedistill list recipes names them all"
@@ -287,10 +291,10 @@ def recipe(name: str, protocol: str | None = None) -> Config:
 
 
 def _config_of(name: str, made: Any) -> Config:
-    """What a user's recipe or method returned.
+    """The configuration that a user's recipe or method returned.
 
     Raises:
-        UserError: if it is no configuration.
+        UserError: if it returned anything else.
     """
     if not isinstance(made, Config):
         raise UserError(f"{name!r} returned a {type(made).__name__}, expected a spikedistill.Config")

@@ -1,6 +1,7 @@
-"""The settings that papers were trained with, by data set: what `--protocol` puts in place of a recipe's.
+"""The training settings of papers, by data set; `--protocol` puts them in place of a recipe's settings.
 
-Values are those of the authors' released code, or of the paper if no code is released. What neither says is listed in `unknown`.
+Values are those of the authors' released code, or of the paper if no code is released. Settings that neither states are
+listed in `unknown`.
 """
 
 from dataclasses import dataclass, field
@@ -16,11 +17,11 @@ class Protocol:
     Attributes:
         dataset: the paper's name of it.
         settings: values by the full names of settings.
-        options: of objectives, by their names.
-        teacher: settings in place of these for the ANN that teaches; None where the authors did not train it.
+        options: options of objectives, by the names of the objectives.
+        teacher: settings that replace these for the ANN teacher; None if the authors did not train it.
         also: further values that the paper reports results for, by setting.
-        differs: what this library does in another way.
-        unknown: what the sources do not say, and what is done here.
+        differs: differences between this library and the paper.
+        unknown: what the sources do not state, and what this library does.
     """
 
     dataset: str
@@ -32,7 +33,7 @@ class Protocol:
     unknown: tuple[str, ...] = ()
 
 
-# What all of them share: whole training sets, plain batch-norm, float32.
+# Settings of all protocols: whole training sets, plain batch-norm, float32.
 _PLAIN: Settings = {
     "gradient_scale": "1",
     "model.width": 1.0,

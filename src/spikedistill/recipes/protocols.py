@@ -1,4 +1,4 @@
-"""`--protocol NAME`: a paper's settings on top of a recipe, and in what a run departs from them."""
+"""`--protocol NAME`: a paper's settings on top of a recipe, and the settings in which a run departs from them."""
 
 import difflib
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from ..errors import UserError
 from ..through_time import RULES
 from .papers import PROTOCOLS, Protocol
 
-# Data sets of a paper's settings that have another name here. Settings for event data serve all event data.
+# Data sets of a paper's settings that have another name here. Settings for event data apply to all event data.
 _NAMES = {"image_folder": "imagenet", "nmnist": "cifar10-dvs", "event_frames": "cifar10-dvs"}
 
-# What makes a method what it is, so that no protocol changes it.
+# Settings that define a method, so that no protocol changes them.
 _OF_METHOD = {"tdbn": ("model.norm",), "dspike": ("model.lif.surrogate",)}
 
 
 def with_protocol(config: Config, name: str) -> Config:
-    """The configuration with a paper's settings, what is learned and how gradients flow left as they are.
+    """The configuration with a paper's settings; the objective and the gradient rule stay as they are.
 
-    Of an ANN, such as that of the recipe cifar100-ann, the settings are those of the paper's teacher; where the paper has none,
-    those of its network without neurons.
+    For an ANN, such as that of the recipe cifar100-ann, the settings are those of the paper's teacher; if the paper has
+    none, those of its network, without the settings of neurons.
 
     Args:
         config: of a recipe.
@@ -36,10 +36,10 @@ def with_protocol(config: Config, name: str) -> Config:
 
 
 def find_protocol(config: Config, name: str) -> Protocol:
-    """What the paper does on the configuration's data set.
+    """The paper's settings on the configuration's data set.
 
     Raises:
-        UserError: if there is no such protocol, or the paper has no settings for that.
+        UserError: if there is no such protocol, or the paper has no settings for the data set.
     """
     if name not in PROTOCOLS:
         close = difflib.get_close_matches(name, PROTOCOLS, n=1)
@@ -99,7 +99,7 @@ def departures(config: Config) -> list[str]:
     """Flags of the settings in which a run departs from the protocol it names, each with the protocol's value behind it.
 
     Raises:
-        UserError: where the protocol does not fit.
+        UserError: if the protocol does not fit.
     """
     if config.protocol is None:
         return []
@@ -114,10 +114,10 @@ def departures(config: Config) -> list[str]:
 
 
 def protocol_line(config: Config) -> str:
-    """In one line: where a run departs from the protocol that it names, how this library does, and what is unknown of it.
+    """One line on how a run and this library depart from the run's protocol, and on what is unknown of the protocol.
 
     Raises:
-        UserError: where the run names no protocol, or one that does not fit.
+        UserError: if the run names no protocol, or one that does not fit.
     """
     if config.protocol is None:
         raise UserError(f"{config.recipe} follows no protocol: expected one of {', '.join(PROTOCOLS)}")
@@ -130,7 +130,7 @@ def protocol_line(config: Config) -> str:
 
 
 def _flag(key: str, value: Any) -> str:
-    """How the command line sets it."""
+    """A setting as a flag of the command line."""
     *sections, name = key.replace("_", "-").split(".") if not key.startswith("objective.options") else key.split(".")
     if isinstance(value, bool):
         return "--" + ".".join([*sections, name if value else f"no-{name}"])

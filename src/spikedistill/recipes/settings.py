@@ -1,4 +1,4 @@
-"""Words into configurations: `RECIPE --key value`, `RECIPE,key=value`, and the file of an earlier run."""
+"""Configurations from words of the command line: `RECIPE --key value`, `RECIPE,key=value`, and the file of an earlier run."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ def from_words(named: str, settings: Sequence[str]) -> Config:
     """The configuration of a recipe, or of the file of an earlier run, with `--key value` overrides applied.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        UserError: where there is no such recipe, or a value is refused.
+        FileNotFoundError: if there is no such file.
+        UserError: if there is no such recipe, or a value is refused.
     """
     if names_file(named):
         return parse_config(from_file(Path(named)), settings)
@@ -32,7 +32,7 @@ def names_file(named: str) -> bool:
 
 
 def _of_recipe(default: Config, settings: Sequence[str]) -> Config:
-    """A recipe's configuration with overrides applied over what suits the size of the data, which the overrides name."""
+    """A recipe's configuration with the settings for the size of its data, and the overrides applied on top of them."""
     config = parse_config(default, settings)
     sized = sized_to_data(default, config)
     return config if sized == default else parse_config(sized, settings)
@@ -42,8 +42,8 @@ def from_file(path: Path) -> Config:
     """The configuration of an earlier run, to be run anew in a folder of its own.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        UserError: where it is no configuration.
+        FileNotFoundError: if there is no such file.
+        UserError: if it is no configuration.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: expected the config.yaml of a run, or a recipe")
@@ -56,9 +56,10 @@ def from_file(path: Path) -> Config:
 def parse_config(default: Config, arguments: Sequence[str]) -> Config:
     """The configuration with `--key value` overrides applied.
 
-    Another `--objective.name` brings its own options, so that they can be set in the same call, `--model.name` the number of heads
-    that `esd` sums over, `--model.neuron` the options of other neurons and no settings of `lif`, and `--protocol` a paper's
-    settings; all others win over these. `--data.batch-size auto` is limited by the batch size that it replaces.
+    Some overrides change other settings too, which can be set in the same call: `--objective.name` sets the default
+    options of that objective, `--model.name` the number of heads that `esd` sums over, `--model.neuron` the default
+    options of those neurons and of `lif`, and `--protocol` a paper's settings. All other overrides take precedence over
+    these. `--data.batch-size auto` is limited by the batch size that it replaces.
 
     Raises:
         UserError: for a value that is refused.
@@ -84,7 +85,7 @@ def parse_config(default: Config, arguments: Sequence[str]) -> Config:
     if options.neuron is not None:
         default = with_neuron(default, options.neuron)
     if options.protocol not in (None, "None"):
-        # what a protocol's values depend on
+        # settings that a protocol's values depend on
         data = default.data.model_copy(update={"name": options.dataset or default.data.name})
         update = {"data": data, "gradient": options.gradient or default.gradient}
         default = with_protocol(default.model_copy(update=update), options.protocol)
@@ -98,14 +99,14 @@ def parse_config(default: Config, arguments: Sequence[str]) -> Config:
 
 
 def variant(text: str, settings: Sequence[str]) -> Config:
-    """The configuration of `RECIPE,key=value,flag,...`, which keeps that text as its name.
+    """The configuration of `RECIPE,key=value,flag,...`, with that text as its name.
 
     Args:
-        text: the recipe, and settings that only it has.
+        text: the recipe, and its settings.
         settings: `--key value` overrides of all recipes of a comparison.
 
     Raises:
-        UserError: where there is no such recipe, or a value is refused.
+        UserError: if there is no such recipe, or a value is refused.
     """
     name, own = find_name(text), []
     for change in name.changes:
@@ -117,7 +118,5 @@ def variant(text: str, settings: Sequence[str]) -> Config:
     config = _of_recipe(default, [*settings, *own])
     for key in ("seed", "out", "resume", "overwrite"):
         if getattr(config, key) != getattr(default, key):
-            raise UserError(
-                f"{key} is not for one run of a comparison: it has --seeds and --out, and goes on by itself"
-            )
+            raise UserError(f"{key} is not for one run of a comparison, which has --seeds and --out and always goes on")
     return config.model_copy(update={"recipe": name})

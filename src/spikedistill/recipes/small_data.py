@@ -6,13 +6,13 @@
 | below 200,000 | resnet18 | spiking_resnet18 | 60 | 128 | 0.1 |
 | more | resnet18 | resnet34 | 100 | 512 | 0.2 |
 
-From 200,000 samples on, the images of a folder get 224 pixels unless --data.size says otherwise, and weights decay by 2e-5: settings
-as papers have them on ImageNet.
+From 200,000 samples on, the images of a folder get 224 pixels unless --data.size is given, and weights decay by 2e-5,
+as in papers on ImageNet.
 
 T of event frames is the number of frames in the files.
 
-The rule is for recipes of image folders, arrays and event frames without --protocol. Every value can be overridden. All values go into
-config.yaml as they are, so a repeat from there is exact.
+The rule is for recipes of image folders, arrays and event frames without --protocol. Every value can be overridden.
+config.yaml records the resulting values, so a repeat from that file is exact.
 """  # noqa: E501  (a table)
 
 from typing import Any
@@ -56,11 +56,11 @@ def settings_for(samples: int, side: int, *, resizable: bool = False) -> dict[st
 def sized_to_data(default: Config, chosen: Config | None = None) -> Config:
     """A recipe's configuration with the settings that suit the size of its data; unchanged if the rule does not apply.
 
-    Settings that the recipe itself has chosen, other than the usual ones of the data set, stay.
+    Settings that the recipe changes from the usual ones of the data set stay as they are.
 
     Args:
         default: the recipe's.
-        chosen: the same with a user's settings, which say where the data are; by default the recipe's.
+        chosen: the same configuration with a user's settings, such as the folder of the data; by default the recipe's.
     """
     settings = _settings_of(chosen or default)
     if settings is None:
@@ -73,7 +73,7 @@ def sized_to_data(default: Config, chosen: Config | None = None) -> Config:
 
 
 def sized_line(config: Config) -> str | None:
-    """In one line: which settings of a run follow the size of its data; None if none do."""
+    """One line on the settings of a run that follow the size of its data; None if none do."""
     settings = _settings_of(config)
     followed = (
         {} if settings is None else {key: value for key, value in settings.items() if _value(config, key) == value}
@@ -83,7 +83,7 @@ def sized_line(config: Config) -> str | None:
 
 
 def _settings_of(config: Config) -> dict[str, Any] | None:
-    """What the rule says of a configuration's data; None if it does not apply, or the data cannot be read."""
+    """The settings of the rule for a configuration's data; None if it does not apply, or the data cannot be read."""
     if config.protocol is not None or config.data.name not in OWN_DATA:
         return None
     data = config.data
@@ -97,7 +97,7 @@ def _settings_of(config: Config) -> dict[str, Any] | None:
             test_share=data.test_share,
         )
     except (UserError, OSError):
-        return None  # training says what is wrong with the data
+        return None  # training raises the error about the data
     left = round(len(dataset.train) * (1 - config.data.holdout))
     samples = min(config.data.train_samples or left, left)
     resizable = config.data.name == "image_folder" and config.data.size in (None, LARGE_IMAGES)
@@ -106,7 +106,7 @@ def _settings_of(config: Config) -> dict[str, Any] | None:
 
 
 def _power_of_two(most: int) -> int:
-    """The largest one up to a number; 1 below that."""
+    """The largest power of two up to a number; 1 for numbers below 1."""
     return 1 << max(most.bit_length() - 1, 0)
 
 
