@@ -1,4 +1,4 @@
-"""Names of classes and functions that came from Python, for records: they are written and compared, and never imported."""
+"""Import paths of classes and functions that came from Python: runs record and compare them, and never import them."""
 
 import functools
 import sys
@@ -15,7 +15,7 @@ _MAIN = ("__main__.", "__mp_main__.")
 def import_path(value: Any) -> str:
     """The import path of a class or function, or of an object's class, such as "my_nets.Net".
 
-    What a script or a notebook defines has the name of the script behind it, if there is one: "__main__.Net (train.py)".
+    A class of the main script is followed by the name of its file: "__main__.Net (train.py)". A notebook has no file.
     """
     while isinstance(value, functools.partial):
         value = value.func
@@ -28,7 +28,7 @@ def import_path(value: Any) -> str:
 
 
 def same_path(recorded: str, given: str) -> bool:
-    """Whether two paths may be of one class: a script calls its own classes `__main__`, where others use the name of its file."""
+    """Whether two paths may be of one class: inside a script its module is `__main__`, elsewhere the name of its file."""
     paths = [path.partition(" (")[0] for path in (recorded, given)]
     of_a_script = any(path.startswith(_MAIN) for path in paths)
     return paths[0] == paths[1] or (of_a_script and short_name(recorded) == short_name(given))
@@ -40,12 +40,12 @@ def short_name(path: str) -> str:
 
 
 def check_given(recorded: Mapping[str, str], given: Mapping[str, str | None], call: str) -> None:
-    """Refuse a run without what it got from Python, or with something of another class.
+    """Refuse a run without the objects that it got from Python, or with objects of other classes.
 
     Args:
         recorded: import paths of the network, data set and teacher that came from Python, by the arguments of `train`.
-        given: the paths of what is given now, for the arguments that matter.
-        call: what takes them, such as "evaluate(run".
+        given: the import paths of the objects given now, by the arguments that the call takes.
+        call: the call that takes them, such as "evaluate(run".
 
     Raises:
         UserError: saying what to pass.

@@ -20,7 +20,7 @@ def import_user(word: str, called: str | None = None) -> None:
 
     Args:
         word: a Python file, such as my_nets.py, or a module, such as my_package.nets.
-        called: what runs record for it; default `word`.
+        called: the text that runs record for it; default `word`.
 
     Raises:
         UserError: if there is no such file or module, or a module of the file's name is imported already.
@@ -38,7 +38,7 @@ def import_user(word: str, called: str | None = None) -> None:
             importlib.import_module(word)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{word}.".startswith(f"{error.name}."):
-                raise  # a module that the user's own imports
+                raise  # a module that the user's module imports
             raise UserError(
                 f"--import {word}: there is no module {error.name!r}: expected a file, such as my_nets.py, or a module"
             ) from None
@@ -88,7 +88,8 @@ def import_all(words: Iterable[str]) -> None:
 
 
 def to_import() -> dict[str, str]:
-    """What another process on this machine imports to know the names that this one knows, and what runs record for it.
+    """The files and modules that another process on this machine must import to have the same names, and what runs
+    record for each.
 
     Files have absolute paths here. Names that the main script registers are not in it: a process that Python starts runs that
     script again.
@@ -100,11 +101,12 @@ def to_import() -> dict[str, str]:
 
 @contextmanager
 def needing(origins: Iterable[str], of: object) -> Iterator[None]:
-    """Say, of a name that is not registered inside, which file or module registered it when a run was made.
+    """Add to the error about an unregistered name, raised in this block, which file or module registered it for the
+    run.
 
     Args:
         origins: files and modules that the run names.
-        of: the run or file that is read.
+        of: the run or file that is read, for the message.
 
     Raises:
         UserError: with that advice.

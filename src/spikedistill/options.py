@@ -14,7 +14,7 @@ def defaults_of(factory: Callable[..., Any], what: str, *, without: tuple[str, .
 
     Args:
         factory: each of its parameters is an option, except those in `without`.
-        what: names the thing in messages, such as "neuron 'izhi'".
+        what: the name of the object in messages, such as "neuron 'izhi'".
         without: parameters that are no options.
 
     Raises:

@@ -27,10 +27,10 @@ class UnknownName(UserError):
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Things of one kind by name. Iteration is over all names, sorted, also over those that packages declare.
+    """Objects of one kind by name. Iteration is over all names, sorted, also over those that packages declare.
 
     Args:
-        kind: what the things are, such as "data set", for messages.
+        kind: what the objects are, such as "data set", for messages.
         group: the entry-point group of their packages, such as "spikedistill.datasets".
     """
 
@@ -41,7 +41,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._origins: dict[str, str] = {}
 
     def register(self, name: str, value: T) -> None:
-        """Enter a thing under a name.
+        """Register an object under a name.
 
         Raises:
             UserError: if the name is taken, or is no text that a command line can hold.
@@ -88,10 +88,6 @@ class Registry(Mapping[str, T], Generic[T]):
             raise UnknownName(f"no {self.kind} is called {name!r}: {hint}")
         return self._known[name]
 
-    def loaded(self) -> list[tuple[str, T]]:
-        """The names and things that are registered now, without those of packages that are not imported yet."""
-        return sorted(self._known.items())
-
     def __contains__(self, name: object) -> bool:
         return name in self._known or name in self._declared()
 
@@ -137,7 +133,7 @@ def registering_modules() -> frozenset[str]:
 
 
 def _registering_module() -> Mapping[str, Any] | None:
-    """The globals of the module of a user or package that registers a name now; None if it is this library."""
+    """The globals of the module that registers a name now, if it is of a user or a package; None for this library."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""A trained network in use: it takes images as people have them, and returns the names of classes."""
+"""A trained network for prediction: it takes image files, arrays or tensors, and returns the names of classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -92,7 +92,8 @@ class Trained(Temporal):
 
         Raises:
             FileNotFoundError: if a file is missing.
-            UserError: as `preprocess`, for a wrong number of timesteps, for recordings of another number of frames than in training,
+            UserError: for what `preprocess` refuses, for a wrong number of timesteps, for recordings of another number
+            of frames than in training,
                 or if T of training is not known.
         """
         if type(batch_size) is not int or batch_size < 1:

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print.
+"""The command line: it parses, calls the library and prints.
 
 Exit codes: 0 done, 2 the user's mistake or a machine that has too little (one line), 1 anything else (a traceback, which is a bug).
 """
@@ -14,7 +14,7 @@ from ..stopping import GRACE, stoppable
 from .commands import COMMANDS
 from .words import run, summary
 
-# of the validation library, whose errors would otherwise end in a link; read when it is imported
+# pydantic reads this when it is imported; otherwise its errors end in a link
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
 
@@ -44,15 +44,15 @@ def _place_of_command(arguments: Sequence[str]) -> int:
 
 
 def _run(command: str, arguments: list[str]) -> int:
-    """Run a command, and say in one line what ended it."""
+    """Run a command, and print in one line what ended it."""
     again = {"compare": "; the same command goes on", "train": "; the same command with --resume auto goes on"}
     try:
-        # a comparison waits for its runs, which have the grace themselves
+        # a comparison waits until its runs have stopped, each of which has GRACE seconds
         with stoppable(grace=GRACE + 5 if command == "compare" else GRACE):
             run(command, arguments)
-            sys.stdout.flush()  # where nobody reads any more it is noticed here
+            sys.stdout.flush()  # raises BrokenPipeError here if the reader has closed the pipe
     except BrokenPipeError:
-        # whoever read the output has enough of it; nothing may be written as Python ends
+        # the reader has closed the pipe, so Python must not write to it when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("stopped" + again.get(command, ""), file=sys.stderr)

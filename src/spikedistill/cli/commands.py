@@ -44,7 +44,7 @@ def train(config: "Config") -> None:
     except RunDiverged:
         if main:
             raise
-        sys.exit(1)  # all processes raise it together, and one of them says so
+        sys.exit(1)  # all processes raise the error, and the main one prints it
     if main:
         results = read_results(folder)
         Console().print(results_table(results))
@@ -58,7 +58,7 @@ def evaluate(run: Run, *, root: Root = None) -> None:
 
     Args:
         run: a run folder, such as runs/digits-twsd/seed0
-        root: folder of the data sets, where it has moved
+        root: folder of the data sets, if it has moved
     """
     from rich.console import Console
 
@@ -96,15 +96,15 @@ def compare(
     Args:
         recipes: two or more of one data set, the first is the baseline; settings of one recipe only follow it after commas:
             fashion_mnist-rate,segments=2
-        out: folder of the comparison; runs go to <recipe>/seed<k> in it
-        seeds: of the runs of each recipe
+        out: folder of the comparison; its runs are in <recipe>/seed<k>
+        seeds: the seeds that each recipe is trained with
         equal_time: train each method for as many epochs as fit into the training time of the first; the weights of losses are
             taken from the finished comparison in FOLDER
         tune: choose the weights of each method first, times 0.5, 1 or 2, by one run each and its accuracy on held-out samples
-        jobs: runs to train at a time; they share the cores, or take one GPU each where there are several
+        jobs: runs to train at a time; they share the cores, or take one GPU each if there are several
         retry_diverged: train the runs again that diverged
         settings: of `spikedistill train`
-        command: what the page says to repeat it with
+        command: the command that the page shows to repeat the comparison
     """
     from rich.console import Console
 
@@ -168,11 +168,11 @@ def gradients(
 
     Args:
         run: a run folder, such as runs/digits-twsd/seed0
-        timesteps: default 2 4 8; of event data only their own T
-        segments: at each T those above it are skipped
+        timesteps: default 2 4 8; for event data only the T of the run
+        segments: numbers of segments for rate; at each T, larger ones are skipped
         batches: to average over
         batch_size: images in each; fewer take less memory
-        root: folder of the data sets, where it has moved
+        root: folder of the data sets, if it has moved
     """
     from rich.console import Console
     from rich.progress import track
@@ -204,12 +204,12 @@ def write_report(
     """Write the report of an evaluated run anew, or a page of logits of any library.
 
     Logits [T, N, C] and labels [N] are the arrays logits and labels of an .npz or .safetensors file. The arrays classes (names),
-    holdout_logits and holdout_labels (to fit temperatures on) may stand beside them.
+    holdout_logits and holdout_labels (to fit temperatures on) are optional.
 
     Args:
         run: a run folder, such as runs/digits-twsd/seed0, or a file such as logits.npz
-        out: of logits, the page; default beside their file
-        title: of logits, the title of the page
+        out: for logits, the path of the page; default next to their file
+        title: for logits, the title of the page
     """
     from rich.console import Console
 
@@ -232,7 +232,7 @@ def list_names(
     """Name the data sets, methods, models and objectives, and explain them.
 
     Args:
-        what: recipes, methods, models, objectives or data, to have them explained; default all names on one screen
+        what: recipes, methods, models, objectives or data, to explain these; default all names on one screen
     """
     from .listing import LISTS
 
@@ -251,7 +251,7 @@ def data(
     timesteps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None,
     slicing: Annotated[str | None, arg(name="data.slicing", metavar="HOW", help_behavior_hint="")] = None,
 ) -> None:
-    """Say where a data set's files belong, and check them.
+    """Show where a data set's files belong, and check them.
 
     Args:
         name: a data set; default all of them
@@ -267,14 +267,23 @@ def data(
     from rich.console import Console
     from rich.progress import track
 
-    from ..data import example_tree, expected_files, list_datasets, load_dataset, samples_per_class, what_loading_checks
+    from ..data import (
+        DATASETS,
+        example_tree,
+        expected_files,
+        list_datasets,
+        load_dataset,
+        samples_per_class,
+        what_loading_checks,
+    )
     from ..data import verify as faults_of
 
     if name is None:
         if verify:
             raise UserError("--verify reads one data set: say which, such as spikedistill data image_folder --verify")
         for known in list_datasets():
-            print(f"{known}: {expected_files(known)}")
+            package = DATASETS.package(known)
+            print(f"{known}: {f'of the package {package}' if package else expected_files(known)}")
         return
     try:
         dataset = load_dataset(

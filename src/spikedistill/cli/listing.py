@@ -1,4 +1,4 @@
-"""What `spikedistill list` says: names by kind on one screen, and what each of them is."""
+"""The output of `spikedistill list`: names by kind on one screen, and an explanation of each."""
 
 import inspect
 import textwrap
@@ -38,7 +38,7 @@ def overview() -> list[str]:
 
 
 def recipes() -> list[str]:
-    """How a recipe is put together, and its parts."""
+    """The form of a recipe's name, and its parts."""
     lines = [
         *_wrapped(
             "A recipe is <data set>-<method>. The data set brings its usual network and schedule. The method says how the network "
@@ -72,13 +72,13 @@ def objectives() -> list[str]:
 
 
 def models() -> list[str]:
-    """Every network with its parameters and its use."""
+    """Every network with its number of parameters and its use."""
     known = [(name, _explain(name, MODELS, _network)) for name in MODELS]
     return [*_explained(known), "", "M: million parameters, for 10 classes and colour images of 32 x 32."]
 
 
 def data() -> list[str]:
-    """Every data set with what it holds."""
+    """Every data set with a description of its content."""
     known = [(name, _explain(name, DATASETS, _samples)) for name in DATASETS]
     return [*_explained(known), "", "Where files belong: spikedistill data. To check them: spikedistill data NAME."]
 
@@ -99,7 +99,7 @@ def _network(model: str) -> str:
     try:
         with torch.device("meta"):  # takes no memory
             network = create_model(model, num_classes=10, in_channels=3, image_size=32)
-    except Exception:  # a user's network may take other images only
+    except Exception:  # a user's network may refuse images of this size
         return words
     return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.2f} M. {words}"
 
@@ -110,7 +110,7 @@ def _samples(name: str) -> str:
 
 
 def _explain(name: str, registry: Registry[Any], explain: Callable[[str], str]) -> str:
-    """What a name stands for, and whose it is; a package is not imported for that."""
+    """The description of a name and its origin; a package is not imported for that."""
     if package := registry.package(name):
         return f"Of the package {package}."
     origin = registry.origin(name)
@@ -126,7 +126,7 @@ def _first(text: str, *, equation: bool = True) -> str:
 
 
 def _names(kind: str, names: Iterable[str], *registries: Registry[Any]) -> list[str]:
-    """A kind and its names, those of others marked."""
+    """A kind and its names; names that are not from this library are marked."""
 
     def marked(name: str) -> str:
         others = any(registry.package(name) or registry.origin(name) for registry in registries)
@@ -137,7 +137,7 @@ def _names(kind: str, names: Iterable[str], *registries: Registry[Any]) -> list[
 
 
 def _explained(pairs: Iterable[tuple[str, str]], width: int = WIDTH) -> list[str]:
-    """Names on the left, what they stand for on the right."""
+    """Names on the left, their descriptions on the right."""
     pairs = list(pairs)
     indent = min(24, max(len(name) for name, _ in pairs)) + 2
     lines = []

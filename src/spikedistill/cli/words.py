@@ -1,4 +1,4 @@
-"""From the words of a command line to the call of a command."""
+"""Parses the words of a command line and calls the command."""
 
 import functools
 import inspect
@@ -37,7 +37,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     """Run a command with the words that follow its name; --help prints its help and exits.
 
     Raises:
-        UserError: for a word that is refused, and whatever else the command refuses.
+        UserError: for a word that is refused, or anything that the command refuses.
     """
     function, prog = commands.COMMANDS[command], f"spikedistill {command}"
     words, arguments = split_imports(arguments)
@@ -96,7 +96,7 @@ def split_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _config(arguments: Sequence[str]) -> "Config | None":
-    """What `train` is to train; None where its help is all that is asked for."""
+    """The configuration that `train` trains; None if only its help was requested."""
     from ..data import list_datasets
     from ..recipes import PROTOCOLS, list_methods
     from ..recipes.settings import from_words, names_file
