@@ -38,8 +38,8 @@ MOST_SAMPLES = 1_000_000_000
 MOST_DEVICES = 1024
 SEEDS = 2**32
 
-# The version of the names and values in a written configuration. Version 1, which wrote no number, called "number" what
-# data.slicing calls "even" now.
+# The version of the names and values in a written configuration. Files without one are of version 1, which wrote "number" for the
+# value of data.slicing that is called "even" now.
 WORDING = 2
 
 # The gradient rules of `through_time/rules.py`, which needs torch.
@@ -55,7 +55,7 @@ Devices = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
 
 
 def _below_runs(name: str) -> str:
-    """The name of a recipe, which is a folder below that of all runs."""
+    """The name of a recipe, which also names a folder inside the folder of all runs."""
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute() or "\0" in name:
         raise UserError(f"recipe is {name!r}, expected the name of a folder below runs, without '..'")
@@ -113,7 +113,7 @@ def _is_weight(text: str) -> bool:
         return False
 
 
-# A batch size that is chosen before training, such as "auto" or "auto:512", which is the most.
+# A batch size that is chosen before training, such as "auto" or "auto:512", whose number is the limit.
 AUTO = "auto"
 
 
@@ -157,7 +157,7 @@ class _Section(BaseModel):
             raise ConfigError(explain(error, self.place)) from None
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """The configuration with some values changed, and checked like all others; pydantic's own checks none."""
+        """A copy with some values changed, which are checked; pydantic's own method checks nothing."""
         same = super().model_copy(deep=deep)
         return type(self)(**{name: getattr(same, name) for name in type(self).model_fields} | dict(update or {}))
 
@@ -303,7 +303,7 @@ class OptimizerConfig(_Section):
     name: Literal["sgd", "adamw"] = "sgd"
     """sgd (with momentum) or adamw."""
     lr: Positive = 0.1
-    """Learning rate at its highest, after the warm-up."""
+    """Highest learning rate, reached after the warm-up."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     weight_decay: NotNegative = 5e-4
@@ -464,7 +464,7 @@ class Config(_Section):
 
     @classmethod
     def from_written(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `written` returned, in this version or an earlier one: a run's settings mean what they meant.
+        """Read what `written` returned, in this version or an earlier one: settings keep the meaning that they were written with.
 
         Raises:
             UserError: if it is no configuration, or one of a newer version.
@@ -488,7 +488,7 @@ class Config(_Section):
 
     @classmethod
     def of_run(cls, content: bytes, origin: str) -> Self:
-        """Read the whole of what `to_yaml` wrote: a default must not stand for what was cut off.
+        """Read a complete file that `to_yaml` wrote: a default must not replace a setting that was cut off.
 
         Raises:
             UserError: naming `origin`, if it is no configuration, or only a part of one.

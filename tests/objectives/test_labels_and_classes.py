@@ -270,7 +270,7 @@ def test_the_label_of_a_masked_class_is_refused_on_a_cpu_with_its_place():
         "objective joint-asnn-unofficial",
     ):
         with pytest.raises(
-            ValueError, match=r"^label 7 at place 4 of the batch is a class that the logits mask with -inf: leave"
+            ValueError, match=r"^label 7 at place 4 of the batch is a class that the logits mask with -inf: omit"
         ):
             EVERY_LOSS[name](masked(Z), labelled(7), A)
     assert twce(masked(Z), labelled(7), ignore_index=7).isfinite(), "which is left out"

@@ -317,7 +317,7 @@ def test_a_run_does_not_go_on_with_other_data(change, tmp_path, monkeypatch):
         ValueError, match=r"cannot go on, because .*the training samples changed since it was begun"
     ) as error:
         train(config)
-    assert "bring back what was there, or train with another --out" in str(error.value)
+    assert "restore it, or train with another --out" in str(error.value)
     assert run.checkpoint.read_bytes() == before
 
 

@@ -366,7 +366,7 @@ def test_mean_rate_is_the_way_out():
 @pytest.mark.parametrize(
     ("layer", "shape", "message"),
     [
-        (nn.Conv2d(2, 3, 3), (T, B, 2, 6, 6), r"conv2d takes samples \[B, C, ...\] of 4 dimensions; this signal shows"),
+        (nn.Conv2d(2, 3, 3), (T, B, 2, 6, 6), r"conv2d takes samples \[B, C, ...\] of 4 dimensions; this signal has"),
         (nn.MaxPool2d(2), (B, 6, 6), "max_pool2d takes samples"),
         (nn.AvgPool1d(2), (B, 2, 6, 6), "avg_pool1d takes samples"),
         (nn.LPPool2d(2, 2), (B, 6, 6), "lp_pool2d takes samples"),
@@ -379,7 +379,7 @@ def test_samples_of_other_dimensions_are_refused_where_time_would_be_misread(lay
 
 def test_one_temporal_network_inside_another_is_refused():
     inner = temporal(nn.Sequential(nn.Linear(3, 4), LIF()))
-    with pytest.raises(ValueError, match="a network under temporal\\(\\) is used inside another"):
+    with pytest.raises(ValueError, match="a network from temporal\\(\\) is used inside another"):
         temporal(nn.Sequential(nn.Linear(3, 3), inner))(torch.zeros(B, 3), timesteps=2)
 
 

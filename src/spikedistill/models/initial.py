@@ -40,8 +40,9 @@ def starting_weights(
     - The classifier, the last convolution or linear layer, is initialised anew if the file has other classes.
     - Parameters of neurons that the file lacks, such as a learned decay, start at their initial values.
     - A batch-norm with statistics of each timestep takes the statistics of all timesteps for every timestep, or repeats those of
-    the last. - The mean and standard deviation of the images stay those of the network's own data set. - Names may also be those
-    of SpikingJelly and torchvision, for the networks that `load_spikingjelly` takes.
+      the last.
+    - The mean and standard deviation of the images stay those of the network's own data set.
+    - Names may also be those of SpikingJelly and torchvision, for the networks that `load_spikingjelly` takes.
 
     Args:
         network: the network, which is not changed.

@@ -51,7 +51,7 @@ def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
     network = _residual_network(model)
     if network is None:
         raise UserError(
-            "SpikingJelly's residual networks fit into sew_resnet18, sew_resnet34 and the like; this is none"
+            "SpikingJelly's residual networks fit into sew_resnet18, sew_resnet34 and the like; got another network"
         )
     ours = {_spikingjelly_name(name): name for name in network.state_dict()}
     shapes = {theirs: network.state_dict()[name].shape for theirs, name in ours.items()}

@@ -16,7 +16,7 @@ def tet(mse_weight: float = 0.05) -> Objective:
     """Cross-entropy of every timestep with all logits held near 1: mean_t [(1-l) CE(z_t, y) + l MSE(z_t, 1)].
 
     Deng et al.: Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting (ICLR 2022). With l=0 this is
-    `twce`. l is 0.05, as SLTT's code has it too; TET's script for event frames has 0.001.
+    `twce`. l is 0.05, as also in SLTT's code; TET's script for event frames has 0.001.
     Published: no number that we could check.
     """
     check_share("mse_weight", mse_weight)

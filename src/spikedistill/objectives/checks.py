@@ -90,8 +90,8 @@ def check_label_kept(logits: Tensor, target: Tensor, ignore_index: int | None = 
     if lost.any() and (logits < math.inf).all() and not is_masked(logits).all(-1).any():
         place = int(lost.nonzero()[0])
         raise UserError(
-            f"label {int(target[place])} at place {place} of the batch is a class that the logits mask with -inf: leave the sample "
-            "out, or the class unmasked"
+            f"label {int(target[place])} at place {place} of the batch is a class that the logits mask with -inf: omit the sample, "
+            "or do not mask the class"
         )
 
 
@@ -185,8 +185,8 @@ def check_features(
 ) -> list[tuple[Tensor, Tensor]]:
     """Student's and teacher's features of each layer, in float32 or better.
 
-    UserError unless both have the same number of layers, one or more, each of floating point [B, ...], and of one shape if
-    that is asked for.
+    UserError unless both have the same number of layers, one or more, each of floating point [B, ...], and of one shape if that
+    is required.
     """
     if len(features) != len(teacher_features) or not features:
         raise UserError(

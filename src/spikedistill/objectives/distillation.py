@@ -56,9 +56,9 @@ def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature:
 def noisy_kd(logits: Tensor, teacher_logits: Tensor, *, noise: float = 0.1, temperature: float = 2.0) -> Tensor:
     """Logit distillation of a student whose prediction is mixed with noise: tau² KL(softmax(A / tau) || p).
 
-    p = (1 - noise) softmax(z / tau) + noise softmax(n / tau) with z = mean_t z_t, and n normal around the mean of z over the
-    classes with its variance there as the standard deviation, drawn anew from torch's global generator; gradients flow through
-    both. A teacher [S, B, C] is averaged.
+    p = (1 - noise) softmax(z / tau) + noise softmax(n / tau) with z = mean_t z_t, and n normally distributed: its mean is the
+    mean of z over the classes, its standard deviation the variance of z over them. It is drawn from torch's global generator in
+    every call; gradients flow through both. A teacher [S, B, C] is averaged.
 
     A Closer Look at Knowledge Distillation in Spiking Neural Network Training (CKDSNN), from its released code.
     """
@@ -78,7 +78,7 @@ def noisy_kd(logits: Tensor, teacher_logits: Tensor, *, noise: float = 0.1, temp
 
 
 def twkl(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 3.0, teacher_grad: bool = False) -> Tensor:
-    """Timestep-wise distillation: mean_t KD(z_t <- A); of a teacher [S, B, C], each timestep learns from its own A_t.
+    """Timestep-wise distillation: mean_t KD(z_t <- A); with a teacher [S, B, C], timestep t learns from A_t.
 
     Yu et al.: Efficient Logit-based Knowledge Distillation of Deep Spiking Neural Networks for Full-Range Timestep
     Deployment (ICML 2025).
@@ -93,7 +93,7 @@ def prefix_kd(
 ) -> Tensor:
     """Logit distillation of the prediction after k timesteps, for every k: mean_k KD(mean(z_1..z_k) <- A).
 
-    Of a teacher [S, B, C], the first k timesteps learn from the mean of its first k.
+    With a teacher [S, B, C], the mean of the first k timesteps learns from the mean of the teacher's first k.
     """
     logits = check_logits(logits)
     teacher = check_teacher(teacher_logits, logits)

@@ -1,4 +1,4 @@
-"""How far a student's prediction is from a teacher's: the one softened KL of the field, and two alternatives.
+"""How far a student's prediction is from a teacher's: the softened KL that all methods use, and two alternatives.
 
 Shapes: student and teacher [..., C], broadcast against each other; results [...], one value per sample.
 

@@ -87,7 +87,7 @@ class Inputs(TypedDict, total=False):
     teacher_logits: Annotated[Tensor | None, _LOGITS]
     """`[B, C]` or `[S, B, C]`; needed if `needs_teacher`."""
     scores: Annotated[Tensor | None, Input()]
-    """`[S]`, to replace the ranking of timesteps."""
+    """Strengths `[S]` of the timesteps, used in place of the ranking that the loss would compute."""
     average: Annotated[Average | None, Input()]
     """If several processes share a batch, the mean of a tensor over them: rankings, counts and weights of samples are then those of
     the whole batch."""

@@ -42,8 +42,9 @@ def register_objective(
 ) -> Factory | Callable[[Factory], Factory]:
     """Register a function that returns an Objective, for the catalogue.
 
-    Use it as a decorator, `@register_objective("my-loss")`, or `@register_objective` for the name of the function with hyphens for
-    underscores. The objective is then also a method for every data set, such as `digits-my-loss`. The function's parameters are
+    Use it as a decorator, `@register_objective("my-loss")`, or `@register_objective` for the name of the function with hyphens
+    in place of underscores. The objective is then also a method for every data set, such as `digits-my-loss`. The function's
+    parameters are
     the objective's options, on the command line too.
 
     Args:
@@ -133,7 +134,7 @@ def create_objective(name: str, **options: Any) -> Objective:
 
 
 def _try(objective: Objective) -> None:
-    """Call the objective once on a batch of one, so that the losses' own checks see their options."""
+    """Call the objective once on a batch of one, so that the losses check their options."""
     logits, target = torch.zeros(2, 1, 2, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
     with torch.random.fork_rng(devices=[]):  # random numbers drawn here must not advance the caller's generator
         objective(logits, target, **{name: declared.example() for name, declared in INPUTS.items()})

@@ -176,7 +176,7 @@ def _teacher_and_student(
 
 
 def _all_but(index: Tensor, count: int) -> Tensor:
-    """The numbers 0..count-1 without the one in `index` [1], whose value is not read, because reading it from a GPU waits."""
+    """The numbers 0..count-1 without the one in `index` [1], whose value is not read, because that would wait for the GPU."""
     rest = torch.arange(count - 1, device=index.device)
     return rest + (rest >= index)
 

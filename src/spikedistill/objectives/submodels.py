@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
-# What a loss may be over the submodels.
+# How a loss may combine its values for the submodels.
 REDUCTIONS = "mean", "sum"
 # The mean of a tensor over the processes that share a batch.
 Average = Callable[[Tensor], Tensor]

@@ -11,7 +11,7 @@ to a loss, as if it were not there.
 
 `class_weights` [C] weigh the samples by their class: with w_b = class_weights[y_b] the mean over the batch is
 Σ_b w_b CE_b / Σ_b w_b, as `torch.nn.functional.cross_entropy(weight=...)` computes it, and 0 with zero gradient if all w_b are 0.
-`average`, the mean of a tensor over the processes that share a batch, makes Σ_b w_b that of the whole batch.
+With `average`, the mean of a tensor over the processes that share a batch, Σ_b w_b is the sum over the whole batch.
 """
 
 import math
@@ -170,8 +170,8 @@ def tet_of_some(
 def entropy(logits: Tensor) -> Tensor:
     """Mean entropy of the submodels' predictions in nats, to be rewarded: mean_t H(softmax(z_t)).
 
-    Pereyra et al.: Regularizing Neural Networks by Penalizing Confident Output Distributions (2017), there of a
-    network's one prediction.
+    Pereyra et al.: Regularizing Neural Networks by Penalizing Confident Output Distributions (2017), there for the single
+    prediction of a network.
     """
     log_p = log_probabilities(check_logits(logits))
     return -(log_p.exp() * log_p).sum(-1).mean()

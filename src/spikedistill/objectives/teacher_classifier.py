@@ -51,7 +51,7 @@ def activation_map_kl(
 
     C_F [B, P] counts the student's spikes at each position, over channels and timesteps; C_A [B, P] is the teacher's class
     activation map, what each position adds to the logit a of the predicted class, cut at 0:
-    C_A = max(0, P Σ_c A_c ∂a/∂A_c). M brings the values of the batch to 0..1, (C - min C) / (max (C - min C) + 1e-3), and is a
+    C_A = max(0, P Σ_c A_c ∂a/∂A_c). M rescales the values of the batch to 0..1, (C - min C) / (max (C - min C) + 1e-3), and is a
     softmax over the P positions at the temperature. Gradients flow through the student's smallest and largest value. If
     several processes share a batch, each has its own.
 

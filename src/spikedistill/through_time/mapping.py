@@ -63,7 +63,7 @@ def check_layer(signal: Signal, name: str, args: tuple[Any, ...], kwargs: dict[s
     axes = _SPATIAL_AXES.get(name, signal.ndim - 2 if name == "embedding" else max(signal.ndim - 2, 0))
     if signal.ndim != axes + 2:
         raise UserError(
-            f"{name} takes samples [B, C, ...] of {axes + 2} dimensions; this signal shows {list(signal.shape)}. "
+            f"{name} takes samples [B, C, ...] of {axes + 2} dimensions; this signal has {list(signal.shape)}. "
             "Static inputs are passed as [B, ...] with timesteps=T, sequences as [T, B, ...] without it"
         )
 

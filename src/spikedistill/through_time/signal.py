@@ -333,11 +333,11 @@ def advice_on(name: str) -> str:
     if name in _ADVICE:
         return _ADVICE[name]
     if name in _RANDOM or name.removesuffix("_") in _RANDOM:
-        return "one draw serves all timesteps, as in dropout: draw a tensor of the shape that the signal shows, torch.rand(x.shape)"
+        return "one draw serves all timesteps, as in dropout: draw a tensor of the shape of the signal, torch.rand(x.shape)"
     if name in _WRITES:
         return f"it changes a tensor in place; write x = x.{name[:-1]}(...) where that has a rule"
     if name.startswith("new_") or name.endswith("_like"):
-        return "make a tensor of the shape that the signal shows: torch.zeros(x.shape, dtype=x.dtype, device=x.device)"
+        return "make a tensor of the shape of the signal: torch.zeros(x.shape, dtype=x.dtype, device=x.device)"
     return _GENERAL_ADVICE
 
 

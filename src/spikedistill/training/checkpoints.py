@@ -209,7 +209,7 @@ def check_made_from(run: Path, checkpoint: Mapping[str, Any], now: Mapping[str, 
     if changed:
         raise UserError(
             f"{run} cannot go on, because {' and '.join(_NAMES.get(name, name) for name in changed)} changed since it was begun: "
-            "bring back what was there, or train with another --out"
+            "restore it, or train with another --out"
         )
 
 

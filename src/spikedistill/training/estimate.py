@@ -66,7 +66,7 @@ def trial(plan: Plan) -> Iterator[Callable[[int], float]]:
 
 
 def estimate_line(plan: Plan, steps_done: int = 0) -> str | None:
-    """In one line: about how long the epochs will take that are left after so many steps, measured on a few steps on trial.
+    """In one line: the estimated time of the epochs that remain after so many steps, measured on a few trial steps.
 
     None for a short run, and for several devices, because one device does not show how long their exchange takes.
     """

@@ -22,7 +22,7 @@ class AtHand:
         kind: the kind of the data, "image" or "events".
         inputs: the batch, augmented.
         target: labels `[B]`.
-        submodels: logits `[S, B, C]` that the objective is over.
+        submodels: the logits `[S, B, C]` that the objective takes.
         features: mean rates `[B, ...]` of the student's layers.
         transforms: the trained layers that transform these features.
         cached: the teacher's logits on the batch, `[B, C]`, if they were computed at the start of the run.

@@ -90,7 +90,7 @@ def means_of_step(
 
     Args:
         logits: the logits of the timesteps, `[T, B, C]`.
-        submodels: those that the objective is over, `[S, B, C]`.
+        submodels: those that the objective takes, `[S, B, C]`.
         target: labels, `[B]`.
         scores: how strong each submodel is, `[S]`, if the objective ranks them.
         total: the loss.

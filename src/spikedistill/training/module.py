@@ -63,7 +63,7 @@ class DistillationModule(L.LightningModule):
     def look(
         self, inputs: Tensor, student: Callable[[Tensor], tuple[Tensor, ...]] | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective is over (of heads, or the same), features."""
+        """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective takes (of heads, or the same), features."""
         logits, *others = (student or self.student)(inputs)
         submodels = others.pop(0) if isinstance(self.network, Branched) else logits
         return logits, submodels, others

@@ -25,7 +25,7 @@ class VGG(Layout):
     A stage ends before each pooling and at the last neuron.
 
     Raises:
-        UserError: the poolings leave nothing of images of that size.
+        UserError: if images of that size are too small for the poolings.
     """
 
     def __init__(self, layers: Layers, sizes: Sizes, plan: Sequence[int], *, flatten: bool) -> None:

@@ -32,7 +32,7 @@ _INSTRUCTIONS = {"AVX2": _AVX2, "AVX512": [*_AVX2, *_AVX512]}
 # Products and sums are rounded one by one, as in PyTorch. The other flags change no result.
 _FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
 
-# Of currents and spikes, and their names in C++.
+# The dtypes of currents and spikes, and their names in C++.
 DTYPES = {torch.float32: "float", torch.bfloat16: "BFloat16"}
 
 # The most timesteps of a block.

@@ -25,7 +25,7 @@ from .triton_kernels import (
 # Neurons of a tile: four for each of 128 threads. With eight, bfloat16 is read 16 bytes at a time, but fewer threads fit.
 _TILE = 512
 
-# Of currents and spikes.
+# The dtypes of currents and spikes.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # The most timesteps for which the kernel of rates is unrolled.
