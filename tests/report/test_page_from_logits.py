@@ -190,7 +190,7 @@ def test_damaged_files_and_wrong_words_are_refused(case, tmp_path, capsys):
     for call, message in (
         (lambda: write_report(logits, labels), "logits came without out, the path of the page"),
         (lambda: write_report(logits, out=tmp_path / "x.html"), "logits came without labels"),
-        (lambda: write_report(tmp_path / "n.safetensors", labels), "labels, classes or heldout came beside the file"),
+        (lambda: write_report(tmp_path / "n.safetensors", labels), "labels, classes or heldout came with the file"),
         (lambda: write_report(tmp_path, labels), "labels, out, title, classes or heldout came for the run folder"),
         (lambda: write_report(logits, labels, out=tmp_path), "is a folder, expected the path of a page"),
     ):

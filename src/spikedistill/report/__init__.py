@@ -1,4 +1,4 @@
-"""A run, a comparison, or what a network did on one sample, as plots and as a self-contained web page."""
+"""Plots and self-contained web pages of runs, comparisons, and recordings of a network on one sample."""
 
 from .comparison.page import write_comparison
 from .comparison.paper import PAPER_FILES, write_paper_files

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of blocks. A block holds content; the template of the same `kind` draws it."""
+"""The parts of a page: sections of blocks. A block holds content; the template of the same `kind` draws it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ def decimals(count: int) -> Callable[[float], str]:
 
 
 def numbered(row: Mapping[str, Any], beginning: str) -> list[int]:
-    """The k of the keys `<beginning>k`."""
+    """All k for which there is a key `<beginning>k`."""
     return sorted(
         int(end) for key in row if key.startswith(beginning) and (end := key.removeprefix(beginning)).isdigit()
     )
 
 
 def measured(row: Mapping[str, Any], key: str) -> bool:
-    """Whether a row has a figure there, none of nan."""
+    """Whether the row has a value at the key; nan does not count."""
     value = row.get(key)
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
@@ -41,7 +41,7 @@ def thinned(values: Sequence[T], most: int) -> list[T]:
 
 
 def significant(value: float | None, digits: int = 6) -> float | None:
-    """A number with the digits that a curve shows, of the many of a float, which would take most of a page."""
+    """A number rounded to the digits that a curve can show; all digits of floats would take most of a page."""
     return None if value is None else float(f"{value:.{digits}g}")
 
 
@@ -52,7 +52,7 @@ def percent(key: str, title: str, unit: str = "%") -> "Column":
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: the key of its values, its title and unit, how a value is written, and whether they are words."""
+    """One column of a table: the key of its values, its title and unit, the format of a value, and whether values are text."""
 
     key: str
     title: str
@@ -70,14 +70,14 @@ class Column:
         return self.write(row[self.key]) if measured(row, self.key) else "–"
 
     def value_beyond_text(self, row: Row) -> Any:
-        """The value of the cell if its text is not all of it, as of a rounded number; else None."""
+        """The exact value of the cell if its text is rounded; else None."""
         value = row.get(self.key)
         return None if value is None or str(value) == self.text(row) else value
 
 
 @dataclass(frozen=True)
 class Table:
-    """Figures in rows; the first column names the row. A table with a summary is folded behind it."""
+    """Figures in rows; the first column names the row. A table with a summary is folded; only the summary shows."""
 
     kind: ClassVar[str] = "table"
     name: str
@@ -89,7 +89,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plotly figure as plain data, in words for those who cannot see it, and as a table for those who want the numbers."""
+    """A plotly figure as plain data, with a description in words for screen readers and a table of its numbers."""
 
     name: str
     title: str
@@ -102,7 +102,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side if the screen is wide enough; wide ones, such as of many methods, two at most."""
+    """Plots side by side if the screen is wide enough; at most two if plots are wide, such as those of many methods."""
 
     kind: ClassVar[str] = "plots"
     plots: Sequence[Plot]
@@ -127,7 +127,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Number:
-    """One large number with its label and what it says."""
+    """One large number with its label and a short explanation."""
 
     name: str
     value: float
@@ -146,7 +146,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to copy as it is."""
+    """Text for copying, such as a command."""
 
     kind: ClassVar[str] = "code"
     caption: str
@@ -155,7 +155,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the first k timesteps together say about a sample."""
+    """The prediction for a sample after the first k timesteps."""
 
     k: int
     label: str
@@ -183,15 +183,15 @@ class Samples:
 
 @dataclass(frozen=True)
 class Chooser:
-    """A policy and a threshold to choose, and what they give: the script of the same name fills the figures in from `data`."""
+    """Controls to choose a policy and a threshold; the script of the same name fills in the results from `data`."""
 
     kind: ClassVar[str] = "chooser"
     timesteps: int
     policies: Sequence[str]
     samples: Sequence[Sample]
-    unit: str  # of energy; empty if it is unknown
+    unit: str  # of energy; empty if the energy is unknown
     data: dict[str, Any]
-    of_run: bool = True  # else of logits, of which there is no network to load
+    of_run: bool = True  # else a page of logits, without a network to load
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page: what kind it is, its title, what it is about, what it shows in words and numbers, and everything else."""
+    """A page: its kind, its title, its subject, its main results in words and numbers, and its sections."""
 
     kind: str
     title: str

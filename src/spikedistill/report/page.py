@@ -1,4 +1,4 @@
-"""What all pages share: blocks become one web page that needs nothing else, small enough to send by mail."""
+"""Renders blocks as one self-contained web page, small enough to send by mail."""
 
 import base64
 import functools
@@ -11,7 +11,7 @@ from .blocks import Chooser, Page, Plots
 
 # a "<" in a script may begin a comment or a tag
 _NO_MARKUP = str.maketrans("<", ",")
-# a module that is one long text: the program of a process for maps, half a megabyte that no plot of a page needs
+# a module that is one long text: the worker for maps, half a megabyte that no plot of a page needs
 _WORKER = re.compile(r"""\.exports=(['"`])(?:(?!\1)[^\\]|\\.){100000,}\1""", re.DOTALL)
 
 
@@ -20,8 +20,8 @@ class Packed:
     """A text, compressed: gzip, then base85, as `templates/plots.js` reads it.
 
     Attributes:
-        text: in base85, padded to whole groups of five; a comma stands for "<".
-        bytes: how many it is after base85, without the padding.
+        text: the text in base85, padded to whole groups of five; a comma replaces "<".
+        bytes: the number of compressed bytes, without the padding.
     """
 
     text: str
@@ -54,7 +54,7 @@ def render(page: Page) -> str:
 
 @functools.cache
 def _plotly() -> Packed:
-    """The library that draws the plots, without what draws maps: 4.8 MB, packed 1.65."""
+    """The library that draws the plots, without its maps: 4.8 MB, packed 1.65."""
     from plotly.offline import get_plotlyjs
 
     return Packed.of(_WORKER.sub(r".exports=\1\1", get_plotlyjs()))

@@ -104,7 +104,7 @@ def write_recording(recording: Recording, path: Path | str, *, sample: int = 0) 
 
 
 def _section(layer: "_Layer", number: int, layers: int) -> Section:
-    """What the page says of one of its layers."""
+    """The section of the page about one layer."""
     many = layer.some(min(MOST_NEURONS, max(8, NEURONS // layers)))
     spikes = Plot(
         name=f"raster_{number}",
@@ -122,7 +122,7 @@ def _section(layer: "_Layer", number: int, layers: int) -> Section:
     )
     shape = " x ".join(map(str, layer.shape))
     rate = f"{layer.rate:.3f} spikes per neuron and timestep on this sample."
-    if layer.thresholds is None:  # a layer with its own step, whose membranes are not known
+    if layer.thresholds is None:  # a layer with its own `step`: its membranes are not known
         return Section(f"layer-{number}", layer.name, [Text(f"{shape} neurons: {rate}"), Plots([spikes])])
     words = f"{shape} neurons of {_span(layer.thresholds)}: {rate}"
     return Section(f"layer-{number}", layer.name, [Text(words), Plots([spikes, _traces(layer, number, layers)])])
@@ -206,13 +206,14 @@ class _Layer:
         """So many of its neurons, spread evenly; or those of these indices.
 
         Raises:
-            UserError: for none, or one that there is not.
+            UserError: for no neurons, or an index outside the layer.
         """
         count = self.spikes.shape[1]
         if isinstance(neurons, int):
             if neurons < 1:
                 raise UserError(f"neurons is {neurons}, expected 1 or more of the {count} of {self.name!r}")
-            # steps near the golden ratio of the layer, around it: equal ones would meet the same row and column in every channel
+            # steps near the golden ratio of the layer, wrapped around: equal steps would draw the same row and column
+            # of every channel
             step = next(step for step in range(round(0.618 * count), 0, -1) if math.gcd(step, count) == 1)
             indices = sorted(place * step % count for place in range(min(neurons, count)))
             return _Neurons(self, indices, ", spread evenly" if len(indices) < count else "")
@@ -228,9 +229,10 @@ class _Neurons:
 
     Attributes:
         timesteps: how many were recorded.
-        choice: which neurons they are, in words.
+        choice: how the neurons were chosen, in words.
         title: the same, with the layer and the sample.
-        fired: the timesteps, from 1, at which each fires, by its place in the layer, such as channel, row and column.
+        fired: the timesteps, from 1, at which each neuron fires, by its place in the layer, such as channel, row and
+            column.
     """
 
     def __init__(self, layer: _Layer, indices: list[int], spread: str = "") -> None:
@@ -247,7 +249,7 @@ class _Neurons:
 
     @property
     def potentials(self) -> dict[str, list[float | None]]:
-        """The membrane of each at every timestep; None if it is not finite."""
+        """The membrane of each neuron at every timestep; None if it is not finite."""
         rows = self._layer.potentials()[:, self._indices].T.tolist()
         finite = [[u if math.isfinite(u) else None for u in row] for row in rows]
         return dict(zip(self._names, finite, strict=True))
@@ -268,7 +270,7 @@ def _span(thresholds: Sequence[float]) -> str:
 
 
 def _standing_alone(figure: figures.Figure, title: str) -> "Figure":
-    """A figure of a page with a title, with colours in place of the page's variables, and free to be zoomed."""
+    """A figure of a page with a title, fixed colours in place of the page's variables, and zoom enabled."""
     from plotly.graph_objects import Figure
 
     style = (resources.files(__package__) / "templates" / "style.css").read_text(encoding="utf-8")

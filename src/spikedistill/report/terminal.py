@@ -35,7 +35,7 @@ _COSTS = {
 
 
 def results_table(results: Results) -> Table:
-    """A run at every number of timesteps, of many at some of them; accuracies have 95 percent intervals (`wilson`)."""
+    """A run at every number of timesteps, or at some of them if there are many; accuracies have 95 percent intervals (`wilson`)."""
     known = results.samples is not None
     more = _more_accuracies(results)
     titles = ["k", "accuracy %", *(["95 % interval"] if known else []), *more.values()]
@@ -72,17 +72,17 @@ def _more_accuracies(results: Results) -> dict[str, str]:
 
 
 def training_line(results: Results) -> str:
-    """What training took, in a line; empty where that is not known."""
+    """The cost of training, in a line; empty if it is not known."""
     cost = results.cost
     if cost.images_per_s is None or cost.peak_mib is None:
         return ""
-    # runs of earlier versions have no time
+    # runs of earlier versions have no training time
     took = "" if cost.training_s is None else f" in {duration(cost.training_s)}"
     return f"trained{took} at {cost.images_per_s:.0f} images/s, peak memory {cost.peak_mib:.0f} MiB"
 
 
 def leaderboard_table(comparison: Comparison) -> Table:
-    """The methods of a comparison at every number of timesteps, of many at some of them, and over all."""
+    """The methods of a comparison at every number of timesteps, or at some if there are many, and their mean."""
     rows, seeds, names = comparison.leaderboard, comparison.seeds, _names(comparison)
     counts = count_columns(rows)
     shown = thinned(range(1, comparison.longest + 1), 2 if counts else MOST_COLUMNS)
@@ -99,7 +99,7 @@ def leaderboard_table(comparison: Comparison) -> Table:
 
 
 def differences_table(comparison: Comparison) -> Table | None:
-    """What each method has more or less than the first, with its interval and p-value; None if there are no differences."""
+    """The difference of each method to the first, with its interval and p-value; None if there are no differences."""
     baseline, *others = comparison.leaderboard
     names = _names(comparison)
     if not any("area_difference" in row for row in others):
@@ -115,7 +115,7 @@ def differences_table(comparison: Comparison) -> Table | None:
 
 
 def costs_table(comparison: Comparison) -> Table:
-    """What each method of a comparison took."""
+    """The cost of each method of a comparison."""
     columns, names = cost_columns(comparison.leaderboard), _names(comparison)
     table = _table("What it took, medians over the runs", "method", *(_COSTS[column.key] for column in columns))
     for row in comparison.leaderboard:

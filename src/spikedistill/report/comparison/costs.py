@@ -1,4 +1,4 @@
-"""The columns that say what the methods of a comparison took."""
+"""The columns of the costs of methods: time, speed and memory."""
 
 from collections.abc import Sequence
 
@@ -20,5 +20,5 @@ COLUMNS = [
 
 
 def cost_columns(rows: Sequence[Row]) -> list[Column]:
-    """The columns that some method has a figure for."""
+    """The columns in which some method has a number."""
     return [column for column in COLUMNS if any(measured(row, column.key) for row in rows)]

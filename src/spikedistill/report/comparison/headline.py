@@ -10,7 +10,7 @@ from .shown import Shown, seeds_in_words
 
 
 def compared(shown: Shown) -> str:
-    """What was compared, in two sentences."""
+    """The methods and the setting of the comparison, in two sentences."""
     comparison = shown.comparison
     return (
         f"{seeds_in_words(comparison.seeds)} for every method, one network for all k up to {comparison.longest}; "

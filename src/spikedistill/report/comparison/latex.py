@@ -16,7 +16,7 @@ _TEX = str.maketrans(
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
         "–": "--",
-        "[": "{[}",  # after the end of a row it would be an option
+        "[": "{[}",  # after the end of a row, LaTeX would read a bracket as an option
         "]": "{]}",
         **{character: "\\" + character for character in "&%$#_{}"},
     }
@@ -48,7 +48,7 @@ def cost(rows: Sequence[Row]) -> str:
 
 
 def timesteps(rows: Sequence[Row]) -> str:
-    """Every timestep on its own; a number that no method has gets no column."""
+    """Every single timestep; a number that no method has gets no column."""
     titles = {"accuracy": r"Accuracy, \%", "confidence": r"Confidence, \%", "entropy": "Entropy, nats"}
     columns = [
         Column(f"{key}_{k}", rf"{title}, $k={k}$", write=decimals(3 if key == "entropy" else 2))
@@ -60,7 +60,7 @@ def timesteps(rows: Sequence[Row]) -> str:
 
 
 def regret(rows: Sequence[Row]) -> str:
-    """What one network loses to specialists at each k."""
+    """The accuracy that one network loses to specialists at each k."""
     K = sorted({k for row in rows for k in numbered(row, "regret_")})
     lines = [
         [
@@ -73,7 +73,7 @@ def regret(rows: Sequence[Row]) -> str:
 
 
 def published(rows: Sequence[Row]) -> str:
-    """Numbers of papers next to those here. A dagger marks doubts, which the page of the comparison explains."""
+    """Published accuracies next to those of the comparison. A dagger marks doubts, which the page of the comparison explains."""
     lines, dagger = [], r"^\dagger"
     for row in rows:
         accuracy = f"${row['accuracy']}{dagger if row['doubt'] else ''}$"
@@ -96,7 +96,7 @@ def _interval(row: Row, key: str, ends: str) -> str:
 
 
 def _tabular(head: Sequence[str], lines: Sequence[Sequence[str]], columns: str = "") -> str:
-    """A table whose first column is text and whose others are numbers, unless `columns` says which are what."""
+    """A table whose first column is text and whose others are numbers, unless `columns` gives other alignments."""
     columns = columns or "l" + "r" * (len(head) - 1)
     begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
     return "\n".join([*begin, *(" & ".join(cells) + r" \\" for cells in lines), r"\bottomrule", r"\end{tabular}", ""])

@@ -33,7 +33,7 @@ def what_was_lost(rows: Sequence[Row]) -> str:
 
 
 def why_no_differences(rows: Sequence[Row]) -> str:
-    """Why methods are not compared with the baseline, which is the first, in a sentence; empty if some are."""
+    """Why no method is compared with the baseline, the first method, in a sentence; empty if some are."""
     baseline, *others = rows
     if "area" not in baseline:
         return f"There are no differences, because the baseline, {baseline['method']}, has no finished run."

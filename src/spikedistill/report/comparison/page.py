@@ -17,7 +17,7 @@ def write_comparison(folder: Path, comparison: Comparison, *, command: str | Non
     Args:
         folder: of the comparison. The page links to the reports of its runs, `<method>/seed<k>/report.html`, that are there.
         comparison: what is shown.
-        command: what repeats the comparison, if it was started from the command line.
+        command: the command that repeats the comparison, if it was started from the command line.
 
     Returns:
         The path of the page.

@@ -1,4 +1,4 @@
-"""A comparison as a paper shows it: tables for LaTeX, and figures as PDF and, for pages and slides, SVG."""
+"""A comparison for a paper: tables for LaTeX, and figures as PDF and, for pages and slides, SVG."""
 
 import importlib.util
 import logging
@@ -25,11 +25,11 @@ PAPER_FILES = (*(f"{name}.tex" for name in _TABLES), *(f"{name}.{end}" for name 
 
 
 def write_paper_files(folder: Path, comparison: Comparison) -> None:
-    """Write what a paper takes over: tables as .tex, and figures as .pdf and .svg.
+    """Write the files for a paper: tables as .tex, and figures as .pdf and .svg.
 
     Tables are leaderboard, cost, timesteps, regret and published, figures accuracy, timesteps, regret and chosen, as far as the
-    comparison has rows for them. The same rows give the same bytes. Figures need matplotlib, of the extra `figures`; without it a
-    line of the log says so, and only tables are written.
+    comparison has rows for them. The same rows give the same bytes. Figures need matplotlib, of the extra `figures`;
+    without it only tables are written, and a line of the log explains that.
 
     Args:
         folder: of the comparison.
@@ -50,7 +50,7 @@ def write_paper_files(folder: Path, comparison: Comparison) -> None:
 
 
 def _write_or_remove(file: Path, content: bytes | str | None) -> None:
-    """Write a file, or remove that of an earlier comparison here."""
+    """Write a file; without content, remove the file of an earlier comparison."""
     if content is None:
         file.unlink(missing_ok=True)
     else:

@@ -1,4 +1,4 @@
-"""What the page of a comparison is made of."""
+"""The input of the page of a comparison."""
 
 import math
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ class Shown:
 
     Attributes:
         comparison: what is shown.
-        folder: of the comparison: it holds the page, and the runs below it, `<method>/seed<k>`.
-        command: what repeats the comparison; None if it was not started from the command line.
+        folder: folder of the comparison; it holds the page, and the runs in `<method>/seed<k>`.
+        command: the command that repeats the comparison; None if it was not started from the command line.
     """
 
     comparison: Comparison
@@ -27,7 +27,7 @@ class Shown:
 
     @property
     def noise(self) -> float:
-        """How many points of accuracy an axis spans at least: three times the widest interval of a method's accuracy."""
+        """The fewest points of accuracy that an axis spans: three times the widest interval of a method's accuracy."""
         rows, longest = self.comparison.leaderboard, self.comparison.longest
         accuracies = [row[f"accuracy_{k}"] / 100 for row in with_numbers(rows) for k in (1, longest)]
         return figures.noise(accuracies, self.comparison.samples)
@@ -39,7 +39,7 @@ class Shown:
 
     @property
     def timesteps(self) -> list[Row]:
-        """The rows of every timestep on its own, with None for what was not evaluated."""
+        """The rows of every single timestep, with None for what was not evaluated."""
         return _without_nan(self.comparison.timesteps)
 
 

@@ -1,4 +1,4 @@
-"""The plots of the pages, each a function of numbers that gives a plotly figure in plain data, and those that are printed."""
+"""The plots of pages, functions that return plotly figures as plain data, and the figures for print."""
 
 from .comparison import METHODS, differences, methods, methods_over_epochs, regrets, shares
 from .drawing import Figure

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from .drawing import ACCENT, DASHES, INK, MUTED, SYMBOLS, Figure, band, labels_of, line, plot, span, whole_ticks
 
-# of a luminance between those of the light and the dark page: 3:1 or more against either
+# their contrast is 3:1 or more on the light and on the dark page
 METHODS = ("#3d7fe0", "#d9691e", "#21936a", "#c2569f", "#967a14", "#178fa6", "#d64545", "#8667d8")
 Epoch = tuple[int, float, float, float]
 Estimate = tuple[float, float | None, float | None]  # with the low and the high end of its interval, if it has one
@@ -17,7 +17,7 @@ def methods(
     *,
     least: float | None = None,
 ) -> Figure:
-    """A figure of each method, `{method: (mean, standard deviation) at k = 1..K}`; the first is the baseline.
+    """A curve for each method, `{method: (mean, standard deviation) at k = 1..K}`; the first is the baseline.
 
     Accuracies have an axis that spans at least `least` points.
     """
@@ -30,7 +30,7 @@ def methods(
         spreads = [spread for _, spread in curve]
         trace = line(label, points, color, symbol=symbol, dash=dash) | {
             "name": label,
-            "legendgroup": label,  # entries of groups flow in lines, in place of columns as wide as the longest name
+            "legendgroup": label,  # entries in groups fill lines; otherwise every column is as wide as the longest name
             "customdata": [[k, spread] for k, spread in enumerate(spreads, 1)],
             "hovertemplate": "k = %{customdata[0]}: %{y:.2f} ± %{customdata[1]:.2f}<extra>%{fullData.name}</extra>",
         }
@@ -55,8 +55,9 @@ def methods_over_epochs(
 
     Args:
         curves: of the methods.
-        y_title: what they are, with its unit.
-        least: points that the axis of an accuracy spans at least; None for a loss, whose axis is logarithmic if it can be.
+        y_title: title of the values, with the unit.
+        least: the fewest points that the axis of an accuracy spans; None for a loss, whose axis is logarithmic if it
+            can be.
         bands: fill the area between the lowest and the highest seed.
     """
     lines, areas = [], []
@@ -83,7 +84,7 @@ def methods_over_epochs(
 
 
 def differences(intervals: Mapping[str, Mapping[str, Estimate]], least: float = 0.0) -> Figure:
-    """Differences to the baseline, `{of what: {method: estimate in points}}`, methods from top to bottom.
+    """Differences to the baseline, `{quantity: {method: estimate in points}}`, methods from top to bottom.
 
     The axis spans `least` points or more.
     """
@@ -111,7 +112,7 @@ def differences(intervals: Mapping[str, Mapping[str, Estimate]], least: float = 
 
 
 def regrets(curves: Mapping[str, Mapping[int, Estimate]]) -> Figure:
-    """Points of accuracy lost at each k, `{who against whom: {k: estimate}}`."""
+    """Points of accuracy lost at each k, `{method and specialists: {k: estimate}}`."""
     traces, step = [], min(0.08, 0.4 / len(curves))
     for place, (label, curve) in enumerate(zip(labels_of(list(curves)), curves.values(), strict=True)):
         color, shift = METHODS[place % len(METHODS)], step * (place - (len(curves) - 1) / 2)

@@ -1,8 +1,9 @@
-"""What all plots are drawn with: palette, lines, bands, heat maps, axes, as plotly figures in plain data,
+"""The elements of all plots: palette, lines, bands, heat maps, axes, as plotly figures in plain data,
 `{"data": [...], "layout": {...}}`.
 
-Colours are the page's CSS variables, such as `var(--accent)`, which its script fills in: one palette serves text and plots,
-light and dark. Only methods have colours of their own. Series differ by marker and dash as well as by colour.
+Colours are the page's CSS variables, such as `var(--accent)`, which the page's script replaces: text and plots share
+one palette, for light and dark. Only methods have different colours. Series differ by marker and dash as well as by
+colour.
 """
 
 import html
@@ -105,9 +106,9 @@ def span(values: Iterable[float | None], least: float, bounds: tuple[float, floa
     """The ends of an axis that shows all values and is no narrower than `least`, so that noise does not fill a plot.
 
     Args:
-        values: what is drawn, the ends of intervals too; None is skipped.
+        values: all values that are drawn, also the ends of intervals; None is skipped.
         least: the smallest distance of the ends.
-        bounds: of the values; the axis goes beyond them only as far as marks need.
+        bounds: bounds of the values; the axis goes beyond them only as far as marks need.
     """
     known = [value for value in values if value is not None] or list(bounds)
     low, high = min(known), max(known)
@@ -121,16 +122,16 @@ def span(values: Iterable[float | None], least: float, bounds: tuple[float, floa
 
 
 def whole_ticks(largest: int) -> Figure:
-    """Ticks of an axis that counts: few numbers would get ticks between them."""
+    """Ticks of an axis of whole numbers; by default, an axis of few numbers has ticks between them."""
     return {"dtick": 1} if largest <= 10 else {}
 
 
 def labels_of(names: Sequence[str]) -> list[str]:
-    """Labels of categories, which plotly tells apart by their text only."""
+    """Labels of categories, made unique, because plotly distinguishes categories only by their text."""
     labels = [label_of(name) for name in names]
     return labels if len(set(labels)) == len(labels) else [f"{i}: {label}" for i, label in enumerate(labels)]
 
 
 def label_of(name: str) -> str:
-    """A name as plotly shall show it, which reads HTML; a long one shortened."""
+    """A name for plotly, which renders HTML: escaped, and shortened if it is long."""
     return html.escape(name if len(name) <= 24 else name[:12] + "…" + name[-11:])

@@ -1,4 +1,4 @@
-"""The figures of a comparison as papers print them, one column wide: drawn by matplotlib, from the rows that its pages show."""
+"""The figures of a comparison for papers, one column wide: drawn by matplotlib from the rows that the page shows."""
 
 import io
 import math
@@ -20,7 +20,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 WIDTH = 3.4  # inches
 _MARKERS, _LINES = "osD^vPX*", ("-", "--", ":", "-.")
 _ALONE = {"accuracy": "accuracy, %", "confidence": "confidence, %", "entropy": "entropy, nats"}
-# "none" leaves text as text in an SVG; a fixed salt names its parts alike every time
+# "none" keeps text as text in an SVG; a fixed salt gives its parts the same names every time
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
     "pdf.fonttype": 42,
@@ -31,7 +31,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def print_figure(name: str, rows: Sequence[Row], file_format: Format) -> bytes:
-    """A figure as a file of vectors; the same rows give the same bytes.
+    """A figure as a vector graphic; the same rows give the same bytes.
 
     Args:
         name: "accuracy" over k with a band of one standard deviation; "timesteps", each on its own, with confidence and entropy;
@@ -158,12 +158,12 @@ def _legend(figure: "Figure", handles: Sequence[Any], names: Sequence[str], ncol
 
 
 def _wrapped(name: str) -> str:
-    """In lines that a column has room for, with the line of the legend before them."""
+    """A name in lines that fit into a column, next to its line in the legend."""
     return textwrap.fill(name, 42)
 
 
 def short_name(method: RecipeName, between: str = ", ") -> str:
-    """Without the data set, which is the same for all, and of a variant what it changes: a column has little room."""
+    """A short name: without the data set, which is the same for all, and of a variant only its changes."""
     settings = [change.partition("=") for change in method.changes]
     short = [key.rpartition(".")[2] + given + value for key, given, value in settings]
     if len({key.rpartition(".")[2] for key, _, _ in settings}) < len(settings):  # two of one last name

@@ -11,7 +11,7 @@ def raster(fired: Mapping[str, Collection[int]], timesteps: int) -> Figure:
     trace |= {"mode": "markers", "hovertemplate": "neuron %{y} fires at timestep %{x}<extra></extra>"}
     figure = plot([trace], "timestep", "neuron")
     figure["layout"]["xaxis"] |= whole_ticks(timesteps) | {"range": [0.5, timesteps + 0.5]}
-    # neurons that never fire have their row as well
+    # neurons that never fire have a row too
     rows: Figure = {"type": "category", "categoryarray": list(fired), "range": [-0.5, len(fired) - 0.5]}
     figure["layout"]["yaxis"] |= rows | {"showgrid": False}
     return figure

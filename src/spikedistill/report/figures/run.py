@@ -24,13 +24,13 @@ from .drawing import (
 )
 
 MOST_POINTS = 200  # of a line
-UNKNOWN_NOISE = 5.0  # points of accuracy that an axis spans at least if the number of samples is not known
+UNKNOWN_NOISE = 5.0  # the fewest points of accuracy that an axis spans if the number of samples is not known
 
 
 def accuracy(
     ensemble: Sequence[Score], single: Sequence[Score], beyond: Sequence[Accuracy], samples: int | None
 ) -> Figure:
-    """Accuracy in percent at every k: together, alone, and dashed beyond the trained timesteps; 95 percent intervals as bands."""
+    """Accuracy in percent at every k: of the first k timesteps, of timestep k only, and dashed beyond T; 95 percent bands."""
 
     def points(entries: Sequence[Score | Accuracy]) -> list[tuple[float, float]]:
         return [(entry.k, 100 * entry.accuracy) for entry in entries]
@@ -48,7 +48,7 @@ def accuracy(
     if samples is not None:
         shown: list[tuple[Sequence[Score | Accuracy], str]] = [(ensemble, ACCENT), (single, MUTED), (longer, ACCENT)]
         for entries, color in shown:
-            if len(entries) < 2:  # the area over one k is none
+            if len(entries) < 2:  # one k has no area
                 continue
             ends = [(entry.k, *wilson(entry.accuracy, samples)) for entry in entries]
             low, high = [(k, 100 * low) for k, low, _ in ends], [(k, 100 * high) for k, _, high in ends]
@@ -193,7 +193,7 @@ def tradeoff(
 
 
 def cosines(lines: Mapping[str, Sequence[float | None]], places: Sequence[str], x_title: str) -> Figure:
-    """One line for each gradient rule, from place to place; those with segments from faint to full, in their order."""
+    """One line for each gradient rule over `places`; rules with segments from faint to full, in their order."""
     names, labels = list(lines), labels_of(places)
     segmented = [name for name in names if name.startswith("rate")]
     traces = []

@@ -1,4 +1,4 @@
-"""The first screen of a report: what was trained, how good it is, and what the curve shows."""
+"""The first screen of a report: what was trained, its accuracy, and a description of the curve."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .sections.accuracy import verdict
 
 
 def trained(run: Run) -> str:
-    """What was trained, in one sentence made of what the configuration says."""
+    """What was trained, in one sentence made from the configuration."""
     config = run.config
     model, objective = _name(config, "model"), _name(config, "objective")
     width = config["model"].get("width") if isinstance(config.get("model"), dict) else None
@@ -30,7 +30,7 @@ def trained(run: Run) -> str:
 
 
 def headline(run: Run) -> tuple[str, Numbers]:
-    """What the curve shows in words, and the accuracy at k = 1 and at k = T."""
+    """The curve in words, and the accuracy at k = 1 and at k = T."""
     curve = run.results.last.ensemble
     numbers = [
         Number(

@@ -1,4 +1,4 @@
-"""A page of logits `[T, N, C]` and labels of any library: how good, how sure and how early, without anything about training."""
+"""A page of logits `[T, N, C]` and labels of any library: accuracy, calibration and early exit, without training."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def write_logits_report(
 
 
 def page_of_logits(given: LabelledLogits, results: Results) -> Page:
-    """The page of labelled logits, and of what was found of them."""
+    """The page of labelled logits and their results."""
     run = Run(
         config={},
         config_text="",

@@ -1,4 +1,4 @@
-"""A run as one web page: what was trained, how good it is at every k, and how it was trained."""
+"""A run as one web page: what was trained, its accuracy at every k, and its training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def write_report(
     - `write_report(logits, labels, out="page.html")` writes a page of logits `[T, N, C]` and labels `[N]`, tensors or arrays.
     - `write_report("logits.npz")` takes them from a file; see `evaluation.logits_file.read_logits`.
 
-    A page shows what it is given; a section without data is left out.
+    Sections without data are left out.
 
     Args:
         run: the run folder, with `config.yaml` and `results.json` at least; or the logits, or a .npz or .safetensors file of them.
@@ -55,7 +55,7 @@ def write_report(
         return write_logits_report(given, out=out, title=title)[0]
     if may_be_logits(Path(run)):
         if not all(value is None for value in (labels, classes, heldout)):
-            raise UserError(f"labels, classes or heldout came beside the file {run}, expected them in it")
+            raise UserError(f"labels, classes or heldout came with the file {run}, expected them in it")
         return write_logits_report(Path(run), out=out, title=title)[0]
     if not all(value is None for value in (labels, out, title, classes, heldout)):
         raise UserError(

@@ -18,12 +18,12 @@ from ...evaluation.results import GradientRow, Results, first_fault, read_result
 from ...files import parse_yaml
 from ...run_folder import RunFolder
 
-Epochs = dict[str, list[float | None]]  # columns of metrics.csv; None where a cell is empty or not finite
+Epochs = dict[str, list[float | None]]  # columns of metrics.csv; None if a cell is empty or not finite
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds; a file that may be missing is None or empty."""
+    """The content of a run folder; the value of a missing optional file is None or empty."""
 
     config: dict[str, Any]
     config_text: str
@@ -37,12 +37,12 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether this is a run of training, and not logits of any library."""
+        """Whether this is a training run, and not logits of any library."""
         return bool(self.config_text)
 
     @property
     def scored_on(self) -> str:
-        """The samples that all figures are of, and the weights, as a page says it."""
+        """The scored samples and the weights, in words for the page."""
         count = "" if self.samples is None else f"{self.samples:,} samples"
         if not self.is_trained:
             return count
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes, their numbers where the run has no names."""
+        """Names of the classes; their numbers if the run has no names."""
         count = 0 if self.logits is None else self.logits.shape[-1]
         return self.results.classes or [str(index) for index in range(count)]
 
@@ -153,7 +153,7 @@ def _check_logits(run: Run, path: Path) -> None:
             f"{path}: expected (timesteps, classes) {expected} as in results.json, got {found}: {_again(path)}"
         )
     accuracy, recorded = (steps.mean(0).argmax(-1) == labels).mean(), run.results.last.ensemble[-1].accuracy
-    if abs(accuracy - recorded) > 1.5 / len(labels):  # one sample may tip over in rounding
+    if abs(accuracy - recorded) > 1.5 / len(labels):  # rounding may change the prediction of one sample
         raise UserError(
             f"{path} does not belong to results.json (accuracy at k = {len(steps)}: {accuracy:.4f} and {recorded:.4f}): "
             f"{_again(path)}"

@@ -1,4 +1,4 @@
-"""What the page of a comparison says, section by section: functions that return a section, or None if there is nothing to say.
+"""The sections of the page of a comparison: functions that return a section, or None if there are no data for it.
 
 A further section is a file here and a line in `SECTIONS`.
 """

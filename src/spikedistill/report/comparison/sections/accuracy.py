@@ -12,7 +12,7 @@ from ..shown import Shown, seeds_in_words
 
 
 def accuracy_section(shown: Shown) -> Section:
-    """The leaderboard, the curves, and what their words mean."""
+    """The leaderboard, the curves, and a glossary."""
     rows, comparison = shown.leaderboard, shown.comparison
     table = _leaderboard(rows, comparison.longest, comparison.seeds)
     curves = Plots([_curves(with_numbers(rows), comparison.longest, shown.noise)])

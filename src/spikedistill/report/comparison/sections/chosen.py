@@ -10,7 +10,7 @@ _ROLES = ("strongest", "weakest")
 
 
 def chosen_section(shown: Shown) -> Section | None:
-    """A histogram for each role, the first epoch of each method beside its last; None if no method ranks timesteps."""
+    """A histogram for each role, the first and the last epoch of each method side by side; None if no method ranks timesteps."""
     rows = shown.comparison.chosen
     if not rows:
         return None

@@ -11,7 +11,7 @@ from ..shown import Shown
 
 
 def differences_section(shown: Shown) -> Section:
-    """A plot, a table and their words, or why there are none."""
+    """A plot, a table and a glossary, or the reason why there are none."""
     return Section("differences", "Differences to the baseline", _blocks(shown))
 
 

@@ -1,4 +1,4 @@
-"""What one network for every k loses against networks that were trained for each."""
+"""The accuracy that one network for every k loses against networks that were trained for exactly that k."""
 
 from ... import figures
 from ...blocks import Column, Plot, Plots, Section, Table, Text, decimals, numbered
@@ -7,7 +7,7 @@ from ..shown import Shown
 
 
 def regret_section(shown: Shown) -> Section | None:
-    """A plot and a table of what is lost at each k; None if there are no specialists."""
+    """A plot and a table of the loss of accuracy at each k; None if there are no specialists."""
     rows = shown.comparison.regrets
     if not rows:
         return None

@@ -41,5 +41,5 @@ def repeat_section(shown: Shown) -> Section | None:
 def _link(path: str) -> str:
     from markupsafe import Markup
 
-    # after "./" a colon in the name is no scheme
+    # without "./" a browser would read a name with a colon as a scheme
     return Markup('<a href="./{}">report</a>').format(quote(path))

@@ -1,4 +1,4 @@
-"""Every timestep on its own, for each method of a comparison: accuracy, confidence and entropy."""
+"""Every single timestep, for each method of a comparison: accuracy, confidence and entropy."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ _FIGURES = (
 
 
 def timesteps_section(shown: Shown) -> Section | None:
-    """A plot for each figure that was evaluated."""
+    """A plot for each number that was evaluated."""
     rows = shown.timesteps
     noise = {"accuracy": shown.noise}
     plots = [

@@ -8,14 +8,14 @@ from ... import figures
 from ...blocks import Column, Plot, Plots, Row, Section, Table, Text, decimals, thinned
 from ..shown import Shown
 
-MOST_BANDS = 6  # methods with a band each; of more a plot would be all bands
+MOST_BANDS = 6  # methods with a band each; more bands would hide each other
 MOST_POINTS = 100  # of a line
 MOST_ROWS = 10  # of a table
 _SAMPLES = {"test": "test", "holdout": "held-out", "train": "training"}
 
 
 def training_section(shown: Shown) -> Section:
-    """A plot of the loss and of accuracy at k = 1 and k = T, or why there are none."""
+    """A plot of the loss and of accuracy at k = 1 and k = T, or the reason why there are none."""
     comparison, rows = shown.comparison, shown.comparison.epochs
     samples = _SAMPLES[scored_samples(comparison.methods)]
     of_plots = [

@@ -1,4 +1,4 @@
-"""What a report says, section by section: functions of a run that return a section, or None if the run has no such data.
+"""The sections of a report: functions of a run that return a section, or None if the run has no data for it.
 
 A further section is a file here and a line in `SECTIONS`; a further kind of content is a dataclass in `blocks` and the
 macro of its name in the template.

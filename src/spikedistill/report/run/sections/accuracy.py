@@ -17,12 +17,12 @@ SCORES = (
     Column("entropy", "Entropy", "nats", decimals(3)),
     Column("brier", "Brier", "0 to 2", decimals(3)),
 )
-# Of many classes, and of unbalanced ones.
+# Columns for many classes, and for unbalanced ones.
 MORE_ACCURACIES = (percent("top5_accuracy", "Top-5 accuracy"), percent("balanced_accuracy", "Balanced accuracy"))
 
 
 def accuracy_section(run: Run) -> Section:
-    """The curve, the table of record, and what their words mean."""
+    """The curve, the table of record, and a glossary."""
     words = Terms(
         [
             (
@@ -132,7 +132,7 @@ def _terms(run: Run) -> list[tuple[str, str]]:
 
 
 def verdict(accuracy: Sequence[float]) -> str:
-    """What a curve of accuracies (fractions, k = 1..T) shows, in one sentence."""
+    """A curve of accuracies (fractions, k = 1..T) in one sentence."""
     T, gain = len(accuracy), 100 * (accuracy[-1] - accuracy[0])
     near = [abs(value - accuracy[-1]) <= 0.005 for value in accuracy]
     if T == 1:

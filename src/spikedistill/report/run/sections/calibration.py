@@ -10,7 +10,7 @@ from ..reading import Run
 
 
 def calibration_section(run: Run) -> Section:
-    """The table over k, and the reliability diagrams of the first, a middle and the last k where the run has the bins."""
+    """The table over k, and the reliability diagrams of the first, a middle and the last k if the run has the bins."""
     view, T = run.results.last, run.results.timesteps
     words = "A calibrated network is right in 80 % of the cases in which it is 80 % sure. " + _sureness(
         view.ensemble[-1]

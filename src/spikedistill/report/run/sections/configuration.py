@@ -1,4 +1,4 @@
-"""What the run took, and how to do it again."""
+"""The settings of the run, and how to repeat it."""
 
 from ...blocks import Code, Number, Numbers, Section, duration
 from ..reading import Run
@@ -21,7 +21,7 @@ def cost_section(run: Run) -> Section | None:
 
 
 def configuration_section(run: Run) -> Section | None:
-    """How to do it again; of logits nobody knows."""
+    """How to repeat the run; None for logits."""
     if not run.is_trained:
         return None
     what, command = "Command to repeat the run, in this folder", "spikedistill train config.yaml --out another/folder"

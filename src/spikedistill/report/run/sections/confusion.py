@@ -1,4 +1,4 @@
-"""Which class is taken for which, at k = T."""
+"""Which classes the network confuses, at k = T."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What a device gets for its time and energy: fixed timesteps, exit policies, and one point of them to choose."""
+"""Accuracy against latency and energy on a device: fixed timesteps, exit policies, and a point to choose."""
 
 import math
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def deployment_section(run: Run) -> Section | None:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of points (cost, accuracy) those that are more accurate than every cheaper one, by cost."""
+    """The points (cost, accuracy) that are more accurate than every cheaper one, by cost."""
     front: list[tuple[float, float]] = []
     for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or accuracy > front[-1][1]:
@@ -81,13 +81,13 @@ def _start(found: Deployment) -> tuple[str, int]:
 
 
 def _threshold(point: Exit) -> str:
-    """A threshold as Python reads it."""
+    """A threshold as Python code."""
     value = math.inf if point.threshold is None else point.threshold
     return repr(int(value) if value.is_integer() else value)
 
 
 def _rows(found: Deployment, scale: float) -> list[Row]:
-    """Every point in figures, `curve` saying what it belongs to."""
+    """The numbers of every point; `curve` names its policy."""
     rows: list[Row] = [
         {"curve": "fixed k", "point": f"k = {entry.k}", "mean_exit": float(entry.k), "entry": entry}
         for entry in found.fixed
@@ -159,7 +159,7 @@ def _chooser(run: Run, found: Deployment, start: tuple[str, int], unit: str, sca
     shown = [sample.index for sample in samples]
 
     def exits(policy: Policy, point: Exit) -> list[int]:
-        """When the samples that are shown leave."""
+        """The exit times of the samples that are shown."""
         if run.logits is None or not shown:
             return []
         threshold = math.inf if point.threshold is None else point.threshold

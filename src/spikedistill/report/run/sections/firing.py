@@ -1,4 +1,4 @@
-"""How busy every layer is at every timestep."""
+"""Firing rates of every layer at every timestep."""
 
 from ... import figures
 from ...blocks import Column, Plot, Plots, Section, Table, Text, decimals

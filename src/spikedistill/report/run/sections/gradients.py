@@ -47,7 +47,7 @@ class Comparison:
         self.layers = list(dict.fromkeys(layer for _, _, layer in self.rows if layer != ALL))
 
     def value(self, timesteps: int, rule: str, layer: str, name: str = "cosine") -> float | None:
-        """One number; None where the rule cannot be at this T, or the number is undefined."""
+        """One number; None if the rule is impossible at this T, or the number is undefined."""
         row = self.rows.get((timesteps, rule, layer))
         return None if row is None else getattr(row, name)
 
@@ -64,7 +64,7 @@ class Comparison:
 
 
 def gradients_section(run: Run) -> Section | None:
-    """Cosines over layers and over T, and the figures of all parameters together."""
+    """Cosines over layers and over T, and the numbers of all parameters together."""
     if not run.gradients:
         return None
     comparison, batches = Comparison(run.gradients), run.gradients[0].batches
@@ -117,14 +117,14 @@ def _height(comparison: Comparison) -> int:
 def _by_rule(
     name: str, title: str, first: str, places: Sequence[object], lines: dict[str, list[float | None]], summary: str = ""
 ) -> Table:
-    """A row for each place, a column for each rule."""
+    """A row for each layer or T, a column for each rule."""
     columns = [Column("place", first), *(Column(rule, rule, write=decimals(4)) for rule in lines)]
     rows = [{"place": place} | {rule: lines[rule][i] for rule in lines} for i, place in enumerate(places)]
     return Table(name, title, columns, rows, summary)
 
 
 def _record(comparison: Comparison, timesteps: int) -> Table:
-    """All parameters together, and the layer that is furthest from BPTT; folded but for the largest T."""
+    """All parameters together, and the layer that is furthest from BPTT; folded except for the largest T."""
     rows = []
     for rule in comparison.rules:
         of_rule = [row for (T, name, _), row in comparison.rows.items() if (T, name) == (timesteps, rule)]

@@ -1,4 +1,4 @@
-"""Test images with what the network says about them at every k."""
+"""Test images with the network's prediction at every k."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from ..reading import Run
 
 MOST = 12
 MOST_TIMESTEPS = 16  # of each sample
-LARGEST_PNG, LARGEST_SIDE = 64, 112  # pixels of an image: as it is, and as the page shows it
+LARGEST_PNG, LARGEST_SIDE = 64, 112  # pixels of an image: largest size as it is, and size on the page
 
 
 def samples_section(run: Run) -> Section | None:
