@@ -15,7 +15,7 @@ Place = tuple[str, nn.Module, str]  # path of a module, the module, the attribut
 
 @dataclass(frozen=True)
 class Shared:
-    """A number that is the same for all samples, such as a count of timesteps, with a row for each: `[B]`."""
+    """A number that all samples share, such as a count of timesteps, repeated for each sample: `[B]`."""
 
     rows: Tensor
 
@@ -26,7 +26,7 @@ def put_on(places: Iterable[Place], values: Mapping[str, Any]) -> Iterator[None]
 
     Args:
         places: the memories.
-        values: what each starts from, by `path.attribute`.
+        values: the initial value of each memory, by `path.attribute`.
     """
     before = [(module, name, getattr(module, name)) for _, module, name in places]
     try:
@@ -64,7 +64,7 @@ def taken_from(places: Iterable[Place], samples: int) -> dict[str, Any]:
     """The memories of modules by `path.attribute`, with a row for each sample.
 
     Raises:
-        UserError: for a memory that has other rows.
+        UserError: for a memory with another number of rows.
     """
     return {
         f"{path}.{name}": _packed(getattr(module, name), samples, f"{path}.{name}") for path, module, name in places

@@ -11,7 +11,7 @@ from .memory import Place, check_state, put_on, taken_from
 
 
 class SnnTorchSteps(Stepwise):
-    """What `from_snntorch` returns: a network with `step`, whose modules keep nothing between calls."""
+    """The network that `from_snntorch` returns: it has `step`, and its modules keep no state between calls."""
 
     def __init__(
         self, module: nn.Module, logits: Literal["spikes", "membranes"], output: int, initial: tuple[Any, ...] | None
@@ -42,8 +42,8 @@ class SnnTorchSteps(Stepwise):
 
         Args:
             x: input `[B, ...]` of this timestep.
-            state: the hidden states of all neurons by path, such as `"2.mem"`, and those that the network's forward takes; None at
-                first.
+            state: the hidden states of all neurons by path, such as `"2.mem"`, and the states that the network's
+                forward takes; None at the first timestep.
 
         Raises:
             UserError: for a state without a row for each sample, or an output that is not as described.
@@ -106,8 +106,8 @@ def from_snntorch(
         logits: "spikes", what the network returns (of several values the first); or "membranes", the membranes of its last neurons:
             the last of the returned values, or the last neurons' `mem`.
         output: position of the output among the values that a network with states returns; the others, in order, are the states.
-        initial: what states start from, one for each that forward takes; by default `torch.zeros(0)`, which neurons replace by
-            zeros.
+        initial: initial states, one for each state that forward takes; by default `torch.zeros(0)`, which neurons
+            replace by zeros.
 
     Returns:
         A module with `step(x, state) -> (logits, state)`, that can also be called: `x` `[B, ...]` with `timesteps=T`, or
@@ -124,12 +124,12 @@ def from_snntorch(
 
 
 def _memories(neuron: nn.Module) -> list[str]:
-    """Names of what a neuron keeps between timesteps: its buffers that are not saved."""
+    """Names of the states that a neuron keeps between timesteps: its buffers that are not saved."""
     return sorted(neuron._non_persistent_buffers_set) + ["mem_prev"] * ("mem_prev" in vars(neuron))
 
 
 def _count_states(module: nn.Module) -> int:
-    """How many states forward takes behind its input."""
+    """The number of states that forward takes after its input."""
     parameters = list(inspect.signature(module.forward).parameters.values())[1:]
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in by_place and p.default in (None, inspect.Parameter.empty) for p in parameters)

@@ -16,7 +16,7 @@ _CHECKED_SAMPLES = 8
 
 
 class SpikingJellySteps(Stepwise):
-    """What `from_spikingjelly` returns: a network with `step`, whose modules keep nothing between calls."""
+    """The network that `from_spikingjelly` returns: it has `step`, and its modules keep no state between calls."""
 
     def __init__(self, module: nn.Module, step_mode: Mode | None = None) -> None:
         from spikingjelly.activation_based import base, neuron
@@ -45,7 +45,7 @@ class SpikingJellySteps(Stepwise):
 
         Args:
             x: input `[B, ...]` of this timestep.
-            state: the memories of all modules by path, such as membranes `"2.v"`; None at first.
+            state: the memories of all modules by path, such as membranes `"2.v"`; None at the first timestep.
 
         Raises:
             UserError: for a memory without a row for each sample, or an output that is no tensor `[B, C]`.
@@ -63,7 +63,8 @@ class SpikingJellySteps(Stepwise):
 
     @torch.no_grad()
     def _check_single_timesteps(self, x: Tensor) -> None:
-        """Refuse a network in step mode "m" that computes something else from single timesteps than from all at once.
+        """Refuse a network in step mode "m" whose outputs for single timesteps differ from those for all timesteps at
+        once.
 
         Raises:
             UserError: if most samples have other outputs.
@@ -129,7 +130,7 @@ def from_spikingjelly(module: nn.Module, *, step_mode: Mode | None = None) -> Sp
 
 
 def _mode_of(module: nn.Module) -> Mode:
-    """The step mode of the outermost modules that have one; what a container holds has the mode it needs.
+    """The step mode of the outermost modules that have one; modules inside a container may have another mode.
 
     Raises:
         UserError: if they differ.
@@ -168,7 +169,7 @@ def _refuse_whole_sequences(module: nn.Module) -> None:
 
 
 def _supported_modes(part: nn.Module) -> tuple[str, ...]:
-    """The step modes that a module says it has; none if it is not SpikingJelly's."""
+    """The step modes that a module supports; none if it is not SpikingJelly's."""
     supported = getattr(part, "supported_step_mode", None)
     return tuple(supported()) if callable(supported) else ()
 

@@ -1,4 +1,4 @@
-"""Images and events: data sets by name, their splits, and augmentation on the batch."""
+"""Data sets of images and events by name, their splits, and augmentation of batches."""
 
 from .augment import (
     AUGMENTATION_VERSION,

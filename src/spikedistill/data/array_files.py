@@ -1,4 +1,4 @@
-"""NumPy's files, read without running anything: what a header announces is checked before memory is taken."""
+"""Reads NumPy's files without executing anything; headers are checked before memory is allocated."""
 
 import math
 import zipfile
@@ -14,7 +14,7 @@ from .files import DataError, check_is_no_pipe, data_error
 
 
 class Announced(NamedTuple):
-    """What the header of an array says, and where its values begin.
+    """The header of an array, and the place where its values begin.
 
     Attributes:
         shape: the lengths of its axes.
@@ -39,7 +39,7 @@ class Announced(NamedTuple):
         """Refuse objects, which would have to be unpickled, and a file that is longer or shorter than announced.
 
         Raises:
-            UserError: saying which, to be put behind the name of the file.
+            UserError: if it is one of these; the message continues the name of the file.
         """
         if self.dtype.hasobject:
             raise UserError(
@@ -50,17 +50,17 @@ class Announced(NamedTuple):
             raise UserError(f"{self.size} bytes, expected {self.start + self.length} of an array {list(self.shape)}")
 
     def read(self, file: IO[bytes]) -> np.ndarray:
-        """The values, which follow in the file; `check` comes first."""
+        """The values, which follow in the file; call `check` first."""
         values = np.frombuffer(file.read(self.length), self.dtype)
         return values.reshape(self.shape, order="F" if self.by_columns else "C")
 
 
 def read_header(file: IO[bytes], size: int) -> Announced:
-    """What an array file of `size` bytes announces.
+    """The header of an array file of `size` bytes.
 
     Raises:
-        UserError: it is in another version of the format than numpy writes for numbers and texts.
-        Exception: of any kind, it is damaged.
+        UserError: if it has another version of the format than numpy writes for numbers and texts.
+        Exception: of any kind, if it is damaged.
     """
     if np.lib.format.read_magic(file) != (1, 0):
         raise UserError("an array in another version than 1.0 of numpy's format")
@@ -73,8 +73,8 @@ def open_member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes]
     """An array of an .npz file, opened behind its header; its checksum is verified as it is read.
 
     Raises:
-        UserError: it is compressed as numpy never does.
-        Exception: of any kind, it is damaged.
+        UserError: if it is compressed by another method than numpy's.
+        Exception: of any kind, if it is damaged.
     """
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -89,15 +89,15 @@ def array_names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def read_npz(path: Path, names: tuple[str, ...], most: int) -> dict[str, np.ndarray]:
-    """Those arrays of an .npz file that have one of these names.
+    """The arrays of an .npz file with these names, as far as there are some.
 
     Args:
         path: the file.
-        names: of arrays; others are not read.
-        most: bytes that an array may have, so that a small compressed file does not take all memory.
+        names: names of arrays; other arrays are not read.
+        most: largest number of bytes of an array, so that a small compressed file cannot fill the memory.
 
     Raises:
-        UserError: the file is damaged, or one of the arrays holds objects or is too large.
+        UserError: if the file is damaged, or one of the arrays holds objects or is too large.
     """
     check_is_no_pipe(path)
     found = {}
@@ -123,10 +123,10 @@ def read_npz(path: Path, names: tuple[str, ...], most: int) -> dict[str, np.ndar
 
 
 def announced_by(path: Path) -> Announced:
-    """What an .npy file announces, checked against its size.
+    """The header of an .npy file, checked against the size of the file.
 
     Raises:
-        UserError: it is damaged or holds objects.
+        UserError: if it is damaged or holds objects.
     """
     check_is_no_pipe(path)
     try:
@@ -142,7 +142,7 @@ def read_npy(path: Path) -> np.ndarray:
     """The array of an .npy file.
 
     Raises:
-        UserError: it is damaged or holds objects.
+        UserError: if it is damaged or holds objects.
     """
     announced = announced_by(path)
     with path.open("rb") as file:

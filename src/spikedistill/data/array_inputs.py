@@ -1,4 +1,4 @@
-"""Arrays of images or event frames as the inputs of a network: which axis is which, and what values they may hold."""
+"""Arrays of images or event frames as the inputs of a network: their axes and the values that they may hold."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .stored import AT_ONCE, StoredSamples
 
 
 class Form(NamedTuple):
-    """What the axes of the inputs are, behind that of the samples.
+    """The axes of the inputs after the axis of the samples.
 
     Attributes:
         axes: "HW", "HWC", "CHW" or "TCHW".
@@ -57,7 +57,7 @@ def form_of(inputs: Inputs) -> Form:
     """What the axes are.
 
     Raises:
-        UserError: it cannot be told, or they are none of those that are read.
+        UserError: if the axes are ambiguous or not supported.
     """
     shape, sample = inputs.shape, inputs.shape[1:]
     known = "[N, H, W], [N, H, W, C] or [N, C, H, W] for images, [N, T, 2, H, W] for event frames"
@@ -98,7 +98,7 @@ def described(form: Form) -> str:
 
 @dataclass(frozen=True)
 class Resizing:
-    """Brings images of bytes to a size, one after the other, as those of files."""
+    """Resizes images of bytes one by one, in the same way as images of files."""
 
     size: tuple[int, int]
     resize: Resize
@@ -120,10 +120,10 @@ Prepare = Resizing | Merging
 
 
 def samples_of(inputs: Inputs, form: Form, targets: Tensor, prepare: Prepare | None = None) -> Samples:
-    """The samples of an array, all of whose values are checked.
+    """The samples of an array, after a check of all values.
 
     Raises:
-        UserError: a value is out of range.
+        UserError: if a value is out of range.
     """
     convert = partial(converted, path=inputs.path, name=inputs.name, form=form, prepare=prepare)
     if isinstance(inputs.values, Announced):
@@ -137,7 +137,7 @@ def samples_of(inputs: Inputs, form: Form, targets: Tensor, prepare: Prepare | N
 
 
 def _at_once(inputs: Inputs) -> int:
-    """How many samples to convert together."""
+    """The number of samples to convert at once."""
     return max(1, AT_ONCE // (math.prod(inputs.shape[1:]) * inputs.dtype.itemsize))
 
 
@@ -145,7 +145,7 @@ def converted(values: np.ndarray, *, path: Path, name: str, form: Form, prepare:
     """Stored values `[B, ...]` as inputs: images uint8 or float32 in [0, 1] `[B, C, H, W]`, event frames float32 `[B, T, 2, H, W]`.
 
     Raises:
-        UserError: a value is out of range.
+        UserError: if a value is out of range.
     """
     if form.timesteps is not None:
         counts = as_counts(path, name, values, "save counts of events")

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch at once, every sample by its own draw.
+"""Augmentation of a whole batch at once, with separate random draws for every sample.
 
 All random numbers of the library's augmentations come from torch's global CPU generator, on every device: the same seed gives the
 same batch. They are sent to the device without synchronisation, and nothing is read back. Legend: B batch, C channels, H height, W
@@ -26,14 +26,14 @@ _Own = TypeVar("_Own", bound=Augmentation)
 
 # Written to a run's manifest, and to the fingerprint in its checkpoints. If you change the result of an augmentation for the same
 # draws, raise its version here, so that earlier runs are read as they were made. Augmentations that are not named have version 1.
-_CHANGED = {"autoaugment": 2}  # from the paper's table to that of published networks
+_CHANGED = {"autoaugment": 2}  # 1: the paper's table, 2: that of published networks
 AUGMENTATION_VERSION = max(_CHANGED.values())
-"""The version of the library's augmentations. A half-trained run with another version of one that it uses is refused."""
+"""The version of the library's augmentations. A run is not resumed if one of its augmentations has changed version."""
 PADDING = 4
 HOLE = 16
 SHIFT = 5
 DEGREES = 30
-# How many samples an augmentation of one's own is tried on.
+# The number of samples that a registered augmentation is tried on.
 _TRIED = 8
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", "spikedistill.augmentations")
@@ -89,7 +89,7 @@ def augmentation_identity(names: tuple[str, ...]) -> str:
 
 
 def register_augmentation(name: str) -> Callable[[_Own], _Own]:
-    """Enter an augmentation under a name, for `--data.augment NAME`.
+    """Register an augmentation under a name, for `--data.augment NAME`.
 
     Use it as a decorator of a function that takes a batch, images `[B, C, H, W]` in [0, 1] or event frames `[T, B, C, H, W]`, and
     returns a batch of the same shape, dtype and device. It receives a copy, which it may change in place.
@@ -126,7 +126,8 @@ def try_augmentations(names: tuple[str, ...], inputs: Tensor) -> None:
     """Try augmentations on the first samples of a batch.
 
     Raises:
-        UserError: as `augment`; and for a registered augmentation that returns numbers that are not finite, or draws random
+        UserError: for what `augment` refuses, and for a registered augmentation that returns numbers that are not
+        finite, or draws random
             numbers from another generator than torch's global one.
     """
     for name in names:
@@ -155,7 +156,7 @@ def _try_own(name: str, inputs: Tensor) -> None:
 
 
 def _alike_over_time(of_images: Augmentation) -> Augmentation:
-    """An augmentation of images, also of event frames: their timesteps become channels, so that all are treated alike."""
+    """Apply an augmentation of images to event frames too: timesteps become channels, so that all are treated alike."""
 
     @functools.wraps(of_images)
     def augmentation(inputs: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ def one_of_nda(images: Tensor) -> Tensor:
     B = len(images)
     choice = torch.randint(3, (B,))
     rolled, tilted, holed = (choice == k for k in range(3))
-    # each image has the draws of its own operation only
+    # each image uses only the draws of the operation that is applied to it
     moves = torch.zeros(2, B, 1, 1, dtype=torch.int64)
     moves[:, rolled] = _moves(int(rolled.sum()), SHIFT)
     degrees = torch.zeros(B)
@@ -223,7 +224,7 @@ def _rolled(images: Tensor, moves: Tensor) -> Tensor:
 
 
 def _moved(images: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows `[B, H, 1]` and columns `[B, 1, W]` of the pixels that moved images show."""
+    """Rows `[B, H, 1]` and columns `[B, 1, W]` of the input's pixels that moved images show."""
     H, W = images.shape[-2:]
     moves = sent(moves, images.device)
     rows = torch.arange(H, device=images.device)[:, None] + moves[0]

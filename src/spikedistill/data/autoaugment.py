@@ -53,7 +53,7 @@ class Draw(NamedTuple):
 
 
 def autoaugment(images: Tensor) -> Tensor:
-    """Colour images `[B, 3, H, W]` in [0, 1], each changed by its own sub-policy. Changed images are rounded to 8 bits."""
+    """Colour images `[B, 3, H, W]` in [0, 1], each changed by the sub-policy drawn for it. Changed images are rounded to 8 bits."""
     return apply_policies(images, draw_policies(len(images)))
 
 

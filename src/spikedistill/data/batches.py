@@ -1,4 +1,4 @@
-"""Batches whose order depends only on the seed, the epoch and the position, so that a run can stop anywhere and go on."""
+"""Batches whose order depends only on the seed, the epoch and the position, so that a run can be resumed anywhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +16,7 @@ SHARE = 0.25
 
 
 class Batches:
-    """An epoch of shuffled batches, each process its share of every one.
+    """An epoch of shuffled batches; each process gets its share of every batch.
 
     Every epoch has every sample once, in batches whose sizes differ by one at most. With several processes some samples are
     repeated if needed, so that each process has the same number.
@@ -28,7 +28,7 @@ class Batches:
         samples: the training samples.
         batch_size: samples per batch over all processes together.
         seed: the run's.
-        position: called when an epoch begins; returns the epoch and how many of its batches are done already.
+        position: called when an epoch begins; returns the epoch and the number of its batches that are done already.
         rank: this process's number.
         world_size: number of processes.
         device: the device that batches are sent to.
@@ -74,7 +74,7 @@ class Batches:
 
 
 def kept_on(samples: Samples, device: torch.device) -> Samples:
-    """The samples on a GPU, if they are in memory and take no more than a quarter of its free memory; else as they are."""
+    """The samples on a GPU if they are in memory and fit into a quarter of its free memory; else unchanged."""
     if device.type != "cuda" or not isinstance(samples, TensorSamples):
         return samples
     free, _ = torch.cuda.mem_get_info(device)
@@ -87,7 +87,7 @@ def on_device(samples: TensorSamples, device: torch.device) -> TensorSamples:
 
 
 def in_order(samples: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of all samples in their own order, for evaluation."""
+    """Batches of all samples in their order, for evaluation."""
     for number, indices in enumerate(torch.arange(len(samples)).split(batch_size)):
         with _draws(samples, number):
             inputs = samples.inputs(indices)
@@ -95,7 +95,7 @@ def in_order(samples: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor
 
 
 def _draws(samples: Samples, *key: int) -> AbstractContextManager[None]:
-    """What transforms of a user's data set draw, as a function of the key; other samples draw nothing."""
+    """Seed the random draws of transforms in a user's data set by a key; other samples draw nothing."""
     return same_draws(derive_seed(*key)) if isinstance(samples, TorchSamples) else nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""Samples in one folder per class, and what people get wrong about such folders."""
+"""Samples in one folder per class, with errors for common mistakes in such folders."""
 
 import os
 import unicodedata
@@ -14,8 +14,8 @@ from .files import data_error
 from .split import test_places
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that is there
-JUNK = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}  # which systems leave behind, in lower case
-# of images that are not read, and what to do about them
+JUNK = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}  # of operating systems, in lower case
+# suffixes of images that are not read, and what to do about them
 UNREAD_IMAGES = (".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw")
 _SHOWN = 5
 
@@ -25,7 +25,7 @@ class Files(NamedTuple):
 
     Attributes:
         dataset: its name.
-        suffixes: of the files, in lower case.
+        suffixes: suffixes of the files, in lower case.
         read: returns the sample of a file.
     """
 
@@ -51,7 +51,7 @@ class Folders(NamedTuple):
         train: training samples.
         test: test samples.
         classes: the classes' names.
-        notes: what a user should know of the folders, in sentences.
+        notes: sentences for the user about the folders.
     """
 
     train: FileSamples
@@ -71,8 +71,8 @@ def labelled_files(kind: Files, train: Path, test: Path) -> Folders:
     Classes and files are sorted by name. Hidden files and files with other suffixes are left out.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds no folder per class.
-        UserError: a class has no file, or the test folder has a class that the training folder lacks.
+        FileNotFoundError: if a folder is missing or holds no folder per class.
+        UserError: if a class has no file, or the test folder has a class that the training folder lacks.
     """
     train_files, test_files = (_files_by_class(folder, kind) for folder in (train, test))
     classes = tuple(train_files)
@@ -100,13 +100,14 @@ def own_folders(kind: Files, root: Path, test_share: float | None = None) -> Fol
 
     Args:
         kind: of the files.
-        root: the folder. Test samples are in the first of `TEST_FOLDERS` that it has.
+        root: the folder. Test samples are in the first of `TEST_FOLDERS` that exists.
         test_share: share of the samples of each class to set aside for testing; only if there is no folder of test samples. They
             come from `root/train/<class>/`, or from `root/<class>/`, and are chosen by their names, so every run has the same.
 
     Raises:
         FileNotFoundError: a folder is missing.
-        UserError: a class has too few files or is unknown in training, or `test_share` is given although there are test samples.
+        UserError: if a class has too few files or is unknown in training, or `test_share` is given although there are
+        test samples.
     """
     train = root / "train"
     tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
@@ -182,10 +183,10 @@ def _files_of_class(folder: Path, kind: Files) -> _Class:
 
 
 def _missing(root: Path, train: Path, kind: Files) -> FileNotFoundError:
-    """The error for a root without training or test folder, with what to do about what is there instead."""
+    """The error for a root without training or test folder, with advice that depends on its content."""
     set_aside = "--data.test-share 0.2 sets a fifth of each class aside for testing"
     if train.is_dir():
-        _files_by_class(train, kind)  # raises if there is something wrong with it too
+        _files_by_class(train, kind)  # raises if the test folder is wrong too
         return FileNotFoundError(
             f"{root / TEST_FOLDERS[0]} is missing: expected one folder per class in it ({kind.example(root / 'test')}); "
             f"make it, or leave it out: {set_aside}"
@@ -219,7 +220,7 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def _entries(folder: Path) -> list[str]:
-    """Names of what is in a folder, sorted, without hidden files and what systems leave behind."""
+    """Names of the entries of a folder, sorted, without hidden files and those that operating systems create."""
     return sorted(
         entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.name.lower() not in JUNK
     )

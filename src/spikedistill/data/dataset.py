@@ -1,4 +1,4 @@
-"""The form of every data set: labelled inputs, read by index, and what a network must know about them."""
+"""The form of every data set: labelled inputs, read by index, and the properties that a network needs."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ class BrokenSample(UserError):
     """A sample cannot be read.
 
     Args:
-        fault: which file it is, what is wrong with it and what to do.
-        dataset: the name of its data set, to say which command names every broken file.
+        fault: the file, what is wrong with it and what to do.
+        dataset: the name of its data set, for the command that names every broken file.
     """
 
     def __init__(self, fault: str, dataset: str = "") -> None:
-        super().__init__(fault, dataset)  # both, so that it can be sent between processes
+        super().__init__(fault, dataset)  # all arguments, so that it can be pickled between processes
         self.fault = fault
         self.dataset = dataset
 
@@ -44,14 +44,14 @@ class Samples(Protocol):
         """The samples at `indices` `[B]`: images `[B, C, H, W]` uint8, event frames `[B, T, C, H, W]` float32.
 
         Raises:
-            BrokenSample: one of them cannot be read.
+            BrokenSample: if one of them cannot be read.
         """
 
     def subset(self, indices: Tensor) -> "Samples":
-        """The samples at `indices` as samples of their own, in that order."""
+        """A subset: the samples at `indices`, in that order."""
 
     def identity(self) -> Iterator[bytes | memoryview]:
-        """What a fingerprint covers of these inputs, in pieces: their values, or the names and sizes of their files."""
+        """The bytes of these inputs that a fingerprint covers, in pieces: their values, or the names and sizes of their files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +82,8 @@ class FileSamples:
     Attributes:
         paths: the files, N of them.
         targets: class of every sample, `[N]`.
-        read: returns the sample of a file; a ValueError or an OSError says that it cannot be read.
-        folder: the folder that holds them all; below it their paths are the same wherever it lies.
+        read: returns the sample of a file; raises a ValueError or an OSError if it cannot be read.
+        folder: the folder that holds them all; fingerprints use paths relative to it.
         dataset: the name of the data set.
     """
 
@@ -138,7 +138,7 @@ class Dataset:
         channels: channels of one image, or of one event frame (two polarities).
         size: height and width in pixels.
         augmentations: names for `augment` that suit the training samples, as published for this data set.
-        options: the options of `load_dataset` that shaped the samples, with what identifies their values in a fingerprint.
+        options: the options of `load_dataset` that shape the samples, with the values that a fingerprint covers.
         resize: how images of another size become those of `size`; see `Preprocess`.
         describe: returns sentences for the user on how the files are read, such as "images of 240x320 (height x width) are scaled
             and cropped at the centre to 32x32".
@@ -162,6 +162,6 @@ class Dataset:
 
     @property
     def preprocess(self) -> Preprocess:
-        """What a network trained on this data set takes, and how other images become that."""
+        """The input of a network trained on this data set, and how other images are converted to it."""
         fill = self.mean if self.resize == "pad" else ()
         return Preprocess(self.kind, self.channels, self.size, self.resize, fill)

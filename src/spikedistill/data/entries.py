@@ -1,4 +1,4 @@
-"""What is known of a data set before it is read."""
+"""The description of a data set, known before it is read."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -21,14 +21,14 @@ class Entry:
     Attributes:
         name: the name.
         about: what it holds, in a sentence, for lists; default the first one of `load`.
-        load: reads it, from the data root where it has files.
-        checked: what is known to be right once it is loaded, in words.
-        files: where its files are, below the data root; None where they come with a library.
+        load: reads it, from the data root if it has files.
+        checked: what loading has verified, in words.
+        files: where its files are, below the data root; None if they come with a library.
         page: where they come from.
         options: which options of `load_dataset` it takes.
         own_options: further options of `load` and their defaults; on the command line `--data.options.NAME`.
         tree: an example of the files below ROOT, for data of the user's own; it may be indented.
-        usual: settings of its recipes, by their full names; None where it has no recipes.
+        usual: settings of its recipes, by their full names; None if it has no recipes.
     """
 
     name: str
@@ -66,14 +66,14 @@ def register_dataset(
 def register_dataset(
     load: Callable[..., Dataset] | Entry | str | None = None, *, usual: Mapping[str, Any] | None = None
 ) -> Any:
-    """Enter a function that returns a `Dataset`; recipes such as `garden-twsd` then exist at once.
+    """Register a function that returns a `Dataset`, and with it its recipes, such as `garden-twsd`.
 
-    Use it as a decorator, `@register_dataset("garden")`, or `@register_dataset` for the name of the function. A parameter `root`
-    receives the folder of `--data.root`. Parameters named like options of `load_dataset`, such as `size`, receive those. Each other
-    parameter has a default and is an option, `--data.options.NAME`.
+    Use it as a decorator, `@register_dataset("garden")`, or `@register_dataset` for the name of the function. A
+    parameter `root` is set to the folder of `--data.root`. Parameters named like options of `load_dataset`, such as
+    `size`, are set to those. Each other parameter has a default and is an option, `--data.options.NAME`.
 
     Args:
-        load: the function, or the name, or an `Entry` that says all of it.
+        load: the function, or the name, or a complete `Entry`.
         usual: settings of its recipes by their full names, such as `{"epochs": 20, "model.name": "vgg9"}`.
 
     Raises:
@@ -94,7 +94,7 @@ def register_dataset(
 
 
 def _entry_of(name: str, load: Callable[..., Dataset], usual: Mapping[str, Any]) -> Entry:
-    """What is known of a user's function."""
+    """The entry of a user's function."""
     parameters = inspect.signature(load).parameters
     own = defaults_of(load, f"data set {name!r}", without=("root", *SHARED_OPTIONS))
     return Entry(

@@ -14,7 +14,7 @@ def as_counts(path: Path, name: str, counts: np.ndarray, remedy: str) -> Tensor:
     """Counts of events as float32.
 
     Raises:
-        UserError: naming the file and the array, one is negative or no finite number.
+        UserError: if a value is negative or not finite; the message names the file and the array.
     """
     with np.errstate(over="ignore"):
         frames = counts.astype(np.float32)
@@ -27,10 +27,10 @@ def as_counts(path: Path, name: str, counts: np.ndarray, remedy: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Merging:
-    """Adds up neighbouring event frames, so that fewer frames hold all events.
+    """Adds up neighbouring event frames, so that fewer frames contain all events.
 
     Attributes:
-        timesteps: how many frames are left.
+        timesteps: the number of frames afterwards.
     """
 
     timesteps: int
@@ -41,10 +41,10 @@ class Merging:
 
 
 def merging(path: Path, found: int, timesteps: int | None) -> Merging | None:
-    """What makes `timesteps` of the `found` frames of a recording; None if they stay as they are.
+    """The transform that makes `timesteps` frames of the `found` frames of a recording; None if they stay as they are.
 
     Raises:
-        UserError: naming the file, if one number does not divide the other.
+        UserError: if one number does not divide the other; the message names the file.
     """
     if timesteps in (None, found):
         return None

@@ -9,16 +9,16 @@ from typing import Any
 
 from ..errors import UserError
 
-MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option takes all memory
+MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option can fill the memory
 LONGEST_FAULT = 400  # characters, because a damaged file can hold a text of any length
 
 
 class DataError(UserError):
-    """A file is there but wrong."""
+    """A file exists but its content is wrong."""
 
 
 def data_error(path: Path, found: str, remedy: str) -> DataError:
-    """The one-line error for a file that is there but wrong: `path`, what was found (and expected), what to do."""
+    """The one-line error for a file that exists but is wrong: `path`, what was found (and expected), what to do."""
     found = " ".join(found.split())
     if len(found) > LONGEST_FAULT:
         found = found[:LONGEST_FAULT] + " ..."
@@ -29,7 +29,7 @@ def check_is_no_pipe(path: Path) -> None:
     """Refuse what is neither a file nor a folder: reading a pipe or a device may never end.
 
     Raises:
-        UserError: it is a pipe, a device or a socket.
+        UserError: if it is a pipe, a device or a socket.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise data_error(path, "is no file but a pipe, a device or a socket", "replace or remove it")
@@ -41,11 +41,11 @@ def read_bytes(path: Path, page: str, most: int) -> bytes:
     Args:
         path: the file.
         page: the official page that offers it, for the error.
-        most: most bytes to read, so that a small file that unpacks to gigabytes does not take all memory.
+        most: the most bytes to read, so that a small file that unpacks to gigabytes cannot fill the memory.
 
     Raises:
         FileNotFoundError: it does not exist.
-        UserError: it cannot be read or decompressed, or has more than `most` bytes.
+        UserError: if it cannot be read or decompressed, or has more than `most` bytes.
     """
     again = f"download it again from {page}"
     if not path.is_file():
@@ -91,7 +91,7 @@ def verify_md5(path: Path, content: bytes, expected: str, page: str) -> None:
     """Check that `content`, read from `path`, is the official one.
 
     Raises:
-        UserError: its md5 is not `expected`.
+        UserError: if its md5 is not `expected`.
     """
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != expected:

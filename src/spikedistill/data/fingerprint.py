@@ -1,4 +1,4 @@
-"""Digests of data sets, so that a run goes on only with the data that it began with."""
+"""Digests of data sets, so that a run is resumed only with the data that it began with."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     unnoticed. The same data in another folder have the same fingerprint.
 
     Raises:
-        BrokenSample: a file has vanished since its folder was listed.
+        BrokenSample: if a file has vanished since its folder was listed.
     """
     return {"train": _digest(dataset, dataset.train), "test": _digest(dataset, dataset.test)}
 

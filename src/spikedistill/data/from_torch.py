@@ -1,4 +1,4 @@
-"""Data sets of PyTorch as data sets of this library: what their samples are is found from the samples, and checked."""
+"""Data sets of PyTorch as data sets of this library; the kind and shape of samples are read from the samples and checked."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .dataset import Dataset, Samples, TensorSamples
 from .statistics import statistics
 from .torch_samples import Form, TorchSamples, pair_of, same_draws, spread, values_of
 
-_TRIED = 16  # samples whose own label must be the one that an attribute names
+_TRIED = 16  # number of samples whose label is compared with that of the attribute
 _KEYS = ("train", "test", "classes", "mean", "std", "name", "augmentations")
 
 
@@ -37,9 +37,9 @@ def from_torch(
       normalises images itself, by `mean` and `std`;
     - or event frames `[T, C, H, W]`, which hold counts.
 
-    y is the number of the class, from 0 on. All samples have one shape. They are read when a batch needs them; a `TensorDataset` is
-    taken as it lies in memory. A transform that draws at random augments anew in every epoch, the same for the same seed; in the
-    test samples it makes scores depend on the draw, so give these another one.
+    y is the number of the class, from 0 on. All samples have one shape. They are read when a batch needs them; a
+    `TensorDataset` is used directly from memory. A transform that draws at random augments anew in every epoch, the
+    same for the same seed; in the test samples it makes scores depend on the draw, so use another transform for these.
 
     Args:
         train: the training samples.
@@ -64,9 +64,7 @@ def from_torch(
     parts = [_samples(given, split, form) for given, split in ((train, "training"), (test, "test"))]
     names = _class_names(classes, train, [samples.targets for samples in parts])
     with same_draws(0):
-        parts[1].inputs(
-            torch.zeros(1, dtype=torch.int64)
-        )  # which refuses another form than that of the training samples
+        parts[1].inputs(torch.zeros(1, dtype=torch.int64))  # refuses another form than in training
     mean, std = _statistics(parts[0], form, mean, std)
     return Dataset(
         name=named,
@@ -84,7 +82,7 @@ def from_torch(
 
 
 def as_dataset(data: Any) -> Dataset:
-    """What `train(config, data=...)` takes as a data set of this library.
+    """The argument of `train(config, data=...)` as a data set of this library.
 
     Args:
         data: a `Dataset`; a pair of training and test samples as for `from_torch`; or a mapping with "train", "test" and other
@@ -113,7 +111,7 @@ def as_dataset(data: Any) -> Dataset:
 
 
 def data_path(dataset: Dataset) -> str:
-    """What a run records of a data set from Python: the import path of its samples' class, or of `Dataset` and its name."""
+    """The text that a run records for a data set from Python: the import path of its samples' class, or `Dataset` and its name."""
     return dataset.source or f"{import_path(dataset)} {dataset.name}"
 
 
@@ -168,7 +166,7 @@ def _targets(data: Any, split: str) -> Tensor:
 
 
 def _named_targets(data: Any) -> list[Any] | None:
-    """The labels that a data set knows without reading its samples; None if it knows none."""
+    """The labels that an attribute of a data set holds; None if there is no such attribute."""
     if isinstance(data, Subset):
         inner = _named_targets(data.dataset)
         return None if inner is None else [inner[place] for place in data.indices]

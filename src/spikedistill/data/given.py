@@ -1,4 +1,4 @@
-"""Images and event frames as people have them, such as files and arrays, made into the input of a network."""
+"""Converts images and event frames, given as files, arrays or Pillow images, to the input of a network."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ _SLACK = 0.25
 
 
 def samples_of(given: Any, taken: Preprocess) -> list[Any]:
-    """The samples in `given`, one each: a path, a Pillow image, an array or a tensor.
+    """The samples in `given` as a list: paths, Pillow images, arrays or tensors.
 
     Args:
         given: one sample, or a batch of them as a list, an array or a tensor; see `as_input` for the kinds.
@@ -46,13 +46,13 @@ def as_input(samples: Sequence[Any], taken: Preprocess) -> Tensor:
     """The input of a network: images `[B, C, H, W]` in [0, 1], or event frames `[T, B, C, H, W]`.
 
     Images are paths, Pillow images, or arrays and tensors `[H, W]`, `[H, W, C]` or `[C, H, W]`. Whole numbers 0 to 255 are
-    resized as in training; floating-point numbers in [0, 1] must have the network's own size. Grey images become three equal
-    channels, and colour images their luminance, as the network has channels. Event frames are paths of `.npz` files, or counts
-    `[T, 2, H, W]`.
+    resized as in training; floating-point numbers in [0, 1] must have the network's own size. A network of three
+    channels gets grey images as three equal channels, and one of one channel the luminance of colour images. Event
+    frames are paths of `.npz` files, or counts `[T, 2, H, W]`.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        UserError: for a sample that cannot be read or does not fit, by its place in the batch.
+        UserError: for a sample that cannot be read or does not fit; the message names its place in the batch.
     """
     make = _image if taken.kind == "image" else _frames
     made = []
@@ -74,7 +74,7 @@ def check_range(images: Tensor) -> None:
     """Refuse images far outside [0, 1].
 
     Raises:
-        UserError: naming the range that came, with what to do.
+        UserError: if they lie far outside; the message names the range and what to do.
     """
     if not images.is_floating_point():
         raise UserError(f"got images of {images.dtype}, expected floating-point numbers in [0, 1]: divide bytes by 255")
@@ -196,7 +196,7 @@ def _axes(shape: Sequence[int], taken: Preprocess, *, single: bool = False) -> s
 
 
 def _with_channels(image: Tensor, channels: int) -> Tensor:
-    """The image in grey or in colour, as the network takes it."""
+    """The image in grey or in colour, depending on the channels of the network."""
     if len(image) == channels:
         return image
     if len(image) == 1 and channels == 3:

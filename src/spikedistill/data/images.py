@@ -1,4 +1,4 @@
-"""Pixels from image files, as a person sees them: upright, in their own range, on a white background."""
+"""Reads pixels from image files: turned upright, scaled from their range to 8 bits, on a white background."""
 
 import warnings
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BACKGROUND = (255, 255, 255)
-# Mean and standard deviation of ImageNet's images in [0, 1], by the number of channels: grey and colour. Those of grey are of the
-# luminance 0.299 R + 0.587 G + 0.114 B: its mean follows from the colours', its deviation is the mean of theirs.
+# Mean and standard deviation of ImageNet's images in [0, 1], by the number of channels: grey and colour. Grey means
+# luminance, 0.299 R + 0.587 G + 0.114 B: its mean follows from the means of the colours, and its deviation is the mean
+# of their deviations.
 MEANS: dict[int, tuple[float, ...]] = {1: (0.459,), 3: (0.485, 0.456, 0.406)}
 STDS: dict[int, tuple[float, ...]] = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 # of TIFF and EXIF
@@ -41,7 +42,7 @@ def read_image(
     - Transparent pixels show a white background.
     - A 16-bit grey level v becomes round(v / 257), so that 65535 becomes 255; of 16-bit colours the upper byte is taken.
     - Of an animation or of several pages the first is read.
-    - A grey image becomes one of three equal channels, or a colour image its luminance, as `channels` says.
+    - With 3 channels a grey image has three equal channels; with 1 channel a colour image becomes its luminance.
 
     Args:
         path: the file.
@@ -51,7 +52,8 @@ def read_image(
         fill: see `Preprocess`; default the mean of ImageNet.
 
     Raises:
-        UserError: the file is missing, damaged (the checksums of a PNG file are verified), no image in one of `FORMATS`, of
+        UserError: if the file is missing, damaged (the checksums of a PNG file are verified), no image in one of
+        `FORMATS`, of
             32 bits per channel, or of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     from PIL import Image
@@ -77,14 +79,14 @@ def pixels_of(
     resize: Resize = "crop",
     fill: Sequence[float] = (),
 ) -> Tensor:
-    """An image of Pillow, `[channels, H, W]` uint8, read as `read_image` reads one from a file; see there."""
+    """An image of Pillow, `[channels, H, W]` uint8, converted like a file by `read_image`."""
     seen = _in_colour(_upright(image))
     fitted = _resized(seen if channels == 3 else seen.convert("L"), size, resize, fill or MEANS[channels])
     return torch.from_numpy(np.array(fitted)).view(fitted.height, fitted.width, channels).permute(2, 0, 1)
 
 
 def look_at(path: Path) -> tuple[int, int, bool] | None:
-    """Height, width, and whether it is in colour, as the first bytes of an image file say; None if they cannot be read."""
+    """Height, width, and whether it is in colour, from the first bytes of an image file; None if they cannot be read."""
     from PIL import Image
 
     try:
@@ -92,7 +94,7 @@ def look_at(path: Path) -> tuple[int, int, bool] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                # that of PNG files would decode the pixels
+                # the `getexif` of PNG files would decode the pixels
                 turned = Image.Image.getexif(image).get(ORIENTATION, 1) in (5, 6, 7, 8)
                 height, width = (image.width, image.height) if turned else (image.height, image.width)
                 return height, width, image.mode not in ("1", "L", "LA", "I", "F") and not image.mode.startswith("I;")
@@ -129,7 +131,7 @@ def _open(file: IO[bytes]) -> "Image":
 
 
 def _scale_transparent_level(image: "Image") -> None:
-    """Scale the level that a PNG file calls transparent as Pillow scales the pixels: Pillow leaves it unscaled."""
+    """Scale the transparent level of a PNG file like the pixels; Pillow scales only the pixels."""
     if "transparency" in image.info:
         stored_as = image.tile[0][3]  # type: ignore[attr-defined]
         if stored_as in ("L;2", "L;4"):
@@ -142,7 +144,7 @@ def _upright(image: "Image") -> "Image":
     """The image turned as its EXIF orientation says, or as stored if that cannot be read."""
     from PIL.Image import Transpose
 
-    image.load()  # the reader of TIFF turns it by itself
+    image.load()  # this turns a TIFF image already
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:
@@ -163,7 +165,7 @@ def _in_colour(image: "Image") -> "Image":
     """The image as RGB on the background.
 
     Raises:
-        UserError: its levels have a range that the file does not state.
+        UserError: if its levels have a range that the file does not state.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Pickles of plain values and arrays of bytes, read without running what they name and without taking what they announce."""
+"""Reads pickles of plain values and arrays of bytes, without calling what they name or allocating what they announce."""
 
 import io
 import math
@@ -17,11 +17,11 @@ UNUSED = (
 
 
 def load_plain(content: bytes) -> Any:
-    """What a pickle holds: dictionaries, lists, tuples, numbers, text, and arrays of unsigned bytes as `ByteArray`.
+    """The content of a pickle: dictionaries, lists, tuples, numbers, text, and arrays of unsigned bytes as `ByteArray`.
 
     Raises:
-        ForbiddenNameError: it names something else to be imported.
-        Exception: of any kind, it is damaged.
+        ForbiddenNameError: if it names anything else to import.
+        Exception: of any kind, if it is damaged.
     """
     return _Unpickler(_Content(content), encoding="bytes").load()
 
@@ -31,7 +31,7 @@ class ForbiddenNameError(Exception):
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype` in a pickle."""
+    """Replaces `numpy.dtype` in a pickle."""
 
     def __init__(self, code: bytes, *_: Any) -> None:
         self.code = code
@@ -41,7 +41,7 @@ class _Dtype:
 
 
 class ByteArray:
-    """Stands in for `numpy.ndarray` in a pickle, and takes only plain unsigned bytes."""
+    """Replaces `numpy.ndarray` in a pickle, and accepts only plain unsigned bytes."""
 
     def __init__(self, *_: Any) -> None:
         self.array = np.empty(0, np.uint8)
@@ -54,7 +54,7 @@ class ByteArray:
 
 
 class _Content:
-    """The bytes of a pickle, in so many reads at most."""
+    """The bytes of a pickle; the number of reads is limited."""
 
     def __init__(self, content: bytes) -> None:
         self.content = io.BytesIO(content)
@@ -76,17 +76,17 @@ class _Content:
 
 
 class _Instructions(dict[int, Callable[[Any], None]]):
-    """What runs each instruction of a pickle, by its code."""
+    """The function that runs each instruction of a pickle, by its code."""
 
     def __missing__(self, code: int) -> NoReturn:
         raise pickle.UnpicklingError(f"no official file has the instruction {bytes([code])!r}")
 
 
 class _Unpickler(pickle._Unpickler):
-    """Knows the names that an array of bytes takes, and gives stand-ins for them: nothing that a pickle names is ever called.
+    """Accepts only the names that arrays of bytes need, and replaces them: nothing that a pickle names is ever called.
 
-    This is Python's own reader written in Python. Its reader written in C takes any amount of memory that an instruction asks for,
-    and deeply nested tuples as a key end the process.
+    This is the reader of Python's library that is written in Python. The reader written in C allocates any memory that
+    an instruction demands, and deeply nested tuples as a key crash the process.
     """
 
     read: Callable[[int], bytes]

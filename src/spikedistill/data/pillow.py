@@ -15,7 +15,7 @@ GREY = 128.0  # of pixels from outside the image
 
 
 def enhance(images: Tensor, ground: Tensor | float, factor: Tensor) -> Tensor:
-    """`ground + factor (images - ground)`, cut to levels (`ImageEnhance`): 0 is the ground, 1 the image, 2 twice its contrast."""
+    """`ground + factor (images - ground)`, clipped to levels (`ImageEnhance`): factor 0 is the ground, 1 the image."""
     factor = _of_each(factor, images)
     return (ground + factor * (images - ground)).clamp(0, 255).floor()
 
@@ -73,7 +73,7 @@ def equalize(images: Tensor) -> Tensor:
 
 
 def translate(images: Tensor, down: Tensor | float = 0.0, right: Tensor | float = 0.0) -> Tensor:
-    """Shift images: each pixel takes the value of the input's pixel that is `down` and `right` of it."""
+    """Shift images: each output pixel is the input's pixel that lies `down` rows below and `right` columns to the right of it."""
     y, x = pixel_centres(images)
     rows, columns = (
         (centre.double() + (sent(far, images.device).view(-1, 1, 1) if isinstance(far, Tensor) else far)).floor().long()

@@ -1,4 +1,4 @@
-"""Moving pixels: for every pixel of the output, the pixel of the input that it shows (nearest neighbour, as in Pillow).
+"""Moves pixels: each output pixel is a copy of one input pixel (nearest neighbour, as in Pillow).
 
 Legend: B batch, C channels, H height, W width; pixel (row h, column w) has its centre at (h + 0.5, w + 0.5).
 """
@@ -28,7 +28,7 @@ def pixel_centres(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def at(images: Tensor, y: Tensor, x: Tensor, fill: float = 0.0) -> Tensor:
-    """Images that show, at every pixel, the pixel of the input in which the point (y, x) lies, or `fill` outside."""
+    """Images whose every pixel is the input's pixel that contains the point (y, x), or `fill` outside."""
     return take_pixels(images, y.floor().long(), x.floor().long(), fill)
 
 

@@ -1,4 +1,4 @@
-"""What turns an image of any size into the input of a network, as a value that a model file keeps."""
+"""The conversion of an image of any size to the input of a network, as a value that model files store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ RESIZES: tuple[str, ...] = get_args(Resize)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a network takes, and how an image of another size becomes that.
+    """The input of a network, and how an image of another size is converted to it.
 
     Attributes:
         kind: "image", or "events" for event frames, which keep their size.

@@ -1,4 +1,4 @@
-"""Parts of a training set: hold-out sets, so that the test set selects nothing, and smaller balanced sets."""
+"""Parts of a training set: hold-out sets, so that the test set is never used for selection, and smaller balanced sets."""
 
 import hashlib
 import math
@@ -22,13 +22,13 @@ def split_holdout(targets: Tensor, fraction: float, seed: int = 0) -> tuple[Tens
     Args:
         targets: class of every sample, `[N]`.
         fraction: share held out, in [0, 1): ceil(fraction · N) samples.
-        seed: the same seed gives the same split; runs of every seed share that of 0.
+        seed: the same seed gives the same split; all runs use 0, whatever their own seed.
 
     Returns:
         Two int64 tensors in ascending order, which share nothing and together hold 0..N-1.
 
     Raises:
-        UserError: `fraction` is out of range, or leaves either part fewer samples than there are classes.
+        UserError: if `fraction` is out of range, or leaves either part fewer samples than there are classes.
     """
     if not 0 <= fraction < 1:
         raise UserError(f"the hold-out is a share of the training set, at least 0 and below 1; got {fraction}")
@@ -55,7 +55,8 @@ def training_indices(targets: Tensor, holdout: float, count: int | None = None) 
 
     Args:
         targets: class of every sample, `[N]`.
-        holdout: share held out, as for `split_holdout`; it comes off first, so it is the same for every size of training set.
+        holdout: share held out, as for `split_holdout`; it is taken first, so it is the same for every size of training
+            set.
         count: train on the first so many in `balanced_order`; default all, in their own order.
     """
     kept, aside = split_holdout(targets, holdout)
@@ -70,12 +71,12 @@ def test_places(targets: Tensor, names: Sequence[str], share: float, classes: Se
 
     Args:
         targets: class of every sample, `[N]`.
-        names: name of every sample, unlike all others.
+        names: name of every sample; all are different.
         share: share of each class, above 0 and below 1.
         classes: names of the classes, for the error.
 
     Raises:
-        UserError: `share` is out of range, or a class has fewer than two samples to share out.
+        UserError: if `share` is out of range, or a class has fewer than two samples.
     """
     if not 0 < share < 1:
         raise UserError(f"test_share is the share of each class to test on, above 0 and below 1; got {share}")
@@ -105,7 +106,7 @@ def position_in_class(targets: Tensor) -> Tensor:
 
 
 def balanced_order(targets: Tensor) -> Tensor:
-    """All indices in a fixed order whose every beginning is balanced: the first sample of each class, the second of each, ..."""
+    """All indices in a fixed order in which every prefix is balanced: the first sample of each class, the second of each, ..."""
     return position_in_class(targets).argsort(stable=True)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .array_files import Announced
 from .dataset import BrokenSample
 
-AT_ONCE = 2**25  # bytes that are read together where all samples are
+AT_ONCE = 2**25  # bytes per read if all samples are read
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from ..errors import UserError
 from .dataset import BrokenSample, Samples
 from .images import pixels_of
 
-# So many samples stand for a larger data set, in the mean of its images and in its fingerprint.
+# Number of samples that represent a larger data set, in the mean of its images and in its fingerprint.
 SOME = 2000
-_NEAR = 1e-4  # what rounding may put outside of [0, 1]
+_NEAR = 1e-4  # rounding may exceed [0, 1] by this
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TorchSamples:
 
     Attributes:
         source: the data set.
-        places: of the samples in it, `[N]`.
+        places: places of the samples in the data set, `[N]`.
         targets: class of every sample, `[N]` int64.
         form: what every sample must be.
         split: "training" or "test", for messages.
@@ -83,7 +83,7 @@ class TorchSamples:
 
 @contextmanager
 def same_draws(seed: int) -> Iterator[None]:
-    """Seed the generators that transforms draw from, those of PyTorch, NumPy and Python, and leave them as they were."""
+    """Seed the generators of PyTorch, NumPy and Python, which transforms draw from; afterwards they are as before."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -97,7 +97,7 @@ def same_draws(seed: int) -> Iterator[None]:
 
 
 def draws_at_random(samples: Samples) -> bool:
-    """Whether transforms of a user's data set change its samples from one reading to the next, as far as 8 samples show."""
+    """Whether transforms of a user's data set change its samples from one reading to the next, tested on 8 samples."""
     if not isinstance(samples, TorchSamples):
         return False
     readings = []
@@ -108,7 +108,7 @@ def draws_at_random(samples: Samples) -> bool:
 
 
 def spread(count: int, most: int = SOME) -> Tensor:
-    """Places of at most so many samples, evenly over all."""
+    """Places of at most `most` samples, spread evenly over all."""
     return torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).round().long()
 
 

@@ -1,4 +1,4 @@
-"""Reading every sample of a data set, so that what is broken is known before any training."""
+"""Reads every sample of a data set, to find broken ones before training."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,11 +8,11 @@ from .dataset import BrokenSample, Dataset, Samples
 
 
 def verify(dataset: Dataset, track: Callable[[range], Iterable[int]] = iter) -> list[str]:
-    """Read every sample of both splits and say what is broken.
+    """Read every sample of both splits and list the broken ones.
 
     Args:
         dataset: as loaded.
-        track: passes on the numbers that it gets, one for each sample, and may show how far it is.
+        track: wraps the sequence of places, one for each sample, to show progress.
 
     Returns:
         A line for each broken sample, training samples first: its file, what is wrong and what to do. Empty if all are sound.

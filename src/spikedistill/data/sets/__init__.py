@@ -1,4 +1,4 @@
-"""Data sets: a file here holds all of one, or of several that are alike, and enters it with `register_dataset`."""
+"""Data sets: each file here defines one data set, or several similar ones, and registers it with `register_dataset`."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -54,15 +54,15 @@ def load_arrays(
     Args:
         root: the folder.
         size: height and width to resize grey or colour images of whole numbers to; by default they stay as they are.
-        resize: how: "crop", "pad" or "stretch", see `Preprocess`.
+        resize: how images get that size: "crop", "pad" or "stretch", see `Preprocess`.
         timesteps: how many event frames a recording gets, by default all. If it is less than T, which it must divide, as many
             neighbouring frames are added up.
         test_share: if there are no test arrays: the share of each class of the training arrays to test on.
 
     Raises:
         FileNotFoundError: an array is missing.
-        UserError: a file is damaged, or its arrays do not have these shapes and values.
-        BrokenSample: later, a large file has become shorter or cannot be read.
+        UserError: if a file is damaged, or its arrays do not have these shapes and values.
+        BrokenSample: when samples are read, if a large file has become shorter or cannot be read.
     """
     train, test = _split(root, "train"), _split(root, "test")
     if train is None:
@@ -220,7 +220,7 @@ def _check_same_labels(train: _Split, test: _Split, classes: tuple[str, ...]) ->
     """Refuse test labels that may number the classes in another order than training does.
 
     Raises:
-        UserError: naming the file of the test labels.
+        UserError: if they may; the message names the file of the test labels.
     """
     if test.classes is not None and (found := _names(test.labels_in, test.classes)) != classes:
         fault = f"the classes are {_first(found)}, those of the training arrays are {_first(classes)}"
@@ -248,10 +248,10 @@ def _first(names: Sequence[str]) -> str:
 def _resizing(
     inputs: Inputs, form: Form, size: int | Sequence[int] | None, resize: Resize, mean: tuple[float, ...]
 ) -> Resizing | None:
-    """What brings the images to that size; None if they stay as they are.
+    """The function that resizes the images; None if they keep their size.
 
     Raises:
-        UserError: they cannot be brought to it.
+        UserError: if they cannot be resized.
     """
     if resize not in RESIZES:
         raise UserError(f"resize is {resize!r}, expected one of {', '.join(RESIZES)}")

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their official Python files, whose pickles are read without running anything that they name."""
+"""CIFAR-10 and CIFAR-100 from their official Python files, whose pickles are read without executing anything that they name."""
 
 import hashlib
 import sys
@@ -23,10 +23,10 @@ MOST_BYTES = 2**28  # the largest file has 155 MB
 
 @dataclass(frozen=True)
 class Official:
-    """How an official file is known."""
+    """The checksums that identify an official file."""
 
     md5: str  # of the file
-    content: str | None = None  # of a copy made anew: of its class names or, in whatever order, its images and labels
+    content: str | None = None  # of a rewritten copy: of its class names, or of its images and labels in any order
 
 
 CIFAR10 = {
@@ -64,7 +64,7 @@ def load_cifar10(root: Path) -> Dataset:
 
     Raises:
         FileNotFoundError: a file is missing.
-        UserError: files are damaged, not the official ones, or name something for Python to run.
+        UserError: if files are damaged, not the official ones, or name something for Python to run.
     """
     folder = root / "cifar-10-batches-py"
     names = partial(read_names, folder / "batches.meta", b"label_names", 10, CIFAR10["batches.meta"])
@@ -86,7 +86,7 @@ def load_cifar100(root: Path) -> Dataset:
 
     Raises:
         FileNotFoundError: a file is missing.
-        UserError: files are damaged, not the official ones, or name something for Python to run.
+        UserError: if files are damaged, not the official ones, or name something for Python to run.
     """
     folder = root / "cifar-100-python"
     classes, train, test = read_all(
@@ -118,14 +118,14 @@ def read_batch(
 
     Args:
         path: the file.
-        labels_key: the entry that holds the labels.
+        labels_key: the key of the labels.
         count: how many images it must hold.
         num_classes: labels lie in [0, num_classes).
         official: the checksums that it must have, if any.
 
     Raises:
         FileNotFoundError: it is missing.
-        UserError: it is anything but such a file.
+        UserError: if it is anything but such a file.
     """
     content = read_bytes(path, PAGE, MOST_BYTES)
     batch = safe_unpickle(path, content)
@@ -139,7 +139,7 @@ def read_batch(
         raise data_error(path, f"holds {found} under '{labels_key.decode()}' for {count} images", AGAIN)
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < num_classes]
     if wrong:
-        # of any other type or size it may be too much to show
+        # a label of another type or size may be too long for a message
         shown = (
             repr(wrong[0]) if isinstance(wrong[0], int | bytes) and sys.getsizeof(wrong[0]) < 100 else "something else"
         )
@@ -160,7 +160,7 @@ def read_names(path: Path, key: bytes, num_classes: int, official: Official) -> 
 
 
 def content_digest(images: np.ndarray, labels: list[int]) -> str:
-    """SHA-256 of images `[N, 3072]` with their labels, the same in whatever order they are.
+    """SHA-256 of images `[N, 3072]` with their labels, independent of their order.
 
     It is that of the sorted SHA-256 of each label (one byte) followed by its image.
     """
@@ -174,7 +174,7 @@ def _verify(path: Path, content: bytes, official: Official, digest: Callable[[],
     """Check a file by its md5 or, if a rewritten copy is allowed, by the `digest` of its content.
 
     Raises:
-        UserError: it is not the official one.
+        UserError: if it is not the official one.
     """
     if official.content is None or digest() != official.content:
         verify_md5(path, content, official.md5, PAGE)
@@ -184,7 +184,7 @@ def safe_unpickle(path: Path, content: bytes) -> dict[bytes, Any]:
     """The dictionary in an official file: lists, numbers, bytes and arrays, built without running anything it names.
 
     Raises:
-        UserError: it names something else to be imported, is no pickle, or holds no dictionary.
+        UserError: if it names anything else to import, is no pickle, or holds no dictionary.
     """
     try:
         batch = load_plain(content)

@@ -35,8 +35,9 @@ def load_event_frames(root: Path, timesteps: int | None = None, test_share: floa
 
     Raises:
         FileNotFoundError: a folder is missing.
-        UserError: a class is empty or unknown in training, no training file can be read, or `timesteps` does not divide T.
-        BrokenSample: later, a file is damaged or has another shape.
+        UserError: if a class is empty or unknown in training, no training file can be read, or `timesteps` does not
+        divide T.
+        BrokenSample: when samples are read, if a file is damaged or has another shape.
     """
     train, test, classes, notes = own_folders(Files("event_frames", (".npz",), read_frames), root, test_share)
     first, shape = _first_shape(train.paths)
@@ -75,7 +76,7 @@ def read_frames(path: Path, shape: tuple[int, ...] | None = None, merge: Merging
     """The array `frames` of a file, `[T, 2, H, W]` float32, with frames added up by `merge`.
 
     Raises:
-        UserError: it is missing, damaged, has another `shape`, or holds anything but finite numbers of at least 0.
+        UserError: if it is missing, damaged, has another `shape`, or holds anything but finite numbers of at least 0.
     """
     check_is_no_pipe(path)
     try:
@@ -90,7 +91,7 @@ def read_frames(path: Path, shape: tuple[int, ...] | None = None, merge: Merging
 
 
 def _read_counts(path: Path, archive: zipfile.ZipFile, shape: tuple[int, ...] | None) -> np.ndarray:
-    """The array `frames` as stored. What it announces is checked before memory is taken, and its checksum as it is read."""
+    """The array `frames` as stored. Its header is checked before memory is allocated, and its checksum while it is read."""
     names = array_names(archive)
     if "frames" not in names:
         raise data_error(path, f"holds no array 'frames' but {', '.join(names) or 'nothing'}", WRITE_FRAMES)

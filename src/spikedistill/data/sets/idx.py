@@ -67,7 +67,7 @@ def load_idx(root: Path, name: str) -> Dataset:
 
     Raises:
         FileNotFoundError: a file is missing.
-        UserError: files are damaged, or not the official ones.
+        UserError: if files are damaged, or not the official ones.
     """
     source = SOURCES[name]
     files = [
@@ -115,7 +115,8 @@ def parse_idx(path: Path, content: bytes, shape: tuple[int, ...], page: str) -> 
         page: the official page, for errors.
 
     Raises:
-        UserError: it is no idx file of unsigned bytes, has another shape, or its data is longer or shorter than that.
+        UserError: if it is no idx file of unsigned bytes, has another shape, or its data is longer or shorter than
+        that.
     """
     again = f"download it again from {page}"
     magic, expected_magic = content[:4], bytes([0, 0, UNSIGNED_BYTE, len(shape)])

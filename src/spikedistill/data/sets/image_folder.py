@@ -31,15 +31,15 @@ def load_image_folder(
     Args:
         root: the folder; its test folder may also be called val, valid or validation.
         size: height and width that all images get, or one number for both.
-        resize: "crop", "pad" or "stretch": how they get it, see `Preprocess`.
+        resize: how images get that size: "crop", "pad" or "stretch", see `Preprocess`.
         channels: 3 for colour, 1 for grey.
         test_share: if there are no test images: the share of each class to test on, see `own_folders`. The classes may then also
             be in `root/<class>/`.
 
     Raises:
         FileNotFoundError: a folder is missing.
-        UserError: a class is empty or unknown in training, or an option is none of these.
-        BrokenSample: later, an image cannot be read.
+        UserError: if a class is empty or unknown in training, or an option has another value.
+        BrokenSample: when samples are read, if an image cannot be read.
     """
     height, width = check_size(size)
     if resize not in RESIZES:
@@ -49,7 +49,7 @@ def load_image_folder(
     read = partial(read_image, size=(height, width), channels=channels, resize=resize)
     train, test, classes, notes = own_folders(Files("image_folder", SUFFIXES, read), root, test_share)
     options: dict[str, object] = {"size": height if height == width else [height, width]}
-    # what is at its default stays out, so that the fingerprints of earlier runs hold
+    # defaults are left out, so that the fingerprints of earlier runs stay valid
     options |= {} if resize == "crop" else {"resize": resize}
     options |= {} if channels == 3 else {"channels": channels}
     return Dataset(
@@ -73,7 +73,7 @@ def check_size(size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width.
 
     Raises:
-        UserError: it is not one or two numbers of 1 to `MOST_SIZE`.
+        UserError: if it is not one or two numbers of 1 to `MOST_SIZE`.
     """
     sides = [*size] if isinstance(size, Sequence) else [size, size]
     if len(sides) != 2 or not all(1 <= side <= MOST_SIZE for side in sides):
@@ -90,7 +90,7 @@ def _describe(
 
 
 def _what_happens(paths: Sequence[Path], size: tuple[int, int], resize: Resize, channels: int) -> str:
-    """How images of the sizes that there are become those of the network, in words."""
+    """How the images found are resized to the input of the network, in words."""
     step = -(-len(paths) // LOOKED_AT)
     seen = [found for path in paths[::step] if (found := look_at(path))]
     if not seen:

@@ -16,7 +16,7 @@ from ..files import MOST_VALUES, data_error, read_bytes
 
 PAGE = "https://www.garrickorchard.com/datasets/n-mnist"
 SIDE = 34
-OVERFLOW_ROW, OVERFLOW_MICROSECONDS = 240, 2**13  # an entry at this row is no event: it says that the clock went round
+OVERFLOW_ROW, OVERFLOW_MICROSECONDS = 240, 2**13  # an entry at this row is no event: it marks an overflow of the clock
 
 
 class _Slicing(NamedTuple):
@@ -24,8 +24,9 @@ class _Slicing(NamedTuple):
     identity: str  # in fingerprints, which must stay what they were
 
 
-# Goes into a run's manifest, and into the fingerprint that its checkpoints carry. Whoever lets events fall into other frames raises
-# that slicing's version, so that runs made before are read as they were made. Version 1 called "number" what is "even" now.
+# Goes into a run's manifest, and into the fingerprint that its checkpoints carry. If you change the frames of a
+# slicing, raise its version, so that earlier runs are read as they were made. Version 1 called "number" what is "even"
+# now.
 SLICINGS = {
     "number": _Slicing(2, "number, the remainder last"),
     "even": _Slicing(1, "number"),
@@ -42,7 +43,7 @@ class Events(NamedTuple):
 
     x: np.ndarray  # column, 0 to 33 from the left
     y: np.ndarray  # row, 0 to 33 from the top
-    polarity: np.ndarray  # 1 where the pixel became brighter, else 0
+    polarity: np.ndarray  # 1 if the pixel became brighter, else 0
     time: np.ndarray  # microseconds
 
 
@@ -59,7 +60,8 @@ def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dat
 
     Raises:
         FileNotFoundError: a folder is missing.
-        UserError: `timesteps` or `slicing` is none of these, a folder is empty or no digit; later, a file is damaged.
+        UserError: if `timesteps` or `slicing` has another value, or a folder is empty or no digit; when samples are
+        read, if a file is damaged.
     """
     if not 1 <= timesteps <= MOST_TIMESTEPS:
         raise UserError(
@@ -108,7 +110,7 @@ def read_events(path: Path) -> Events:
 
     Raises:
         FileNotFoundError: it is missing.
-        UserError: it is empty, cut inside an event, or has an event outside 34x34 pixels.
+        UserError: if it is empty, is cut inside an event, or has an event outside 34x34 pixels.
     """
     content, again = read_bytes(path, PAGE, MOST_BYTES), f"unpack it again from {PAGE}"
     if not content or len(content) % 5:
@@ -133,9 +135,9 @@ def read_events(path: Path) -> Events:
 def frames_from_events(events: Events, timesteps: int, slicing: str) -> Tensor:
     """Events counted into `[timesteps, 2, 34, 34]` float32; channel 1 holds the pixels that became brighter.
 
-    Of N events number n falls into frame min(floor(n / floor(N / T)), T - 1) with slicing "number", and into the last one where
-    there are fewer than T; with "even" into frame floor(n T / N); with "time" one at t falls into frame
-    floor((t - t_first) T / (t_last - t_first + 1)).
+    Of N events number n falls into frame min(floor(n / floor(N / T)), T - 1) with slicing "number", and into the last
+    one if there are fewer than T; with "even" into frame floor(n T / N); with "time" one at t falls into frame floor((t
+    - t_first) T / (t_last - t_first + 1)).
     """
     number, N = np.arange(len(events.time)), len(events.time)
     match slicing:
