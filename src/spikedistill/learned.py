@@ -23,7 +23,7 @@ class Learned:
         per: "layer" learns one value, "channel" one for each channel. None is the default of the layer of neurons.
 
     Raises:
-        UserError: if `start` is not a finite number, or `per` is another word.
+        UserError: if `start` is not a finite number, or `per` is neither of the two.
     """
 
     start: float | None = None

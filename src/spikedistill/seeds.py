@@ -12,7 +12,7 @@ def derive_seed(*key: int) -> int:
         key: integers in [0, 2^32), for instance seed, epoch, step and rank.
 
     Raises:
-        ValueError: for no number, or one outside that range.
+        ValueError: without an integer, or for one outside that range.
     """
     if not key or not all(0 <= number < 2**32 for number in key):
         raise ValueError(f"a random key is one or more integers from 0 to {2**32 - 1}; got {key}")

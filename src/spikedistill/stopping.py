@@ -16,7 +16,7 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 # At a terminal every process of a group gets SIGINT, and a parent then also sends SIGTERM to its child: this counts as one
 # signal.
 _ONE_WISH = 1.0  # seconds
-_MOMENT = 0.02  # seconds, in which a finaliser or callback returns
+_MOMENT = 0.02  # seconds for a finaliser or callback to return
 
 
 class Stop:

@@ -44,10 +44,10 @@ REFUSED = {
     "cosine, and this run has --optimizer.schedule constant, which changes between epochs or never: leave it out",
     "digits-sce --optimizer.schedule step": "--optimizer.schedule step takes its first step after 30 epochs, and --epochs is 30: "
     "set --optimizer.step-epochs to fewer",
-    "digits-sce --trainer.accumulate 24": "--trainer.accumulate 24 is more than an epoch has batches, of which 1442 samples make "
-    "23 of --data.batch-size 64: expected 23 or fewer",
-    "digits-sce --data.train-samples 100 --trainer.accumulate 3": "--trainer.accumulate 3 is more than an epoch has batches, of "
-    "which 100 samples make 2 of --data.batch-size 64: expected 2 or fewer",
+    "digits-sce --trainer.accumulate 24": "--trainer.accumulate 24 is more than the batches of an epoch: 1442 samples make 23 "
+    "with --data.batch-size 64; expected 23 or fewer",
+    "digits-sce --data.train-samples 100 --trainer.accumulate 3": "--trainer.accumulate 3 is more than the batches of an "
+    "epoch: 100 samples make 2 with --data.batch-size 64; expected 2 or fewer",
     # time
     "digits-sce --segments 2": "segments=2 only means something under gradient='rate'; this is gradient='bptt'",
     "digits-sce --chunk 2": "chunk=2 only means something under gradient='rate'; this is gradient='bptt'",

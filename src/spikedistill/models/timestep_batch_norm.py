@@ -79,7 +79,7 @@ class TimestepBatchNorm(nn.Module):
 
         Args:
             values: `[..., C, *space]`.
-            timestep: integers, one dimension for each one of `values` before C, of its size or 1.
+            timestep: integers; its dimensions are those of `values` before C, each of the same size or 1.
         """
         row = timestep.clamp(max=len(self.running_mean) - 1)
         scale = self.weight * (self.running_var[row] + self.eps).rsqrt()

@@ -1,4 +1,4 @@
-"""The published objectives as data. A new paper is a new entry here, and its test.
+"""The published objectives as data. For a new paper, add an entry here and a test.
 
 z_t: logits of submodel t (a timestep or a head) of S; A: logits of a trained network; y: labels;
 CE: cross-entropy; KL(s <- q) = KL(softmax(q / tau) || softmax(s / tau)), q detached; KD = tau² KL; H: entropy.

@@ -137,7 +137,7 @@ def check_label_smoothing(label_smoothing: float) -> float:
 
 
 def check_class_weights(class_weights: Tensor, logits: Tensor) -> Tensor:
-    """The weights of classes; UserError unless floating point [C], of which, on a CPU, all are finite, none below 0, one above."""
+    """The weights of classes; UserError unless floating point [C], of which, on a CPU, all are finite and 0 or more, one above."""
     classes = logits.shape[-1]
     if not _is_floating(class_weights) or class_weights.shape != (classes,):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Every method is one sentence: task loss over the submodels + Σ weight · divergence + regularisers.
+"""Every method is one formula: task loss over the submodels + Σ weight · divergence + regularisers.
 
 A term is one named, weighted loss; an objective is a named sum of terms.
 """

@@ -42,7 +42,7 @@ class Rule(ABC):
 
     @property
     def label(self) -> str:
-        """The rule in tables and figures."""
+        """The name of the rule in tables and figures."""
         return self.name
 
     def written(self) -> dict[str, Any]:

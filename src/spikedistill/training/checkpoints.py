@@ -199,7 +199,7 @@ def last_good_checkpoint(run: RunFolder) -> dict[str, Any] | None:
 def check_made_from(run: Path, checkpoint: Mapping[str, Any], now: Mapping[str, str]) -> None:
     """Refuse to resume a run if its data or its teacher have changed since it was begun.
 
-    Checkpoints of version 0.1.0 do not say what they were begun with.
+    Checkpoints of version 0.1.0 do not record these.
 
     Raises:
         UserError: naming what has changed.

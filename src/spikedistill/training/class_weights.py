@@ -1,4 +1,4 @@
-"""How much a sample of each class counts in a run's loss: from the words of a configuration to one number for each class."""
+"""The weights of classes in a run's loss: turns the setting of a configuration into one number for each class."""
 
 from collections.abc import Sequence
 
@@ -21,8 +21,7 @@ def class_weights(written: Sequence[str] | None, classes: Sequence[str], targets
         targets: labels of the training samples, `[N]`.
 
     Returns:
-        The weights `[C]` in float32. "balanced" gives class c, with n_c training samples, N / (C n_c), as scikit-learn does: then
-        all classes count alike, and the mean weight over the samples is 1.
+        The weights `[C]` in float32. "balanced" gives class c, with n_c training samples, N / (C n_c), as scikit-learn does: then all classes have the same total weight, and the mean weight over the samples is 1.
 
     Raises:
         UserError: for another number of weights than classes, an unknown class, weights that are all 0, or "balanced"

@@ -1,7 +1,7 @@
 """Settings that do not fit each other, or have no effect together: each is refused by its name, before any work.
 
-A setting at its default cannot be told from one that was not given. A comparison first removes the settings that a method does
-not use (`without_foreign_settings`).
+A setting at its default cannot be distinguished from one that was not given. A comparison first removes the settings that a
+method does not use (`without_foreign_settings`).
 """
 
 from ..config import Config, NeuronConfig, OptimizerConfig
@@ -185,8 +185,8 @@ def check_accumulation(config: Config, samples: int) -> None:
     batches = -(-samples // config.data.batch_size)
     if config.trainer.accumulate > batches:
         raise UserError(
-            f"--trainer.accumulate {config.trainer.accumulate} is more than an epoch has batches, of which {samples} samples make "
-            f"{batches} of --data.batch-size {config.data.batch_size}: expected {batches} or fewer"
+            f"--trainer.accumulate {config.trainer.accumulate} is more than the batches of an epoch: {samples} samples make "
+            f"{batches} with --data.batch-size {config.data.batch_size}; expected {batches} or fewer"
         )
 
 

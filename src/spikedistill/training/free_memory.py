@@ -11,7 +11,7 @@ import torch
 
 from .allocator import return_freed_memory
 
-_NO_LIMIT = 2**60  # control groups of version 1 without a limit say a number above
+_NO_LIMIT = 2**60  # control groups of version 1 without a limit report a number above this
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> int:

@@ -68,7 +68,7 @@ class EpochMeans:
         self._has_begun = False
 
     def state(self) -> tuple[Any, ...]:
-        """What `restore` takes, to skip a step."""
+        """A copy of the sums for `restore`, to undo a skipped step."""
         return self.names, self.totals.clone(), self.seen, self._has_begun
 
     def restore(self, state: tuple[Any, ...]) -> None:

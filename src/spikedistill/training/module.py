@@ -93,7 +93,7 @@ class DistillationModule(L.LightningModule):
         """
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(self.device)
-        # no submodule, so that DDP does not wrap it and no checkpoint holds it
+        # the teacher is not a submodule, so that DDP does not wrap it and no checkpoint holds it
         if self.plan.teacher is None:
             return
         self.plan.teacher.to(self.device)

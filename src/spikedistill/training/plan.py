@@ -255,7 +255,7 @@ def check_augmentations(config: Config, dataset: Dataset) -> tuple[str, ...]:
     """The augmentations of the training batches, tried on a few samples.
 
     Raises:
-        UserError: for an unknown one, or one that does not suit the data.
+        UserError: for an unknown augmentation, or one that does not fit the data.
     """
     names = dataset.augmentations if config.data.augment is None else config.data.augment
     if names:

@@ -92,7 +92,7 @@ class Teacher:
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> None:
-        """Move it to a device, if it is a module."""
+        """Move the teacher to a device, if it is a module."""
         if isinstance(self.function, nn.Module):
             self.function.to(device)
 

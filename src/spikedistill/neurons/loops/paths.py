@@ -153,9 +153,8 @@ def kernels_for(x: Tensor, neuron: Neuron | None = None) -> ModuleType | None:
 
 def _hindrance(neuron: Neuron | None) -> str | None:
     """Why only the eager path may run; None if others may."""
-    if (
-        is_in_torch_dispatch_mode()
-    ):  # such as a counter of operations, which would miss a loop, and which torch.compile refuses
+    # a mode such as a counter of operations would miss those in a loop, and torch.compile refuses modes
+    if is_in_torch_dispatch_mode():
         return "something watches PyTorch's operations"
     if not _compiling_pays_off.get():
         return "work of a few passes, for which nothing is compiled"
