@@ -21,7 +21,8 @@ def class_weights(written: Sequence[str] | None, classes: Sequence[str], targets
         targets: labels of the training samples, `[N]`.
 
     Returns:
-        The weights `[C]` in float32. "balanced" gives class c, with n_c training samples, N / (C n_c), as scikit-learn does: then all classes have the same total weight, and the mean weight over the samples is 1.
+        The weights `[C]` in float32. "balanced" gives class c, with n_c training samples, N / (C n_c), as scikit-learn does:
+        then all classes have the same total weight, and the mean weight over the samples is 1.
 
     Raises:
         UserError: for another number of weights than classes, an unknown class, weights that are all 0, or "balanced"
