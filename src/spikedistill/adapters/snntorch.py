@@ -100,9 +100,9 @@ def from_snntorch(
     samples can leave the batch.
 
     Args:
-        module: a network of one timestep: of neurons with `init_hidden=True`, called as `module(x)`; or one that takes and returns
-            its states, `module(x, mem1, mem2) -> (output, mem1, mem2)`. A forward that loops over timesteps itself
-            cannot be stepped.
+        module: a network for one timestep: its neurons have `init_hidden=True` and it is called as `module(x)`, or it
+            takes and returns its states, `module(x, mem1, mem2) -> (output, mem1, mem2)`. A forward that loops over
+            timesteps cannot run one timestep at a time.
         logits: "spikes", what the network returns (of several values the first); or "membranes", the membranes of its last neurons:
             the last of the returned values, or the last neurons' `mem`.
         output: position of the output among the values that a network with states returns; the others, in order, are the states.

@@ -14,7 +14,7 @@ from .files import data_error
 from .split import test_places
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that is there
-JUNK = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}  # of operating systems, in lower case
+JUNK = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}  # files of operating systems
 # suffixes of images that are not read, and what to do about them
 UNREAD_IMAGES = (".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw")
 _SHOWN = 5

@@ -45,7 +45,7 @@ class Entry:
 
 DATASETS: Registry[Entry] = Registry("data set", "spikedistill.datasets")
 """Data sets by name."""
-# Options of `load_dataset` that have settings of their own.
+# Options of `load_dataset` that have separate settings.
 SHARED_OPTIONS = ("timesteps", "size", "slicing", "resize", "channels", "test_share")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 
-MOST_VALUES = 2**28  # of one sample: 1 GiB in float32, so that no file and no option can fill the memory
+MOST_VALUES = 2**28  # values of one sample, 1 GiB in float32: no file and no option can fill the memory
 LONGEST_FAULT = 400  # characters, because a damaged file can hold a text of any length
 
 

@@ -16,7 +16,7 @@ from .preprocess import Resize
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Pillow reads a file as one of these, whatever its name is: some of its other readers run programs.
+# Pillow may use only the readers of these formats, for any file name, because some of its other readers run programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BACKGROUND = (255, 255, 255)
@@ -38,7 +38,7 @@ def read_image(
 ) -> Tensor:
     """The image of a file, `[channels, H, W]` uint8.
 
-    - It is turned upright as its EXIF orientation says.
+    - It is turned upright according to its EXIF orientation.
     - Transparent pixels show a white background.
     - A 16-bit grey level v becomes round(v / 257), so that 65535 becomes 255; of 16-bit colours the upper byte is taken.
     - Of an animation or of several pages the first is read.
@@ -141,7 +141,7 @@ def _scale_transparent_level(image: "Image") -> None:
 
 
 def _upright(image: "Image") -> "Image":
-    """The image turned as its EXIF orientation says, or as stored if that cannot be read."""
+    """The image turned according to its EXIF orientation, or as stored if that cannot be read."""
     from PIL.Image import Transpose
 
     image.load()  # this turns a TIFF image already

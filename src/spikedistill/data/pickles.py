@@ -27,7 +27,7 @@ def load_plain(content: bytes) -> Any:
 
 
 class ForbiddenNameError(Exception):
-    """A pickle asks Python to import something."""
+    """A pickle names something to import that is not allowed."""
 
 
 class _Dtype:

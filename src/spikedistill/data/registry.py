@@ -22,10 +22,10 @@ def list_datasets() -> list[str]:
 
 
 def expected_files(name: str) -> str:
-    """Which files a data set is made of and where they come from, in words.
+    """The files of a data set and their source, in words.
 
     Raises:
-        UserError: no data set has this name.
+        UserError: if no data set has this name.
     """
     entry = DATASETS[name]
     if entry.files is None:
@@ -37,16 +37,16 @@ def example_tree(name: str) -> str:
     """The files of a user's own data as a tree of folders, in several lines; empty for other data sets.
 
     Raises:
-        UserError: no data set has this name.
+        UserError: if no data set has this name.
     """
     return dedent(DATASETS[name].tree).strip()
 
 
 def what_loading_checks(name: str) -> str:
-    """What `load_dataset` has checked of a data set when it returns, and what not, in words.
+    """What `load_dataset` checks of a data set and what it does not, in words.
 
     Raises:
-        UserError: no data set has this name.
+        UserError: if no data set has this name.
     """
     return DATASETS[name].checked
 
@@ -55,7 +55,7 @@ def usual_settings(name: str) -> Mapping[str, Any] | None:
     """Settings of the recipes of a data set, by the settings' full names; None if it has no recipes.
 
     Raises:
-        UserError: no data set has this name.
+        UserError: if no data set has this name.
     """
     return DATASETS[name].usual
 
@@ -64,7 +64,7 @@ def dataset_options(name: str) -> dict[str, OptionValue]:
     """A data set's own options and their defaults.
 
     Raises:
-        UserError: no data set has this name.
+        UserError: if no data set has this name.
     """
     return dict(DATASETS[name].own_options)
 
@@ -81,7 +81,8 @@ def load_dataset(
     test_share: float | None = None,
     options: Mapping[str, OptionValue] | None = None,
 ) -> Dataset:
-    """Load a data set, its files checked as far as `what_loading_checks(name)` says; `verify` reads every sample.
+    """Load a data set and check its files; `what_loading_checks(name)` names the checks, and `verify` reads every
+    sample.
 
     Args:
         name: one of `list_datasets()`.
@@ -89,7 +90,7 @@ def load_dataset(
             "digits".
         timesteps: T of event data: frames per recording of "nmnist" (default 10), and of "event_frames" and "arrays", whose frames
             are added up if it is a divisor of the number that the files have (default).
-            Images have no time of their own: they take part in any number of timesteps.
+            Images have no time axis: they can be shown for any number of timesteps.
         size: height and width in pixels of the images of "image_folder" (default 32) and "arrays" (default as they are), or one
             number for both.
         slicing: how "nmnist" fills its frames: "number" (default), each with the same number of events, the remainder in the last;
@@ -100,10 +101,11 @@ def load_dataset(
         options: a registered data set's own options.
 
     Raises:
-        FileNotFoundError: no root is known, or files are missing in it.
-        UserError: no data set has this name, an option does not belong to it or is no whole number, or files are damaged or not
+        FileNotFoundError: if no root is given, or files are missing in it.
+        UserError: if no data set has this name, an option does not belong to it or is no whole number, or files are
+        damaged or not
             the official ones.
-        BrokenSample: later, a file of "image_folder", "event_frames" or "nmnist" cannot be read.
+        BrokenSample: when samples are read, if a file of "image_folder", "event_frames" or "nmnist" cannot be read.
     """
     entry = DATASETS[name]
     values = timesteps, size, slicing, resize, channels, test_share
@@ -115,7 +117,7 @@ def load_dataset(
     taken = {key: value for key, value in given.items() if value is not None and key in entry.options}
     for key in [*given][1:]:
         if given[key] is not None and key not in taken:
-            owners = " or ".join(owner for owner, other in DATASETS.loaded() if key in other.options)
+            owners = " or ".join(owner for owner, other in DATASETS.registered().items() if key in other.options)
             raise UserError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")
     check_options(f"data set {name!r}", entry.own_options, options or {})
     own = {**entry.own_options, **(options or {})}

@@ -57,7 +57,7 @@ def training_indices(targets: Tensor, holdout: float, count: int | None = None) 
         targets: class of every sample, `[N]`.
         holdout: share held out, as for `split_holdout`; it is taken first, so it is the same for every size of training
             set.
-        count: train on the first so many in `balanced_order`; default all, in their own order.
+        count: the number of samples to train on, the first of `balanced_order`; default all, in their order.
     """
     kept, aside = split_holdout(targets, holdout)
     return (kept if count is None else kept[balanced_order(targets[kept])[:count]]), aside

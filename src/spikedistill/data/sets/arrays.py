@@ -181,7 +181,7 @@ def _labels(split: _Split, known: tuple[str, ...] | None) -> tuple[tuple[str, ..
         names = _names(path, split.classes)
         if len({*names}) < len(names):
             raise data_error(
-                path, f"two classes have the same name: {_first(sorted(names))}", "give each a name of its own"
+                path, f"two classes have the same name: {_first(sorted(names))}", "give each a different name"
             )
     if labels.dtype.kind in "US":
         texts = _names(path, labels)

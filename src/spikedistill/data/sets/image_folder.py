@@ -14,7 +14,7 @@ from ..images import MEANS, STDS, SUFFIXES, look_at, read_image
 from ..preprocess import RESIZES, Resize
 
 MOST_SIZE = math.isqrt(MOST_VALUES // 3)
-LOOKED_AT = 200  # images whose first bytes are read, to say what sizes there are
+LOOKED_AT = 200  # number of images whose size is read from the first bytes, to describe the sizes
 
 
 def load_image_folder(
@@ -26,7 +26,7 @@ def load_image_folder(
 ) -> Dataset:
     """Images of any size in `root/train/<class>/` and `root/test/<class>/`, read when they are used.
 
-    `read_image` says how every kind of image is read. Mean and standard deviation are ImageNet's.
+    `read_image` describes how each kind of image is read. Mean and standard deviation are ImageNet's.
 
     Args:
         root: the folder; its test folder may also be called val, valid or validation.

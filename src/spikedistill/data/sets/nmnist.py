@@ -34,7 +34,7 @@ SLICINGS = {
 }
 SLICING_VERSION = max(slicing.since for slicing in SLICINGS.values())
 """The version of how recordings are cut into frames."""
-MOST_BYTES = 2**24  # of a recording; the official ones have about 20,000
+MOST_BYTES = 2**24  # bytes of a recording; the official ones have about 20,000
 MOST_TIMESTEPS = MOST_VALUES // (2 * SIDE * SIDE)
 
 
@@ -55,8 +55,9 @@ def load_nmnist(root: Path, timesteps: int = 10, slicing: str = "number") -> Dat
     Args:
         root: the data root.
         timesteps: T, frames per recording.
-        slicing: of N events "number" puts floor(N / T) into each frame and what remains into the last one, as SpikingJelly does;
-            "even" spreads what remains, so that frames differ by one event at most; with "time" all frames last equally long.
+        slicing: of N events "number" puts floor(N / T) into each frame and the remainder into the last one, as
+            SpikingJelly does; "even" spreads the remainder, so that frames differ by one event at most; with "time" all
+            frames last equally long.
 
     Raises:
         FileNotFoundError: a folder is missing.
