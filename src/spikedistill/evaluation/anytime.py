@@ -86,10 +86,11 @@ class AnytimeClassifier:
 
         Args:
             x: images `[B, C, H, W]`, in [0, 1] for a network from `load`, or event frames `[T, B, C, H, W]`: step t takes frame t,
-                up to `max_timesteps`. Any other `[B, ...]` or `[T, B, ...]` with `sequence`.
+                up to `max_timesteps`. Other inputs, `[B, ...]` or `[T, B, ...]`, need `sequence`.
 
         Raises:
-            UserError: for inputs that do not fit the network, or a network that keeps state on itself, or whose state does not have
+            UserError: for inputs that do not fit the network, or a network that keeps state in its modules, or whose
+            state does not have
                 a row for each sample.
         """
         inputs, timesteps = self._inputs(x)

@@ -1,7 +1,7 @@
 """Calibration: reliability diagrams, calibration error, and one temperature.
 
 Shapes: N samples, C classes. Everything is computed by NumPy in float64 on one thread, so that the same logits give
-the same figures to the bit, whatever the number of threads.
+bitwise equal results for any number of threads.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def reliability(logits: Tensor, target: Tensor) -> list[dict[str, float]]:
         confidence are fractions, 0 in an empty bin.
 
     Raises:
-        UserError: shapes, dtypes or classes that do not fit, or logits that are not finite.
+        UserError: for shapes, dtypes or classes that do not fit, or logits that are not finite.
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """

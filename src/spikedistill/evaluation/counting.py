@@ -32,14 +32,14 @@ def count_operations(
     """Count what a network computes for each sample, layer by layer and timestep by timestep, from its real spikes.
 
     It counts the operations of convolutions and linear layers, and the updates and spikes of neurons. Batch-norm is
-    taken to be folded into the layer before it; biases, poolings and the additions of shortcuts are not counted. The
+    assumed to be folded into the layer before it; biases, poolings and the additions of shortcuts are not counted. The
     effective counts are exact: an input at the border is multiplied with fewer weights than one inside, for any
-    padding, stride, dilation or groups.
+        padding, stride, dilation or groups.
 
     Args:
         model: a network from `load`, `create_model` or `temporal`, or any other with `step(x, state) -> (logits,
             state)` whose layers are modules of PyTorch. It is put in eval mode and otherwise left as it is.
-        batches: inputs as the network takes them, or pairs of inputs and targets, as of a loader.
+        batches: inputs as the network takes them, or pairs of inputs and targets, such as a DataLoader.
         timesteps: T, for static inputs only.
         spiking: types of further layers of neurons, as in `record`.
 

@@ -49,7 +49,7 @@ def evaluate(
         heldout: further samples, as `data`, or a pair of logits and labels, to fit one temperature for each k.
         classes: the names of the classes; default those of the data set or of the loaded network, else numbers.
         energy: for a network, whether to estimate the energy, from 32 samples.
-        spiking: for a network, types of its neurons that are not known, as in `record`.
+        spiking: for a network, types of its neurons that this library does not recognise, as in `record`.
         out: for a network or logits, a folder to write results.json and logits.safetensors into; default none.
         batch_size: samples per forward pass, of which every layer's currents and spikes are recorded; default 250, or
             50 for a run on a GPU, and half of it, a quarter and so on for a run if memory runs out.

@@ -215,7 +215,7 @@ def choose_timesteps(
 
 
 def first_samples(config: Config, dataset: Dataset, count: int) -> Tensor:
-    """Indices of the first so many of the run's training samples, in the fixed, class-balanced order.
+    """Indices of the first `count` training samples of the run, in the fixed, class-balanced order.
 
     Raises:
         UserError: if it was trained on fewer.

@@ -35,7 +35,7 @@ _DESCRIBED: dict[str, TypeAdapter[Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class LabelledLogits:
-    """Logits and labels, and what else is known of the network and its samples.
+    """Logits and labels, and optional information on the network and its samples.
 
     Attributes:
         logits: `[T, N, C]`.

@@ -171,7 +171,7 @@ class Results(_Part):
         """Refuse parts that do not belong together.
 
         Raises:
-            UserError: naming what was expected and what was found.
+            UserError: if they do not; the message names what was expected and what was found.
         """
         every_k = list(range(1, self.timesteps + 1))
         for name, view in (("last", self.last), ("selected", self.selected)):

@@ -240,7 +240,7 @@ def collect_logits(
         timesteps: T.
         batch_size: samples per forward pass.
         after_batch: called with the size of each batch once it has run.
-        heads: of a network with auxiliary heads, return the heads' logits `[S, N, C]` instead.
+        heads: return the logits `[S, N, C]` of the auxiliary heads instead.
 
     Raises:
         UserError: if samples hold NaN or infinite values; on a CPU the message names them.

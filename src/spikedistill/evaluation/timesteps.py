@@ -48,7 +48,7 @@ def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str,
         also with `top5_accuracy` and `balanced_accuracy`.
 
     Raises:
-        UserError: shapes, dtypes or classes that do not fit, or logits that are not finite.
+        UserError: for shapes, dtypes or classes that do not fit, or logits that are not finite.
     """
     single, labels = as_arrays(logits, target, "[T, N, C]")
     return {
@@ -73,7 +73,7 @@ def calibrated_metrics(
         T entries `{k, temperature, nll, ece, confidence, entropy, brier}`.
 
     Raises:
-        UserError: as `timestep_metrics`, or held-out logits of other timesteps or classes.
+        UserError: for what `timestep_metrics` refuses, or held-out logits of other timesteps or classes.
     """
     steps, labels = as_arrays(logits, target, "[T, N, C]")
     heldout, heldout_labels = as_arrays(heldout_logits, heldout_target, "[T, N, C]")

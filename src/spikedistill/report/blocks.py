@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def decimals(count: int) -> Callable[[float], str]:
-    """A format with so many decimals."""
+    """A function that formats a number with `digits` decimals."""
     return lambda value: f"{value:.{count}f}"
 
 
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def thinned(values: Sequence[T], most: int) -> list[T]:
-    """At most so many of the values, spread evenly, the first and the last among them."""
+    """At most `most` of the values, spread evenly, including the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
@@ -66,7 +66,7 @@ class Column:
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def text(self, row: Row) -> str:
-        """The cell as a reader sees it."""
+        """The text of the cell."""
         return self.write(row[self.key]) if measured(row, self.key) else "–"
 
     def value_beyond_text(self, row: Row) -> Any:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # What a page of a recording holds of all layers together, so that one of many layers stays small: neurons in rasters, timesteps in
-# tables of membranes. At most so many are of one layer, and in a cell at most so many of a neuron's spikes.
+# tables of membranes. The other constants are limits for one layer, and for a neuron's spikes in a table cell.
 NEURONS, ROWS = 768, 400
 MOST_NEURONS, MOST_ROWS, MOST_TIMES = 64, 32, 24
 
@@ -190,7 +190,7 @@ class _Layer:
 
     @cached_property
     def thresholds(self) -> list[float] | None:
-        """Of each neuron; None if they are not known."""
+        """The threshold of each neuron; None if they are not known."""
         if self.name not in self._recording.thresholds:
             return None
         threshold = torch.as_tensor(self._recording.thresholds[self.name], dtype=torch.float64)
@@ -203,7 +203,7 @@ class _Layer:
         return self._recording.membranes(self.name)[:, self.sample].reshape(len(self.spikes), -1)
 
     def some(self, neurons: int | Sequence[int]) -> "_Neurons":
-        """So many of its neurons, spread evenly; or those of these indices.
+        """The given number of its neurons, spread evenly, or those with the given indices.
 
         Raises:
             UserError: for no neurons, or an index outside the layer.

@@ -17,7 +17,7 @@ from .comparison.intervals import with_interval
 from .comparison.lost import count_columns
 from .figures import short_names
 
-# From so many classes on the table of a run has a column for the top-5 accuracy.
+# The fewest classes for which the table of a run has a column for the top-5 accuracy.
 MANY_CLASSES = 100
 WIDTH = 80
 MOST_ROWS = 16  # of a run

@@ -33,7 +33,7 @@ class Spread(NamedTuple):
 def paired_difference(ours: Array, theirs: Array) -> dict[str, float]:
     """Mean of `ours - theirs`, and from three seeds on its intervals for other runs.
 
-    The difference of seed s on image i is taken as d_si = mu + a_s + b_i + e_si, with independent random effects of seeds, of
+    The model of the difference of seed s on image i is d_si = mu + a_s + b_i + e_si, with independent random effects of seeds, of
     images and of both together, as in studies in which several readers judge the same cases. The variance of the mean
     is estimated from mean squares,
 

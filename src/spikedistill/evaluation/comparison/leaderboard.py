@@ -56,8 +56,8 @@ def right_answers(methods: Methods) -> Answers:
     shapes = {method: sorted({array.shape for array in arrays.values()}) for method, arrays in right.items()}
     if len({shape for of_one in shapes.values() for shape in of_one}) > 1 or len({*map(len, methods.values())}) > 1:
         raise UserError(
-            f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}: event recordings have one T, "
-            "and spikedistill evaluate scores runs of earlier versions again, at more timesteps than T"
+            f"methods can be compared over the same seeds, timesteps and test samples; got {shapes}: give event recordings "
+            "one T; spikedistill evaluate scores runs of earlier versions again, at more timesteps than T"
         )
     return {
         method: {place: array.astype(np.float64) for place, array in arrays.items()} for method, arrays in right.items()

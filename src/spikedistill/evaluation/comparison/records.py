@@ -175,7 +175,7 @@ class Records:
         folder: the comparison's folder.
 
     Raises:
-        UserError: naming the file and the line that cannot be read.
+        UserError: if a line cannot be read; the message names the file and the line.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -172,7 +172,7 @@ def short_name(method: RecipeName, between: str = ", ") -> str:
 
 
 def short_names(methods: Sequence[RecipeName]) -> dict[RecipeName, str]:
-    """The short name of each method of a plot; the name without its data set where two would be alike."""
+    """The short name of each method of a plot; the name without its data set if two would be alike."""
     names = [short_name(method) for method in methods]
     distinct = len(set(names)) == len(set(methods))
     return {method: name if distinct else method.variant for method, name in zip(methods, names, strict=True)}

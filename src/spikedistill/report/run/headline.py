@@ -46,7 +46,7 @@ def headline(run: Run) -> tuple[str, Numbers]:
 
 
 def sampling_interval(accuracy: float, count: int) -> str:
-    """Wilson's 95 % interval of an accuracy measured on so many samples."""
+    """Wilson's 95 % interval of an accuracy measured on `count` samples."""
     low, high = wilson(accuracy, count)
     return f"95 % interval {100 * low:.1f} to {100 * high:.1f} %, from {count:,} samples"
 

@@ -26,8 +26,8 @@ def write_logits_report(
 
     Args:
         logits: labelled logits, or a file of them.
-        out: the path of the page; default beside the file.
-        title: of the page; default the name of the file.
+        out: the path of the page; default next to the file.
+        title: title of the page; default the name of the file.
 
     Returns:
         The path of the page, and the results on it.

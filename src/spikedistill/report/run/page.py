@@ -34,11 +34,12 @@ def write_report(
 
     Args:
         run: the run folder, with `config.yaml` and `results.json` at least; or the logits, or a .npz or .safetensors file of them.
-        labels: of logits, unless a file holds them.
-        out: of logits, the path of the page; default beside their file.
-        title: of logits, the title of the page; default the name of their file.
-        classes: of logits, the names of the classes, unless a file holds them; default numbers.
-        heldout: of logits, held-out logits and labels, unless a file holds them; one temperature for each k is fitted on them.
+        labels: for logits, their labels, unless a file holds them.
+        out: for logits, the path of the page; default next to their file.
+        title: for logits, the title of the page; default the name of their file.
+        classes: for logits, the names of the classes, unless a file holds them; default numbers.
+        heldout: for logits, held-out logits and labels, unless a file holds them; one temperature for each k is fitted
+            on them.
 
     Returns:
         The path of the page.

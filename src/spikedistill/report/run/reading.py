@@ -50,7 +50,7 @@ class Run:
 
     @property
     def samples(self) -> int | None:
-        """How many test samples there are, if that is known."""
+        """The number of test samples, if it is known."""
         return self.results.samples if self.targets is None else len(self.targets)
 
     @property
@@ -64,8 +64,8 @@ def read_run(path: Path | str) -> Run:
     """Read a run folder.
 
     Raises:
-        FileNotFoundError: the folder, its `config.yaml` or its `results.json` is missing.
-        UserError: a file is broken, or does not belong to the others.
+        FileNotFoundError: if the folder, its `config.yaml` or its `results.json` is missing.
+        UserError: if a file is broken, or does not belong to the others.
     """
     folder = RunFolder(path)
     check_present(folder)
@@ -86,7 +86,7 @@ def check_present(folder: RunFolder) -> None:
     """Refuse a folder without the files that every report needs.
 
     Raises:
-        FileNotFoundError: the folder, its `config.yaml` or its `results.json` is missing.
+        FileNotFoundError: if the folder, its `config.yaml` or its `results.json` is missing.
     """
     first = f"train first with `spikedistill train RECIPE --out {folder.path}`"
     if not folder.path.is_dir():

@@ -74,7 +74,7 @@ def _unit(found: Deployment) -> tuple[str, float]:
 
 
 def _start(found: Deployment) -> tuple[str, int]:
-    """Where the slider stands at first: the quickest point that loses at most half a percentage point against all timesteps."""
+    """The initial position of the slider: the quickest point that loses at most half a percentage point against all timesteps."""
     policy, points = next(iter(found.policies.items()))
     least = found.fixed[-1].accuracy - 0.005
     return policy, next((i for i, point in enumerate(points) if point.accuracy >= least), len(points) - 1)
