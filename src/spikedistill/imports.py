@@ -1,6 +1,6 @@
 """Files and modules of users that register names: `--import my_nets.py`.
 
-Only what a user names is imported. Nothing that a run folder or another file mentions is ever imported by itself.
+Only what a user names is imported. A name in a run folder or another file is never imported automatically.
 """
 
 import importlib

@@ -37,7 +37,7 @@ def check_options(what: str, defaults: Mapping[str, OptionValue], given: Mapping
     """Refuse options of another name or type than the defaults have.
 
     Raises:
-        UserError: naming the option, and what is expected.
+        UserError: if one does not fit; the message names the option and what is expected.
     """
     for option, value in given.items():
         if option not in defaults:

@@ -84,7 +84,7 @@ class Trained(Temporal):
 
         Args:
             images: as for `preprocess`.
-            timesteps: how many to run, by default T of training; of event frames the first so many.
+            timesteps: how many to run, by default T of training; for event frames, the first of each recording.
             batch_size: samples per forward pass.
 
         Returns:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Root = Annotated[Path | None, arg(name="data.root", metavar="FOLDER", help_behavior_hint="")]
 Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
-_MOST_FAULTS = 20  # that are shown of a data set
+_MOST_FAULTS = 20  # most faults of a data set that are shown
 
 
 def train(config: "Config") -> None:
@@ -160,9 +160,9 @@ def gradients(
 
     The norm ratio: the norm of the rule's gradient over that of BPTT's: under SGD, 2 acts like twice the learning rate.
 
-    Compared are sltt, rate with m segments (one is RateBP, T are SLTT), and BPTT with the other surrogates; dsr is not. BPTT has
-    the surrogate that the run was trained with. The loss is the cross-entropy of the mean output on training images, with batch
-    statistics as in training. Nothing is trained: the network stays as it is.
+    The rules are sltt, rate with m segments (m = 1 is RateBP, m = T is SLTT), and BPTT with the other surrogates, but
+    not dsr. BPTT has the surrogate that the run was trained with. The loss is the cross-entropy of the mean output on
+    training images, with batch statistics as in training. Nothing is trained: the network stays as it is.
 
     The numbers of every layer go to gradients.csv in the run folder, and to its report.html.
 
@@ -171,7 +171,7 @@ def gradients(
         timesteps: default 2 4 8; for event data only the T of the run
         segments: numbers of segments for rate; at each T, larger ones are skipped
         batches: to average over
-        batch_size: images in each; fewer take less memory
+        batch_size: images per batch; a smaller batch takes less memory
         root: folder of the data sets, if it has moved
     """
     from rich.console import Console

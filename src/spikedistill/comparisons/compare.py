@@ -37,10 +37,10 @@ def compare(
 
     A run that diverges has no numbers and is not trained again. Its students are not trained. All other runs are compared.
 
-    Each run has a process of its own, so that its peak memory is its own. `records.jsonl` keeps the results of each run
-    that are compared, a few kilobytes a run. If that file is in the folder when a comparison is repeated, none of these
-    runs is trained again. For objectives with a teacher the ReLU twin of the network is trained first, with the first
-    seed, unless `teacher` names another network.
+    Each run has a separate process, so that its peak memory is measured separately. `records.jsonl` keeps the results
+    of each run that are compared, a few kilobytes a run. If that file is in the folder when a comparison is repeated,
+    none of these runs is trained again. For objectives with a teacher the ReLU twin of the network is trained first,
+    with the first seed, unless `teacher` names another network.
 
     Args:
         configs: one per method; the first is the baseline.
@@ -49,8 +49,9 @@ def compare(
             runs.csv and timesteps.csv, regret.csv if methods were trained at several T, chosen.csv if some rank timesteps, the
             page report.html, and for papers the tables and figures of `spikedistill.report.write_paper_files`.
         equal_time: folder of a finished comparison of the same methods; each then gets the epochs that fit into the training time
-            of the first, and its objective in that comparison. Runs that would be the same as there are not trained again. The
-            training speed of each is measured first, in turn, and kept in speeds.csv; see `relative_speeds`.
+            of the first, and its objective in that comparison. Runs that would equal those of the finished comparison
+            are not trained again. The training speed of each is measured first, in turn, and kept in speeds.csv; see
+            `relative_speeds`.
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
             run each with the first seed. The runs are in `tuning`, their numbers in tuning.csv.
         jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small
@@ -62,8 +63,8 @@ def compare(
 
     Raises:
         UserError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
-            several devices, a run there that was begun with other settings, in equal time different training samples, or settings
-            of one that do not fit each other. All this is found before anything is trained.
+            several devices, a run in `out` that was begun with other settings, different training samples in equal
+            time, or settings that do not fit each other. All this is checked before training.
         FileNotFoundError: if a method was not trained in `equal_time`, or the data set is missing.
         FileExistsError: if `out` holds files that the comparison would overwrite and that no comparison wrote.
         BlockingIOError: if another process compares in the same folder.

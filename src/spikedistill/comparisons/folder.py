@@ -22,7 +22,7 @@ def check_own(folder: Path) -> None:
     The folder of a comparison has a manifest, or from version 0.1.0 its records.
 
     Raises:
-        FileExistsError: naming what is in it.
+        FileExistsError: if there are such files; the message names them.
     """
     there = [name for name in FILES if os.path.lexists(folder / name)]
     if wrong := next((name for name in there if (folder / name).is_dir()), None):
@@ -32,7 +32,7 @@ def check_own(folder: Path) -> None:
     try:
         proven = Manifest.read(folder, "comparison") is not None or bool(Records(folder).runs())
     except UserError as error:
-        raise FileExistsError(f"{error}. Mend it, or choose another --out") from None
+        raise FileExistsError(f"{error}. Repair it, or choose another --out") from None
     if there and not proven:
         raise FileExistsError(
             f"{folder} holds {there[0]}, and nothing shows that a comparison wrote it: choose another --out"

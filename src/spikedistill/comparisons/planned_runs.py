@@ -19,7 +19,7 @@ class Runs:
 
     Args:
         records: of the comparison.
-        jobs: how many runs to train at a time.
+        jobs: number of runs to train at a time.
         retry_diverged: train those again that diverged.
     """
 
@@ -116,7 +116,7 @@ def without_foreign_settings(config: Config) -> Config:
 
 
 def is_taught(config: Config) -> bool:
-    """Whether the objective learns from a trained network."""
+    """Whether the objective needs a trained teacher."""
     return create_objective(config.objective.name, **config.objective.options).needs_teacher
 
 

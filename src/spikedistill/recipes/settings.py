@@ -39,7 +39,7 @@ def _of_recipe(default: Config, settings: Sequence[str]) -> Config:
 
 
 def from_file(path: Path) -> Config:
-    """The configuration of an earlier run, to be run anew in a folder of its own.
+    """The configuration of an earlier run, to be repeated in another folder.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -30,7 +30,7 @@ STEPS = 1500
 
 
 def settings_for(samples: int, side: int, *, resizable: bool = False) -> dict[str, Any]:
-    """The settings, by their full names, for so many training samples.
+    """The settings, by their full names, for a number of training samples.
 
     Args:
         samples: the number of training samples.
