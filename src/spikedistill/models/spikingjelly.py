@@ -31,8 +31,8 @@ def load_spikingjelly(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Non
 
     Only weights are copied. Choose the neurons to match with the arguments of `create_model`:
 
-    - SpikingJelly's reset is hard by default, to 0.0. It measures membranes from there, so subtract any other `v_reset` from the
-      threshold.
+    - SpikingJelly's reset is hard by default, to 0.0. SpikingJelly measures membranes from the reset, so subtract any other
+      `v_reset` from the threshold.
     - `IFNode` is `LIF(decay=1.0)`.
     - `LIFNode(tau, v_threshold=theta)` divides its input by tau. It is `LIF(decay=1 - 1/tau, threshold=tau * theta)`, with the
       surrogate taken at a membrane tau times as large. With `decay_input=False` only the decay changes.

@@ -68,7 +68,7 @@ def register_neuron(name: str) -> Callable[[_Factory], _Factory]:
     receives the number of channels. All other parameters are options, on the command line `--model.neuron-options.NAME`.
 
     Args:
-        name: free, without spaces, commas and equals signs.
+        name: a name that is not taken, without spaces, commas and equals signs.
 
     Raises:
         UserError: if the name is taken, or a parameter other than `channels` has no default that is a number, a text or a switch.

@@ -76,7 +76,7 @@ def register_surrogate(name: str) -> Callable[[_Surrogate], _Surrogate]:
     x.
 
     Args:
-        name: free, without spaces, commas and equals signs.
+        name: a name that is not taken, without spaces, commas and equals signs.
 
     Raises:
         UserError: if the name is taken, or the function returns anything else.

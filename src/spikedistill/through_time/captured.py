@@ -73,7 +73,7 @@ def _record(module: nn.Module, x: Tensor, pool: Any) -> nn.Module | None:
     """The module's replay on batches like x, in the memory of a pool; None if it cannot be recorded."""
     # the recording keeps the nodes that accumulate gradients, which belong to its stream
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    # a cast that autocast had kept would be part of no graph
+    # a cast that autocast has cached would be missing from the recorded graph
     dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
     try:
         with _nothing_happened(module, x.device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):

@@ -71,7 +71,7 @@ def check_finite(x: Tensor, axis: int = 0) -> None:
 
 
 def name_samples(places: list[int]) -> str:
-    """The samples at some places in words, a few of them by number."""
+    """Names samples by number in words, at most a few of them."""
     if len(places) == 1:
         return f"sample {places[0]}"
     if len(places) > _NAMED:

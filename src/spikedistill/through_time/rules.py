@@ -26,7 +26,7 @@ __all__ = ["Bptt", "Dsr", "Rate", "Sltt"]
 if TYPE_CHECKING:
     from ..config import Gradient
 else:
-    Gradient = str  # this room needs torch only; RULES knows the names
+    Gradient = str  # this room needs only torch; RULES has the names
 
 
 class Rule(ABC):

@@ -1,4 +1,4 @@
-"""A signal flows through a network in place of a tensor. It looks like `[B, ...]` to every module, and holds all timesteps.
+"""A signal flows through a network in place of a tensor. Its shape is `[B, ...]` for every module, but it holds all timesteps.
 
 A signal is not a `Tensor` subclass, and belongs to one call of a network. It handles the functions that `torch.nn` modules call
 through `__torch_function__`. Each kind of signal (`Unrolled`, `Rates`, `Stream`) defines what the functions of `operations.py` do

@@ -180,7 +180,7 @@ class Checkpoints(L.Callback):
     """Saves a checkpoint after every epoch, every `seconds` within an epoch, and when the process receives a signal to stop.
 
     It saves none after the last epoch, because the finished model is written at once. Training does not begin if one process
-    found the checkpoint and another did not. A broken sample stops training with a checkpoint too.
+    found the checkpoint and another did not. If a sample cannot be read, it also saves a checkpoint.
 
     Args:
         path: the file.

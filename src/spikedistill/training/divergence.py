@@ -27,7 +27,7 @@ class Sighting(NamedTuple):
     Attributes:
         order: how early that is.
         layer: its name; None if the outputs of all layers are finite.
-        samples: places in the training set of the samples that are concerned; the whole batch if that is not known.
+        samples: indices in the training set of the samples that caused it; the whole batch if they are not known.
         size: the size of the batch, on this process.
         terms: the terms of the loss, by name.
         what: the number that was not finite first, in words; None if it is in another process.

@@ -76,7 +76,7 @@ def classifier_of(network: nn.Module, features: Tensor, logits: Tensor) -> Calla
 
 
 def own_module(network: nn.Module) -> tuple[str, nn.Module]:
-    """The module whose layers have names of their own, and its place: a layout, or the module as its user wrote it."""
+    """The module in which layers are named, and its path: a layout, or the module as its user wrote it."""
     module = network.module if isinstance(network, Temporal) else network
     for place, inner in module.named_modules():
         if isinstance(inner, Layout):

@@ -119,7 +119,7 @@ class StaticStep:
     """The step on batches of one size.
 
     Attributes:
-        inputs, target, places: of the batch.
+        inputs, target, places: those of the batch.
         rates: the learning rate of each group of the optimiser, float32 scalars.
         window: whose flags the step raises.
         values: the loss and its terms, `[1 + len(terms)]`.
@@ -187,7 +187,7 @@ class StaticStep:
             for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate
                 if "capturable" in group:
-                    group["capturable"] = True  # its count of steps is on the device already
+                    group["capturable"] = True  # the optimiser's count of steps is on the device already
             optimizer.step()
         finally:
             for group, own in zip(optimizer.param_groups, before, strict=True):

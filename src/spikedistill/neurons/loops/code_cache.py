@@ -89,7 +89,7 @@ def _make(folder: Path) -> None:
 def _check_above(folder: Path) -> None:
     """Refuse a folder in which another user can rename entries, and so replace what is below it."""
     status = folder.lstat()
-    # the owner of the root can do anything; in a container that may be another user than 0
+    # the owner of / can do anything; in a container this may be another user than 0
     if status.st_uid not in (os.geteuid(), 0, os.lstat("/").st_uid):
         raise PermissionError(f"{folder} belongs to another user")
     if (

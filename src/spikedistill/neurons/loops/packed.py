@@ -38,7 +38,7 @@ class PackedSpikes:
         """Zeros and ones `[stop - start, B, ...]`.
 
         Raises:
-            IndexError: for timesteps that are not there.
+            IndexError: for timesteps outside 0 to T.
         """
         if not 0 <= start <= stop <= self.timesteps:
             raise IndexError(f"there are {self.timesteps} timesteps; asked for {start} to {stop - 1}")
