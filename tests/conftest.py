@@ -36,7 +36,7 @@ def fresh_names(monkeypatch):
     yield
     for module in registry.USER_MODULES.keys() - known.keys():
         sys.modules.pop(module, None)
-    for module in registry._MODULES - registered:
+    for module in registry._MODULES - registered - {"__main__", "conftest"}:
         if "." not in module and not module.startswith("test_"):
             sys.modules.pop(module, None)
     registry.USER_MODULES.clear()

@@ -364,7 +364,7 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
 
 
 def test_the_page_says_who_takes_part():
-    table = PAGE.split("## Who takes part")[1].split("All run the same network")[0]
+    table = PAGE.split("## Who takes part")[1].split("All contenders run the same network")[0]
     described = [
         name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
     ]

@@ -23,7 +23,7 @@ from spikedistill.run_folder import RunFolder
 from spikedistill.training import is_main_process
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-TABLE = "test samples at every number of timesteps"
+TABLE = "test samples, the first k timesteps together"
 
 # A process that has everything imported forks those that need no command line.
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -121,7 +121,7 @@ def test_training_options_of_lightning_reach_it(tmp_path):
     ("data", "trainer", "said"),
     [
         ({}, {"logger": "wandb"}, "pip install wandb"),
-        ({"augment": ("mirror",)}, {}, "choose from"),
+        ({"augment": ("mirror",)}, {}, "choose one of autoaugment, crop"),
         ({"augment": ("autoaugment",)}, {}, "colour"),
         ({"holdout": 0.999}, {}, "hold-out"),
     ],
