@@ -41,7 +41,7 @@ def write_paper_files(folder: Path, comparison: Comparison) -> None:
         _write_or_remove(folder / f"{name}.tex", _TABLES[name](shown) if shown else None)
     drawings = with_numbers(rows), steps, comparison.regrets, comparison.chosen
     if not importlib.util.find_spec("matplotlib"):
-        logger.warning("no figures for papers, because matplotlib is missing: pip install 'spikedistill[figures]'")
+        logger.warning("no figures for papers, because matplotlib is missing: pip install matplotlib")
         return
     for name, drawn in zip(_FIGURES, drawings, strict=True):
         for file_format in FORMATS:
