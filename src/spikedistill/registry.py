@@ -16,7 +16,7 @@ from .errors import UserError
 
 T = TypeVar("T")
 OURS = __package__
-# Modules that a user had imported by name: what the user called them, by the names of the modules. `imports.py` fills it.
+# The text with which the user named each imported module, by the name of the module. `imports.py` fills it.
 USER_MODULES: dict[str, str] = {}
 _MODULES: set[str] = set()  # that have registered names
 _MAIN = {"__main__", "__mp_main__"}
@@ -70,7 +70,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return _package_of(self._declared()[name])
 
     def registered(self) -> dict[str, T]:
-        """The things that are registered now, without those that packages only declare."""
+        """The objects that are registered now, without those that packages only declare."""
         return dict(sorted(self._known.items()))
 
     def __getitem__(self, name: str) -> T:
@@ -156,7 +156,7 @@ def _is_ours(module: Mapping[str, Any]) -> bool:
 
 
 def origin_of(module: Mapping[str, Any]) -> str:
-    """How a user names a module, given its globals: its file if it was imported as one, or is the script; else its dotted name."""
+    """The user's name of a module, given its globals: its file if it is the script or was imported as a file, else its name."""
     name = str(module.get("__name__", "__main__"))
     if name in USER_MODULES:
         return USER_MODULES[name]

@@ -60,7 +60,7 @@ def read_checked(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def rewriting(file: Path) -> Iterator[None]:
-    """Take a file out of the manifest, if there is one, while it is written, then list it with its new checksum."""
+    """Remove a file from the manifest, if there is one, while it is written; then list it with its new checksum."""
     manifest = Manifest.read(file.parent, "comparison")
     if manifest is not None and file.name in manifest.files:
         manifest.without([file.name]).write(file.parent)

@@ -24,7 +24,7 @@ def trials(config: Config, seed: int) -> dict[float, Config]:
 
     Args:
         config: of the method.
-        seed: the one seed of the runs.
+        seed: the seed of all trials.
     """
     options = {**objective_options(config.objective.name), **config.objective.options}
     weights = objective_weights(config.objective.name, **options)

@@ -16,7 +16,7 @@ from ..objectives.checks import check_labels
 Array = NDArray[Any]
 BINS = 15
 _INNER_EDGES = np.arange(1, BINS) / BINS
-_SHARPEST, _SOFTEST = 0.01, 100.0  # temperatures searched, in units of the logits' own spread
+_SHARPEST, _SOFTEST = 0.01, 100.0  # range of the temperatures, in units of the spread of the logits
 
 
 def reliability(logits: Tensor, target: Tensor) -> list[dict[str, float]]:

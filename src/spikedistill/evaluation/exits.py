@@ -207,7 +207,7 @@ def calibrate_threshold(
         little lower.
 
     Raises:
-        UserError: for no target or two, a target that no threshold can meet, or as `exit_curve`.
+        UserError: for no target or both, a target that no threshold can meet, and for what `exit_curve` refuses.
     """
     if (max_drop is None) == (max_latency is None):
         raise UserError(f"max_drop={max_drop} and max_latency={max_latency}: expected exactly one of the two targets")

@@ -86,7 +86,7 @@ class Recording:
         return torch.stack(before)
 
     def clear(self) -> None:
-        """Forget the recorded pass, so that the next one is recorded."""
+        """Drop the recorded pass, so that the next one can be recorded."""
         self._parts.clear()
         self._dynamics.clear()
         self._is_whole = False
@@ -162,9 +162,9 @@ def record(model: Steps, *, spiking: tuple[type[nn.Module], ...] = ()) -> Iterat
 
     The network computes what it always does. Memory grows with all activations of the pass, so record small batches.
 
-    A recording holds one pass. A second pass in the block is refused, unless `recording.clear()` has forgotten the
-    first. In a network of this library a pass is a call of it; in any other with `step` it begins with the step whose
-    state is None, and each further step adds a timestep.
+    A recording holds one pass. A second pass in the block is refused, unless `recording.clear()` has dropped the first.
+    In a network of this library a pass is a call of it; in any other with `step` it begins with the step whose state is
+    None, and each further step adds a timestep.
 
     Args:
         model: a network from `create_model`, `temporal` or `load`, or any other with `step(x, state) -> (logits, state)`.

@@ -190,7 +190,7 @@ class _Layer:
 
     @cached_property
     def thresholds(self) -> list[float] | None:
-        """The threshold of each neuron; None if they are not known."""
+        """The threshold of each neuron; None if it is not known."""
         if self.name not in self._recording.thresholds:
             return None
         threshold = torch.as_tensor(self._recording.thresholds[self.name], dtype=torch.float64)

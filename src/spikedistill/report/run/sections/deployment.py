@@ -32,7 +32,7 @@ UNITS = (("mJ", 1e9), ("µJ", 1e6), ("nJ", 1e3), ("pJ", 1.0))
 
 
 def deployment_section(run: Run) -> Section | None:
-    """The plane of accuracy against latency, that against energy, and a point to choose."""
+    """Plots of accuracy against latency and against energy, and a point to choose."""
     found = run.results.deployment
     if found is None or run.results.timesteps == 1:
         return None
