@@ -34,8 +34,8 @@ class Trained(Temporal):
 
     Images must be in [0, 1], because the network normalises them itself. In eval mode it refuses images far outside,
     such as bytes as floating-point numbers, or images that were normalised before. On a GPU it checks inputs only until
-    one call has passed, because reading values there stops the program until the GPU has finished. `model.checks_range
-    = False` turns the check off. Event counts are taken as they are.
+    one call has passed, because reading values there stops the program until the GPU has finished.
+    `model.checks_range = False` turns the check off. Event counts are taken as they are.
 
     Attributes:
         classes: the names of the classes, in the order of the logits; None if the file has none.
