@@ -533,7 +533,7 @@ def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
     return ours
 
 
-# Settings that are mappings from names to values.
+# The settings that are mappings from names to values.
 _BY_NAME = (("options",), ("neuron_options",))
 
 

@@ -29,8 +29,8 @@ _OF_DISKS = {
 class UserError(ValueError):
     """A user's value is refused.
 
-    The message is one line: what came, what was expected, what to do. The command line prints it without a traceback and exits with
-    code 2. Every other error is a bug in the library or in a user's code, and keeps its traceback.
+    The message is one line: what was given, what is expected, what to do. The command line prints it without a traceback and
+    exits with code 2. Every other error is a bug in the library or in a user's code, and keeps its traceback.
     """
 
 

@@ -80,7 +80,7 @@ class RunFolder:
         self.samples = self.path / "samples.safetensors"
         self.gradients = self.path / "gradients.csv"
         self.report = self.path / "report.html"
-        # Files that training writes, and files that a command writes, which can be run again.
+        # Files that training writes, and files that a command can write again.
         self.of_training = (self.config_file, self.metrics, self.model, self.selected_model, self.cost)
         self.made_by = dict.fromkeys((self.results, self.logits, self.samples), "evaluate")
         self.made_by |= {self.gradients: "gradients", self.report: "report"}

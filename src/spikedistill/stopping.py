@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 GRACE = 10.0  # seconds
-_DONE = b"\0"  # not the number of a signal
+_DONE = b"\0"  # this byte is not the number of a signal
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 # At a terminal every process of a group gets SIGINT, and a parent then also sends SIGTERM to its child: this counts as one
 # signal.

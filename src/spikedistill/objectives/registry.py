@@ -124,8 +124,8 @@ def describe_objective(name: str) -> str:
 def create_objective(name: str, **options: Any) -> Objective:
     """The objective of that name with these options, the others at their defaults.
 
-    Raises UserError for an unknown name (with those nearest to it), an unknown option (with those there are), and a
-    value that the objective cannot work with: it is found here, not at the first batch.
+    Raises UserError for an unknown name (with those nearest to it), an unknown option (with those there are), and a value that
+    the objective does not accept, so that it is refused here, not at the first batch.
     """
     check_options(f"objective {name!r}", objective_options(name), options)
     objective = OBJECTIVES[name].factory(**options)

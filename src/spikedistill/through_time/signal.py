@@ -22,7 +22,7 @@ from .operations import PER_TIMESTEP, VIEWS
 
 # Methods of tensors that modules call; each does the same as the function of that name.
 _METHODS = sorted(name for name in PER_TIMESTEP - {"__getitem__"} if callable(getattr(Tensor, name, None)))
-# `x += y` replaces the contents, so that every reference to the signal sees the sum, as with a tensor.
+# `x += y` replaces the contents, so that every reference to the signal has the sum, as with a tensor.
 _IN_PLACE = {
     "__iadd__": "__add__", "__ipow__": "__pow__", "__isub__": "__sub__", "__imul__": "__mul__", "__itruediv__": "__truediv__",
 }  # fmt: skip
