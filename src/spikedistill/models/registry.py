@@ -190,7 +190,7 @@ def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width of images, which `create_model` and model files give as two numbers, or as one for both.
 
     Raises:
-        UserError: it is anything else, or a side is not in 1..`MOST_PIXELS`.
+        UserError: if it is anything else, or a side is not in 1..`MOST_PIXELS`.
     """
     sides = [*image_size] if isinstance(image_size, Sequence) else [image_size, image_size]
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in sides):

@@ -147,7 +147,7 @@ def reliable(
 
     q[b] is the mean logits of the submodels that classify sample b correctly, and V holds the samples for which at
     least one does; if V is empty, the loss is 0 with zero gradient. `average`, the mean of a tensor over the processes that share
-    the batch, lets V be that of the whole batch: then the mean of the processes' gradients is the gradient of one process.
+    the batch, makes V cover the whole batch: then the mean of the processes' gradients is the gradient of one process.
 
     teachers: "reliable" as above, or the paper's controls: "unreliable", those that are wrong, and "all".
     reduction: "mean" over the S submodels, or their "sum", as in the paper.

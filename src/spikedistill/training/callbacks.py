@@ -118,7 +118,7 @@ class EpochRecord(L.Callback):
 
 @contextmanager
 def _averaged_weights(trainer: L.Trainer, pl_module: L.LightningModule) -> Iterator[None]:
-    """Inside, the network has the weights that are evaluated and saved: their moving average, if there is one."""
+    """Within this context, the network has the weights that are evaluated and saved: their moving average, if there is one."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
     for average in averages:
         average.on_validation_epoch_start(trainer, pl_module)

@@ -22,7 +22,7 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int:
 
     Args:
         device: the device.
-        root: below which /proc and /sys lie.
+        root: the folder that holds /proc and /sys.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

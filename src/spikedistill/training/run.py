@@ -171,7 +171,7 @@ def changed_settings(config: Config, begun: Config) -> dict[str, tuple[Any, Any]
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What decides the outcome of a run, flat."""
+    """The settings that decide the outcome of a run, as a flat mapping."""
     ignored = {
         "imported",
         "out",
