@@ -121,7 +121,7 @@ def is_taught(config: Config) -> bool:
 
 
 def _with_teacher_of(config: Config, begun: Config) -> Config:
-    """The configuration that a run was begun with; its teacher is looked up in the present folder, which may have been moved."""
+    """The configuration that a run was begun with; if the folder was moved, with the present path of the same teacher."""
     teachers = config.teacher, begun.teacher
     same = all(teachers) and len({teacher.parts[-2:] for teacher in teachers if teacher}) == 1
     return begun.model_copy(update={"teacher": config.teacher}) if same else begun

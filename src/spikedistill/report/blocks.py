@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def decimals(count: int) -> Callable[[float], str]:
-    """A function that formats a number with `digits` decimals."""
+    """A function that formats a number with `count` decimals."""
     return lambda value: f"{value:.{count}f}"
 
 

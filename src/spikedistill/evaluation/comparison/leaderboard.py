@@ -154,8 +154,8 @@ def regrets(methods: Methods, right: Answers) -> Rows:
     Returns:
         Rows `{method, specialists, regret_k, regret_k_low, regret_k_high}` in points, the ends from 3 seeds on, for every k
         that a specialist was trained at, except the method itself: the accuracy of the specialist after its T = k timesteps minus
-        that of the method after its first k, paired as in `paired_difference` over the seeds that both have. No rows if there are
-        no specialists, or no seed of both is finished.
+        that of the method after its first k, paired as in `paired_difference` over the seeds that both have. No rows if
+        there are no specialists, or if no seed is finished for both.
     """
     trained = {method: records[0].config.timesteps for method, records in finished(methods).items()}
     families: dict[Any, dict[int, RecipeName]] = {}
