@@ -272,7 +272,9 @@ def recipe(name: str, protocol: str | None = None) -> Config:
     known = [each for each in _names() if each == name]
     if len(known) > 1:
         pairs = " and ".join(f"{each.dataset!r} with the method {each.method!r}" for each in known)
-        raise UserError(f"{name!r} is the name of several recipes, of the data sets {pairs}: rename your data set or method")
+        raise UserError(
+            f"{name!r} is the name of several recipes, of the data sets {pairs}: rename your data set or method"
+        )
     named = known[0] if known else None
     if named is None:
         close = difflib.get_close_matches(name, list_recipes(), n=3)
