@@ -294,7 +294,7 @@ def test_test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds the test samples already; leave --data\.test-share out"):
         load_dataset("arrays", tmp_path, test_share=0.5)
     save_npy(tmp_path, GREY)
-    with pytest.raises(ValueError, match=r"train\.npz: is beside x_train\.npy, y_train\.npy; keep one"):
+    with pytest.raises(ValueError, match=r"train\.npz: is next to x_train\.npy, y_train\.npy; keep one"):
         load_dataset("arrays", tmp_path)
 
 
