@@ -228,9 +228,15 @@ DAMAGE = {
         lambda line: with_answers(line, [3, 4], b"\0" * 9),
         "not those of 3 timesteps and 4",
     ),
-    "answers of fewer timesteps": (lambda line: with_answers(line, [1, 4], b"\0"), "its predictions are of 1 timesteps"),
+    "answers of fewer timesteps": (
+        lambda line: with_answers(line, [1, 4], b"\0"),
+        "its predictions are of 1 timesteps",
+    ),
     "bits that are no base64": (lambda line: changed(line, right={"shape": [3, 4], "bits": "?"}), "base64"),
-    "bits that are no ASCII": (lambda line: changed(line, right={"shape": [3, 4], "bits": "é"}), "predictions are damaged"),
+    "bits that are no ASCII": (
+        lambda line: changed(line, right={"shape": [3, 4], "bits": "é"}),
+        "predictions are damaged",
+    ),
     "bits that are no zlib": (
         lambda line: changed(line, right={"shape": [3, 4], "bits": "AAAA"}),
         "predictions are damaged",

@@ -254,7 +254,8 @@ def test_features_that_do_not_fit_are_found_before_training(teachers, tmp_path):
         make_plan(quick("digits-kdsnn", out=tmp_path, teacher=teachers[0.5]))
     assert len(make_plan(quick("digits-supersnn-similarity", out=tmp_path, teacher=teachers[0.5])).layers) == 3
     with pytest.raises(
-        ValueError, match="objective 'kdsnn' learns from features inside the teacher, and a function returns only logits"
+        ValueError,
+        match="objective 'kdsnn' learns from features inside the teacher, and a function returns only logits",
     ):
         make_plan(quick("digits-kdsnn", out=tmp_path), teacher=lambda images: torch.zeros(len(images), 10))
     objective = recipe("digits-kdsnn").objective.model_copy(update={"options": {"layers": "features.99"}})

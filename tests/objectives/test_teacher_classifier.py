@@ -112,7 +112,9 @@ def test_a_teacher_that_spikes_behind_its_last_stage_is_refused_and_one_that_end
         config = quick("digits-enof-laf", out=tmp_path, teacher=file)
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
         if (name, options) == ("resnet19", {}):
-            with pytest.raises(ValueError, match="the teacher's classifier has spiking neurons, and its input would be mean rates"):
+            with pytest.raises(
+                ValueError, match="the teacher's classifier has spiking neurons, and its input would be mean rates"
+            ):
                 make_plan(config)
         else:
             assert make_plan(config).teacher.classifier is not None

@@ -89,7 +89,9 @@ def test_a_signal_of_an_earlier_call_is_refused_in_a_later_one(place, use, rule)
     model, x = temporal(network, **RULES[rule]), torch.rand(B, 3)
     model(x, T)
     for call in (lambda: model(x, T), lambda: model(torch.rand(T, B, 3))):
-        with pytest.raises(UnsupportedOperationError, match=r"got (a signal|signals) of .*Recurrent\(layer, feedback\) or Delay"):
+        with pytest.raises(
+            UnsupportedOperationError, match=r"got (a signal|signals) of .*Recurrent\(layer, feedback\) or Delay"
+        ):
             call()
 
 
@@ -98,7 +100,9 @@ def test_a_signal_of_an_earlier_step_is_refused_in_a_later_one(use):
     model, x = temporal(Keeps(*in_a_closure(), USES[use]).eval()), torch.rand(B, 3)
     _, state = model.step(x)
     for later in (state, None):
-        with pytest.raises(UnsupportedOperationError, match=r"got (a signal|signals) of .*Recurrent\(layer, feedback\) or Delay"):
+        with pytest.raises(
+            UnsupportedOperationError, match=r"got (a signal|signals) of .*Recurrent\(layer, feedback\) or Delay"
+        ):
             model.step(x, later)
 
 

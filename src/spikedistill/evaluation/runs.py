@@ -126,8 +126,8 @@ def score(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """All scores of one network on the test set, and its logits.
 
-    Temperatures are fitted on the held-out samples, if there are any. A static image can be shown longer than in training: these
-    scores, up to twice T and at least 8 timesteps, are separate, as "beyond".
+    Temperatures are fitted on the held-out samples, if there are any. A static image can also run for more timesteps than in
+    training. "beyond" has these scores, for up to twice T timesteps, or 8 if that is more.
     """
     T = config.timesteps
     longer = max(2 * T, LONGEST) if dataset.kind == "image" and config.model.neuron != "relu" else T

@@ -46,7 +46,7 @@ def kd(student: Tensor, teacher: Tensor, *, temperature: float = 3.0, teacher_gr
 
 
 def mse(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, teacher_grad: bool = False) -> Tensor:
-    """Mean over the classes that both keep of the squared difference of the logits; a temperature is not used."""
+    """Mean squared difference of the logits over the classes that neither masks; no temperature is used."""
     kept = ~(is_masked(student) | is_masked(teacher))
     difference = student - (teacher if teacher_grad else teacher.detach())
     return torch.where(kept, difference, 0.0).square().sum(-1) / kept.sum(-1)

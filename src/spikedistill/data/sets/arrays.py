@@ -136,7 +136,9 @@ def _split(root: Path, split: str) -> _Split | None:
     parts = {name: root / f"{name}_{split}.npy" for name in (*INPUTS, *LABELS)}
     found = {name: path for name, path in parts.items() if path.exists()}
     if archive.exists() and found:
-        raise data_error(archive, f"is next to {', '.join(path.name for path in found.values())}", "keep one of the two")
+        raise data_error(
+            archive, f"is next to {', '.join(path.name for path in found.values())}", "keep one of the two"
+        )
     if archive.exists():
         arrays = read_npz(archive, (*INPUTS, *LABELS, "classes"), MOST_IN_ARCHIVE)
         inputs, labels = (_one_of(archive, names, [*arrays]) for names in (INPUTS, LABELS))
