@@ -1,4 +1,4 @@
-"""What says that an old name was used. The old names of version 0.1.0 work in 0.2.0, and docs/changes.md lists them."""
+"""Warnings about old names. The names of version 0.1.0 work in 0.2.0, and docs/changes.md lists them."""
 
 import functools
 import warnings

@@ -66,8 +66,8 @@ class Watch:
     Args:
         module: the module, as it begins to train.
         skip: skip a step that is not finite, rather than stop.
-        lazily: keep the flags on the device, where updates from the first bad step on do nothing, and read them every so many
-            steps and in `settle`. It needs a fused optimiser.
+        lazily: keep the flags on the device, and read them every `every` steps and in `settle`. From the first bad step on,
+            updates do nothing until then. It needs a fused optimiser.
         every: steps between two reads, if `lazily`.
     """
 
