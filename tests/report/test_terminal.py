@@ -104,6 +104,7 @@ def test_a_run_of_many_timesteps_has_some_of_them(make_run):
             "trained in 1:02:03 at 1234 images/s, peak memory 321 MiB",
         ),
         ({"images_per_s": 1234.5, "peak_mib": 321.25}, "trained at 1234 images/s, peak memory 321 MiB"),
+        ({"training_s": 2.0, "images_per_s": 0.0, "peak_mib": 321.25}, "trained in 0:00:02, peak memory 321 MiB"),
         ({"training_s": 3723.0}, ""),
         ({}, ""),
     ],

@@ -78,7 +78,9 @@ def training_line(results: Results) -> str:
         return ""
     # runs of earlier versions have no training time
     took = "" if cost.training_s is None else f" in {duration(cost.training_s)}"
-    return f"trained{took} at {cost.images_per_s:.0f} images/s, peak memory {cost.peak_mib:.0f} MiB"
+    # the first steps of a run are not timed: a run of so few steps has speed 0
+    speed = f" at {cost.images_per_s:.0f} images/s" if cost.images_per_s else ""
+    return f"trained{took}{speed}, peak memory {cost.peak_mib:.0f} MiB"
 
 
 def leaderboard_table(comparison: Comparison) -> Table:
