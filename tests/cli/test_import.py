@@ -4,12 +4,14 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import spikedistill
 from spikedistill import UserError, cli, load, register_dataset, register_model, register_objective, register_recipe
 from spikedistill.config import Config
 from spikedistill.imports import import_user, needing, to_import
-from spikedistill.models import MODELS, create_model
+from spikedistill.models import MODELS, Normalize, create_model
 from spikedistill.registry import Registry, UnknownName, origin_of
 
 NET = """
@@ -244,6 +246,16 @@ def test_what_a_registered_network_must_return(fresh_names):
 
     with pytest.raises(UserError, match=r"'text' returned a str, expected a torch.nn.Module"):
         create_model("text", num_classes=3)
+
+
+def test_a_registered_network_that_normalises_images_itself_is_not_normalised_twice(fresh_names):
+    @register_model("own_mean")
+    def own_mean(num_classes):
+        return nn.Sequential(Normalize([0.5], [0.25]), nn.Flatten(), nn.Linear(4, num_classes))
+
+    model = create_model("own_mean", num_classes=3, in_channels=1, image_size=2, neuron="lif", mean=[0.1], std=[0.2])
+    x = torch.rand(2, 1, 2, 2)
+    torch.testing.assert_close(model(x, timesteps=1)[0], model.module[2]((x.flatten(1) - 0.5) / 0.25))
 
 
 def test_the_missing_name_is_said_with_what_registered_it():

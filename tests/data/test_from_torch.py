@@ -121,6 +121,16 @@ def test_subsets_and_joined_sets_know_their_labels_and_classes_without_reading_a
     assert torch.equal(data.train.subset(torch.tensor([46])).inputs(torch.tensor([0])), source.inputs[[1]][:, None])
 
 
+def test_training_and_test_samples_must_number_their_classes_alike():
+    train, test = (WithTargets(GREY, LABELS) for _ in range(2))
+    test.classes = ["zero", "two", "one"]
+    with pytest.raises(UserError, match="label 1 is the class 'one' of training samples and 'two' of test samples"):
+        from_torch(train, test)
+    assert from_torch(train, test, classes=["a", "b", "c"]).classes == ("a", "b", "c")
+    test.classes = ["zero", "one", "two", "three"]
+    assert from_torch(train, test).classes == ("zero", "one", "two")
+
+
 def test_an_attribute_that_tells_other_labels_than_the_samples_is_not_trusted():
     class Shifted(WithTargets):
         def __getitem__(self, place):

@@ -62,7 +62,7 @@ def from_torch(
     with same_draws(0):
         form = Form.of(values_of(pair_of(train[0], first)[0], first))
     parts = [_samples(given, split, form) for given, split in ((train, "training"), (test, "test"))]
-    names = _class_names(classes, train, [samples.targets for samples in parts])
+    names = _class_names(classes, train, test, [samples.targets for samples in parts])
     with same_draws(0):
         parts[1].inputs(torch.zeros(1, dtype=torch.int64))  # refuses another form than in training
     mean, std = _statistics(parts[0], form, mean, std)
@@ -193,12 +193,21 @@ def _label(y: Any, what: str) -> int:
     raise UserError(f"{what} has the label {shown}, expected the number of a class: 0, 1, 2, ...")
 
 
-def _class_names(classes: Sequence[str] | None, train: Any, targets: Sequence[Tensor]) -> tuple[str, ...]:
+def _class_names(classes: Sequence[str] | None, train: Any, test: Any, targets: Sequence[Tensor]) -> tuple[str, ...]:
     """The names of the classes, checked against the labels of both splits."""
     least, most = min(int(t.min()) for t in targets), max(int(t.max()) for t in targets)
     if least < 0:
         raise UserError(f"a sample has the label {least}, expected 0 or more: leave samples without a class out")
     found = classes if classes is not None else _inner_classes(train)
+    if classes is None:
+        pairs = enumerate(zip(found or (), _inner_classes(test) or (), strict=False))
+        differs = next(((label, ours, theirs) for label, (ours, theirs) in pairs if ours != theirs), None)
+        if differs:
+            label, ours, theirs = differs
+            raise UserError(
+                f"label {label} is the class {str(ours)!r} of training samples and {str(theirs)!r} of test samples: number the "
+                "classes alike in both, or give classes, the names of all"
+            )
     if found is not None:
         names = tuple(str(name) for name in found)
         if len(set(names)) < len(names):

@@ -21,6 +21,7 @@ from .joint import Joint, check_exits, exit_heads
 from .layers import MODELS, Layers, Named, Normalize, OwnModel, Sizes
 from .neuron_layers import layer_of, relu
 from .own import build_own
+from .plain import normalised
 from .threshold_batch_norm import start_at_threshold
 from .timestep_batch_norm import TimestepBatchNorm
 
@@ -159,7 +160,7 @@ def create_model(
     if isinstance(named, OwnModel):
         changed = {"width": width != 1, "norm": norm != "batch", "branches": branches, "joint": joint}
         network = build_own(name, named, sizes, changed, neuron, lif_options, neuron_options or {})
-        whole, _ = _normalised(network, mean, std)
+        whole = network if mean is None or std is None else normalised(network, mean, std)
         return temporal(whole, gradient=rule, sample_axes=f"{in_channels}, H, W")
     layer = layer_of(neuron, lif_options, dict(neuron_options or {}))
     layers = Layers(neuron=layer, norm=_norm(norm, norm_timesteps), width=width)
