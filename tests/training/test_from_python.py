@@ -315,10 +315,12 @@ def test_a_run_goes_on_only_with_the_same_data_and_teacher(tmp_path, monkeypatch
 
 SCRIPT = """
     import os, signal, sys
+    import torch
     from test_from_python import OWN_NOISY, ann, goes_on, partial_net
     from spikedistill import train
     from spikedistill.training.module import DistillationModule
 
+    torch.set_num_threads(1)  # as in the process that goes on: the order of sums depends on it
     step = DistillationModule.training_step
 
     def killed(module, batch, index):
