@@ -225,6 +225,8 @@ FAR = {
         "give images that are not normalised, because the network does that itself",
     ),
     "from -1 to 1": (lambda x: 2 * x - 1, "from -1 to 1, .*: give images that are not normalised"),
+    "NaN": (lambda x: x.where(x < 0.9, torch.nan), "got images with NaN or infinity, expected numbers"),
+    "infinity": (lambda x: x / 0, "got images with NaN or infinity, expected numbers"),
     "bytes": (lambda x: (255 * x).byte(), "got images of torch.uint8, expected floating-point numbers"),
 }
 

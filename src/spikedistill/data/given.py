@@ -1,5 +1,6 @@
 """Converts images and event frames, given as files, arrays or Pillow images, to the input of a network."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,8 @@ def check_range(images: Tensor) -> None:
     low, high = (float(value) for value in images.detach().aminmax())
     if low >= -_SLACK and high <= 1 + _SLACK:
         return
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError("got images with NaN or infinity, expected numbers in [0, 1]")
     advice = (
         "divide bytes by 255"
         if low >= 0
