@@ -184,6 +184,8 @@ def test_what_cannot_be_read_is_refused_in_one_line(model, tmp_path):
         (np.zeros((3, 8, 3)), "may have its channels first or last"),
         (torch.zeros(2, 3, 8, 8), "sample 0: got numbers of 8x8 pixels, expected 4x6: give bytes (uint8)"),
         (np.full((4, 6, 3), 255.0), "got images from 255 to 255, expected numbers in [0, 1]: divide bytes by 255"),
+        (np.full((4, 6, 3), np.nan), "got images with NaN or infinity, expected numbers in [0, 1]"),
+        (np.full((4, 6, 3), np.inf), "got images with NaN or infinity, expected numbers in [0, 1]"),
         (np.full((2, 2, 4, 6), 0.5), "got an array [2, 2, 4, 6]"),
     ]  # fmt: skip
     for wrong, said in cases:
@@ -225,8 +227,6 @@ FAR = {
         "give images that are not normalised, because the network does that itself",
     ),
     "from -1 to 1": (lambda x: 2 * x - 1, "from -1 to 1, .*: give images that are not normalised"),
-    "NaN": (lambda x: x.where(x < 0.9, torch.nan), "got images with NaN or infinity, expected numbers"),
-    "infinity": (lambda x: x / 0, "got images with NaN or infinity, expected numbers"),
     "bytes": (lambda x: (255 * x).byte(), "got images of torch.uint8, expected floating-point numbers"),
 }
 
