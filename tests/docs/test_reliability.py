@@ -1,15 +1,11 @@
 """The table of what was tried has every kind of trouble, and nothing in the columns of what must not happen."""
 
 import re
-import sys
-
-from pages import DOCS, ROOT, table_after
-
-sys.path.insert(0, str(ROOT))  # the package `chaos` lies beside the tests and is not installed
 
 from chaos.attempts import RIGHT, WRONG
 from chaos.kinds import all_kinds
 from chaos.table import COLUMNS
+from pages import DOCS, table_after
 
 PAGE = (DOCS / "reliability.md").read_text()
 TRIED = re.search(r"<!-- chaos -->\n(.*)<!-- /chaos -->", PAGE, re.DOTALL)[1]

@@ -1,20 +1,13 @@
 """A difference between two methods, and how sure it is: numbers by hand, known limits, and coverage."""
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.coverage import Case, simulate, simulate_answers
 from scipy import stats
 
 from spikedistill.evaluation.comparison.differences import critical_value, p_value, paired_difference, spread
-
-sys.path.insert(
-    0, str(Path(__file__).parents[2])
-)  # the package `benchmarks` lies beside the tests and is not installed
-
-from benchmarks.coverage import Case, simulate, simulate_answers
 
 
 def zeros(d):
