@@ -25,7 +25,7 @@ GROUND = ("errors", "learned", "options", "registry", "recipe_name", "files", "a
 GROUND += ("renamed", "imports", "manifest", "from_python", "config")
 ROOMS = (*GROUND, "neurons", "through_time", "adapters", "models", "objectives", "data", "trained", "run_folder")
 ROOMS += ("evaluation", "report", "training", "recipes", "comparisons", "cli")
-# What is outside all rooms, or answers to an old name.
+# The entries to the package, and the modules that keep old names: they belong to no room.
 DOORS = ("__init__.py", "__main__.py", "temporal.py", "training/__init__.py")
 
 
