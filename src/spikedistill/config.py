@@ -3,40 +3,36 @@
 The docstring of each field is its line in `spikedistill train RECIPE --help`.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UserError
 from .files import parse_yaml
-from .learned import Learned, in_our_words
+from .learned import in_our_words
 from .options import OptionValue
 from .recipe_name import RecipeName
-
-# A number beyond these limits is a typing error, and is refused before a machine tries it.
-WIDEST = 64
-MOST_TIMESTEPS = 10_000
-MOST_EPOCHS = 1_000_000
-MOST_PIXELS = 4096
-MOST_SAMPLES = 1_000_000_000
-MOST_DEVICES = 1024
-SEEDS = 2**32
+from .setting_errors import explain
+from .setting_types import (
+    AUTO,
+    SEEDS,
+    WIDEST,
+    BatchSize,
+    ClassWeights,
+    Count,
+    Devices,
+    Epochs,
+    LearnedText,
+    Length,
+    Name,
+    NotNegative,
+    Positive,
+    Size,
+    Timesteps,
+)
 
 # The version of the names and values in a written configuration. Files without one are of version 1, which wrote "number" for the
 # value of data.slicing that is called "even" now.
@@ -45,95 +41,6 @@ WORDING = 2
 # The gradient rules of `through_time/rules.py`, which needs torch.
 Gradient = Literal["bptt", "sltt", "rate", "dsr"]
 """The name of a gradient rule."""
-Positive = Annotated[float, Field(gt=0, le=1e30)]
-NotNegative = Annotated[float, Field(ge=0, le=1e9)]
-Timesteps = Annotated[int, Field(ge=1, le=MOST_TIMESTEPS)]
-Length = Annotated[int, Field(le=MOST_TIMESTEPS)]
-Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
-Count = Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
-Devices = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
-
-
-def _below_runs(name: str) -> str:
-    """The name of a recipe, which also names a folder inside the folder of all runs."""
-    parts = Path(name).parts
-    if not parts or ".." in parts or Path(name).is_absolute() or "\0" in name:
-        raise UserError(f"recipe is {name!r}, expected the name of a folder below runs, without '..'")
-    return name
-
-
-def _named(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Keep a `RecipeName`, which pydantic would turn into plain text."""
-    return value if isinstance(value, RecipeName) else check(value)
-
-
-if TYPE_CHECKING:
-    _Name = RecipeName
-else:
-    _Name = str  # which the command line takes
-
-
-def _learned(text: object) -> str:
-    """The short form of a learned option."""
-    try:
-        found = Learned.of(text)
-    except UserError:
-        found = None
-    if found is None:
-        raise PydanticCustomError("learned", "expected 'learned' or 'learned:0.8'")
-    return str(found)
-
-
-LearnedText = Annotated[str, PlainValidator(_learned)]
-
-# The class weights that follow the number of training samples of each class.
-BALANCED = ("balanced",)
-
-
-def _class_weights(value: Any) -> Any:
-    """Class weights as texts of a command line, from such texts, a list of numbers, or a mapping from class names to numbers."""
-    if isinstance(value, Mapping):
-        value = [f"{name}={number}" for name, number in value.items()]
-    texts = (value,) if isinstance(value, str) else tuple(map(str, value)) if isinstance(value, list | tuple) else value
-    if not isinstance(texts, tuple) or texts == BALANCED:
-        return texts
-    numbers = [text.rpartition("=") for text in texts]
-    are_named = {bool(sign) and bool(name) for name, sign, _ in numbers}
-    if len(are_named) != 1 or not all(_is_weight(number) for *_, number in numbers):
-        raise PydanticCustomError(
-            "class_weights", "expected 'balanced', numbers of at least 0, or NAME=number for classes"
-        )
-    return texts
-
-
-def _is_weight(text: str) -> bool:
-    try:
-        return 0 <= float(text) <= MOST_SAMPLES
-    except ValueError:
-        return False
-
-
-# A batch size that is chosen before training, such as "auto" or "auto:512", whose number is the limit.
-AUTO = "auto"
-
-
-def _auto(text: object) -> str:
-    """A batch size such as "auto", chosen before training."""
-    name, colon, most = text.partition(":") if isinstance(text, str) else ("", "", "")
-    if name != AUTO or (colon and not (most.isdecimal() and 1 <= int(most) <= MOST_SAMPLES)):
-        raise PydanticCustomError("auto", "expected 'auto' or 'auto:512'")
-    return str(text)
-
-
-if TYPE_CHECKING:
-    BatchSize = int  # after it has been chosen
-else:
-    BatchSize = Count | Annotated[str, PlainValidator(_auto)]
-
-if TYPE_CHECKING:
-    ClassWeights = tuple[str, ...]
-else:
-    ClassWeights = Annotated[tuple[str, ...], BeforeValidator(_class_weights)]
 
 
 class ConfigError(UserError):
@@ -160,26 +67,6 @@ class _Section(BaseModel):
         """A copy with some values changed, which are checked; pydantic's own method checks nothing."""
         same = super().model_copy(deep=deep)
         return type(self)(**{name: getattr(same, name) for name in type(self).model_fields} | dict(update or {}))
-
-
-def _size(value: object, _: ValidatorFunctionWrapHandler) -> int | tuple[int, int] | None:
-    """Height and width, as one number if they are equal, so that the same size is the same setting."""
-    if value is None:
-        return None
-    sides: list[Any] = [*value] if isinstance(value, tuple | list) else [value, value]
-    if any(isinstance(side, float) and not math.isfinite(side) for side in sides):
-        raise PydanticCustomError("size", "expected a finite number")
-    sides = [int(side) if isinstance(side, float) and side.is_integer() else side for side in sides]
-    if len(sides) != 2 or any(type(side) is not int for side in sides):
-        raise PydanticCustomError("size", "expected a whole number, or two: height and width")
-    if min(sides) < 1:
-        raise PydanticCustomError("size", "expected at least 1")
-    if max(sides) > MOST_PIXELS:
-        raise PydanticCustomError("size", f"expected at most {MOST_PIXELS}")
-    return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])
-
-
-Size = Annotated[int | tuple[int, int] | None, WrapValidator(_size)]
 
 
 class NeuronConfig(_Section):
@@ -384,7 +271,7 @@ class TrainerConfig(_Section):
 class Config(_Section):
     """One training run."""
 
-    recipe: Annotated[_Name, WrapValidator(_named), AfterValidator(_below_runs)]
+    recipe: Name
     """Name of the recipe that these settings come from."""
     protocol: Literal["esd", "s2w", "tser-unofficial", "twkd"] | None = None
     """Use the network, neurons, schedule and augmentation of this paper instead of the recipe's (see
@@ -531,54 +418,3 @@ def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model, Mapping) and isinstance(model.get("lif"), Mapping):
         ours["model"] = {**model, "lif": in_our_words(model["lif"])}
     return ours
-
-
-# The settings that are mappings from names to values.
-_BY_NAME = (("options",), ("neuron_options",))
-
-
-def explain(error: Exception, place: str = "") -> str:
-    """What was wrong with a configuration, in one line; settings are named from `place` on."""
-    if not isinstance(error, ValidationError):
-        return str(error).splitlines()[0]
-    expected: dict[str, list[str]] = {}
-    for item in error.errors():
-        # the path of an error is the name of the setting, then the type that refused the value
-        name = place + ".".join(map(str, item["loc"][: 2 if item["loc"][:1] in _BY_NAME else 1]))
-        if item["type"] == "value_error":  # raised by a section, whose message names the settings
-            expected[str(item["ctx"]["error"])] = []
-        elif item["type"] == "missing":
-            expected[f"{name} is missing"] = []
-        else:
-            value = repr(item["input"])
-            came = f"{name}: got {value if len(value) <= 80 else f'{value[:77]}...'}, "
-            expected.setdefault(came, []).append(_in_plain_words(item["msg"]))
-    return "; ".join(came + _any_of(kinds) for came, kinds in expected.items())
-
-
-_PLAIN = {
-    "Extra inputs are not permitted": "there is no such setting",
-    "Input should be ": "expected ",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "more than",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
-    "a valid string": "a text",
-    "a valid boolean": "true or false",
-    "a valid tuple": "several",
-}
-
-
-def _in_plain_words(message: str) -> str:
-    said = message.partition(", unable to parse")[0].partition(", got a number")[0]
-    for words, plain in _PLAIN.items():
-        said = said.replace(words, plain)
-    return said
-
-
-def _any_of(kinds: list[str]) -> str:
-    """What a setting takes, for all its types; for a number that is not finite, only that it must be finite."""
-    return " or ".join(dict.fromkeys([kind for kind in kinds if "finite" in kind] or kinds)).replace(
-        " or expected", " or"
-    )

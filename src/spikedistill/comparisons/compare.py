@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import SEEDS, Config
+from ..config import Config
 from ..errors import UserError
 from ..evaluation.comparison.comparison import Comparison
 from ..evaluation.comparison.leaderboard import finished
@@ -13,6 +13,7 @@ from ..files import alone_in, write_rows
 from ..recipe_name import RecipeName
 from ..report import write_comparison, write_paper_files
 from ..run_folder import RunDiverged, RunFolder
+from ..setting_types import SEEDS
 from ..training.plan import make_plan, plan_without_teacher
 from ..training.processes import check_processes
 from ..training.run import changed_settings

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ..config import MOST_PIXELS
 from ..errors import UserError
+from ..setting_types import MOST_PIXELS
 
 Resize = Literal["crop", "pad", "stretch"]
 RESIZES: tuple[str, ...] = get_args(Resize)

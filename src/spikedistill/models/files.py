@@ -28,11 +28,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ..config import MOST_TIMESTEPS
 from ..errors import UserError
 from ..files import parse_json, write_atomically
 from ..learned import Learned, in_our_words
 from ..registry import UnknownName
+from ..setting_types import MOST_TIMESTEPS
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Temporal, temporal
 from .joint import plain_state
@@ -213,7 +213,7 @@ def build_model(file: ModelFile, path: Path, given: nn.Module | Callable[[], nn.
     except UnknownName as error:
         needed = " ".join(f"--import {name[:200]}" for name in file.imports[:4])
         advice = (
-            f": add {needed}, import it in Python before, or pass the network, load(path, model=...)" if needed else ""
+            f": add {needed}, import it in Python first, or pass the network, load(path, model=...)" if needed else ""
         )
         raise UserError(f"{path} needs names that are not registered ({error}){advice}") from None
     except (TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..config import MOST_PIXELS
 from ..errors import UserError
+from ..setting_types import MOST_PIXELS
 from ..through_time import Temporal, mean_rate
 from ..through_time.features import outputs_of
 from .branches import Branched

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..config import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
 from ..errors import UserError
 from ..options import OptionValue
 from ..renamed import with_learn_decay
+from ..setting_types import MOST_PIXELS, MOST_TIMESTEPS, WIDEST
 from ..through_time import OPTIONS as RULE_OPTIONS
 from ..through_time import Gradient, Rule, Temporal, rule_of, temporal
 from . import layouts  # noqa: F401 it fills MODELS

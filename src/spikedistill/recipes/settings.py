@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..arguments import parse
-from ..config import AUTO, Config
+from ..config import Config
 from ..errors import UserError
 from ..renamed import in_new_words
 from ..run_folder import RunFolder
+from ..setting_types import AUTO
 from .catalogue import find_name, recipe, with_dataset, with_network, with_neuron, with_objective
 from .protocols import with_protocol
 from .small_data import sized_to_data

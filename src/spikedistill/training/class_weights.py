@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..config import BALANCED
 from ..errors import UserError
+from ..setting_types import BALANCED
 
 _FLAG = "--objective.class-weights"
 
