@@ -40,6 +40,15 @@ def check_steps(model, images, expected, state_of):
     check_exits(model, images, expected)
 
 
+def check_module(model, net, images):
+    """The adapter is a module: it has the network's parameters, and a copy of it is right too."""
+    assert [*model.parameters()] == [*net.parameters()]
+    assert [*model.state_dict()] == [f"module.{name}" for name in net.state_dict()]
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        assert torch.equal(copied(images, T), model(images, T))
+
+
 def check_exits(model, images, expected):
     """Samples that leave take their rows with them: the others go on as in the full batch."""
     total = expected.double().cumsum(0)
@@ -110,11 +119,7 @@ def test_spikingjelly_step_by_step_is_its_own_loop(kind, mode, images):
     memories = [m for m in net.modules() if isinstance(m, base.MemoryModule)]
     model = from_spikingjelly(net)
     check_steps(model, images, expected, lambda: [value for m in memories for value in m.memories()])
-    assert [*model.parameters()] == [*net.parameters()]
-    assert [*model.state_dict()] == [f"module.{name}" for name in net.state_dict()]
-    copied = copy.deepcopy(model)
-    with torch.no_grad():
-        assert torch.equal(copied(images, T), model(images, T))
+    check_module(model, net, images)
     with record(model) as recording, torch.no_grad():
         model(images, T)
     assert all(spikes.shape[:2] == (T, B) for spikes in recording.spikes.values())
@@ -236,11 +241,7 @@ def test_snntorch_step_by_step_is_its_own_loop(kind, logits, images):
     model = from_snntorch(net, logits=logits)
     neurons = (net[2], net[4])
     check_steps(model, images, torch.stack(expected), lambda: [b for n in neurons for b in n.buffers(recurse=False)])
-    assert [*model.parameters()] == [*net.parameters()]
-    assert [*model.state_dict()] == [f"module.{name}" for name in net.state_dict()]
-    copied = copy.deepcopy(model)
-    with torch.no_grad():
-        assert torch.equal(copied(images, T), model(images, T))
+    check_module(model, net, images)
     with record(model) as recording, torch.no_grad():
         model(images, T)
     assert {path: spikes.shape for path, spikes in recording.spikes.items()} == {"2": (T, B, 20), "4": (T, B, 7)}

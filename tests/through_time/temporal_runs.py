@@ -43,18 +43,23 @@ def can_run(name, gradient, kind):
     return gradient != "rate" or (pattern.rate and (kind == "static" or not pattern.static_only))
 
 
-def run(model, network, x, timesteps):
-    """Logits, gradients by name (the input's under ""), and buffers after one forward and backward pass."""
+def outputs_and_gradients(network, call, x):
+    """Outputs of `call(x)`, and the gradients by name (the input's under "") of a function that tells the timesteps apart."""
     x = x.clone().requires_grad_()
     network.zero_grad()
     torch.manual_seed(7)
-    logits = model(x, timesteps=timesteps)
-    probe = torch.linspace(-2, 3, logits.numel(), dtype=f64).cos().view(logits.shape)
+    out = call(x)
+    probe = torch.linspace(-2, 3, out.numel(), dtype=f64).cos().view(out.shape)
     # not linear, so that the gradient depends on each timestep's value
-    (logits.tanh() * probe).sum().backward()
+    (out.tanh() * probe).sum().backward()
     gradients = {name: p.grad for name, p in network.named_parameters()}
-    gradients[""] = x.grad
-    return logits.detach(), gradients, dict(network.named_buffers())
+    return out.detach(), gradients | {"": x.grad}
+
+
+def run(model, network, x, timesteps):
+    """Logits, gradients by name (the input's under ""), and buffers after one forward and backward pass."""
+    logits, gradients = outputs_and_gradients(network, lambda x: model(x, timesteps=timesteps), x)
+    return logits, gradients, dict(network.named_buffers())
 
 
 def assert_same_gradients(ours, naive, tolerance):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from own_neurons import NETWORKS, Adaptive, OwnLIF, Stochastic, Synaptic
 from plain_lif import PRIMITIVES
+from temporal_runs import outputs_and_gradients
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -90,16 +91,6 @@ def make_input(kind="events"):
     return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=f64)
 
 
-def run(network, call, x):
-    """Outputs, and the gradients of a function that tells the timesteps apart."""
-    x = x.clone().requires_grad_()
-    network.zero_grad()
-    torch.manual_seed(3)
-    out = call(x)
-    (out.tanh() * torch.linspace(-2, 3, out.numel(), dtype=f64).cos().view(out.shape)).sum().backward()
-    return out.detach(), {"x": x.grad} | {name: p.grad for name, p in network.named_parameters()}
-
-
 @pytest.mark.parametrize("kind", ["static", "events"])
 @pytest.mark.parametrize("rule", ["bptt", "checkpoint", "sltt"])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -110,10 +101,10 @@ def test_values_and_all_gradients_are_those_of_the_plain_loop(name, rule, kind):
     if rule == "sltt" and any(isinstance(module, Synaptic) for module in network.modules()):
         # its spikes depend on the state before only, whose gradient is cut
         with pytest.raises(UserError, match=r"^Synaptic\.step of layer '\d' returned spikes without a gradient"):
-            run(network, lambda x: model(x, T if kind == "static" else None), x)
+            outputs_and_gradients(network, lambda x: model(x, T if kind == "static" else None), x)
         return
-    out, gradients = run(network, lambda x: model(x, T if kind == "static" else None), x)
-    expected, expected_gradients = run(plain.network, lambda x: plain(x if kind == "events" else x.expand(T, B, 4)), x)
+    out, gradients = outputs_and_gradients(network, lambda x: model(x, T if kind == "static" else None), x)
+    expected, expected_gradients = outputs_and_gradients(plain.network, lambda x: plain(x.expand(T, B, 4)), x)
     assert out.unique().numel() > 1
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     assert gradients.keys() == expected_gradients.keys()
@@ -164,7 +155,9 @@ def test_lif_written_out_is_lif_to_the_bit(rule):
     own = copy.deepcopy(network)
     own[1], own[3] = OwnLIF(0.4), OwnLIF(0.2, 0.9)
     with uncompiled():
-        found, expected = (run(n.to(f64), temporal(n, gradient=rule), make_input()) for n in (own, network))
+        found, expected = (
+            outputs_and_gradients(n.to(f64), temporal(n, gradient=rule), make_input()) for n in (own, network)
+        )
     assert torch.equal(found[0], expected[0])
     for key, gradient in expected[1].items():
         assert torch.equal(found[1][key], gradient), key
@@ -256,7 +249,7 @@ def test_a_checkpoint_draws_again_what_it_drew():
 
     network, x = build("stochastic"), make_input()
     (out, gradients), (again, others) = (
-        run(network, temporal(n), x) for n in (network, nn.Sequential(Checkpointed(network)))
+        outputs_and_gradients(network, temporal(n), x) for n in (network, nn.Sequential(Checkpointed(network)))
     )
     assert torch.equal(out, again)
     assert all(torch.equal(gradient, others[name]) for name, gradient in gradients.items())

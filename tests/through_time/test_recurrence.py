@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from plain_lif import PRIMITIVES
+from temporal_runs import outputs_and_gradients
 from torch import nn
 
 from spikedistill import LIF, Delay, Recurrent, temporal
@@ -150,16 +151,6 @@ def sequence_of(x):
     return x if x.ndim == 3 else x.expand(T, B, 4)
 
 
-def run(network, call, x):
-    """Outputs, and the gradients of a function that tells the timesteps apart."""
-    x = x.clone().requires_grad_()
-    network.zero_grad()
-    torch.manual_seed(3)
-    out = call(x)
-    (out.tanh() * torch.linspace(-2, 3, out.numel(), dtype=f64).cos().view(out.shape)).sum().backward()
-    return out.detach(), {"x": x.grad} | {name: p.grad for name, p in network.named_parameters()}
-
-
 @pytest.mark.parametrize("kind", ["static", "events"])
 @pytest.mark.parametrize("rule", ["bptt", "checkpoint", "sltt"])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -167,8 +158,8 @@ def test_values_and_all_gradients_are_those_of_the_plain_loop(name, rule, kind):
     network, x = build(name), make_input(kind)
     options = {"gradient": "bptt", "checkpoint": True} if rule == "checkpoint" else {"gradient": rule}
     model, plain = temporal(network, **options), PlainLoop(network, cut=rule == "sltt")
-    out, gradients = run(network, lambda x: model(x, T if kind == "static" else None), x)
-    expected, expected_gradients = run(plain.network, lambda x: plain(sequence_of(x)), x)
+    out, gradients = outputs_and_gradients(network, lambda x: model(x, T if kind == "static" else None), x)
+    expected, expected_gradients = outputs_and_gradients(plain.network, lambda x: plain(sequence_of(x)), x)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
     assert gradients.keys() == expected_gradients.keys()
     for key, gradient in expected_gradients.items():
@@ -343,12 +334,12 @@ def test_checkpoints_go_around_a_whole_recurrent_and_are_refused_around_its_neur
             return checkpoint(self.part, x, use_reentrant=False)
 
     network, x = build("dropout"), make_input("events")
-    expected = run(network, temporal(network), x)
+    expected = outputs_and_gradients(network, temporal(network), x)
     around = Checkpointed(network)
-    out, gradients = run(around, temporal(around), x)
+    out, gradients = outputs_and_gradients(around, temporal(around), x)
     assert torch.equal(out, expected[0])
     for key, gradient in expected[1].items():
-        torch.testing.assert_close(gradients[key if key == "x" else f"part.{key}"], gradient, rtol=0, atol=1e-12)
+        torch.testing.assert_close(gradients[f"part.{key}" if key else key], gradient, rtol=0, atol=1e-12)
     for inside in (nn.Sequential(nn.Linear(4, 4), LIF()), nn.Sequential(nn.Dropout(), nn.Linear(4, 4))):
         refused = temporal(Recurrent(Checkpointed(inside), nn.Linear(4, 4)).to(f64))
         with pytest.raises(
