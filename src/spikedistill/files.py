@@ -111,7 +111,7 @@ def parse_yaml(content: bytes, origin: object) -> dict[str, Any]:
 
 
 def _too_much(text: str) -> str | None:
-    """Why a text is not a settings file, found before any value is built."""
+    """Why a text cannot be a settings file, or None. It builds none of its values."""
     import yaml
 
     if len(text) > LARGEST_YAML:

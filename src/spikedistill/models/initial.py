@@ -80,7 +80,7 @@ def starting_weights(
 
 
 def _without_normalisation(names: Iterable[str]) -> dict[str, str]:
-    """The names as they are in a network that does not normalise images, and the names as given."""
+    """The given names by their form in a network that does not normalise images."""
     if not any(name.startswith("normalize.") for name in names):
         return {name: name for name in names}
     return {name.removeprefix("network."): name for name in names if not name.startswith("normalize.")}

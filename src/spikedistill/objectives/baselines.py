@@ -149,7 +149,7 @@ def bkdsnn_unofficial(
     layers: str = "last",
     max_grad: bool = False,
 ) -> Objective:
-    """An ANN teaches logits, and features that are generated from mean rates with channels missing (blurred distillation).
+    """An ANN teaches logits, and features generated from mean rates of which some channels are zeroed (blurred distillation).
 
     CE(z, y) + alpha mean_b w_b KD(z_b <- A_b) + beta Σ_l ||G_l(M_l F_l) - A'_l||² / B, z = mean_t z_t, with weights
     w_b = 1 - exp(-CE(z_b, y) / CE(A_b, y)), a random mask M_l of channels, and A'_l = A_l max F_l / max A_l. G_l, a ReLU between

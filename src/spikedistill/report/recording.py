@@ -24,8 +24,8 @@ from .page import render
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# What a page of a recording holds of all layers together, so that one of many layers stays small: neurons in rasters, timesteps in
-# tables of membranes. The other constants are limits for one layer, and for a neuron's spikes in a table cell.
+# Limits that keep the page of a recording small. Over all layers together: neurons in rasters, and rows in tables of membranes.
+# The next three are for one layer, and for a neuron's spikes in a table cell.
 NEURONS, ROWS = 768, 400
 MOST_NEURONS, MOST_ROWS, MOST_TIMES = 64, 32, 24
 

@@ -98,7 +98,7 @@ class _Watch:
 
 
 class _Refused(TorchFunctionMode):
-    """Refuse every draw within the block, outside of `excused` blocks.
+    """Refuse every random draw in the block, except in `excused` blocks inside it.
 
     Args:
         where: in words.
