@@ -53,7 +53,9 @@ def test_a_network_of_ones_own_learns_ones_own_images(page, tmp_path, capsys):
     assert results["last"]["ensemble"][-1]["accuracy"] == 1.0, "shades of grey are easy to tell apart"
     assert Config.of_run((run / "config.yaml").read_bytes(), "").imported == ("my_cnn.py",)
     assert cli.main([*ann, *SMALL]) == 0
-    assert cli.main([*taught, *SMALL]) == 0
+    two_processes = [sys.executable, "-m", "spikedistill", *taught, *SMALL, "--trainer.devices", "2"]
+    done = subprocess.run(two_processes, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", ["objective.md"], indirect=True)
@@ -61,7 +63,7 @@ def test_an_objective_of_ones_own_is_tuned_beside_others(page, tmp_path, capsys)
     train, compare, names = commands(page)
     assert cli.main([*train, *SMALL]) == 0
     one_seed = [word for word in compare if word not in ("1", "2", "digits-twsd")]
-    assert cli.main([*one_seed, *SMALL]) == 0
+    assert cli.main([*one_seed, *SMALL, "--jobs", "2"]) == 0, "other processes import the file too"
     rows = (tmp_path / "runs" / "steady" / "tuning.csv").read_text().splitlines()
     tried = sorted(row.split(",")[1:3] for row in rows[1:] if row.startswith("digits-steady"))
     assert tried == [["0.5", "weight=0.25"], ["1.0", "weight=0.5"], ["2.0", "weight=1"]]
