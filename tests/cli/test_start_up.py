@@ -1,0 +1,36 @@
+"""How long one waits before anything happens, counted in packages that are imported: the time itself differs between machines."""
+
+import json
+import subprocess
+import sys
+
+# What importing each of them costs, beside 1.3 s of torch: some 0.1 s together.
+LIGHT = {"safetensors", "yaml", "pydantic", "pydantic_core", "annotated_types", "typing_inspection", "filelock"}
+COMMAND_LINE = {"tyro", "docstring_parser"}
+
+LOADED = """
+import json, sys, torch
+before = {name.partition(".")[0] for name in sys.modules}
+try:
+    BODY
+except SystemExit:
+    pass
+installed = [name for name, module in sys.modules.items() if "site-packages" in (getattr(module, "__file__", None) or "")]
+packages = {name.partition(".")[0] for name in installed}
+print(json.dumps(sorted(packages - before - {"spikedistill"})), file=sys.stderr)
+"""
+
+
+def imported(body: str) -> set[str]:
+    """The installed packages that a line of Python imports and torch does not."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.replace("BODY", body)], check=True, capture_output=True, text=True
+    )
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_the_library_imports_little_beside_torch_and_help_little_more():
+    assert imported("import spikedistill") == set()
+    assert imported("import spikedistill; from spikedistill import *") <= LIGHT
+    for arguments in (["--help"], ["train", "--help"], ["list"]):
+        assert imported(f"from spikedistill import cli; cli.main({arguments})") <= LIGHT | COMMAND_LINE, arguments
