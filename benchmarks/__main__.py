@@ -189,6 +189,7 @@ def _against(
     recipes: tuple[str, ...] | None = None,
     rounds: int = 0,
     width: float = 1.0,
+    imports: int = 0,
 ) -> None:
     """Train twenty steps of digits under every gradient rule with this code and with that of a commit, and compare what they leave.
 
@@ -197,8 +198,9 @@ def _against(
         recipes: the part behind `digits-` of the recipes to train; eight by default, and none for speed only.
         rounds: pairs of training steps of `resnet18` to time under bptt and under rate; 0 for none.
         width: of that network.
+        imports: pairs of processes to time that import the library; 0 for none.
     """
-    from .against import RECIPES, compare_losses, compare_steps
+    from .against import RECIPES, compare_imports, compare_losses, compare_steps
 
     found = compare_losses(commit, RECIPES if recipes is None else recipes)
     # of what both refuse, the words may have changed
@@ -215,6 +217,9 @@ def _against(
     if rounds:
         for rule, (ratio, low, high) in compare_steps(commit, rounds, width=width).items():
             print(f"a step under {rule}: {ratio:.3f} [{low:.3f}, {high:.3f}] of that of {commit}, {rounds} rounds")
+    if imports:
+        ratio, low, high = compare_imports(commit, imports)
+        print(f"import spikedistill: {ratio:.3f} [{low:.3f}, {high:.3f}] of that of {commit}, {imports} pairs")
     if different:
         raise ValueError(f"{len(different)} of {len(found)} differ from {commit}: {'; '.join(different)}")
 

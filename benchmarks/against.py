@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -101,8 +102,6 @@ def compare_steps(
 
     The two sides take turns, in random order, and each waits while the other one computes.
     """
-    from scipy.stats import t
-
     found, order = {}, random.Random(0)
     with source_of(commit) as source, Side(source) as there, Side(ROOT / "src") as here:
         for rule in rules:
@@ -114,7 +113,34 @@ def compare_steps(
                 for side in order.sample((there, here), 2):
                     seconds[side] = side.ask("step")["seconds"]
                 ratios.append(math.log(seconds[here] / seconds[there]))
-            mean = statistics.mean(ratios)
-            half = t.ppf(0.975, rounds - 1) * statistics.stdev(ratios) / math.sqrt(rounds)
-            found[rule] = math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+            found[rule] = _mean_ratio(ratios)
     return found
+
+
+def compare_imports(commit: str, rounds: int) -> tuple[float, float, float]:
+    """The seconds of `python -c "import spikedistill"` here over those of the commit, as `compare_steps` has them."""
+    order, ratios = random.Random(0), []
+    with source_of(commit) as there:
+        here = ROOT / "src"
+        for source in (there, here):  # writes the files of bytecode
+            _import_seconds(source)
+        for _ in range(rounds):
+            seconds = {source: _import_seconds(source) for source in order.sample((there, here), 2)}
+            ratios.append(math.log(seconds[here] / seconds[there]))
+    return _mean_ratio(ratios)
+
+
+def _import_seconds(source: Path) -> float:
+    command = [sys.executable, "-c", "import spikedistill"]
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(source)})
+    return time.perf_counter() - begin
+
+
+def _mean_ratio(logarithms: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of ratios and its 95 percent interval, from their logarithms."""
+    from scipy.stats import t
+
+    mean, count = statistics.mean(logarithms), len(logarithms)
+    half = t.ppf(0.975, count - 1) * statistics.stdev(logarithms) / math.sqrt(count)
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
