@@ -17,7 +17,7 @@ from .fused_norm import (
 )
 from .memory_format import mean_in_time
 from .packed import PackedSpikes
-from .paths import Path, on_path, path_of, uncompiled
+from .paths import Path, may_compile, on_path, path_of, uncompiled
 from .rates import rates_by_kernel, rates_by_loop
 from .read_later import ReadLater
 
@@ -34,6 +34,7 @@ __all__ = [
     "fused_lif",
     "fused_norm_lif",
     "fused_norm_lif_step",
+    "may_compile",
     "may_wait",
     "mean_in_time",
     "normalise",

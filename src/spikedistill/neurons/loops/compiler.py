@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .code_cache import private_folder
+from ...native import private_folder
 
 # A loop over timesteps uses each membrane several times. Inlined at every use, the code would grow by a factor with every timestep.
 # A variable costs nothing, because values between operations of one loop stay in registers. The second option switches off a search

@@ -13,41 +13,17 @@
 // spikes are the same, bit for bit.
 
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
-namespace {
+#include "numbers.hpp"
 
-using Int = std::int64_t;
+namespace {
 
 constexpr int STRIP = 256;  // neurons, for which what they share with their channel stays in the first cache
 constexpr int T = TIMESTEPS;
 
-struct BFloat16 {
-  std::uint16_t bits;
-};
-
 using Value = VALUE;
-
-inline float read(float value) { return value; }
-
-inline float read(BFloat16 value) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(value.bits) << 16;
-  float out;
-  std::memcpy(&out, &bits, sizeof out);
-  return out;
-}
-
-inline float as(float, float value) { return value; }
-
-inline BFloat16 as(BFloat16, float value) {  // rounded to the nearest, ties to even; what is no number stays so
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  return {static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0)};
-}
 
 inline Value written(float value) { return as(Value(), value); }
 
@@ -131,8 +107,6 @@ struct Strip {
   Int first;
   int count;
 };
-
-inline Int smaller(Int a, Int b) { return a < b ? a : b; }
 
 // Calls work(part, strip) for every strip; each part has a thread, and strips that follow one another.
 template <class Work>

@@ -6,12 +6,6 @@ The loops are compiled once on a machine, in some seconds, and kept. Sequences c
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,21 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...native import DTYPES, call, check_compiler, library
 from ..neuron import Neuron
 from ..surrogate import known_form
-from .code_cache import load_or_build
 
 _SOURCE = Path(__file__).with_name("cpu_kernels.cpp")
-
-# The compiler's names of the instructions that PyTorch uses here. Another machine with this cache may lack others.
-_AVX2 = ["-mavx2", "-mfma"]
-_AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
-_INSTRUCTIONS = {"AVX2": _AVX2, "AVX512": [*_AVX2, *_AVX512]}
-# Products and sums are rounded one by one, as in PyTorch. The other flags change no result.
-_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC"]
-
-# The dtypes of currents and spikes, and their names in C++.
-DTYPES = {torch.float32: "float", torch.bfloat16: "BFloat16"}
 
 # The most timesteps of a block.
 BLOCK = 8
@@ -58,7 +42,7 @@ def fire(
     bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8, device=x.device)
     after = torch.empty_like(membrane) if isinstance(membrane, Tensor) else None
     loops = _loops(x.dtype, T, neuron.v_reset is not None)
-    _call(
+    call(
         loops.fire, *_sequence(T, x, scale, shift, residual), *_numbers(neuron), *_start(membrane), spikes, bits, after
     )
     return spikes, bits, after
@@ -120,7 +104,7 @@ def _back(
     form = known_form(neuron.derivative)
     loops = _loops(x.dtype, len(grad), neuron.v_reset is not None, neuron.detach_reset, form.name)
     numbers = *_numbers(neuron), *_start(membrane), *form[1:], detach_membrane
-    _call(loops.gradient, *_sequence(len(grad), x, scale, shift, residual), *numbers, grad, *rest)
+    call(loops.gradient, *_sequence(len(grad), x, scale, shift, residual), *numbers, grad, *rest)
 
 
 def statistics(
@@ -136,7 +120,7 @@ def statistics(
     mean, inv_std = torch.empty(2, channels, dtype=torch.float32, device=x.device).unbind()
     running = running_mean, running_var, float(momentum)
     loops = _loops(x.dtype, min(len(x), BLOCK))
-    _call(loops.statistics, torch.get_num_threads(), *x.shape, by_row, x, channels, float(eps), *running, mean, inv_std)
+    call(loops.statistics, torch.get_num_threads(), *x.shape, by_row, x, channels, float(eps), *running, mean, inv_std)
     return mean, inv_std
 
 
@@ -160,7 +144,7 @@ def respond(
     numbers = *_numbers(neuron), float(neuron.v_init), *form[1:]
     loops = _loops(x.dtype, block, neuron.v_reset is not None, neuron.detach_reset, form.name)
     sizes = segments, length // block
-    _call(loops.respond, *_sequence(T, x, scale, shift, residual), *numbers, *sizes, spikes, rates, answer)
+    call(loops.respond, *_sequence(T, x, scale, shift, residual), *numbers, *sizes, spikes, rates, answer)
     return spikes, rates, answer
 
 
@@ -168,7 +152,7 @@ def unpack(bits: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     """`on_gpu.unpack`."""
     spikes = torch.empty(stop - start, *bits.shape[1:], dtype=dtype, device=bits.device)
     loops = _loops(dtype, min(len(spikes), BLOCK))
-    _call(loops.unpack, torch.get_num_threads(), start, stop, bits[0].numel(), bits, spikes)
+    call(loops.unpack, torch.get_num_threads(), start, stop, bits[0].numel(), bits, spikes)
     return spikes
 
 
@@ -189,31 +173,13 @@ def _start(membrane: float | Tensor) -> tuple[Tensor | None, float]:
     return (membrane, 0.0) if isinstance(membrane, Tensor) else (None, float(membrane))
 
 
-def _call(function: Any, *arguments: Any) -> None:
-    function(*map(_as_c, arguments))
-
-
-def _as_c(argument: Tensor | float | bool | None) -> Any:
-    """An argument for C: a pointer, a double or a 64-bit integer."""
-    if argument is None:
-        return ctypes.c_void_p()
-    if isinstance(argument, Tensor):
-        assert argument.device.type == "cpu"
-        assert argument.is_contiguous()
-        return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
-
-
 def check() -> None:
     """Compile loops and run one.
 
     Raises:
         OSError: if there is no compiler, or the library cannot be loaded.
     """
-    if os.name != "posix":
-        raise OSError("the loops in C++ are for POSIX systems")
-    if shutil.which(_compiler()[0]) is None:  # also if some loops are in the cache, because others will be needed
-        raise FileNotFoundError(f"there is no compiler {_compiler()[0]!r}")
+    check_compiler()
     unpack(torch.ones(1, 1, 1, dtype=torch.uint8, device="cpu"), 0, 1, torch.float32)
 
 
@@ -224,35 +190,4 @@ def _loops(
     """The loops for one kind of neuron and so many timesteps, from the cache or compiled."""
     values = {"VALUE": DTYPES[dtype], "TIMESTEPS": timesteps, "HARD": int(hard), "DETACH_RESET": int(detach_reset)}
     values |= {"FORM": form.upper()}
-    instructions = _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), [])
-    flags = [*_FLAGS, *instructions, *(f"-D{name}={value}" for name, value in values.items())]
-    made_of = _SOURCE.read_text(), _compiler(), flags, platform.machine(), torch.__version__
-    name = f"loops-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}"
-    return load_or_build(name, functools.partial(_compile, [*_compiler(), *flags]))
-
-
-def _compile(command: list[str], file: Path) -> None:
-    """Compile the source into a library.
-
-    Raises:
-        OSError: if the compiler fails.
-    """
-    parts = file.with_suffix(".o")
-    _run([*command, "-fopenmp", "-c", str(_SOURCE), "-o", str(parts)], file.parent)
-    try:  # linked without OpenMP, so that PyTorch's OpenMP and its threads serve both
-        _run([*command, "-shared", str(parts), "-o", str(file)], file.parent)
-        ctypes.CDLL(str(file))
-    except OSError:
-        _run([*command, "-shared", str(parts), "-fopenmp", "-o", str(file)], file.parent)
-
-
-def _run(command: list[str], folder: Path) -> None:
-    """Run the compiler, with its own temporary files in that folder."""
-    environment = os.environ | {"TMPDIR": str(folder)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, umask=0o077)
-    if done.returncode:
-        raise OSError(f"{command[0]} cannot compile {_SOURCE.name}: {' '.join(done.stderr.split())[:300]}")
-
-
-def _compiler() -> list[str]:
-    return shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    return library(_SOURCE, values)

@@ -151,6 +151,11 @@ def kernels_for(x: Tensor, neuron: Neuron | None = None) -> ModuleType | None:
     return _kernels(x, neuron, 1).kernels
 
 
+def may_compile() -> bool:
+    """Whether compiled code may run: nothing watches PyTorch's operations, and there is more than a few passes of work."""
+    return not torch.compiler.is_compiling() and _hindrance(None) is None
+
+
 def _hindrance(neuron: Neuron | None) -> str | None:
     """Why only the eager path may run; None if others may."""
     # a mode such as a counter of operations would miss those in a loop, and torch.compile refuses modes

@@ -29,7 +29,7 @@ logger = logging.getLogger("spikedistill")
 
 
 def load_or_build(name: str, build: Callable[[Path], None]) -> ctypes.CDLL:
-    """Load the library of that name from `$XDG_CACHE_HOME/spikedistill` (default `~/.cache/spikedistill`), or build it.
+    """Load the library of that name from `cache_folder`, or build it.
 
     If other users can write in that folder, or nothing can be kept there, one log line says so, and the library is built in a
     temporary folder.
@@ -42,12 +42,22 @@ def load_or_build(name: str, build: Callable[[Path], None]) -> ctypes.CDLL:
         OSError: if the library cannot be built or loaded.
     """
     try:
-        folder = private_folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikedistill")
+        folder = cache_folder()
         return _load(folder, name) or _built(folder, name, build, keep=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: the user's home is unknown
         library = _built(_temporary(), name, build, keep=False)
         _say_once(f"compiled loops are not kept for the next process: {error}; XDG_CACHE_HOME may name another folder")
         return library
+
+
+def cache_folder() -> Path:
+    """The folder in which compiled code is kept, `$XDG_CACHE_HOME/spikedistill` (default `~/.cache/spikedistill`).
+
+    Raises:
+        OSError: if other users can write in it, or it cannot be made.
+        RuntimeError: if the user's home is unknown.
+    """
+    return private_folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikedistill")
 
 
 def private_folder(folder: Path, *, own_group: bool = False) -> Path:

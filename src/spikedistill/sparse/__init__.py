@@ -1,0 +1,24 @@
+"""Layers on spikes: convolutions and linear layers that add a row of weights for each spike instead of multiplying zeros.
+
+On a CPU, in C++. `choice.py` decides which layers run so, and `crossovers.py` knows up to which density it is faster.
+"""
+
+from .choice import Choices, SparseMode, may_run_sparse, sparse_layers
+from .kernels import Geometry
+from .layer import KeptBlocks, SparseLayer
+from .rows import SpikeRows
+from .waiting import LayerOnSpikes, NormalisedLayer, fire_in_rows
+
+__all__ = [
+    "Choices",
+    "Geometry",
+    "KeptBlocks",
+    "LayerOnSpikes",
+    "NormalisedLayer",
+    "SparseLayer",
+    "SparseMode",
+    "SpikeRows",
+    "fire_in_rows",
+    "may_run_sparse",
+    "sparse_layers",
+]

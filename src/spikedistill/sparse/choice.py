@@ -1,0 +1,83 @@
+"""Which layers run on spikes: those for which it is faster at their density, or all, or none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+import torch
+
+from ..native import DTYPES
+from ..neurons import may_compile
+from .crossovers import Operator, crossover
+from .kernels import Geometry, available
+
+SparseMode = Literal["auto", "always", "never"]
+
+# Layers of fewer operations in all timesteps run dense: the time that they take is that of calling them.
+SMALLEST = 2**22
+
+
+class Choices:
+    """What was chosen for the layers on spikes, as a line says it.
+
+    Attributes:
+        mode: "auto", "always" or "never".
+    """
+
+    def __init__(self, mode: SparseMode) -> None:
+        self.mode = mode
+        self._latest: dict[tuple[Geometry, int], tuple[bool, float]] = {}
+
+    def note(self, geometry: Geometry, times: int, sparse: bool, density: float) -> None:
+        self._latest[geometry, times] = sparse, density
+
+    def __str__(self) -> str:
+        if not self._latest:
+            return f"no layer on spikes, of those of {SMALLEST / 1e6:.1f} M operations or more"
+        sparse = [density for runs, density in self._latest.values() if runs]
+        dense = [density for runs, density in self._latest.values() if not runs]
+        parts = [
+            f"{len(found)} {word} at densities of {min(found):.2f} to {max(found):.2f}"
+            for word, found in (("sparse", sparse), ("dense", dense))
+            if found
+        ]
+        return "kinds of layers on spikes: " + ", ".join(parts)
+
+
+_choices = ContextVar("_choices", default=Choices("auto"))  # noqa: B039 the default only notes
+
+
+@contextmanager
+def sparse_layers(mode: SparseMode) -> Iterator[Choices]:
+    """Choose the layers on spikes in that way inside."""
+    choices = Choices(mode)
+    token = _choices.set(choices)
+    try:
+        yield choices
+    finally:
+        _choices.reset(token)
+
+
+def may_run_sparse(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether layers on spikes of that dtype may run sparse there."""
+    if torch.compiler.is_compiling() or device.type != "cpu" or dtype not in DTYPES:
+        return False
+    return _choices.get().mode != "never" and may_compile() and available()
+
+
+def is_large(geometry: Geometry, timesteps: int) -> bool:
+    """Whether a layer is large enough to run sparse; under "always" every layer is."""
+    return _choices.get().mode == "always" or geometry.operations * timesteps >= SMALLEST
+
+
+def runs_sparse(geometry: Geometry, timesteps: int, density: float, operator: Operator, dtype: torch.dtype) -> bool:
+    """Whether an operator of a layer runs sparse at that density of its input spikes."""
+    choices = _choices.get()
+    if choices.mode == "always":
+        sparse = True
+    else:
+        sparse = is_large(geometry, timesteps) and density <= crossover(geometry, timesteps, operator, dtype)
+    if operator != "gradient":
+        choices.note(geometry, timesteps, sparse, density)
+    return sparse

@@ -1,0 +1,71 @@
+"""A layer on spikes, and its weights in the order in which spikes read them."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from . import kernels
+from .kernels import Geometry
+from .rows import SpikeRows, as_samples, channels_last
+
+
+class _Kept(NamedTuple):
+    layout: tuple[int, ...]
+    digest: int
+    blocks: Tensor
+
+
+class KeptBlocks:
+    """The blocks of weights that do not change between calls, as in evaluation.
+
+    Weights may be written to in ways that PyTorch does not count, such as through `.data`, so a digest of them is compared.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Any = WeakIdKeyDictionary()
+
+    def of(self, weight: Tensor, dtype: torch.dtype, geometry: Geometry) -> Tensor:
+        """The blocks of a weight `[O, C / groups, ...]`, rounded to a dtype."""
+        if not weight.is_contiguous():
+            return kernels.to_blocks(weight.to(dtype), geometry)
+        # what decides about the order
+        layout = geometry.channels, geometry.groups, geometry.taps, weight.dtype.itemsize, dtype.itemsize
+        digest = kernels.digest(weight)
+        kept = self._kept.get(weight)
+        if kept is None or kept.digest != digest or kept.layout != layout:
+            kept = self._kept[weight] = _Kept(layout, digest, kernels.to_blocks(weight.to(dtype), geometry))
+        return kept.blocks
+
+
+@dataclass(frozen=True)
+class SparseLayer:
+    """A convolution or linear layer on spikes.
+
+    Attributes:
+        rows: its input.
+        geometry: of the layer.
+        dtype: of its output and of the gradient with respect to it.
+    """
+
+    rows: SpikeRows
+    geometry: Geometry
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a sample batch of the output."""
+        g, axes = self.geometry, len(self.rows.shape)
+        return (g.images, g.outputs, *(g.out_h, g.out_w)[4 - axes :])
+
+    def forward(self, blocks: Tensor, bias: Tensor | None) -> Tensor:
+        """The output `[T, B, O, ...]` with weights in blocks, without a graph, with the channels last in memory."""
+        bias = None if bias is None else bias.detach().float()
+        return as_samples(kernels.forward(self.rows.rows, blocks, bias, self.geometry, self.dtype), self.shape)
+
+    def weight_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """The gradient with respect to the weight from that with respect to the output `[T, B, O, ...]`."""
+        found = kernels.weight_gradient(self.rows.rows, channels_last(grad.to(self.dtype)), self.geometry, weight.shape)
+        return found.to(weight.dtype)

@@ -1,0 +1,144 @@
+"""Layers on spikes that wait for the neurons after them: one pass over the spikes then computes layer, batch-norm and neurons.
+
+Only without a graph. The outputs of the layer never reach memory.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..neurons import Neuron, NormalisedCurrent, ReadLater
+from . import kernels
+from .layer import SparseLayer
+from .rows import SpikeRows, as_samples, channels_last
+
+
+@dataclass(frozen=True)
+class LayerOnSpikes:
+    """The output of a layer on spikes, which is not computed yet.
+
+    Attributes:
+        layer: the layer.
+        blocks, bias: its parameters.
+    """
+
+    requires_grad = False
+
+    layer: SparseLayer
+    blocks: Tensor
+    bias: Tensor | None
+
+    @cached_property
+    def like(self) -> Tensor:
+        """A tensor `[T, B, O, ...]` without memory."""
+        return torch.empty(1, dtype=self.layer.dtype).expand(self.layer.rows.timesteps, *self.layer.shape)
+
+    def value(self) -> Tensor:
+        return self.layer.forward(self.blocks, self.bias)
+
+    def normalised(self, scale: Tensor, shift: Tensor) -> "NormalisedLayer":
+        """With a batch-norm after it, as a scale and a shift `[O]` in float32."""
+        return NormalisedLayer(self, scale, shift)
+
+    def fire(self, neuron: Neuron, membrane: Tensor | None = None) -> tuple[SpikeRows, Tensor | None]:
+        """The spikes of neurons on its output; see `NormalisedLayer.fire`."""
+        ones = torch.ones(self.layer.geometry.outputs)
+        return self.normalised(ones, torch.zeros_like(ones)).fire(neuron, membrane)
+
+
+@dataclass(frozen=True)
+class NormalisedLayer:
+    """A layer on spikes with a batch-norm after it, and perhaps a residual: output * scale + shift + residual."""
+
+    requires_grad = False
+
+    layer: LayerOnSpikes
+    scale: Tensor
+    shift: Tensor
+    residual: Tensor | SpikeRows | None = None
+    _given: ReadLater = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_given", ReadLater(self.residual))
+
+    @property
+    def like(self) -> Tensor:
+        return self.layer.like
+
+    def plus(self, residual: Tensor | SpikeRows) -> "NormalisedLayer":
+        return replace(self, residual=residual)
+
+    def value(self) -> Tensor:
+        """The currents, for layers that are no neurons."""
+        self._given.check()
+        scale, shift = (part.view(-1, *[1] * (self.like.ndim - 3)) for part in (self.scale, self.shift))
+        out = self.layer.value() * scale + shift
+        if self.residual is None:
+            return out
+        return out + (self.residual.value() if isinstance(self.residual, SpikeRows) else self.residual)
+
+    def fire(self, neuron: Neuron, membrane: Tensor | None = None) -> tuple[SpikeRows, Tensor | None]:
+        """Send the currents through neurons.
+
+        Args:
+            neuron: of numbers only.
+            membrane: before the first timestep, `[B, O, ...]`; None for a sequence that begins.
+
+        Returns:
+            The spikes, and the membranes after the last timestep if those before the first are given.
+        """
+        self._given.check()
+        waiting, layer = self.layer, self.layer.layer
+        residual, before = _residual(self.residual, layer.dtype), _start(neuron, membrane)
+        bias = None if waiting.bias is None else waiting.bias.detach().float()
+        given = layer.rows.rows, waiting.blocks, bias, layer.geometry, self.scale, self.shift, residual, before, neuron
+        return _spikes(kernels.forward_and_fire(*given, layer.dtype), torch.Size(layer.shape), layer.dtype)
+
+
+def fire_in_rows(
+    current: Tensor | NormalisedCurrent,
+    timesteps: int,
+    neuron: Neuron,
+    membrane: Tensor | None = None,
+    residual: SpikeRows | None = None,
+) -> tuple[SpikeRows, Tensor | None]:
+    """The spikes of neurons, for the layers on spikes after them, without a graph.
+
+    Args:
+        current: `[T or 1, B, C, ...]`, with the channels last in memory.
+        timesteps: T.
+        neuron, membrane: see `NormalisedLayer.fire`.
+        residual: spikes to be added, in place of the residual of a normalised current.
+    """
+    if isinstance(current, Tensor):
+        x, added = current, None
+        scale = torch.ones(x.shape[2])
+        shift = torch.zeros_like(scale)
+    else:
+        x, added, (scale, shift) = current.x, current.residual, current.scale_and_shift()
+    more = _residual(added if residual is None else residual, x.dtype)
+    given = channels_last(x), timesteps, scale.flatten(), shift.flatten(), more, _start(neuron, membrane), neuron
+    return _spikes(kernels.fire_rows(*given), x.shape[1:], x.dtype)
+
+
+def _residual(residual: Tensor | SpikeRows | None, dtype: torch.dtype) -> Tensor | None:
+    if isinstance(residual, SpikeRows):
+        return residual.rows
+    return None if residual is None else channels_last(residual.to(dtype))
+
+
+def _start(neuron: Neuron, membrane: Tensor | None) -> float | Tensor:
+    if membrane is not None:
+        return channels_last(membrane.float().unsqueeze(0))[0]
+    assert not isinstance(neuron.v_init, Tensor)
+    return neuron.v_init
+
+
+def _spikes(
+    found: tuple[Tensor, int, Tensor | None], shape: torch.Size, dtype: torch.dtype
+) -> tuple[SpikeRows, Tensor | None]:
+    rows, number, after = found
+    membrane = None if after is None else as_samples(after.unsqueeze(0), shape)[0]
+    return SpikeRows(rows, shape, number, dtype), membrane
