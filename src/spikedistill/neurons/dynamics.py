@@ -35,17 +35,23 @@ def lif(current: Tensor, neuron: Neuron | None = None, *, detach_membrane: bool 
 
 
 def lif_in_bits(
-    current: Tensor, neuron: Neuron, *, detach_membrane: bool = False, timesteps: int | None = None
-) -> tuple[Tensor, PackedSpikes | None]:
+    current: Tensor,
+    neuron: Neuron,
+    *,
+    detach_membrane: bool = False,
+    timesteps: int | None = None,
+    only_bits: bool = False,
+) -> tuple[Any, PackedSpikes | None]:
     """`lif`, which also returns the spikes in bits, without a graph, if the loop makes them.
 
     Args:
         timesteps: T, for currents `[1, B, ...]` that are the same at all timesteps.
+        only_bits: hold the spikes in bits only, where the loop can: the first result is then `SpikesInBits`.
     """
     path = path_of(current, neuron, timesteps)
     T = len(current) if timesteps is None else timesteps
     if not path.is_eager:
-        return fused_lif(current, T, neuron, detach_membrane, path)
+        return fused_lif(current, T, neuron, detach_membrane, path, only_bits=only_bits)
     if len(current) < T:
         current = current.expand(T, *current.shape[1:])
     # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
@@ -62,10 +68,10 @@ def lif_in_bits(
 
 
 def norm_lif(
-    current: NormalisedCurrent, neuron: Neuron, *, detach_membrane: bool = False
-) -> tuple[Tensor, PackedSpikes]:
-    """`lif` with a batch-norm computed in the same loop: spikes `[T, B, ...]`, and the same spikes as bits, without a graph."""
-    return fused_norm_lif(current, neuron, detach_membrane)
+    current: NormalisedCurrent, neuron: Neuron, *, detach_membrane: bool = False, only_bits: bool = False
+) -> tuple[Any, PackedSpikes]:
+    """`lif_in_bits` with a batch-norm computed in the same loop."""
+    return fused_norm_lif(current, neuron, detach_membrane, only_bits=only_bits)
 
 
 def lif_step(

@@ -43,7 +43,14 @@ class Response(NamedTuple):
     rates: Tensor | None = None
 
 
-def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learned: Sequence[str] = ()) -> Response:
+def lif_response(
+    current: Tensor,
+    lengths: Sequence[int],
+    neuron: Neuron,
+    learned: Sequence[str] = (),
+    *,
+    only_bits: bool = False,
+) -> Response:
     """Run the dynamics of `lif` without a graph, and compute the derivatives of every segment's mean rate.
 
     Args:
@@ -51,6 +58,7 @@ def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learne
         lengths: timesteps of each segment; they sum to T.
         neuron: the options of the neurons.
         learned: options with respect to which derivatives are also computed, among "decay", "threshold" and "v_init".
+        only_bits: hold the spikes in bits only, as `SpikesInBits`, where the loop can.
 
     Raises:
         UserError: for an option that is a tensor and does not broadcast over a timestep of the currents.
@@ -58,7 +66,7 @@ def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learne
     lengths, sources = tuple(lengths), ("current", *learned)
     path = path_of(current, neuron, sum(lengths), lengths=lengths, learned=learned)
     if not path.is_eager:
-        return _by_loop(current, lengths, sources, neuron, path)
+        return _by_loop(current, lengths, sources, neuron, path, only_bits)
     if len(current) < sum(lengths):
         current = current.expand(sum(lengths), *current.shape[1:])
     with torch.no_grad():
@@ -66,11 +74,16 @@ def lif_response(current: Tensor, lengths: Sequence[int], neuron: Neuron, learne
 
 
 def norm_lif_response(
-    current: NormalisedCurrent, lengths: Sequence[int], neuron: Neuron, learned: Sequence[str] = ()
+    current: NormalisedCurrent,
+    lengths: Sequence[int],
+    neuron: Neuron,
+    learned: Sequence[str] = (),
+    *,
+    only_bits: bool = False,
 ) -> Response:
     """`lif_response` with a batch-norm computed in the same loop."""
     path = path_of(current.x, neuron, lengths=lengths, learned=learned)
-    return _by_loop(current, tuple(lengths), ("current", *learned), neuron, path)
+    return _by_loop(current, tuple(lengths), ("current", *learned), neuron, path, only_bits)
 
 
 def _by_loop(
@@ -79,11 +92,12 @@ def _by_loop(
     sources: tuple[str, ...],
     neuron: Neuron,
     path: Path,
+    only_bits: bool,
 ) -> Response:
     """The response from one kernel or loop."""
     if path.kernels is None:
         return Response(*rates_by_loop(_respond, current, lengths, sources, neuron, path))
-    spikes, rates, to_current = rates_by_kernel(current, lengths, neuron, path)
+    spikes, rates, to_current = rates_by_kernel(current, lengths, neuron, path, only_bits=only_bits)
     return Response(spikes, to_current, rates=rates)
 
 

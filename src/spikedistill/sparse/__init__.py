@@ -3,11 +3,11 @@
 On a CPU, in C++. `choice.py` decides which layers run so, and `crossovers.py` knows up to which density it is faster.
 """
 
-from .choice import Choices, SparseMode, may_run_sparse, sparse_layers
-from .kernels import Geometry
+from .choice import Choices, SparseMode, is_large, may_run_sparse, runs_sparse, sparse_layers
+from .kernels import Geometry, to_blocks
 from .layer import KeptBlocks, SparseLayer
 from .rows import SpikeRows
-from .waiting import LayerOnSpikes, NormalisedLayer, fire_in_rows
+from .waiting import LayerOnSpikes, NormalisedLayer, fire_in_rows, may_fire_in_rows
 
 __all__ = [
     "Choices",
@@ -19,6 +19,10 @@ __all__ = [
     "SparseMode",
     "SpikeRows",
     "fire_in_rows",
+    "is_large",
+    "may_fire_in_rows",
     "may_run_sparse",
+    "runs_sparse",
     "sparse_layers",
+    "to_blocks",
 ]

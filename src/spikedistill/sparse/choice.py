@@ -11,6 +11,7 @@ from ..native import DTYPES
 from ..neurons import may_compile
 from .crossovers import Operator, crossover
 from .kernels import Geometry, available
+from .layer import SparseLayer
 
 SparseMode = Literal["auto", "always", "never"]
 
@@ -71,13 +72,14 @@ def is_large(geometry: Geometry, timesteps: int) -> bool:
     return _choices.get().mode == "always" or geometry.operations * timesteps >= SMALLEST
 
 
-def runs_sparse(geometry: Geometry, timesteps: int, density: float, operator: Operator, dtype: torch.dtype) -> bool:
-    """Whether an operator of a layer runs sparse at that density of its input spikes."""
+def runs_sparse(layer: SparseLayer, operator: Operator) -> bool:
+    """Whether an operator of a layer runs sparse at the density of its input."""
     choices = _choices.get()
+    geometry, timesteps, density = layer.geometry, layer.rows.timesteps, layer.rows.density
     if choices.mode == "always":
         sparse = True
     else:
-        sparse = is_large(geometry, timesteps) and density <= crossover(geometry, timesteps, operator, dtype)
+        sparse = is_large(geometry, timesteps) and density <= crossover(geometry, timesteps, operator, layer.dtype)
     if operator != "gradient":
         choices.note(geometry, timesteps, sparse, density)
     return sparse

@@ -9,10 +9,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..neurons import Neuron, NormalisedCurrent, ReadLater
+from ..neurons import Neuron, NormalisedCurrent, ReadLater, SpikesInBits, is_channels_last
 from . import kernels
 from .layer import SparseLayer
 from .rows import SpikeRows, as_samples, channels_last
+
+# With fewer currents, spikes are not worth holding in rows.
+MIN_ELEMENTS = 2**15
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,13 @@ class NormalisedLayer:
         return _spikes(kernels.forward_and_fire(*given, layer.dtype), torch.Size(layer.shape), layer.dtype)
 
 
+def may_fire_in_rows(current: Tensor | NormalisedCurrent, timesteps: int, neuron: Neuron) -> bool:
+    """Whether `fire_in_rows` takes these currents, and there are enough of them."""
+    x = current if isinstance(current, Tensor) else current.x
+    enough = x.numel() // len(x) * timesteps >= MIN_ELEMENTS
+    return neuron.has_numbers_only and is_channels_last(x) and enough
+
+
 def fire_in_rows(
     current: Tensor | NormalisedCurrent,
     timesteps: int,
@@ -118,6 +128,7 @@ def fire_in_rows(
         shift = torch.zeros_like(scale)
     else:
         x, added, (scale, shift) = current.x, current.residual, current.scale_and_shift()
+        assert not isinstance(added, SpikesInBits)  # which have a graph
     more = _residual(added if residual is None else residual, x.dtype)
     given = channels_last(x), timesteps, scale.flatten(), shift.flatten(), more, _start(neuron, membrane), neuron
     return _spikes(kernels.fire_rows(*given), x.shape[1:], x.dtype)

@@ -118,6 +118,14 @@ def running_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tens
     return mean.to(precision), (var.to(precision) + call.eps).rsqrt()
 
 
+def scale_and_shift(like: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
+    """The batch-norm of evaluation as a scale and a shift `[C]`, which `NormalisedCurrent` computes too, in float32 or better."""
+    mean, inv_std = running_statistics(like, call)
+    scale = inv_std if call.weight is None else inv_std * call.weight.detach()
+    shift = -mean * scale if call.bias is None else call.bias.detach() - mean * scale
+    return scale.to(mean.dtype), shift.to(mean.dtype)
+
+
 def _running(call: BatchNormCall) -> tuple[Tensor, Tensor]:
     if call.running_mean is None or call.running_var is None:
         raise UserError(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..neurons import PackedSpikes
+from ..sparse import SparseLayer
 from .operations import TRANSPOSED
 
 
@@ -16,7 +17,7 @@ def given_linear(
     weight: Tensor,
     bias: Tensor | None,
     *args: Any,
-    kept: PackedSpikes | None = None,
+    kept: PackedSpikes | SparseLayer | None = None,
     **kwargs: Any,
 ) -> Tensor:
     """Return the value with the gradient that the named layer has with respect to x, weight and bias.
@@ -25,14 +26,16 @@ def given_linear(
         name: "linear", "conv2d", "conv_transpose2d" and so on.
         value: `[N, ...]`.
         x: `[N, ...]`.
-        kept: x as spikes `[T, B, ...]` in bits, which are then kept for the gradient instead of x.
+        kept: x as spikes `[T, B, ...]` in bits, which are then kept for the gradient instead of x; or a layer on spikes, whose
+            weights get their gradient from them.
         args, kwargs: arguments of the function of that name after its bias.
     """
     if name == "linear":
         return _GivenLinear.apply(value, x, weight, bias, kept)
-    geometry_of = _transposed_convolution if name in TRANSPOSED else _convolution
+    geometry_of = _transposed_convolution if name in TRANSPOSED else convolution_geometry
     geometry, before = geometry_of(weight.shape[2:], *args, **kwargs)
     if before:
+        assert not isinstance(kept, SparseLayer)
         x, kept = torch.nn.functional.pad(x, before), None if kept is None else kept.padded(before)
     return _GivenConvolution.apply(value, x, weight, bias, geometry, kept)
 
@@ -58,26 +61,34 @@ class _Given(torch.autograd.Function):
         return None, grad.to(ctx.dtype), None
 
 
-def _keep(ctx: Any, x: Tensor, kept: PackedSpikes | None, weight: Tensor) -> None:
-    ctx.save_for_backward(x if kept is None else kept.bits, weight)
-    ctx.timesteps = None if kept is None else kept.timesteps
+def _keep(ctx: Any, x: Tensor, kept: PackedSpikes | SparseLayer | None, weight: Tensor) -> None:
+    ctx.layer = kept if isinstance(kept, SparseLayer) else None
+    ctx.timesteps = kept.timesteps if isinstance(kept, PackedSpikes) else None
+    ctx.save_for_backward(None if ctx.layer else kept.bits if isinstance(kept, PackedSpikes) else x, weight)
 
 
-def _kept(ctx: Any) -> tuple[Tensor, Tensor]:
-    """Input and weight again, both in the dtype of the weight.
+def _kept(ctx: Any) -> tuple[Any, Tensor]:
+    """Input and weight again, both in the dtype of the weight; None as the input of a layer on spikes.
 
     Raises:
         RuntimeError: for a gradient with a graph of its own, because spikes in bits have none.
     """
     x, weight = ctx.saved_tensors
-    if ctx.timesteps is None:
+    if ctx.timesteps is None and ctx.layer is None:
         return x, weight
     if torch.is_grad_enabled():
         raise RuntimeError(
             "create_graph=True needs second-order gradients of a layer that keeps its input spikes in bits, as large layers do and "
             "all layers on a GPU: compute them on a CPU, for fewer or smaller samples"
         )
+    if ctx.layer is not None:
+        return None, weight
     return PackedSpikes(ctx.timesteps, x).read(0, ctx.timesteps, weight.dtype).flatten(0, 1), weight
+
+
+def _from_spikes(ctx: Any, grad: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the weight of a layer on spikes, from `[T*B, O, ...]`."""
+    return ctx.layer.weight_gradient(grad.unflatten(0, (ctx.layer.rows.timesteps, -1)), weight)
 
 
 class _GivenLinear(torch.autograd.Function):
@@ -85,7 +96,12 @@ class _GivenLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, kept: PackedSpikes | None
+        ctx: Any,
+        value: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        kept: PackedSpikes | SparseLayer | None,
     ) -> Tensor:
         _keep(ctx, x, kept, weight)
         return value.view_as(value)
@@ -96,10 +112,13 @@ class _GivenLinear(torch.autograd.Function):
         grad = grads[0]
         flat = grad.flatten(0, -2)
         _, to_x, to_weight, to_bias, _ = ctx.needs_input_grad
+        of_weight = None
+        if to_weight:
+            of_weight = flat.mT @ x.flatten(0, -2) if ctx.layer is None else _from_spikes(ctx, grad, weight)
         return (
             None,
             grad @ weight if to_x else None,
-            flat.mT @ x.flatten(0, -2) if to_weight else None,
+            of_weight,
             flat.sum(0) if to_bias else None,
             None,
         )
@@ -116,7 +135,7 @@ class _Geometry(NamedTuple):
     groups: int
 
 
-def _convolution(
+def convolution_geometry(
     kernel: torch.Size, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> tuple[_Geometry, list[int]]:
     """Geometry of a convolution with the arguments of `torch.nn.functional.conv2d`, and the padding before it."""
@@ -158,7 +177,7 @@ class _GivenConvolution(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         geometry: _Geometry,
-        kept: PackedSpikes | None,
+        kept: PackedSpikes | SparseLayer | None,
     ) -> Tensor:
         _keep(ctx, x, kept, weight)
         ctx.geometry = geometry
@@ -168,12 +187,17 @@ class _GivenConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = _kept(ctx)
-        to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
-            grads[0],
-            x,
-            weight,
-            ctx.bias_sizes,
-            *ctx.geometry,
-            list(ctx.needs_input_grad[1:4]),
-        )
-        return None, to_x, to_weight, to_bias, None, None
+        grad, (for_x, for_weight, for_bias) = grads[0], ctx.needs_input_grad[1:4]
+        if ctx.layer is None:
+            needed = [for_x, for_weight, for_bias]
+            found = torch.ops.aten.convolution_backward(grad, x, weight, ctx.bias_sizes, *ctx.geometry, needed)
+            return None, *found, None, None
+        to_x = to_bias = None
+        if for_x or for_bias:  # for which only the shape of x matters, and its order in memory
+            shape = len(grad), *ctx.layer.rows.shape[1:]
+            last = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+            x = torch.empty(shape, dtype=weight.dtype, memory_format=last)
+            needed = [for_x, False, for_bias]
+            given = grad, x, weight, ctx.bias_sizes, *ctx.geometry, needed
+            to_x, _, to_bias = torch.ops.aten.convolution_backward(*given)
+        return None, to_x, _from_spikes(ctx, grad, weight) if for_weight else None, to_bias, None, None

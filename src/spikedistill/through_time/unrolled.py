@@ -7,12 +7,31 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import NormalisedCurrent, PackedSpikes, ReadLater, can_wait, lif_in_bits, may_wait, norm_lif
-from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics
+from ..neurons import (
+    NormalisedCurrent,
+    PackedSpikes,
+    ReadLater,
+    SpikesInBits,
+    can_wait,
+    lif_in_bits,
+    may_wait,
+    norm_lif,
+)
+from ..sparse import (
+    LayerOnSpikes,
+    NormalisedLayer,
+    SpikeRows,
+    fire_in_rows,
+    may_fire_in_rows,
+    may_run_sparse,
+    runs_sparse,
+)
+from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics, scale_and_shift
 from .call import Call
 from .dropout import dropout_scale_shift, dropped
 from .given import given_linear
 from .mapping import check_layer, fold_time, map_over_time
+from .on_spikes import KEPT_BLOCKS, Waiting, arranged, blocks_of, max_pool_windows, rows_of, sparse_layer
 from .operations import ADDITIONS, DROPOUTS, LAYERS, LINEAR, PER_TIMESTEP
 from .signal import Signal
 from .stream import Stream, run_timesteps
@@ -34,11 +53,11 @@ class Unrolled(Signal):
 
     def __init__(
         self,
-        values: Tensor | NormalisedCurrent,
+        values: Tensor | Waiting,
         call: Call,
         gradient: str = "bptt",
         cuts_membranes: bool = False,
-        packed: PackedSpikes | None = None,
+        packed: PackedSpikes | SpikeRows | None = None,
         checkpoint: bool = False,
         again: Callable[[], Tensor] | None = None,
     ) -> None:
@@ -52,13 +71,13 @@ class Unrolled(Signal):
 
     @property
     def _values(self) -> Tensor:
-        if isinstance(self._held, NormalisedCurrent):
+        if not isinstance(self._held, Tensor):
             self._held = self._held.value()
         return self._held
 
     @property
     def _held_like(self) -> Tensor:
-        return self._held.x if isinstance(self._held, NormalisedCurrent) else self._held
+        return self._held if isinstance(self._held, Tensor) else self._held.like
 
     @property
     def requires_grad(self) -> bool:
@@ -75,10 +94,20 @@ class Unrolled(Signal):
 
     def fire(self, neuron: Any) -> Self:
         self.enter("LIF", neuron)
-        dynamics, cut = neuron.dynamics(self.ndim), self._cuts_membranes
-        if isinstance(self._held, NormalisedCurrent) and dynamics.has_numbers_only:
-            return self._with(*norm_lif(self._held, dynamics, detach_membrane=cut))
-        return self._with(*lif_in_bits(self._values, dynamics, detach_membrane=cut, timesteps=self.timesteps))
+        dynamics, held = neuron.dynamics(self.ndim), self._held
+        if not dynamics.has_numbers_only:
+            held = self._values
+        if isinstance(held, LayerOnSpikes | NormalisedLayer):
+            return self._with_rows(held.fire(dynamics)[0])
+        in_bits = may_run_sparse(self.device, self.dtype)
+        waiting = isinstance(held, NormalisedCurrent)
+        current = held if waiting else self._values
+        if in_bits and not torch.is_grad_enabled() and may_fire_in_rows(current, self.timesteps, dynamics):
+            return self._with_rows(fire_in_rows(current, self.timesteps, dynamics)[0])
+        options = {"detach_membrane": self._cuts_membranes, "only_bits": in_bits}
+        if waiting:
+            return self._with(*norm_lif(current, dynamics, **options))
+        return self._with(*lif_in_bits(current, dynamics, timesteps=self.timesteps, **options))
 
     def normalise(self, norm: Any) -> Self:
         self.enter(type(norm).__name__, norm)
@@ -124,12 +153,19 @@ class Unrolled(Signal):
                 return self
             scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._with(self._values * scale + shift)
-        if name in LINEAR and self._packed is not None and torch.is_grad_enabled():
+        if name in LINEAR:
             return self._linear(name, func, *args[1:], **kwargs)
-        return self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
+        out = self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
+        if name == "max_pool2d" and self._packed is not None and may_run_sparse(self.device, self.dtype):
+            windows = max_pool_windows(self.shape, *args[1:], **kwargs)
+            if windows is not None:
+                out._packed = rows_of(self._packed, self.dtype).max_pooled(windows)
+        return out
 
     def _batch_norm(self, call: BatchNormCall) -> Self:
         """Postpone the normalisation if neurons may follow, whose loop can compute it."""
+        if isinstance(self._held, LayerOnSpikes) and not call.training:
+            return self._with(self._held.normalised(*scale_and_shift(self._held.like, call)))
         x = self._values
         worth = may_wait(x) if self._checkpoint else can_wait(x)
         if len(x) != self.timesteps or not worth or (torch.is_grad_enabled() and not call.training):
@@ -143,15 +179,37 @@ class Unrolled(Signal):
     def _linear(
         self, name: str, func: Callable[..., Any], weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Self:
-        """A convolution or linear layer on spikes, which are kept in bits for its gradient."""
+        """A convolution or linear layer. Spikes are kept in bits for its gradient."""
         packed = self._packed
-        assert packed is not None
+        layer = sparse_layer(name, packed, self.dtype, weight, *args, **kwargs)
+        if not torch.is_grad_enabled():
+            if layer is not None and runs_sparse(layer, "inference"):
+                return self._with(LayerOnSpikes(layer, KEPT_BLOCKS.of(weight, layer.dtype, layer.geometry), bias))
+            packed = None
+        if packed is None or (isinstance(packed, SpikeRows) and layer is None):
+            x = arranged(self._values, self.timesteps, name, weight, *args, **kwargs)
+            return self._wrap(fold_time(func, x, weight, bias, *args, **kwargs))
         frozen = weight.detach(), None if bias is None else bias.detach()
+        sparse = layer if layer is not None and runs_sparse(layer, "forward") else None
         with torch.no_grad():
-            value = fold_time(func, self._values.detach(), *frozen, *args, **kwargs)
+            if sparse is not None:
+                value = sparse.forward(blocks_of(frozen[0], sparse), frozen[1])
+            else:
+                value = fold_time(func, self._values.detach(), *frozen, *args, **kwargs)
         weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
-        x = self._values.flatten(0, 1).to(value.dtype)
-        folded = given_linear(name, value.flatten(0, 1), x, weight, bias, *args, kept=packed, **kwargs)
+        # spikes in bits have a graph without values, and a gradient is cast as it reaches them
+        x = self._held.like if isinstance(self._held, SpikesInBits) else self._values.to(value.dtype)
+        kept = layer if layer is not None and runs_sparse(layer, "gradient") else packed
+        folded = given_linear(
+            name,
+            value.flatten(0, 1),
+            x.flatten(0, 1),
+            weight,
+            bias,
+            *args,
+            kept=None if isinstance(kept, SpikeRows) else kept,
+            **kwargs,
+        )
         given = ReadLater(*frozen)
         timesteps, dtype = self.timesteps, value.dtype  # not the signal, which holds unpacked spikes
 
@@ -161,15 +219,20 @@ class Unrolled(Signal):
         )  # backward may run under autocast, and the casts are explicit here
         def again() -> Tensor:
             given.check()
+            if sparse is not None:
+                return sparse.forward(blocks_of(frozen[0], sparse), frozen[1])
             cast = [None if part is None else part.to(dtype) for part in frozen]
             return fold_time(func, packed.read(0, timesteps, dtype), *cast, *args, **kwargs)
 
         return self._with(folded.unflatten(0, value.shape[:2]), again=again if self._checkpoint else None)
 
+    def _with_rows(self, rows: SpikeRows) -> Self:
+        return self._with(rows, rows)
+
     def _with(
         self,
-        values: Tensor | NormalisedCurrent,
-        packed: PackedSpikes | None = None,
+        values: Tensor | Waiting,
+        packed: PackedSpikes | SpikeRows | None = None,
         again: Callable[[], Tensor] | None = None,
     ) -> Self:
         return type(self)(values, self.call, self.gradient, self._cuts_membranes, packed, self._checkpoint, again)

@@ -15,8 +15,8 @@ from .fused_norm import (
     may_wait,
     normalise,
 )
-from .memory_format import mean_in_time
-from .packed import PackedSpikes
+from .memory_format import is_channels_last, mean_in_time
+from .packed import PackedSpikes, SpikesInBits
 from .paths import Path, may_compile, on_path, path_of, uncompiled
 from .rates import rates_by_kernel, rates_by_loop
 from .read_later import ReadLater
@@ -27,6 +27,7 @@ __all__ = [
     "PackedSpikes",
     "Path",
     "ReadLater",
+    "SpikesInBits",
     "batch_moments",
     "can_wait",
     "compiled",
@@ -34,6 +35,7 @@ __all__ = [
     "fused_lif",
     "fused_norm_lif",
     "fused_norm_lif_step",
+    "is_channels_last",
     "may_compile",
     "may_wait",
     "mean_in_time",

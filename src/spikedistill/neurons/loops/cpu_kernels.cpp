@@ -217,7 +217,7 @@ void with_residual(const void* residual, Int in_bits, Work work) {
 }
 
 // Spikes of a strip, their bits as a number, and v from the membranes before the block to those after it.
-template <Residual residual>
+template <Residual residual, bool only_bits>
 inline void fire_in_time(Neuron neuron, const Currents<residual>& currents, Int size, int count, float* __restrict v,
                          Value* __restrict spikes, float* __restrict word) {
 #pragma omp simd
@@ -229,7 +229,7 @@ inline void fire_in_time(Neuron neuron, const Currents<residual>& currents, Int 
       const bool fires = neuron.fires(u);
       v_i = neuron.reset(u);
       word_i += fires ? static_cast<float>(1 << t) : 0.0f;
-      spikes[t * size + i] = written(fires ? 1.0f : 0.0f);
+      if constexpr (!only_bits) spikes[t * size + i] = written(fires ? 1.0f : 0.0f);
     }
     v[i] = v_i;
     word[i] = word_i;
@@ -274,13 +274,14 @@ inline void back_in_time(Neuron neuron, Surrogate surrogate, float kept, const C
 
 // Spikes of a block from timestep `first` on and, added to what was there before it, their count and the sum of ds/du * du/dI: how
 // they answer to a current that stays. to_v is dv/dI.
-template <Residual residual>
+template <Residual residual, bool only_bits>
 inline void respond_in_time(Neuron neuron, Surrogate surrogate, const Currents<residual>& currents, Int first, Int size, int count,
                             float* __restrict v, float* __restrict to_v, float* __restrict answer, float* __restrict fired,
-                            Value* __restrict spikes) {
+                            Value* __restrict spikes, float* __restrict word) {
+  const float one = static_cast<float>(1 << (only_bits ? first : 0));
 #pragma omp simd
   for (int i = 0; i < count; ++i) {
-    float v_i = v[i], to_v_i = to_v[i], answer_i = answer[i], fired_i = fired[i];
+    float v_i = v[i], to_v_i = to_v[i], answer_i = answer[i], fired_i = fired[i], word_i = word[i];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
       const float u = neuron.integrate(currents(first + t, i), v_i), slope = surrogate(neuron.distance(u));
@@ -289,12 +290,16 @@ inline void respond_in_time(Neuron neuron, Surrogate surrogate, const Currents<r
       answer_i += slope * to_u;
       to_v_i = (neuron.survives(u) + slope * neuron.through_reset(u)) * to_u;
       fired_i += fires;
-      spikes[t * size + i] = written(fires);
+      if constexpr (only_bits)
+        word_i += fires * (one * static_cast<float>(1 << t));
+      else
+        spikes[t * size + i] = written(fires);
     }
     v[i] = v_i;
     to_v[i] = to_v_i;
     answer[i] = answer_i;
     fired[i] = fired_i;
+    word[i] = word_i;
   }
 }
 
@@ -306,12 +311,20 @@ inline void start(const float* given, float otherwise, Strip strip, float* __res
     for (int i = 0; i < strip.count; ++i) to[i] = otherwise;
 }
 
+// Words that are whole numbers, as bytes.
+inline void store_bits(const float* words, Strip strip, std::uint8_t* to) {
+  to += strip.first;
+#pragma omp simd
+  for (int i = 0; i < strip.count; ++i) to[i] = static_cast<std::uint8_t>(static_cast<int>(words[i]));
+}
+
 inline void store(const float* from, Strip strip, float* to) { std::memcpy(to + strip.first, from, strip.count * sizeof(float)); }
 
 }  // namespace
 
 extern "C" {
 
+// Without a place for spikes, their bits only.
 void fire(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
           const void* residual, Int in_bits, double decay, double threshold, double v_reset, const float* membrane, double v_init,
           Value* spikes, std::uint8_t* bits, float* after) {
@@ -323,10 +336,11 @@ void fire(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x
       const Currents<kind()> currents(x, still, scale, shift, residual, strip, shape);
       alignas(64) float v[STRIP], word[STRIP];
       start(membrane, float(v_init), strip, v);
-      fire_in_time(neuron, currents, size, strip.count, v, spikes + strip.first, word);
-      std::uint8_t* to = bits + strip.first;
-#pragma omp simd
-      for (int i = 0; i < strip.count; ++i) to[i] = static_cast<std::uint8_t>(static_cast<int>(word[i]));
+      if (spikes)
+        fire_in_time<kind(), false>(neuron, currents, size, strip.count, v, spikes + strip.first, word);
+      else
+        fire_in_time<kind(), true>(neuron, currents, size, strip.count, v, nullptr, word);
+      store_bits(word, strip, bits);
       if (after) store(v, strip, after);
     });
   });
@@ -392,10 +406,10 @@ void gradient(Int parts, Int still, Int rows, Int values, Int by_row, const Valu
   });
 }
 
-// Of segments of `blocks` * T timesteps.
+// Of segments of `blocks` * T timesteps. With a place for bits, those of at most 8 timesteps in place of the spikes.
 void respond(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
              const void* residual, Int in_bits, double decay, double threshold, double v_reset, double v_init,
-             double width, double height, double end, Int segments, Int blocks, Value* spikes, Value* rates, float* answers) {
+             double width, double height, double end, Int segments, Int blocks, Value* spikes, std::uint8_t* bits, Value* rates, float* answers) {
   const Shape shape{rows, values, by_row != 0};
   const Surrogate surrogate{float(width), float(height), float(end)};
   const Neuron neuron{float(decay), float(threshold), float(v_reset)};
@@ -404,13 +418,16 @@ void respond(Int parts, Int still, Int rows, Int values, Int by_row, const Value
   with_residual(residual, in_bits, [&](auto kind) {
     for_strips(size, parts, [&](Int, Strip strip) {
       const Currents<kind()> currents(x, still, scale, shift, residual, strip, shape);
-      alignas(64) float v[STRIP], to_v[STRIP], total[STRIP], fired[STRIP];
+      alignas(64) float v[STRIP], to_v[STRIP], total[STRIP], fired[STRIP], word[STRIP] = {};
       start(nullptr, float(v_init), strip, v);
       for (Int segment = 0; segment < segments; ++segment) {
         for (int i = 0; i < STRIP; ++i) to_v[i] = total[i] = fired[i] = 0;
         for (Int first = segment * blocks * T; first < (segment + 1) * blocks * T; first += T)
-          respond_in_time(neuron, surrogate, currents, first, size, strip.count, v, to_v, total, fired,
-                          spikes + first * size + strip.first);
+          if (bits)
+            respond_in_time<kind(), true>(neuron, surrogate, currents, first, size, strip.count, v, to_v, total, fired, nullptr, word);
+          else
+            respond_in_time<kind(), false>(neuron, surrogate, currents, first, size, strip.count, v, to_v, total, fired,
+                                           spikes + first * size + strip.first, word);
         Value* rate = rates + segment * size + strip.first;
         float* answer = answers + segment * size + strip.first;
 #pragma omp simd
@@ -418,6 +435,7 @@ void respond(Int parts, Int still, Int rows, Int values, Int by_row, const Value
 #pragma omp simd
         for (int i = 0; i < strip.count; ++i) answer[i] = total[i] / length;
       }
+      if (bits) store_bits(word, strip, bits);
     });
   });
 }

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..neuron import Neuron
-from .memory_format import as_shown, as_stored, per_channel
-from .packed import PackedSpikes, pack
+from .memory_format import as_shown, as_stored, is_channels_last, per_channel
+from .packed import PackedSpikes, SpikesInBits, carrier, pack
 from .paths import Path, on_path, path_for
 
 # The most timesteps of a block; a multiple of 8, because a byte holds the spikes of 8 timesteps.
@@ -25,46 +25,58 @@ BLOCK = 8
 
 
 def fused_lif(
-    current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool, path: Path
-) -> tuple[Tensor, PackedSpikes]:
+    current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool, path: Path, *, only_bits: bool = False
+) -> tuple[Tensor | SpikesInBits, PackedSpikes]:
     """`lif` without its checks, for a neuron of numbers. Returns the spikes, and the same spikes packed into bits, without graph.
 
     Args:
         current: `[T, B, ...]`, or `[1, B, ...]` if it is the same at all timesteps.
         timesteps: T.
         path: of these currents.
+        only_bits: return `SpikesInBits`, where the kernel can and layers on spikes would read them.
     """
+    only_bits = only_bits and may_write_only_bits(current, timesteps, path)
     if len(current) < timesteps and (path.kernels is None or timesteps > BLOCK):
         current = current.expand(timesteps, *current.shape[1:])
-    spikes, bits = _FusedLIF.apply(current, timesteps, neuron, detach_membrane, path)
-    return spikes, PackedSpikes(timesteps, bits)
+    spikes, bits = _FusedLIF.apply(current, timesteps, neuron, detach_membrane, path, only_bits)
+    packed = PackedSpikes(timesteps, bits)
+    return SpikesInBits(spikes, packed) if only_bits else spikes, packed
+
+
+def may_write_only_bits(x: Tensor, timesteps: int, path: Path) -> bool:
+    """Whether the kernel can write spikes in bits only, in the order of memory in which layers on spikes read them."""
+    return path.name == "C++" and timesteps <= BLOCK and is_channels_last(x)
 
 
 class _FusedLIF(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool, path: Path
+        ctx: Any, current: Tensor, timesteps: int, neuron: Neuron, detach_membrane: bool, path: Path, only_bits: bool
     ) -> tuple[Tensor, Tensor]:
         stored, norm = as_stored(current, current), unit_norm(current)
         starts: list[Tensor] = []
         if len(current) == timesteps:
             for_gradient = ctx.needs_input_grad[0]
-            spikes, bits, starts = fire_sequence(stored, *norm, None, neuron, path, for_gradient=for_gradient)
+            spikes, bits, starts = fire_sequence(
+                stored, *norm, None, neuron, path, for_gradient=for_gradient, only_bits=only_bits
+            )
         else:
             assert path.kernels is not None
-            spikes, bits, _ = path.kernels.fire(None, stored, *norm, None, neuron.v_init, neuron, timesteps=timesteps)
+            more = {"only_bits": True} if only_bits else {}
+            given = None, stored, *norm, None, neuron.v_init, neuron
+            spikes, bits, _ = path.kernels.fire(*given, timesteps=timesteps, **more)
         bits = as_shown(bits, current)
         ctx.mark_non_differentiable(bits)
         ctx.set_materialize_grads(False)  # of zeros, for the bits
         ctx.save_for_backward(current, *starts)
         ctx.neuron, ctx.detach_membrane = neuron, detach_membrane
-        return as_shown(spikes, current), bits
+        return carrier(current, timesteps) if spikes is None else as_shown(spikes, current), bits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return (None,) * 5
+            return (None,) * 6
         current, *starts = ctx.saved_tensors
         stored, grad, norm = as_stored(current, current), as_stored(grads[0], current), unit_norm(current)
         neuron, detach_membrane = ctx.neuron, ctx.detach_membrane
@@ -77,7 +89,7 @@ class _FusedLIF(torch.autograd.Function):
             at_each = stored.expand_as(grad)
             to_current = gradient_through_time(grad, at_each, *norm, None, starts, neuron, detach_membrane, path)
             to_current = to_current.sum(0, keepdim=True) if times > 1 else to_current
-        return as_shown(to_current, current), None, None, None, None
+        return as_shown(to_current, current), None, None, None, None, None
 
 
 def unit_norm(current: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +109,8 @@ def fire_sequence(
     path: Path,
     *,
     for_gradient: bool,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+    only_bits: bool = False,
+) -> tuple[Tensor | None, Tensor, list[Tensor]]:
     """Compute spikes like x, the same packed into bits, and what their gradient needs.
 
     Args:
@@ -106,13 +119,15 @@ def fire_sequence(
         residual: like x, or None.
         neuron: of numbers only.
         path: of x.
+        only_bits: see `may_write_only_bits`.
 
     Returns:
-        The spikes; the packed spikes; for a gradient, the membranes at the start of each block except the first.
+        The spikes, or None with `only_bits`; the packed spikes; for a gradient, the membranes at the start of each block except the first.
     """
     run = path.kernels.fire if path.kernels else _with_unit(_fire, scale, path)
     if len(x) <= BLOCK:
-        spikes, bits, _ = run(None, x, scale, shift, residual, neuron.v_init, neuron)
+        more = {"only_bits": True} if only_bits else {}
+        spikes, bits, _ = run(None, x, scale, shift, residual, neuron.v_init, neuron, **more)
         return spikes, bits, []
     spikes, membrane = torch.empty_like(x), torch.full_like(x[0], _number(neuron.v_init), dtype=scale.dtype)
     words: list[Tensor] = []

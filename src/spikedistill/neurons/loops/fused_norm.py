@@ -14,9 +14,9 @@ from torch.autograd.function import once_differentiable
 
 from ..neuron import Neuron
 from . import paths
-from .fused import fire_once, fire_sequence, gradient_through_time
+from .fused import fire_once, fire_sequence, gradient_through_time, may_write_only_bits
 from .memory_format import as_shown, as_stored, is_channels_last, is_dense, per_channel
-from .packed import PackedSpikes
+from .packed import PackedSpikes, SpikesInBits, carrier
 from .paths import Path, kernels_for, on_path, path_for
 from .read_later import ReadLater
 
@@ -30,7 +30,7 @@ class NormalisedCurrent:
         weight, bias: `[C]`, or None.
         mean, inv_std: `[C]` in float32 or better, without graph.
         batch: whether mean and inv_std are statistics of x itself, through which gradients then flow.
-        residual: a tensor of the shape of x, or None.
+        residual: a tensor of the shape of x, or spikes in bits, or None.
         residual_spikes: the residual as packed spikes, kept in its place; None if it is not spikes.
         again: a function that computes x again in the backward pass; None if x is kept.
     """
@@ -42,7 +42,7 @@ class NormalisedCurrent:
     inv_std: Tensor
     eps: float
     batch: bool
-    residual: Tensor | None = None
+    residual: Tensor | SpikesInBits | None = None
     residual_spikes: PackedSpikes | None = None
     again: Callable[[], Tensor] | None = None
     _given: ReadLater = field(init=False, repr=False, compare=False)
@@ -50,6 +50,11 @@ class NormalisedCurrent:
     def __post_init__(self) -> None:
         given = ReadLater(self.x, self.weight, self.bias, self.mean, self.residual)
         object.__setattr__(self, "_given", given)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of their shape and dtype."""
+        return self.x
 
     @property
     def requires_grad(self) -> bool:
@@ -60,7 +65,7 @@ class NormalisedCurrent:
         weight, bias = (None if part is None else part.detach() for part in (self.weight, self.bias))
         return replace(self, weight=weight, bias=bias)
 
-    def plus(self, residual: Tensor, residual_spikes: PackedSpikes | None) -> "NormalisedCurrent":
+    def plus(self, residual: Tensor | SpikesInBits, residual_spikes: PackedSpikes | None) -> "NormalisedCurrent":
         self._given.check()  # the new value notes the versions of its tensors again
         return replace(self, residual=residual, residual_spikes=residual_spikes)
 
@@ -69,7 +74,7 @@ class NormalisedCurrent:
         self._given.check()
         given = self.x, self.weight, self.bias, self.mean, self.inv_std, self.eps
         out = NormaliseBatch.apply(*given) if self.batch else normalise(*given)
-        return out if self.residual is None else out + self.residual
+        return out if self.residual is None else out + _value(self.residual)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift that broadcast over a timestep of x as stored, in the precision of membranes."""
@@ -78,6 +83,18 @@ class NormalisedCurrent:
         shift = -self.mean * scale if self.bias is None else self.bias.detach() - self.mean * scale
         precision = torch.promote_types(self.x.dtype, torch.float32)  # that of membranes
         return per_channel(scale.to(precision), self.x), per_channel(shift.to(precision), self.x)
+
+
+def _value(residual: Tensor | SpikesInBits) -> Tensor:
+    return residual if isinstance(residual, Tensor) else residual.value()
+
+
+def stored_residual(current: NormalisedCurrent, path: Path) -> Tensor | None:
+    """The residual in the memory layout of x: as values, or in bits if it comes so and the path's kernel reads them."""
+    residual = current.residual
+    if isinstance(residual, SpikesInBits) and path.name == "C++":
+        return as_stored(residual.packed.bits, current.x)
+    return None if residual is None else as_stored(_value(residual), current.x)
 
 
 def normalise(
@@ -150,19 +167,24 @@ def may_wait(x: Tensor) -> bool:
     return x.ndim > 3 and is_dense(x)
 
 
-def fused_norm_lif(current: NormalisedCurrent, neuron: Neuron, detach_membrane: bool) -> tuple[Tensor, PackedSpikes]:
-    """`lif` of normalised currents. Returns the spikes, and the same packed into bits, without graph."""
-    tensors = current.x, current.weight, current.bias, current.residual
+def fused_norm_lif(
+    current: NormalisedCurrent, neuron: Neuron, detach_membrane: bool, *, only_bits: bool = False
+) -> tuple[Tensor | SpikesInBits, PackedSpikes]:
+    """`lif` of normalised currents; see `fused_lif`."""
+    residual = current.residual
+    tensors = current.x, current.weight, current.bias, residual.like if isinstance(residual, SpikesInBits) else residual
     path = path_for(current.x, neuron)
-    spikes, bits = _NormLIF.apply(*tensors, current, neuron, detach_membrane, path)
-    return spikes, PackedSpikes(len(spikes), bits)
+    only_bits = only_bits and may_write_only_bits(current.x, len(current.x), path)
+    spikes, bits = _NormLIF.apply(*tensors, current, neuron, detach_membrane, path, only_bits)
+    packed = PackedSpikes(len(spikes), bits)
+    return SpikesInBits(spikes, packed) if only_bits else spikes, packed
 
 
 def fused_norm_lif_step(current: NormalisedCurrent, state: Tensor | None, neuron: Neuron) -> tuple[Tensor, Tensor]:
     """`lif_step` of normalised currents `[1, B, C, ...]`, without graph."""
     x, (scale, shift) = current.x, current.scale_and_shift()
     stored = as_stored(x, x)
-    residual = None if current.residual is None else as_stored(current.residual, x)
+    residual = None if current.residual is None else as_stored(_value(current.residual), x)
     if state is None:
         membrane = neuron.initial_membrane(stored.to(scale.dtype))
     else:
@@ -188,12 +210,12 @@ class _NormLIF(torch.autograd.Function):
         neuron: Neuron,
         detach_membrane: bool,
         path: Path,
+        only_bits: bool,
     ) -> tuple[Tensor, Tensor]:
         scale, shift = current.scale_and_shift()
         for_gradient = any(ctx.needs_input_grad)
-        stored = None if residual is None else as_stored(residual, x)
-        given = as_stored(x, x), scale, shift, stored, neuron, path
-        spikes, bits, starts = fire_sequence(*given, for_gradient=for_gradient)
+        given = as_stored(x, x), scale, shift, stored_residual(current, path), neuron, path
+        spikes, bits, starts = fire_sequence(*given, for_gradient=for_gradient, only_bits=only_bits)
         bits = as_shown(bits, x)
         ctx.mark_non_differentiable(bits)
         ctx.set_materialize_grads(False)  # of zeros, for the bits
@@ -214,13 +236,13 @@ class _NormLIF(torch.autograd.Function):
             )
             ctx.neuron, ctx.detach_membrane = neuron, detach_membrane
             ctx.eps, ctx.affine = current.eps, bias is not None
-        return as_shown(spikes, x), bits
+        return carrier(x, len(x)) if spikes is None else as_shown(spikes, x), bits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
-            return (None,) * 8
+            return (None,) * 9
         x, weight, mean, inv_std, scale, shift, kept, *starts = ctx.saved_tensors
         if ctx.again is not None:
             x = ctx.again()
@@ -236,10 +258,10 @@ class _NormLIF(torch.autograd.Function):
             )  # fmt: skip
             to_residual = None if to_residual is None else as_shown(to_residual, x)
             to_weight, to_bias = None if weight is None else to_weight, to_bias if ctx.affine else None
-            return as_shown(to_x, x), to_weight, to_bias, to_residual, None, None, None, None
+            return as_shown(to_x, x), to_weight, to_bias, to_residual, *(None,) * 5
         given = grad, stored, scale, shift, residual, starts, ctx.neuron, ctx.detach_membrane, path
         to_current = as_shown(gradient_through_time(*given), x)
         needed = ctx.needs_input_grad[0], ctx.affine
         to_residual = to_current if for_residual else None
         to_parameters = gradient_of_norm(to_current, x, weight, mean, inv_std, ctx.eps, *needed)
-        return *to_parameters, to_residual, None, None, None, None
+        return *to_parameters, to_residual, *(None,) * 5

@@ -35,10 +35,11 @@ def fire(
     neuron: Neuron,
     *,
     timesteps: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`on_gpu.fire`."""
+    only_bits: bool = False,
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """`on_gpu.fire`; with `only_bits` no spikes but their bits."""
     T = timesteps or len(x)
-    spikes = x.new_empty(T, *x.shape[1:]) if into is None else into
+    spikes = None if only_bits else x.new_empty(T, *x.shape[1:]) if into is None else into
     bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8, device=x.device)
     after = torch.empty_like(membrane) if isinstance(membrane, Tensor) else None
     loops = _loops(x.dtype, T, neuron.v_reset is not None)
@@ -133,19 +134,21 @@ def respond(
     neuron: Neuron,
     *,
     timesteps: int | None = None,
+    only_bits: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`on_gpu.respond`."""
+    """`on_gpu.respond`; with `only_bits` the spikes of at most 8 timesteps come in bits, `[1, ...]`."""
     T = timesteps or len(x)
     length = T // segments
     block = next(size for size in range(BLOCK, 0, -1) if length % size == 0)
-    spikes, rates = (x.new_empty(count, *x.shape[1:]) for count in (T, segments))
+    spikes, rates = (x.new_empty(count, *x.shape[1:]) for count in (0 if only_bits else T, segments))
+    bits = torch.empty(1, *x.shape[1:], dtype=torch.uint8) if only_bits else None
     answer = torch.empty(segments, *x.shape[1:], dtype=scale.dtype, device=x.device)
     form = known_form(neuron.derivative)
     numbers = *_numbers(neuron), float(neuron.v_init), *form[1:]
     loops = _loops(x.dtype, block, neuron.v_reset is not None, neuron.detach_reset, form.name)
     sizes = segments, length // block
-    call(loops.respond, *_sequence(T, x, scale, shift, residual), *numbers, *sizes, spikes, rates, answer)
-    return spikes, rates, answer
+    call(loops.respond, *_sequence(T, x, scale, shift, residual), *numbers, *sizes, spikes, bits, rates, answer)
+    return spikes if bits is None else bits, rates, answer
 
 
 def unpack(bits: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,15 @@ class PackedSpikes:
     Args:
         timesteps: T.
         bits: `[ceil(T / 8), B, ...]`, bit t % 8 of byte t // 8 is the spike of timestep t.
+
+    Attributes:
+        rows: the same spikes as layers on spikes read them, once one has.
     """
 
     def __init__(self, timesteps: int, bits: Tensor) -> None:
         self.timesteps = timesteps
         self.bits = bits
+        self.rows: Any = None
 
     @classmethod
     def silent(cls, timesteps: int, like: Tensor) -> Self:
@@ -54,6 +58,42 @@ class PackedSpikes:
     def padded(self, sizes: list[int]) -> Self:
         """Padded with neurons that never fire; sizes as for `torch.nn.functional.pad`."""
         return type(self)(self.timesteps, F.pad(self.bits, sizes))
+
+
+class SpikesInBits:
+    """Spikes `[T, B, ...]` with their graph, whose values are held in bits.
+
+    Args:
+        carrier: a tensor of their shape that has their graph and no memory.
+        packed: their values.
+    """
+
+    def __init__(self, carrier: Tensor, packed: PackedSpikes) -> None:
+        self.like = carrier
+        self.packed = packed
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.like.requires_grad
+
+    def value(self) -> Tensor:
+        """Zeros and ones."""
+        return _Unpacked.apply(self.like, self.packed)
+
+
+def carrier(like: Tensor, timesteps: int) -> Tensor:
+    """A tensor of T times the shape of a timestep of `like`, without memory."""
+    return like.new_zeros(()).expand(timesteps, *like.shape[1:])
+
+
+class _Unpacked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, carrier: Tensor, packed: PackedSpikes) -> Tensor:
+        return packed.read(0, packed.timesteps, carrier.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0], None
 
 
 def pack(spikes: Sequence[Tensor], unit: Tensor | float = 1.0) -> Tensor:

@@ -8,22 +8,35 @@ import torch
 from torch import Tensor
 
 from ..neuron import Neuron
-from .fused import currents_of, unit_norm
-from .fused_norm import NormalisedCurrent
+from .fused import currents_of, may_write_only_bits, unit_norm
+from .fused_norm import NormalisedCurrent, stored_residual
 from .memory_format import as_shown, as_stored
+from .packed import PackedSpikes, SpikesInBits, carrier
 from .paths import Path, on_path
 
 
 def rates_by_kernel(
-    current: Tensor | NormalisedCurrent, lengths: tuple[int, ...], neuron: Neuron, path: Path
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes `[T, B, ...]`, and for each of m segments the mean rate and its derivative, `[m, B, ...]`; see `on_gpu.respond`."""
+    current: Tensor | NormalisedCurrent,
+    lengths: tuple[int, ...],
+    neuron: Neuron,
+    path: Path,
+    *,
+    only_bits: bool = False,
+) -> tuple[Tensor | SpikesInBits, Tensor, Tensor]:
+    """Spikes `[T, B, ...]`, and for each of m segments the mean rate and its derivative, `[m, B, ...]`; see `on_gpu.respond`.
+
+    Args:
+        only_bits: see `fused_lif`.
+    """
     assert path.kernels is not None
-    x, *rest = _parts(current)
+    x, *rest = _parts(current, path)
+    timesteps = sum(lengths)
+    only_bits = only_bits and may_write_only_bits(x, timesteps, path)
+    more = {"only_bits": True} if only_bits else {}
     with torch.no_grad():
-        found = path.kernels.respond(as_stored(x, x), *rest, len(lengths), neuron, timesteps=sum(lengths))
+        found = path.kernels.respond(as_stored(x, x), *rest, len(lengths), neuron, timesteps=timesteps, **more)
     spikes, rates, to_current = (as_shown(part, x) for part in found)
-    return spikes, rates, to_current
+    return SpikesInBits(carrier(x, timesteps), PackedSpikes(timesteps, spikes)) if only_bits else spikes, rates, to_current
 
 
 def rates_by_loop(
@@ -35,7 +48,7 @@ def rates_by_loop(
     path: Path,
 ) -> list[Any]:
     """The results of `respond` for the currents, lengths, sources, neuron, dtype of the spikes and a unit as in `fused`."""
-    x, scale, shift, residual = _parts(current)
+    x, scale, shift, residual = _parts(current, path)
     if len(x) < sum(lengths):
         x = x.expand(sum(lengths), *x.shape[1:])
     with torch.no_grad():
@@ -43,12 +56,11 @@ def rates_by_loop(
         return [None if part is None else as_shown(part, x) for part in on_path(path, _on_normalised(respond))(*given)]
 
 
-def _parts(current: Tensor | NormalisedCurrent) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def _parts(current: Tensor | NormalisedCurrent, path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """x, scale, shift and the residual as stored, of currents x * scale + shift + residual."""
     if isinstance(current, Tensor):
         return current, *unit_norm(current), None
-    residual = None if current.residual is None else as_stored(current.residual, current.x)
-    return current.x, *current.scale_and_shift(), residual
+    return current.x, *current.scale_and_shift(), stored_residual(current, path)
 
 
 @functools.cache

@@ -1,0 +1,123 @@
+"""Layers that get spikes in bits: whether they run on them, and values that wait to be computed."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..neurons import PackedSpikes
+from ..sparse import (
+    Geometry,
+    KeptBlocks,
+    SparseLayer,
+    SpikeRows,
+    is_large,
+    may_run_sparse,
+    to_blocks,
+)
+from .given import convolution_geometry
+
+# The layers that may run on spikes.
+ON_SPIKES = frozenset({"conv1d", "conv2d", "linear"})
+
+KEPT_BLOCKS = KeptBlocks()
+
+
+class Waiting(Protocol):
+    """Values `[T, B, ...]` that are computed when something reads them."""
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of their shape, dtype and device."""
+
+    @property
+    def requires_grad(self) -> bool: ...
+
+    def value(self) -> Tensor: ...
+
+
+def sparse_layer(
+    name: str,
+    spikes: PackedSpikes | SpikeRows | None,
+    dtype: torch.dtype,
+    weight: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> SparseLayer | None:
+    """The layer of that name on spikes, if it is one that may run sparse; None for others.
+
+    Args:
+        name: of a function of `torch.nn.functional`.
+        spikes: its input.
+        dtype: of its input.
+        weight: its weight.
+        args, kwargs: its arguments after the bias.
+    """
+    if spikes is None or name not in ON_SPIKES or weight.device.type != "cpu":
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+    elif weight.dtype != dtype:
+        return None
+    if not may_run_sparse(weight.device, dtype):
+        return None
+    shape = spikes.shape if isinstance(spikes, SpikeRows) else spikes.bits.shape[1:]
+    geometry = geometry_of(name, shape, weight, *args, **kwargs)
+    if geometry is None or not is_large(geometry, spikes.timesteps):
+        return None
+    return SparseLayer(rows_of(spikes, dtype), geometry, dtype)
+
+
+def geometry_of(name: str, shape: torch.Size, weight: Tensor, *args: Any, **kwargs: Any) -> Geometry | None:
+    """The geometry of a layer on samples of that shape; None if it is none that may run on spikes."""
+    if weight.ndim != len(shape) or weight.ndim not in (2, 3, 4):
+        return None
+    if name == "linear":
+        return Geometry.of(tuple(shape), tuple(weight.shape), (), (), (), 1)
+    geometry, before = convolution_geometry(weight.shape[2:], *args, **kwargs)
+    fits = shape[1] == weight.shape[1] * geometry.groups and weight.shape[0] % geometry.groups == 0
+    if before or not fits:
+        return None
+    places = geometry.stride, geometry.padding, geometry.dilation
+    return Geometry.of(tuple(shape), tuple(weight.shape), *places, geometry.groups)
+
+
+def rows_of(spikes: PackedSpikes | SpikeRows, dtype: torch.dtype) -> SpikeRows:
+    """The spikes in rows, which all layers after the same neurons share."""
+    if isinstance(spikes, SpikeRows):
+        return spikes
+    if spikes.rows is None:
+        spikes.rows = SpikeRows.of(spikes, dtype)
+    return spikes.rows
+
+
+def blocks_of(weight: Tensor, layer: SparseLayer) -> Tensor:
+    """The blocks of weights that change between calls, as in training."""
+    return to_blocks(weight.to(layer.dtype), layer.geometry)
+
+
+def arranged(x: Tensor, timesteps: int, name: str, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The input `[T or 1, B, C, H, W]` of a dense convolution, with the channels last in memory if layers on spikes may follow."""
+    if name != "conv2d" or x.ndim != 5 or not may_run_sparse(x.device, x.dtype):
+        return x
+    geometry = geometry_of(name, x.shape[1:], weight, *args, **kwargs)
+    if geometry is None or not is_large(geometry, timesteps):
+        return x
+    return x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+
+
+def max_pool_windows(
+    shape: torch.Size,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Geometry | None:
+    """The windows of `max_pool2d` on samples of that shape; None for options that spikes in bits do not take."""
+    if ceil_mode or return_indices or len(shape) != 4:
+        return None
+    kernel, padding, dilation = ((value,) * 2 if isinstance(value, int) else tuple(value) for value in (kernel_size, padding, dilation))
+    stride = kernel if stride is None or stride == [] else (stride,) * 2 if isinstance(stride, int) else tuple(stride)
+    return Geometry.of(tuple(shape), (shape[1], shape[1], *kernel), stride, padding, dilation, 1)
