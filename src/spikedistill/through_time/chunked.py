@@ -116,6 +116,10 @@ class ChunkedRates(Rates):
         return value
 
     @property
+    def _packed(self) -> None:
+        """The layers after it read the spikes a few timesteps at a time."""
+
+    @property
     def is_constant(self) -> bool:
         return self._values.constant
 

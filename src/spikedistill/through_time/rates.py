@@ -11,12 +11,24 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..neurons import Neuron, NormalisedCurrent, Response, can_wait, lif_response, mean_in_time, norm_lif_response
+from ..neurons import (
+    Neuron,
+    NormalisedCurrent,
+    PackedSpikes,
+    Response,
+    SpikesInBits,
+    can_wait,
+    lif_response,
+    mean_in_time,
+    norm_lif_response,
+)
+from ..sparse import may_run_sparse, runs_sparse
 from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates, batch_statistics, normalise_rates
 from .call import Call
 from .dropout import dropout_scale_shift, dropped
 from .given import given, given_linear
 from .mapping import check_layer, fold_time, map_over_time
+from .on_spikes import arranged, blocks_of, sparse_layer
 from .operations import (
     ADDITIONS,
     DROPOUTS,
@@ -53,7 +65,9 @@ class Rates(Signal):
 
     gradient = "rate"
 
-    def __init__(self, spikes: Tensor | NormalisedCurrent, rates: Tensor, lengths: tuple[int, ...], call: Call) -> None:
+    def __init__(
+        self, spikes: Tensor | NormalisedCurrent | SpikesInBits, rates: Tensor, lengths: tuple[int, ...], call: Call
+    ) -> None:
         self._held = spikes
         self._rates = rates
         self._lengths = lengths
@@ -66,10 +80,15 @@ class Rates(Signal):
 
     @property
     def _spikes(self) -> Tensor:
-        if isinstance(self._held, NormalisedCurrent):
+        if not isinstance(self._held, Tensor):
             with torch.no_grad():
                 self._held = self._held.value()
         return self._held
+
+    @property
+    def _packed(self) -> PackedSpikes | None:
+        """The spikes in bits, if they are held so."""
+        return self._held.packed if isinstance(self._held, SpikesInBits) else None
 
     @property
     def _held_like(self) -> Tensor:
@@ -81,7 +100,7 @@ class Rates(Signal):
 
     @property
     def is_constant(self) -> bool:
-        return not isinstance(self._held, NormalisedCurrent) and self._held.shape[0] == 1
+        return isinstance(self._held, Tensor) and self._held.shape[0] == 1
 
     def _over_time(self) -> Tensor:
         # each timestep has the graph of its segment's mean
@@ -121,9 +140,10 @@ class Rates(Signal):
 
     def _respond(self, neuron: Neuron, learned: Sequence[str]) -> Response:
         """Spikes of neurons with the signal as their currents, and the derivatives of their rates."""
+        in_bits = may_run_sparse(self.device, self.dtype)
         if isinstance(self._held, NormalisedCurrent) and neuron.has_numbers_only:
-            return norm_lif_response(self._held, self._lengths, neuron, learned)
-        return lif_response(self._spikes, self._lengths, neuron, learned)
+            return norm_lif_response(self._held, self._lengths, neuron, learned, only_bits=in_bits)
+        return lif_response(self._spikes, self._lengths, neuron, learned, only_bits=in_bits)
 
     def _means(self, spikes: Tensor) -> Tensor:
         return self._average(spikes)
@@ -164,7 +184,8 @@ class Rates(Signal):
             scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._pair(lambda value: value * scale + shift)
         if self.is_constant:
-            return self._constant(fold_time(func, self._rates, *args[1:], **kwargs))
+            x = arranged(self._rates, self.timesteps, name, *args[1:2], *args[3:], **kwargs) if name in LINEAR else self._rates
+            return self._constant(fold_time(func, x, *args[1:], **kwargs))
         if name in LINEAR:
             return self._linear(name, func, *args[1:], **kwargs)
         if name in MAX_POOLS:
@@ -212,7 +233,13 @@ class Rates(Signal):
     ) -> Self:
         # detached rather than only under no_grad: autocast would keep a weight cast there, without its graph
         frozen = weight.detach(), None if bias is None else bias.detach()
-        spikes, means = self._each_step(lambda value: fold_time(func, value, *frozen, *args, **kwargs), frozen)
+        layer = sparse_layer(name, self._packed, self.dtype, weight, *args, **kwargs)
+        if layer is not None and runs_sparse(layer, "forward"):
+            with torch.no_grad():
+                spikes = layer.forward(blocks_of(frozen[0], layer), frozen[1])
+                means = self._means(spikes)
+        else:
+            spikes, means = self._each_step(lambda value: fold_time(func, value, *frozen, *args, **kwargs), frozen)
         rates, weight = self._rates.to(means.dtype), weight.to(means.dtype)
         bias = None if bias is None else bias.to(means.dtype)
         folded = given_linear(name, means.flatten(0, 1), rates.flatten(0, 1), weight, bias, *args, **kwargs)

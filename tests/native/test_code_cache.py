@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from spikedistill.neurons.loops import code_cache
+from spikedistill.native import code_cache
 
 COMPILER = os.environ.get("CXX") or "c++"
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a C++ compiler")
