@@ -217,7 +217,7 @@ def _fired(
 ) -> tuple[Tensor, int, Tensor | None]:
     rows = torch.empty(positions, -(-len(scale) // WORD), timesteps, dtype=torch.int64)
     before, number = (membrane, 0.0) if isinstance(membrane, Tensor) else (None, float(membrane))
-    after = None if before is None else torch.empty_like(before)
+    after = None if before is None else torch.empty_like(before, memory_format=torch.contiguous_format)
     in_rows = residual is not None and residual.dtype == torch.int64
     dense, spikes = (None, residual) if in_rows else (residual, None)
     hard = neuron.v_reset is not None

@@ -9,10 +9,12 @@ from ..neurons import PackedSpikes
 from ..sparse import (
     Geometry,
     KeptBlocks,
+    LayerOnSpikes,
     SparseLayer,
     SpikeRows,
     is_large,
     may_run_sparse,
+    runs_sparse,
     to_blocks,
 )
 from .given import convolution_geometry
@@ -89,6 +91,43 @@ def rows_of(spikes: PackedSpikes | SpikeRows, dtype: torch.dtype) -> SpikeRows:
     if spikes.rows is None:
         spikes.rows = SpikeRows.of(spikes, dtype)
     return spikes.rows
+
+
+def on_spikes(
+    name: str, spikes: SpikeRows | PackedSpikes, dtype: torch.dtype, *args: Any, **kwargs: Any
+) -> LayerOnSpikes | SpikeRows | None:
+    """A layer of evaluation on spikes, whose output waits, or the spikes after max-pooling; None if it runs dense.
+
+    Args:
+        name: of a function of `torch.nn.functional`.
+        spikes: its input.
+        dtype: of its input.
+        args, kwargs: its arguments after the input.
+    """
+    if name == "max_pool2d":
+        return max_pooled(spikes, dtype, *args, **kwargs)
+    if name not in ON_SPIKES:
+        return None
+    weight, bias, rest = _parameters(*args, **kwargs)
+    layer = sparse_layer(name, spikes, dtype, weight, *rest[0], **rest[1])
+    if layer is None or not runs_sparse(layer, "inference"):
+        return None
+    return LayerOnSpikes(layer, KEPT_BLOCKS.of(weight, layer.dtype, layer.geometry), bias)
+
+
+def _parameters(
+    weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None, tuple[tuple[Any, ...], dict[str, Any]]]:
+    return weight, bias, (args, kwargs)
+
+
+def max_pooled(spikes: SpikeRows | PackedSpikes, dtype: torch.dtype, *args: Any, **kwargs: Any) -> SpikeRows | None:
+    """The spikes after `max_pool2d` with arguments after its input; None for options that spikes in bits do not take."""
+    shape = spikes.shape if isinstance(spikes, SpikeRows) else spikes.bits.shape[1:]
+    windows = max_pool_windows(shape, *args, **kwargs)
+    if windows is None or not may_run_sparse(torch.device("cpu"), dtype):
+        return None
+    return rows_of(spikes, dtype).max_pooled(windows)
 
 
 def blocks_of(weight: Tensor, layer: SparseLayer) -> Tensor:

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import UserError
-from ..neurons import NormalisedCurrent, SpikingNeuron, can_wait, lif_step, norm_lif_step
-from .batch_norm import BatchNormCall, running_statistics
+from ..neurons import Neuron, NormalisedCurrent, SpikingNeuron, can_wait, lif_step, norm_lif_step
+from ..sparse import LayerOnSpikes, NormalisedLayer, SpikeRows, fire_in_rows, may_fire_in_rows, may_run_sparse
+from .batch_norm import BatchNormCall, running_statistics, scale_and_shift
 from .call import Call
 from .draws import without_draws
 from .dropout import dropout_scale_shift, dropped
 from .mapping import check_layer
+from .on_spikes import ON_SPIKES, Waiting, arranged, on_spikes
 from .neuron_step import check_gradient, run_step
 from .operations import ADDITIONS, DROPOUTS, LAYERS, PER_TIMESTEP
 from .signal import Signal, replace_signals, signals_in
@@ -167,15 +169,20 @@ class Stream(Signal):
     """The value `[B, ...]` of one timestep, and the membranes of the network.
 
     Args:
-        value: the value; if it is constant and not computed again, only its shape, as a tensor on the meta device.
+        value: the value, or one that waits, `[1, B, ...]`; if it is constant and not computed again, only its shape, as a tensor on
+            the meta device.
         membranes: those of this step.
         still: whether the value is the same at every timestep, and neurons may keep it.
+        packed: the value in bits, if it is spikes.
     """
 
     call: Membranes
 
-    def __init__(self, value: Tensor | NormalisedCurrent, membranes: Membranes, still: bool = False) -> None:
+    def __init__(
+        self, value: Tensor | Waiting, membranes: Membranes, still: bool = False, packed: SpikeRows | None = None
+    ) -> None:
         self._held = value
+        self._packed = packed
         self.call = membranes
         self._still = still
 
@@ -185,17 +192,17 @@ class Stream(Signal):
 
     @property
     def _value(self) -> Tensor:
-        if isinstance(self._held, NormalisedCurrent):
+        if not isinstance(self._held, Tensor):
             self._held = self._held.value()[0]
         return self._held
 
     @property
     def _held_like(self) -> Tensor:
-        return self._held.x if isinstance(self._held, NormalisedCurrent) else self._held
+        return self._held if isinstance(self._held, Tensor) else self._held.like
 
     @property
     def _axes_before(self) -> int:  # type: ignore[override]
-        return 1 if isinstance(self._held, NormalisedCurrent) else 0
+        return 0 if isinstance(self._held, Tensor) else 1
 
     @property
     def requires_grad(self) -> bool:
@@ -214,7 +221,7 @@ class Stream(Signal):
             self.call.forget_currents()
 
     def become(self, other: Any) -> None:
-        self._held, self._still = other._held, other._still
+        self._held, self._packed, self._still = other._held, other._packed, other._still
 
     def fire(self, neuron: Any) -> Self:
         self.enter("LIF", neuron)
@@ -222,13 +229,40 @@ class Stream(Signal):
         key = membranes.key_of(neuron)
         held = self._current_for(key)
         dynamics, before = neuron.dynamics(self.ndim), membranes.before.get(key)
-        if isinstance(held, NormalisedCurrent) and dynamics.has_numbers_only:
-            spikes, membrane = norm_lif_step(held, before, dynamics)
-        else:
-            current = held if isinstance(held, Tensor) else self._value
-            spikes, membrane = lif_step(current, before, dynamics)
+        if dynamics.has_numbers_only and not isinstance(held, Tensor):
+            if isinstance(held, LayerOnSpikes | NormalisedLayer):
+                return self._in_rows(key, *held.fire(dynamics, self._membrane(before, dynamics)))
+            if isinstance(held, NormalisedCurrent) and not self._may_fire_in_rows(held, dynamics):
+                spikes, membrane = norm_lif_step(held, before, dynamics)
+                membranes.keep(key, membrane)
+                return self._with(spikes)
+        current = held if isinstance(held, Tensor) else self._value
+        given = held if isinstance(held, NormalisedCurrent) else current.unsqueeze(0)
+        if self._may_fire_in_rows(given, dynamics):
+            return self._in_rows(key, *fire_in_rows(given, 1, dynamics, self._membrane(before, dynamics)))
+        spikes, membrane = lif_step(current, before, dynamics)
         membranes.keep(key, membrane)
         return self._with(spikes)
+
+    def _may_fire_in_rows(self, current: Tensor | NormalisedCurrent, neuron: Neuron) -> bool:
+        usable = not torch.is_grad_enabled() and may_run_sparse(self.device, self.dtype)
+        return usable and may_fire_in_rows(current, 1, neuron)
+
+    def _membrane(self, before: Tensor | None, neuron: Neuron) -> Tensor:
+        """The membranes before this timestep, of the signal's shape."""
+        if before is None:
+            return neuron.initial_membrane(torch.empty(self.shape))
+        if before.shape != self.shape:
+            raise UserError(
+                f"the state is {list(before.shape)}, the current {list(self.shape)}: expected the same shape, one membrane per "
+                "neuron"
+            )
+        return before
+
+    def _in_rows(self, key: str, spikes: SpikeRows, membrane: Tensor | None) -> Self:
+        assert membrane is not None
+        self.call.keep(key, membrane)
+        return type(self)(spikes, self.call, packed=spikes)
 
     def advance(self, neuron: Any) -> Self:
         self.enter(type(neuron).__name__, neuron)
@@ -306,6 +340,8 @@ class Stream(Signal):
             call = BatchNormCall(*args[1:], **kwargs)
             if call.training:
                 self.refuse(name, self.call.needs_all)
+            if isinstance(self._held, LayerOnSpikes):
+                return self._with(self._held.normalised(*scale_and_shift(self._held.like, call)))
             x = self._value.unsqueeze(0)
             if not still and can_wait(x, times=STEPS) and not torch.is_grad_enabled():
                 statistics = running_statistics(x, call)
@@ -317,10 +353,17 @@ class Stream(Signal):
                 return self
             scale, shift = self.call.drop(self, name, func, p)
             return self._with(self._value * scale + shift)
+        if self._packed is not None and not torch.is_grad_enabled():
+            waiting = on_spikes(name, self._packed, self.dtype, *args[1:], **kwargs)
+            if waiting is not None:
+                return type(self)(waiting, self.call, packed=waiting if isinstance(waiting, SpikeRows) else None)
+        if name in ON_SPIKES and not torch.is_grad_enabled() and self.call.timestep is None and not self._packed:
+            weight, rest = args[1], args[3:]
+            args = (self._with(arranged(self._value.unsqueeze(0), STEPS, name, weight, *rest, **kwargs)[0]), *args[1:])
         out = func(*replace_signals(args, lambda s: s._value), **replace_signals(kwargs, lambda s: s._value))
         return pytree.tree_map(lambda value: self._with(value, still), out)
 
-    def _with(self, value: Tensor | NormalisedCurrent, still: bool = False) -> Self:
+    def _with(self, value: Tensor | Waiting, still: bool = False) -> Self:
         return type(self)(value, self.call, still)
 
 

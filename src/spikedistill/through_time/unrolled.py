@@ -31,7 +31,7 @@ from .call import Call
 from .dropout import dropout_scale_shift, dropped
 from .given import given_linear
 from .mapping import check_layer, fold_time, map_over_time
-from .on_spikes import KEPT_BLOCKS, Waiting, arranged, blocks_of, max_pool_windows, rows_of, sparse_layer
+from .on_spikes import Waiting, arranged, blocks_of, max_pooled, on_spikes, sparse_layer
 from .operations import ADDITIONS, DROPOUTS, LAYERS, LINEAR, PER_TIMESTEP
 from .signal import Signal
 from .stream import Stream, run_timesteps
@@ -153,13 +153,15 @@ class Unrolled(Signal):
                 return self
             scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._with(self._values * scale + shift)
+        if self._packed is not None and not torch.is_grad_enabled():
+            waiting = on_spikes(name, self._packed, self.dtype, *args[1:], **kwargs)
+            if waiting is not None:
+                return self._with(waiting, waiting if isinstance(waiting, SpikeRows) else None)
         if name in LINEAR:
             return self._linear(name, func, *args[1:], **kwargs)
         out = self._wrap(fold_time(func, self._values, *args[1:], **kwargs))
-        if name == "max_pool2d" and self._packed is not None and may_run_sparse(self.device, self.dtype):
-            windows = max_pool_windows(self.shape, *args[1:], **kwargs)
-            if windows is not None:
-                out._packed = rows_of(self._packed, self.dtype).max_pooled(windows)
+        if name == "max_pool2d" and self._packed is not None:
+            out._packed = max_pooled(self._packed, self.dtype, *args[1:], **kwargs)
         return out
 
     def _batch_norm(self, call: BatchNormCall) -> Self:
@@ -180,25 +182,22 @@ class Unrolled(Signal):
         self, name: str, func: Callable[..., Any], weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Self:
         """A convolution or linear layer. Spikes are kept in bits for its gradient."""
-        packed = self._packed
+        packed = self._packed if torch.is_grad_enabled() else None
         layer = sparse_layer(name, packed, self.dtype, weight, *args, **kwargs)
-        if not torch.is_grad_enabled():
-            if layer is not None and runs_sparse(layer, "inference"):
-                return self._with(LayerOnSpikes(layer, KEPT_BLOCKS.of(weight, layer.dtype, layer.geometry), bias))
-            packed = None
         if packed is None or (isinstance(packed, SpikeRows) and layer is None):
             x = arranged(self._values, self.timesteps, name, weight, *args, **kwargs)
             return self._wrap(fold_time(func, x, weight, bias, *args, **kwargs))
         frozen = weight.detach(), None if bias is None else bias.detach()
         sparse = layer if layer is not None and runs_sparse(layer, "forward") else None
-        with torch.no_grad():
-            if sparse is not None:
-                value = sparse.forward(blocks_of(frozen[0], sparse), frozen[1])
-            else:
-                value = fold_time(func, self._values.detach(), *frozen, *args, **kwargs)
-        weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
         # spikes in bits have a graph without values, and a gradient is cast as it reaches them
-        x = self._held.like if isinstance(self._held, SpikesInBits) else self._values.to(value.dtype)
+        x = self._held.like if isinstance(self._held, SpikesInBits) else self._values
+        if sparse is not None:
+            value = sparse.forward(blocks_of(frozen[0], sparse), frozen[1])
+        else:
+            with torch.no_grad():
+                value = fold_time(func, self._spikes(packed), *frozen, *args, **kwargs)
+        weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
+        x = x if isinstance(self._held, SpikesInBits) else x.to(value.dtype)
         kept = layer if layer is not None and runs_sparse(layer, "gradient") else packed
         folded = given_linear(
             name,
@@ -225,6 +224,12 @@ class Unrolled(Signal):
             return fold_time(func, packed.read(0, timesteps, dtype), *cast, *args, **kwargs)
 
         return self._with(folded.unflatten(0, value.shape[:2]), again=again if self._checkpoint else None)
+
+    def _spikes(self, packed: PackedSpikes | SpikeRows) -> Tensor:
+        """The values without a graph, which stay in bits if they are held so."""
+        if isinstance(self._held, SpikesInBits):
+            return packed.read(0, self.timesteps, self.dtype)
+        return self._values.detach()
 
     def _with_rows(self, rows: SpikeRows) -> Self:
         return self._with(rows, rows)
