@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spikedistill import lif, temporal
 from spikedistill.objectives import create_objective
+from spikedistill.sparse import SparseMode, sparse_layers
 from spikedistill.through_time import Captured, CompiledStep
 
 from .floors import bandwidth, convolutions
@@ -79,16 +80,31 @@ def ann(work: NetworkWorkload, timesteps: int, *, captured: bool = False) -> Ste
     return training_step(work, network, network, captured=captured)
 
 
-def ours(*, captured: bool = False, **rule: Any) -> Contender:
-    """The library under a gradient rule, with the arguments of `spikedistill.temporal`."""
+def ours(*, captured: bool = False, sparse: SparseMode = "auto", **rule: Any) -> Contender:
+    """The library under a gradient rule, with the arguments of `spikedistill.temporal`.
+
+    Args:
+        captured: see `training_step`.
+        sparse: which layers run on spikes.
+    """
 
     def make(work: NetworkWorkload, timesteps: int) -> Step:
         if rule.get("segments", 1) > timesteps:
             raise LeftOut(f"{rule['segments']} segments need as many timesteps, T is {timesteps}")
-        model = temporal(work.network(), **rule)
-        return training_step(work, model, lambda images: model(images, timesteps=timesteps).mean(0), captured=captured)
+        model = temporal(work.at_density(work.network().train(), timesteps), **rule)
+        return with_sparse(sparse, training_step(work, model, lambda images: model(images, timesteps=timesteps).mean(0), captured=captured))
 
     return make
+
+
+def with_sparse(mode: SparseMode, step: Step) -> Step:
+    """The step, with layers on spikes chosen in that way."""
+
+    def run() -> None:
+        with sparse_layers(mode):
+            step.run()
+
+    return Step(run, step.parameters, only_time=step.only_time)
 
 
 def two_pass(work: NetworkWorkload, timesteps: int, *, fused: bool) -> Step:
@@ -109,9 +125,11 @@ STEP = Suite(
         "ann": ann,
         "convolutions": convolutions,
         "bptt": ours(gradient="bptt"),
+        "bptt-dense": ours(gradient="bptt", sparse="never"),
         "sltt": ours(gradient="sltt"),
         "bptt-checkpoint": ours(gradient="bptt", checkpoint=True),
         "rate-m1": ours(gradient="rate", segments=1),
+        "rate-m1-dense": ours(gradient="rate", segments=1, sparse="never"),
         "rate-m2": ours(gradient="rate", segments=2),
         "rate-chunk1": ours(gradient="rate", chunk=1),
         "rate-chunk1-kept": ours(gradient="rate", chunk=1, recompute=False),
@@ -147,15 +165,20 @@ def ann_inference(work: NetworkWorkload, timesteps: int) -> Step:
     return evaluation(work, network, network)
 
 
-def our_inference(work: NetworkWorkload, timesteps: int) -> Step:
+def evaluated_network(work: NetworkWorkload, timesteps: int) -> nn.Module:
+    """The spiking network in evaluation mode, at the density that is asked for."""
+    return work.at_density(work.network().eval(), timesteps)
+
+
+def our_inference(work: NetworkWorkload, timesteps: int, *, sparse: SparseMode = "auto") -> Step:
     """All T logits of the library's network, hence those of every number of timesteps up to T, in one call."""
-    model = temporal(work.network())
-    return evaluation(work, model, lambda images: model(images, timesteps=timesteps))
+    model = temporal(evaluated_network(work, timesteps))
+    return with_sparse(sparse, evaluation(work, model, lambda images: model(images, timesteps=timesteps)))
 
 
 def streaming(work: NetworkWorkload, timesteps: int, *, compiled: bool) -> Step:
     """The same, one timestep at a time, as early exit uses it."""
-    model = temporal(work.network())
+    model = temporal(evaluated_network(work, timesteps))
     step = CompiledStep(model) if compiled else model.step
 
     def forward(images: Tensor) -> None:
@@ -178,6 +201,7 @@ INFERENCE = Suite(
         "ann": ann_inference,
         "convolutions": partial(convolutions, backward=False),
         "ours": our_inference,
+        "ours-dense": partial(our_inference, sparse="never"),
         "ours-streaming": partial(streaming, compiled=False),
         "ours-streaming-compiled": partial(streaming, compiled=True),
         **{name: partial(peer_inference, neuron=neuron) for name, neuron in NEURONS.items()},

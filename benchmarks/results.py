@@ -52,7 +52,7 @@ class Results:
         session = {
             "record": "session",
             "suite": suite,
-            "workload": asdict(workload),
+            "workload": json.loads(json.dumps(asdict(workload), default=str)),
             "machine": machine(workload.device),
             "versions": versions(),
             **commit(),

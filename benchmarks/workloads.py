@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from spikedistill import create_model
+
+from .densities import images_of, set_density, weights_of, widen
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -65,6 +68,10 @@ class NetworkWorkload(Workload):
     """Height and width of the images, which have 3 channels."""
     classes: int = 10
     """Classes."""
+    widened: Path | None = None
+    """Folder of a trained run of the same network, narrower: its weights, copied to this width, on its test images."""
+    density: float | None = None
+    """Shift batch-norms so that this share of the neurons of every layer fires at a timestep."""
     channels_last: bool = False
     """Keep weights and images with the channels last in memory."""
 
@@ -75,6 +82,8 @@ class NetworkWorkload(Workload):
         )
 
     def images(self) -> Tensor:
+        if self.widened is not None:
+            return self.arrange(images_of(self.widened, self.batch))
         return self.arrange(self.random(self.batch, 3, self.image_size, self.image_size))
 
     def labels(self) -> Tensor:
@@ -84,7 +93,16 @@ class NetworkWorkload(Workload):
         """The plain network, without time around it; every contender starts from the same weights."""
         torch.manual_seed(0)
         options: dict[str, Any] = {"num_classes": self.classes, "image_size": self.image_size, "width": self.width}
-        return self.arrange(create_model(self.model, neuron=neuron, **options).module)
+        network = create_model(self.model, neuron=neuron, **options).module
+        if self.widened is not None and neuron == "lif":
+            widen(weights_of(self.widened), network)
+        return self.arrange(network)
+
+    def at_density(self, network: nn.Module, timesteps: int) -> nn.Module:
+        """The network, in its mode, set to the density that is asked for."""
+        if self.density is not None:
+            set_density(network, self.images(), timesteps, self.density)
+        return network
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,14 @@ class ObjectiveConfig(_Section):
     numbers by name (cat=2 dog=0.5; the others count 1). Default all count 1."""
 
 
+    firing_weight: NotNegative = 0.0
+    """Weight of a penalty on spikes, added to the loss: the mean over the layers of neurons of how far their firing rate
+    lies above --objective.firing-target. Fewer spikes make layers on spikes faster, and cost accuracy; 0.1 to 10 are
+    worth trying."""
+    firing_target: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """With --objective.firing-weight: the firing rate of a layer that costs nothing, such as 0.1."""
+
+
 class OptimizerConfig(_Section):
     """Optimiser and learning rate."""
 
@@ -226,6 +234,9 @@ class TrainerConfig(_Section):
     """Number format of convolutions: 32-true is float32, bf16-mixed and 16-mixed are half precision. Membrane
     potentials and batch-norm statistics stay in float32 or better. auto times a step in float32 and in bf16, each with
     and without channels-last, and takes the fastest."""
+    sparse: Literal["auto", "always", "never"] = "auto"
+    """On a CPU, run convolutions and linear layers on spikes as sums of the weights of the spikes that are there. auto: where
+    that is faster, at the density of the spikes; never: as dense layers."""
     channels_last: bool = False
     """Store images and weights with the channels last in memory, which is faster on some machines."""
     sync_batch_norm: bool = False

@@ -26,16 +26,16 @@ def train(config: "Config") -> None:
     from .. import training
     from ..evaluation.results import read_results
     from ..imports import needing
-    from ..objectives import create_objective
     from ..recipes import protocol_line
     from ..report.terminal import results_table, training_line
     from ..run_folder import RunDiverged, RunFolder
+    from ..training.combinations import objective_of
 
     followed = protocol_line(config) if config.protocol else None
     main = training.is_main_process(config.trainer)
     if main:
         with needing(config.imported, config.recipe):
-            objective = create_objective(config.objective.name, **config.objective.options)
+            objective = objective_of(config)
         print(f"{config.recipe}: loss = {objective}", flush=True)
         if followed:
             print(followed, flush=True)
@@ -53,12 +53,13 @@ def train(config: "Config") -> None:
         print(f"report: {folder.report}")
 
 
-def evaluate(run: Run, *, root: Root = None) -> None:
+def evaluate(run: Run, *, root: Root = None, sparse: Literal["auto", "always", "never"] = "auto") -> None:
     """Score a trained run at every number of timesteps.
 
     Args:
         run: a run folder, such as runs/digits-twsd/seed0
         root: folder of the data sets, if it has moved
+        sparse: run layers on spikes where that is faster (auto), always, or never, as --trainer.sparse in training
     """
     from rich.console import Console
 
@@ -66,8 +67,10 @@ def evaluate(run: Run, *, root: Root = None) -> None:
     from ..evaluation.results import read_results
     from ..report.terminal import results_table, training_line
     from ..run_folder import RunFolder
+    from ..sparse import sparse_layers
 
-    evaluation.evaluate(run, root=root)
+    with sparse_layers(sparse):
+        evaluation.evaluate(run, root=root)
     results = read_results(RunFolder(run))
     page = report.write_report(run)
     Console().print(results_table(results))

@@ -20,6 +20,7 @@ from .registry import (
     register_objective,
 )
 from .selective_alignment import aligned_kd, selective
+from .sparsity import firing
 from .strong_weak import strong2weak, timestep_scores, weak2strong
 from .submodels import compares_submodels
 from .surrogate_modules import mutual, weighted_heads_ce
@@ -48,6 +49,7 @@ __all__ = [
     "exits_kd",
     "feature_distance",
     "feature_mse",
+    "firing",
     "heads_ce",
     "list_objectives",
     "logit_kd",

@@ -153,6 +153,11 @@ class Objective:
         return any(INPUTS[name].of_layers for name in self.inputs)
 
     @property
+    def needs_firing_rates(self) -> bool:
+        """Whether a term takes the firing rates of the layers of neurons."""
+        return "firing_rates" in self.inputs
+
+    @property
     def needs_progress(self) -> bool:
         """Whether a weight or a term changes over training."""
         return "progress" in self.inputs

@@ -72,6 +72,11 @@ _CLASSIFIER = Input(
     of_teacher=True,
     of_layers=True,
 )
+_FIRING_RATES = Input(
+    what="learns to fire less",
+    wanted="the mean rate of each layer of neurons, a tensor [L]",
+    example=lambda: torch.zeros(1, device="cpu"),
+)
 _PROGRESS = Input(
     what="changes its weights over training",
     wanted="the share of training that is done, 0 to 1",
@@ -101,6 +106,8 @@ class Inputs(TypedDict, total=False):
     """Trained layers that are applied to the student's features, in the same order; needed if there is a `transform`."""
     classifier: Annotated[Callable[[Tensor], Tensor] | None, _CLASSIFIER]
     """The teacher's classifier, from the features of its last layer to logits."""
+    firing_rates: Annotated[Tensor | None, _FIRING_RATES]
+    """`[L]`: the share of the neurons of each layer that fire at a timestep, with its graph."""
     progress: Annotated[float | None, _PROGRESS]
     """The share of training that is done, 0 to 1; needed if `needs_progress`."""
 

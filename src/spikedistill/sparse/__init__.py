@@ -3,7 +3,7 @@
 On a CPU, in C++. `choice.py` decides which layers run so, and `crossovers.py` knows up to which density it is faster.
 """
 
-from .choice import Choices, SparseMode, is_large, may_run_sparse, runs_sparse, sparse_layers
+from .choice import Choices, SparseMode, current_choices, is_large, may_run_sparse, runs_sparse, sparse_layers
 from .kernels import Geometry, to_blocks
 from .layer import KeptBlocks, SparseLayer
 from .rows import SpikeRows
@@ -18,6 +18,7 @@ __all__ = [
     "SparseLayer",
     "SparseMode",
     "SpikeRows",
+    "current_choices",
     "fire_in_rows",
     "is_large",
     "may_fire_in_rows",

@@ -33,9 +33,12 @@ class Choices:
     def note(self, geometry: Geometry, times: int, sparse: bool, density: float) -> None:
         self._latest[geometry, times] = sparse, density
 
+    def __bool__(self) -> bool:
+        return bool(self._latest)
+
     def __str__(self) -> str:
-        if not self._latest:
-            return f"no layer on spikes, of those of {SMALLEST / 1e6:.1f} M operations or more"
+        if not self:
+            return f"no layer on spikes with {SMALLEST / 1e6:.1f} M operations or more"
         sparse = [density for runs, density in self._latest.values() if runs]
         dense = [density for runs, density in self._latest.values() if not runs]
         parts = [
@@ -43,7 +46,7 @@ class Choices:
             for word, found in (("sparse", sparse), ("dense", dense))
             if found
         ]
-        return "kinds of layers on spikes: " + ", ".join(parts)
+        return "layers on spikes by their sizes: " + ", ".join(parts)
 
 
 _choices = ContextVar("_choices", default=Choices("auto"))  # noqa: B039 the default only notes
@@ -58,6 +61,11 @@ def sparse_layers(mode: SparseMode) -> Iterator[Choices]:
         yield choices
     finally:
         _choices.reset(token)
+
+
+def current_choices() -> Choices:
+    """What has been chosen so far in the innermost `sparse_layers`."""
+    return _choices.get()
 
 
 def may_run_sparse(device: torch.device, dtype: torch.dtype) -> bool:

@@ -5,7 +5,7 @@ from .call import UnsupportedOperationError
 from .captured import Captured
 from .compiled_step import CompiledStep
 from .finite import NotFiniteInput
-from .model import Temporal, mean_rate, temporal
+from .model import Temporal, firing_rate, mean_rate, temporal
 from .recurrence import Delay, Recurrent
 from .rules import *  # noqa: F403 whoever adds a rule names it there only
 from .rules import OPTIONS, RULES, Gradient, Rule, rule_of
@@ -28,6 +28,7 @@ __all__ = [
     "SyncBatchNorm",
     "Temporal",
     "UnsupportedOperationError",
+    "firing_rate",
     "logits_over_time",
     "mean_rate",
     "rule_of",

@@ -271,6 +271,11 @@ def _in_words(value: Any) -> str:
     return repr(value) if value is None or isinstance(value, (int, float, str)) else f"a {type(value).__name__}"
 
 
+def firing_rate(value: Any) -> Tensor:
+    """The share of neurons that fire at a timestep, of their spikes inside a network: a number with its graph."""
+    return value.firing_rate() if isinstance(value, Signal) else value.mean()
+
+
 def mean_rate(value: Any) -> Tensor:
     """The mean over time of a signal inside a network, an ordinary tensor `[B, ...]` with its graph.
 

@@ -128,6 +128,10 @@ class Signal(ABC):
             self.call.refuse_late("mean_rate")
         return self._mean_over_time()
 
+    def firing_rate(self) -> Tensor:
+        """The mean over timesteps and all axes, a scalar."""
+        return self.mean_over_time().mean()
+
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

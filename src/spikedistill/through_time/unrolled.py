@@ -89,6 +89,9 @@ class Unrolled(Signal):
     def _mean_over_time(self) -> Tensor:
         return self._values.mean(0)
 
+    def firing_rate(self) -> Tensor:
+        return self._held.mean() if isinstance(self._held, SpikesInBits) else super().firing_rate()
+
     def become(self, other: Any) -> None:
         self._held, self._packed, self._again = other._held, other._packed, other._again
 

@@ -4,9 +4,11 @@ A setting at its default cannot be distinguished from one that was not given. A 
 method does not use (`without_foreign_settings`).
 """
 
+from dataclasses import replace
+
 from ..config import Config, NeuronConfig, OptimizerConfig
 from ..errors import UserError
-from ..objectives import Objective
+from ..objectives import Objective, Term, create_objective, firing
 from ..through_time import OPTIONS, Rule, rule_of
 
 
@@ -23,6 +25,29 @@ def check_together(config: Config, objective: Objective) -> None:
     check_optimizer(config)
     check_teacher_model(config)
     check_class_weights(config, objective)
+
+
+def objective_of(config: Config) -> Objective:
+    """The objective of a run, with its penalty on spikes.
+
+    Raises:
+        UserError: for an unknown objective or option, or one that does not fit a penalty on spikes.
+    """
+    options = config.objective
+    objective = create_objective(options.name, **options.options)
+    if not options.firing_weight:
+        if options.firing_target:
+            raise UserError(
+                f"--objective.firing-target {options.firing_target:g} has no penalty that it is the target of: add "
+                "--objective.firing-weight, such as 1"
+            )
+        return objective
+    if config.model.neuron == "relu":
+        raise UserError(
+            f"--objective.firing-weight {options.firing_weight:g} is a penalty on spikes, and --model.neuron relu has none: leave it out"
+        )
+    term = Term("firing", options.firing_weight, firing, {"target_rate": options.firing_target})
+    return replace(objective, terms=(*objective.terms, term))
 
 
 def check_class_weights(config: Config, objective: Objective) -> None:

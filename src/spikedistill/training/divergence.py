@@ -108,7 +108,7 @@ def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", 
             at = module.at_hand(inputs, target, batch.places, submodels, features)
             value, _ = module.value_of(at)
         if backward:
-            gradient, bad_gradients = _gradients(module, value.total, [submodels, *features], len(places))
+            gradient, bad_gradients = _gradients(module, value.total, [submodels, *at.features], len(places))
     answers, _ = at.taught
     bad_answers = [] if answers is None else _rows(answers, len(places))
 

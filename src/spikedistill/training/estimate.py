@@ -12,6 +12,7 @@ from statistics import median
 import torch
 
 from ..run_folder import device_of
+from ..sparse import current_choices
 from ..through_time import Captured
 from .plan import Plan
 
@@ -86,7 +87,9 @@ def estimate_line(plan: Plan, steps_done: int = 0) -> str | None:
     of_one = f"{about(epoch)} an epoch, " if epochs > 1 else ""
     in_all = f"for the {epochs} epochs that are left" if steps_done else "in all"
     measured = f"{len(seconds)} step{'s' if len(seconds) > 1 else ''}"
-    return f"about {of_one}{about(epoch * epochs)} {in_all} (measured on {measured})"
+    line = f"about {of_one}{about(epoch * epochs)} {in_all} (measured on {measured})"
+    chosen = current_choices()
+    return f"{line}\n{chosen}" if chosen else line
 
 
 _UNITS = (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48), ("days", 86_400, math.inf))

@@ -29,6 +29,7 @@ class AtHand:
         average: the mean of a tensor over the processes that share the batch, if there are several.
         progress: the share of training that is done.
         class_weights: how much a sample of each class counts, `[C]`; None if all count the same.
+        firing_rates: of the layers of neurons, `[L]`, if the objective takes them.
     """
 
     objective: Objective
@@ -43,6 +44,7 @@ class AtHand:
     average: Average | None = None
     progress: float = 0.0
     class_weights: Tensor | None = None
+    firing_rates: Tensor | None = None
 
     @cached_property
     def taught(self) -> tuple[Tensor | None, Sequence[Tensor]]:
@@ -61,6 +63,7 @@ PROVIDERS: dict[str, Callable[[AtHand], Any]] = {
     "teacher_features": lambda at: at.taught[1],
     "transforms": lambda at: list(at.transforms) or None,
     "classifier": lambda at: at.teacher and at.teacher.classifier,
+    "firing_rates": lambda at: at.firing_rates,
     "progress": lambda at: at.progress,
 }
 

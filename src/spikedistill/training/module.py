@@ -44,7 +44,8 @@ class DistillationModule(L.LightningModule):
         kind = plan.objective.transform
         self.transforms = torch.nn.ModuleList(TRANSFORMS[kind](channels) for channels in plan.layers.values() if kind)
         timesteps = None if plan.dataset.kind == "events" else plan.config.timesteps
-        student = StudentPass(self.network, timesteps, tuple(plan.layers))
+        counts_spikes = plan.objective.needs_firing_rates
+        student = StudentPass(self.network, timesteps, tuple(plan.layers), counts_spikes=counts_spikes)
         # a function instead of a submodule, so that a checkpoint holds the network only once
         self.plain_student: Callable[[Tensor], tuple[Tensor, ...]] = student.forward
         self.student: Callable[[Tensor], tuple[Tensor, ...]] = self.plain_student
@@ -63,7 +64,8 @@ class DistillationModule(L.LightningModule):
     def look(
         self, inputs: Tensor, student: Callable[[Tensor], tuple[Tensor, ...]] | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective takes (of heads, or the same), features."""
+        """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective takes (of heads, or the same), features, of
+        which the last are the firing rates if the objective takes them."""
         logits, *others = (student or self.student)(inputs)
         submodels = others.pop(0) if isinstance(self.network, Branched) else logits
         return logits, submodels, others
@@ -178,6 +180,7 @@ class DistillationModule(L.LightningModule):
         """
         # the networks mask no class; logits so low that an objective would treat them as masked mean that training has diverged
         submodels = submodels * torch.where(is_masked(submodels).any(), math.nan, 1.0)
+        *features, rates = features if self.plan.objective.needs_firing_rates else (*features, None)
         return AtHand(
             objective=self.plan.objective,
             teacher=self.plan.teacher,
@@ -186,6 +189,7 @@ class DistillationModule(L.LightningModule):
             target=target,
             submodels=submodels,
             features=features,
+            firing_rates=rates,
             transforms=list(self.transforms),
             cached=None if self.cached is None else self.cached[places],
             average=self.average if self._trainer is not None and self.trainer.world_size > 1 else None,

@@ -19,13 +19,13 @@ from ..data import (
 from ..errors import UserError
 from ..from_python import check_given
 from ..models import Start, create_model, save_model
-from ..objectives import Objective, create_objective
+from ..objectives import Objective
 from ..run_folder import dataset_of
 from ..seeds import derive_seed
 from ..through_time import Temporal, mean_rate, synchronise_batch_norm
 from ..through_time.features import outputs_of
 from .class_weights import class_weights
-from .combinations import check_accumulation, check_together, gradient_rule
+from .combinations import check_accumulation, check_together, gradient_rule, objective_of
 from .features import layer_names
 from .given import Given, GivenNetwork, ModelLike, TeacherLike, check_frames, try_network, with_given
 from .initial import initial_weights
@@ -122,7 +122,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     """
     given = given or Given()
     check_given(config.from_python, given.paths, "train(config")
-    objective = create_objective(config.objective.name, **config.objective.options)
+    objective = objective_of(config)
     check_together(config, objective)
     dataset = dataset_of(config) if given.data is None else given.data
     if len(dataset.classes) < 2:

@@ -23,11 +23,12 @@ from ..imports import needing
 from ..objectives import objective_options
 from ..report import write_report
 from ..run_folder import RunDiverged, RunFolder, RunStopped
+from ..sparse import sparse_layers
 from ..stopping import Stop
 from .batch_size import check_one_process_chooses, with_batch_size, with_fitting_batch_size
 from .class_weights import class_weights_line
 from .estimate import estimate_line
-from .given import ModelLike, TeacherLike, with_given
+from .given import Given, ModelLike, TeacherLike, with_given
 from .initial import initial_file
 from .origins import origins_of
 from .out_of_memory import saying_what_takes_memory
@@ -82,6 +83,12 @@ def train(
     check_one_process_chooses(config)
     stop_with_launcher()
     config, given = with_given(config, model, data, teacher)
+    with sparse_layers(config.trainer.sparse):
+        return _train(config, given)
+
+
+def _train(config: Config, given: Given) -> Path:
+    """`train`, once what came from Python is known."""
     if config.overwrite and config.resume == "auto":
         raise UserError("--overwrite begins a run anew and --resume auto goes on with it: leave one of them out")
     run = RunFolder(config.run_folder)

@@ -1,9 +1,11 @@
 """One pass of the student over a batch."""
 
+import torch
 from torch import Tensor, nn
 
 from ..models import Branched
-from ..through_time import Temporal, mean_rate
+from ..neurons import SpikingNeuron
+from ..through_time import Temporal, firing_rate, mean_rate
 from ..through_time.features import outputs_of
 
 
@@ -14,23 +16,34 @@ class StudentPass(nn.Module):
         network: the network.
         timesteps: T for images, which are shown at every timestep; None for event frames, which have T of their own.
         layers: names of the layers whose features are compared.
+        counts_spikes: whether the firing rates of the layers of neurons are also returned.
     """
 
-    def __init__(self, network: Temporal, timesteps: int | None, layers: tuple[str, ...]) -> None:
+    def __init__(
+        self, network: Temporal, timesteps: int | None, layers: tuple[str, ...], *, counts_spikes: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
         self.timesteps = timesteps
         self.layers = layers
+        self.neurons = tuple(
+            path
+            for path, module in network.module.named_modules()
+            if counts_spikes and isinstance(module, SpikingNeuron)
+        )
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits of images `[B, C, H, W]` in [0, 1] or event frames `[T, B, C, H, W]`.
 
         Returns:
-            The logits `[T, B, C]` of the timesteps; the logits `[S, B, C]` of the heads, if there are some; and the mean rates
-            `[B, ...]` of the layers.
+            The logits `[T, B, C]` of the timesteps; the logits `[S, B, C]` of the heads, if there are some; the mean rates
+            `[B, ...]` of the layers; and the firing rates `[L]` of the layers of neurons, if spikes are counted.
         """
-        with outputs_of(self.network.module, self.layers) as outputs:
+        with outputs_of(self.network.module, (*self.layers, *self.neurons)) as outputs:
             run = self.network.heads if isinstance(self.network, Branched) else self.network
             found = run(inputs, self.timesteps)
             logits = found if isinstance(found, tuple) else (found,)
-            return *logits, *(mean_rate(outputs[layer]) for layer in self.layers)
+            features = [mean_rate(outputs[layer]) for layer in self.layers]
+            if self.neurons:
+                features.append(torch.stack([firing_rate(outputs[layer]) for layer in self.neurons]))
+            return *logits, *features

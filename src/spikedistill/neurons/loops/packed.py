@@ -55,6 +55,15 @@ class PackedSpikes:
             out.copy_((bits[t // 8] & (1 << t % 8)).ne_(0))
         return as_shown(spikes, self.bits)
 
+    def count(self) -> Tensor:
+        """How many spikes there are, float64."""
+        bits = self.bits.flatten()
+        # eight bytes at a time: sums of neighbouring bits, of pairs of these, and of nibbles
+        x = F.pad(bits, [0, -len(bits) % 8]).view(torch.int64)
+        x = x - ((x >> 1) & 0x5555555555555555)
+        x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
+        return ((x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F).view(torch.uint8).sum(dtype=torch.int64).double()
+
     def padded(self, sizes: list[int]) -> Self:
         """Padded with neurons that never fire; sizes as for `torch.nn.functional.pad`."""
         return type(self)(self.timesteps, F.pad(self.bits, sizes))
@@ -80,6 +89,10 @@ class SpikesInBits:
         """Zeros and ones."""
         return _Unpacked.apply(self.like, self.packed)
 
+    def mean(self) -> Tensor:
+        """The share of ones, a scalar."""
+        return _Mean.apply(self.like, self.packed)
+
 
 def carrier(like: Tensor, timesteps: int) -> Tensor:
     """A tensor of T times the shape of a timestep of `like`, without memory."""
@@ -94,6 +107,17 @@ class _Unpacked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], None
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, carrier: Tensor, packed: PackedSpikes) -> Tensor:
+        ctx.like = carrier
+        return (packed.count() / carrier.numel()).to(carrier.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (grads[0] / ctx.like.numel()).expand(ctx.like.shape), None
 
 
 def pack(spikes: Sequence[Tensor], unit: Tensor | float = 1.0) -> Tensor:
