@@ -1,6 +1,9 @@
 // Convolutions and linear layers on spikes in bits, compiled and called by `kernels.py`.
 //
-// They are compiled for VALUE, float or BFloat16: the numbers that a layer returns and receives a gradient in.
+// They are compiled for two macros:
+//
+//   VALUE  float or BFloat16: the numbers that a layer returns and receives a gradient in
+//   UNITS  how many blocks of 64 x 64 weights, of 16 KiB, the first cache holds beside what else is read
 //
 //   rows     [positions, words, T] of 64 bits: bit c of word w is the spike of channel 64 w + c at a position of an image
 //   blocks   [groups, output blocks, taps, words of the group, 64, WIDTH] floats: a spike adds one row, the weights of its channel
@@ -31,7 +34,7 @@ constexpr Int WORD = 64;       // channels
 constexpr Int LANES = 16;      // floats of a vector
 constexpr Int SPAN = 4;        // the most timesteps whose sums share a tile
 constexpr Int TILE = 256;      // sums of one block of outputs in a tile
-constexpr Int SHARED = 3;      // with fewer common spikes in a word, adding them once costs more than it saves
+constexpr Int SHARED = 5;      // with fewer common spikes in a word, adding them once costs more than it saves
 constexpr Int CHUNK = 8;       // words of positions whose gradients stay in the second cache
 #ifdef __AVX512F__
 constexpr bool PAIRS = true;  // with narrower vectors there are as many chains of sums, and no registers for more
@@ -72,8 +75,9 @@ struct Geometry {
 
 // The outputs of a kernel tap along one axis, from `first` to `end` - 1, whose input lies inside.
 struct Inside {
-  Int first, end, offset;
+  Int first = 0, end = 0, offset = 0;
 
+  Inside() = default;
   Inside(Int size, Int outputs, Int stride, Int pad, Int dilation, Int tap) : offset(tap * dilation - pad) {
     first = offset >= 0 ? 0 : (-offset + stride - 1) / stride;
     end = offset >= size ? 0 : smaller(outputs, (size - 1 - offset) / stride + 1);
@@ -88,12 +92,11 @@ inline const Vector* next_row(const float* rows, Word& spikes, Int width) {
   return reinterpret_cast<const Vector*>(rows + place * width);
 }
 
-// Adds the row of every spike to `VECTORS` sums.
+// Adds the row of every spike to sums, every other one to `more` if there are pairs.
 template <int VECTORS>
-[[gnu::always_inline]] inline void add_rows(Word spikes, const float* rows, Vector (&sums)[VECTORS]) {
+[[gnu::always_inline]] inline void add_rows(Word spikes, const float* rows, Vector (&sums)[VECTORS], Vector (&more)[VECTORS]) {
   constexpr Int width = VECTORS * LANES;
   if constexpr (PAIRS) {
-    Vector more[VECTORS] = {};
     if (count_of(spikes) & 1) {
       const Vector* row = next_row(rows, spikes, width);
 #pragma GCC unroll 4
@@ -107,8 +110,6 @@ template <int VECTORS>
         more[i] += other[i];
       }
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < VECTORS; ++i) sums[i] += more[i];
   } else {
     while (spikes) {
       const Vector* row = next_row(rows, spikes, width);
@@ -116,6 +117,12 @@ template <int VECTORS>
       for (int i = 0; i < VECTORS; ++i) sums[i] += row[i];
     }
   }
+}
+
+template <int VECTORS>
+[[gnu::always_inline]] inline void add(const Vector (&more)[VECTORS], Vector (&sums)[VECTORS]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < VECTORS; ++i) sums[i] += more[i];
 }
 
 template <int VECTORS>
@@ -130,36 +137,83 @@ template <int VECTORS>
   for (int i = 0; i < VECTORS; ++i) reinterpret_cast<Vector*>(to)[i] = from[i];
 }
 
-// Adds the rows of the spikes of one word at all timesteps of a span to their sums, which lie `stride` apart.
+// The spikes and the rows of a few words, as many as have their weights in the first cache together.
+struct Unit {
+  const Word* spikes;
+  Word mask;
+  const float* rows;
+};
+
+// Adds the rows of the spikes of all units: of two together, and the rest of one.
+template <int VECTORS>
+[[gnu::always_inline]] inline void add_of_units(const Word (&spikes)[UNITS], const Unit (&units)[UNITS], Vector (&sums)[VECTORS],
+                                                Vector (&more)[VECTORS]) {
+  constexpr Int width = VECTORS * LANES;
+  if constexpr (UNITS == 2) {
+    Word first = spikes[0], second = spikes[1];
+    for (int together = count_of(first) < count_of(second) ? count_of(first) : count_of(second); together; --together) {
+      const Vector *one = next_row(units[0].rows, first, width), *other = next_row(units[1].rows, second, width);
+#pragma GCC unroll 4
+      for (int i = 0; i < VECTORS; ++i) {
+        sums[i] += one[i];
+        more[i] += other[i];
+      }
+    }
+    const float* rows = first ? units[0].rows : units[1].rows;
+    for (Word rest = first | second; rest;) {
+      const Vector* row = next_row(rows, rest, width);
+#pragma GCC unroll 4
+      for (int i = 0; i < VECTORS; ++i) sums[i] += row[i];
+    }
+  } else {
+    for (int unit = 0; unit < UNITS; ++unit) add_rows(spikes[unit], units[unit].rows, sums, more);
+  }
+}
+
+// Adds the rows of the spikes of the units at all timesteps of a span to their sums, which lie `stride` apart.
 template <int VECTORS, int TIMES>
-[[gnu::always_inline]] inline void add_word(const Word* words, Word mask, const float* rows, float* sums, Int stride) {
-  Word spikes[TIMES], common = mask, any = 0;
-  for (int t = 0; t < TIMES; ++t) {
-    spikes[t] = words[t] & mask;
-    common &= spikes[t];
-    any |= spikes[t];
+[[gnu::always_inline]] inline void add_units(const Unit (&units)[UNITS], float* sums, Int stride) {
+  Word spikes[TIMES][UNITS], common[UNITS], any = 0;
+  int shared = 0;
+  for (int unit = 0; unit < UNITS; ++unit) {
+    common[unit] = ~Word(0);
+    for (int t = 0; t < TIMES; ++t) {
+      spikes[t][unit] = units[unit].spikes[t] & units[unit].mask;
+      common[unit] &= spikes[t][unit];
+      any |= spikes[t][unit];
+    }
+    shared += count_of(common[unit]);
   }
   if (!any) return;
-  if (TIMES > 1 && count_of(common) >= SHARED) {
-    Vector shared[VECTORS] = {};
-    add_rows(common, rows, shared);
+  Vector own[VECTORS], more[VECTORS];
+  if (TIMES > 1 && shared >= SHARED) {
+    Vector all[VECTORS] = {}, rest[VECTORS] = {};
+    add_of_units(common, units, all, rest);
+    add(rest, all);
     for (int t = 0; t < TIMES; ++t) {
-      Vector own[VECTORS];
       load(sums + t * stride, own);
-      for (int i = 0; i < VECTORS; ++i) own[i] += shared[i];
-      add_rows(spikes[t] & ~common, rows, own);
+      for (int i = 0; i < VECTORS; ++i) more[i] = all[i];
+      for (int unit = 0; unit < UNITS; ++unit) spikes[t][unit] &= ~common[unit];
+      add_of_units(spikes[t], units, own, more);
+      add(more, own);
       store(own, sums + t * stride);
     }
   } else {
     for (int t = 0; t < TIMES; ++t) {
-      if (!spikes[t]) continue;
-      Vector own[VECTORS];
       load(sums + t * stride, own);
-      add_rows(spikes[t], rows, own);
+      for (int i = 0; i < VECTORS; ++i) more[i] = Vector{};
+      add_of_units(spikes[t], units, own, more);
+      add(more, own);
       store(own, sums + t * stride);
     }
   }
 }
+
+// Where the inputs of a unit are.
+struct Place {
+  Inside across, down;
+  const Word* spikes;
+};
 
 // Lines of output positions, whole lines of images, which may follow one another from image to image.
 struct Tile {
@@ -172,23 +226,41 @@ struct Tile {
 template <int VECTORS, int TIMES>
 void sum_tile(const Geometry& g, Int timesteps, const Word* rows, const float* blocks, Int group, Int block, Tile tile, Int first_time,
               float* sums) {
-  const Int width = VECTORS * LANES, words = g.words(), stride = tile.positions(g) * width;
-  for (Int tap = 0; tap < g.taps(); ++tap) {
-    const Inside across(g.width, g.out_w, g.stride_w, g.pad_w, g.dilation_w, tap % g.kernel_w);
-    const Inside down(g.height, g.out_h, g.stride_h, g.pad_h, g.dilation_h, tap / g.kernel_w);
-    for (Int word = 0; word < g.words_of(group); ++word) {
-      const float* weights = blocks + g.place(group, block, tap, word);
-      const Word mask = g.mask(group, g.first_word(group) + word);
-      for (Int line = tile.first; line < tile.end; ++line) {
-        const Int image = line / g.out_h, y = line % g.out_h;
-        if (y < down.first || y >= down.end) continue;
-        const Int line_in = image * g.height + y * g.stride_h + down.offset;
-        float* to = sums + ((line - tile.first) * g.out_w + across.first) * width;
-        for (Int x = across.first; x < across.end; ++x, to += width) {
-          const Int position = line_in * g.width + x * g.stride_w + across.offset;
-          add_word<VECTORS, TIMES>(rows + (position * words + g.first_word(group) + word) * timesteps + first_time, mask, weights, to,
-                                   stride);
+  static constexpr Word silent[TIMES] = {};
+  const Int width = VECTORS * LANES, words = g.words(), stride = tile.positions(g) * width, of_group = g.words_of(group);
+  const Int all = g.taps() * of_group, step = g.stride_w * words * timesteps;
+  for (Int first = 0; first < all; first += UNITS) {
+    Place places[UNITS];
+    Unit units[UNITS];
+    for (int i = 0; i < UNITS; ++i) {
+      const Int unit = smaller(first + i, all - 1), tap = unit / of_group, word = g.first_word(group) + unit % of_group;
+      const bool there = first + i < all;
+      places[i].across = Inside(g.width, there ? g.out_w : 0, g.stride_w, g.pad_w, g.dilation_w, tap % g.kernel_w);
+      places[i].down = Inside(g.height, g.out_h, g.stride_h, g.pad_h, g.dilation_h, tap / g.kernel_w);
+      places[i].spikes = rows + word * timesteps + first_time;
+      units[i] = {nullptr, g.mask(group, word), blocks + g.place(group, block, tap, unit % of_group)};
+    }
+    for (Int line = tile.first; line < tile.end; ++line) {
+      const Int image = line / g.out_h, y = line % g.out_h;
+      const Word* starts[UNITS];
+      Int begin = g.out_w, end = 0;
+      for (int i = 0; i < UNITS; ++i) {
+        const auto& [across, down, spikes] = places[i];
+        if (y < down.first || y >= down.end || across.first >= across.end) {
+          starts[i] = nullptr;
+          continue;
         }
+        starts[i] = spikes + ((image * g.height + y * g.stride_h + down.offset) * g.width + across.offset) * words * timesteps;
+        begin = smaller(begin, across.first);
+        end = larger(end, across.end);
+      }
+      float* to = sums + ((line - tile.first) * g.out_w + begin) * width;
+      for (Int x = begin; x < end; ++x, to += width) {
+        for (int i = 0; i < UNITS; ++i) {
+          const bool inside = starts[i] && x >= places[i].across.first && x < places[i].across.end;
+          units[i].spikes = inside ? starts[i] + x * step : silent;
+        }
+        add_units<VECTORS, TIMES>(units, to, stride);
       }
     }
   }
@@ -395,9 +467,10 @@ void add_gradients(const Word* spikes, Word mask, const float* gradients, float*
   for (; mask; mask &= mask - 1) {
     const Int channel = __builtin_ctzll(mask);
     if (!spikes[channel]) continue;
-    Vector sums[VECTORS];
+    Vector sums[VECTORS], more[VECTORS] = {};
     load(weights + channel * VECTORS * LANES, sums);
-    add_rows(spikes[channel], gradients, sums);
+    add_rows(spikes[channel], gradients, sums, more);
+    add(more, sums);
     store(sums, weights + channel * VECTORS * LANES);
   }
 }

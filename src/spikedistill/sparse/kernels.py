@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+import os
+import platform
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +16,8 @@ from ..neurons import Neuron
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 
 WORD = 64
+# of glibc, which Python has no name for
+_LEVEL1_DCACHE_SIZE = 188
 
 
 class Geometry(NamedTuple):
@@ -79,11 +83,20 @@ def kernels(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
         OSError: if they cannot be compiled.
     """
     check_compiler()
-    found = library(_SOURCE, {"VALUE": DTYPES[dtype]})
+    found = library(_SOURCE, {"VALUE": DTYPES[dtype], "UNITS": _units()})
     for name in ("floats_of_blocks", "rows_of_bits", "pool_rows", "forward_and_fire", "fire_rows"):
         getattr(found, name).restype = ctypes.c_int64
     found.digest.restype = ctypes.c_uint64
     return found
+
+
+def _units() -> int:
+    """How many blocks of weights the first cache holds, of which a third is left for what else is read."""
+    try:
+        cache = os.sysconf(_LEVEL1_DCACHE_SIZE) if platform.libc_ver()[0] == "glibc" else 0
+    except (ValueError, OSError):
+        cache = 0
+    return 2 if cache >= 48 * 1024 else 1
 
 
 @functools.cache
