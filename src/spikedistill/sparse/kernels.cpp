@@ -33,7 +33,7 @@ using Lanes = std::int32_t __attribute__((vector_size(64)));
 constexpr Int WORD = 64;       // channels
 constexpr Int LANES = 16;      // floats of a vector
 constexpr Int SPAN = 4;        // the most timesteps whose sums share a tile
-constexpr Int TILE = 256;      // sums of one block of outputs in a tile
+constexpr Int TILE = 512;      // sums of one block of outputs in a tile
 constexpr Int SHARED = 5;      // with fewer common spikes in a word, adding them once costs more than it saves
 constexpr Int CHUNK = 8;       // words of positions whose gradients stay in the second cache
 #ifdef __AVX512F__
