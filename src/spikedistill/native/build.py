@@ -50,7 +50,7 @@ def library(source: Path, values: Mapping[str, Any]) -> ctypes.CDLL:
 
 
 def call(function: Any, *arguments: Any) -> Any:
-    """Call a C function with tensors, numbers, and None for a null pointer; it returns what its `restype` says."""
+    """Call a C function with tensors, numbers, None for a null pointer, and values of `ctypes`."""
     return function(*map(_as_c, arguments))
 
 
@@ -74,9 +74,9 @@ def _as_c(argument: Tensor | float | bool | None) -> Any:
         assert argument.device.type == "cpu"
         assert argument.is_contiguous()
         return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, (ctypes.Array, ctypes.c_void_p)):
-        return argument
-    return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
+    return ctypes.c_int64(argument) if isinstance(argument, int) else argument
 
 
 def _compile(source: Path, command: list[str], file: Path) -> None:

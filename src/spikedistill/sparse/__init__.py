@@ -4,7 +4,7 @@ On a CPU, in C++. `choice.py` decides which layers run so, and `crossovers.py` k
 """
 
 from .choice import Choices, SparseMode, current_choices, is_large, may_run_sparse, runs_sparse, sparse_layers
-from .kernels import Geometry, to_blocks
+from .kernels import Geometry, Norm, to_blocks
 from .layer import KeptBlocks, SparseLayer
 from .rows import SpikeRows
 from .waiting import LayerOnSpikes, NormalisedLayer, fire_in_rows, may_fire_in_rows
@@ -14,6 +14,7 @@ __all__ = [
     "Geometry",
     "KeptBlocks",
     "LayerOnSpikes",
+    "Norm",
     "NormalisedLayer",
     "SparseLayer",
     "SparseMode",

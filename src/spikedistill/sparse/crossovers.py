@@ -26,12 +26,12 @@ from .rows import SpikeRows
 Operator = Literal["inference", "forward", "gradient"]
 """A layer with weights that stay, one whose weights change at every call, and the gradient of its weights."""
 
-DEFAULTS: dict[Operator, float] = {"inference": 0.3, "forward": 0.3, "gradient": 0.25}
+DEFAULTS: dict[Operator, float] = {"inference": 0.5, "forward": 0.5, "gradient": 0.5}
 """Used where measuring would take longer than it saves: for layers of few operations."""
 
 # Layers of fewer operations in all timesteps are not measured.
 MEASURED_FROM = 2**25
-_DENSITIES = (0.1, 0.3)
+_DENSITIES = (0.2, 0.7)
 _REPEATS = 3
 # The times of both vary, and with the automatic choice the sparse operator shall not be slower.
 _MARGIN = 0.95

@@ -14,6 +14,7 @@
 // tile are read. Spikes that all timesteps of a span share are added once for all of them. A loop that ends with its spikes is
 // mispredicted at its end, and a single chain of sums waits for each addition: rows are added in pairs, to two sums each.
 
+#include <cmath>
 #include <type_traits>
 #include <vector>
 
@@ -350,6 +351,26 @@ inline Vector read_vector(const BFloat16* from, Int count) {
   return out;
 }
 
+// A batch-norm of evaluation; without weight and bias they are 1 and 0.
+struct Norm {
+  const float *mean, *var, *weight, *bias;
+  double eps;
+};
+
+// The same as a scale and a shift, rounded as PyTorch's operations one by one are; 1 and 0 without one.
+struct Affine {
+  std::vector<float> scale, shift;
+
+  Affine(const Norm* norm, Int channels) : scale(channels, 1.0f), shift(channels, 0.0f) {
+    if (!norm) return;
+    for (Int c = 0; c < channels; ++c) {
+      const float inv_std = 1.0f / std::sqrt(norm->var[c] + static_cast<float>(norm->eps));
+      scale[c] = norm->weight ? inv_std * norm->weight[c] : inv_std;
+      shift[c] = norm->bias ? norm->bias[c] - norm->mean[c] * scale[c] : -norm->mean[c] * scale[c];
+    }
+  }
+};
+
 // As they would be read from memory.
 inline Vector stored(Vector values) {
   if constexpr (!std::is_same_v<Value, float>)
@@ -632,8 +653,11 @@ Int pool_rows(Int parts, const Geometry* geometry, Int timesteps, const Word* ro
   return total;
 }
 
-void forward(Int parts, const Geometry* geometry, Int timesteps, const Word* rows, const float* blocks, const float* bias, Value* out) {
+// The layer's outputs, or with a norm those of the batch-norm after it.
+void forward(Int parts, const Geometry* geometry, Int timesteps, const Word* rows, const float* blocks, const float* bias,
+             const Norm* norm, Value* out) {
   const Geometry& g = *geometry;
+  const Affine affine(norm, g.outputs);
   for_tiles(parts, g, timesteps, rows, blocks,
             [&](Int group, Int block, Tile tile, const float* sums, Int first_time, Int times, float*) {
               const Int width = g.width_of_block(), channel = group * g.outputs_of_group() + block * width;
@@ -646,17 +670,21 @@ void forward(Int parts, const Geometry* geometry, Int timesteps, const Word* row
                     for (Int c = 0; c < count; ++c) to[c] = written(sums[c] + bias[channel + c]);
                   else
                     for (Int c = 0; c < count; ++c) to[c] = written(sums[c]);
+                  if (norm)
+                    for (Int c = 0; c < count; ++c)
+                      to[c] = written(read(to[c]) * affine.scale[channel + c] + affine.shift[channel + c]);
                 }
             });
 }
 
 // A layer without groups, its batch-norm and the neurons after them. Returns the number of spikes.
 Int forward_and_fire(Int parts, const Geometry* geometry, Int timesteps, const Word* rows, const float* blocks, const float* bias,
-                     const float* scale, const float* shift, const Value* residual, const Word* residual_rows, double decay, double threshold,
+                     const Norm* norm, const Value* residual, const Word* residual_rows, double decay, double threshold,
                      double v_reset, Int hard, double v_init, const float* membrane, float* after, Word* spikes) {
   const Geometry& g = *geometry;
-  const Neurons neurons{scale,          shift,     residual,  residual_rows, float(decay),      float(threshold), float(v_reset), hard != 0,
-                        float(v_init),  membrane,  after,     spikes,        g.out_positions(), g.outputs,        timesteps};
+  const Affine affine(norm, g.outputs);
+  const Neurons neurons{affine.scale.data(), affine.shift.data(), residual, residual_rows, float(decay),      float(threshold),
+                        float(v_reset),      hard != 0,           float(v_init), membrane, after, spikes, g.out_positions(), g.outputs, timesteps};
   Int total = 0;
   for_tiles(parts, g, timesteps, rows, blocks,
             [&](Int, Int block, Tile tile, const float* sums, Int first_time, Int times, float* v) {

@@ -163,12 +163,45 @@ def pool_rows(rows: Tensor, geometry: Geometry) -> tuple[Tensor, int]:
     return pooled, call(kernels().pool_rows, threads, _as_c(geometry), timesteps, rows, pooled)
 
 
-def forward(rows: Tensor, blocks: Tensor, bias: Tensor | None, geometry: Geometry, dtype: torch.dtype) -> Tensor:
-    """The layer's outputs `[T, positions, O]`, computed in float32."""
+class Norm(NamedTuple):
+    """A batch-norm of evaluation.
+
+    Attributes:
+        mean, var: its running statistics, `[O]`, float32.
+        weight, bias: `[O]`, float32, or None.
+        eps: added to the variance.
+    """
+
+    mean: Tensor
+    var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (*((name, ctypes.c_void_p) for name in Norm._fields[:4]), ("eps", ctypes.c_double))
+
+
+def _norm_as_c(norm: Norm | None) -> Any:
+    if norm is None:
+        return None
+    return ctypes.byref(_Norm(*(None if part is None else part.data_ptr() for part in norm[:4]), norm.eps))
+
+
+def forward(
+    rows: Tensor,
+    blocks: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    dtype: torch.dtype,
+    norm: Norm | None = None,
+) -> Tensor:
+    """The layer's outputs `[T, positions, O]`, or those of the batch-norm after it, computed in float32."""
     timesteps = rows.shape[-1]
     out = torch.empty(timesteps, geometry.images * geometry.out_h * geometry.out_w, geometry.outputs, dtype=dtype)
     threads = torch.get_num_threads()
-    call(kernels(dtype).forward, threads, _as_c(geometry), timesteps, rows, blocks, bias, out)
+    call(kernels(dtype).forward, threads, _as_c(geometry), timesteps, rows, blocks, bias, _norm_as_c(norm), out)
     return out
 
 
@@ -177,18 +210,18 @@ def forward_and_fire(
     blocks: Tensor,
     bias: Tensor | None,
     geometry: Geometry,
-    scale: Tensor,
-    shift: Tensor,
+    norm: Norm | None,
     residual: Tensor | None,
     membrane: float | Tensor,
     neuron: Neuron,
     dtype: torch.dtype,
 ) -> tuple[Tensor, int, Tensor | None]:
-    """`fire_rows` of the layer's outputs, which never reach memory."""
+    """`fire_rows` of the outputs of a layer and its batch-norm, which never reach memory."""
     timesteps = rows.shape[-1]
     positions = geometry.images * geometry.out_h * geometry.out_w
-    given = torch.get_num_threads(), _as_c(geometry), timesteps, rows, blocks, bias
-    return _fired(kernels(dtype).forward_and_fire, given, positions, timesteps, scale, shift, residual, membrane, neuron)
+    given = torch.get_num_threads(), _as_c(geometry), timesteps, rows, blocks, bias, _norm_as_c(norm)
+    places = positions, geometry.outputs, timesteps
+    return _fired(kernels(dtype).forward_and_fire, given, places, residual, membrane, neuron)
 
 
 def fire_rows(
@@ -213,29 +246,28 @@ def fire_rows(
     Returns:
         Their rows `[positions, words, T]`, their number, and the membranes after the last timestep if `membrane` is a tensor.
     """
-    given = torch.get_num_threads(), x.shape[1], x.shape[2], timesteps, x, len(x) < timesteps
-    return _fired(kernels(x.dtype).fire_rows, given, x.shape[1], timesteps, scale, shift, residual, membrane, neuron)
+    given = torch.get_num_threads(), x.shape[1], x.shape[2], timesteps, x, len(x) < timesteps, scale, shift
+    return _fired(kernels(x.dtype).fire_rows, given, (*x.shape[1:], timesteps), residual, membrane, neuron)
 
 
 def _fired(
     function: Any,
     given: tuple[Any, ...],
-    positions: int,
-    timesteps: int,
-    scale: Tensor,
-    shift: Tensor,
+    places: tuple[int, ...],
     residual: Tensor | None,
     membrane: float | Tensor,
     neuron: Neuron,
 ) -> tuple[Tensor, int, Tensor | None]:
-    rows = torch.empty(positions, -(-len(scale) // WORD), timesteps, dtype=torch.int64)
+    """Call a function that fires at so many positions, channels and timesteps."""
+    positions, channels, timesteps = places
+    rows = torch.empty(positions, -(-channels // WORD), timesteps, dtype=torch.int64)
     before, number = (membrane, 0.0) if isinstance(membrane, Tensor) else (None, float(membrane))
     after = None if before is None else torch.empty_like(before, memory_format=torch.contiguous_format)
     in_rows = residual is not None and residual.dtype == torch.int64
     dense, spikes = (None, residual) if in_rows else (residual, None)
     hard = neuron.v_reset is not None
     numbers = float(neuron.decay), float(neuron.threshold), float(neuron.v_reset or 0), hard, number
-    return rows, call(function, *given, scale, shift, dense, spikes, *numbers, before, after, rows), after
+    return rows, call(function, *given, dense, spikes, *numbers, before, after, rows), after
 
 
 def weight_gradient(rows: Tensor, grad: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from . import kernels
-from .kernels import Geometry
+from .kernels import Geometry, Norm
 from .rows import SpikeRows, as_samples, channels_last
 
 
@@ -60,10 +60,17 @@ class SparseLayer:
         g, axes = self.geometry, len(self.rows.shape)
         return (g.images, g.outputs, *(g.out_h, g.out_w)[4 - axes :])
 
-    def forward(self, blocks: Tensor, bias: Tensor | None) -> Tensor:
-        """The output `[T, B, O, ...]` with weights in blocks, without a graph, with the channels last in memory."""
+    def forward(self, blocks: Tensor, bias: Tensor | None, norm: Norm | None = None) -> Tensor:
+        """The output `[T, B, O, ...]` with weights in blocks, without a graph, with the channels last in memory.
+
+        Args:
+            blocks: the weights.
+            bias: `[O]`.
+            norm: a batch-norm after it, which is then computed too.
+        """
         bias = None if bias is None else bias.detach().float()
-        return as_samples(kernels.forward(self.rows.rows, blocks, bias, self.geometry, self.dtype), self.shape)
+        out = kernels.forward(self.rows.rows, blocks, bias, self.geometry, self.dtype, norm)
+        return as_samples(out, self.shape)
 
     def weight_gradient(self, grad: Tensor, weight: Tensor) -> Tensor:
         """The gradient with respect to the weight from that with respect to the output `[T, B, O, ...]`."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..neurons import Neuron, NormalisedCurrent, ReadLater, SpikesInBits, is_channels_last
 from . import kernels
+from .kernels import Norm
 from .layer import SparseLayer
 from .rows import SpikeRows, as_samples, channels_last
 
@@ -41,30 +42,28 @@ class LayerOnSpikes:
     def value(self) -> Tensor:
         return self.layer.forward(self.blocks, self.bias)
 
-    def normalised(self, scale: Tensor, shift: Tensor) -> "NormalisedLayer":
-        """With a batch-norm after it, as a scale and a shift `[O]` in float32."""
-        return NormalisedLayer(self, scale, shift)
+    def normalised(self, norm: Norm) -> "NormalisedLayer":
+        """With a batch-norm after it."""
+        return NormalisedLayer(self, norm)
 
     def fire(self, neuron: Neuron, membrane: Tensor | None = None) -> tuple[SpikeRows, Tensor | None]:
         """The spikes of neurons on its output; see `NormalisedLayer.fire`."""
-        ones = torch.ones(self.layer.geometry.outputs)
-        return self.normalised(ones, torch.zeros_like(ones)).fire(neuron, membrane)
+        return NormalisedLayer(self, None).fire(neuron, membrane)
 
 
 @dataclass(frozen=True)
 class NormalisedLayer:
-    """A layer on spikes with a batch-norm after it, and perhaps a residual: output * scale + shift + residual."""
+    """A layer on spikes, perhaps with a batch-norm after it, and with a residual that is added."""
 
     requires_grad = False
 
     layer: LayerOnSpikes
-    scale: Tensor
-    shift: Tensor
+    norm: Norm | None
     residual: Tensor | SpikeRows | None = None
     _given: ReadLater = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_given", ReadLater(self.residual))
+        object.__setattr__(self, "_given", ReadLater(self.residual, *(self.norm or ())))
 
     @property
     def like(self) -> Tensor:
@@ -76,8 +75,7 @@ class NormalisedLayer:
     def value(self) -> Tensor:
         """The currents, for layers that are no neurons."""
         self._given.check()
-        scale, shift = (part.view(-1, *[1] * (self.like.ndim - 3)) for part in (self.scale, self.shift))
-        out = self.layer.value() * scale + shift
+        out = self.layer.layer.forward(self.layer.blocks, self.layer.bias, self.norm)
         if self.residual is None:
             return out
         return out + (self.residual.value() if isinstance(self.residual, SpikeRows) else self.residual)
@@ -96,7 +94,7 @@ class NormalisedLayer:
         waiting, layer = self.layer, self.layer.layer
         residual, before = _residual(self.residual, layer.dtype), _start(neuron, membrane)
         bias = None if waiting.bias is None else waiting.bias.detach().float()
-        given = layer.rows.rows, waiting.blocks, bias, layer.geometry, self.scale, self.shift, residual, before, neuron
+        given = layer.rows.rows, waiting.blocks, bias, layer.geometry, self.norm, residual, before, neuron
         return _spikes(kernels.forward_and_fire(*given, layer.dtype), torch.Size(layer.shape), layer.dtype)
 
 

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
 from ..neurons import NormaliseBatch, batch_moments, normalise
+from ..sparse import Norm
 from .mapping import fold_time
 
 
@@ -118,12 +119,12 @@ def running_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tens
     return mean.to(precision), (var.to(precision) + call.eps).rsqrt()
 
 
-def scale_and_shift(like: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
-    """The batch-norm of evaluation as a scale and a shift `[C]`, which `NormalisedCurrent` computes too, in float32 or better."""
-    mean, inv_std = running_statistics(like, call)
-    scale = inv_std if call.weight is None else inv_std * call.weight.detach()
-    shift = -mean * scale if call.bias is None else call.bias.detach() - mean * scale
-    return scale.to(mean.dtype), shift.to(mean.dtype)
+def norm_of(like: Tensor, call: BatchNormCall) -> Norm:
+    """The batch-norm of evaluation after a layer on spikes, in float32."""
+    _check_channels(like, call)
+    parts = *_running(call), call.weight, call.bias
+    plain = [None if part is None else part.detach().float().contiguous() for part in parts]
+    return Norm(*plain, call.eps)  # type: ignore[arg-type]
 
 
 def _running(call: BatchNormCall) -> tuple[Tensor, Tensor]:

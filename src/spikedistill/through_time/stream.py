@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from ..errors import UserError
 from ..neurons import Neuron, NormalisedCurrent, SpikingNeuron, can_wait, lif_step, norm_lif_step
 from ..sparse import LayerOnSpikes, NormalisedLayer, SpikeRows, fire_in_rows, may_fire_in_rows, may_run_sparse
-from .batch_norm import BatchNormCall, running_statistics, scale_and_shift
+from .batch_norm import BatchNormCall, norm_of, running_statistics
 from .call import Call
 from .draws import without_draws
 from .dropout import dropout_scale_shift, dropped
@@ -341,7 +341,7 @@ class Stream(Signal):
             if call.training:
                 self.refuse(name, self.call.needs_all)
             if isinstance(self._held, LayerOnSpikes):
-                return self._with(self._held.normalised(*scale_and_shift(self._held.like, call)))
+                return self._with(self._held.normalised(norm_of(self._held.like, call)))
             x = self._value.unsqueeze(0)
             if not still and can_wait(x, times=STEPS) and not torch.is_grad_enabled():
                 statistics = running_statistics(x, call)

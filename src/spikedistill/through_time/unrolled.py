@@ -26,7 +26,7 @@ from ..sparse import (
     may_run_sparse,
     runs_sparse,
 )
-from .batch_norm import BatchNormCall, batch_norm, batch_statistics, running_statistics, scale_and_shift
+from .batch_norm import BatchNormCall, batch_norm, batch_statistics, norm_of, running_statistics
 from .call import Call
 from .dropout import dropout_scale_shift, dropped
 from .given import given_linear
@@ -170,7 +170,7 @@ class Unrolled(Signal):
     def _batch_norm(self, call: BatchNormCall) -> Self:
         """Postpone the normalisation if neurons may follow, whose loop can compute it."""
         if isinstance(self._held, LayerOnSpikes) and not call.training:
-            return self._with(self._held.normalised(*scale_and_shift(self._held.like, call)))
+            return self._with(self._held.normalised(norm_of(self._held.like, call)))
         x = self._values
         worth = may_wait(x) if self._checkpoint else can_wait(x)
         if len(x) != self.timesteps or not worth or (torch.is_grad_enabled() and not call.training):
