@@ -92,7 +92,10 @@ def ours(*, captured: bool = False, sparse: SparseMode = "auto", **rule: Any) ->
         if rule.get("segments", 1) > timesteps:
             raise LeftOut(f"{rule['segments']} segments need as many timesteps, T is {timesteps}")
         model = temporal(work.at_density(work.network().train(), timesteps), **rule)
-        return with_sparse(sparse, training_step(work, model, lambda images: model(images, timesteps=timesteps).mean(0), captured=captured))
+        return with_sparse(
+            sparse,
+            training_step(work, model, lambda images: model(images, timesteps=timesteps).mean(0), captured=captured),
+        )
 
     return make
 

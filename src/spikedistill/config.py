@@ -182,7 +182,6 @@ class ObjectiveConfig(_Section):
     (C n) for a class with n of N training samples, of C classes. Or one number for each class in order (1 1 2.5), or
     numbers by name (cat=2 dog=0.5; the others count 1). Default all count 1."""
 
-
     firing_weight: NotNegative = 0.0
     """Weight of a penalty on spikes, added to the loss: the mean over the layers of neurons of how far their firing rate
     lies above --objective.firing-target. Fewer spikes make layers on spikes faster, and cost accuracy; 0.1 to 10 are

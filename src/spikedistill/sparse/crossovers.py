@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -92,14 +93,9 @@ def measure(geometry: Geometry, timesteps: int, operator: Operator, dtype: torch
         rows, number = kernels.rows_of_bits(_bits(words, g.channels), timesteps)
         layer = SparseLayer(SpikeRows(rows, shape, number, dtype), g, dtype)
         grad = layer.forward(blocks, None)
-        run = {
-            "inference": lambda layer=layer: layer.forward(blocks, None),
-            "forward": lambda layer=layer: layer.forward(kernels.to_blocks(weight, g), None),
-            "gradient": lambda layer=layer, grad=grad: layer.weight_gradient(grad, weight),
-        }[operator]
-        sparse.append(_seconds(run))
+        sparse.append(_seconds(partial(_sparse, layer, grad, weight, blocks, operator)))
         if not dense:
-            dense = _seconds(lambda layer=layer, grad=grad: _dense(layer, grad, weight.to(dtype), operator))
+            dense = _seconds(partial(_dense, layer, grad, weight.to(dtype), operator))
     slope = max((sparse[1] - sparse[0]) / (_DENSITIES[1] - _DENSITIES[0]), 1e-9)
     found = _DENSITIES[0] + (_MARGIN * dense - sparse[0]) / slope
     return min(1.0, max(0.0, found))
@@ -111,6 +107,13 @@ def _bits(words: Tensor, channels: int) -> Tensor:
     groups = [spikes[first : first + 8] for first in range(0, len(spikes), 8)]
     summed = [sum(part.to(torch.uint8) << t for t, part in enumerate(group)) for group in groups]
     return torch.stack([torch.as_tensor(total) for total in summed]).contiguous()
+
+
+def _sparse(layer: SparseLayer, grad: Tensor, weight: Tensor, blocks: Tensor, operator: Operator) -> None:
+    if operator == "gradient":
+        layer.weight_gradient(grad, weight)
+    else:
+        layer.forward(blocks if operator == "inference" else kernels.to_blocks(weight, layer.geometry), None)
 
 
 def _dense(layer: SparseLayer, grad: Tensor, weight: Tensor, operator: Operator) -> None:

@@ -51,15 +51,11 @@ class Geometry(NamedTuple):
         groups: int,
     ) -> Self:
         """The geometry for samples `[B, C, H, W]`, `[B, C, L]` or `[B, C]` and a weight `[O, C / groups, ...]`."""
-        lines = 4 - len(x)
-        height, width = (1, 1, *x[2:])[-2:]
-        kernel = (1, 1, *weight[2:])[-2:]
-        strides, dilations = ((1, 1, *values)[-2:] for values in (stride, dilation))
+        size, kernel, strides, dilations = ((1, 1, *axes)[-2:] for axes in (x[2:], weight[2:], stride, dilation))
         pads = (0, 0, *padding)[-2:]
-        assert lines >= 0
-        sizes = zip((height, width), kernel, strides, pads, dilations, strict=True)
-        out = [max(0, (n + 2 * p - d * (k - 1) - 1) // s + 1) for n, k, s, p, d in sizes]
-        return cls(x[0], x[1], height, width, weight[0], *kernel, *out, *strides, *pads, *dilations, groups)
+        axes = zip(size, kernel, strides, pads, dilations, strict=True)
+        out = [max(0, (n + 2 * p - d * (k - 1) - 1) // s + 1) for n, k, s, p, d in axes]
+        return cls(*x[:2], *size, weight[0], *kernel, *out, *strides, *pads, *dilations, groups)  # type: ignore[call-arg]
 
     @property
     def taps(self) -> int:
@@ -158,7 +154,9 @@ def unpack_rows(rows: Tensor, channels: int, start: int, stop: int, dtype: torch
 def pool_rows(rows: Tensor, geometry: Geometry) -> tuple[Tensor, int]:
     """Rows of max-pooled spikes, and their number; the geometry is that of the windows."""
     timesteps = rows.shape[-1]
-    pooled = torch.empty(geometry.images * geometry.out_h * geometry.out_w, geometry.words, timesteps, dtype=torch.int64)
+    pooled = torch.empty(
+        geometry.images * geometry.out_h * geometry.out_w, geometry.words, timesteps, dtype=torch.int64
+    )
     threads = torch.get_num_threads()
     return pooled, call(kernels().pool_rows, threads, _as_c(geometry), timesteps, rows, pooled)
 

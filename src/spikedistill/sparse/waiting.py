@@ -120,14 +120,16 @@ def fire_in_rows(
         neuron, membrane: see `NormalisedLayer.fire`.
         residual: spikes to be added, in place of the residual of a normalised current.
     """
+    added: Tensor | SpikeRows | None = residual
     if isinstance(current, Tensor):
-        x, added = current, None
-        scale = torch.ones(x.shape[2])
+        x, scale = current, torch.ones(current.shape[2])
         shift = torch.zeros_like(scale)
     else:
-        x, added, (scale, shift) = current.x, current.residual, current.scale_and_shift()
-        assert not isinstance(added, SpikesInBits)  # which have a graph
-    more = _residual(added if residual is None else residual, x.dtype)
+        x, (scale, shift) = current.x, current.scale_and_shift()
+        if residual is None:
+            assert not isinstance(current.residual, SpikesInBits)  # which have a graph
+            added = current.residual
+    more = _residual(added, x.dtype)
     given = channels_last(x), timesteps, scale.flatten(), shift.flatten(), more, _start(neuron, membrane), neuron
     return _spikes(kernels.fire_rows(*given), x.shape[1:], x.dtype)
 

@@ -124,7 +124,7 @@ def norm_of(like: Tensor, call: BatchNormCall) -> Norm:
     _check_channels(like, call)
     parts = *_running(call), call.weight, call.bias
     plain = [None if part is None else part.detach().float().contiguous() for part in parts]
-    return Norm(*plain, call.eps)  # type: ignore[arg-type]
+    return Norm(*plain, call.eps)  # type: ignore[arg-type, call-arg]
 
 
 def _running(call: BatchNormCall) -> tuple[Tensor, Tensor]:

@@ -157,6 +157,8 @@ def max_pool_windows(
     """The windows of `max_pool2d` on samples of that shape; None for options that spikes in bits do not take."""
     if ceil_mode or return_indices or len(shape) != 4:
         return None
-    kernel, padding, dilation = ((value,) * 2 if isinstance(value, int) else tuple(value) for value in (kernel_size, padding, dilation))
+    kernel, padding, dilation = (
+        (value,) * 2 if isinstance(value, int) else tuple(value) for value in (kernel_size, padding, dilation)
+    )
     stride = kernel if stride is None or stride == [] else (stride,) * 2 if isinstance(stride, int) else tuple(stride)
     return Geometry.of(tuple(shape), (shape[1], shape[1], *kernel), stride, padding, dilation, 1)

@@ -184,7 +184,11 @@ class Rates(Signal):
             scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._pair(lambda value: value * scale + shift)
         if self.is_constant:
-            x = arranged(self._rates, self.timesteps, name, *args[1:2], *args[3:], **kwargs) if name in LINEAR else self._rates
+            x = (
+                arranged(self._rates, self.timesteps, name, *args[1:2], *args[3:], **kwargs)
+                if name in LINEAR
+                else self._rates
+            )
             return self._constant(fold_time(func, x, *args[1:], **kwargs))
         if name in LINEAR:
             return self._linear(name, func, *args[1:], **kwargs)

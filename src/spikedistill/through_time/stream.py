@@ -15,8 +15,8 @@ from .call import Call
 from .draws import without_draws
 from .dropout import dropout_scale_shift, dropped
 from .mapping import check_layer
-from .on_spikes import ON_SPIKES, Waiting, arranged, on_spikes
 from .neuron_step import check_gradient, run_step
+from .on_spikes import ON_SPIKES, Waiting, arranged, on_spikes
 from .operations import ADDITIONS, DROPOUTS, LAYERS, PER_TIMESTEP
 from .signal import Signal, replace_signals, signals_in
 from .waiting import sum_in_waiting
@@ -277,7 +277,7 @@ class Stream(Signal):
             membranes.keep(f"{key}.{name}" if key and name else key or name, part)
         return self._with(spikes)
 
-    def _current_for(self, key: str) -> Tensor | NormalisedCurrent:
+    def _current_for(self, key: str) -> Tensor | Waiting:
         """The input current of neurons. A constant value is kept in the state at the first timestep, and read at the others."""
         if not self._still:
             return self._held
@@ -354,9 +354,9 @@ class Stream(Signal):
             scale, shift = self.call.drop(self, name, func, p)
             return self._with(self._value * scale + shift)
         if self._packed is not None and not torch.is_grad_enabled():
-            waiting = on_spikes(name, self._packed, self.dtype, *args[1:], **kwargs)
-            if waiting is not None:
-                return type(self)(waiting, self.call, packed=waiting if isinstance(waiting, SpikeRows) else None)
+            found = on_spikes(name, self._packed, self.dtype, *args[1:], **kwargs)
+            if found is not None:
+                return type(self)(found, self.call, packed=found if isinstance(found, SpikeRows) else None)
         if name in ON_SPIKES and not torch.is_grad_enabled() and self.call.timestep is None and not self._packed:
             weight, rest = args[1], args[3:]
             args = (self._with(arranged(self._value.unsqueeze(0), STEPS, name, weight, *rest, **kwargs)[0]), *args[1:])

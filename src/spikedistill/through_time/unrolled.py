@@ -103,12 +103,11 @@ class Unrolled(Signal):
         if isinstance(held, LayerOnSpikes | NormalisedLayer):
             return self._with_rows(held.fire(dynamics)[0])
         in_bits = may_run_sparse(self.device, self.dtype)
-        waiting = isinstance(held, NormalisedCurrent)
-        current = held if waiting else self._values
+        current = held if isinstance(held, NormalisedCurrent) else self._values
         if in_bits and not torch.is_grad_enabled() and may_fire_in_rows(current, self.timesteps, dynamics):
             return self._with_rows(fire_in_rows(current, self.timesteps, dynamics)[0])
         options = {"detach_membrane": self._cuts_membranes, "only_bits": in_bits}
-        if waiting:
+        if isinstance(current, NormalisedCurrent):
             return self._with(*norm_lif(current, dynamics, **options))
         return self._with(*lif_in_bits(current, dynamics, timesteps=self.timesteps, **options))
 
@@ -157,9 +156,9 @@ class Unrolled(Signal):
             scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._with(self._values * scale + shift)
         if self._packed is not None and not torch.is_grad_enabled():
-            waiting = on_spikes(name, self._packed, self.dtype, *args[1:], **kwargs)
-            if waiting is not None:
-                return self._with(waiting, waiting if isinstance(waiting, SpikeRows) else None)
+            found = on_spikes(name, self._packed, self.dtype, *args[1:], **kwargs)
+            if found is not None:
+                return self._with(found, found if isinstance(found, SpikeRows) else None)
         if name in LINEAR:
             return self._linear(name, func, *args[1:], **kwargs)
         out = self._wrap(fold_time(func, self._values, *args[1:], **kwargs))

@@ -9,9 +9,7 @@ from ..neurons import NormalisedCurrent, SpikesInBits
 from ..sparse import NormalisedLayer, SpikeRows
 
 
-def sum_in_waiting(
-    one: Any, other: Any, values: Callable[[Any], Tensor]
-) -> NormalisedCurrent | NormalisedLayer | None:
+def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor]) -> NormalisedCurrent | NormalisedLayer | None:
     """The sum of a signal with a postponed batch-norm and another of the same kind, shape and length; None for any other sum.
 
     Args:

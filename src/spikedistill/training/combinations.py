@@ -44,7 +44,8 @@ def objective_of(config: Config) -> Objective:
         return objective
     if config.model.neuron == "relu":
         raise UserError(
-            f"--objective.firing-weight {options.firing_weight:g} is a penalty on spikes, and --model.neuron relu has none: leave it out"
+            f"--objective.firing-weight {options.firing_weight:g} is a penalty on spikes, and --model.neuron relu has none: leave "
+            "it out"
         )
     term = Term("firing", options.firing_weight, firing, {"target_rate": options.firing_target})
     return replace(objective, terms=(*objective.terms, term))

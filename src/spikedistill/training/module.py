@@ -180,7 +180,9 @@ class DistillationModule(L.LightningModule):
         """
         # the networks mask no class; logits so low that an objective would treat them as masked mean that training has diverged
         submodels = submodels * torch.where(is_masked(submodels).any(), math.nan, 1.0)
-        *features, rates = features if self.plan.objective.needs_firing_rates else (*features, None)
+        rates = None
+        if self.plan.objective.needs_firing_rates:
+            *features, rates = features
         return AtHand(
             objective=self.plan.objective,
             teacher=self.plan.teacher,

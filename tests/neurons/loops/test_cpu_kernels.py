@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spikedistill import LIF, temporal
-from spikedistill.neurons import Neuron, NormalisedCurrent, lif, lif_in_bits, lif_response, norm_lif
 from spikedistill.native import code_cache
+from spikedistill.neurons import Neuron, NormalisedCurrent, lif, lif_in_bits, lif_response, norm_lif
 from spikedistill.neurons.loops import on_cpu, paths
 from spikedistill.neurons.loops.memory_format import as_stored
 from spikedistill.through_time.batch_norm import BatchNormCall, batch_statistics, running_statistics

@@ -122,12 +122,13 @@ def fire_sequence(
         only_bits: see `may_write_only_bits`.
 
     Returns:
-        The spikes, or None with `only_bits`; the packed spikes; for a gradient, the membranes at the start of each block except the first.
+        The spikes, or None with `only_bits`; the packed spikes; for a gradient, the membranes at the start of each block except the
+        first.
     """
     run = path.kernels.fire if path.kernels else _with_unit(_fire, scale, path)
     if len(x) <= BLOCK:
-        more = {"only_bits": True} if only_bits else {}
-        spikes, bits, _ = run(None, x, scale, shift, residual, neuron.v_init, neuron, **more)
+        options = {"only_bits": True} if only_bits else {}
+        spikes, bits, _ = run(None, x, scale, shift, residual, neuron.v_init, neuron, **options)
         return spikes, bits, []
     spikes, membrane = torch.empty_like(x), torch.full_like(x[0], _number(neuron.v_init), dtype=scale.dtype)
     words: list[Tensor] = []

@@ -36,7 +36,11 @@ def rates_by_kernel(
     with torch.no_grad():
         found = path.kernels.respond(as_stored(x, x), *rest, len(lengths), neuron, timesteps=timesteps, **more)
     spikes, rates, to_current = (as_shown(part, x) for part in found)
-    return SpikesInBits(carrier(x, timesteps), PackedSpikes(timesteps, spikes)) if only_bits else spikes, rates, to_current
+    return (
+        SpikesInBits(carrier(x, timesteps), PackedSpikes(timesteps, spikes)) if only_bits else spikes,
+        rates,
+        to_current,
+    )
 
 
 def rates_by_loop(
