@@ -46,6 +46,9 @@ class LayerOnSpikes:
         """With a batch-norm after it."""
         return NormalisedLayer(self, norm)
 
+    def plus(self, residual: Tensor | SpikeRows) -> "NormalisedLayer":
+        return NormalisedLayer(self, None, residual)
+
     def fire(self, neuron: Neuron, membrane: Tensor | None = None) -> tuple[SpikeRows, Tensor | None]:
         """The spikes of neurons on its output; see `NormalisedLayer.fire`."""
         return NormalisedLayer(self, None).fire(neuron, membrane)
@@ -92,6 +95,8 @@ class NormalisedLayer:
         """
         self._given.check()
         waiting, layer = self.layer, self.layer.layer
+        if layer.geometry.groups > 1:  # whose blocks of outputs begin within words of the spikes
+            return fire_in_rows(self.value(), layer.rows.timesteps, neuron, membrane)
         residual, before = _residual(self.residual, layer.dtype), _start(neuron, membrane)
         bias = None if waiting.bias is None else waiting.bias.detach().float()
         given = layer.rows.rows, waiting.blocks, bias, layer.geometry, self.norm, residual, before, neuron

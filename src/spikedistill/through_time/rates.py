@@ -22,13 +22,13 @@ from ..neurons import (
     mean_in_time,
     norm_lif_response,
 )
-from ..sparse import may_run_sparse, runs_sparse
+from ..sparse import SpikeRows, may_run_sparse, runs_sparse
 from .batch_norm import BatchNormCall, batch_norm, batch_norm_rates, batch_statistics, normalise_rates
 from .call import Call
 from .dropout import dropout_scale_shift, dropped
 from .given import given, given_linear
 from .mapping import check_layer, fold_time, map_over_time
-from .on_spikes import arranged, blocks_of, sparse_layer
+from .on_spikes import arranged, blocks_of, max_pooled, sparse_layer
 from .operations import (
     ADDITIONS,
     DROPOUTS,
@@ -72,6 +72,8 @@ class Rates(Signal):
         self._rates = rates
         self._lengths = lengths
         self.call = call
+        # the spikes in bits, after max-pooling
+        self._pooled: SpikeRows | None = None
 
     @classmethod
     def constant(cls, value: Tensor, lengths: tuple[int, ...], call: Call) -> Self:
@@ -86,9 +88,9 @@ class Rates(Signal):
         return self._held
 
     @property
-    def _packed(self) -> PackedSpikes | None:
+    def _packed(self) -> PackedSpikes | SpikeRows | None:
         """The spikes in bits, if they are held so."""
-        return self._held.packed if isinstance(self._held, SpikesInBits) else None
+        return self._held.packed if isinstance(self._held, SpikesInBits) else self._pooled
 
     @property
     def _held_like(self) -> Tensor:
@@ -121,7 +123,7 @@ class Rates(Signal):
         return torch.stack([length / self.timesteps * part for length, part in parts]).sum(0)
 
     def become(self, other: Any) -> None:
-        self._held, self._rates = other._held, other._rates
+        self._held, self._rates, self._pooled = other._held, other._rates, other._pooled
 
     def fire(self, neuron: Any) -> Self:
         self.enter("LIF", neuron)
@@ -193,7 +195,7 @@ class Rates(Signal):
         if name in LINEAR:
             return self._linear(name, func, *args[1:], **kwargs)
         if name in MAX_POOLS:
-            return self._max_pool(func, *args[1:], **kwargs)
+            return self._max_pool(name, func, *args[1:], **kwargs)
         if name in NONLINEAR_LAYERS:
             self.refuse(name, _NOT_LINEAR)
         return self._pair(lambda value: fold_time(func, value, *args[1:], **kwargs))
@@ -243,16 +245,25 @@ class Rates(Signal):
                 spikes = layer.forward(blocks_of(frozen[0], layer), frozen[1])
                 means = self._means(spikes)
         else:
-            spikes, means = self._each_step(lambda value: fold_time(func, value, *frozen, *args, **kwargs), frozen)
+            spikes, means = self._each_step(
+                lambda value: fold_time(
+                    func, arranged(value, self.timesteps, name, weight, *args, **kwargs), *frozen, *args, **kwargs
+                ),
+                frozen,
+            )
         rates, weight = self._rates.to(means.dtype), weight.to(means.dtype)
         bias = None if bias is None else bias.to(means.dtype)
         folded = given_linear(name, means.flatten(0, 1), rates.flatten(0, 1), weight, bias, *args, **kwargs)
         return self.like(spikes, folded.unflatten(0, means.shape[:2]))
 
-    def _max_pool(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
+    def _max_pool(self, name: str, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
         """Value: mean of the pooled timesteps; gradient: that of pooling the mean rate."""
+        packed = self._packed
         spikes, means = self._each_step(lambda value: fold_time(func, value, *args, **kwargs))
-        return self.like(spikes, given(means, fold_time(func, self._rates, *args, **kwargs)))
+        out = self.like(spikes, given(means, fold_time(func, self._rates, *args, **kwargs)))
+        if name == "max_pool2d" and packed is not None:
+            out._pooled = max_pooled(packed, self.dtype, *args, **kwargs)
+        return out
 
     def _each_step(self, call: Callable[[Tensor], Tensor], weights: Sequence[Tensor | None] = ()) -> tuple[Any, Tensor]:
         """Exact values of a layer, which may be called again with the same weights, and their segment means."""

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..neurons import NormalisedCurrent, SpikesInBits
-from ..sparse import NormalisedLayer, SpikeRows
+from ..sparse import LayerOnSpikes, NormalisedLayer, SpikeRows
 
 
 def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor]) -> NormalisedCurrent | NormalisedLayer | None:
@@ -18,17 +18,22 @@ def sum_in_waiting(one: Any, other: Any, values: Callable[[Any], Tensor]) -> Nor
     """
     if type(one) is not type(other) or one.shape != other.shape:
         return None
-    if not isinstance(one._held, NormalisedCurrent | NormalisedLayer):
+    if not _waits(one._held):
         one, other = other, one
     waiting = one._held
-    if not isinstance(waiting, NormalisedCurrent | NormalisedLayer) or waiting.residual is not None:
+    if not _waits(waiting):
         return None
-    held = other._held
-    in_bits = isinstance(held, SpikeRows if isinstance(waiting, NormalisedLayer) else SpikesInBits)
+    held, on_spikes = other._held, isinstance(waiting, LayerOnSpikes | NormalisedLayer)
+    in_bits = isinstance(held, SpikeRows if on_spikes else SpikesInBits)
     residual = held if in_bits else values(other)
     like = held.like if in_bits else residual
     if like.shape != waiting.like.shape or like.dtype != waiting.like.dtype:
         return None
-    if isinstance(waiting, NormalisedLayer):
-        return waiting.plus(residual)
-    return waiting.plus(residual, getattr(other, "_packed", None))
+    return waiting.plus(residual) if on_spikes else waiting.plus(residual, getattr(other, "_packed", None))
+
+
+def _waits(held: Any) -> bool:
+    """Whether a value waits to be computed, and nothing has been added to it."""
+    if isinstance(held, NormalisedCurrent | NormalisedLayer):
+        return held.residual is None
+    return isinstance(held, LayerOnSpikes)
