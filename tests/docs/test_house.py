@@ -23,7 +23,19 @@ HOUSE = House.of()
 # From the ground floor upwards, as docs/architecture.md describes them.
 GROUND = ("errors", "learned", "options", "registry", "recipe_name", "files", "arguments", "seeds", "stopping")
 GROUND += ("renamed", "imports", "manifest", "from_python", "setting_types", "setting_errors", "config")
-ROOMS = (*GROUND, "neurons", "through_time", "adapters", "models", "objectives", "data", "trained", "run_folder")
+ROOMS = (
+    *GROUND,
+    "native",
+    "neurons",
+    "sparse",
+    "through_time",
+    "adapters",
+    "models",
+    "objectives",
+    "data",
+    "trained",
+    "run_folder",
+)
 ROOMS += ("evaluation", "report", "training", "recipes", "comparisons", "cli")
 # The entries to the package, and the modules that keep old names: they belong to no room.
 DOORS = ("__init__.py", "__main__.py", "temporal.py", "training/__init__.py")

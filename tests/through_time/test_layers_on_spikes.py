@@ -253,7 +253,7 @@ def test_weights_that_change_between_calls_are_read_anew():
 
 
 def test_a_network_of_a_recipe_chooses_by_itself():
-    """`resnet18` on images of 32 pixels has layers that are large enough; `trainer.sparse auto` is the default outside of runs too."""
+    """`resnet18` on images of 32 pixels has layers that are large enough; "auto" is the default outside of runs too."""
     model = temporal(create_model("resnet18", num_classes=10, image_size=32, width=0.25).module).eval()
     with torch.no_grad(), sparse_layers("auto"):
         model(torch.rand(4, 3, 32, 32), timesteps=4)

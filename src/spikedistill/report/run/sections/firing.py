@@ -29,7 +29,22 @@ def firing_section(run: Run) -> Section | None:
         ),
     )
     words = f"The share of neurons that fire in a timestep, from 0 to 1. {span} Fewer spikes mean less work."
-    return Section("firing", "Firing rates", [Text(" ".join([words, *_constant(means)])), Plots([plot])])
+    said = [words, *_pressed(run, means), *_constant(means)]
+    return Section("firing", "Firing rates", [Text(" ".join(said)), Plots([plot])])
+
+
+def _pressed(run: Run, means: dict[str, float]) -> list[str]:
+    """A sentence on the penalty on spikes, if there was one."""
+    options = run.config.get("objective", {})
+    weight, target = (options.get(f"firing_{name}", 0.0) for name in ("weight", "target"))
+    if not weight:
+        return []
+    above = sum(mean > target for mean in means.values())
+    whole = f"on average over the layers {sum(means.values()) / len(means):.3f}"
+    return [
+        f"Training added {weight:g} times what lies above a target of {target:g}: {above} of {len(means)} layers "
+        f"end above it, {whole}."
+    ]
 
 
 def _constant(means: dict[str, float]) -> list[str]:
