@@ -23,6 +23,8 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   objectives  one training step of a small network with SCE and with the objectives over timesteps
   neurons     one layer of neurons, forward and backward: a ReLU, ours, other libraries, the memory traffic alone
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
+  densities   a layer on spikes beside the dense layer, over the density of its spikes; goes on where it was stopped
+  profile     write the firing rates of a trained run's layers
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
   run         a whole run's images/s beside those of its bare step, and where the rest of the time goes
   checks      what it costs to look for NaN and infinity in a training step
@@ -224,6 +226,40 @@ def _against(
         raise ValueError(f"{len(different)} of {len(found)} differ from {commit}: {'; '.join(different)}")
 
 
+def _densities(
+    out: Path = Path("runs/bench/densities.jsonl"), rounds: int = 31, threads: int = 2, plot: Path | None = None
+) -> None:
+    """Measure layers on spikes beside dense ones over the density of the spikes, or draw what was measured.
+
+    Args:
+        out: file of the figures, one JSON line each.
+        rounds: of each density, in which the dense, the sparse and the chosen layer take turns.
+        threads: of PyTorch.
+        plot: draw the file into this SVG instead of measuring.
+    """
+    from .over_density import draw, measure_layers
+
+    if plot is not None:
+        draw(out, plot)
+        print(plot)
+        return
+    measure_layers(out, rounds, threads, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+
+
+def _profile(run: Annotated[Path, tyro.conf.Positional], out: Path, images: int = 256) -> None:
+    """Write the firing rate of every layer of a trained run on test images.
+
+    Args:
+        run: the folder of the run.
+        out: a JSON file.
+        images: so many.
+    """
+    from .trained_weights import write_profile
+
+    written = write_profile(run, out, images)
+    print(f"{out}: mean {written['mean']:.3f} over {len(written['rates'])} layers")
+
+
 def _house(commits: Annotated[tuple[str, ...], tyro.conf.Positional] = (), details: bool = False) -> None:
     """Count, in the sources of commits and in those that lie here, how many files an addition touches, and what is said twice.
 
@@ -394,11 +430,13 @@ def main(arguments: Sequence[str]) -> int:
         "against": _against,
         "checks": _checks,
         "coverage": _coverage,
+        "densities": _densities,
         "exits": _exits,
         "headline": _headline,
         "house": _house,
         "join": _join,
         "kernels": _kernels,
+        "profile": _profile,
         "split": _split,
         "table": _table,
         "plot": _plot,

@@ -113,7 +113,7 @@ def compare_steps(
                 for side in order.sample((there, here), 2):
                     seconds[side] = side.ask("step")["seconds"]
                 ratios.append(math.log(seconds[here] / seconds[there]))
-            found[rule] = _mean_ratio(ratios)
+            found[rule] = mean_ratio(ratios)
     return found
 
 
@@ -127,7 +127,7 @@ def compare_imports(commit: str, rounds: int) -> tuple[float, float, float]:
         for _ in range(rounds):
             seconds = {source: _import_seconds(source) for source in order.sample((there, here), 2)}
             ratios.append(math.log(seconds[here] / seconds[there]))
-    return _mean_ratio(ratios)
+    return mean_ratio(ratios)
 
 
 def _import_seconds(source: Path) -> float:
@@ -137,7 +137,7 @@ def _import_seconds(source: Path) -> float:
     return time.perf_counter() - begin
 
 
-def _mean_ratio(logarithms: Sequence[float]) -> tuple[float, float, float]:
+def mean_ratio(logarithms: Sequence[float]) -> tuple[float, float, float]:
     """The mean of ratios and its 95 percent interval, from their logarithms."""
     from scipy.stats import t
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikedistill import create_model
 
-from .densities import images_of, set_density, weights_of, widen
+from .trained_weights import images_of, set_density, weights_of, widen
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
