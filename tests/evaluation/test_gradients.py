@@ -170,7 +170,7 @@ def test_a_network_without_spikes_is_refused():
 def test_layers_that_would_be_compiled_are_not(monkeypatch):
     monkeypatch.setattr(paths, "MIN_ELEMENTS", 4)
     monkeypatch.setattr(paths, "compiler_works", lambda: True)
-    large = torch.empty(4, dtype=torch.float64)
+    large = torch.empty(64, dtype=torch.float64)
     assert not path_of(large).is_eager
     with uncompiled():
         assert path_of(large).is_eager

@@ -9,6 +9,7 @@ import pytest
 import torch
 from shapes import rows_of
 
+from spikedistill import files
 from spikedistill.sparse import Geometry, SparseLayer, choice, crossovers, kernels, runs_sparse, sparse_layers
 from spikedistill.sparse.crossovers import DEFAULTS, crossover
 
@@ -103,7 +104,7 @@ def test_where_nothing_can_be_kept_it_is_measured_in_each_process(file, measured
     def refuse(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(crossovers, "write_atomically", refuse)
+    monkeypatch.setattr(files, "write_atomically", refuse)
     assert crossover(HUGE, 2, "forward", torch.float32) == 0.25
     assert not file.exists()
     crossovers._known.cache_clear()

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..files import write_atomically
 from ..native import cache_folder
 from . import kernels
 from .kernels import Geometry
@@ -165,6 +164,8 @@ def _read(file: Path) -> dict[str, float]:
 
 
 def _keep(file: Path, name: str, value: float) -> None:
+    from ..files import write_atomically  # and what it needs, not before
+
     try:  # what another process has added is read again
         write_atomically(file, json.dumps(_read(file) | {name: value}, indent=1))
     except OSError as error:

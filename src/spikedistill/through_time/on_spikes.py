@@ -135,11 +135,19 @@ def blocks_of(weight: Tensor, layer: SparseLayer) -> Tensor:
     return to_blocks(weight.to(layer.dtype), layer.geometry)
 
 
-def arranged(x: Tensor, timesteps: int, name: str, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """The input `[T or 1, B, C, H, W]` of a dense convolution, with the channels last in memory if layers on spikes may follow."""
+def arranged(x: Tensor, timesteps: int, name: str, *args: Any, **kwargs: Any) -> Tensor:
+    """The input `[T or 1, B, C, H, W]` of a dense convolution, with the channels last in memory if layers on spikes may follow.
+
+    Args:
+        x: the input.
+        timesteps: T.
+        name: of a function of `torch.nn.functional`.
+        args, kwargs: its arguments after the input.
+    """
     if name != "conv2d" or x.ndim != 5 or not may_run_sparse(x.device, x.dtype):
         return x
-    geometry = geometry_of(name, x.shape[1:], weight, *args, **kwargs)
+    weight, _, rest = _parameters(*args, **kwargs)
+    geometry = geometry_of(name, x.shape[1:], weight, *rest[0], **rest[1])
     if geometry is None or not is_large(geometry, timesteps):
         return x
     return x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])

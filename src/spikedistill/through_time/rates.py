@@ -186,11 +186,7 @@ class Rates(Signal):
             scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._pair(lambda value: value * scale + shift)
         if self.is_constant:
-            x = (
-                arranged(self._rates, self.timesteps, name, *args[1:2], *args[3:], **kwargs)
-                if name in LINEAR
-                else self._rates
-            )
+            x = arranged(self._rates, self.timesteps, name, *args[1:], **kwargs)
             return self._constant(fold_time(func, x, *args[1:], **kwargs))
         if name in LINEAR:
             return self._linear(name, func, *args[1:], **kwargs)
@@ -247,7 +243,7 @@ class Rates(Signal):
         else:
             spikes, means = self._each_step(
                 lambda value: fold_time(
-                    func, arranged(value, self.timesteps, name, weight, *args, **kwargs), *frozen, *args, **kwargs
+                    func, arranged(value, self.timesteps, name, weight, bias, *args, **kwargs), *frozen, *args, **kwargs
                 ),
                 frozen,
             )

@@ -358,8 +358,7 @@ class Stream(Signal):
             if found is not None:
                 return type(self)(found, self.call, packed=found if isinstance(found, SpikeRows) else None)
         if name in ON_SPIKES and not torch.is_grad_enabled() and self.call.timestep is None and not self._packed:
-            weight, rest = args[1], args[3:]
-            args = (self._with(arranged(self._value.unsqueeze(0), STEPS, name, weight, *rest, **kwargs)[0]), *args[1:])
+            args = (self._with(arranged(self._value.unsqueeze(0), STEPS, name, *args[1:], **kwargs)[0]), *args[1:])
         out = func(*replace_signals(args, lambda s: s._value), **replace_signals(kwargs, lambda s: s._value))
         return pytree.tree_map(lambda value: self._with(value, still), out)
 

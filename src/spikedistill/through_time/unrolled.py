@@ -187,7 +187,7 @@ class Unrolled(Signal):
         packed = self._packed if torch.is_grad_enabled() else None
         layer = sparse_layer(name, packed, self.dtype, weight, *args, **kwargs)
         if packed is None or (isinstance(packed, SpikeRows) and layer is None):
-            x = arranged(self._values, self.timesteps, name, weight, *args, **kwargs)
+            x = arranged(self._values, self.timesteps, name, weight, bias, *args, **kwargs)
             return self._wrap(fold_time(func, x, weight, bias, *args, **kwargs))
         frozen = weight.detach(), None if bias is None else bias.detach()
         sparse = layer if layer is not None and runs_sparse(layer, "forward") else None

@@ -12,7 +12,7 @@ from statistics import median
 import torch
 
 from ..run_folder import device_of
-from ..sparse import current_choices
+from ..sparse import sparse_layers
 from ..through_time import Captured
 from .plan import Plan
 
@@ -67,7 +67,8 @@ def trial(plan: Plan) -> Iterator[Callable[[int], float]]:
 
 
 def estimate_line(plan: Plan, steps_done: int = 0) -> str | None:
-    """In one line: the estimated time of the epochs that remain after so many steps, measured on a few trial steps.
+    """The estimated time of the epochs that remain after so many steps, measured on a few trial steps; and which layers on spikes
+    run sparse, if some may.
 
     None for a short run, and for several devices, because one device does not show how long their exchange takes.
     """
@@ -76,7 +77,7 @@ def estimate_line(plan: Plan, steps_done: int = 0) -> str | None:
     epochs = plan.config.epochs - steps_done // -(-batches // options.accumulate)
     if options.devices * options.nodes > 1 or batches * epochs < FEWEST_STEPS:
         return None
-    with trial(plan) as step:
+    with sparse_layers(options.sparse) as chosen, trial(plan) as step:
         step(size)  # the first step compiles loops
         seconds: list[float] = []
         while len(seconds) < _STEPS and sum(seconds) < _ENOUGH_SECONDS:
@@ -88,7 +89,6 @@ def estimate_line(plan: Plan, steps_done: int = 0) -> str | None:
     in_all = f"for the {epochs} epochs that are left" if steps_done else "in all"
     measured = f"{len(seconds)} step{'s' if len(seconds) > 1 else ''}"
     line = f"about {of_one}{about(epoch * epochs)} {in_all} (measured on {measured})"
-    chosen = current_choices()
     return f"{line}\n{chosen}" if chosen else line
 
 

@@ -20,6 +20,7 @@
 
 namespace {
 
+constexpr Int PARTS = 32;   // of a sequence, which threads share
 constexpr int STRIP = 256;  // neurons, for which what they share with their channel stays in the first cache
 constexpr int T = TIMESTEPS;
 
@@ -108,13 +109,14 @@ struct Strip {
   int count;
 };
 
-// Calls work(part, strip) for every strip; each part has a thread, and strips that follow one another.
+// Calls work(part, strip) for every strip. A part has strips that follow one another. There are as many parts whatever the number of
+// threads, so that sums over parts do not depend on it.
 template <class Work>
-void for_strips(Int size, Int parts, Work work) {
+void for_strips(Int size, Int threads, Work work) {
   const Int strips = (size + STRIP - 1) / STRIP;
-#pragma omp parallel for num_threads(parts) schedule(static, 1)
-  for (Int part = 0; part < parts; ++part)
-    for (Int i = strips * part / parts; i < strips * (part + 1) / parts; ++i)
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (Int part = 0; part < PARTS; ++part)
+    for (Int i = strips * part / PARTS; i < strips * (part + 1) / PARTS; ++i)
       work(part, Strip{i * STRIP, static_cast<int>(smaller(STRIP, size - i * STRIP))});
 }
 
@@ -159,7 +161,7 @@ inline void gather(const float* from, Int channels, Strip strip, Shape shape, do
 // Two sums over each channel, which the parts add up for themselves.
 class Sums {
  public:
-  Sums(Int parts, Int channels) : parts_(parts), channels_(channels), sums_(parts * 2 * channels) {}
+  explicit Sums(Int channels) : channels_(channels), sums_(PARTS * 2 * channels) {}
   double* first(Int part) { return sums_.data() + part * 2 * channels_; }
   double* second(Int part) { return first(part) + channels_; }
   double first_of(Int channel) const { return over_parts(channel); }
@@ -168,10 +170,10 @@ class Sums {
  private:
   double over_parts(Int place) const {
     double total = 0;
-    for (Int part = 0; part < parts_; ++part) total += sums_[part * 2 * channels_ + place];
+    for (Int part = 0; part < PARTS; ++part) total += sums_[part * 2 * channels_ + place];
     return total;
   }
-  Int parts_, channels_;
+  Int channels_;
   std::vector<double> sums_;
 };
 
@@ -325,14 +327,14 @@ inline void store(const float* from, Strip strip, float* to) { std::memcpy(to + 
 extern "C" {
 
 // Without a place for spikes, their bits only.
-void fire(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
+void fire(Int threads, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
           const void* residual, Int in_bits, double decay, double threshold, double v_reset, const float* membrane, double v_init,
           Value* spikes, std::uint8_t* bits, float* after) {
   const Shape shape{rows, values, by_row != 0};
   const Neuron neuron{float(decay), float(threshold), float(v_reset)};
   const Int size = shape.size();
   with_residual(residual, in_bits, [&](auto kind) {
-    for_strips(size, parts, [&](Int, Strip strip) {
+    for_strips(size, threads, [&](Int, Strip strip) {
       const Currents<kind()> currents(x, still, scale, shift, residual, strip, shape);
       alignas(64) float v[STRIP], word[STRIP];
       start(membrane, float(v_init), strip, v);
@@ -347,7 +349,7 @@ void fire(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x
 }
 
 // With a mean, through the batch-norm too: to_x is written, to_current where it is no null pointer.
-void gradient(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
+void gradient(Int threads, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
               const void* residual, Int in_bits, double decay, double threshold, double v_reset, const float* membrane,
               double v_init, double width, double height, double end, Int detach_membrane, const Value* grad,
               const float* ahead, Value* to_current, float* behind, Int channels, const float* mean, const float* inv_std,
@@ -358,9 +360,9 @@ void gradient(Int parts, Int still, Int rows, Int values, Int by_row, const Valu
   const float kept = detach_membrane ? 0.0f : neuron.decay;
   const Int size = shape.size();
   Value* found = to_current ? to_current : to_x;
-  Sums sums(parts, channels);
+  Sums sums(channels);
   with_residual(residual, in_bits, [&](auto kind) {
-    for_strips(size, parts, [&](Int part, Strip strip) {
+    for_strips(size, threads, [&](Int part, Strip strip) {
       const Currents<kind()> currents(x, still, scale, shift, residual, strip, shape);
       alignas(64) float v[STRIP], to_v[STRIP], means[STRIP], total[STRIP], product[STRIP];
       start(membrane, float(v_init), strip, v);
@@ -390,7 +392,7 @@ void gradient(Int parts, Int still, Int rows, Int values, Int by_row, const Valu
     to_bias[c] = float(all);
     to_weight[c] = float(scaled);
   }
-  for_strips(size, parts, [&](Int, Strip strip) {
+  for_strips(size, threads, [&](Int, Strip strip) {
     alignas(64) float scales[STRIP], means[STRIP], shares[STRIP], shares_of_x[STRIP];
     spread(scale, shape.rows, strip, shape, scales);
     spread(mean, channels, strip, shape, means);
@@ -407,7 +409,7 @@ void gradient(Int parts, Int still, Int rows, Int values, Int by_row, const Valu
 }
 
 // Of segments of `blocks` * T timesteps. With a place for bits, those of at most 8 timesteps in place of the spikes.
-void respond(Int parts, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
+void respond(Int threads, Int still, Int rows, Int values, Int by_row, const Value* x, const float* scale, const float* shift,
              const void* residual, Int in_bits, double decay, double threshold, double v_reset, double v_init,
              double width, double height, double end, Int segments, Int blocks, Value* spikes, std::uint8_t* bits, Value* rates, float* answers) {
   const Shape shape{rows, values, by_row != 0};
@@ -416,7 +418,7 @@ void respond(Int parts, Int still, Int rows, Int values, Int by_row, const Value
   const float length = float(blocks * T);
   const Int size = shape.size();
   with_residual(residual, in_bits, [&](auto kind) {
-    for_strips(size, parts, [&](Int, Strip strip) {
+    for_strips(size, threads, [&](Int, Strip strip) {
       const Currents<kind()> currents(x, still, scale, shift, residual, strip, shape);
       alignas(64) float v[STRIP], to_v[STRIP], total[STRIP], fired[STRIP], word[STRIP] = {};
       start(nullptr, float(v_init), strip, v);
@@ -441,14 +443,14 @@ void respond(Int parts, Int still, Int rows, Int values, Int by_row, const Value
 }
 
 // Of any number of timesteps; each channel's values are summed up by their distance from its first.
-void statistics(Int parts, Int timesteps, Int rows, Int values, Int by_row, const Value* x, Int channels, double eps,
+void statistics(Int threads, Int timesteps, Int rows, Int values, Int by_row, const Value* x, Int channels, double eps,
                 float* running_mean, float* running_var, double momentum, float* mean, float* inv_std) {
   const Shape shape{rows, values, by_row != 0};
   const Int size = shape.size();
   std::vector<float> origin(channels);
   for (Int c = 0; c < channels; ++c) origin[c] = read(x[by_row ? c * values : c]);
-  Sums sums(parts, channels);
-  for_strips(size, parts, [&](Int part, Strip strip) {
+  Sums sums(channels);
+  for_strips(size, threads, [&](Int part, Strip strip) {
     alignas(64) float origins[STRIP], total[STRIP] = {}, square[STRIP] = {};
     spread(origin.data(), channels, strip, shape, origins);
     for (Int t = 0; t < timesteps; ++t) {
@@ -476,8 +478,8 @@ void statistics(Int parts, Int timesteps, Int rows, Int values, Int by_row, cons
 }
 
 // Of timesteps `begin` to `end` - 1.
-void unpack(Int parts, Int begin, Int end, Int size, const std::uint8_t* bits, Value* spikes) {
-  for_strips(size, parts, [&](Int, Strip strip) {
+void unpack(Int threads, Int begin, Int end, Int size, const std::uint8_t* bits, Value* spikes) {
+  for_strips(size, threads, [&](Int, Strip strip) {
     for (Int t = begin; t < end; ++t) {
       const std::uint8_t* from = bits + t / 8 * size + strip.first;
       Value* to = spikes + (t - begin) * size + strip.first;
