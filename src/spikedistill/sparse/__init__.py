@@ -6,7 +6,7 @@ On a CPU, in C++. `choice.py` decides which layers run so, and `crossovers.py` k
 from .choice import Choices, SparseMode, current_choices, is_large, may_run_sparse, runs_sparse, sparse_layers
 from .kernels import Geometry, Norm, to_blocks
 from .layer import KeptBlocks, SparseLayer
-from .rows import SpikeRows
+from .rows import SpikeRows, rows_of
 from .waiting import LayerOnSpikes, NormalisedLayer, fire_in_rows, may_fire_in_rows
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "is_large",
     "may_fire_in_rows",
     "may_run_sparse",
+    "rows_of",
     "runs_sparse",
     "sparse_layers",
     "to_blocks",

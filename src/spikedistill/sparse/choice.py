@@ -83,7 +83,7 @@ def is_large(geometry: Geometry, timesteps: int) -> bool:
 def runs_sparse(layer: SparseLayer, operator: Operator) -> bool:
     """Whether an operator of a layer runs sparse at the density of its input."""
     choices = _choices.get()
-    geometry, timesteps, density = layer.geometry, layer.rows.timesteps, layer.rows.density
+    geometry, timesteps, density = layer.geometry, layer.timesteps, layer.density
     if choices.mode == "always":
         sparse = True
     else:

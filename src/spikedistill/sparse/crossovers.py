@@ -18,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..native import cache_folder
+from ..neurons import Neuron
 from . import kernels
 from .kernels import Geometry
 from .layer import SparseLayer
 from .rows import SpikeRows
+from .waiting import LayerOnSpikes, fire_in_rows
 
 Operator = Literal["inference", "forward", "gradient"]
 """A layer with weights that stay, one whose weights change at every call, and the gradient of its weights."""
@@ -33,6 +35,8 @@ DEFAULTS: dict[Operator, float] = {"inference": 0.5, "forward": 0.5, "gradient":
 MEASURED_FROM = 2**25
 _DENSITIES = (0.2, 0.7)
 _REPEATS = 3
+# An operator of evaluation computes the neurons after the layer too.
+_NEURON = Neuron()
 # The times of both vary, and with the automatic choice the sparse operator shall not be slower.
 _MARGIN = 0.95
 
@@ -90,11 +94,13 @@ def measure(geometry: Geometry, timesteps: int, operator: Operator, dtype: torch
         shape = torch.Size((g.images, g.channels, g.height, g.width))
         words = torch.rand(g.images * g.height * g.width, g.words, timesteps, kernels.WORD) < density
         rows, number = kernels.rows_of_bits(_bits(words, g.channels), timesteps)
-        layer = SparseLayer(SpikeRows(rows, shape, number, dtype), g, dtype)
+        spikes = SpikeRows(rows, shape, number, dtype)
+        layer = SparseLayer(spikes, g, dtype)
         grad = layer.forward(blocks, None)
         sparse.append(_seconds(partial(_sparse, layer, grad, weight, blocks, operator)))
         if not dense:
-            dense = _seconds(partial(_dense, layer, grad, weight.to(dtype), operator))
+            # neurons before a layer that stays dense write numbers
+            dense = _seconds(partial(_dense, layer, layer.rows.value(), grad, weight.to(dtype), operator))
     slope = max((sparse[1] - sparse[0]) / (_DENSITIES[1] - _DENSITIES[0]), 1e-9)
     found = _DENSITIES[0] + (_MARGIN * dense - sparse[0]) / slope
     return min(1.0, max(0.0, found))
@@ -111,19 +117,22 @@ def _bits(words: Tensor, channels: int) -> Tensor:
 def _sparse(layer: SparseLayer, grad: Tensor, weight: Tensor, blocks: Tensor, operator: Operator) -> None:
     if operator == "gradient":
         layer.weight_gradient(grad, weight)
+    elif operator == "forward":
+        layer.forward(kernels.to_blocks(weight, layer.geometry), None)
     else:
-        layer.forward(blocks if operator == "inference" else kernels.to_blocks(weight, layer.geometry), None)
+        LayerOnSpikes(layer, blocks, None).fire(_NEURON)
 
 
-def _dense(layer: SparseLayer, grad: Tensor, weight: Tensor, operator: Operator) -> None:
-    g = layer.geometry
-    x = layer.rows.value().flatten(0, 1)
+def _dense(layer: SparseLayer, spikes: Tensor, grad: Tensor, weight: Tensor, operator: Operator) -> None:
+    g, x = layer.geometry, spikes.flatten(0, 1)
     places = [g.stride_h, g.stride_w], [g.pad_h, g.pad_w], [g.dilation_h, g.dilation_w]
     if operator == "gradient":
         rest = False, [0, 0], g.groups, [False, True, False]
         torch.ops.aten.convolution_backward(grad.flatten(0, 1), x, weight, None, *places, *rest)
     else:
-        F.conv2d(x, weight, None, *places, g.groups)
+        out = F.conv2d(x, weight, None, *places, g.groups)
+        if operator == "inference":
+            fire_in_rows(out.unflatten(0, (layer.timesteps, -1)), layer.timesteps, _NEURON)
 
 
 def _seconds(run: Callable[[], object]) -> float:

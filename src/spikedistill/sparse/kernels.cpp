@@ -597,6 +597,18 @@ Int rows_of_bits(Int parts, Int positions, Int channels, Int timesteps, const un
   return total;
 }
 
+Int count_bits(Int parts, const unsigned char* bytes, Int count) {
+  Int total = 0;
+#pragma omp parallel for num_threads(parts) schedule(static) reduction(+ : total)
+  for (Int i = 0; i < count / 8; ++i) {
+    Word word;
+    std::memcpy(&word, bytes + 8 * i, sizeof word);
+    total += count_of(word);
+  }
+  for (Int i = count / 8 * 8; i < count; ++i) total += count_of(bytes[i]);
+  return total;
+}
+
 // Zeros and ones [end - begin, positions, channels] of timesteps `begin` to `end` - 1.
 void unpack_rows(Int parts, Int positions, Int channels, Int timesteps, Int begin, Int end, const Word* rows, Value* spikes) {
   const Int words = (channels + WORD - 1) / WORD;

@@ -80,7 +80,7 @@ def kernels(dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
     """
     check_compiler()
     found = library(_SOURCE, {"VALUE": DTYPES[dtype], "UNITS": _units()})
-    for name in ("floats_of_blocks", "rows_of_bits", "pool_rows", "forward_and_fire", "fire_rows"):
+    for name in ("count_bits", "floats_of_blocks", "rows_of_bits", "pool_rows", "forward_and_fire", "fire_rows"):
         getattr(found, name).restype = ctypes.c_int64
     found.digest.restype = ctypes.c_uint64
     return found
@@ -132,6 +132,12 @@ def rows_of_bits(bits: Tensor, timesteps: int) -> tuple[Tensor, int]:
     rows = torch.empty(positions, -(-channels // WORD), timesteps, dtype=torch.int64)
     threads = torch.get_num_threads()
     return rows, call(kernels().rows_of_bits, threads, positions, channels, timesteps, bits, rows)
+
+
+def count_bits(values: Tensor) -> int:
+    """How many bits of a dense uint8 tensor are 1."""
+    start = ctypes.c_void_p(values.data_ptr())
+    return int(call(kernels().count_bits, torch.get_num_threads(), start, values.numel()))
 
 
 def bits_of_rows(rows: Tensor, channels: int) -> Tensor:

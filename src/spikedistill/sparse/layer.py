@@ -1,15 +1,17 @@
 """A layer on spikes, and its weights in the order in which spikes read them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..neurons import PackedSpikes, is_dense
 from . import kernels
 from .kernels import Geometry, Norm
-from .rows import SpikeRows, as_samples, channels_last
+from .rows import SpikeRows, as_samples, channels_last, rows_of
 
 
 class _Kept(NamedTuple):
@@ -45,19 +47,43 @@ class SparseLayer:
     """A convolution or linear layer on spikes.
 
     Attributes:
-        rows: its input.
+        spikes: its input.
         geometry: of the layer.
         dtype: of its output and of the gradient with respect to it.
     """
 
-    rows: SpikeRows
+    spikes: SpikeRows | PackedSpikes
     geometry: Geometry
     dtype: torch.dtype
 
     @property
+    def rows(self) -> SpikeRows:
+        """The input as the layer reads it; layers after the same neurons share it."""
+        return rows_of(self.spikes, self.dtype)
+
+    @cached_property
+    def density(self) -> float:
+        """The share of neurons before the layer that fire at a timestep."""
+        spikes = self.spikes if isinstance(self.spikes, SpikeRows) else self.spikes.rows
+        if spikes is None:
+            bits = self.spikes.bits  # type: ignore[union-attr]
+            number = kernels.count_bits(bits) if is_dense(bits) else int(bits.count_nonzero())
+            return number / max(1, self.timesteps * self.input_shape.numel())
+        return float(spikes.density)
+
+    @property
+    def timesteps(self) -> int:
+        return self.spikes.timesteps
+
+    @property
+    def input_shape(self) -> torch.Size:
+        """Of a sample batch of the input."""
+        return self.spikes.shape if isinstance(self.spikes, SpikeRows) else self.spikes.bits.shape[1:]
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of a sample batch of the output."""
-        g, axes = self.geometry, len(self.rows.shape)
+        g, axes = self.geometry, len(self.input_shape)
         return (g.images, g.outputs, *(g.out_h, g.out_w)[4 - axes :])
 
     def forward(self, blocks: Tensor, bias: Tensor | None, norm: Norm | None = None) -> Tensor:

@@ -18,6 +18,9 @@ class SpikeRows:
         shape: of a sample batch, `[B, C, H, W]`, `[B, C, L]` or `[B, C]`.
         number: how many spikes there are.
         dtype: in which `value` returns them.
+
+    Attributes:
+        source: the layer of neurons that fired them, if it is known.
     """
 
     requires_grad = False
@@ -27,13 +30,16 @@ class SpikeRows:
         self.shape = shape
         self.number = number
         self.dtype = dtype
+        self.source: Any = None
 
     @classmethod
     def of(cls, packed: PackedSpikes, dtype: torch.dtype) -> Self:
         """Those of packed spikes `[T, B, C, ...]`, whose bits lie in memory with the channels last."""
         stored = channels_last(packed.bits)
         rows, number = rows_of_bits(stored, packed.timesteps)
-        return cls(rows, packed.bits.shape[1:], number, dtype)
+        found = cls(rows, packed.bits.shape[1:], number, dtype)
+        found.source = packed.source
+        return found
 
     @property
     def timesteps(self) -> int:
@@ -64,7 +70,19 @@ class SpikeRows:
         """A window has a spike where any neuron in it has one; the geometry is that of the windows, with as many outputs."""
         rows, number = pool_rows(self.rows, windows)
         shape = torch.Size((*self.shape[:2], *(windows.out_h, windows.out_w)[4 - len(self.shape) :]))
-        return type(self)(rows, shape, number, self.dtype)
+        pooled = type(self)(rows, shape, number, self.dtype)
+        pooled.source = self.source
+        return pooled
+
+
+def rows_of(spikes: PackedSpikes | SpikeRows, dtype: torch.dtype) -> SpikeRows:
+    """The spikes in rows; those made of packed spikes are kept with them."""
+    if isinstance(spikes, SpikeRows):
+        return spikes
+    if spikes.rows is None:
+        spikes.rows = SpikeRows.of(spikes, dtype)
+    found: SpikeRows = spikes.rows
+    return found
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class LayerOnSpikes:
     @cached_property
     def like(self) -> Tensor:
         """A tensor `[T, B, O, ...]` without memory."""
-        return torch.empty(1, dtype=self.layer.dtype).expand(self.layer.rows.timesteps, *self.layer.shape)
+        return torch.empty(1, dtype=self.layer.dtype).expand(self.layer.timesteps, *self.layer.shape)
 
     def value(self) -> Tensor:
         return self.layer.forward(self.blocks, self.bias)
@@ -96,7 +96,7 @@ class NormalisedLayer:
         self._given.check()
         waiting, layer = self.layer, self.layer.layer
         if layer.geometry.groups > 1:  # whose blocks of outputs begin within words of the spikes
-            return fire_in_rows(self.value(), layer.rows.timesteps, neuron, membrane)
+            return fire_in_rows(self.value(), layer.timesteps, neuron, membrane)
         residual, before = _residual(self.residual, layer.dtype), _start(neuron, membrane)
         bias = None if waiting.bias is None else waiting.bias.detach().float()
         given = layer.rows.rows, waiting.blocks, bias, layer.geometry, self.norm, residual, before, neuron

@@ -137,7 +137,7 @@ class ChunkedRates(Rates):
                 yield first, min(first + self._chunk, start + length)
             start += length
 
-    def _respond(self, neuron: Neuron, learned: Sequence[str]) -> Response:
+    def _respond(self, neuron: Neuron, learned: Sequence[str], source: Any) -> Response:
         values = self._values
 
         def currents(start: int, stop: int) -> Tensor:

@@ -88,7 +88,7 @@ def _kept(ctx: Any) -> tuple[Any, Tensor]:
 
 def _from_spikes(ctx: Any, grad: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the weight of a layer on spikes, from `[T*B, O, ...]`."""
-    return ctx.layer.weight_gradient(grad.unflatten(0, (ctx.layer.rows.timesteps, -1)), weight)
+    return ctx.layer.weight_gradient(grad.unflatten(0, (ctx.layer.timesteps, -1)), weight)
 
 
 class _GivenLinear(torch.autograd.Function):
@@ -194,7 +194,7 @@ class _GivenConvolution(torch.autograd.Function):
             return None, *found, None, None
         to_x = to_bias = None
         if for_x or for_bias:  # for which only the shape of x matters, and its order in memory
-            shape = len(grad), *ctx.layer.rows.shape[1:]
+            shape = len(grad), *ctx.layer.input_shape[1:]
             last = torch.channels_last if len(shape) == 4 else torch.contiguous_format
             x = torch.empty(shape, dtype=weight.dtype, memory_format=last)
             needed = [for_x, False, for_bias]

@@ -1,6 +1,7 @@
 """Layers that get spikes in bits: whether they run on them, and values that wait to be computed."""
 
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from ..sparse import (
     SpikeRows,
     is_large,
     may_run_sparse,
+    rows_of,
     runs_sparse,
     to_blocks,
 )
@@ -23,6 +25,27 @@ from .given import convolution_geometry
 ON_SPIKES = frozenset({"conv1d", "conv2d", "linear"})
 
 KEPT_BLOCKS = KeptBlocks()
+
+# Layers of neurons whose spikes were read as numbers, by dense layers, when they were last read.
+_READ_AS_NUMBERS: Any = WeakSet()
+
+
+def writes_bits(neuron: Any) -> bool:
+    """Whether a layer of neurons shall write its spikes only in bits: unless numbers were last read of it.
+
+    Unpacking bits would make a network of dense layers slower than one that knows no bits. The spikes are the same.
+    """
+    return neuron not in _READ_AS_NUMBERS
+
+
+def note_reading(spikes: PackedSpikes | SpikeRows | None, *, in_bits: bool) -> None:
+    """Note how a layer reads spikes."""
+    if spikes is None or spikes.source is None:
+        return
+    if in_bits:
+        _READ_AS_NUMBERS.discard(spikes.source)
+    else:
+        _READ_AS_NUMBERS.add(spikes.source)
 
 
 class Waiting(Protocol):
@@ -67,7 +90,7 @@ def sparse_layer(
     geometry = geometry_of(name, shape, weight, *args, **kwargs)
     if geometry is None or not is_large(geometry, spikes.timesteps):
         return None
-    return SparseLayer(rows_of(spikes, dtype), geometry, dtype)
+    return SparseLayer(spikes, geometry, dtype)
 
 
 def geometry_of(name: str, shape: torch.Size, weight: Tensor, *args: Any, **kwargs: Any) -> Geometry | None:
@@ -82,15 +105,6 @@ def geometry_of(name: str, shape: torch.Size, weight: Tensor, *args: Any, **kwar
         return None
     places = geometry.stride, geometry.padding, geometry.dilation
     return Geometry.of(tuple(shape), tuple(weight.shape), *places, geometry.groups)
-
-
-def rows_of(spikes: PackedSpikes | SpikeRows, dtype: torch.dtype) -> SpikeRows:
-    """The spikes in rows, which all layers after the same neurons share."""
-    if isinstance(spikes, SpikeRows):
-        return spikes
-    if spikes.rows is None:
-        spikes.rows = SpikeRows.of(spikes, dtype)
-    return spikes.rows
 
 
 def on_spikes(
@@ -110,7 +124,9 @@ def on_spikes(
         return None
     weight, bias, rest = _parameters(*args, **kwargs)
     layer = sparse_layer(name, spikes, dtype, weight, *rest[0], **rest[1])
-    if layer is None or not runs_sparse(layer, "inference"):
+    sparse = layer is not None and runs_sparse(layer, "inference")
+    note_reading(spikes, in_bits=sparse)
+    if layer is None or not sparse:
         return None
     return LayerOnSpikes(layer, KEPT_BLOCKS.of(weight, layer.dtype, layer.geometry), bias)
 

@@ -28,7 +28,7 @@ from .call import Call
 from .dropout import dropout_scale_shift, dropped
 from .given import given, given_linear
 from .mapping import check_layer, fold_time, map_over_time
-from .on_spikes import arranged, blocks_of, max_pooled, sparse_layer
+from .on_spikes import arranged, blocks_of, max_pooled, note_reading, sparse_layer, writes_bits
 from .operations import (
     ADDITIONS,
     DROPOUTS,
@@ -129,7 +129,9 @@ class Rates(Signal):
         self.enter("LIF", neuron)
         dynamics = neuron.dynamics(self.ndim)
         learned = [name for name in ("decay", "v_init", "threshold") if learns(getattr(dynamics, name))]
-        response = self._respond(dynamics, learned)
+        response = self._respond(dynamics, learned, neuron)
+        if isinstance(response.spikes, SpikesInBits):
+            response.spikes.packed.source = neuron
         rates = self._means(response.spikes) if response.rates is None else response.rates
         rates = given(rates, self._rates, response.to_current)
         for name in learned:
@@ -140,9 +142,9 @@ class Rates(Signal):
         """A signal over the same segments of time."""
         return type(self)(spikes, rates, self._lengths, self.call)
 
-    def _respond(self, neuron: Neuron, learned: Sequence[str]) -> Response:
-        """Spikes of neurons with the signal as their currents, and the derivatives of their rates."""
-        in_bits = may_run_sparse(self.device, self.dtype)
+    def _respond(self, neuron: Neuron, learned: Sequence[str], source: Any) -> Response:
+        """Spikes of a layer of neurons with the signal as their currents, and the derivatives of their rates."""
+        in_bits = may_run_sparse(self.device, self.dtype) and writes_bits(source)
         if isinstance(self._held, NormalisedCurrent) and neuron.has_numbers_only:
             return norm_lif_response(self._held, self._lengths, neuron, learned, only_bits=in_bits)
         return lif_response(self._spikes, self._lengths, neuron, learned, only_bits=in_bits)
@@ -236,7 +238,9 @@ class Rates(Signal):
         # detached rather than only under no_grad: autocast would keep a weight cast there, without its graph
         frozen = weight.detach(), None if bias is None else bias.detach()
         layer = sparse_layer(name, self._packed, self.dtype, weight, *args, **kwargs)
-        if layer is not None and runs_sparse(layer, "forward"):
+        sparse = layer is not None and runs_sparse(layer, "forward")
+        note_reading(self._packed, in_bits=sparse)
+        if layer is not None and sparse:
             with torch.no_grad():
                 spikes = layer.forward(blocks_of(frozen[0], layer), frozen[1])
                 means = self._means(spikes)

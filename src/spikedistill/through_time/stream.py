@@ -16,7 +16,7 @@ from .draws import without_draws
 from .dropout import dropout_scale_shift, dropped
 from .mapping import check_layer
 from .neuron_step import check_gradient, run_step
-from .on_spikes import ON_SPIKES, Waiting, arranged, on_spikes
+from .on_spikes import ON_SPIKES, Waiting, arranged, note_reading, on_spikes, writes_bits
 from .operations import ADDITIONS, DROPOUTS, LAYERS, PER_TIMESTEP
 from .signal import Signal, replace_signals, signals_in
 from .waiting import sum_in_waiting
@@ -193,6 +193,7 @@ class Stream(Signal):
     @property
     def _value(self) -> Tensor:
         if not isinstance(self._held, Tensor):
+            note_reading(self._packed, in_bits=False)
             self._held = self._held.value()[0]
         return self._held
 
@@ -231,22 +232,22 @@ class Stream(Signal):
         dynamics, before = neuron.dynamics(self.ndim), membranes.before.get(key)
         if dynamics.has_numbers_only and not isinstance(held, Tensor):
             if isinstance(held, LayerOnSpikes | NormalisedLayer):
-                return self._in_rows(key, *held.fire(dynamics, self._membrane(before, dynamics)))
-            if isinstance(held, NormalisedCurrent) and not self._may_fire_in_rows(held, dynamics):
+                return self._in_rows(neuron, key, *held.fire(dynamics, self._membrane(before, dynamics)))
+            if isinstance(held, NormalisedCurrent) and not self._may_fire_in_rows(held, neuron, dynamics):
                 spikes, membrane = norm_lif_step(held, before, dynamics)
                 membranes.keep(key, membrane)
                 return self._with(spikes)
         current = held if isinstance(held, Tensor) else self._value
         given = held if isinstance(held, NormalisedCurrent) else current.unsqueeze(0)
-        if self._may_fire_in_rows(given, dynamics):
-            return self._in_rows(key, *fire_in_rows(given, 1, dynamics, self._membrane(before, dynamics)))
+        if self._may_fire_in_rows(given, neuron, dynamics):
+            return self._in_rows(neuron, key, *fire_in_rows(given, 1, dynamics, self._membrane(before, dynamics)))
         spikes, membrane = lif_step(current, before, dynamics)
         membranes.keep(key, membrane)
         return self._with(spikes)
 
-    def _may_fire_in_rows(self, current: Tensor | NormalisedCurrent, neuron: Neuron) -> bool:
+    def _may_fire_in_rows(self, current: Tensor | NormalisedCurrent, neuron: Any, dynamics: Neuron) -> bool:
         usable = not torch.is_grad_enabled() and may_run_sparse(self.device, self.dtype)
-        return usable and may_fire_in_rows(current, 1, neuron)
+        return usable and writes_bits(neuron) and may_fire_in_rows(current, 1, dynamics)
 
     def _membrane(self, before: Tensor | None, neuron: Neuron) -> Tensor:
         """The membranes before this timestep, of the signal's shape."""
@@ -259,8 +260,9 @@ class Stream(Signal):
             )
         return before
 
-    def _in_rows(self, key: str, spikes: SpikeRows, membrane: Tensor | None) -> Self:
+    def _in_rows(self, neuron: Any, key: str, spikes: SpikeRows, membrane: Tensor | None) -> Self:
         assert membrane is not None
+        spikes.source = neuron
         self.call.keep(key, membrane)
         return type(self)(spikes, self.call, packed=spikes)
 

@@ -31,7 +31,16 @@ from .call import Call
 from .dropout import dropout_scale_shift, dropped
 from .given import given_linear
 from .mapping import check_layer, fold_time, map_over_time
-from .on_spikes import Waiting, arranged, blocks_of, max_pooled, on_spikes, sparse_layer
+from .on_spikes import (
+    Waiting,
+    arranged,
+    blocks_of,
+    max_pooled,
+    note_reading,
+    on_spikes,
+    sparse_layer,
+    writes_bits,
+)
 from .operations import ADDITIONS, DROPOUTS, LAYERS, LINEAR, PER_TIMESTEP
 from .signal import Signal
 from .stream import Stream, run_timesteps
@@ -72,6 +81,7 @@ class Unrolled(Signal):
     @property
     def _values(self) -> Tensor:
         if not isinstance(self._held, Tensor):
+            note_reading(self._packed, in_bits=False)
             self._held = self._held.value()
         return self._held
 
@@ -101,15 +111,20 @@ class Unrolled(Signal):
         if not dynamics.has_numbers_only:
             held = self._values
         if isinstance(held, LayerOnSpikes | NormalisedLayer):
-            return self._with_rows(held.fire(dynamics)[0])
-        in_bits = may_run_sparse(self.device, self.dtype)
+            return self._with_rows(held.fire(dynamics)[0], neuron)
+        in_bits = may_run_sparse(self.device, self.dtype) and writes_bits(neuron)
         current = held if isinstance(held, NormalisedCurrent) else self._values
         if in_bits and not torch.is_grad_enabled() and may_fire_in_rows(current, self.timesteps, dynamics):
-            return self._with_rows(fire_in_rows(current, self.timesteps, dynamics)[0])
+            return self._with_rows(fire_in_rows(current, self.timesteps, dynamics)[0], neuron)
         options = {"detach_membrane": self._cuts_membranes, "only_bits": in_bits}
-        if isinstance(current, NormalisedCurrent):
-            return self._with(*norm_lif(current, dynamics, **options))
-        return self._with(*lif_in_bits(current, dynamics, timesteps=self.timesteps, **options))
+        spikes, packed = (
+            norm_lif(current, dynamics, **options)
+            if isinstance(current, NormalisedCurrent)
+            else lif_in_bits(current, dynamics, timesteps=self.timesteps, **options)
+        )
+        if packed is not None:
+            packed.source = neuron
+        return self._with(spikes, packed)
 
     def normalise(self, norm: Any) -> Self:
         self.enter(type(norm).__name__, norm)
@@ -187,10 +202,13 @@ class Unrolled(Signal):
         packed = self._packed if torch.is_grad_enabled() else None
         layer = sparse_layer(name, packed, self.dtype, weight, *args, **kwargs)
         if packed is None or (isinstance(packed, SpikeRows) and layer is None):
+            note_reading(packed, in_bits=False)
             x = arranged(self._values, self.timesteps, name, weight, bias, *args, **kwargs)
             return self._wrap(fold_time(func, x, weight, bias, *args, **kwargs))
         frozen = weight.detach(), None if bias is None else bias.detach()
         sparse = layer if layer is not None and runs_sparse(layer, "forward") else None
+        kept = layer if layer is not None and runs_sparse(layer, "gradient") else packed
+        note_reading(packed, in_bits=sparse is not None or kept is not packed)
         # spikes in bits have a graph without values, and a gradient is cast as it reaches them
         x = self._held.like if isinstance(self._held, SpikesInBits) else self._values
         if sparse is not None:
@@ -200,7 +218,6 @@ class Unrolled(Signal):
                 value = fold_time(func, self._spikes(packed), *frozen, *args, **kwargs)
         weight, bias = weight.to(value.dtype), None if bias is None else bias.to(value.dtype)
         x = x if isinstance(self._held, SpikesInBits) else x.to(value.dtype)
-        kept = layer if layer is not None and runs_sparse(layer, "gradient") else packed
         folded = given_linear(
             name,
             value.flatten(0, 1),
@@ -233,7 +250,8 @@ class Unrolled(Signal):
             return packed.read(0, self.timesteps, self.dtype)
         return self._values.detach()
 
-    def _with_rows(self, rows: SpikeRows) -> Self:
+    def _with_rows(self, rows: SpikeRows, neuron: Any) -> Self:
+        rows.source = neuron
         return self._with(rows, rows)
 
     def _with(

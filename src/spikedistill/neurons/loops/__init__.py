@@ -15,7 +15,7 @@ from .fused_norm import (
     may_wait,
     normalise,
 )
-from .memory_format import is_channels_last, mean_in_time
+from .memory_format import is_channels_last, is_dense, mean_in_time
 from .packed import PackedSpikes, SpikesInBits
 from .paths import Path, may_compile, on_path, path_of, uncompiled
 from .rates import rates_by_kernel, rates_by_loop
@@ -36,6 +36,7 @@ __all__ = [
     "fused_norm_lif",
     "fused_norm_lif_step",
     "is_channels_last",
+    "is_dense",
     "may_compile",
     "may_wait",
     "mean_in_time",

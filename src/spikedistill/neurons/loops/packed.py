@@ -21,12 +21,14 @@ class PackedSpikes:
 
     Attributes:
         rows: the same spikes as layers on spikes read them, once one has.
+        source: the layer of neurons that fired them, if it is known.
     """
 
     def __init__(self, timesteps: int, bits: Tensor) -> None:
         self.timesteps = timesteps
         self.bits = bits
         self.rows: Any = None
+        self.source: Any = None
 
     @classmethod
     def silent(cls, timesteps: int, like: Tensor) -> Self:
