@@ -52,7 +52,7 @@ class Results:
         session = {
             "record": "session",
             "suite": suite,
-            "workload": json.loads(json.dumps(asdict(workload), default=str)),
+            "workload": asdict(workload),
             "machine": machine(workload.device),
             "versions": versions(),
             **commit(),

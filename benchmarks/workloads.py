@@ -68,7 +68,7 @@ class NetworkWorkload(Workload):
     """Height and width of the images, which have 3 channels."""
     classes: int = 10
     """Classes."""
-    widened: Path | None = None
+    widened: str | None = None
     """Folder of a trained run of the same network, narrower: its weights, copied to this width, on its test images."""
     density: float | None = None
     """Shift batch-norms so that this share of the neurons of every layer fires at a timestep."""
@@ -83,7 +83,7 @@ class NetworkWorkload(Workload):
 
     def images(self) -> Tensor:
         if self.widened is not None:
-            return self.arrange(images_of(self.widened, self.batch))
+            return self.arrange(images_of(Path(self.widened), self.batch))
         return self.arrange(self.random(self.batch, 3, self.image_size, self.image_size))
 
     def labels(self) -> Tensor:
@@ -95,7 +95,7 @@ class NetworkWorkload(Workload):
         options: dict[str, Any] = {"num_classes": self.classes, "image_size": self.image_size, "width": self.width}
         network = create_model(self.model, neuron=neuron, **options).module
         if self.widened is not None and neuron == "lif":
-            widen(weights_of(self.widened), network)
+            widen(weights_of(Path(self.widened)), network)
         return self.arrange(network)
 
     def at_density(self, network: nn.Module, timesteps: int) -> nn.Module:
