@@ -24,6 +24,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   neurons     one layer of neurons, forward and backward: a ReLU, ours, other libraries, the memory traffic alone
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
   densities   a layer on spikes beside the dense layer, over the density of its spikes; goes on where it was stopped
+  sparsity    accuracy, density and milliseconds of runs with penalties on spikes of different strength
   profile     write the firing rates of a trained run's layers
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
   run         a whole run's images/s beside those of its bare step, and where the rest of the time goes
@@ -246,6 +247,39 @@ def _densities(
     measure_layers(out, rounds, threads, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
 
 
+def _sparsity(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path = Path("runs/bench/sparsity.jsonl"),
+    rounds: int = 15,
+    batch: int = 16,
+    threads: int = 2,
+    plot: Path | None = None,
+) -> None:
+    """Time the networks of trained runs, and write what each has learned and how densely it fires; or draw such files.
+
+    Args:
+        runs: folders of runs, or with --plot the files to draw.
+        out: a file of JSON lines.
+        rounds: in which all runs take turns.
+        batch: test images at once.
+        threads: of PyTorch.
+        plot: an SVG to draw into.
+    """
+    from .sparsity import draw, measure_sparsity, table_of
+
+    if plot is not None:
+        draw(runs, plot)
+        print(plot)
+        return
+    measure_sparsity(runs, out, rounds, batch, threads, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    for row in table_of(out):
+        print(
+            f"weight {row['firing_weight']:g}: {row['accuracy_1']:.2f} ± {row['accuracy_1_std']:.2f} % at k=1, "
+            f"{row['accuracy_T']:.2f} ± {row['accuracy_T_std']:.2f} % at T, density {row['density']:.3f}, {row['ms']:.2f} ms, "
+            f"dense {row['dense_ms']:.2f} ms"
+        )
+
+
 def _profile(run: Annotated[Path, tyro.conf.Positional], out: Path, images: int = 256) -> None:
     """Write the firing rate of every layer of a trained run on test images.
 
@@ -437,6 +471,7 @@ def main(arguments: Sequence[str]) -> int:
         "join": _join,
         "kernels": _kernels,
         "profile": _profile,
+        "sparsity": _sparsity,
         "split": _split,
         "table": _table,
         "plot": _plot,
