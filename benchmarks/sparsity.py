@@ -23,7 +23,7 @@ from .workloads import Step
 
 
 def measure_sparsity(runs: Sequence[Path], out: Path, rounds: int, batch: int, threads: int, command: str) -> None:
-    """Write a line of JSON for each run: its penalty, accuracy at k=1 and T, the density of its spikes, and milliseconds of a batch.
+    """Write a line of JSON for each run: penalty, accuracy at k=1 and T, density of its spikes, and milliseconds of a batch.
 
     The runs take turns, and each is timed with layers on spikes as they are chosen, and dense.
     """

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikedistill import load, temporal
 from spikedistill.data import as_network_input
+from spikedistill.evaluation import record
 from spikedistill.neurons import SpikingNeuron
 from spikedistill.run_folder import RunFolder, dataset_of
 from spikedistill.through_time.features import outputs_of
@@ -66,6 +67,20 @@ def rates_of(network: nn.Module, images: Tensor, timesteps: int) -> dict[str, fl
 
 
 @torch.no_grad()
+def near_threshold(network: nn.Module, images: Tensor, timesteps: int) -> dict[float, dict[str, float]]:
+    """The share of membranes of each layer within 0.5 and within 1 of their threshold."""
+    found: dict[float, dict[str, float]] = {0.5: {}, 1.0: {}}
+    model = temporal(network)
+    with record(model) as recording:
+        model(images, timesteps=timesteps)
+    for layer, threshold in recording.thresholds.items():
+        distance = (recording.membranes(layer) - threshold).abs()
+        for most, shares in found.items():
+            shares[layer] = float((distance < most).double().mean())
+    return found
+
+
+@torch.no_grad()
 def set_density(network: nn.Module, images: Tensor, timesteps: int, density: float) -> None:
     """Shift the batch-norms so that every layer of neurons fires at a density, in the network's mode."""
     norms = _norms_before_neurons(network, images)
@@ -93,9 +108,14 @@ def _norms_before_neurons(network: nn.Module, images: Tensor) -> dict[str, Any]:
 
 
 def write_profile(run: Path, out: Path, images: int = 256) -> dict[str, Any]:
-    """Write the firing rates of the layers of a trained run on test images, at each timestep together, as JSON."""
+    """Write the firing rates of the layers of a trained run on test images, over all timesteps, as JSON.
+
+    And for each layer the share of membranes near the threshold: within 0.5 of it, where the rectangular surrogate of width 1 is
+    not 0, and within 1, where the triangular one is not.
+    """
     config = RunFolder(run).config()
-    rates = rates_of(_parts(run)[1].eval(), images_of(run, images), config.timesteps)
+    network, given = _parts(run)[1].eval(), images_of(run, images)
+    rates, near = rates_of(network, given, config.timesteps), near_threshold(network, given, config.timesteps)
     written = {
         "recipe": config.recipe,
         "model": {"name": config.model.name, "options": config.model.options},
@@ -105,6 +125,10 @@ def write_profile(run: Path, out: Path, images: int = 256) -> dict[str, Any]:
         "images": images,
         "rates": {layer: round(rate, 4) for layer, rate in rates.items()},
         "mean": round(sum(rates.values()) / len(rates), 4),
+        "within": {
+            str(distance): {layer: round(share, 4) for layer, share in found.items()}
+            for distance, found in near.items()
+        },
     }
     out.write_text(json.dumps(written, indent=2) + "\n")
     return written

@@ -194,6 +194,14 @@ def test_kept_blocks_are_those_of_the_weights_as_they_are_now():
     second = kept.of(weight, torch.float32, geometry)
     assert second is not first
     assert torch.equal(second, to_blocks(weight, geometry))
+    # at later timesteps of a sequence only what PyTorch counts
+    with torch.no_grad():
+        weight.add_(1)
+    assert kept.of(weight, torch.float32, geometry, goes_on=True) is not second
+    third = kept.of(weight, torch.float32, geometry, goes_on=True)
+    weight.data.add_(1)
+    assert kept.of(weight, torch.float32, geometry, goes_on=True) is third
+    assert torch.equal(kept.of(weight, torch.float32, geometry), to_blocks(weight, geometry))
     rounded = kept.of(weight, torch.bfloat16, geometry)
     assert torch.equal(rounded, to_blocks(weight.detach().bfloat16().float(), geometry))
     del weight

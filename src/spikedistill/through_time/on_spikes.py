@@ -108,7 +108,12 @@ def geometry_of(name: str, shape: torch.Size, weight: Tensor, *args: Any, **kwar
 
 
 def on_spikes(
-    name: str, spikes: SpikeRows | PackedSpikes, dtype: torch.dtype, *args: Any, **kwargs: Any
+    name: str,
+    spikes: SpikeRows | PackedSpikes,
+    dtype: torch.dtype,
+    goes_on: bool,
+    *args: Any,
+    **kwargs: Any,
 ) -> LayerOnSpikes | SpikeRows | None:
     """A layer of evaluation on spikes, whose output waits, or the spikes after max-pooling; None if it runs dense.
 
@@ -116,6 +121,7 @@ def on_spikes(
         name: of a function of `torch.nn.functional`.
         spikes: its input.
         dtype: of its input.
+        goes_on: whether this is a later timestep of a sequence.
         args, kwargs: its arguments after the input.
     """
     if name == "max_pool2d":
@@ -128,7 +134,7 @@ def on_spikes(
     note_reading(spikes, in_bits=sparse)
     if layer is None or not sparse:
         return None
-    return LayerOnSpikes(layer, KEPT_BLOCKS.of(weight, layer.dtype, layer.geometry), bias)
+    return LayerOnSpikes(layer, KEPT_BLOCKS.of(weight, layer.dtype, layer.geometry, goes_on=goes_on), bias)
 
 
 def _parameters(

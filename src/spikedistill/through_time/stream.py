@@ -356,7 +356,7 @@ class Stream(Signal):
             scale, shift = self.call.drop(self, name, func, p)
             return self._with(self._value * scale + shift)
         if self._packed is not None and not torch.is_grad_enabled():
-            found = on_spikes(name, self._packed, self.dtype, *args[1:], **kwargs)
+            found = on_spikes(name, self._packed, self.dtype, bool(self.call.before), *args[1:], **kwargs)
             if found is not None:
                 return type(self)(found, self.call, packed=found if isinstance(found, SpikeRows) else None)
         if name in ON_SPIKES and not torch.is_grad_enabled() and self.call.timestep is None and not self._packed:

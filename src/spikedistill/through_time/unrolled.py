@@ -171,7 +171,7 @@ class Unrolled(Signal):
             scale, shift = dropout_scale_shift(name, func, self.sample, p)
             return self._with(self._values * scale + shift)
         if self._packed is not None and not torch.is_grad_enabled():
-            found = on_spikes(name, self._packed, self.dtype, *args[1:], **kwargs)
+            found = on_spikes(name, self._packed, self.dtype, False, *args[1:], **kwargs)
             if found is not None:
                 return self._with(found, found if isinstance(found, SpikeRows) else None)
         if name in LINEAR:
