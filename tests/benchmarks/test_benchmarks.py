@@ -351,6 +351,15 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.__main__.measure", lambda name, *_, **plan: asked.append((name, plan)))
     monkeypatch.setattr("benchmarks.exits.measure_exits", lambda *_: {"exits": [], "seconds": []})
     monkeypatch.setattr("benchmarks.run.measure_run", lambda options, _: options.config(tmp_path) and NOTHING_MEASURED)
+    for module, name in (
+        ("over_density", "measure_layers"),
+        ("over_density", "draw"),
+        ("sparsity", "measure_sparsity"),
+    ):
+        monkeypatch.setattr(f"benchmarks.{module}.{name}", lambda *_: None)
+    monkeypatch.setattr("benchmarks.sparsity.table_of", lambda _: [])
+    monkeypatch.setattr("benchmarks.sparsity.draw", lambda *_: None)
+    monkeypatch.setattr("benchmarks.trained_weights.write_profile", lambda *_: {"mean": 0.0, "rates": {}})
     (tmp_path / "runs" / "bench").mkdir(parents=True)
     step = [session(), timed(1, ann=0.2, convolutions=0.1), weighed(1, "ann", 100)]
     for name in ("step", "step_over_T"):

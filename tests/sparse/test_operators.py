@@ -117,13 +117,13 @@ def test_neurons_in_the_same_pass_fire_as_they_do_after_it(case, residual, hard,
     assert torch.equal(found.value(), expected)
     assert found.number == expected.sum()
     # in two parts, with the membranes from one to the next
-    membrane = torch.full(expected.shape[1:], float(neuron.v_init))
+    membrane = None
     for t in range(len(expected)):
         one = layer_of(case._replace(spikes=case.spikes[t : t + 1]))
         part = LayerOnSpikes(one, blocks, case.bias)
         part = part if norm is None else part.normalised(norm)
         part = part if added is None else part.plus(added[t : t + 1])
-        spikes, membrane = part.fire(neuron, membrane)
+        spikes, membrane = part.fire(neuron, membrane, keeps=True)
         assert torch.equal(spikes.value()[0], expected[t])
 
 
@@ -166,7 +166,7 @@ def test_neurons_on_currents_with_the_channels_last():
     assert number == expected.sum()
     assert torch.equal(as_samples(kernels.unpack_rows(rows, 70, 0, 4, torch.float32), x.shape[1:]), expected)
     start = channels_last(membrane.unsqueeze(0))[0]
-    rows, _, after = kernels.fire_rows(stored, 1, ones, zeros, None, start, neuron)
+    rows, _, after = kernels.fire_rows(stored, 1, ones, zeros, None, start, neuron, keeps=True)
     u = 0.5 * membrane + x[0]
     assert torch.equal(as_samples(kernels.unpack_rows(rows, 70, 0, 1, torch.float32), x.shape[1:])[0], (u >= 1).float())
     assert torch.equal(as_samples(after.unsqueeze(0), x.shape[1:])[0], u - (u >= 1).float())

@@ -16,7 +16,7 @@ from spikedistill import LIF, create_model, mean_rate, temporal
 from spikedistill.evaluation import record
 from spikedistill.neurons import PackedSpikes, SpikesInBits
 from spikedistill.neurons.loops import paths
-from spikedistill.sparse import SpikeRows, current_choices, kernels, sparse_layers
+from spikedistill.sparse import SpikeRows, current_choices, kernels, rows, sparse_layers
 from spikedistill.sparse import waiting as waiting_room
 from spikedistill.through_time import firing_rate
 from spikedistill.through_time.features import outputs_of
@@ -161,6 +161,16 @@ def test_batch_norms_of_evaluation_are_computed_with_the_layers(monkeypatch):
     # the shortcuts, which are added to others; the grouped one; the linear layers, of which the last has no neurons after it
     assert [geometry.outputs for geometry in written].count(16) == 0
     assert len(written) <= 6
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_single_sample_is_read_in_rows_too(samples, monkeypatch):
+    """PyTorch recognises the channels last by strides, which a batch of one leaves open."""
+    monkeypatch.setattr(rows, "rows_of_bits", None)
+    model, x = temporal(exact(Network())).eval(), images(samples, 3, 16, 16)
+    with torch.no_grad(), sparse_layers("always"):
+        model(x, timesteps=2)
+        model.step(x)
 
 
 def test_training_holds_spikes_in_bits_alone():

@@ -219,13 +219,15 @@ def forward_and_fire(
     membrane: float | Tensor,
     neuron: Neuron,
     dtype: torch.dtype,
+    *,
+    keeps: bool = False,
 ) -> tuple[Tensor, int, Tensor | None]:
     """`fire_rows` of the outputs of a layer and its batch-norm, which never reach memory."""
     timesteps = rows.shape[-1]
     positions = geometry.images * geometry.out_h * geometry.out_w
     given = torch.get_num_threads(), _as_c(geometry), timesteps, rows, blocks, bias, _norm_as_c(norm)
     places = positions, geometry.outputs, timesteps
-    return _fired(kernels(dtype).forward_and_fire, given, places, residual, membrane, neuron)
+    return _fired(kernels(dtype).forward_and_fire, given, places, residual, membrane, neuron, keeps)
 
 
 def fire_rows(
@@ -236,6 +238,8 @@ def fire_rows(
     residual: Tensor | None,
     membrane: float | Tensor,
     neuron: Neuron,
+    *,
+    keeps: bool = False,
 ) -> tuple[Tensor, int, Tensor | None]:
     """Spikes of neurons with the currents x * scale + shift + residual.
 
@@ -246,12 +250,13 @@ def fire_rows(
         residual: like x at every timestep, or rows of spikes `[positions, words, T]`, or None.
         membrane: before the first timestep, a number or `[positions, C]`.
         neuron: of numbers only.
+        keeps: whether the membranes after the last timestep are needed.
 
     Returns:
-        Their rows `[positions, words, T]`, their number, and the membranes after the last timestep if `membrane` is a tensor.
+        Their rows `[positions, words, T]`, their number, and the membranes `[positions, C]` after the last timestep, or None.
     """
     given = torch.get_num_threads(), x.shape[1], x.shape[2], timesteps, x, len(x) < timesteps, scale, shift
-    return _fired(kernels(x.dtype).fire_rows, given, (*x.shape[1:], timesteps), residual, membrane, neuron)
+    return _fired(kernels(x.dtype).fire_rows, given, (*x.shape[1:], timesteps), residual, membrane, neuron, keeps)
 
 
 def _fired(
@@ -261,12 +266,13 @@ def _fired(
     residual: Tensor | None,
     membrane: float | Tensor,
     neuron: Neuron,
+    keeps: bool,
 ) -> tuple[Tensor, int, Tensor | None]:
     """Call a function that fires at so many positions, channels and timesteps."""
     positions, channels, timesteps = places
     rows = torch.empty(positions, -(-channels // WORD), timesteps, dtype=torch.int64)
     before, number = (membrane, 0.0) if isinstance(membrane, Tensor) else (None, float(membrane))
-    after = None if before is None else torch.empty_like(before, memory_format=torch.contiguous_format)
+    after = torch.empty(positions, channels) if keeps else None
     in_rows = residual is not None and residual.dtype == torch.int64
     dense, spikes = (None, residual) if in_rows else (residual, None)
     hard = neuron.v_reset is not None

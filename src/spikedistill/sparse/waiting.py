@@ -49,9 +49,11 @@ class LayerOnSpikes:
     def plus(self, residual: Tensor | SpikeRows) -> "NormalisedLayer":
         return NormalisedLayer(self, None, residual)
 
-    def fire(self, neuron: Neuron, membrane: Tensor | None = None) -> tuple[SpikeRows, Tensor | None]:
+    def fire(
+        self, neuron: Neuron, membrane: Tensor | None = None, *, keeps: bool = False
+    ) -> tuple[SpikeRows, Tensor | None]:
         """The spikes of neurons on its output; see `NormalisedLayer.fire`."""
-        return NormalisedLayer(self, None).fire(neuron, membrane)
+        return NormalisedLayer(self, None).fire(neuron, membrane, keeps=keeps)
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,27 @@ class NormalisedLayer:
             return out
         return out + (self.residual.value() if isinstance(self.residual, SpikeRows) else self.residual)
 
-    def fire(self, neuron: Neuron, membrane: Tensor | None = None) -> tuple[SpikeRows, Tensor | None]:
+    def fire(
+        self, neuron: Neuron, membrane: Tensor | None = None, *, keeps: bool = False
+    ) -> tuple[SpikeRows, Tensor | None]:
         """Send the currents through neurons.
 
         Args:
             neuron: of numbers only.
             membrane: before the first timestep, `[B, O, ...]`; None for a sequence that begins.
+            keeps: whether the membranes after the last timestep are needed.
 
         Returns:
-            The spikes, and the membranes after the last timestep if those before the first are given.
+            The spikes, and the membranes after the last timestep, or None.
         """
         self._given.check()
         waiting, layer = self.layer, self.layer.layer
         if layer.geometry.groups > 1:  # whose blocks of outputs begin within words of the spikes
-            return fire_in_rows(self.value(), layer.timesteps, neuron, membrane)
+            return fire_in_rows(self.value(), layer.timesteps, neuron, membrane, keeps=keeps)
         residual, before = _residual(self.residual, layer.dtype), _start(neuron, membrane)
         bias = None if waiting.bias is None else waiting.bias.detach().float()
         given = layer.rows.rows, waiting.blocks, bias, layer.geometry, self.norm, residual, before, neuron
-        return _spikes(kernels.forward_and_fire(*given, layer.dtype), torch.Size(layer.shape), layer.dtype)
+        return _spikes(kernels.forward_and_fire(*given, layer.dtype, keeps=keeps), torch.Size(layer.shape), layer.dtype)
 
 
 def may_fire_in_rows(current: Tensor | NormalisedCurrent, timesteps: int, neuron: Neuron) -> bool:
@@ -116,13 +121,15 @@ def fire_in_rows(
     neuron: Neuron,
     membrane: Tensor | None = None,
     residual: SpikeRows | None = None,
+    *,
+    keeps: bool = False,
 ) -> tuple[SpikeRows, Tensor | None]:
     """The spikes of neurons, for the layers on spikes after them, without a graph.
 
     Args:
         current: `[T or 1, B, C, ...]`, with the channels last in memory.
         timesteps: T.
-        neuron, membrane: see `NormalisedLayer.fire`.
+        neuron, membrane, keeps: see `NormalisedLayer.fire`.
         residual: spikes to be added, in place of the residual of a normalised current.
     """
     added: Tensor | SpikeRows | None = residual
@@ -136,7 +143,7 @@ def fire_in_rows(
             added = current.residual
     more = _residual(added, x.dtype)
     given = channels_last(x), timesteps, scale.flatten(), shift.flatten(), more, _start(neuron, membrane), neuron
-    return _spikes(kernels.fire_rows(*given), x.shape[1:], x.dtype)
+    return _spikes(kernels.fire_rows(*given, keeps=keeps), x.shape[1:], x.dtype)
 
 
 def _residual(residual: Tensor | SpikeRows | None, dtype: torch.dtype) -> Tensor | None:

@@ -172,7 +172,9 @@ def arranged(x: Tensor, timesteps: int, name: str, *args: Any, **kwargs: Any) ->
     geometry = geometry_of(name, x.shape[1:], weight, *rest[0], **rest[1])
     if geometry is None or not is_large(geometry, timesteps):
         return x
-    return x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+    # flat in between, because PyTorch recognises the order of a single sample by its strides, which views leave undefined
+    last = x.permute(0, 1, 3, 4, 2)
+    return last.reshape(-1).view(last.shape).permute(0, 1, 4, 2, 3)
 
 
 def max_pool_windows(

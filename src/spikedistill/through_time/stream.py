@@ -232,7 +232,7 @@ class Stream(Signal):
         dynamics, before = neuron.dynamics(self.ndim), membranes.before.get(key)
         if dynamics.has_numbers_only and not isinstance(held, Tensor):
             if isinstance(held, LayerOnSpikes | NormalisedLayer):
-                return self._in_rows(neuron, key, *held.fire(dynamics, self._membrane(before, dynamics)))
+                return self._in_rows(neuron, key, *held.fire(dynamics, self._membrane(before), keeps=True))
             if isinstance(held, NormalisedCurrent) and not self._may_fire_in_rows(held, neuron, dynamics):
                 spikes, membrane = norm_lif_step(held, before, dynamics)
                 membranes.keep(key, membrane)
@@ -240,7 +240,7 @@ class Stream(Signal):
         current = held if isinstance(held, Tensor) else self._value
         given = held if isinstance(held, NormalisedCurrent) else current.unsqueeze(0)
         if self._may_fire_in_rows(given, neuron, dynamics):
-            return self._in_rows(neuron, key, *fire_in_rows(given, 1, dynamics, self._membrane(before, dynamics)))
+            return self._in_rows(neuron, key, *fire_in_rows(given, 1, dynamics, self._membrane(before), keeps=True))
         spikes, membrane = lif_step(current, before, dynamics)
         membranes.keep(key, membrane)
         return self._with(spikes)
@@ -249,11 +249,9 @@ class Stream(Signal):
         usable = not torch.is_grad_enabled() and may_run_sparse(self.device, self.dtype)
         return usable and writes_bits(neuron) and may_fire_in_rows(current, 1, dynamics)
 
-    def _membrane(self, before: Tensor | None, neuron: Neuron) -> Tensor:
-        """The membranes before this timestep, of the signal's shape."""
-        if before is None:
-            return neuron.initial_membrane(torch.empty(self.shape))
-        if before.shape != self.shape:
+    def _membrane(self, before: Tensor | None) -> Tensor | None:
+        """The membranes before this timestep, of the signal's shape; None at the first."""
+        if before is not None and before.shape != self.shape:
             raise UserError(
                 f"the state is {list(before.shape)}, the current {list(self.shape)}: expected the same shape, one membrane per "
                 "neuron"
