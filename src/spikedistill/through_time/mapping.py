@@ -46,6 +46,8 @@ def map_over_time(
 
 def fold_time(func: Callable[..., Any], value: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Call `func`, which treats the samples of a batch alike, once on time folded into the batch: `[T, B, ...] -> [T*B, ...]`."""
+    if len(value) == 1:  # views that merge or split axes of length 1 lose the order in memory of a single sample
+        return pytree.tree_map(lambda tensor: tensor.unsqueeze(0), func(value.squeeze(0), *args, **kwargs))
     out = func(value.flatten(0, 1), *args, **kwargs)
     return pytree.tree_map(lambda tensor: tensor.unflatten(0, value.shape[:2]), out)
 
