@@ -167,7 +167,9 @@ def test_batch_norms_of_evaluation_are_computed_with_the_layers(monkeypatch):
 def test_a_single_sample_is_read_in_rows_too(samples, monkeypatch):
     """PyTorch recognises the channels last by strides, which a batch of one leaves open."""
     monkeypatch.setattr(rows, "rows_of_bits", None)
-    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), LIF(), nn.Conv2d(16, 8, 3), LIF(), nn.Conv2d(8, 4, 3))
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), LIF(), nn.Conv2d(16, 8, 3), LIF(), nn.Conv2d(8, 4, 3)
+    )
     model, x = temporal(exact(network)).eval(), images(samples, 3, 16, 16)
     with torch.no_grad(), sparse_layers("always"):
         model(x, timesteps=2)

@@ -123,8 +123,12 @@ def norm_of(like: Tensor, call: BatchNormCall) -> Norm:
     """The batch-norm of evaluation after a layer on spikes, in float32."""
     _check_channels(like, call)
     parts = *_running(call), call.weight, call.bias
-    plain = [None if part is None else part.detach().float().contiguous() for part in parts]
+    plain = [part if part is None or _is_plain(part) else part.detach().float().contiguous() for part in parts]
     return Norm(*plain, call.eps)  # type: ignore[arg-type, call-arg]
+
+
+def _is_plain(part: Tensor) -> bool:
+    return part.dtype == torch.float32 and part.is_contiguous()
 
 
 def _running(call: BatchNormCall) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Layers that get spikes in bits: whether they run on them, and values that wait to be computed."""
 
+import functools
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -95,16 +96,28 @@ def sparse_layer(
 
 def geometry_of(name: str, shape: torch.Size, weight: Tensor, *args: Any, **kwargs: Any) -> Geometry | None:
     """The geometry of a layer on samples of that shape; None if it is none that may run on spikes."""
-    if weight.ndim != len(shape) or weight.ndim not in (2, 3, 4):
+    given = name, shape, weight.shape, args, tuple(kwargs.items())
+    try:
+        return _known_geometry(*given)
+    except TypeError:  # lists among the arguments
+        return _geometry(*given)
+
+
+def _geometry(
+    name: str, shape: torch.Size, weight: torch.Size, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]
+) -> Geometry | None:
+    if len(weight) != len(shape) or len(weight) not in (2, 3, 4):
         return None
     if name == "linear":
-        return Geometry.of(tuple(shape), tuple(weight.shape), (), (), (), 1)
-    geometry, before = convolution_geometry(weight.shape[2:], *args, **kwargs)
-    fits = shape[1] == weight.shape[1] * geometry.groups and weight.shape[0] % geometry.groups == 0
+        return Geometry.of(shape, weight, (), (), (), 1)
+    geometry, before = convolution_geometry(weight[2:], *args, **dict(kwargs))
+    fits = shape[1] == weight[1] * geometry.groups and weight[0] % geometry.groups == 0
     if before or not fits:
         return None
-    places = geometry.stride, geometry.padding, geometry.dilation
-    return Geometry.of(tuple(shape), tuple(weight.shape), *places, geometry.groups)
+    return Geometry.of(shape, weight, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+
+
+_known_geometry = functools.lru_cache(1024)(_geometry)
 
 
 def on_spikes(

@@ -408,7 +408,9 @@ def signals_in(*values: Any) -> list[Signal]:
         if kind in _LEAVES:
             continue
         if kind in _NESTS:
-            found += signals_in(*(value.values() if kind is dict else value))
+            for part in value.values() if kind is dict else value:
+                if type(part) not in _LEAVES:
+                    found += signals_in(part)
         elif isinstance(value, Signal):
             found.append(value)
         else:
