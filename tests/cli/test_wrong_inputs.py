@@ -141,7 +141,7 @@ COMMANDS = {
     "train digits-sce --trainer.sparse sometimes": "never",
     "train digits-sce --objective.firing-weight -1": "objective.firing_weight: got -1.0, expected at least 0",
     "train digits-sce --objective.firing-target 0.1": "add --objective.firing-weight",
-    "train digits-sce --objective.firing-weight 1 --objective.firing-target 1": "objective.firing_target: got 1.0, expected less than 1",
+    "train digits-sce --objective.firing-target 1": "objective.firing_target: got 1.0, expected less than 1",
     "train digits-ann --objective.firing-weight 1": "--model.neuron relu has none",
     "train digits-sce --trainer.accumulate 0": "accumulate",
     "train digits-sce --trainer.clip inf": "clip",
