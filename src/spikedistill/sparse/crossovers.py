@@ -34,11 +34,11 @@ DEFAULTS: dict[Operator, float] = {"inference": 0.5, "forward": 0.5, "gradient":
 # Layers of fewer operations in all timesteps are not measured.
 MEASURED_FROM = 2**25
 _DENSITIES = (0.2, 0.7)
-_REPEATS = 3
+_REPEATS = 5
 # An operator of evaluation computes the neurons after the layer too.
 _NEURON = Neuron()
 # The times of both vary, and with the automatic choice the sparse operator shall not be slower.
-_MARGIN = 0.95
+_MARGIN = 0.9
 
 logger = logging.getLogger("spikedistill")
 
