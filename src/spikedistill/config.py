@@ -184,7 +184,7 @@ class ObjectiveConfig(_Section):
 
     firing_weight: NotNegative = 0.0
     """Weight of a penalty on spikes, added to the loss: the mean over the layers of neurons of how far their firing rate
-    lies above --objective.firing-target. Fewer spikes make layers on spikes faster, and cost accuracy; 0.1 to 10 are
+    lies above --objective.firing-target. Fewer spikes make layers on spikes faster, and cost accuracy; 0.1 to 3 are
     worth trying."""
     firing_target: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """With --objective.firing-weight: the firing rate of a layer that costs nothing, such as 0.1."""

@@ -20,6 +20,7 @@ from spikedistill.sparse import SpikeRows, current_choices, kernels, rows, spars
 from spikedistill.sparse import waiting as waiting_room
 from spikedistill.through_time import firing_rate
 from spikedistill.through_time.features import outputs_of
+from spikedistill.through_time.on_spikes import max_pooled
 
 pytestmark = [
     pytest.mark.skipif(not kernels.available(), reason="needs a C++ compiler"),
@@ -302,6 +303,14 @@ def test_on_a_plain_machine_and_without_a_compiler_all_runs(environment, said, t
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith(said)
+
+
+def test_spikes_on_another_device_are_not_pooled_in_bits():
+    """There are no such functions on a GPU; a tensor without values stands for one."""
+    packed = PackedSpikes(2, torch.zeros(1, 2, 8, 4, 4, dtype=torch.uint8))
+    with sparse_layers("always"):
+        assert max_pooled(packed, torch.float32, 2) is not None
+        assert max_pooled(PackedSpikes(2, packed.bits.to("meta")), torch.float32, 2) is None
 
 
 def test_second_order_gradients_are_refused():

@@ -158,9 +158,11 @@ def _parameters(
 
 def max_pooled(spikes: SpikeRows | PackedSpikes, dtype: torch.dtype, *args: Any, **kwargs: Any) -> SpikeRows | None:
     """The spikes after `max_pool2d` with arguments after its input; None for options that spikes in bits do not take."""
-    shape = spikes.shape if isinstance(spikes, SpikeRows) else spikes.bits.shape[1:]
-    windows = max_pool_windows(shape, *args, **kwargs)
-    if windows is None or not may_run_sparse(torch.device("cpu"), dtype):
+    bits = spikes.rows if isinstance(spikes, SpikeRows) else spikes.bits
+    if not may_run_sparse(bits.device, dtype):
+        return None
+    windows = max_pool_windows(spikes.shape if isinstance(spikes, SpikeRows) else bits.shape[1:], *args, **kwargs)
+    if windows is None:
         return None
     return rows_of(spikes, dtype).max_pooled(windows)
 
