@@ -9,7 +9,7 @@ import pytest
 import torch
 from shapes import rows_of
 
-from spikedistill import files
+from spikedistill import UserError, files
 from spikedistill.sparse import Geometry, SparseLayer, choice, crossovers, kernels, runs_sparse, sparse_layers
 from spikedistill.sparse.crossovers import DEFAULTS, crossover
 
@@ -67,6 +67,11 @@ def test_a_mode_forces_either(mode, sparse, measured):
         if sparse:
             assert runs_sparse(layer(SMALL, 0.9), "forward")
     assert measured == []
+
+
+def test_another_mode_is_refused():
+    with pytest.raises(UserError, match="mode is 'alway', expected one of auto, always, never"), sparse_layers("alway"):
+        pass
 
 
 def test_layers_of_few_operations_run_dense_or_by_the_default(measured):

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from ..errors import UserError
 from ..native import DTYPES
 from ..neurons import may_compile
 from .crossovers import Operator, crossover
@@ -54,7 +55,16 @@ _choices = ContextVar("_choices", default=Choices("auto"))  # noqa: B039 the def
 
 @contextmanager
 def sparse_layers(mode: SparseMode) -> Iterator[Choices]:
-    """Choose the layers on spikes in that way inside."""
+    """Choose the layers on spikes in that way inside.
+
+    Args:
+        mode: "auto" runs them on spikes where that is faster at their density; "always" and "never" force either.
+
+    Raises:
+        UserError: for another mode.
+    """
+    if mode not in get_args(SparseMode):
+        raise UserError(f"mode is {mode!r}, expected one of {', '.join(get_args(SparseMode))}")
     choices = Choices(mode)
     token = _choices.set(choices)
     try:
