@@ -68,10 +68,8 @@ def check_compiler() -> None:
 
 def _as_c(argument: Tensor | float | bool | None) -> Any:
     """An argument for C: a pointer, a double or a 64-bit integer."""
-    if argument is None:
-        return ctypes.c_void_p()
     if isinstance(argument, Tensor):
-        assert argument.device.type == "cpu"
+        assert argument.is_cpu
         assert argument.is_contiguous()
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, float):

@@ -8,7 +8,7 @@ With the decay lambda, the threshold theta and the input current I:
     v_t = (1 - s_t) * u_t + v_reset * s_t hard reset
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -18,6 +18,8 @@ from ..errors import UserError
 from .surrogate import Surrogate, resolve_surrogate
 
 _FLOAT32 = torch.finfo(torch.float32)
+# The options that are numbers, or tensors in their place.
+_NUMBERS = ("decay", "threshold", "v_reset", "v_init")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class Neuron:
         return not self._tensors()
 
     def _tensors(self) -> dict[str, Any]:
-        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        options = {name: getattr(self, name) for name in _NUMBERS}
         return {name: option for name, option in options.items() if isinstance(option, Tensor)}
 
     def detached(self) -> Self:

@@ -8,10 +8,9 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +42,7 @@ _MARGIN = 0.9
 logger = logging.getLogger("spikedistill")
 
 
-@dataclass(frozen=True)
-class _Problem:
+class _Problem(NamedTuple):
     geometry: Geometry
     timesteps: int
     operator: Operator

@@ -52,7 +52,9 @@ class KeptBlocks:
         digest = kernels.digest(weight)
         if not fits or kept.digest != digest:
             kept = _Kept(layout, writes, digest, kernels.to_blocks(weight.to(dtype), geometry))
-        kept = self._kept[weight] = kept._replace(writes=writes)
+            self._kept[weight] = kept
+        elif kept.writes != writes:
+            self._kept[weight] = kept._replace(writes=writes)
         return kept.blocks
 
 

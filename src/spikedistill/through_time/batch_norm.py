@@ -90,9 +90,10 @@ def follow(
 
 
 def _check_channels(value: Tensor, call: BatchNormCall) -> None:
+    channels = value.shape[2]
     for part in (call.running_mean, call.running_var, call.weight, call.bias):
-        if part is not None and len(part) != value.shape[2]:
-            raise UserError(f"a batch-norm of {len(part)} channels got {value.shape[2]}, in {list(value.shape)}")
+        if part is not None and part.shape[0] != channels:
+            raise UserError(f"a batch-norm of {len(part)} channels got {channels}, in {list(value.shape)}")
 
 
 def _fast_moments(folded: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -60,10 +60,11 @@ def check_layer(signal: Signal, name: str, args: tuple[Any, ...], kwargs: dict[s
         UserError: for a convolution or pooling over n dimensions, if the signal is not `[B, C, ...]` with n axes after the
             channels.
     """
-    if not args or args[0] is not signal or signals_in(args[1:], kwargs):
+    if not args or args[0] is not signal or signals_in(*args[1:], *kwargs.values()):
         signal.refuse(name, "only its input can be a signal; products of signals are written with *, @ or einsum")
-    axes = _SPATIAL_AXES.get(name, signal.ndim - 2 if name == "embedding" else max(signal.ndim - 2, 0))
-    if signal.ndim != axes + 2:
+    ndim = signal.ndim
+    axes = _SPATIAL_AXES.get(name, ndim - 2 if name == "embedding" else max(ndim - 2, 0))
+    if ndim != axes + 2:
         raise UserError(
             f"{name} takes samples [B, C, ...] of {axes + 2} dimensions; this signal has {list(signal.shape)}. "
             "Static inputs are passed as [B, ...] with timesteps=T, sequences as [T, B, ...] without it"

@@ -152,7 +152,7 @@ class Signal(ABC):
         """Apply `func`, which the tables list under that name, to arguments that include a signal."""
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
-        signals = signals_in(args, kwargs)
+        signals = signals_in(*args, *kwargs.values())
         first = signals[0]
         if kwargs.get("out") is not None:
             first.refuse(name, "it writes to a tensor, out=..., that has no time axis")
@@ -407,12 +407,10 @@ def signals_in(*values: Any) -> list[Signal]:
         kind = type(value)
         if kind in _LEAVES:
             continue
-        if kind in _NESTS:
-            for part in value.values() if kind is dict else value:
-                if type(part) not in _LEAVES:
-                    found += signals_in(part)
-        elif isinstance(value, Signal):
+        if isinstance(value, Signal):
             found.append(value)
+        elif kind in _NESTS:
+            found += signals_in(*(value.values() if kind is dict else value))
         else:
             found += [leaf for leaf in pytree.tree_leaves(value, is_leaf=is_signal) if isinstance(leaf, Signal)]
     return found
