@@ -133,22 +133,28 @@ def _exits(
     max_drop: float = 0.2,
     batch_sizes: tuple[int, ...] = (64, 1),
     rounds: int = 15,
+    anns: tuple[Path, ...] = (),
+    threads: int = 2,
     out: Path = Path("runs/bench/exits.json"),
 ) -> None:
     """Calibrate exit policies on the held-out samples of trained runs, and measure what they give and save on the test set.
 
     Args:
         runs: run folders, trained with a hold-out.
+        anns: run folders of ordinary networks on the same data set, timed beside them.
+        threads: threads of PyTorch.
         max_drop: accuracy that may be lost on the held-out samples, in percentage points.
         batch_sizes: batches whose seconds are taken, under the policy "confidence".
         rounds: how often.
         out: the JSON file.
     """
+    import torch
+
     from .exits import measure_exits, print_exits
 
-    found = measure_exits(
-        runs, max_drop, batch_sizes, rounds, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    )
+    torch.set_num_threads(threads)
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    found = measure_exits(runs, max_drop, batch_sizes, rounds, command, anns)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
     print_exits(found)

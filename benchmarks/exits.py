@@ -16,6 +16,7 @@ from torch import Tensor
 from spikedistill.data import as_network_input
 from spikedistill.evaluation import POLICIES, AnytimeClassifier, calibrate_threshold, exit_times
 from spikedistill.evaluation.exits import Policy
+from spikedistill.evaluation.results import read_results
 from spikedistill.objectives.submodels import prefix_means, right_submodels
 from spikedistill.run_folder import RunFolder, dataset_of, load
 from spikedistill.through_time import Temporal
@@ -28,7 +29,12 @@ _SAMPLES_OF_A_ROUND = 64
 
 
 def measure_exits(
-    folders: Sequence[Path], max_drop: float, batch_sizes: Sequence[int], rounds: int, command: str
+    folders: Sequence[Path],
+    max_drop: float,
+    batch_sizes: Sequence[int],
+    rounds: int,
+    command: str,
+    anns: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Everything about the runs, as it is written to a file.
 
@@ -38,13 +44,15 @@ def measure_exits(
         batch_sizes: the batches whose seconds are taken; none are taken where it is empty.
         rounds: how often.
         command: what is run.
+        anns: finished run folders of ordinary networks on the same data set, which take part in the rounds of every run.
 
     Returns:
-        `{machine, ..., exits: [...], seconds: [...]}`, a row for each run and policy, and for each run and size of batch.
+        `{machine, ..., exits: [...], anns: [...], seconds: [...]}`, a row for each run and policy, for each ordinary network, and
+        for each run and size of batch.
 
     Raises:
         FileNotFoundError: for a folder without a trained run.
-        ValueError: for a run without held-out samples.
+        ValueError: for a run without held-out samples, or an ordinary network that spikes or has another data set.
     """
     found: dict[str, Any] = {
         "machine": machine("cpu"),
@@ -55,11 +63,15 @@ def measure_exits(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "max_drop": max_drop,
         "exits": [],
+        "anns": [_ann_row(folder) for folder in anns],
         "seconds": [],
     }
     keep_freed_memory()  # as in the other benchmarks: what mapping memory anew costs depends on what ran before
     for folder in folders:
         run = RunFolder.trained(folder)
+        for ann in found["anns"]:
+            if ann["dataset"] != run.config().data.name:
+                raise ValueError(f"{ann['run']} is trained on {ann['dataset']}, {folder} on {run.config().data.name}")
         saved = load_file(run.logits)
         if "holdout_logits" not in saved:
             raise ValueError(f"{folder} has no held-out samples to calibrate on: train it with --data.holdout 0.1")
@@ -67,7 +79,7 @@ def measure_exits(
         rows = [exit_row(saved, policy, max_drop) for policy in POLICIES]
         found["exits"] += [{"run": name, **row} for row in rows]
         threshold = rows[POLICIES.index(POLICY)]["threshold"]
-        found["seconds"] += [{"run": name, **seconds_row(run, threshold, size, rounds)} for size in batch_sizes]
+        found["seconds"] += [{"run": name, **seconds_row(run, threshold, size, rounds, anns)} for size in batch_sizes]
     return found
 
 
@@ -92,15 +104,55 @@ def print_exits(found: dict[str, Any]) -> None:
         figures = f"{row['mean_exit']:.2f}", f"{row['accuracy']:.2f}", f"{row['accuracy_of_all']:.2f}"
         differences = (_interval(row[key]) for key in ("drop", "gain_over_fixed"))
         answers.add_row(row["run"], row["policy"], f"{row['threshold']:.4g}", *figures, *differences)
-    for title in ("run", "batch", "all T at once, ms", "step by step", "with exit", "compiled steps", "with exit"):
+    for title in ("run", "batch", "what runs", "ms of a batch", "times all T at once"):
         costs.add_column(title, no_wrap=True)
     for row in found["seconds"]:
-        ratios = (f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in row["ratios"].values())
-        costs.add_row(row["run"], str(row["batch_size"]), f"{1000 * row['seconds']['sequence']['median']:.2f}", *ratios)
+        for name, seconds in row["seconds"].items():
+            ratio = row["ratios"].get(name)
+            times = "1" if ratio is None else f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+            costs.add_row(row["run"], str(row["batch_size"]), _NAMES.get(name, name), _ms(seconds), times)
+    ordinary = Table(box=None)
+    for title in ("ordinary network", "parameters", "accuracy"):
+        ordinary.add_column(title, no_wrap=True)
+    for row in found["anns"]:
+        ordinary.add_row(row["run"], f"{row['parameters']:,}", f"{row['accuracy']:.2f}")
     console = Console()
     console.width = max(console.width, 160)
-    for table in (answers, costs):
+    for table in (answers, ordinary, costs) if found["anns"] else (answers, costs):
         console.print(table)
+
+
+_NAMES = {
+    "sequence": "all T at once",
+    "steps": "step by step",
+    "exit": "with exit",
+    "steps_compiled": "compiled steps",
+    "exit_compiled": "compiled steps with exit",
+}
+
+
+def _ms(seconds: dict[str, float]) -> str:
+    return f"{1000 * seconds['median']:.2f}"
+
+
+def _ann_row(folder: Path) -> dict[str, Any]:
+    """An ordinary network and its accuracy on the test set, in percent.
+
+    Raises:
+        ValueError: for a network that spikes.
+    """
+    run = RunFolder.trained(folder)
+    config = run.config()
+    if config.model.neuron != "relu":
+        raise ValueError(
+            f"{folder} has neurons {config.model.neuron!r}; an ordinary network has relu, as in the recipes *-ann"
+        )
+    return {
+        "run": str(folder),
+        "dataset": config.data.name,
+        "parameters": sum(parameter.numel() for parameter in load(folder).parameters()),
+        "accuracy": 100 * read_results(run).last.ensemble[0].accuracy,
+    }
 
 
 def exit_row(saved: dict[str, Tensor], policy: Policy, max_drop: float) -> dict[str, Any]:
@@ -134,8 +186,12 @@ def exit_row(saved: dict[str, Tensor], policy: Policy, max_drop: float) -> dict[
     }
 
 
-def seconds_row(run: RunFolder, threshold: float, batch_size: int, rounds: int) -> dict[str, Any]:
+def seconds_row(
+    run: RunFolder, threshold: float, batch_size: int, rounds: int, anns: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Seconds of test batches: all timesteps as a sequence, all of them step by step, and with early exit, plain and compiled.
+
+    Ordinary networks take part under the names of their folders.
 
     A round is one batch, or as many small ones as have 64 samples, the same for all in turn.
     """
@@ -149,6 +205,7 @@ def seconds_row(run: RunFolder, threshold: float, batch_size: int, rounds: int) 
         "steps_compiled": AnytimeClassifier(model, POLICY, math.inf, T, compiled=True),
         "exit_compiled": AnytimeClassifier(model, POLICY, threshold, T, compiled=True),
     }
+    contenders |= {str(folder): partial(_sequence, load(folder), 1) for folder in anns}
     taken: list[dict[str, float]] = []
     for r in range(-1, rounds):  # the first compiles
         inputs = dataset.test.inputs(torch.arange(samples) + max(r, 0) * samples % (len(dataset.test) - samples))

@@ -79,3 +79,21 @@ def test_a_run_without_held_out_samples_is_refused_in_one_line(tmp_path, capsys)
     run = train(quick("digits-twsd", out=tmp_path / "run"))
     assert main(["exits", str(run)]) == 2
     assert "no held-out samples to calibrate on: train it with --data.holdout 0.1" in capsys.readouterr().err
+
+
+def test_ordinary_networks_take_part_in_the_rounds(trained, tmp_path, capsys):
+    ann, out = train(quick("digits-ann", out=tmp_path / "ann")), tmp_path / "exits.json"
+    asked = ["exits", str(trained), "--batch-sizes", "64", "--rounds", "2", "--threads", "1", "--out", str(out)]
+    assert main([*asked, "--anns", str(ann)]) == 0
+    assert str(ann) in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["threads"] == 1
+    test = load_dataset("digits").test
+    with torch.no_grad():
+        right = load(ann)(as_network_input(test.inputs(torch.arange(len(test))), "image"), 1)[0].argmax(-1)
+    (row,) = found["anns"]
+    assert row["accuracy"] == pytest.approx(100 * float((right == test.targets).double().mean()))
+    assert found["seconds"][0]["seconds"][str(ann)]["median"] > 0
+
+    assert main([*asked, "--anns", str(trained)]) == 2
+    assert "has neurons 'lif'; an ordinary network has relu, as in the recipes *-ann" in capsys.readouterr().err
