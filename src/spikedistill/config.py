@@ -35,8 +35,8 @@ from .setting_types import (
 )
 
 # The version of the names and values in a written configuration. Files without one are of version 1, which wrote "number" for the
-# value of data.slicing that is called "even" now.
-WORDING = 2
+# value of data.slicing that is called "even" now. Versions before 3 wrote "time" for "even-time".
+WORDING = 3
 
 # The gradient rules of `through_time/rules.py`, which needs torch.
 Gradient = Literal["bptt", "sltt", "rate", "dsr"]
@@ -143,9 +143,11 @@ class DataConfig(_Section):
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """For image_folder, event_frames and arrays without test samples: the share of each class to test on, such as
     0.2."""
-    slicing: Literal["number", "even", "time"] | None = None
-    """How nmnist cuts a recording into frames. number (default): each frame has the same number of events, and the last
-    also the remainder; even: the remainder is spread over the frames; time: each frame is equally long."""
+    slicing: Literal["number", "even", "time", "even-time", "duration"] | None = None
+    """How recordings of events become frames. number (default): each frame has the same number of events, and the last
+    also the remainder; even: the remainder is spread over the frames; time: each frame lasts as many microseconds, and
+    the last also the remainder; even-time: each frame is exactly equally long; duration: each frame lasts
+    --data.options.milliseconds, and the rest of the recording is not used."""
     batch_size: BatchSize = 128
     """Images per training step, over all devices together. auto chooses the largest power of two, up to the recipe's
     own batch size, whose step fits into the free memory; auto:512 sets another limit. The learning rate stays as it is: for a
@@ -421,9 +423,11 @@ def _in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
             f"wording: got {wording!r}, expected at most {WORDING}: a newer version of spikedistill wrote it"
         )
     data = ours.get("data")
-    if wording == 1 and isinstance(data, Mapping) and data.get("name") == "nmnist":
-        by_number = data.get("slicing") in (None, "number")
-        ours["data"] = {**data, "slicing": "even"} if by_number else data
+    if isinstance(data, Mapping) and data.get("name") == "nmnist":
+        names = {None: "even", "number": "even"} if wording == 1 else {}
+        names |= {"time": "even-time"} if wording < 3 else {}
+        slicing = data.get("slicing")
+        ours["data"] = {**data, "slicing": names[slicing]} if slicing in names else data
     model = ours.get("model")
     if isinstance(model, Mapping) and isinstance(model.get("lif"), Mapping):
         ours["model"] = {**model, "lif": in_our_words(model["lif"])}

@@ -32,7 +32,7 @@ from spikedistill.data.images import read_image
 from spikedistill.data.sets.cifar import Official, read_batch
 from spikedistill.data.sets.event_frames import read_frames
 from spikedistill.data.sets.idx import SOURCES, read_official
-from spikedistill.data.sets.nmnist import read_recording
+from spikedistill.data.sets.nmnist import read_frames as read_nmnist
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 12, 3), dtype=np.uint8)
@@ -92,7 +92,7 @@ KINDS = {
     ),
     "idx": Kind("labels", LABELS, lambda path: read_official(path, (200,), SOURCE), True),
     "CIFAR": Kind("batch", BATCH, lambda path: read_batch(path, b"labels", 2, 10, OFFICIAL).data, True),
-    "N-MNIST": Kind("00001.bin", EVENTS, partial(read_recording, timesteps=4, slicing="time"), False),
+    "N-MNIST": Kind("00001.bin", EVENTS, partial(read_nmnist, timesteps=4, slicing="time"), False),
     "frames, compressed": Kind("a.npz", npz(COUNTS), read_frames, True),
     "frames": Kind("a.npz", npz(COUNTS, np.savez), read_frames, True),
     "PNG": Kind("a.png", image("PNG"), partial(read_image, size=12), True),

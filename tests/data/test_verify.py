@@ -119,7 +119,7 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
         (["image_folder", "--data.size", "1000000000"], "at most 9459 and at least 1; got 1000000000"),
         (["nmnist", "--timesteps", "1000000000"], "at most 116105 and at least 1; got 1000000000"),
         (["nmnist", "--timesteps", "-1"], "timesteps is the number of frames per recording"),
-        (["nmnist", "--data.slicing", "both"], "slicing is one of number, even, time; got 'both'"),
+        (["nmnist", "--data.slicing", "both"], "slicing is one of number, even, time, even-time; got 'both'"),
         (["event_frames", "--timesteps", "7"], "0.npz: holds 3 frames, expected 7; add --timesteps 3 or 1"),
         (["imagenet"], "no data set is called 'imagenet': did you mean 'image_folder'?"),
     ],
@@ -159,9 +159,9 @@ def test_recordings_are_verified(tmp_path: Path) -> None:
     (tmp_path / "N-MNIST" / "Test" / "0" / "00001.bin").unlink()
     faults = verify(dataset)
     assert len(faults) == 3
-    assert "Train/3/00001.bin: holds 4 bytes, expected five for each event" in faults[0]
+    assert "Train/3/00001.bin: byte 0: ends after 4 bytes of a record of 5" in faults[0]
     assert "Test/0/00001.bin is missing" in faults[1]
-    assert "Test/9/00001.bin: 1 of 1 events lie outside 34x34 pixels" in faults[2]
+    assert "Test/9/00001.bin: 1 of 1 events lie outside the sensor of 34x34 (height x width) pixels" in faults[2]
 
 
 def test_progress_sees_every_sample_once_and_samples_in_memory_are_checked_too() -> None:

@@ -40,9 +40,9 @@ def of_events(root: Path, out: Path, slicing: str | None) -> Config:
 def made_by_version_1(run: RunFolder, slicing: str) -> None:
     """Change a run's files into what version 1 wrote, which knew no "even"."""
     text = run.config_file.read_text()
-    assert "wording: 2\n" in text
+    assert "wording: 3\n" in text
     assert "slicing: even\n" in text
-    run.config_file.write_text(text.replace("wording: 2\n", "").replace("slicing: even\n", f"slicing: {slicing}\n"))
+    run.config_file.write_text(text.replace("wording: 3\n", "").replace("slicing: even\n", f"slicing: {slicing}\n"))
     manifest = run.manifest().with_files(run.path, ["config.yaml"])
     manifest.model_copy(update={"made_with": manifest.made_with | {"augmentation": 1, "slicing": 1}}).write(run.path)
 
@@ -68,13 +68,13 @@ def test_a_comparison_s_record_of_version_1_keeps_its_meaning(tmp_path: Path) ->
     line = RunRecord.of(run.path).to_json("run", tmp_path)
     assert from_json(line, tmp_path)[1].config.data.slicing == "even"
     row = json.loads(line)
-    assert row["config"].pop("wording") == 2
+    assert row["config"].pop("wording") == 3
     row.pop("sha256")
     for slicing in ("number", None):
         row["config"]["data"]["slicing"] = slicing
         assert from_json(json.dumps(row), tmp_path)[1].config.data.slicing == "even"
     row["config"]["data"]["slicing"] = "time"
-    assert from_json(json.dumps(row), tmp_path)[1].config.data.slicing == "time"
+    assert from_json(json.dumps(row), tmp_path)[1].config.data.slicing == "even-time"
 
 
 def test_a_half_trained_run_of_version_1_goes_on_under_the_new_name_alone(
@@ -120,12 +120,16 @@ def test_settings_of_one_s_own_have_the_words_of_this_version_and_newer_ones_are
     assert Config.from_yaml(mine).data.slicing == "number"
     assert Config.from_yaml("wording: 1\n" + mine).data.slicing == "even"
     assert Config.from_yaml("wording: 2\n" + mine).data.slicing == "number"
-    for wording in ("3", "two", "null", "[1]"):
+    # versions before 3 divided the time of a recording evenly
+    by_time = mine.replace("number", "time")
+    slicings = [Config.from_yaml(f"wording: {wording}\n{by_time}").data.slicing for wording in (1, 2, 3)]
+    assert slicings == ["even-time", "even-time", "time"]
+    for wording in ("4", "two", "null", "[1]"):
         with pytest.raises(
-            ValueError, match=r"x\.yaml is no configuration of a run: wording: got .*expected at most 2"
+            ValueError, match=r"x\.yaml is no configuration of a run: wording: got .*expected at most 3"
         ):
             Config.from_yaml(f"wording: {wording}\n{mine}", "x.yaml")
-    assert (AUGMENTATION_VERSION, SLICING_VERSION) == (2, 2)
+    assert (AUGMENTATION_VERSION, SLICING_VERSION) == (2, 3)
 
 
 @pytest.mark.parametrize(("learn_decay", "decay"), [("true", "learned:0.7"), ("false", 0.7)])

@@ -15,6 +15,7 @@ from .entries import DATASETS, Entry, register_dataset
 from .fingerprint import fingerprint
 from .from_torch import as_dataset, data_path, from_torch
 from .preprocess import Preprocess
+from .recordings import SLICING_VERSION, Recording, read_recording, slicing_version
 from .registry import (
     dataset_options,
     example_tree,
@@ -24,7 +25,6 @@ from .registry import (
     usual_settings,
     what_loading_checks,
 )
-from .sets.nmnist import SLICING_VERSION, slicing_version
 from .split import balanced_order, samples_per_class, split_holdout, training_indices
 from .torch_samples import TorchSamples, draws_at_random
 from .verify import verify
@@ -40,6 +40,7 @@ __all__ = [
     "Entry",
     "FileSamples",
     "Preprocess",
+    "Recording",
     "Samples",
     "TensorSamples",
     "TorchSamples",
@@ -60,6 +61,7 @@ __all__ = [
     "kept_on",
     "list_datasets",
     "load_dataset",
+    "read_recording",
     "register_augmentation",
     "register_dataset",
     "samples_per_class",

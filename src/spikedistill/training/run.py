@@ -232,7 +232,7 @@ def made_from(plan: Plan) -> dict[str, str]:
     """What decides the numbers of a run, apart from its settings: digests of the data and the teacher, and versions, by name."""
     found = fingerprint(plan.dataset)
     found["augmentation"] = augmentation_identity(plan.augmentations)
-    found["slicing"] = str(slicing_version(plan.dataset))
+    found["slicing"] = str(slicing_version(plan.dataset.options.get("slicing")))
     taught_by = plan.config.teacher
     if taught_by is not None:
         file = taught_by if taught_by.suffix == ".safetensors" else RunFolder(taught_by).model
