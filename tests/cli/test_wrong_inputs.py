@@ -98,8 +98,8 @@ COMMANDS = {
     "train digits-sce --model.lif.decay learned:1": "inside (0, 1)",
     # data
     "train digits-sce --data.name digit": "digits",
-    "train digits-sce --data.size 16": "option of arrays or image_folder",
-    "train digits-sce --data.slicing time": "option of nmnist",
+    "train digits-sce --data.size 16": "option of arrays, cifar10_dvs",
+    "train digits-sce --data.slicing time": "option of cifar10_dvs",
     "train digits-sce --data.batch-size 0": "batch",
     "train digits-sce --data.train-samples 0": "train",
     "train digits-sce --data.train-samples 99999": "99999",
@@ -175,7 +175,7 @@ COMMANDS = {
     # data sets
     "data cifar11": "cifar10",
     "data digits more": "Unrecognized options: more",
-    "data digits --data.size 16": "option of arrays or image_folder",
+    "data digits --data.size 16": "option of arrays, cifar10_dvs",
     "data --verify": "say which",
     "data mnist --data.root file": "is no folder",
     "data nmnist --timesteps 0 --data.root empty": "got 0",

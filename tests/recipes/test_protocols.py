@@ -175,7 +175,7 @@ REFUSED = {
     "nmnist-tser-unofficial --protocol tser-unofficial": "--protocol tser-unofficial has no settings for nmnist, only for cifar10, "
     "cifar100: leave it out",
     "cifar10-s2w --protocol s2w --data.name image_folder": "--protocol s2w has no settings for image_folder, only for cifar10, "
-    "cifar100, event_frames, nmnist: leave it out",
+    "cifar100, cifar10_dvs, dvs_gesture, event_folder, event_frames, ncaltech101, nmnist: leave it out",
     "image_folder-ann --protocol twkd": "--protocol twkd trains no ANN on ImageNet, because its authors took a trained one: leave "
     "it out, or pass such weights to the student, --teacher FILE.safetensors --teacher-model NAME",
 }

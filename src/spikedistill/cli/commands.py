@@ -6,17 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, arg
+from tyro.conf import Fixed, Positional, Suppress, arg
 
 from ..errors import UserError
+from .data_commands import Flag, Root, data, info, prepare
 
 if TYPE_CHECKING:
     from ..config import Config
 
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
-Root = Annotated[Path | None, arg(name="data.root", metavar="FOLDER", help_behavior_hint="")]
-Flag = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
-_MOST_FAULTS = 20  # most faults of a data set that are shown
 
 
 def train(config: "Config") -> None:
@@ -242,88 +240,6 @@ def list_names(
     print(*LISTS[what](), sep="\n")
 
 
-def data(
-    name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="")] = None,
-    *,
-    verify: Flag = False,
-    root: Root = None,
-    size: Annotated[int | tuple[int, int] | None, arg(name="data.size", metavar="H W", help_behavior_hint="")] = None,
-    resize: Annotated[str | None, arg(name="data.resize", metavar="HOW", help_behavior_hint="")] = None,
-    channels: Annotated[int | None, arg(name="data.channels", metavar="INT", help_behavior_hint="")] = None,
-    test_share: Annotated[float | None, arg(name="data.test-share", metavar="SHARE", help_behavior_hint="")] = None,
-    timesteps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None,
-    slicing: Annotated[str | None, arg(name="data.slicing", metavar="HOW", help_behavior_hint="")] = None,
-) -> None:
-    """Show where a data set's files belong, and check them.
-
-    Args:
-        name: a data set; default all of them
-        verify: read every sample and name every broken file
-        root: folder of the data sets; default SPIKEDISTILL_DATA
-        size: height and width of the images of image_folder and arrays, or one number for both
-        resize: crop, pad or stretch: how these images get that size
-        channels: 1 to read the images of image_folder in grey
-        test_share: share of each class of your own data to test on, if there are no test samples
-        timesteps: frames per recording of event data; default as in training
-        slicing: number, even or time: how nmnist fills its frames
-    """
-    from rich.console import Console
-    from rich.progress import track
-
-    from ..data import (
-        DATASETS,
-        example_tree,
-        expected_files,
-        list_datasets,
-        load_dataset,
-        samples_per_class,
-        what_loading_checks,
-    )
-    from ..data import verify as faults_of
-
-    if name is None:
-        if verify:
-            raise UserError("--verify reads one data set: say which, such as spikedistill data image_folder --verify")
-        for known in list_datasets():
-            package = DATASETS.package(known)
-            print(f"{known}: {f'of the package {package}' if package else expected_files(known)}")
-        return
-    try:
-        dataset = load_dataset(
-            name,
-            root=root,
-            size=size,
-            timesteps=timesteps,
-            slicing=slicing,
-            resize=resize,
-            channels=channels,
-            test_share=test_share,
-        )
-    except FileNotFoundError:
-        if tree := example_tree(name):
-            print(f"{name} is read from such files:\n{tree}", flush=True)
-        raise
-    samples = len(dataset.train) + len(dataset.test)
-    print(
-        f"{name}: {len(dataset.train)} training and {len(dataset.test)} test samples of {len(dataset.classes)} classes, "
-        f"{dataset.channels} x {dataset.size[0]} x {dataset.size[1]}"
-    )
-    print(samples_per_class(dataset), *dataset.describe(), sep="\n")
-    if not verify:
-        print(f"checked: {what_loading_checks(name)}")
-        return
-    console = Console(stderr=True)
-    shown = functools.partial(track, description="reading samples", console=console, disable=not console.is_terminal)
-    faults = faults_of(dataset, track=shown)
-    for fault in faults[:_MOST_FAULTS]:
-        print(fault, file=sys.stderr)
-    if len(faults) > _MOST_FAULTS:
-        print(f"and {len(faults) - _MOST_FAULTS} more", file=sys.stderr)
-    if faults:
-        raise UserError(f"{len(faults)} of {samples} samples are broken: replace or remove them")
-    print(f"verified: all {samples} samples were read, none is broken")
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
@@ -333,3 +249,5 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_names,
     "data": data,
 }
+# Second words of `spikedistill data`.
+DATA_COMMANDS: dict[str, Callable[..., None]] = {"data prepare": prepare, "data info": info}

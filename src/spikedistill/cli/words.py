@@ -39,7 +39,10 @@ def run(command: str, arguments: Sequence[str]) -> None:
     Raises:
         UserError: for a word that is refused, or anything that the command refuses.
     """
-    function, prog = commands.COMMANDS[command], f"spikedistill {command}"
+    known = commands.COMMANDS | commands.DATA_COMMANDS
+    if f"{command} {''.join(arguments[:1])}" in commands.DATA_COMMANDS:
+        command, arguments = f"{command} {arguments[0]}", arguments[1:]
+    function, prog = known[command], f"spikedistill {command}"
     words, arguments = split_imports(arguments)
     import_all(words)
     if function is commands.train:

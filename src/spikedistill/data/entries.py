@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 from ..options import OptionValue, defaults_of
 from ..registry import Registry
 from .dataset import Dataset
+from .prepared import Kind
 
 _Load = TypeVar("_Load", bound=Callable[..., Dataset])
 
@@ -29,6 +30,7 @@ class Entry:
         own_options: further options of `load` and their defaults; on the command line `--data.options.NAME`.
         tree: an example of the files below ROOT, for data of the user's own; it may be indented.
         usual: settings of its recipes, by their full names; None if it has no recipes.
+        recordings: what is prepared, for a data set of recordings.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Entry:
     own_options: Mapping[str, OptionValue] = field(default_factory=dict)
     tree: str = ""
     usual: Mapping[str, Any] | None = None
+    recordings: Kind | None = None
 
 
 DATASETS: Registry[Entry] = Registry("data set", "spikedistill.datasets")

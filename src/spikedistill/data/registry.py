@@ -117,7 +117,7 @@ def load_dataset(
     taken = {key: value for key, value in given.items() if value is not None and key in entry.options}
     for key in [*given][1:]:
         if given[key] is not None and key not in taken:
-            owners = " or ".join(owner for owner, other in DATASETS.registered().items() if key in other.options)
+            owners = ", ".join(owner for owner, other in DATASETS.registered().items() if key in other.options)
             raise UserError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")
     check_options(f"data set {name!r}", entry.own_options, options or {})
     own = {**entry.own_options, **(options or {})}

@@ -4,7 +4,7 @@ Values are those of the authors' released code, or of the paper if no code is re
 listed in `unknown`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Settings = dict[str, Any]
@@ -270,6 +270,30 @@ def _tser_on_cifar(dataset: str) -> Protocol:
 
 
 _TSER = {"cifar10": _tser_on_cifar("CIFAR-10"), "cifar100": _tser_on_cifar("CIFAR-100")}
+
+
+def _on_recordings(events: Protocol, split: str, *differs: str, unknown: tuple[str, ...] = ()) -> Protocol:
+    """Settings for event frames, with what also holds where the recordings of CIFAR10-DVS themselves are at hand."""
+    settings = events.settings | {"data.size": 48, "data.options.split": split}
+    return replace(events, settings=settings, differs=differs, unknown=(*events.unknown, *unknown))
+
+
+_SCALED = "how frames are scaled to 48x48 (here by bilinear interpolation with antialiasing)"
+_TWKD["cifar10_dvs"] = _on_recordings(_TWKD["cifar10-dvs"], "seed42", unknown=(_SCALED,))
+_ESD["cifar10_dvs"] = _on_recordings(_ESD["cifar10-dvs"], "seed42", _POOLING, unknown=(_SCALED,))
+_S2W["cifar10_dvs"] = _on_recordings(
+    _S2W["cifar10-dvs"],
+    "stratified",
+    "the tenth that is tested on is the same in every run, where the paper draws it anew",
+    unknown=(_SCALED,),
+)
+_S2W["dvs_gesture"] = replace(
+    _S2W["cifar10-dvs"],
+    dataset="DVS128 Gesture",
+    settings=_S2W["cifar10-dvs"].settings | {"data.size": 48},
+    differs=(),
+    unknown=(*_S2W["cifar10-dvs"].unknown, _SCALED),
+)
 
 PROTOCOLS: dict[str, dict[str, Protocol]] = {"esd": _ESD, "s2w": _S2W, "tser-unofficial": _TSER, "twkd": _TWKD}
 """Settings of papers by name, and by data set."""

@@ -7,13 +7,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..config import Config
-from ..data import list_datasets
+from ..data import DATASETS, list_datasets
 from ..errors import UserError
 from ..through_time import RULES
 from .papers import PROTOCOLS, Protocol
 
-# Data sets of a paper's settings that have another name here. Settings for event data apply to all event data.
-_NAMES = {"image_folder": "imagenet", "nmnist": "cifar10-dvs", "event_frames": "cifar10-dvs"}
+# Data sets of a paper's settings that have another name here. Settings for event data apply to all event data without its own.
+_NAMES = {
+    "image_folder": "imagenet",
+    **dict.fromkeys(("nmnist", "event_frames", "event_folder", "ncaltech101", "dvs_gesture"), "cifar10-dvs"),
+}
 
 # Settings that define a method, so that no protocol changes them.
 _OF_METHOD = {"tdbn": ("model.norm",), "dspike": ("model.lif.surrogate",)}
@@ -46,9 +49,9 @@ def find_protocol(config: Config, name: str) -> Protocol:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise UserError(f"no protocol is called {name!r}: {hint}choose one of {', '.join(PROTOCOLS)}")
     dataset = config.data.name
-    found = PROTOCOLS[name].get(_NAMES.get(dataset, dataset))
+    found = _of(PROTOCOLS[name], dataset)
     if found is None:
-        known = [each for each in list_datasets() if _NAMES.get(each, each) in PROTOCOLS[name]]
+        known = [each for each in list_datasets() if _of(PROTOCOLS[name], each) is not None]
         raise UserError(f"--protocol {name} has no settings for {dataset}, only for {', '.join(known)}: leave it out")
     if found.teacher is None and config.model.neuron == "relu":
         raise UserError(
@@ -58,14 +61,18 @@ def find_protocol(config: Config, name: str) -> Protocol:
     return found
 
 
+def _of(paper: Mapping[str, Protocol], dataset: str) -> Protocol | None:
+    return paper.get(dataset) or paper.get(_NAMES.get(dataset, ""))
+
+
 def _settings_for(config: Config, protocol: Protocol) -> dict[str, Any]:
     """The protocol's values for the configuration's method, by the full names of settings."""
     kept = {*_OF_METHOD.get(config.recipe.method, ()), *(f"model.lif.{name}" for name in RULES[config.gradient].unused)}
     settings = {key: value for key, value in protocol.settings.items() if key not in kept}
     if config.gradient != "rate":
         settings["gradient_scale"] = "1"  # ESD and RateBP scale rate-based gradients only
-    if config.data.name != "nmnist":
-        settings.pop("data.slicing", None)  # other events come as frames
+    if "slicing" not in DATASETS[config.data.name].options:
+        settings.pop("data.slicing", None)  # its events come as frames
     if config.model.neuron != "lif":
         settings = {key: value for key, value in settings.items() if not key.startswith("model.lif.")}
     if config.model.neuron == "relu":

@@ -7,13 +7,14 @@
 """
 
 from .frames import SLICING_VERSION, SLICINGS, frames_of, slicing_version
-from .reading import FORMATS, read_recording
+from .reading import FORMATS, SUFFIXES, read_recording
 from .recording import Recording
 
 __all__ = [
     "FORMATS",
     "SLICINGS",
     "SLICING_VERSION",
+    "SUFFIXES",
     "Recording",
     "frames_of",
     "read_recording",
