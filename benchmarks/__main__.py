@@ -26,6 +26,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   densities   a layer on spikes beside the dense layer, over the density of its spikes; goes on where it was stopped
   sparsity    accuracy, density and milliseconds of runs with penalties on spikes of different strength
   profile     write the firing rates of a trained run's layers
+  recordings  events per second that the readers of recordings decode, and that are counted into frames
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
   run         a whole run's images/s beside those of its bare step, and where the rest of the time goes
   checks      what it costs to look for NaN and infinity in a training step
@@ -253,6 +254,28 @@ def _densities(
     measure_layers(out, rounds, threads, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
 
 
+def _recordings(events: int = 4_000_000, rounds: int = 9, out: Path = Path("runs/bench/recordings.jsonl")) -> None:
+    """Measure how many events a second the readers of recordings decode, on one core, from files that this command writes.
+
+    Args:
+        events: in each file.
+        rounds: of all formats, in turns.
+        out: file of the figures, one JSON line each.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from .recordings import measure_recordings
+
+    table = Table(box=None)
+    for title in ("what", "million events/s", "quartiles"):
+        table.add_column(title, no_wrap=True)
+    for row in measure_recordings(events, rounds, out, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])):
+        table.add_row(row["what"], f"{row['median']:g}", f"{row['low']:g} to {row['high']:g}")
+    Console().print(table)
+    print(out)
+
+
 def _sparsity(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
     out: Path = Path("runs/bench/sparsity.jsonl"),
@@ -477,6 +500,7 @@ def main(arguments: Sequence[str]) -> int:
         "join": _join,
         "kernels": _kernels,
         "profile": _profile,
+        "recordings": _recordings,
         "sparsity": _sparsity,
         "split": _split,
         "table": _table,

@@ -138,7 +138,8 @@ WRONG = {
     "report nowhere": "no run folder nowhere: train first with `spikedistill train RECIPE --out nowhere`",
     "list networks": "invalid choice 'networks' for argument 'what'. Expected one of ('all', 'recipes', 'methods', 'models', "
     "'objectives', 'data').",
-    "data digits --data.size 8": "digits takes no 'size', which is an option of arrays, cifar10_dvs, dvs_gesture, event_folder, image_folder, ncaltech101; leave it out",
+    "data digits --data.size 8": "digits takes no 'size', which is an option of arrays, cifar10_dvs, dvs_gesture, event_folder, "
+    "image_folder, ncaltech101; leave it out",
 }
 
 

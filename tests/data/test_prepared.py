@@ -133,6 +133,8 @@ def test_a_network_is_trained_on_them_and_evaluated(tmp_path: Path) -> None:
     before = read_results(RunFolder(run)).last
     assert evaluate(run) is not None
     assert read_results(RunFolder(run)).last == before
+    page = RunFolder(run).report.read_text()
+    assert "the recording must have ended before the first timestep" in page
 
 
 # Several processes, some of them killed.

@@ -170,8 +170,8 @@ def test_tser_says_that_nobody_published_its_weights():
 REFUSED = {
     "cifar10-twkd --protocol twdk": "no protocol is called 'twdk': did you mean 'twkd'? choose one of esd, s2w, "
     "tser-unofficial, twkd",
-    "digits-twkd --protocol twkd": "--protocol twkd has no settings for digits, only for cifar10, cifar100, event_frames, "
-    "image_folder, nmnist: leave it out",
+    "digits-twkd --protocol twkd": "--protocol twkd has no settings for digits, only for cifar10, cifar100, cifar10_dvs, "
+    "dvs_gesture, event_folder, event_frames, image_folder, ncaltech101, nmnist: leave it out",
     "nmnist-tser-unofficial --protocol tser-unofficial": "--protocol tser-unofficial has no settings for nmnist, only for cifar10, "
     "cifar100: leave it out",
     "cifar10-s2w --protocol s2w --data.name image_folder": "--protocol s2w has no settings for image_folder, only for cifar10, "

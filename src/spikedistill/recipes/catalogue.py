@@ -145,7 +145,10 @@ def _dspike(config: Config) -> Config:
     return with_objective(config, "sce").model_copy(update={"model": config.model.model_copy(update={"lif": lif})})
 
 
-_ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {"nmnist": {"beta": 0.1}, "image_folder": {"alpha": 0.7}}
+_ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {
+    **{name: {"beta": 0.1} for name in ("nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder")},
+    "image_folder": {"alpha": 0.7},
+}
 
 # Methods that are more than an objective; every objective is a method too, under its own name.
 METHODS: Registry[Callable[[Config], Config]] = Registry("method", "spikedistill.methods")

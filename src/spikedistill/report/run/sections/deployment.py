@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from ....data import DATASETS
 from ....evaluation.exits import Policy, exit_times
 from ....evaluation.results import Deployment, Energy, Exit
 from ... import figures
@@ -45,6 +46,11 @@ def deployment_section(run: Run) -> Section | None:
         "All figures are of the test set; for use, a threshold is chosen on other samples, with AnytimeClassifier.calibrate "
         "(docs/tour/deploy.md).",
     ]
+    if _needs_whole_recordings(run):
+        notes.append(
+            "The frames are cut from whole recordings: leaving early saves computation, but the recording must have ended before the "
+            "first timestep. Frames of a fixed duration (--data.slicing duration) save its time too."
+        )
     if found.energy is not None:
         plots.append(_plot(run, found, rows, start, "energy", "energy", f"estimated energy, {unit} per sample"))
         notes.append(_energy_note(found.energy))
@@ -54,6 +60,12 @@ def deployment_section(run: Run) -> Section | None:
         notes.append("The energy is left out: logits do not tell what the network computed.")
     blocks = [Text(" ".join(notes)), Plots(plots), _chooser(run, found, start, unit, scale), Terms(TERMS)]
     return Section("deployment", "Deployment: accuracy for time and energy", blocks)
+
+
+def _needs_whole_recordings(run: Run) -> bool:
+    data = run.config.get("data") or {}
+    entry = DATASETS.registered().get(data.get("name", ""))
+    return entry is not None and "slicing" in entry.options and data.get("slicing") != "duration"
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
