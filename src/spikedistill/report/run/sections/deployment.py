@@ -48,8 +48,8 @@ def deployment_section(run: Run) -> Section | None:
     ]
     if _needs_whole_recordings(run):
         notes.append(
-            "The frames are cut from whole recordings: leaving early saves computation, but the recording must have ended before the "
-            "first timestep. Frames of a fixed duration (--data.slicing duration) save its time too."
+            "The frames are cut from whole recordings: leaving early saves computation, but the recording must have ended "
+            "before the first timestep. Frames of a fixed duration (--data.slicing duration) save its time too."
         )
     if found.energy is not None:
         plots.append(_plot(run, found, rows, start, "energy", "energy", f"estimated energy, {unit} per sample"))
