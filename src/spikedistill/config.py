@@ -135,9 +135,10 @@ class DataConfig(_Section):
     size: Size = None
     """Height and width in pixels of the images of image_folder and arrays, or one number for both; default 32 for
     image_folder, and the size that the arrays have."""
-    resize: Literal["crop", "pad", "stretch"] | None = None
+    resize: Literal["crop", "pad", "stretch", "centre"] | None = None
     """How images are brought to that size. crop (default): scale them until they cover it, and crop at the centre; pad:
-    scale them until they fit in, and fill the rest with the mean colour; stretch: scale height and width separately."""
+    scale them until they fit in, and fill the rest with the mean colour; stretch: scale height and width separately;
+    centre: scale them until they cover 8/7 of it, and take the middle, as published networks for ImageNet do."""
     channels: Literal[1, 3] | None = None
     """Train on the images of image_folder in grey (1) or in colour (3, the default)."""
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -158,6 +159,9 @@ class DataConfig(_Section):
     augment: tuple[str, ...] | None = None
     """Augmentations of the training images, in this order, such as crop flip; without a name, there are none. Default:
     those that papers use for the data set."""
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    """Processes that read image files ahead; they change nothing in the numbers. Default: one for each core, up to 8, for
+    folders of 2000 images or more; 0 reads in the process that trains."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training set that is held out, such as 0.1. It selects the best epoch and calibrates the
     network."""

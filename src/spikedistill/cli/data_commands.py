@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,13 +120,13 @@ def prepare(
     workers: Annotated[int, arg(metavar="INT", help_behavior_hint="")] = 0,
     skip_bad: Flag = False,
 ) -> None:
-    """Check recordings of events and convert them once to frames, which training maps into memory.
+    """Unpack the archives of ImageNet, or convert recordings of events once to frames, which training maps into memory.
 
     A command that was stopped or killed goes on where it was when it is given again.
 
     Args:
-        name: a data set of recordings, such as cifar10_dvs or event_folder
-        source: the folder of its recordings; default where spikedistill data NAME says
+        name: imagenet, tiny_imagenet, or a data set of recordings, such as cifar10_dvs or event_folder
+        source: the folder of its archives or recordings; default for recordings where spikedistill data NAME says
         root: folder of the data sets, where the result goes; default SPIKEDISTILL_DATA
         size: height and width of the frames, or one number for both
         slicing: number, even, time, even-time or duration: how recordings become frames
@@ -135,14 +135,25 @@ def prepare(
         workers: processes; default one for each core
         skip_bad: leave out recordings that cannot be read, and list them, in place of an error
     """
-    from ..data import DATASETS, load_dataset, samples_per_class
+    from ..data import DATASETS, find_root, load_dataset, samples_per_class
 
     entry = DATASETS[name]
-    if entry.recordings is None:
-        prepared = ", ".join(known for known, other in DATASETS.registered().items() if other.recordings is not None)
+    if entry.recordings is None and entry.unpack is None:
+        prepared = ", ".join(
+            known for known, other in DATASETS.registered().items() if other.recordings or other.unpack
+        )
         raise UserError(f"{name} is read as it is, without being prepared; {prepared} are prepared")
     if source is not None and not source.is_dir():
-        raise FileNotFoundError(f"--source {source} is no folder: give the folder of the recordings")
+        raise FileNotFoundError(f"--source {source} is no folder: give the folder of the archives or recordings")
+    if entry.unpack is not None:
+        if source is None:
+            raise UserError(
+                f"{name} is unpacked from its archives ({entry.page}): add --source FOLDER, the folder of these"
+            )
+        entry.unpack(source, find_root(name, root), _progress)
+        dataset = load_dataset(name, root=root, size=size)
+        print(_summary(name, dataset), samples_per_class(dataset), *dataset.describe(), sep="\n")
+        return
     options = _options(name, own) | {"workers": workers, "skip_bad": skip_bad}
     options |= {} if source is None else {"source": str(source.absolute())}
     dataset = load_dataset(name, root=root, size=size, timesteps=timesteps, slicing=slicing, options=options)
@@ -179,6 +190,15 @@ def info(
     picture = out or Path(f"{name}.png")
     draw_samples(dataset, picture)
     print(f"samples of each class: {picture}")
+
+
+def _progress(names: Iterable[str], total: int) -> Iterable[str]:
+    """Progress on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(names, "unpacking", total, console=console, disable=not console.is_terminal)
 
 
 def _summary(name: str, dataset: "Dataset") -> str:

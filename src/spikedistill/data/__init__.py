@@ -1,5 +1,6 @@
 """Data sets of images and events by name, their splits, and augmentation of batches."""
 
+from .ahead import workers_for
 from .augment import (
     AUGMENTATION_VERSION,
     AUGMENTATIONS,
@@ -20,11 +21,13 @@ from .registry import (
     dataset_options,
     example_tree,
     expected_files,
+    find_root,
     list_datasets,
     load_dataset,
     usual_settings,
     what_loading_checks,
 )
+from .resized_crop import RESIZED_CROP
 from .split import balanced_order, samples_per_class, split_holdout, training_indices
 from .torch_samples import TorchSamples, draws_at_random
 from .verify import verify
@@ -33,6 +36,7 @@ __all__ = [
     "AUGMENTATIONS",
     "AUGMENTATION_VERSION",
     "DATASETS",
+    "RESIZED_CROP",
     "SLICING_VERSION",
     "Batches",
     "BrokenSample",
@@ -55,6 +59,7 @@ __all__ = [
     "draws_at_random",
     "example_tree",
     "expected_files",
+    "find_root",
     "fingerprint",
     "from_torch",
     "in_order",
@@ -72,4 +77,5 @@ __all__ = [
     "usual_settings",
     "verify",
     "what_loading_checks",
+    "workers_for",
 ]

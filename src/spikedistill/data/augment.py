@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..registry import Registry
 from .autoaugment import autoaugment
 from .pixels import rotate, take_pixels
+from .resized_crop import RESIZED_CROP
 from .sending import sent
 
 Augmentation = Callable[[Tensor], Tensor]
@@ -50,6 +51,7 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
     - "cutout": a square of 16x16 around any pixel, clipped at the border, set to zero (DeVries and Taylor, 2017).
       As published this comes before normalisation.
     - "nda": one of roll by up to 5 pixels each way, rotation by up to 30 degrees, and cutout (Li et al., 2022).
+    - "resized-crop": nothing here, because it is drawn while an image file is read (see `resized_crop.py`).
     - any name of `register_augmentation`.
 
     Args:
@@ -63,7 +65,7 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
         UserError: for an unknown name, another number of axes, integers, "autoaugment" of anything but colour images, or a
             registered augmentation that returns something else.
     """
-    augmentations = [AUGMENTATIONS[name] for name in names]
+    augmentations = [AUGMENTATIONS[name] for name in names if name != RESIZED_CROP]
     if inputs.ndim not in (4, 5) or not inputs.is_floating_point():
         raise UserError(
             "augmentation takes images [B, C, H, W] or event frames [T, B, C, H, W] as floats (uint8 images divided by "
@@ -206,6 +208,7 @@ for _name, _of_images in {
     "nda": one_of_nda,
 }.items():
     AUGMENTATIONS.register(_name, _alike_over_time(_of_images))
+AUGMENTATIONS.register(RESIZED_CROP, lambda images: images)
 
 
 def _moves(batch: int, most: int) -> Tensor:

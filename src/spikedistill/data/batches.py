@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..seeds import derive_seed
+from .ahead import Ahead, workers_for
 from .dataset import Samples, TensorSamples
 from .sending import sent
 from .torch_samples import TorchSamples, same_draws
@@ -32,6 +33,8 @@ class Batches:
         rank: this process's number.
         world_size: number of processes.
         device: the device that batches are sent to.
+        workers: processes that read files ahead.
+        draws: make the random draws of reading, such as resized crops.
     """
 
     def __init__(
@@ -43,8 +46,11 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | None = None,
+        workers: int = 0,
+        draws: bool = False,
     ) -> None:
         self.samples = samples
+        self._ahead = Ahead(samples, workers, seed if draws else None)
         self.device = device or torch.device("cpu")
         self.seed = seed
         self.position = position
@@ -60,9 +66,14 @@ class Batches:
         """Inputs, targets, and the samples' places in the training set."""
         epoch, done = self.position()
         order = sent(self._order(epoch), self.samples.targets.device)
-        for number, indices in enumerate(order.tensor_split(self.count)[done:], done):
+        chunks = order.tensor_split(self.count)[done:]
+        if isinstance(self.samples, TensorSamples):  # which may be on a device already
+            read: Iterator[Tensor] = (self.samples.inputs(indices) for indices in chunks)
+        else:
+            read = self._ahead.batches(chunks, epoch)
+        for number, indices in enumerate(chunks, done):
             with _draws(self.samples, self.seed, epoch, number, self.rank):
-                inputs, targets = self.samples.inputs(indices), self.samples.targets[indices]
+                inputs, targets = next(read), self.samples.targets[indices]
             yield sent(inputs, self.device), sent(targets, self.device), sent(indices, self.device)
 
     def _order(self, epoch: int) -> Tensor:
@@ -88,9 +99,11 @@ def on_device(samples: TensorSamples, device: torch.device) -> TensorSamples:
 
 def in_order(samples: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of all samples in their order, for evaluation."""
-    for number, indices in enumerate(torch.arange(len(samples)).split(batch_size)):
+    chunks = torch.arange(len(samples)).split(batch_size)
+    read = Ahead(samples, workers_for(samples)).batches(chunks)
+    for number, indices in enumerate(chunks):
         with _draws(samples, number):
-            inputs = samples.inputs(indices)
+            inputs = next(read)
         yield inputs, samples.targets[indices]
 
 

@@ -85,6 +85,7 @@ class FileSamples:
         read: returns the sample of a file; raises a ValueError or an OSError if it cannot be read.
         folder: the folder that holds them all; fingerprints use paths relative to it.
         dataset: the name of the data set.
+        draw: returns the sample of a file with random draws from a seed; None if there are none to make while it is read.
     """
 
     paths: Sequence[Path]
@@ -92,12 +93,27 @@ class FileSamples:
     read: Callable[[Path], Tensor]
     folder: Path = Path()
     dataset: str = ""
+    draw: Callable[[Path, int], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def inputs(self, indices: Tensor) -> Tensor:
-        return torch.stack([self._sample(self.paths[index]) for index in indices.tolist()])
+        return torch.stack([self._sample(self.read, self.paths[index]) for index in indices.tolist()])
+
+    def drawn(self, places: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """Samples with random draws, each from a seed.
+
+        Raises:
+            BrokenSample: if one of them cannot be read.
+        """
+        draw = self.draw
+        assert draw is not None
+
+        def sample(place: int, seed: int) -> Tensor:
+            return self._sample(lambda path: draw(path, seed), self.paths[place])
+
+        return torch.stack([sample(place, seed) for place, seed in zip(places, seeds, strict=True)])
 
     def subset(self, indices: Tensor) -> "FileSamples":
         return replace(self, paths=[self.paths[index] for index in indices.tolist()], targets=self.targets[indices])
@@ -112,9 +128,9 @@ class FileSamples:
                 raise self._broken(path, error) from error
             yield os.fsencode(f"{size} {name}")
 
-    def _sample(self, path: Path) -> Tensor:
+    def _sample(self, read: Callable[[Path], Tensor], path: Path) -> Tensor:
         try:
-            return self.read(path)
+            return read(path)
         except (ValueError, OSError) as error:
             raise self._broken(path, error) from error
 

@@ -3,10 +3,12 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from ..options import OptionValue, defaults_of
 from ..registry import Registry
+from .archives import Track
 from .dataset import Dataset
 from .prepared import Kind
 
@@ -31,6 +33,7 @@ class Entry:
         tree: an example of the files below ROOT, for data of the user's own; it may be indented.
         usual: settings of its recipes, by their full names; None if it has no recipes.
         recordings: what is prepared, for a data set of recordings.
+        unpack: unpacks its archives, of a folder, to the data root.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Entry:
     tree: str = ""
     usual: Mapping[str, Any] | None = None
     recordings: Kind | None = None
+    unpack: Callable[[Path, Path, Track], None] | None = None
 
 
 DATASETS: Registry[Entry] = Registry("data set", "spikedistill.datasets")

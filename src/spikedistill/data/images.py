@@ -1,7 +1,7 @@
 """Reads pixels from image files: turned upright, scaled from their range to 8 bits, on a white background."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -56,6 +56,15 @@ def read_image(
         `FORMATS`, of
             32 bits per channel, or of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
+    return read_with(path, lambda image: pixels_of(image, size, channels, resize, fill))
+
+
+def read_with(path: Path, convert: Callable[["Image"], Tensor]) -> Tensor:
+    """What becomes of the image of a file, by a function.
+
+    Raises:
+        UserError: as `read_image`.
+    """
     from PIL import Image
 
     check_is_no_pipe(path)
@@ -64,7 +73,7 @@ def read_image(
             warnings.simplefilter("ignore")  # about damaged metadata of sound pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with path.open("rb") as file:
-                return pixels_of(_open(file), size, channels, resize, fill)
+                return convert(_open(file))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         fault = f"announces more than {Image.MAX_IMAGE_PIXELS} pixels, which could take all memory"
         raise data_error(path, fault, "make the image smaller or remove it") from error
@@ -80,9 +89,18 @@ def pixels_of(
     fill: Sequence[float] = (),
 ) -> Tensor:
     """An image of Pillow, `[channels, H, W]` uint8, converted like a file by `read_image`."""
+    return levels_of(_resized(image_of(image, channels), size, resize, fill or MEANS[channels]), channels)
+
+
+def image_of(image: "Image", channels: int) -> "Image":
+    """An image of Pillow turned upright, in colour or in grey."""
     seen = _in_colour(_upright(image))
-    fitted = _resized(seen if channels == 3 else seen.convert("L"), size, resize, fill or MEANS[channels])
-    return torch.from_numpy(np.array(fitted)).view(fitted.height, fitted.width, channels).permute(2, 0, 1)
+    return seen if channels == 3 else seen.convert("L")
+
+
+def levels_of(image: "Image", channels: int) -> Tensor:
+    """The levels of an image of Pillow, `[channels, H, W]` uint8."""
+    return torch.from_numpy(np.array(image)).view(image.height, image.width, channels).permute(2, 0, 1)
 
 
 def look_at(path: Path) -> tuple[int, int, bool] | None:
@@ -110,12 +128,31 @@ def _resized(image: "Image", size: int | tuple[int, int], resize: Resize, fill: 
         return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     if resize == "stretch":
         return image.resize((width, height), Image.Resampling.BICUBIC)
+    if resize == "centre":
+        return _centre(image, height, width)
     scale = min(width / image.width, height / image.height)
     inner = min(width, max(1, round(image.width * scale))), min(height, max(1, round(image.height * scale)))
     levels = tuple(round(255 * value) for value in fill)
     padded = Image.new(image.mode, (width, height), levels if len(levels) > 1 else levels[0])
     padded.paste(image.resize(inner, Image.Resampling.BICUBIC), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return padded
+
+
+def _centre(image: "Image", height: int, width: int) -> "Image":
+    """The middle of an image whose shorter side is scaled to 8/7 of the wanted one, as torchvision computes 256 and 224."""
+    from PIL import Image
+
+    wanted, found = (height, width), (image.height, image.width)
+    shorter = 0 if height * image.width >= width * image.height else 1
+    scaled = [round(_AROUND * wanted[shorter])] * 2
+    scaled[1 - shorter] = max(wanted[1 - shorter], int(scaled[shorter] * found[1 - shorter] / found[shorter]))
+    large = image.resize((scaled[1], scaled[0]), Image.Resampling.BILINEAR)
+    top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+    return large.crop((left, top, left + width, top + height))
+
+
+# Images for ImageNet's test are 256 pixels high or wide, of which networks see 224.
+_AROUND = 8 / 7
 
 
 def _open(file: IO[bytes]) -> "Image":

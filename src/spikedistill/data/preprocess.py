@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from ..errors import UserError
 from ..setting_types import MOST_PIXELS
 
-Resize = Literal["crop", "pad", "stretch"]
+Resize = Literal["crop", "pad", "stretch", "centre"]
 RESIZES: tuple[str, ...] = get_args(Resize)
 
 
@@ -20,7 +20,8 @@ class Preprocess:
         channels: channels of one image or event frame: 1 for grey, 3 for colour, 2 for the polarities of events.
         size: height and width in pixels.
         resize: "crop" scales an image until it covers `size` and cuts off what is too much, evenly on both sides; "pad" scales it
-            until it fits into `size` and fills the rest; "stretch" scales height and width by different factors.
+            until it fits into `size` and fills the rest; "stretch" scales height and width by different factors; "centre" scales
+            it until it covers 8/7 of `size` and takes the middle, as published networks for ImageNet do (256 and 224 pixels).
         fill: the value in [0, 1] of each channel that "pad" fills with: the mean of the training images.
     """
 

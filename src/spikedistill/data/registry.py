@@ -95,7 +95,8 @@ def load_dataset(
             number for both.
         slicing: how "nmnist" fills its frames: "number" (default), each with the same number of events, the remainder in the last;
             "even", the remainder spread; or "time", each equally long.
-        resize: how images of "image_folder" and "arrays" get that size: "crop" (default), "pad" or "stretch", see `Preprocess`.
+        resize: how images of "image_folder" and "arrays" get that size: "crop" (default), "pad", "stretch" or "centre",
+            see `Preprocess`; of "imagenet" "centre" (default).
         channels: 3 for images of "image_folder" in colour (default), 1 for grey.
         test_share: for "image_folder", "event_frames" and "arrays" without test samples: the share of each class to test on.
         options: a registered data set's own options.
@@ -121,7 +122,7 @@ def load_dataset(
             raise UserError(f"{name} takes no {key!r}, which is an option of {owners}; leave it out")
     check_options(f"data set {name!r}", entry.own_options, options or {})
     own = {**entry.own_options, **(options or {})}
-    where = () if entry.files is None else (_find_root(name, root),)
+    where = () if entry.files is None else (find_root(name, root),)
     found = entry.load(*where, **taken, **own)
     if DATASETS.origin(name) is None:
         return found
@@ -133,7 +134,12 @@ def load_dataset(
     return replace(found, name=name, options={**found.options, **own})
 
 
-def _find_root(name: str, root: str | Path | None) -> Path:
+def find_root(name: str, root: str | Path | None) -> Path:
+    """The data root: that given, or $SPIKEDISTILL_DATA.
+
+    Raises:
+        FileNotFoundError: if neither is, or it is no folder.
+    """
     chosen = root or os.environ.get(ROOT_VARIABLE)
     if not chosen:
         raise FileNotFoundError(

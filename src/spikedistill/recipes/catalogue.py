@@ -148,6 +148,7 @@ def _dspike(config: Config) -> Config:
 _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {
     **{name: {"beta": 0.1} for name in ("nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder")},
     "image_folder": {"alpha": 0.7},
+    "imagenet": {"alpha": 0.7},
 }
 
 # Methods that are more than an objective; every objective is a method too, under its own name.

@@ -75,14 +75,14 @@ _IMAGENET: Settings = {
     "epochs": 100,
     "model.name": "resnet34",
     "data.size": 224,
+    "data.resize": "centre",
     "data.batch_size": 512,
-    "data.augment": ("crop", "flip"),
+    "data.augment": ("resized-crop", "flip"),
     "optimizer.lr": 0.2,
     "optimizer.weight_decay": 2e-5,
 }
 _HARD: Settings = {"model.lif.decay": 0.5, "model.lif.v_reset": 0.0, "model.lif.detach_reset": False}
 _SOFT: Settings = {"model.lif.decay": 0.2, "model.lif.v_reset": None, "model.lif.detach_reset": True}
-_IMAGENET_CROP = "crops are moved by up to 4 pixels, where the code draws their size and shape (RandomResizedCrop)"
 _EVENTS = (
     "frames and test set are those given, where the code scales frames to 48x48 and tests on 1000 recordings drawn once"
 )
@@ -134,7 +134,6 @@ _TWKD = {
         _SHARED | _IMAGENET | _SOFT | {"model.lif.detach_reset": False, "trainer.sync_batch_norm": True},
         _taught(1.0),
         teacher=None,
-        differs=(_IMAGENET_CROP,),
         unknown=("the accuracy of the teacher (timm's resnet34)", _ENSEMBLE),
     ),
 }
@@ -174,7 +173,6 @@ _ESD = {
         _SHARED | _IMAGENET | _SOFT | {"gradient_scale": "1/T"},
         _esd_options(0.7, 0.3),
         differs=(
-            _IMAGENET_CROP,
             "batch statistics are of a device's share of the batch, there of 64 images",
             _POOLING,
         ),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..config import Config, ModelConfig
 from ..data import (
+    RESIZED_CROP,
     Dataset,
     Samples,
     as_network_input,
@@ -258,6 +259,10 @@ def check_augmentations(config: Config, dataset: Dataset) -> tuple[str, ...]:
         UserError: for an unknown augmentation, or one that does not fit the data.
     """
     names = dataset.augmentations if config.data.augment is None else config.data.augment
+    if RESIZED_CROP in names and getattr(dataset.train, "draw", None) is None:
+        raise UserError(
+            f"{RESIZED_CROP!r} is drawn while image files are read, and {dataset.name} has none: leave it out of --data.augment"
+        )
     if names:
         first = torch.arange(min(8, len(dataset.train)))
         try_augmentations(names, as_network_input(dataset.train.inputs(first), dataset.kind))

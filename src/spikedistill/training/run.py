@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import distributed
 
 from ..config import Config
-from ..data import Batches, augmentation_identity, fingerprint, kept_on, slicing_version
+from ..data import RESIZED_CROP, Batches, augmentation_identity, fingerprint, kept_on, slicing_version, workers_for
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import alone_in, sha256, write_atomically
@@ -189,6 +189,9 @@ def _settings(config: Config) -> dict[str, Any]:
         "trainer.grace_seconds",
         "trainer.timeout_seconds",
         "data.root",
+        "data.workers",
+        "data.options.source",
+        "data.options.workers",
     }
     flat: dict[str, Any] = {}
 
@@ -341,6 +344,8 @@ def make_batches(plan: Plan, trainer: "L.Trainer") -> Batches:
         rank=trainer.global_rank,
         world_size=trainer.world_size,
         device=device,
+        workers=workers_for(plan.train, plan.config.data.workers),
+        draws=RESIZED_CROP in plan.augmentations,
     )
 
 

@@ -54,7 +54,7 @@ def load_arrays(
     Args:
         root: the folder.
         size: height and width to resize grey or colour images of whole numbers to; by default they stay as they are.
-        resize: how images get that size: "crop", "pad" or "stretch", see `Preprocess`.
+        resize: how images get that size: "crop", "pad", "stretch" or "centre", see `Preprocess`.
         timesteps: how many event frames a recording gets, by default all. If it is less than T, which it must divide, as many
             neighbouring frames are added up.
         test_share: if there are no test arrays: the share of each class of the training arrays to test on.

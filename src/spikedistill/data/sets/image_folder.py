@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..entries import Entry, register_dataset
 from ..files import MOST_VALUES
 from ..images import MEANS, STDS, SUFFIXES, look_at, read_image
 from ..preprocess import RESIZES, Resize
+from ..resized_crop import read_resized_crop
 
 MOST_SIZE = math.isqrt(MOST_VALUES // 3)
 LOOKED_AT = 200  # number of images whose size is read from the first bytes, to describe the sizes
@@ -31,7 +33,7 @@ def load_image_folder(
     Args:
         root: the folder; its test folder may also be called val, valid or validation.
         size: height and width that all images get, or one number for both.
-        resize: how images get that size: "crop", "pad" or "stretch", see `Preprocess`.
+        resize: how images get that size: "crop", "pad", "stretch" or "centre", see `Preprocess`.
         channels: 3 for colour, 1 for grey.
         test_share: if there are no test images: the share of each class to test on, see `own_folders`. The classes may then also
             be in `root/<class>/`.
@@ -48,6 +50,7 @@ def load_image_folder(
         raise UserError(f"channels is {channels!r}, expected 3 for colour or 1 for grey")
     read = partial(read_image, size=(height, width), channels=channels, resize=resize)
     train, test, classes, notes = own_folders(Files("image_folder", SUFFIXES, read), root, test_share)
+    train = replace(train, draw=partial(read_resized_crop, size=(height, width), channels=channels))
     options: dict[str, object] = {"size": height if height == width else [height, width]}
     # defaults are left out, so that the fingerprints of earlier runs stay valid
     options |= {} if resize == "crop" else {"resize": resize}
@@ -116,6 +119,7 @@ HOW: dict[str, str] = {
     "crop": "scaled and cropped at the centre to {}",
     "pad": "scaled to fit into {}, where the mean colour fills the rest",
     "stretch": "stretched to {}",
+    "centre": "scaled to cover 8/7 of {}, of which the middle is taken",
 }
 
 

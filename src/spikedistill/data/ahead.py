@@ -1,0 +1,110 @@
+"""Reads batches of samples ahead of their use, in worker processes. The number of workers changes nothing in them."""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..seeds import derive_seed
+from .dataset import FileSamples, Samples
+
+# Below so many files, reading them takes less time than starting processes.
+_WORTH = 2000
+_MOST = 8
+
+
+def workers_for(samples: Samples, asked: int | None = None) -> int:
+    """How many processes read these samples: as many as asked for; by default one for each core if samples are many files."""
+    if not isinstance(samples, FileSamples):
+        return 0
+    if asked is not None:
+        return asked
+    return min(os.cpu_count() or 1, _MOST) if len(samples) >= _WORTH else 0
+
+
+class Ahead:
+    """Reads batches, of which workers keep some ready.
+
+    Args:
+        samples: the samples.
+        workers: processes; with 0 a batch is read when it is asked for.
+        seed: of random draws while a sample is read; None for none. A draw depends on it, the epoch and the sample's place alone.
+    """
+
+    def __init__(self, samples: Samples, workers: int = 0, seed: int | None = None) -> None:
+        self._reading = _Reading(samples, seed)
+        self._coming = _Coming()
+        self._loader: DataLoader[Any] | None = None
+        if workers:
+            self._loader = DataLoader(
+                self._reading,  # type: ignore[arg-type]
+                batch_sampler=self._coming,
+                num_workers=workers,
+                collate_fn=_as_read,
+                persistent_workers=True,
+                worker_init_fn=_ignore_interrupts,
+                generator=torch.Generator(),  # not the global one, whose draws belong to training
+            )
+
+    def batches(self, chunks: Iterable[Tensor], epoch: int = 0) -> Iterator[Tensor]:
+        """The samples at each chunk of places, in order.
+
+        Raises:
+            BrokenSample: if one cannot be read.
+        """
+        if self._loader is None:
+            for indices in chunks:
+                yield _raised(self._reading.__getitems__([(epoch, place) for place in indices.tolist()]))
+            return
+        self._coming.batches = [[(epoch, place) for place in indices.tolist()] for indices in chunks]
+        for found in self._loader:
+            yield _raised(found)
+
+
+class _Reading:
+    """The samples, as PyTorch's loader asks for them: by epoch and place."""
+
+    def __init__(self, samples: Samples, seed: int | None) -> None:
+        self.samples = samples
+        self.seed = seed
+
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> Tensor | Exception:
+        try:
+            if self.seed is None or not isinstance(self.samples, FileSamples):
+                return self.samples.inputs(torch.tensor([place for _, place in places]))
+            seeds = [derive_seed(self.seed, epoch, place) for epoch, place in places]
+            return self.samples.drawn([place for _, place in places], seeds)
+        except Exception as error:  # which would reach the other process with a traceback for a message
+            return error
+
+
+class _Coming:
+    """The batches of the next epoch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _raised(found: Tensor | Exception) -> Tensor:
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _as_read(found: Any) -> Any:
+    return found
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """The process that trains ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
