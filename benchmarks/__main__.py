@@ -26,6 +26,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   densities   a layer on spikes beside the dense layer, over the density of its spikes; goes on where it was stopped
   sparsity    accuracy, density and milliseconds of runs with penalties on spikes of different strength
   profile     write the firing rates of a trained run's layers
+  loading     images per second that training is given from a folder of JPEGs, beside PyTorch's own loader
   recordings  events per second that the readers of recordings decode, and that are counted into frames
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
   run         a whole run's images/s beside those of its bare step, and where the rest of the time goes
@@ -252,6 +253,38 @@ def _densities(
         print(plot)
         return
     measure_layers(out, rounds, threads, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+
+
+def _loading(
+    folder: Path = Path("runs/bench/images"),
+    images: int = 12_000,
+    rounds: int = 3,
+    workers: tuple[int, ...] = (1, 2),
+    out: Path = Path("runs/bench/loading.jsonl"),
+) -> None:
+    """Measure images per second that training is given, beside the bare rate of one process and PyTorch's own loader.
+
+    Args:
+        folder: where the images are written, if they are not there.
+        images: how many, of 400 x 350 pixels, in 100 classes.
+        rounds: epochs of each way, in turns.
+        workers: numbers of processes that read ahead.
+        out: file of the figures, one JSON line each.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from .loading import measure_loading
+
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    table = Table(box=None)
+    for title in ("way", "images/s", "quartiles", "resident MiB after each epoch"):
+        table.add_column(title, no_wrap=True)
+    for row in measure_loading(folder, images, rounds, workers, out, command):
+        memory = " ".join(map(str, row["resident_mib"]))
+        table.add_row(row["way"], f"{row['images_per_second']:g}", f"{row['low']:g} to {row['high']:g}", memory)
+    Console().print(table)
+    print(out)
 
 
 def _recordings(events: int = 4_000_000, rounds: int = 9, out: Path = Path("runs/bench/recordings.jsonl")) -> None:
@@ -499,6 +532,7 @@ def main(arguments: Sequence[str]) -> int:
         "house": _house,
         "join": _join,
         "kernels": _kernels,
+        "loading": _loading,
         "profile": _profile,
         "recordings": _recordings,
         "sparsity": _sparsity,

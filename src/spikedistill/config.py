@@ -159,6 +159,11 @@ class DataConfig(_Section):
     augment: tuple[str, ...] | None = None
     """Augmentations of the training images, in this order, such as crop flip; without a name, there are none. Default:
     those that papers use for the data set."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mix each training image with another of the batch, and their losses. mixup: a weighted mean; cutmix: a rectangle shows
+    the other."""
+    mix_alpha: Positive = 1.0
+    """How much images are mixed: the weight is drawn from Beta(alpha, alpha), so 1 draws it evenly and 0.2 is near 0 or 1."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """Processes that read image files ahead; they change nothing in the numbers. Default: one for each core, up to 8, for
     folders of 2000 images or more; 0 reads in the process that trains."""

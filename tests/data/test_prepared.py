@@ -215,7 +215,7 @@ def test_bad_recordings_are_named_or_skipped_and_counted(tmp_path: Path, capsys:
     write(root / "train" / "up" / "02.bin", atis([(40, 2, 1, 3)]))
     write(root / "train" / "up" / "03.bin", atis([(0, 240, 0, 0)]))
     words = ["data", "prepare", "event_folder", "--data.root", str(root), "--timesteps", "5", "--workers", "1"]
-    words += ["--data.options", "sensor", "12x12"]
+    words += ["--data.options.sensor", "12x12"]
     assert main(words) == 2
     assert "left/01.bin: byte 5: ends after 2 bytes of a record of 5: the file is cut" in capsys.readouterr().err
     assert main([*words, "--skip-bad"]) == 0
@@ -273,11 +273,9 @@ def test_what_is_not_prepared_says_how(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["data", "prepare", "digits", "--data.root", str(tmp_path)]) == 2
     assert "digits is read as it is, without being prepared; cifar10_dvs," in capsys.readouterr().err
     assert main(["data", "prepare", "cifar10_dvs", "--source", str(tmp_path / "no"), "--data.root", str(tmp_path)]) == 2
-    assert "is no folder: give the folder of the recordings" in capsys.readouterr().err
-    assert (
-        main(["data", "prepare", "event_folder", "--data.root", str(tmp_path), "--data.options", "skip-bad", "3"]) == 2
-    )
-    assert "--data.options skip-bad is '3', expected true or false" in capsys.readouterr().err
+    assert "is no folder: give the folder of the archives or recordings" in capsys.readouterr().err
+    assert main(["data", "prepare", "event_folder", "--data.root", str(tmp_path), "--data.options.skip-bad=3"]) == 2
+    assert "--data.options.skip-bad is '3', expected true or false" in capsys.readouterr().err
 
 
 def test_samples_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

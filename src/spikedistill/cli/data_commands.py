@@ -52,7 +52,7 @@ def data(
         test_share: share of each class of your own data to test on, if there are no test samples
         slicing: number, even, time, even-time or duration: how recordings of events become frames
         timesteps: frames per recording of event data; default as in training
-        own: an option of this data set, NAME VALUE; several times for several
+        own: an option of this data set; also written --data.options.NAME VALUE, as in training
     """
     from rich.console import Console
     from rich.progress import track
@@ -131,7 +131,7 @@ def prepare(
         size: height and width of the frames, or one number for both
         slicing: number, even, time, even-time or duration: how recordings become frames
         timesteps: T, frames per recording
-        own: an option of this data set, NAME VALUE; several times for several
+        own: an option of this data set; also written --data.options.NAME VALUE, as in training
         workers: processes; default one for each core
         skip_bad: leave out recordings that cannot be read, and list them, in place of an error
     """
@@ -178,7 +178,7 @@ def info(
         size: height and width, or one number for both
         slicing: how recordings of events become frames
         timesteps: frames per recording of event data
-        own: an option of this data set, NAME VALUE; several times for several
+        own: an option of this data set; also written --data.options.NAME VALUE, as in training
         out: the picture, a PNG; events move in it, a frame for each timestep. Default NAME.png
     """
     from ..data import load_dataset, samples_per_class
@@ -225,5 +225,5 @@ def _options(name: str, given: Sequence[tuple[str, str]]) -> dict[str, Any]:
             found[key] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
             expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-            raise UserError(f"--data.options {words} is {value!r}, expected {expected}") from None
+            raise UserError(f"--data.options.{words} is {value!r}, expected {expected}") from None
     return found

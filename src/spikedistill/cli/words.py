@@ -55,7 +55,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         again = shlex.join(["spikedistill", command, *kept, *named])
         commands.compare(**given | {"settings": tuple(settings), "command": again})
     else:
-        function(**parse(_given(function), arguments, prog=prog))
+        function(**parse(_given(function), _with_own_options(arguments), prog=prog))
 
 
 def summary(function: Callable[..., None]) -> str:
@@ -73,6 +73,25 @@ def _given(function: Callable[..., None]) -> Callable[..., dict[str, Any]]:
     text, args, rest = inspect.cleandoc(function.__doc__ or "").partition("Args:")
     given.__doc__ = f"{text.rstrip()}\n\n{_IMPORT_HELP}\n\n{args}{rest}"
     return given
+
+
+def _with_own_options(arguments: Sequence[str]) -> list[str]:
+    """`--data.options.NAME VALUE`, as `train` takes it, as `--data.options NAME VALUE`; without a value it is "true"."""
+    words: list[str] = []
+    for k, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if not name.startswith(_OWN):
+            words.append(word)
+            continue
+        words += [_OWN.removesuffix("."), name.removeprefix(_OWN)]
+        if equals:
+            words.append(value)
+        elif k + 1 == len(arguments) or arguments[k + 1].startswith("--"):
+            words.append("true")
+    return words
+
+
+_OWN = "--data.options."
 
 
 def split_imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

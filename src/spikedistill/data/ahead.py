@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from ..seeds import derive_seed
 from .dataset import FileSamples, Samples
@@ -74,12 +74,23 @@ class _Reading:
 
     def __getitems__(self, places: Sequence[tuple[int, int]]) -> Tensor | Exception:
         try:
-            if self.seed is None or not isinstance(self.samples, FileSamples):
+            if not isinstance(self.samples, FileSamples):
                 return self.samples.inputs(torch.tensor([place for _, place in places]))
-            seeds = [derive_seed(self.seed, epoch, place) for epoch, place in places]
-            return self.samples.drawn([place for _, place in places], seeds)
+            seeds = [None if self.seed is None else derive_seed(self.seed, epoch, place) for epoch, place in places]
+            return _stacked([self.samples.sample(place, seed) for (_, place), seed in zip(places, seeds, strict=True)])
         except Exception as error:  # which would reach the other process with a traceback for a message
             return error
+
+
+def _stacked(samples: Sequence[Tensor]) -> Tensor:
+    """A batch; in a worker, in the memory that the processes share, because copying it there would take as long again."""
+    first = samples[0]
+    if get_worker_info() is None:
+        return torch.stack(list(samples))
+    storage = first._typed_storage()._new_shared(
+        len(samples) * first.numel(), device=first.device
+    )  # as PyTorch's own collate
+    return torch.stack(list(samples), out=first.new(storage).resize_(len(samples), *first.shape))
 
 
 class _Coming:

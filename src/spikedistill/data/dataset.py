@@ -99,21 +99,19 @@ class FileSamples:
         return len(self.paths)
 
     def inputs(self, indices: Tensor) -> Tensor:
-        return torch.stack([self._sample(self.read, self.paths[index]) for index in indices.tolist()])
+        return torch.stack([self.sample(index) for index in indices.tolist()])
 
-    def drawn(self, places: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Samples with random draws, each from a seed.
+    def sample(self, place: int, seed: int | None = None) -> Tensor:
+        """The sample at a place, with random draws from a seed if there is one.
 
         Raises:
-            BrokenSample: if one of them cannot be read.
+            BrokenSample: if it cannot be read.
         """
-        draw = self.draw
-        assert draw is not None
-
-        def sample(place: int, seed: int) -> Tensor:
-            return self._sample(lambda path: draw(path, seed), self.paths[place])
-
-        return torch.stack([sample(place, seed) for place, seed in zip(places, seeds, strict=True)])
+        draw, path = self.draw, self.paths[place]
+        try:
+            return self.read(path) if seed is None or draw is None else draw(path, seed)
+        except (ValueError, OSError) as error:
+            raise self._broken(path, error) from error
 
     def subset(self, indices: Tensor) -> "FileSamples":
         return replace(self, paths=[self.paths[index] for index in indices.tolist()], targets=self.targets[indices])
@@ -127,12 +125,6 @@ class FileSamples:
             except OSError as error:
                 raise self._broken(path, error) from error
             yield os.fsencode(f"{size} {name}")
-
-    def _sample(self, read: Callable[[Path], Tensor], path: Path) -> Tensor:
-        try:
-            return read(path)
-        except (ValueError, OSError) as error:
-            raise self._broken(path, error) from error
 
     def _broken(self, path: Path, error: Exception) -> BrokenSample:
         fault = str(error)

@@ -103,10 +103,10 @@ def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", 
     gradient, bad_gradients = None, None
     with torch.set_grad_enabled(backward), _unchanged_statistics(module):
         with trainer.precision_plugin.train_step_context(), _first_bad_layer(module, len(places), layers):
-            inputs = module.prepared(samples, batch.number)
+            inputs, mix = module.prepared(samples, batch.number)
             _, submodels, features = module.look(inputs, module.plain_student)
             at = module.at_hand(inputs, target, batch.places, submodels, features)
-            value, _ = module.value_of(at)
+            value, _ = module.value_of(at, mix)
         if backward:
             gradient, bad_gradients = _gradients(module, value.total, [submodels, *at.features], len(places))
     answers, _ = at.taught

@@ -1,7 +1,7 @@
 """The inputs of an objective on a batch: one provider for each input that `objectives/inputs.py` declares."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,6 +52,13 @@ class AtHand:
         if self.cached is not None or self.teacher is None:
             return self.cached, ()
         return self.teacher.look(self.inputs, self.kind)
+
+    def with_target(self, target: Tensor) -> "AtHand":
+        """The same with other labels, without another pass of the teacher."""
+        other = replace(self, target=target)
+        if "taught" in self.__dict__:
+            other.__dict__["taught"] = self.taught
+        return other
 
 
 PROVIDERS: dict[str, Callable[[AtHand], Any]] = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data import as_network_input, augment
+from ..data.mixing import Mixed, mixed
 from ..models import Branched
 from ..objectives import ObjectiveValue
 from ..objectives.checks import is_masked
@@ -132,13 +133,13 @@ class DistillationModule(L.LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         samples, target, places = batch
         samples = self.watch.begin(self.optimizer, samples, batch_index % accumulate == 0)
-        inputs = self.prepared(samples, batch_index)
+        inputs, mix = self.prepared(samples, batch_index)
         if self.whole is not None and self.whole.failed:
             self.whole = None
         if self.whole is not None:
             return self.whole(batch_index, inputs, target, places)
         logits, submodels, features = self.look(inputs)
-        value, scores = self.value_of(self.at_hand(inputs, target, places, submodels, features))
+        value, scores = self.value_of(self.at_hand(inputs, target, places, submodels, features), mix)
         total = value.total
         heads = self.plan.objective.submodels != "timesteps"
         step = means_of_step(logits.detach(), submodels.detach(), target, scores, total, value.terms, heads=heads)
@@ -155,8 +156,8 @@ class DistillationModule(L.LightningModule):
         """The loss whose gradients the optimiser uses."""
         return total / self.plan.config.timesteps if self.plan.config.gradient_scale == "1/T" else total
 
-    def prepared(self, samples: Tensor, batch_index: int) -> Tensor:
-        """The samples of a batch of this epoch as the network takes them, augmented."""
+    def prepared(self, samples: Tensor, batch_index: int) -> tuple[Tensor, Mixed | None]:
+        """The samples of a batch of this epoch as the network takes them, augmented, and what they are mixed with."""
         # every random number of this step depends only on its position in training, so the step can be repeated
         seed = derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank)
         # `torch.manual_seed` records a stack trace in every step for a GPU that is not used
@@ -164,7 +165,13 @@ class DistillationModule(L.LightningModule):
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(seed)
         inputs = as_network_input(samples, self.plan.dataset.kind)
-        return augment(inputs, self.plan.augmentations) if self.plan.augmentations else inputs
+        if self.plan.augmentations:
+            inputs = augment(inputs, self.plan.augmentations)
+        data = self.plan.config.data
+        if data.mix == "none":
+            return inputs, None
+        mix = mixed(inputs, data.mix, data.mix_alpha)
+        return mix.inputs, mix
 
     def at_hand(
         self, inputs: Tensor, target: Tensor, places: Tensor, submodels: Tensor, features: list[Tensor]
@@ -199,10 +206,20 @@ class DistillationModule(L.LightningModule):
             class_weights=self.class_weights,
         )
 
-    def value_of(self, at: AtHand) -> tuple[ObjectiveValue, Tensor | None]:
-        """The objective on a batch, and how strong each of its submodels is, if it ranks them."""
+    def value_of(self, at: AtHand, mix: Mixed | None = None) -> tuple[ObjectiveValue, Tensor | None]:
+        """The objective on a batch, and how strong each of its submodels is, if it ranks them.
+
+        Args:
+            at: the batch, with the samples' own labels.
+            mix: what the samples are mixed with.
+        """
         given = inputs_of(at)
-        return self.plan.objective(at.submodels, at.target, **given), given.get("scores")
+        value, scores = self.plan.objective(at.submodels, at.target, **given), given.get("scores")
+        if mix is None:
+            return value, scores
+        other, _ = self.value_of(at.with_target(at.target[mix.partners]))
+        parts = {name: mix.share * term + (1 - mix.share) * other.terms[name] for name, term in value.terms.items()}
+        return ObjectiveValue(mix.share * value.total + (1 - mix.share) * other.total, parts), scores
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.watch is not None

@@ -202,6 +202,11 @@ def check_teacher_logits(config: Config, objective: Objective, augmentations: tu
             "a transform of the training samples draws at random, and the teacher gets what the student gets: leave "
             "--teacher-logits cached out, or take the transform away"
         )
+    if config.data.mix != "none":
+        raise UserError(
+            f"images are mixed (--data.mix {config.data.mix}), and the teacher gets the mixed ones: leave --teacher-logits cached "
+            "out"
+        )
     if augmentations:
         raise UserError(
             f"the training images are augmented at random ({', '.join(augmentations)}), and the teacher gets the same images as "

@@ -36,6 +36,7 @@ def can_be_whole(plan: "Plan") -> bool:
         and options.on_nonfinite == "stop"
         and not any(INPUTS[name].is_number for name in plan.objective.inputs)
         and taught
+        and plan.config.data.mix == "none"  # whose share is a number of Python
     )
 
 
