@@ -349,7 +349,7 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr("benchmarks.__main__.measure", lambda name, *_, **plan: asked.append((name, plan)))
-    monkeypatch.setattr("benchmarks.exits.measure_exits", lambda *_: {"exits": [], "seconds": []})
+    monkeypatch.setattr("benchmarks.exits.measure_exits", lambda *_: {"exits": [], "anns": [], "seconds": []})
     monkeypatch.setattr("benchmarks.run.measure_run", lambda options, _: options.config(tmp_path) and NOTHING_MEASURED)
     for module, name in (
         ("over_density", "measure_layers"),
