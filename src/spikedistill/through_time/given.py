@@ -1,5 +1,6 @@
 """Layers whose output is already known: only their gradient is computed."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -135,6 +136,17 @@ class _Geometry(NamedTuple):
     groups: int
 
 
+def gradient_breaks(weight: torch.Size, strides: Sequence[int]) -> bool:
+    """Whether PyTorch's gradient of a convolution's weight writes beyond its memory if the channels of the input are last.
+
+    On a CPU with AVX-512, oneDNN's for kernels of 1x1 with a stride and fewer than 16 channels does (PyTorch 2.13).
+    """
+    return weight[1] < _BLOCK and set(weight[2:]) == {1} and max(strides) > 1
+
+
+_BLOCK = 16
+
+
 def convolution_geometry(
     kernel: torch.Size, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> tuple[_Geometry, list[int]]:
@@ -189,6 +201,8 @@ class _GivenConvolution(torch.autograd.Function):
         x, weight = _kept(ctx)
         grad, (for_x, for_weight, for_bias) = grads[0], ctx.needs_input_grad[1:4]
         if ctx.layer is None:
+            if gradient_breaks(weight.shape, ctx.geometry.stride):
+                x = x.contiguous()
             needed = [for_x, for_weight, for_bias]
             found = torch.ops.aten.convolution_backward(grad, x, weight, ctx.bias_sizes, *ctx.geometry, needed)
             return None, *found, None, None

@@ -20,7 +20,7 @@ from ..sparse import (
     runs_sparse,
     to_blocks,
 )
-from .given import convolution_geometry
+from .given import convolution_geometry, gradient_breaks
 
 # The layers that may run on spikes.
 ON_SPIKES = frozenset({"conv1d", "conv2d", "linear"})
@@ -181,11 +181,15 @@ def arranged(x: Tensor, timesteps: int, name: str, *args: Any, **kwargs: Any) ->
         name: of a function of `torch.nn.functional`.
         args, kwargs: its arguments after the input.
     """
-    if name != "conv2d" or x.ndim != 5 or not may_run_sparse(x.device, x.dtype):
+    if name != "conv2d" or x.ndim != 5 or x.device.type != "cpu" or torch.compiler.is_compiling():
         return x
     weight, _, rest = _parameters(*args, **kwargs)
     geometry = geometry_of(name, x.shape[1:], weight, *rest[0], **rest[1])
-    if geometry is None or not is_large(geometry, timesteps):
+    if geometry is None:
+        return x
+    if gradient_breaks(weight.shape, (geometry.stride_h, geometry.stride_w)):
+        return x.contiguous()
+    if not may_run_sparse(x.device, x.dtype) or not is_large(geometry, timesteps):
         return x
     # flat in between, because PyTorch recognises the order of a single sample by its strides, which views leave undefined
     last = x.permute(0, 1, 3, 4, 2)
