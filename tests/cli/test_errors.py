@@ -139,7 +139,7 @@ WRONG = {
     "list networks": "invalid choice 'networks' for argument 'what'. Expected one of ('all', 'recipes', 'methods', 'models', "
     "'objectives', 'data').",
     "data digits --data.size 8": "digits takes no 'size', which is an option of arrays, cifar10_dvs, dvs_gesture, event_folder, "
-    "image_folder, ncaltech101; leave it out",
+    "image_folder, imagenet, ncaltech101, tiny_imagenet; leave it out",
 }
 
 

@@ -68,7 +68,7 @@ def test_a_root_that_is_no_folder_is_named_with_the_option_that_gave_it(
 def test_an_option_of_another_data_set_is_refused_but_timesteps_suit_all() -> None:
     with pytest.raises(
         ValueError,
-        match=r"digits takes no 'size', which is an option of arrays, cifar10_dvs, .*, ncaltech101; leave it out",
+        match=r"digits takes no 'size', which is an option of arrays, cifar10_dvs, .*, tiny_imagenet; leave it out",
     ):
         load_dataset("digits", size=16)
     with pytest.raises(

@@ -110,7 +110,7 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
         (["--verify"], "--verify reads one data set: say which, such as spikedistill data image_folder --verify"),
         (
             ["digits", "--data.size", "8"],
-            "digits takes no 'size', which is an option of arrays or image_folder; leave it out",
+            "digits takes no 'size', which is an option of arrays, cifar10_dvs, dvs_gesture, event_folder, image_folder",
         ),
         (
             ["image_folder", "--data.size", "0"],
@@ -121,7 +121,7 @@ def test_sound_data_are_read_to_the_end_with_their_options(tmp_path: Path, capsy
         (["nmnist", "--timesteps", "-1"], "timesteps is the number of frames per recording"),
         (["nmnist", "--data.slicing", "both"], "slicing is one of number, even, time, even-time; got 'both'"),
         (["event_frames", "--timesteps", "7"], "0.npz: holds 3 frames, expected 7; add --timesteps 3 or 1"),
-        (["imagenet"], "no data set is called 'imagenet': did you mean 'image_folder'?"),
+        (["imagenot"], "no data set is called 'imagenot': did you mean 'imagenet' or"),
     ],
 )
 def test_wrong_requests_end_in_one_line(

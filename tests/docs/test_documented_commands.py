@@ -86,7 +86,8 @@ def test_a_documented_command_is_understood(page, words, begun, capsys, monkeypa
         assert cli.main(words) == 0
     elif words[0] == "data":
         assert cli.main(words) == 2, "the files are not here"
-        assert ("--data.root" if "--data.root" in words else "SPIKEDISTILL_DATA") in capsys.readouterr().err
+        named = next((word for word in ("--source", "--data.root") if word in words), "SPIKEDISTILL_DATA")
+        assert named in capsys.readouterr().err
     else:
         with pytest.raises(WorkBegins) as begins:
             cli.main(words)

@@ -31,11 +31,17 @@ TABLE = {
     ("twkd", "cifar10"): f"resnet18 6 0.5 0.0 False sigmoid 1 128 0.1 0.0005 weights cosine epoch 300 {ALL}",
     ("twkd", "cifar100"): f"resnet18 6 0.5 0.0 False sigmoid 1 128 0.1 0.0005 weights cosine epoch 300 {ALL}",
     ("twkd", "nmnist"): "resnet18 10 0.5 0.0 False sigmoid 1 32 0.1 0.0005 weights cosine epoch 300 flip nda",
-    ("twkd", "image_folder"): f"resnet34 4 0.2 None False sigmoid 1 512 0.2 2e-05 weights cosine epoch 100 {CROP}",
+    (
+        "twkd",
+        "image_folder",
+    ): "resnet34 4 0.2 None False sigmoid 1 512 0.2 2e-05 weights cosine epoch 100 resized-crop flip",
     ("esd", "cifar10"): f"resnet18 6 0.2 None True sigmoid 1/T 128 0.1 0.0005 weights cosine epoch 300 {ALL}",
     ("esd", "cifar100"): f"resnet18 6 0.2 None True sigmoid 1/T 128 0.1 0.0005 weights cosine epoch 300 {ALL}",
     ("esd", "nmnist"): "resnet18 10 0.2 None True sigmoid 1/T 32 0.1 0.0005 weights cosine epoch 300 flip nda",
-    ("esd", "image_folder"): f"resnet34 4 0.2 None True sigmoid 1/T 512 0.2 2e-05 weights cosine epoch 100 {CROP}",
+    (
+        "esd",
+        "image_folder",
+    ): "resnet34 4 0.2 None True sigmoid 1/T 512 0.2 2e-05 weights cosine epoch 100 resized-crop flip",
     (
         "s2w",
         "cifar10",
@@ -171,7 +177,7 @@ REFUSED = {
     "cifar10-twkd --protocol twdk": "no protocol is called 'twdk': did you mean 'twkd'? choose one of esd, s2w, "
     "tser-unofficial, twkd",
     "digits-twkd --protocol twkd": "--protocol twkd has no settings for digits, only for cifar10, cifar100, cifar10_dvs, "
-    "dvs_gesture, event_folder, event_frames, image_folder, ncaltech101, nmnist: leave it out",
+    "dvs_gesture, event_folder, event_frames, image_folder, imagenet, ncaltech101, nmnist: leave it out",
     "nmnist-tser-unofficial --protocol tser-unofficial": "--protocol tser-unofficial has no settings for nmnist, only for cifar10, "
     "cifar100: leave it out",
     "cifar10-s2w --protocol s2w --data.name image_folder": "--protocol s2w has no settings for image_folder, only for cifar10, "

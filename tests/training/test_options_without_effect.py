@@ -65,8 +65,10 @@ REFUSED = {
     # heads and data
     "digits-sce --model.branches": "objective 'sce' does not train auxiliary heads, so they would learn nothing: "
     "leave --model.branches out, or use --objective.name esd",
-    "digits-sce --data.size 16": "digits takes no 'size', which is an option of arrays or image_folder; leave it out",
-    "digits-sce --data.slicing time": "digits takes no 'slicing', which is an option of nmnist; leave it out",
+    "digits-sce --data.size 16": "digits takes no 'size', which is an option of arrays, cifar10_dvs, "
+    "dvs_gesture, event_folder, image_folder, imagenet, ncaltech101, tiny_imagenet; leave it out",
+    "digits-sce --data.slicing time": "digits takes no 'slicing', which is an option of cifar10_dvs, "
+    "dvs_gesture, event_folder, ncaltech101, nmnist; leave it out",
     # weights
     "digits-skd --objective.options.alpha -0.2": "alpha must be a number from 0 to 1,000,000,000; got -0.2",
     "digits-esd --objective.options.factor 0": "objective 'esd' has no weight above 0 and would learn nothing: raise one",

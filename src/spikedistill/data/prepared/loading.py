@@ -126,7 +126,8 @@ class Kind:
         return self._dataset(folder, manifest, asked, normalise)
 
     def _dataset(self, folder: Path, manifest: PreparedManifest, asked: Asked, normalise: bool) -> Dataset:
-        train, test = (PreparedSamples.of(folder, manifest, split) for split in SPLITS)
+        change = divided_by_largest if normalise else None
+        train, test = (replace(PreparedSamples.of(folder, manifest, split), change=change) for split in SPLITS)
         _, channels, H, W = manifest.shape
         own = {key: value for key, value in asked.options().items() if value is not None}
         own |= {"slicing": SLICINGS[asked.slicing].identity} | ({"normalise": True} if normalise else {})
@@ -135,8 +136,8 @@ class Kind:
             notes.append(f"{len(bad)} recordings could not be read and are left out: {'; '.join(bad[:3])}")
         return Dataset(
             name=self.name,
-            train=_normalised(train, normalise),
-            test=_normalised(test, normalise),
+            train=train,
+            test=test,
             classes=manifest.classes,
             mean=(0.0, 0.0),
             std=(1.0, 1.0),
@@ -147,10 +148,6 @@ class Kind:
             options=own,
             describe=partial(list, notes),
         )
-
-
-def _normalised(samples: PreparedSamples, normalise: bool) -> PreparedSamples:
-    return replace(samples, change=divided_by_largest) if normalise else samples
 
 
 def divided_by_largest(frames: Tensor) -> Tensor:
