@@ -195,6 +195,40 @@ def test_any_number_of_processes_prepares_the_same(tmp_path: Path, small_parts: 
     assert one == two
 
 
+def test_processes_that_begin_together_prepare_once(tmp_path: Path) -> None:
+    root = recordings(tmp_path)
+    context = multiprocessing.get_context("fork")
+    together = [context.Process(target=_load, args=(root,)) for _ in range(3)]
+    for process in together:
+        process.start()
+    for process in together:
+        process.join()
+    assert [process.exitcode for process in together] == [0, 0, 0]
+    assert len(list((root / ".prepared").iterdir())) == 1
+
+
+def _load(root: Path) -> None:
+    torch.set_num_threads(1)
+    load_dataset("event_folder", root, timesteps=5, options=SENSOR)
+
+
+def test_recordings_that_changed_since_are_noticed(tmp_path: Path) -> None:
+    root = recordings(tmp_path)
+    load_dataset("event_folder", root, timesteps=5, options=SENSOR)
+    added = write(root / "train" / "up" / "99.bin", atis([(1, 2, 1, 3)]))
+    with pytest.raises(
+        UserError, match=r"was prepared from other recordings than those in .*; remove .*, and they are prepared anew"
+    ):
+        load_dataset("event_folder", root, timesteps=5, options=SENSOR)
+    added.unlink()
+    load_dataset("event_folder", root, timesteps=5, options=SENSOR)
+    (folder,) = (root / ".prepared").iterdir()
+    manifest = PreparedManifest.read(folder)
+    manifest.model_copy(update={"made_with": manifest.made_with | {"slicing": 1}}).write(folder)
+    with pytest.raises(UserError, match="holds frames that an older version has cut by 'number'"):
+        load_dataset("event_folder", root, timesteps=5, options=SENSOR)
+
+
 def test_other_recordings_are_not_mixed_in(tmp_path: Path, small_parts: None) -> None:
     root = recordings(tmp_path / "source")
     asked, clips = asked_and_clips(root)

@@ -255,7 +255,7 @@ def test_a_file_cut_anywhere_is_named_or_ends_at_a_record(tmp_path: Path, name: 
         ("a.aedat", AEDAT3_HEADER.replace(b"RAW", b"XOR"), "has the format 'XOR', expected RAW"),
         ("a.aedat", AEDAT3_HEADER + packet([(1, 2, 1, 3)])[:-1], "a packet of 1 events ends 1 bytes behind the file"),
         ("a.aedat", AEDAT3_HEADER + packet([(1, 2, 1, 3)])[:20], "ends after 20 of the 28 bytes that a packet begins with"),
-        ("a.aedat", AEDAT3_HEADER + bytes([1, 0]) + b"\xff" * 26, "events of -1 bytes is none"),
+        ("a.aedat", AEDAT3_HEADER + bytes([1, 0]) + b"\xff" * 26, "events of -1 bytes: the file is damaged"),
         ("a.dat", b"% Version 2\n", "ends before the type and size of events"),
         ("a.dat", dat([], kind=0x0E), "has events of type 0x0e and 8 bytes, expected 0x00 or 0x0c and 8"),
         ("a.raw", b"% evt 2.1\n" + bytes(8), "names none of the formats DAT, EVT 2.0 and EVT 3.0"),

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,16 +47,13 @@ def data(
         verify: read every sample and name every broken file
         root: folder of the data sets; default SPIKEDISTILL_DATA
         size: height and width of the images of image_folder and arrays, and of event frames, or one number for both
-        resize: crop, pad or stretch: how these images get that size
+        resize: crop, pad, stretch or centre: how images get that size
         channels: 1 to read the images of image_folder in grey
         test_share: share of each class of your own data to test on, if there are no test samples
         slicing: number, even, time, even-time or duration: how recordings of events become frames
         timesteps: frames per recording of event data; default as in training
         own: an option of this data set; also written --data.options.NAME VALUE, as in training
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from ..data import (
         DATASETS,
         example_tree,
@@ -67,6 +64,7 @@ def data(
         what_loading_checks,
     )
     from ..data import verify as faults_of
+    from ..data.progress import progress
 
     if name is None:
         if verify:
@@ -96,9 +94,7 @@ def data(
     if not verify:
         print(f"checked: {what_loading_checks(name)}")
         return
-    console = Console(stderr=True)
-    shown = functools.partial(track, description="reading samples", console=console, disable=not console.is_terminal)
-    faults = faults_of(dataset, track=shown)
+    faults = faults_of(dataset, track=functools.partial(progress, description="reading samples"))
     for fault in faults[:_MOST_FAULTS]:
         print(fault, file=sys.stderr)
     if len(faults) > _MOST_FAULTS:
@@ -122,7 +118,7 @@ def prepare(
 ) -> None:
     """Unpack the archives of ImageNet, or convert recordings of events once to frames, which training maps into memory.
 
-    A command that was stopped or killed goes on where it was when it is given again.
+    If the command is stopped or killed, give it again: it continues.
 
     Args:
         name: imagenet, tiny_imagenet, or a data set of recordings, such as cifar10_dvs or event_folder
@@ -136,6 +132,7 @@ def prepare(
         skip_bad: leave out recordings that cannot be read, and list them, in place of an error
     """
     from ..data import DATASETS, find_root, load_dataset, samples_per_class
+    from ..data.progress import progress
 
     entry = DATASETS[name]
     if entry.recordings is None and entry.unpack is None:
@@ -150,7 +147,7 @@ def prepare(
             raise UserError(
                 f"{name} is unpacked from its archives ({entry.page}): add --source FOLDER, the folder of these"
             )
-        entry.unpack(source, find_root(name, root), _progress)
+        entry.unpack(source, find_root(name, root), functools.partial(progress, description="unpacking"))
         dataset = load_dataset(name, root=root, size=size)
         print(_summary(name, dataset), samples_per_class(dataset), *dataset.describe(), sep="\n")
         return
@@ -190,15 +187,6 @@ def info(
     picture = out or Path(f"{name}.png")
     draw_samples(dataset, picture)
     print(f"samples of each class: {picture}")
-
-
-def _progress(names: Iterable[str], total: int) -> Iterable[str]:
-    """Progress on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(names, "unpacking", total, console=console, disable=not console.is_terminal)
 
 
 def _summary(name: str, dataset: "Dataset") -> str:

@@ -57,27 +57,31 @@ class Ahead:
             BrokenSample: if one cannot be read.
         """
         if self._loader is None:
-            for indices in chunks:
-                yield _raised(self._reading.__getitems__([(epoch, place) for place in indices.tolist()]))
+            yield from (self._reading.read(indices, epoch) for indices in chunks)
             return
-        self._coming.batches = [[(epoch, place) for place in indices.tolist()] for indices in chunks]
+        self._coming.batches = [[(epoch, indices)] for indices in chunks]
         for found in self._loader:
             yield _raised(found)
 
 
 class _Reading:
-    """The samples, as PyTorch's loader asks for them: by epoch and place."""
+    """The samples of a batch, by epoch and places. For PyTorch's loader a whole batch is one item."""
 
     def __init__(self, samples: Samples, seed: int | None) -> None:
         self.samples = samples
         self.seed = seed
 
-    def __getitems__(self, places: Sequence[tuple[int, int]]) -> Tensor | Exception:
+    def read(self, indices: Tensor, epoch: int) -> Tensor:
+        if not isinstance(self.samples, FileSamples):
+            return self.samples.inputs(indices)
+        places = indices.tolist()
+        seeds = [None if self.seed is None else derive_seed(self.seed, epoch, place) for place in places]
+        return _stacked([self.samples.sample(place, seed) for place, seed in zip(places, seeds, strict=True)])
+
+    def __getitems__(self, batch: Sequence[tuple[int, Tensor]]) -> Tensor | Exception:
+        ((epoch, indices),) = batch
         try:
-            if not isinstance(self.samples, FileSamples):
-                return self.samples.inputs(torch.tensor([place for _, place in places]))
-            seeds = [None if self.seed is None else derive_seed(self.seed, epoch, place) for epoch, place in places]
-            return _stacked([self.samples.sample(place, seed) for (_, place), seed in zip(places, seeds, strict=True)])
+            return self.read(indices, epoch)
         except Exception as error:  # which would reach the other process with a traceback for a message
             return error
 
@@ -97,9 +101,9 @@ class _Coming:
     """The batches of the next epoch."""
 
     def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int]]] = []
+        self.batches: list[list[tuple[int, Tensor]]] = []
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, Tensor]]]:
         return iter(self.batches)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Unpacks the archives of ImageNet and Tiny-ImageNet into a folder for each class. What a killed process left is gone on with.
+"""Unpacks the archives of ImageNet and Tiny-ImageNet to a folder for each class. A call continues what a killed process left.
 
 No name in an archive is used as a path: names must have the published form, and folders are made of them. Each file is
 written under a name of its own and then renamed.

@@ -65,7 +65,7 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
         UserError: for an unknown name, another number of axes, integers, "autoaugment" of anything but colour images, or a
             registered augmentation that returns something else.
     """
-    augmentations = [AUGMENTATIONS[name] for name in names if name != RESIZED_CROP]
+    augmentations = [AUGMENTATIONS[name] for name in names]
     if inputs.ndim not in (4, 5) or not inputs.is_floating_point():
         raise UserError(
             "augmentation takes images [B, C, H, W] or event frames [T, B, C, H, W] as floats (uint8 images divided by "

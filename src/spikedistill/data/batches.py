@@ -67,10 +67,7 @@ class Batches:
         epoch, done = self.position()
         order = sent(self._order(epoch), self.samples.targets.device)
         chunks = order.tensor_split(self.count)[done:]
-        if isinstance(self.samples, TensorSamples):  # which may be on a device already
-            read: Iterator[Tensor] = (self.samples.inputs(indices) for indices in chunks)
-        else:
-            read = self._ahead.batches(chunks, epoch)
+        read = self._ahead.batches(chunks, epoch)
         for number, indices in enumerate(chunks, done):
             with _draws(self.samples, self.seed, epoch, number, self.rank):
                 inputs, targets = next(read), self.samples.targets[indices]

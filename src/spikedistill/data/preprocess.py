@@ -11,6 +11,16 @@ Resize = Literal["crop", "pad", "stretch", "centre"]
 RESIZES: tuple[str, ...] = get_args(Resize)
 
 
+def check_resize(resize: str) -> None:
+    """Refuse an unknown way to resize.
+
+    Raises:
+        UserError: if it is none of `RESIZES`.
+    """
+    if resize not in RESIZES:
+        raise UserError(f"resize is {resize!r}, expected one of {', '.join(RESIZES)}")
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """The input of a network, and how an image of another size is converted to it.

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..data import RESIZED_CROP
+from ..data.ahead import Ahead
 from ..run_folder import RunDiverged
 from ..through_time import Signal, mean_rate
 from ..through_time.finite import name_samples
@@ -90,10 +92,16 @@ _ELSEWHERE = {
 }
 
 
+def _as_trained(module: "DistillationModule", places: Tensor) -> Tensor:
+    """The samples at these places as they were read in this epoch."""
+    seed = module.plan.config.seed if RESIZED_CROP in module.plan.augmentations else None
+    return next(Ahead(module.plan.train, seed=seed).batches([places], module.current_epoch))
+
+
 def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", kind: str) -> Sighting:
     """Compute a batch once more, with the same draws. Every process does, because they may exchange statistics."""
     plan, places, trainer = module.plan, batch.places.tolist(), module.trainer
-    samples = trainer.precision_plugin.convert_input(plan.train.inputs(batch.places.cpu())).to(module.device)
+    samples = trainer.precision_plugin.convert_input(_as_trained(module, batch.places.cpu())).to(module.device)
     target = plan.train.targets[batch.places.cpu()].to(module.device)
     bad_inputs = _rows(samples, len(places))
     if samples.is_floating_point():

@@ -1,7 +1,7 @@
 """Data sets that are converted once: recordings of events become frames in files that are mapped into memory.
 
 - `clips.py`: the recordings of a data set, and how they become frames.
-- `preparing.py`: makes the files; what a killed process leaves is gone on with.
+- `preparing.py`: makes the files; a killed process is continued by the next.
 - `manifest.py`: what such a folder holds.
 - `samples.py`: reads them in training.
 - `loading.py`: the data set of prepared samples.

@@ -1,31 +1,30 @@
 """A prepared data set as a `Dataset`; what is not prepared yet is, if its recordings are at hand."""
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 from torch import Tensor
 
 from ...errors import UserError
 from ...options import OptionValue
 from ..dataset import Dataset
-from ..files import MOST_VALUES
+from ..files import MOST_VALUES, data_error
+from ..progress import progress
 from ..recordings import SLICINGS
 from ..recordings.frames import Slicing
 from .clips import Asked, Clips
-from .manifest import SPLITS, Part, PreparedManifest
-from .preparing import prepare
+from .manifest import SPLITS, PreparedManifest
+from .preparing import prepare, source_of
 from .samples import PreparedSamples
 
 Find = Callable[[Path, Asked], Clips]
 
 OWN: dict[str, OptionValue] = {"source": "", "milliseconds": 0.0, "normalise": False, "workers": 0, "skip_bad": False}
 """Options of every prepared data set: see `Kind.load`."""
-_NOT_ASKED = ("source", "normalise", "workers", "skip_bad")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Kind:
         Raises:
             UserError: for options that no frames have.
         """
-        T, slicing = timesteps or self.timesteps, slicing or "number"
+        T, slicing = self.timesteps if timesteps is None else timesteps, slicing or "number"
         if slicing not in SLICINGS:
             raise UserError(f"slicing is one of {', '.join(SLICINGS)}; got {slicing!r}")
         milliseconds = own.pop("milliseconds", 0.0)
@@ -66,14 +65,14 @@ class Kind:
                 "frames of a fixed duration need --data.slicing duration and --data.options.milliseconds above 0; got "
                 f"{slicing} and {milliseconds:g}"
             )
-        sides = self.size if size is None else (size, size) if isinstance(size, int) else tuple(size)
-        values = T * 2 * int(np.prod(sides or (1, 1)))
-        if (timesteps is not None and timesteps < 1) or values > MOST_VALUES or min(sides or (1,)) < 1:
-            raise UserError(f"frames [T, 2, H, W] have 1 to {MOST_VALUES} values; got T {timesteps} and size {sides}")
-        asked_for = {key: value for key, value in own.items() if key not in _NOT_ASKED}
-        kept: Any = sides
-        checked: Slicing = slicing  # type: ignore[assignment]
-        return Asked(self.name, T, checked, milliseconds or None, kept, asked_for)
+        sides = self.size
+        if size is not None:
+            height, width = (size, size) if isinstance(size, int) else size
+            sides = height, width
+        values = T * 2 * math.prod(sides or (1, 1))
+        if T < 1 or values > MOST_VALUES or min(sides or (1,)) < 1:
+            raise UserError(f"frames [T, 2, H, W] have 1 to {MOST_VALUES} values; got T {T} and size {sides}")
+        return Asked(self.name, T, cast(Slicing, slicing), milliseconds or None, sides, own)
 
     def load(
         self,
@@ -105,11 +104,11 @@ class Kind:
             UserError: for wrong options, and for what is wrong with recordings.
         """
         asked = self.asked(timesteps, slicing, size, **own)
-        folder = asked.folder(root)
+        folder, recordings = asked.folder(root), Path(source).expanduser() if source else root / self.place
         try:
             manifest = PreparedManifest.read(folder)
+            self._check_current(asked, manifest, folder, recordings)
         except FileNotFoundError:
-            recordings = Path(source).expanduser() if source else root / self.place
             if not recordings.is_dir():
                 raise FileNotFoundError(
                     f"{self.name} is not prepared for these options, and there is no {recordings}: run spikedistill data prepare "
@@ -121,9 +120,25 @@ class Kind:
                 root,
                 workers=workers or None,
                 skip_bad=skip_bad,
-                track=partial(_bar, f"preparing {self.name}"),
+                track=partial(progress, description=f"preparing {self.name}"),
             )
         return self._dataset(folder, manifest, asked, normalise)
+
+    def _check_current(self, asked: Asked, manifest: PreparedManifest, folder: Path, recordings: Path) -> None:
+        """Refuse samples that this version would cut otherwise, or that are of other recordings than those at hand.
+
+        Raises:
+            UserError: naming the folder to remove.
+        """
+        again = f"remove {folder}, and they are prepared anew"
+        if int(manifest.made_with["slicing"]) < SLICINGS[asked.slicing].since:
+            raise data_error(folder, f"holds frames that an older version has cut by {asked.slicing!r}", again)
+        try:
+            source = source_of(self.find(recordings, asked)) if recordings.is_dir() else manifest.source
+        except FileNotFoundError:  # samples are used without their recordings too
+            return
+        if source != manifest.source:
+            raise data_error(folder, f"was prepared from other recordings than those in {recordings}", again)
 
     def _dataset(self, folder: Path, manifest: PreparedManifest, asked: Asked, normalise: bool) -> Dataset:
         change = divided_by_largest if normalise else None
@@ -153,12 +168,3 @@ class Kind:
 def divided_by_largest(frames: Tensor) -> Tensor:
     """Frames `[T, 2, H, W]`, each divided by its largest value; empty ones stay."""
     return frames / frames.amax((1, 2, 3), keepdim=True).clamp_min(1e-9)
-
-
-def _bar(title: str, parts: Iterable[Part], total: int) -> Iterable[Part]:
-    """Progress over parts, on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(file=sys.stderr)
-    return track(parts, title, total, console=console, disable=not console.is_terminal)

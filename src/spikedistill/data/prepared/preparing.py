@@ -2,7 +2,7 @@
 
 A folder of prepared samples has parts of some samples each, `train-00000.npy` and so on, and a manifest. Each part is
 written as a whole, then a note on it; the manifest is written when all are there, and the notes are removed. So a process
-that is killed leaves whole parts, and the next goes on with those that are missing.
+that is killed leaves whole parts, and the next makes those that are missing.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...files import alone_in, clear_partial, parse_json, sha256, write_atomically
+from ...files import alone_in, parse_json, sha256, write_atomically
 from ..files import data_error
 from ..recordings import SLICING_VERSION, Recording
 from .clips import Asked, Clip, Clips, Cut
-from .manifest import MANIFEST, SCHEMA, SPLITS, Part, PreparedManifest, Split
+from .manifest import SCHEMA, SPLITS, Part, PreparedManifest, Split
 
 # Of the frames of a part, so that memory stays bounded.
 _PART_BYTES = 2**25
@@ -71,13 +71,12 @@ def prepare(
         FileNotFoundError: a recording is missing.
         UserError: if a recording is damaged and not skipped, a class has no samples left, or the recordings are others than
             those that an unfinished preparation began with.
-        BlockingIOError: if another process prepares the same.
     """
     folder = asked.folder(root)
-    with alone_in(folder):
+    with alone_in(folder, wait=True):  # processes of one run begin together
         found = _finished(folder)
         if found is None:
-            source = _source(clips)
+            source = source_of(clips)
             _announce(folder, source)
             found = _prepared(asked, clips, folder, source, workers or os.cpu_count() or 1, skip_bad, track)
         _clean(folder)
@@ -95,7 +94,7 @@ def _prepared(
 ) -> PreparedManifest:
     tasks = {split: list(_tasks(clips, folder, split, skip_bad)) for split in SPLITS}
     wanted = [task for split in SPLITS for task in tasks[split]]
-    notes = {task.name: note for task in wanted if (note := _note(task, skip_bad)) is not None}
+    notes = {task.name: note for task in wanted if (note := _note(task)) is not None}
     missing = [task for task in wanted if task.name not in notes]
     made = _in_processes(missing, workers)
     for part in made if track is None else track(made, len(missing)):
@@ -119,7 +118,12 @@ def _prepared(
     return manifest
 
 
-def _source(clips: Clips) -> dict[str, str | int]:
+def source_of(clips: Clips) -> dict[str, str | int]:
+    """How many recordings there are, and a digest of their names, sizes and classes.
+
+    Raises:
+        FileNotFoundError: one is missing.
+    """
     digest, files = hashlib.sha256(), sorted({clip.file for clip in (*clips.train, *clips.test)})
     for file in files:
         path = clips.folder / file
@@ -154,7 +158,6 @@ def _clean(folder: Path) -> None:
     (folder / _ANNOUNCED).unlink(missing_ok=True)
     for note in folder.glob("*-*.json"):
         note.unlink()
-    clear_partial(folder, [MANIFEST, _ANNOUNCED, *(part.name for part in folder.glob("*.npy"))])
     for partial in folder.glob(".*.partial"):
         partial.unlink()
 
@@ -168,7 +171,7 @@ def _tasks(clips: Clips, folder: Path, split: Split, skip_bad: bool) -> Iterator
         )
 
 
-def _note(task: _Task, skip_bad: bool) -> Part | None:
+def _note(task: _Task) -> Part | None:
     """The note on a part that a call before has written; None if it is to be made."""
     path, file = _note_of(task), task.folder / task.name
     try:
@@ -176,7 +179,7 @@ def _note(task: _Task, skip_bad: bool) -> Part | None:
         whole = part.bytes == file.stat().st_size and part.name == task.name
     except (OSError, ValueError):
         return None
-    return part if whole and (skip_bad or not part.bad) else None
+    return part if whole and (task.skip_bad or not part.bad) else None
 
 
 def _note_of(task: _Task) -> Path:

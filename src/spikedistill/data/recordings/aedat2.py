@@ -3,7 +3,7 @@
 A header of lines that begin with #, then eight bytes an event, big-endian: an address and microseconds. What the bits
 of an address mean depends on the camera, which the header may name:
 
-              x          y          polarity   no events of light
+              x          y          polarity   other events
     DVS128    1 to 7     8 to 14    bit 0      bit 15 set
     DAVIS     12 to 21   22 to 30   bit 11     bit 31 (images and motion) or bit 10 (triggers) set
 
@@ -24,7 +24,7 @@ _END = b"#End Of ASCII Header"
 
 
 class Camera(NamedTuple):
-    """The bits of an address: (first, how many), and those of which none is set in an event of light."""
+    """The bits of an address: (first, how many), and those that are set in other events."""
 
     x: tuple[int, int]
     y: tuple[int, int]
@@ -55,7 +55,6 @@ def read_aedat2(path: Path, camera: str | None = None) -> Recording:
         camera: a name of `CAMERAS`, for a file whose header names none.
 
     Raises:
-        FileNotFoundError: it is missing.
         DataError: if it has another magic, its last event is cut, or it names no camera that is known.
     """
     content = contents(path)

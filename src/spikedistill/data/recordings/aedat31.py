@@ -2,7 +2,7 @@
 
 A header of lines that begin with # and ends with #!END-HEADER, then packets of events of one type, little-endian. A
 packet begins with 28 bytes: type and source of 16 bits; size of an event, place of its time, overflows of the clock,
-capacity, number, and valid ones of 32 bits each. Events of light have type 1 and eight bytes: bit 0 says that the
+capacity, number, and valid ones of 32 bits each. Polarity events have type 1 and eight bytes: bit 0 says that the
 event is valid, bit 1 is the polarity, 2 to 16 are y and 17 to 31 x; then 31 bits of microseconds. The first row is at
 the top.
 """
@@ -23,14 +23,13 @@ _HEADER = np.dtype(
         *((name, "<i4") for name in ("size", "time_at", "overflows", "capacity", "number", "valid")),
     ]
 )
-_LIGHT = 1
+_POLARITY = 1
 
 
 def read_aedat31(path: Path) -> Recording:
-    """The events of light of a file.
+    """The polarity events of a file.
 
     Raises:
-        FileNotFoundError: it is missing.
         DataError: if it has another magic, its header does not end, or a packet is cut or damaged.
     """
     content = contents(path)
@@ -47,7 +46,7 @@ def read_aedat31(path: Path) -> Recording:
         header = _packet(path, content, place)
         start = place + _HEADER.itemsize
         place = start + int(header["size"]) * int(header["number"])
-        if header["type"] != _LIGHT:
+        if header["type"] != _POLARITY:
             continue
         words = np.frombuffer(content, "<u4", 2 * int(header["number"]), start).reshape(-1, 2)
         data, time = words.T
@@ -73,10 +72,12 @@ def _packet(path: Path, content: np.ndarray, place: int) -> np.void:
     sizes = {name: int(header[name]) for name in ("size", "number", "capacity", "overflows")}
     if sizes["size"] < 1 or min(sizes.values()) < 0 or sizes["number"] > sizes["capacity"]:
         raise fault(
-            path, place, f"a packet of {sizes['number']} events of {sizes['size']} bytes is none: the file is damaged"
+            path,
+            place,
+            f"the header of a packet announces {sizes['number']} events of {sizes['size']} bytes: the file is damaged",
         )
-    if header["type"] == _LIGHT and sizes["size"] != 8:
-        raise fault(path, place, f"events of light have {sizes['size']} bytes, expected 8: the file is damaged")
+    if header["type"] == _POLARITY and sizes["size"] != 8:
+        raise fault(path, place, f"polarity events have {sizes['size']} bytes, expected 8: the file is damaged")
     end = place + _HEADER.itemsize + sizes["size"] * sizes["number"]
     if end > len(content):
         found = f"a packet of {sizes['number']} events ends {end - len(content)} bytes behind the file: the file is cut"

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import UserError
 from ..array_files import array_names, open_member
-from ..files import DataError, check_is_no_pipe, data_error
+from ..files import DataError, data_error
 from .recording import Recording
 
 AEDAT4_MAGIC = b"#!AER-DAT4"
@@ -19,10 +19,8 @@ def read_arrays(path: Path) -> Recording:
     """The events of a .npz file with the arrays t (microseconds), x, y and p (1 or true for brighter), `[N]` each.
 
     Raises:
-        FileNotFoundError: it is missing.
         DataError: if an array is missing, has another shape than the others, or holds values that are no events.
     """
-    check_is_no_pipe(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = array_names(archive)
@@ -30,7 +28,7 @@ def read_arrays(path: Path) -> Recording:
             if absent:
                 raise data_error(path, f"holds {', '.join(names) or 'nothing'}, not {', '.join(absent)}", _WRITE)
             fields = {name: _read(path, archive, name) for name in "txyp"}
-    except (DataError, FileNotFoundError):
+    except DataError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise exceptions of every kind
         raise data_error(path, f"is no readable .npz file ({error})", _WRITE) from error
@@ -63,16 +61,12 @@ def _whole(path: Path, name: str, field: np.ndarray) -> np.ndarray:
 
 
 def read_aedat4(path: Path) -> Recording:
-    """The events of light of a file of AEDAT 4, by the package `aedat`.
+    """The polarity events of a file of AEDAT 4, by the package `aedat`.
 
     Raises:
         ModuleNotFoundError: if `aedat` is not installed.
-        FileNotFoundError: the file is missing.
         DataError: if it cannot be read, or holds several streams of events.
     """
-    check_is_no_pipe(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
     try:
         import aedat
     except ModuleNotFoundError:

@@ -18,7 +18,6 @@ def read_atis(path: Path) -> Recording:
     """The events of a file.
 
     Raises:
-        FileNotFoundError: it is missing.
         DataError: if it is empty or its last event is cut.
     """
     content = contents(path)

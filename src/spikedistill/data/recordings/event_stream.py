@@ -1,4 +1,4 @@
-"""Event Stream (.es), version 2, events of light.
+"""Event Stream (.es), version 2, polarity events.
 
 `Event Stream`, three bytes of a version, one of a type, and width and height of 16 bits; then five bytes an event,
 little-endian: seven bits of the microseconds since the event before it and one of polarity, x and y. A byte of ones
@@ -14,7 +14,7 @@ from ..files import data_error
 from .recording import Pieces, Recording, contents, fault
 
 MAGIC = b"Event Stream"
-_LIGHT, _START, _RECORD = 1, 20, 5
+_POLARITY, _START, _RECORD = 1, 20, 5
 _RESET, _OVERFLOW, _OVERFLOW_MICROSECONDS = 0xFE, 0xFF, 127
 _LOOK = 4096  # events
 
@@ -23,7 +23,6 @@ def read_event_stream(path: Path) -> Recording:
     """The events of a file.
 
     Raises:
-        FileNotFoundError: it is missing.
         DataError: if it has another magic, version or type of events, or its last event is cut.
     """
     content = contents(path)
@@ -32,9 +31,9 @@ def read_event_stream(path: Path) -> Recording:
     if len(content) < _START:
         raise fault(path, len(content), "ends inside the header: the file is cut")
     version, kind = int(content[12]), int(content[15])
-    if version != 2 or kind != _LIGHT:
+    if version != 2 or kind != _POLARITY:
         raise data_error(
-            path, f"has version {version} and type {kind} of events, expected 2 and 1 (events of light)", "convert it"
+            path, f"has version {version} and type {kind} of events, expected 2 and 1 (polarity events)", "convert it"
         )
     width, height = (int(side) for side in np.frombuffer(content, "<u2", 2, 16))
     found, place, time = Pieces((len(content) - _START) // _RECORD), _START, 0

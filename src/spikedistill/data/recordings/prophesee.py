@@ -12,7 +12,7 @@ words of 32 bits and EVT 3.0 words of 16, of which the four highest say what a w
              4, 5  a vector of 12 or 8 bits: an event for each that is set, x rising; the next vector is 12 or 8 to the right
              6, 8  the 12 low, and the 12 high bits of the time of the events after it
 
-Events before the first word that says their time, row or place are left out, as their time is not known. The clocks
+Events before the first words that set their time, row and place are left out. The clocks
 go on where they wrap. The first row is at the top.
 """
 
@@ -32,7 +32,6 @@ def read_prophesee(path: Path) -> Recording:
     """The events of a file of any of these formats.
 
     Raises:
-        FileNotFoundError: it is missing.
         DataError: if its header names none of these formats, its last record is cut, or a word has no meaning.
     """
     content = contents(path)
@@ -101,7 +100,7 @@ def _read_evt2(path: Path, content: np.ndarray, start: int, size: tuple[int, int
         _check_kinds(path, kind, (0x0, 0x1, 0x8, 0xA, 0xE, 0xF), start + 4 * piece.start, 4)
         bases = np.flatnonzero(kind == 0x8)
         high = (block[bases] & np.uint32(0x0FFFFFFF)).astype(np.int64)
-        # what the last word before the block said goes on; without one, the first events have no time
+        # the time set before the block holds until the next; without one, the first events have no time
         high = unwrapped(np.concatenate([[-1 if base is None else base], high]), 28)
         lengths = np.diff(np.concatenate([[0], bases, [len(block)]]))
         seen = kind < 2
@@ -136,7 +135,7 @@ _VECTOR = np.arange(12)
 
 
 class _State:
-    """What the words of EVT 3.0 read so far say of the events after them."""
+    """Row, time and place that the words of EVT 3.0 so far have set for the events after them."""
 
     def __init__(self) -> None:
         self.y = self.low = self.high = self.place = self.polarity = _UNKNOWN
@@ -176,9 +175,9 @@ class _State:
         )
 
 
-def _filled(said: np.ndarray, value: np.ndarray, before: int) -> tuple[int, np.ndarray]:
-    """The last value that was said up to each word, and that after all of them."""
-    places = np.maximum.accumulate(np.where(said, np.arange(1, len(said) + 1), 0))
+def _filled(set_by: np.ndarray, value: np.ndarray, before: int) -> tuple[int, np.ndarray]:
+    """The last value that was set up to each word, and that after all of them."""
+    places = np.maximum.accumulate(np.where(set_by, np.arange(1, len(set_by) + 1), 0))
     found = np.append(before, value)[places]
     return int(found[-1]) if len(found) else before, found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import DataError, check_is_no_pipe, data_error
+from ..files import DataError, data_error
 
 # Events are decoded in pieces whose fields stay in the processor's cache.
 PIECE = 2**15
@@ -65,12 +65,8 @@ def contents(path: Path) -> np.ndarray:
     """The bytes of a file, mapped into memory.
 
     Raises:
-        FileNotFoundError: it does not exist.
         DataError: if it is empty, or cannot be read.
     """
-    check_is_no_pipe(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
     try:
         if not path.stat().st_size:
             raise fault(path, 0, "is empty, expected the events of a camera")
@@ -94,7 +90,7 @@ def header_lines(path: Path, content: np.ndarray, mark: bytes, last: Sequence[by
     text, lines = io.BytesIO(content[:_LONGEST_HEADER].tobytes()), []
     start = 0
     for line in text:
-        # an event may begin with the byte of the mark
+        # the first byte of an event may equal the mark
         if not line.startswith(mark) or _NO_TEXT.search(line.rstrip(b"\r\n")):
             break
         if not line.endswith(b"\n"):

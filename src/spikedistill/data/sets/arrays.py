@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import UserError
 from ..array_files import announced_by, read_npy, read_npz
 from ..array_inputs import Form, Inputs, Prepare, Resizing, described, form_of, samples_of, statistics_of
 from ..dataset import Dataset
@@ -17,7 +16,7 @@ from ..entries import Entry, register_dataset
 from ..event_counts import frames_in_words, merging
 from ..files import data_error
 from ..images import MEANS
-from ..preprocess import RESIZES, Resize
+from ..preprocess import Resize, check_resize
 from ..split import test_places
 from .image_folder import HOW, check_size
 
@@ -255,8 +254,7 @@ def _resizing(
     Raises:
         UserError: if they cannot be resized.
     """
-    if resize not in RESIZES:
-        raise UserError(f"resize is {resize!r}, expected one of {', '.join(RESIZES)}")
+    check_resize(resize)
     if size is None or check_size(size) == form.size:
         return None
     if form.timesteps is not None or form.channels not in MEANS or inputs.dtype.kind == "f":

@@ -12,7 +12,7 @@ from ..dataset import Dataset
 from ..entries import Entry, register_dataset
 from ..files import MOST_VALUES
 from ..images import MEANS, STDS, SUFFIXES, look_at, read_image
-from ..preprocess import RESIZES, Resize
+from ..preprocess import Resize, check_resize
 from ..resized_crop import read_resized_crop
 
 MOST_SIZE = math.isqrt(MOST_VALUES // 3)
@@ -44,8 +44,7 @@ def load_image_folder(
         BrokenSample: when samples are read, if an image cannot be read.
     """
     height, width = check_size(size)
-    if resize not in RESIZES:
-        raise UserError(f"resize is {resize!r}, expected one of {', '.join(RESIZES)}")
+    check_resize(resize)
     if channels not in MEANS:
         raise UserError(f"channels is {channels!r}, expected 3 for colour or 1 for grey")
     read = partial(read_image, size=(height, width), channels=channels, resize=resize)

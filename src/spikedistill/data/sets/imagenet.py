@@ -1,20 +1,18 @@
 """ImageNet (Russakovsky et al., 2015) and Tiny-ImageNet, from folders of classes or from their archives."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ...errors import UserError
 from ..archives import unpack_imagenet, unpack_tiny_imagenet
 from ..class_folders import Files, labelled_files
 from ..dataset import Dataset
 from ..entries import Entry, register_dataset
-from ..files import MOST_VALUES
 from ..images import MEANS, STDS, SUFFIXES, read_image
-from ..preprocess import RESIZES, Resize
+from ..preprocess import Resize, check_resize
 from ..resized_crop import RESIZED_CROP, read_resized_crop
+from .image_folder import check_size
 
 IMAGENET = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
 TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -32,7 +30,8 @@ def load_imagenet(root: Path, size: int | Sequence[int] = 224, resize: Resize = 
         FileNotFoundError: a folder is missing.
         UserError: if a class is empty or unknown in training, or an option has another value.
     """
-    return _folders("imagenet", root / "imagenet", size, resize, (RESIZED_CROP, "flip"))
+    check_resize(resize)
+    return _folders("imagenet", root / "imagenet", check_size(size), resize, (RESIZED_CROP, "flip"))
 
 
 def load_tiny_imagenet(root: Path, size: int | Sequence[int] = 64) -> Dataset:
@@ -46,33 +45,26 @@ def load_tiny_imagenet(root: Path, size: int | Sequence[int] = 64) -> Dataset:
         FileNotFoundError: a folder is missing.
         UserError: if a class is empty or unknown in training, or the size has another value.
     """
-    return _folders("tiny_imagenet", root / "tiny_imagenet", size, "crop", ("crop", "flip"))
+    return _folders("tiny_imagenet", root / "tiny_imagenet", check_size(size), "crop", ("crop", "flip"))
 
 
 def _folders(
-    name: str, folder: Path, size: int | Sequence[int], resize: Resize, augmentations: tuple[str, ...]
+    name: str, folder: Path, sides: tuple[int, int], resize: Resize, augmentations: tuple[str, ...]
 ) -> Dataset:
-    sides = [*size] if isinstance(size, Sequence) else [size, size]
-    most = math.isqrt(MOST_VALUES // 3)
-    if len(sides) != 2 or not all(1 <= side <= most for side in sides):
-        raise UserError(f"size is the images' side in pixels, or height and width, 1 to {most}; got {size}")
-    if resize not in RESIZES:
-        raise UserError(f"resize is {resize!r}, expected one of {', '.join(RESIZES)}")
-    both = sides[0], sides[1]
-    kind = Files(name, SUFFIXES, partial(read_image, size=both, resize=resize))
+    kind = Files(name, SUFFIXES, partial(read_image, size=sides, resize=resize))
     train, test, classes, notes = labelled_files(kind, folder / "train", folder / "val")
     return Dataset(
         name=name,
-        train=replace(train, draw=partial(read_resized_crop, size=both)),
+        train=replace(train, draw=partial(read_resized_crop, size=sides)),
         test=test,
         classes=classes,
         mean=MEANS[3],
         std=STDS[3],
         kind="image",
         channels=3,
-        size=both,
+        size=sides,
         augmentations=augmentations,
-        options={"size": list(both), "resize": resize},
+        options={"size": list(sides), "resize": resize},
         resize=resize,
         describe=partial(list, notes),
     )
