@@ -1,6 +1,7 @@
 """Networks of any library that run one timestep at a time: `step(x, state) -> (logits, state)`."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -33,7 +34,7 @@ class Steps(Protocol):
     def step(self, x: Tensor, state: Any = None, /) -> tuple[Tensor, Any]: ...
 
 
-class Stepwise(nn.Module):
+class Stepwise(nn.Module, ABC):
     """A network with a `step`, to be called over all timesteps as `temporal` networks are.
 
     Args:
@@ -50,9 +51,9 @@ class Stepwise(nn.Module):
         self.module = module
         self.training = module.training
 
+    @abstractmethod
     def step(self, x: Tensor, state: Any = None, /) -> tuple[Tensor, Any]:
         """Advance by one timestep; see `Steps`."""
-        raise NotImplementedError
 
     def has_time_axis(self, layer: nn.Module) -> bool:
         """Whether the tensors of a layer start with an axis of time, of length 1."""
