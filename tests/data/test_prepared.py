@@ -282,7 +282,7 @@ def test_a_class_without_a_good_recording_is_refused(tmp_path: Path) -> None:
         ),
         ({"options": {"milliseconds": 3.0}}, "got number and 3"),
         ({"options": {"sensor": "12"}}, "sensor is HEIGHTxWIDTH in pixels, such as 260x346; got '12'"),
-        ({"options": {}}, "00.bin does not say the size of its sensor: add --data.options.sensor HEIGHTxWIDTH"),
+        ({"options": {}}, "00.bin does not state the size of its sensor: add --data.options.sensor HEIGHTxWIDTH"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, object], message: str) -> None:

@@ -122,7 +122,7 @@ def prepare(
 
     Args:
         name: imagenet, tiny_imagenet, or a data set of recordings, such as cifar10_dvs or event_folder
-        source: the folder of its archives or recordings; default for recordings where spikedistill data NAME says
+        source: the folder of its archives or recordings; for recordings, default where spikedistill data NAME shows
         root: folder of the data sets, where the result goes; default SPIKEDISTILL_DATA
         size: height and width of the frames, or one number for both
         slicing: number, even, time, even-time or duration: how recordings become frames

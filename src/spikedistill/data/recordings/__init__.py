@@ -2,7 +2,7 @@
 
 - `recording.py`: `Recording`, and what all readers share.
 - `atis.py`, `aedat2.py`, `aedat31.py`, `prophesee.py`, `event_stream.py`, `arrays.py`: a reader for each format.
-- `reading.py`: `read_recording`, which knows the format by the content.
+- `reading.py`: `read_recording`, which detects the format by the content.
 - `frames.py`: frames of events.
 """
 

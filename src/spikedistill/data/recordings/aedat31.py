@@ -2,8 +2,8 @@
 
 A header of lines that begin with # and ends with #!END-HEADER, then packets of events of one type, little-endian. A
 packet begins with 28 bytes: type and source of 16 bits; size of an event, place of its time, overflows of the clock,
-capacity, number, and valid ones of 32 bits each. Polarity events have type 1 and eight bytes: bit 0 says that the
-event is valid, bit 1 is the polarity, 2 to 16 are y and 17 to 31 x; then 31 bits of microseconds. The first row is at
+capacity, number, and valid ones of 32 bits each. Polarity events have type 1 and eight bytes: bit 0 is set in valid
+events, bit 1 is the polarity, 2 to 16 are y and 17 to 31 x; then 31 bits of microseconds. The first row is at
 the top.
 """
 

@@ -2,7 +2,7 @@
 
 All begin with lines of text that begin with %. DAT then has two bytes, type and size of an event, and eight bytes an
 event: 32 bits of microseconds, and x, y and polarity in 14, 14 and 1 bits (9, 8 and 1 in version 1). EVT 2.0 has
-words of 32 bits and EVT 3.0 words of 16, of which the four highest say what a word is:
+words of 32 bits and EVT 3.0 words of 16, of which the four highest are its type:
 
     EVT 2.0  0, 1  an event: six low bits of its time, x and y of 11 bits; the type is the polarity
              8     the 28 high bits of the time of the events after it

@@ -23,7 +23,7 @@ SUFFIXES = (".bin", ".aedat", ".aedat4", ".dat", ".raw", ".es", ".npz")
 
 
 def read_recording(path: str | Path, *, camera: str | None = None, size: tuple[int, int] | None = None) -> Recording:
-    """The events of a file, whose format is known by how it begins, and by its suffix for .bin, which has no mark.
+    """The events of a file. Its format is detected by its first bytes; .bin files have no mark and are known by the suffix.
 
     Args:
         path: the file.

@@ -20,10 +20,10 @@ class Recording:
 
     Attributes:
         x: `[N]` uint16, the column, from 0.
-        y: `[N]` uint16, the row, from 0; which side the first row is on depends on the format.
+        y: `[N]` uint16, the row, from 0; whether the first row is at the top depends on the format.
         polarity: `[N]` uint8, 1 if the pixel became brighter, else 0.
         time: `[N]` int64, microseconds.
-        size: height and width of the sensor in pixels, or None if the file does not say.
+        size: height and width of the sensor in pixels, or None if the file does not state it.
     """
 
     x: np.ndarray

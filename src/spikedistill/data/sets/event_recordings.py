@@ -161,7 +161,7 @@ def event_folder(folder: Path, asked: Asked) -> Clips:
     """Recordings of any format `read_recording` knows, in `train/<class>/` and `test/<class>/`, or in one folder per class.
 
     The options are `test_share`, the share of each class to test on if there is no folder of test recordings; `sensor`, such as
-    "260x346" (height x width), if the files do not say it; and `camera` for AEDAT 2.0 whose header names none.
+    "260x346" (height x width), if the files do not state it; and `camera` for AEDAT 2.0 whose header names none.
 
     Raises:
         FileNotFoundError: a folder is missing.
@@ -175,7 +175,7 @@ def event_folder(folder: Path, asked: Asked) -> Clips:
 
 
 def _sensor(paths: Sequence[Path], given: str, camera: str | None) -> tuple[int, int]:
-    """The size of the sensor: that given, or that of the first recording that says it."""
+    """The size of the sensor: the given one, or that of the first recording that states it."""
     if given:
         sides = given.lower().split("x")
         if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
@@ -190,7 +190,7 @@ def _sensor(paths: Sequence[Path], given: str, camera: str | None) -> tuple[int,
             continue
         if found.size is not None:
             return found.size
-        raise UserError(f"{path} does not say the size of its sensor: add --data.options.sensor HEIGHTxWIDTH")
+        raise UserError(f"{path} does not state the size of its sensor: add --data.options.sensor HEIGHTxWIDTH")
     assert fault is not None
     raise fault
 
@@ -218,7 +218,7 @@ def _register(kind: Kind, own: Mapping[str, OptionValue], **entry: Any) -> None:
             recordings=kind,
             options=("timesteps", "size", "slicing"),
             own_options={**OWN, **own},
-            checked="the files of prepared samples have the sizes that their manifest says; --verify reads every sample",
+            checked="the files of prepared samples have the sizes listed in their manifest; --verify reads every sample",
             **entry,
         )
     )
