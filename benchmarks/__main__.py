@@ -25,6 +25,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
   densities   a layer on spikes beside the dense layer, over the density of its spikes; goes on where it was stopped
   sparsity    accuracy, density and milliseconds of runs with penalties on spikes of different strength
+  folds       six methods on the recordings of N-MNIST at hand, by ten-fold cross-validation
   profile     write the firing rates of a trained run's layers
   loading     images per second that training is given from a folder of JPEGs, beside PyTorch's own loader
   recordings  events per second that the readers of recordings decode, and that are counted into frames
@@ -342,6 +343,37 @@ def _sparsity(
         )
 
 
+def _folds(
+    root: Path,
+    timesteps: int = 5,
+    epochs: int = 10,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    jobs: int = 1,
+    runs: Path = Path("runs/nmnist"),
+    out: Path = Path("runs/bench/folds.json"),
+) -> None:
+    """Train six methods on every fold of the recordings of N-MNIST at hand; goes on where it was stopped.
+
+    Args:
+        root: the data root, with N-MNIST in it.
+        timesteps: T, frames of a recording.
+        epochs: of every run.
+        seeds: of every fold.
+        jobs: runs at a time.
+        runs: folder of the folds and runs.
+        out: the JSON file.
+    """
+    from .folds import Plan, measure_folds, to_markdown, train_folds, write_folds
+
+    plan = Plan(timesteps, epochs, seeds, jobs)
+    train_folds(write_folds(root, runs / "folds"), runs, plan)
+    found = measure_folds(runs, plan, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print(to_markdown(found))
+    print(out)
+
+
 def _profile(run: Annotated[Path, tyro.conf.Positional], out: Path, images: int = 256) -> None:
     """Write the firing rate of every layer of a trained run on test images.
 
@@ -528,6 +560,7 @@ def main(arguments: Sequence[str]) -> int:
         "coverage": _coverage,
         "densities": _densities,
         "exits": _exits,
+        "folds": _folds,
         "headline": _headline,
         "house": _house,
         "join": _join,

@@ -1,0 +1,173 @@
+"""Methods on the recordings of N-MNIST that are at hand, by cross-validation: every recording is tested on once.
+
+Accuracies of folds are not independent, because any two folds share most of their training samples. The variance of a mean
+difference over J folds is therefore taken as (1/J + n_test/n_train) s², with s² the variance of the J differences (Nadeau and
+Bengio, Inference for the generalization error, Machine Learning 52 (2003) 239).
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.torch import load_file
+from sklearn.model_selection import StratifiedKFold
+
+from spikedistill.comparisons import compare
+from spikedistill.config import Config
+from spikedistill.evaluation import exit_times
+from spikedistill.objectives.submodels import prefix_means, right_submodels
+from spikedistill.recipes import recipe
+from spikedistill.run_folder import RunFolder
+
+from .results import commit, machine, versions
+
+METHODS = ("sce", "twce", "twkd", "s2w", "w2s", "esd")
+THRESHOLDS = (0.8, 0.9, 0.95, 0.99)  # of the policy "confidence", chosen before any run
+_FOLDS, _BATCH = 10, 32
+_LEVEL, _POWER = 0.05, 0.8
+
+
+class Plan(NamedTuple):
+    """What is trained on every fold."""
+
+    timesteps: int
+    epochs: int
+    seeds: tuple[int, ...]
+    jobs: int
+
+
+def write_folds(root: Path, out: Path) -> list[Path]:
+    """Data roots of ten folds, with links to the recordings of both splits in `root`; the same at every call."""
+    files = sorted((root / "N-MNIST").glob("*/*/*.bin"), key=lambda file: (file.parent.name, file.name))
+    if not files:
+        raise FileNotFoundError(f"{root}/N-MNIST holds no recordings: unpack them there")
+    digits = [file.parent.name for file in files]
+    folds = []
+    cut = StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(files, digits)
+    for number, (_, tested) in enumerate(cut):
+        place = out / f"fold{number}"
+        for index, file in enumerate(files):
+            link = place / "N-MNIST" / ("Test" if index in set(tested) else "Train") / file.parent.name / file.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                os.link(file.resolve(), link)
+        folds.append(place)
+    return folds
+
+
+def train_folds(folds: Sequence[Path], out: Path, plan: Plan) -> None:
+    """Compare the methods on every fold; finished runs are skipped and stopped ones go on."""
+    for fold in folds:
+        configs = [_config(method, fold, plan) for method in METHODS]
+        compare(configs, plan.seeds, out / f"T{plan.timesteps}" / fold.name, jobs=plan.jobs)
+
+
+def _config(method: str, root: Path, plan: Plan) -> Config:
+    config = recipe(f"nmnist-{method}")
+    return config.model_copy(
+        update={
+            "timesteps": plan.timesteps,
+            "epochs": plan.epochs,
+            "data": config.data.model_copy(update={"root": root.resolve(), "batch_size": _BATCH}),
+        }
+    )
+
+
+def measure_folds(out: Path, plan: Plan, command: str) -> dict[str, Any]:
+    """The scores of every run of `train_folds`: accuracy after k timesteps, and early exit at the thresholds.
+
+    Returns:
+        `{machine, ..., runs: [{method, fold, seed, tested, trained, accuracies, exits}]}`, with accuracies in percent.
+    """
+    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
+    runs = list(_rows(out / f"T{plan.timesteps}", plan))
+    written = datetime.now(UTC).isoformat(timespec="seconds")
+    return about | {"written": written, "timesteps": plan.timesteps, "epochs": plan.epochs, "runs": runs}
+
+
+def _rows(out: Path, plan: Plan) -> Iterator[dict[str, Any]]:
+    for fold in range(_FOLDS):
+        for method in METHODS:
+            for seed in plan.seeds:
+                folder = RunFolder.trained(out / f"fold{fold}" / f"nmnist-{method}" / f"seed{seed}")
+                saved = load_file(folder.logits)
+                logits, targets = saved["logits"].double(), saved["targets"]
+                right = right_submodels(prefix_means(logits), targets)  # [T, N]
+                exits = []
+                for threshold in THRESHOLDS:
+                    times = exit_times(logits, "confidence", threshold)
+                    hit = right[times - 1, range(len(times))].double().mean()
+                    row = {
+                        "threshold": threshold,
+                        "accuracy": 100 * float(hit),
+                        "timesteps": float(times.double().mean()),
+                    }
+                    exits.append(row)
+                yield {
+                    "method": method,
+                    "fold": fold,
+                    "seed": seed,
+                    "tested": len(targets),
+                    "accuracies": [100 * float(share) for share in right.double().mean(1)],
+                    "exits": exits,
+                }
+
+
+def difference(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> dict[str, float]:
+    """The mean difference over folds, with the interval of Nadeau and Bengio.
+
+    Args:
+        ours: a score of every fold, `[J]`, each the mean over its seeds.
+        theirs: the same of the baseline on the same folds.
+
+    Returns:
+        `{difference, low, high, p, least}`: the mean, its 95 percent interval and two-sided p-value by Student's t with J - 1
+        degrees of freedom, and the smallest true difference that would be found in four of five such studies.
+    """
+    from scipy import stats
+
+    each = np.asarray(ours, float) - np.asarray(theirs, float)
+    J = len(each)
+    error = float(np.sqrt((1 / J + 1 / (J - 1)) * each.var(ddof=1)))  # J folds: n_test / n_train = 1 / (J - 1)
+    mean, reach = float(each.mean()), float(stats.t.ppf(1 - _LEVEL / 2, J - 1))
+    p = 2 * float(stats.t.sf(abs(mean) / error, J - 1)) if error else float(mean == 0)
+    least = (reach + float(stats.t.ppf(_POWER, J - 1))) * error
+    return {"difference": mean, "low": mean - reach * error, "high": mean + reach * error, "p": p, "least": least}
+
+
+def to_markdown(found: dict[str, Any]) -> str:
+    """Accuracy at every k of each method, its difference to the first method at k = 1 and T, and early exit."""
+    T = found["timesteps"]
+    scores = {method: _scores(found, method) for method in METHODS}  # [J, S, T]
+    lines = ["| method | " + " | ".join(f"k={k}" for k in range(1, T + 1)) + " |", "|---" * (T + 1) + "|"]
+    lines += [
+        f"| {method} | " + " | ".join(f"{value:.2f}" for value in all_runs.mean((0, 1))) + " |"
+        for method, all_runs in scores.items()
+    ]
+    lines += ["", f"| method | k | difference to {METHODS[0]} | p | could be seen |", "|---|---|---|---|---|"]
+    base = scores[METHODS[0]].mean(1)
+    for method in METHODS[1:]:
+        for k in (1, T):
+            row = difference(scores[method].mean(1)[:, k - 1], base[:, k - 1])
+            span = f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+            lines.append(f"| {method} | {k} | {span} | {row['p']:.3f} | {row['least']:.2f} |")
+    lines += ["", "| method | " + " | ".join(f"confidence {t:g}" for t in THRESHOLDS) + " |", "|---" * 5 + "|"]
+    for method in METHODS:
+        runs = [run for run in found["runs"] if run["method"] == method]
+        cells = []
+        for place in range(len(THRESHOLDS)):
+            accuracy = np.mean([run["exits"][place]["accuracy"] for run in runs])
+            steps = np.mean([run["exits"][place]["timesteps"] for run in runs])
+            cells.append(f"{accuracy:.2f} after {steps:.2f}")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _scores(found: dict[str, Any], method: str) -> npt.NDArray[np.float64]:
+    """Accuracies `[J, S, T]`."""
+    rows = [run["accuracies"] for run in found["runs"] if run["method"] == method]
+    return np.asarray(rows).reshape(_FOLDS, -1, found["timesteps"])
