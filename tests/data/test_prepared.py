@@ -89,6 +89,13 @@ def test_frames_may_be_scaled_normalised_or_of_a_fixed_duration(tmp_path: Path) 
     passed = first.time - first.time[0]
     counts = [int((passed < 50).sum()), int(((passed >= 50) & (passed < 100)).sum())]
     assert timed.train.inputs(torch.tensor([0]))[0].sum((1, 2, 3)).tolist() == counts
+    long = load_dataset("event_folder", root, timesteps=9, slicing="duration", options=SENSOR | {"milliseconds": 0.03})
+    ends = [
+        int(recorded.time[-1] - recorded.time[0]) // 30 + 1
+        for recorded in map(read_recording, sorted(root.glob("train/*/*.bin")))
+    ]
+    assert long.train.lengths.tolist() == [min(end, 9) for end in ends]
+    assert min(ends) < 9
 
 
 def test_prepared_samples_need_their_recordings_no_more_and_name_a_file_that_changed(tmp_path: Path) -> None:

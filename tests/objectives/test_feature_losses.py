@@ -147,7 +147,7 @@ def test_the_students_mean_rates_and_the_teachers_activations_are_compared_stage
     names = [f"network.features.{layer}" for layer in (1, 3, 5)]
     assert list(module.plan.layers.items()) == list(zip(names, (4, 8, 16), strict=True))
     images = torch.rand(5, 1, 8, 8)
-    logits, submodels, features = module.look(images)
+    logits, submodels, features = module.look(images, torch.arange(len(images)))
     assert logits is submodels
     assert [feature.shape[1:] for feature in features] == [(4, 8, 8), (8, 4, 4), (16, 2, 2)]
     assert all(set((2 * feature).unique().tolist()) <= {0.0, 1.0, 2.0} for feature in features), (
@@ -170,7 +170,7 @@ def test_the_students_mean_rates_and_the_teachers_activations_are_compared_stage
 def test_features_move_the_student_and_no_gradient_reaches_the_teacher(name, teachers, tmp_path):
     module = module_of(quick(f"digits-{name}", out=tmp_path, teacher=teachers[0.25]))
     images, target = torch.rand(8, 1, 8, 8), torch.arange(8)
-    _, submodels, features = module.look(images)
+    _, submodels, features = module.look(images, torch.arange(len(images)))
     inputs = inputs_of(at_hand(module, images, target, submodels, features))
     torch.manual_seed(0)
     value = module.plan.objective(submodels, target, **inputs)
@@ -267,7 +267,7 @@ def test_features_that_do_not_fit_are_found_before_training(teachers, tmp_path):
 def test_features_are_learned_under_every_gradient_rule(gradient, teachers, tmp_path):
     config = quick("digits-kdsnn", out=tmp_path, teacher=teachers[0.25], gradient=gradient)
     module = module_of(config)
-    _, submodels, features = module.look(torch.rand(8, 1, 8, 8))
+    _, submodels, features = module.look(torch.rand(8, 1, 8, 8), torch.arange(8))
     feature_mse(submodels, features, [torch.zeros_like(f) for f in features]).backward()
     assert next(p for p in module.network.parameters() if p.ndim == 4).grad.abs().max() > 0
 

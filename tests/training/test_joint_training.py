@@ -52,7 +52,7 @@ def test_the_ann_learns_what_the_network_does_not(tmp_path):
     """The shared vectors are learned once, by both; singular values, batch-norms and heads by one network each."""
     module = DistillationModule(make_plan(quick(NAME, out=tmp_path)))
     images, target = torch.rand(8, 1, 8, 8), torch.arange(8)
-    _, exits, _ = module.look(images)
+    _, exits, _ = module.look(images, torch.arange(len(images)))
     assert exits.shape == (6, 8, 10)
     module.plan.objective(exits, target).total.backward()
     assert [name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -10,8 +10,8 @@ from .augment import (
     register_augmentation,
     try_augmentations,
 )
-from .batches import Batches, as_network_input, in_order, kept_on
-from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples
+from .batches import Batches, as_network_input, in_order, kept_on, of_one_length
+from .dataset import BrokenSample, Dataset, FileSamples, Samples, TensorSamples, lengths_of
 from .entries import DATASETS, Entry, register_dataset
 from .fingerprint import fingerprint
 from .from_torch import as_dataset, data_path, from_torch
@@ -64,8 +64,10 @@ __all__ = [
     "from_torch",
     "in_order",
     "kept_on",
+    "lengths_of",
     "list_datasets",
     "load_dataset",
+    "of_one_length",
     "read_recording",
     "register_augmentation",
     "register_dataset",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..seeds import derive_seed
 from .ahead import Ahead, workers_for
-from .dataset import Samples, TensorSamples
+from .dataset import Samples, TensorSamples, lengths_of
 from .sending import sent
 from .torch_samples import TorchSamples, same_draws
 
@@ -91,7 +91,7 @@ def kept_on(samples: Samples, device: torch.device) -> Samples:
 
 def on_device(samples: TensorSamples, device: torch.device) -> TensorSamples:
     """The samples on a device, in the type they are stored in."""
-    return TensorSamples(samples.data.to(device), samples.targets.to(device))
+    return TensorSamples(samples.data.to(device), samples.targets.to(device), samples.lengths)
 
 
 def in_order(samples: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -102,6 +102,20 @@ def in_order(samples: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor
         with _draws(samples, number):
             inputs = next(read)
         yield inputs, samples.targets[indices]
+
+
+def of_one_length(samples: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Places and inputs of all samples, for evaluation: in their order, or, if their lengths differ, the shortest first and without
+    padding."""
+    lengths = lengths_of(samples)
+    if lengths is None:
+        places = torch.arange(len(samples)).split(batch_size)
+        yield from zip(places, (inputs for inputs, _ in in_order(samples, batch_size)), strict=True)
+        return
+    for frames in lengths.unique().tolist():
+        same = (lengths == frames).nonzero().flatten()
+        for places, (inputs, _) in zip(same.split(batch_size), in_order(samples.subset(same), batch_size), strict=True):
+            yield places, inputs[:, :frames]
 
 
 def _draws(samples: Samples, *key: int) -> AbstractContextManager[None]:

@@ -32,7 +32,11 @@ class BrokenSample(UserError):
 
 
 class Samples(Protocol):
-    """Labelled inputs, read by index, in memory or from files."""
+    """Labelled inputs, read by index, in memory or from files.
+
+    Recordings of different length are padded at their end to one T; `lengths` then holds the frames of each, `[N]` int64. Where
+    it is missing or None, all have T; see `lengths_of`.
+    """
 
     @property
     def targets(self) -> Tensor:
@@ -54,12 +58,22 @@ class Samples(Protocol):
         """The bytes of these inputs that a fingerprint covers, in pieces: their values, or the names and sizes of their files."""
 
 
+def lengths_of(samples: Samples) -> Tensor | None:
+    """The frames of each sample, `[N]`, after which it is padded; None if all have the same."""
+    return getattr(samples, "lengths", None)
+
+
+def _chosen(lengths: Tensor | None, indices: Tensor) -> Tensor | None:
+    return None if lengths is None else lengths[indices]
+
+
 @dataclass(frozen=True, eq=False)
 class TensorSamples:
-    """Samples in memory: `data` `[N, ...]` and `targets` `[N]`."""
+    """Samples in memory: `data` `[N, ...]`, `targets` `[N]`, and the `lengths` `[N]` of recordings if they differ."""
 
     data: Tensor
     targets: Tensor
+    lengths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -68,11 +82,13 @@ class TensorSamples:
         return self.data[indices]
 
     def subset(self, indices: Tensor) -> "TensorSamples":
-        return TensorSamples(self.data[indices], self.targets[indices])
+        return TensorSamples(self.data[indices], self.targets[indices], _chosen(self.lengths, indices))
 
     def identity(self) -> Iterator[bytes | memoryview]:
         yield f"{self.data.dtype} {list(self.data.shape)}".encode()
         yield self.data.contiguous().flatten().view(torch.uint8).numpy().data
+        if self.lengths is not None:
+            yield self.lengths.contiguous().numpy().data
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +102,7 @@ class FileSamples:
         folder: the folder that holds them all; fingerprints use paths relative to it.
         dataset: the name of the data set.
         draw: returns the sample of a file with random draws from a seed; None if there are none to make while it is read.
+        lengths: the frames of each recording, if they differ, `[N]`.
     """
 
     paths: Sequence[Path]
@@ -94,6 +111,7 @@ class FileSamples:
     folder: Path = Path()
     dataset: str = ""
     draw: Callable[[Path, int], Tensor] | None = None
+    lengths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -114,7 +132,12 @@ class FileSamples:
             raise self._broken(path, error) from error
 
     def subset(self, indices: Tensor) -> "FileSamples":
-        return replace(self, paths=[self.paths[index] for index in indices.tolist()], targets=self.targets[indices])
+        return replace(
+            self,
+            paths=[self.paths[index] for index in indices.tolist()],
+            targets=self.targets[indices],
+            lengths=_chosen(self.lengths, indices),
+        )
 
     def identity(self) -> Iterator[bytes | memoryview]:
         folder = os.path.join(self.folder, "")

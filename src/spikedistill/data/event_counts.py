@@ -58,6 +58,11 @@ def merging(path: Path, found: int, timesteps: int | None) -> Merging | None:
     return Merging(timesteps)
 
 
+def padded(frames: Tensor, timesteps: int) -> Tensor:
+    """Frames `[L, ...]` with empty ones after them, `[timesteps, ...]`."""
+    return torch.cat([frames, frames.new_zeros(timesteps - len(frames), *frames.shape[1:])])
+
+
 def frames_in_words(found: int, size: tuple[int, int], merge: Merging | None) -> str:
     """What happens to recordings of `found` frames, in words."""
     said = f"recordings of {found} event frames of {size[0]}x{size[1]} (height x width) are "

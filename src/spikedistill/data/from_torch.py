@@ -1,6 +1,7 @@
 """Data sets of PyTorch as data sets of this library; the kind and shape of samples are read from the samples and checked."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from .statistics import statistics
 from .torch_samples import Form, TorchSamples, pair_of, same_draws, spread, values_of
 
 _TRIED = 16  # number of samples whose label is compared with that of the attribute
-_KEYS = ("train", "test", "classes", "mean", "std", "name", "augmentations")
+_KEYS = ("train", "test", "classes", "mean", "std", "name", "augmentations", "lengths")
 
 
 def from_torch(
@@ -27,6 +28,7 @@ def from_torch(
     std: Sequence[float] | None = None,
     name: str | None = None,
     augmentations: Sequence[str] = (),
+    lengths: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> Dataset:
     """A data set for `train`, `evaluate` and `register_dataset` from two data sets of PyTorch.
 
@@ -37,7 +39,8 @@ def from_torch(
       normalises images itself, by `mean` and `std`;
     - or event frames `[T, C, H, W]`, which hold counts.
 
-    y is the number of the class, from 0 on. All samples have one shape. They are read when a batch needs them; a
+    y is the number of the class, from 0 on. All samples have one shape, except that recordings may differ in T if their `lengths`
+    are given: they are padded to the longest, and the padding changes nothing. They are read when a batch needs them; a
     `TensorDataset` is used directly from memory. A transform that draws at random augments anew in every epoch, the
     same for the same seed; in the test samples it makes scores depend on the draw, so use another transform for these.
 
@@ -49,6 +52,7 @@ def from_torch(
         std: their standard deviation, likewise.
         name: what the data set is called; default the name of the class of `train`.
         augmentations: names for `spikedistill.data.augment` to apply to training batches.
+        lengths: the frames of each training and of each test recording, if they differ.
 
     Raises:
         UserError: if a sample, a label or an argument is none of these.
@@ -61,7 +65,13 @@ def from_torch(
     first = "training sample 0"
     with same_draws(0):
         form = Form.of(values_of(pair_of(train[0], first)[0], first))
-    parts = [_samples(given, split, form) for given, split in ((train, "training"), (test, "test"))]
+    frames: list[Tensor | None] = [None, None]
+    if lengths is not None:
+        form, frames = _with_lengths(form, lengths, (len(train), len(test)))
+    parts = [
+        _samples(given, split, form, L)
+        for given, split, L in zip((train, test), ("training", "test"), frames, strict=True)
+    ]
     names = _class_names(classes, train, test, [samples.targets for samples in parts])
     with same_draws(0):
         parts[1].inputs(torch.zeros(1, dtype=torch.int64))  # refuses another form than in training
@@ -142,14 +152,36 @@ def _check_map_style(data: Any, split: str) -> None:
         raise UserError(f"{split} has no samples, expected 1 or more")
 
 
-def _samples(data: Any, split: str, form: Form) -> Samples:
+def _with_lengths(
+    form: Form, lengths: tuple[Sequence[int], Sequence[int]], counts: tuple[int, int]
+) -> tuple[Form, list[Tensor | None]]:
+    """The form of recordings that are padded to the longest, and the lengths of both splits.
+
+    Raises:
+        UserError: for images, or lengths that are not one number of frames for each recording.
+    """
+    try:
+        frames = [torch.as_tensor(part, dtype=torch.int64) for part in lengths]
+    except (TypeError, ValueError, RuntimeError):
+        frames = []
+    fits = [part.shape == (count,) and int(part.min()) > 0 for part, count in zip(frames, counts, strict=False)]
+    if form.kind != "events" or len(fits) != 2 or not all(fits):
+        raise UserError(
+            f"lengths came for {form.kind}, expected for recordings [T, C, H, W] the frames of each of the {counts[0]} of training "
+            f"and the {counts[1]} of testing: lengths=(train, test)"
+        )
+    longest = max(int(part.max()) for part in frames)
+    return replace(form, shape=(longest, *form.shape[1:])), list(frames)
+
+
+def _samples(data: Any, split: str, form: Form, lengths: Tensor | None = None) -> Samples:
     targets = _targets(data, split)
-    if isinstance(data, TensorDataset):
+    if isinstance(data, TensorDataset) and lengths is None:
         values = [values_of(x, f"{split} sample {place}") for place, x in enumerate(data.tensors[0])]
         kinds = {(value.shape, value.dtype) for value in values}
         if kinds == {(torch.Size(form.shape), form.dtype)}:
             return TensorSamples(torch.stack(values), targets)
-    return TorchSamples(data, torch.arange(len(data)), targets, form, split)
+    return TorchSamples(data, torch.arange(len(data)), targets, form, split, lengths)
 
 
 def _targets(data: Any, split: str) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .dataset import BrokenSample, Samples
+from .event_counts import padded
 from .images import pixels_of
 
 # Number of samples that represent a larger data set, in the mean of its images and in its fingerprint.
@@ -43,6 +44,7 @@ class TorchSamples:
         targets: class of every sample, `[N]` int64.
         form: what every sample must be.
         split: "training" or "test", for messages.
+        lengths: the frames of each recording, if they differ, `[N]`; shorter ones than `form` says are padded.
     """
 
     source: Any
@@ -50,35 +52,45 @@ class TorchSamples:
     targets: Tensor
     form: Form
     split: str
+    lengths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.places)
 
     def inputs(self, indices: Tensor) -> Tensor:
-        return torch.stack([self._read(place) for place in self.places[indices].tolist()])
+        frames = [None] * len(indices) if self.lengths is None else self.lengths[indices].tolist()
+        places = self.places[indices].tolist()
+        return torch.stack([self._read(place, T) for place, T in zip(places, frames, strict=True)])
 
     def subset(self, indices: Tensor) -> "TorchSamples":
-        return replace(self, places=self.places[indices], targets=self.targets[indices])
+        lengths = None if self.lengths is None else self.lengths[indices]
+        return replace(self, places=self.places[indices], targets=self.targets[indices], lengths=lengths)
 
     def identity(self) -> Iterator[bytes | memoryview]:
         yield f"{self.form.dtype} {[len(self), *self.form.shape]}".encode()
         with same_draws(0):
             for place in spread(len(self)).tolist():
                 yield self.inputs(torch.tensor([place])).flatten().view(torch.uint8).numpy().data
+        if self.lengths is not None:
+            yield self.lengths.contiguous().numpy().data
 
-    def _read(self, place: int) -> Tensor:
+    def _read(self, place: int, frames: int | None) -> Tensor:
         what = f"{self.split} sample {place}"
         try:
             value = values_of(pair_of(self.source[place], what)[0], what, self.form.shape[-3])
             form = Form.of(value)
         except UserError as error:
             raise BrokenSample(str(error)) from None
-        if form.shape != self.form.shape or form.dtype != self.form.dtype:
+        expected = self.form.shape if frames is None else (frames, *self.form.shape[1:])
+        if form.shape != expected or form.dtype != self.form.dtype:
+            of_its_own = "its length says" if frames is not None else "the first training sample is"
+            several = self.form.kind == "events" and frames is None
             raise BrokenSample(
-                f"{what} is {list(form.shape)} of {form.dtype}, and the first training sample is {list(self.form.shape)} of "
+                f"{what} is {list(form.shape)} of {form.dtype}, and {of_its_own} {list(expected)} of "
                 f"{self.form.dtype}: give all samples one size and type, such as by a transform"
+                + ("; recordings of different length need lengths=(train, test)" if several else "")
             )
-        return value
+        return value if frames is None else padded(value, self.form.shape[0])
 
 
 @contextmanager

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..objectives.submodels import until
 from ..through_time import CompiledStep, Steps, Temporal, logits_over_time
 from ..through_time.finite import check_finite
 from ..through_time.steps import check_nothing_kept, check_steps, frames_of, in_eval_mode, map_state, one_step, sent_to
-from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, check_policy, exit_score
+from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, check_lengths, check_policy, exit_score
 
 
 class AnytimeOutput(NamedTuple):
@@ -81,12 +82,14 @@ class AnytimeClassifier:
         self._is_checked = isinstance(model, Temporal)  # it keeps nothing between calls
 
     @torch.no_grad()
-    def __call__(self, x: Tensor) -> AnytimeOutput:
+    def __call__(self, x: Tensor, lengths: Tensor | None = None) -> AnytimeOutput:
         """Classify a batch.
 
         Args:
             x: images `[B, C, H, W]`, in [0, 1] for a network from `load`, or event frames `[T, B, C, H, W]`: step t takes frame t,
                 up to `max_timesteps`. Other inputs, `[B, ...]` or `[T, B, ...]`, need `sequence`.
+            lengths: the frames of each recording, `[B]` int64, if they differ: it leaves after its last one at the latest, and what
+                follows in `x` is not read.
 
         Raises:
             UserError: for inputs that do not fit the network, or a network that keeps state in its modules, or whose
@@ -94,6 +97,7 @@ class AnytimeClassifier:
                 a row for each sample.
         """
         inputs, timesteps = self._inputs(x)
+        ends = None if lengths is None else self._ends(lengths, x, timesteps)
         compiled = isinstance(self._step, CompiledStep)
         # only compiled steps are faster if the input is known to be static
         options = {"still": timesteps is not None} if compiled else {}
@@ -109,6 +113,8 @@ class AnytimeClassifier:
                 logits = torch.empty_like(step_logits, dtype=torch.float64)
             progress = advance(progress, step_logits)
             done = exit_score(progress, self.policy) >= self.threshold
+            if ends is not None:
+                done |= ends[waiting] <= t
             if t == len(frames) or done.all():
                 exit_times[waiting], logits[waiting] = t, progress.mean
                 break
@@ -122,7 +128,7 @@ class AnytimeClassifier:
     @torch.no_grad()
     def calibrate(
         self,
-        loader: Iterable[tuple[Tensor, Tensor]],
+        loader: Iterable[tuple[Tensor, ...]],
         *,
         max_drop: float | None = None,
         max_latency: float | None = None,
@@ -130,7 +136,7 @@ class AnytimeClassifier:
         """Choose the threshold on held-out samples, and keep it. Give exactly one of the two targets.
 
         Args:
-            loader: batches of (inputs, targets `[B]`), inputs as for a call.
+            loader: batches of (inputs, targets `[B]`), or of (inputs, targets, lengths `[B]`), as for a call.
             max_drop: the largest loss of accuracy against all timesteps, in percentage points; gives the lowest threshold that
                 loses no more.
             max_latency: the largest mean exit time, in timesteps; gives the highest threshold that takes no longer.
@@ -142,21 +148,33 @@ class AnytimeClassifier:
             UserError: for an empty loader, and for what `calibrate_threshold` refuses.
         """
         in_eval_mode(self.model)
-        logits, targets = [], []
-        for x, target in loader:
+        logits, targets, ends = [], [], []
+        for x, target, *lengths in loader:
             inputs, timesteps = self._inputs(x)
-            logits.append(logits_over_time(self.model, inputs, timesteps).float().cpu())
+            found = logits_over_time(self.model, inputs, timesteps).float().cpu()
+            whole = torch.full((found.shape[1],), len(found))
+            ends.append(self._ends(lengths[0], x, timesteps).cpu() if lengths else whole)
+            logits.append(found)
             targets.append(target.cpu())
-        lengths = sorted({len(part) for part in logits})
-        if len(lengths) != 1:
-            raise UserError(
-                f"the loader gave batches of {lengths} timesteps, expected at least one batch, and equally many in all"
-            )
+        if not logits:
+            raise UserError("the loader gave no batch, expected at least one batch of (inputs, targets)")
+        T, of_all = max(len(part) for part in logits), torch.cat(ends)
         point = calibrate_threshold(
-            torch.cat(logits, 1), torch.cat(targets), self.policy, max_drop=max_drop, max_latency=max_latency
+            torch.cat([until(part, T) for part in logits], 1),
+            torch.cat(targets),
+            self.policy,
+            max_drop=max_drop,
+            max_latency=max_latency,
+            lengths=of_all if int(of_all.min()) < T else None,
         )
         self.threshold = point.threshold
         return point
+
+    def _ends(self, lengths: Tensor, x: Tensor, timesteps: int | None) -> Tensor:
+        """The timestep after which each sample leaves."""
+        if timesteps is not None:
+            raise UserError("lengths came for static inputs, expected them with sequences [T, B, ...]")
+        return sent_to(self.model, check_lengths(torch.as_tensor(lengths), x)).clamp(max=self.max_timesteps)
 
     def _inputs(self, x: Tensor) -> tuple[Tensor, int | None]:
         """The inputs on the network's device, and T for static ones or None for a sequence."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Dataset, as_network_input, in_order
+from ..data import Dataset, as_network_input, in_order, lengths_of
 from ..errors import UserError
 from ..through_time import Temporal
 from .costs import energy
@@ -23,7 +23,11 @@ COSTS = "45nm"
 
 
 def deployment(
-    logits: Tensor, targets: Tensor, fixed_accuracy: Sequence[float], estimate: dict[str, Any] | None
+    logits: Tensor,
+    targets: Tensor,
+    fixed_accuracy: Sequence[float],
+    estimate: dict[str, Any] | None,
+    lengths: Tensor | None = None,
 ) -> dict[str, Any]:
     """Every fixed k, and every exit policy at thresholds over its whole range.
 
@@ -34,6 +38,7 @@ def deployment(
         targets: `[N]`.
         fixed_accuracy: fraction of samples that are right after k = 1..T timesteps.
         estimate: the result of `energy_per_timestep`, or None.
+        lengths: the timesteps of each sample, `[N]`, if they differ.
 
     Returns:
         `{energy, fixed: [{k, accuracy, energy_pj}], policies: {policy: [{threshold, accuracy, mean_exit, leaving,
@@ -41,14 +46,19 @@ def deployment(
         samples run to T. An energy of None is unknown.
     """
     costs = None if estimate is None else torch.tensor(estimate["total_pj"], dtype=torch.float64)
-    spent = [None] * len(logits) if costs is None else costs.cumsum(0).tolist()
+    spent = [None] * len(logits)
+    if costs is not None:
+        running = costs if lengths is None else costs * (torch.arange(len(costs))[:, None] < lengths).double().mean(1)
+        spent = running.cumsum(0).tolist()
     return {
         "energy": estimate,
         "fixed": [
             {"k": k, "accuracy": accuracy, "energy_pj": pj}
             for k, (accuracy, pj) in enumerate(zip(fixed_accuracy, spent, strict=True), 1)
         ],
-        "policies": {policy: _points(exit_curve(logits, targets, policy), len(targets), costs) for policy in POLICIES},
+        "policies": {
+            policy: _points(exit_curve(logits, targets, policy, lengths), len(targets), costs) for policy in POLICIES
+        },
     }
 
 
@@ -59,15 +69,23 @@ def energy_per_timestep(model: Temporal, dataset: Dataset, timesteps: int, batch
         `{costs, samples, uncounted_macs, synaptic_pj: [...], total_pj: [...]}`, in picojoules per sample; None if the operations
         of the network cannot be counted.
     """
-    N = len(dataset.test)
+    lengths, places = lengths_of(dataset.test), torch.arange(len(dataset.test))
+    if lengths is not None:  # in padding nothing would be counted
+        places = (lengths == lengths.max()).nonzero().flatten()
+    N = len(places)
     # spread, because some test sets are sorted by class
-    some = dataset.test.subset(torch.linspace(0, N - 1, min(ENERGY_SAMPLES, N), dtype=torch.float64).round().long())
-    batches = [as_network_input(inputs, dataset.kind) for inputs, _ in in_order(some, batch_size)]
+    chosen = places[torch.linspace(0, N - 1, min(ENERGY_SAMPLES, N), dtype=torch.float64).round().long()]
+    batches = [
+        as_network_input(inputs, dataset.kind) for inputs, _ in in_order(dataset.test.subset(chosen), batch_size)
+    ]
     try:
         counts = count_operations(model, batches, None if dataset.kind == "events" else timesteps)
     except UserError:
         return None
-    return estimated_energy(counts)
+    found = estimated_energy(counts)
+    for name in ("synaptic_pj", "total_pj"):  # after the end of the longest recording nothing is computed
+        found[name] += [0.0] * (timesteps - len(found[name]))
+    return found
 
 
 def estimated_energy(counts: OperationCounts) -> dict[str, Any]:

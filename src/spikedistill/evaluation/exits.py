@@ -2,7 +2,8 @@
 
 Shapes: T timesteps, N samples, C classes; z_1 .. z_T are a sample's logits, and after t timesteps it is judged by their sum
 s_t = z_1 + ... + z_t or their mean m_t = s_t / t, with p = softmax(m_t). A policy gives a score. A sample exits at the first
-timestep at which its score reaches the threshold, and at T if none does. So a higher threshold is always stricter:
+timestep at which its score reaches the threshold, and at T if none does. A sample whose sequence is shorter exits at its end.
+So a higher threshold is always stricter:
 
     confidence        max softmax(m_t)                              0 to 1, of the mean
     sum_confidence    max softmax(s_t)                              0 to 1, of the sum
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..objectives.submodels import held_after
 from .calibration import as_arrays
 
 Policy = Literal["confidence", "sum_confidence", "entropy", "margin", "stability"]
@@ -83,13 +85,14 @@ def exit_score(progress: Progress, policy: Policy) -> Tensor:
     return (1 - torch.special.entr(p).sum(-1) / math.log(p.shape[-1])).clamp(0, 1)
 
 
-def exit_times(logits: Tensor, policy: Policy, threshold: float) -> Tensor:
+def exit_times(logits: Tensor, policy: Policy, threshold: float, lengths: Tensor | None = None) -> Tensor:
     """The timestep, 1 to T, at which each sample exits: the decisions of `AnytimeClassifier`, from stored logits.
 
     Args:
         logits: `[T, N, C]`, any floating dtype, such as those of a run's logits.safetensors.
         policy: one of `POLICIES`.
         threshold: a sample exits when its score reaches it; with `math.inf` all run to T.
+        lengths: the timesteps of each sample, `[N]`, if they differ.
 
     Returns:
         `[N]` int64.
@@ -98,7 +101,7 @@ def exit_times(logits: Tensor, policy: Policy, threshold: float) -> Tensor:
         UserError: for an unknown policy, a threshold outside the policy's scores, or anything but finite logits `[T, N, C]`.
     """
     check_policy(policy, threshold)
-    met = _replay(_checked(logits), policy)[0] >= threshold
+    met = _replay(_checked(logits), policy, lengths)[0] >= threshold
     met[-1] = True
     return met.int().argmax(0) + 1
 
@@ -152,7 +155,7 @@ class ExitPoint(NamedTuple):
     drop: float
 
 
-def exit_curve(logits: Tensor, targets: Tensor, policy: Policy) -> ExitCurve:
+def exit_curve(logits: Tensor, targets: Tensor, policy: Policy, lengths: Tensor | None = None) -> ExitCurve:
     """Accuracy and mean exit time of a policy at every threshold that makes a difference, in O(TN log TN).
 
     Let M_t be the largest score of a sample up to timestep t. Under a threshold θ the sample runs timestep t+1 if and only if
@@ -163,15 +166,16 @@ def exit_curve(logits: Tensor, targets: Tensor, policy: Policy) -> ExitCurve:
         logits: `[T, N, C]`, any floating dtype.
         targets: `[N]`, class indices.
         policy: one of `POLICIES`.
+        lengths: the timesteps of each sample, `[N]`, if they differ.
 
     Raises:
         UserError: for an unknown policy, or logits and targets that do not fit.
     """
     check_policy(policy)
-    scores, answers = _replay(_checked(logits, targets), policy)
+    scores, answers = _replay(_checked(logits, targets), policy, lengths)
     right = (answers == targets.to(answers.device)).long()
     reached = scores[:-1].cummax(0).values
-    thresholds = torch.cat([reached.flatten().unique(), scores.new_tensor([math.inf])])
+    thresholds = torch.cat([reached.flatten(), scores.new_tensor([math.inf])]).unique()
     N = right.shape[1]
     running = torch.stack(
         [torch.full_like(thresholds, N, dtype=torch.int64)]
@@ -191,6 +195,7 @@ def calibrate_threshold(
     *,
     max_drop: float | None = None,
     max_latency: float | None = None,
+    lengths: Tensor | None = None,
 ) -> ExitPoint:
     """The threshold that meets a target on held-out samples.
 
@@ -201,6 +206,7 @@ def calibrate_threshold(
         max_drop: the largest loss of accuracy against all T timesteps, in percentage points; gives the lowest threshold that loses
             no more.
         max_latency: the largest mean exit time, in timesteps; gives the highest threshold that takes no longer.
+        lengths: the timesteps of each sample, `[N]`, if they differ.
 
     Returns:
         The threshold with its accuracy and mean exit time on these samples. On other samples the accuracy is usually a
@@ -215,7 +221,7 @@ def calibrate_threshold(
         raise UserError(f"max_drop is {max_drop}, expected percentage points of accuracy, 0 or more, such as 0.5")
     if max_latency is not None and not max_latency >= 1:
         raise UserError(f"max_latency is {max_latency}, expected a mean number of timesteps, 1 or more, such as 2.0")
-    curve = exit_curve(logits, targets, policy)
+    curve = exit_curve(logits, targets, policy, lengths)
     if max_drop is None:
         return curve.point(int((curve.mean_exit <= (max_latency or 1)).nonzero()[-1]))
     # 1e-9 points are less than one sample: this tolerance covers only the rounding of fractions
@@ -246,11 +252,32 @@ def _checked(logits: Tensor, targets: Tensor | None = None) -> Tensor:
     return logits.detach()
 
 
-def _replay(logits: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
-    """Scores and predicted classes after every timestep, both `[T, N]`."""
+def _replay(logits: Tensor, policy: Policy, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scores and predicted classes after every timestep, both `[T, N]`. At the end of its sequence a sample meets any threshold."""
+    if lengths is not None:
+        logits = held_after(logits.double(), check_lengths(lengths, logits).to(logits.device))
     progress, scores, answers = None, [], []
     for step in logits.unbind(0):
         progress = advance(progress, step)
         scores.append(exit_score(progress, policy))
         answers.append(progress.answer)
-    return torch.stack(scores), torch.stack(answers)
+    found = torch.stack(scores)
+    if lengths is not None:
+        ended = torch.arange(1, len(found) + 1, device=found.device)[:, None] >= lengths.to(found.device)
+        found = found.masked_fill(ended, math.inf)
+    return found, torch.stack(answers)
+
+
+def check_lengths(lengths: Tensor, logits: Tensor) -> Tensor:
+    """The lengths of sequences, after a check that they fit `[T, N, ...]`.
+
+    Raises:
+        UserError: for anything but int64 `[N]` from 1 to T.
+    """
+    T, N = logits.shape[:2]
+    if lengths.dtype != torch.int64 or lengths.shape != (N,) or not bool(((lengths >= 1) & (lengths <= T)).all()):
+        raise UserError(
+            f"got lengths {lengths.dtype} {list(lengths.shape)} for {list(logits.shape)}, expected int64 [{N}], the timesteps of "
+            f"each sample, from 1 to {T}"
+        )
+    return lengths

@@ -24,7 +24,7 @@ SUFFIXES = (".npz", ".safetensors")
 _MOST = 2**33  # bytes of an array
 _LABELS = ("labels", "targets")
 _HELDOUT = (("holdout_logits",), ("holdout_labels", "holdout_targets"))
-_NAMES = ("logits", *_LABELS, "classes", *_HELDOUT[0], *_HELDOUT[1])
+_NAMES = ("logits", *_LABELS, "classes", "lengths", *_HELDOUT[0], *_HELDOUT[1])
 # What the metadata may hold, in JSON.
 _DESCRIBED: dict[str, TypeAdapter[Any]] = {
     "classes": TypeAdapter(list[str]),
@@ -44,6 +44,7 @@ class LabelledLogits:
         heldout: logits and labels of held-out samples, to fit temperatures on.
         energy: the estimate of `deployment.energy_per_timestep`, if `evaluate` counted the operations of a network.
         firing_rates: `[{layer, rates}]`, if `evaluate` recorded a network.
+        lengths: the timesteps of each sample, `[N]`, if they differ.
     """
 
     logits: Tensor
@@ -52,6 +53,7 @@ class LabelledLogits:
     heldout: tuple[Tensor, Tensor] | None = None
     energy: dict[str, Any] | None = None
     firing_rates: tuple[dict[str, Any], ...] = ()
+    lengths: Tensor | None = None
 
     @classmethod
     def of(
@@ -77,6 +79,8 @@ class LabelledLogits:
     def write(self, path: Path) -> None:
         """Write a .safetensors file."""
         tensors = {"logits": self.logits, "targets": self.labels}
+        if self.lengths is not None:
+            tensors["lengths"] = self.lengths
         if self.heldout is not None:
             tensors |= {"holdout_logits": self.heldout[0], "holdout_targets": self.heldout[1]}
         described = {"classes": self.classes, "energy": self.energy, "firing_rates": list(self.firing_rates)}
@@ -92,8 +96,8 @@ def read_logits(path: Path) -> LabelledLogits:
 
     Args:
         path: an .npz file with the arrays `logits` `[T, N, C]` and `labels` (or `targets`) `[N]`, and optionally `classes`
-            (names as texts), `holdout_logits` and `holdout_labels`; or a .safetensors file with the same names, whose
-            metadata may hold `classes` as a JSON list.
+            (names as texts), `holdout_logits` and `holdout_labels`, and `lengths` `[N]` if sequences end before T; or a
+            .safetensors file with the same names, whose metadata may hold `classes` as a JSON list.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -124,6 +128,7 @@ def read_logits(path: Path) -> LabelledLogits:
             heldout,
             described.get("energy"),
             tuple(described.get("firing_rates") or ()),
+            as_targets(arrays["lengths"]) if "lengths" in arrays else None,
         )
     except UserError as error:
         raise UserError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from None

@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..data import Dataset, as_network_input, in_order
+from ..data import Dataset, as_network_input, lengths_of, of_one_length
 from ..errors import UserError
 from ..files import write_atomically
+from ..objectives.submodels import until
 from ..through_time import Steps, Temporal, logits_over_time
 from ..through_time.steps import check_nothing_kept, check_steps, frames_of, sent_to
 from .counting import count_operations
 from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
+from .exits import check_lengths
 from .logits_file import LabelledLogits, as_targets
 from .recorder import FiringRates, fires, record
 from .results import SCHEMA, Results
@@ -47,10 +49,13 @@ def evaluate_network(
     some = _Sample(ENERGY_SAMPLES)
     with record(model, spiking=spiking) if fires(model, spiking) else nullcontext() as recording:
         rates = None if recording is None else FiringRates(recording)
-        logits, targets = _collected(model, batches, timesteps, some, rates)
+        logits, targets, lengths = _collected(model, batches, timesteps, some, rates)
+    if isinstance(data, Dataset) and (own := lengths_of(data.test)) is not None:  # back in the order of the samples
+        order = own.argsort(stable=True).argsort()
+        logits, targets, lengths = logits[:, order], targets[order], own
     held = None
     if heldout is not None:
-        held = _collected(model, _batches(heldout, timesteps, batch_size), timesteps)
+        held = _collected(model, _batches(heldout, timesteps, batch_size), timesteps)[:2]
     try:
         estimate = (
             estimated_energy(count_operations(model, [some.inputs()], timesteps, spiking=spiking)) if energy else None
@@ -61,7 +66,7 @@ def evaluate_network(
     known = getattr(model, "classes", None) if ours is None else ours.classes  # of a loaded network
     names = known if classes is None else classes
     firing = () if rates is None else tuple(rates.means(len(logits)))
-    given = LabelledLogits(logits, targets, None if names is None else list(names), held, estimate, firing)
+    given = LabelledLogits(logits, targets, None if names is None else list(names), held, estimate, firing, lengths)
     return _written(given, "" if ours is None else ours.name, out)
 
 
@@ -82,7 +87,9 @@ def scored(given: LabelledLogits) -> dict[str, Any]:
             f"got logits {list(logits.shape)} and labels {list(targets.shape)}, expected logits [T, N, C] and labels [N]: time "
             "comes first, and logits.transpose(0, 1) puts it there"
         )
-    figures: dict[str, Any] = timestep_metrics(logits, targets)
+    if given.lengths is not None:
+        check_lengths(given.lengths, logits)
+    figures: dict[str, Any] = timestep_metrics(logits, targets, given.lengths)
     T, N, C = logits.shape
     classes = [str(index) for index in range(C)] if given.classes is None else [str(name) for name in given.classes]
     if len(classes) != C:
@@ -98,7 +105,7 @@ def scored(given: LabelledLogits) -> dict[str, Any]:
     found: dict[str, Any] = {"schema": SCHEMA, "classes": classes, "samples": N, "timesteps": T, "last": figures}
     if T > 1:
         accuracy = [entry["accuracy"] for entry in figures["ensemble"]]
-        found["deployment"] = deployment(logits, targets, accuracy, given.energy)
+        found["deployment"] = deployment(logits, targets, accuracy, given.energy, given.lengths)
     return found
 
 
@@ -134,8 +141,8 @@ def _collected(
     timesteps: int | None,
     some: "_Sample | None" = None,
     rates: FiringRates | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Logits `[T, N, C]` in float32 and labels `[N]` of all samples, on the CPU."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits `[T, N, C]` in float32, labels `[N]`, and lengths `[N]` if they differ, of all samples, on the CPU."""
     parts, labels, axis = [], [], 0 if timesteps is not None else 1
     for x, target in batches:
         parts.append(logits_over_time(model, x, timesteps).float().cpu())
@@ -146,10 +153,13 @@ def _collected(
             some.add(x, axis)
     if not parts:
         raise UserError("the held-out data held no batch, expected batches of (inputs, targets)")
-    lengths = sorted({tuple(part.shape[::2]) for part in parts})
-    if len(lengths) > 1:
-        raise UserError(f"the batches gave logits of (timesteps, classes) {lengths}, expected the same in all")
-    return torch.cat(parts, 1), torch.cat(labels)
+    classes = sorted({part.shape[2] for part in parts})
+    if len(classes) > 1:
+        raise UserError(f"the batches gave logits of {classes} classes, expected the same in all")
+    lengths = torch.tensor([len(part) for part in parts for _ in range(part.shape[1])])
+    longest = int(lengths.max())
+    ends = [until(part, longest) for part in parts]
+    return torch.cat(ends, 1), torch.cat(labels), lengths if int(lengths.min()) < longest else None
 
 
 def _batches(data: Labelled, timesteps: int | None, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -164,8 +174,8 @@ def _batches(data: Labelled, timesteps: int | None, batch_size: int | None) -> I
                 "images are shown for timesteps=T" if timesteps is None else "event frames bring their own timesteps"
             )
             raise UserError(f"timesteps is {timesteps} for the data set {data.name}: {expected}")
-        for inputs, target in in_order(data.test, batch_size or _BATCH):
-            yield as_network_input(inputs, data.kind), target
+        for places, inputs in of_one_length(data.test, batch_size or _BATCH):
+            yield as_network_input(inputs, data.kind), data.test.targets[places]
         return
     if isinstance(data, torch.utils.data.Dataset) and _in_samples(data):
         data = torch.utils.data.DataLoader(data, batch_size or _BATCH)
@@ -219,8 +229,12 @@ class _Sample:
         self.generator = torch.Generator().manual_seed(0)
 
     def add(self, x: Tensor, axis: int) -> None:
-        """Add a batch, whose samples lie along `axis`, to the draw."""
+        """Add a batch, whose samples lie along `axis`, to the draw, unless others are longer sequences."""
         self.axis = axis
+        if axis and self.kept and len(x) != len(self.kept[0][1]):
+            if len(x) < len(self.kept[0][1]):
+                return
+            self.kept = []
         draws = torch.rand(x.shape[axis], generator=self.generator).tolist()
         bound = self.kept[-1][0] if len(self.kept) == self.count else 1.0
         new = [(draw, x.select(axis, n).clone()) for n, draw in enumerate(draws) if draw < bound]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
 from ..neurons import LIF, Neuron, SpikingNeuron, lif_step
@@ -125,21 +126,32 @@ class FiringRates:
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.count = torch.zeros(0)
 
     def add(self, batch_size: int) -> None:
         """Add the recorded batch to the means, and clear the recording for the next one."""
-        self.count += batch_size
-        for path, rate in self.recording.rates.items():
-            self.sums[path] = self.sums.get(path, torch.zeros_like(rate)) + batch_size * rate
+        rates = self.recording.rates
+        for path, rate in rates.items():
+            self.sums[path] = _added(self.sums.get(path, torch.zeros(0)), batch_size * rate)
+        longest = max((len(rate) for rate in rates.values()), default=0)
+        self.count = _added(self.count, torch.full((longest,), float(batch_size)))
         self.recording.clear()
 
     def means(self, timesteps: int) -> list[dict[str, Any]]:
         """`[{layer, rates}]`: spikes per neuron at each of the first timesteps, in the order of the network."""
+        ended = torch.zeros(timesteps)  # where all recordings have ended, nothing fires
         return [
-            {"layer": path.removeprefix("network."), "rates": (total[:timesteps] / self.count).tolist()}
+            {
+                "layer": path.removeprefix("network."),
+                "rates": _added(total / self.count[: len(total)], ended)[:timesteps].tolist(),
+            }
             for path, total in self.sums.items()
         ]
+
+
+def _added(total: Tensor, more: Tensor) -> Tensor:
+    """The sum at each timestep, where one may have more of them."""
+    return pad_sequence([total, more]).sum(1)
 
 
 def firing_kinds(model: Any, spiking: tuple[type[nn.Module], ...] = ()) -> tuple[type[nn.Module], ...]:

@@ -10,12 +10,22 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..config import Config
-from ..data import Dataset, Samples, as_dataset, as_network_input, data_path, draws_at_random, in_order, split_holdout
+from ..data import (
+    Dataset,
+    Samples,
+    as_dataset,
+    as_network_input,
+    data_path,
+    draws_at_random,
+    lengths_of,
+    of_one_length,
+    split_holdout,
+)
 from ..errors import UserError
 from ..files import alone_in, write_atomically
 from ..from_python import check_given, import_path
 from ..models import Branched, plain_module, read_model
-from ..objectives.submodels import prefix_means, right_submodels
+from ..objectives.submodels import prefix_means, right_submodels, until
 from ..run_folder import RunFolder, dataset_of, device_of
 from ..through_time import NotFiniteInput, Temporal
 from .deployment import deployment, energy_per_timestep
@@ -69,7 +79,9 @@ def _evaluate(folder: RunFolder, batch_size: int, dataset: Dataset, own: nn.Modu
     if config.timesteps > 1 and config.model.neuron != "relu":
         estimate = energy_per_timestep(model, dataset, config.timesteps, batch_size)
         accuracy = [entry["accuracy"] for entry in results["last"]["ensemble"]]
-        results["deployment"] = deployment(tensors["logits"], tensors["targets"], accuracy, estimate)
+        results["deployment"] = deployment(
+            tensors["logits"], tensors["targets"], accuracy, estimate, tensors.get("lengths")
+        )
     taught_by = teacher_logits(config, len(dataset.test))
     if taught_by is not None:
         results["teacher"] = agreement(tensors["logits"].mean(0), taught_by, tensors["targets"])
@@ -134,9 +146,11 @@ def score(
     with record(model) as recording:
         rates = FiringRates(recording)
         logits = collect_logits(model, dataset.test, dataset.kind, longer, batch_size, after_batch=rates.add)
-    targets = dataset.test.targets
+    targets, lengths = dataset.test.targets, lengths_of(dataset.test)
     tensors = {"logits": logits[:T].contiguous(), "targets": targets}
-    figures: dict[str, Any] = timestep_metrics(tensors["logits"], targets)
+    if lengths is not None:
+        tensors["lengths"] = lengths
+    figures: dict[str, Any] = timestep_metrics(tensors["logits"], targets, lengths)
     figures["reliability"] = timestep_reliability(tensors["logits"], targets)
     figures["firing_rates"] = rates.means(T)
     if longer > T:
@@ -237,7 +251,7 @@ def collect_logits(
         model: the network.
         samples: N samples.
         kind: "image" or "events".
-        timesteps: T.
+        timesteps: T; after the end of a shorter recording its logits are the mean of those before, so that it keeps its answer.
         batch_size: samples per forward pass.
         after_batch: called with the size of each batch once it has run.
         heads: return the logits `[S, N, C]` of the auxiliary heads instead.
@@ -248,18 +262,22 @@ def collect_logits(
     model.eval()
     device = next(model.parameters()).device
     parts: list[Tensor] = []
-    for inputs, _ in in_order(samples, batch_size):
+    order: list[Tensor] = []
+    for places, inputs in of_one_length(samples, batch_size):
         x = as_network_input(inputs.to(device), kind)
         T = None if kind == "events" else timesteps
         try:
             logits = model.heads(x, T)[1] if heads and isinstance(model, Branched) else model(x, T)
         except NotFiniteInput as error:
-            done = sum(part.shape[1] for part in parts)
-            raise NotFiniteInput(error.count, error.size, [done + sample for sample in error.samples]) from None
+            raise NotFiniteInput(error.count, error.size, places[error.samples].tolist()) from None
         parts.append(logits.float().cpu())
+        order.append(places)
         if after_batch is not None:
             after_batch(len(inputs))
-    return torch.cat(parts, 1)
+    if lengths_of(samples) is None:
+        return torch.cat(parts, 1)
+    ends = [until(part, timesteps) for part in parts]
+    return torch.cat(ends, 1)[:, torch.cat(order).argsort()]
 
 
 def parts_of_run(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..objectives.submodels import prefix_means
+from ..objectives.submodels import held_after, prefix_means
 from .calibration import (
     Array,
     as_arrays,
@@ -25,7 +25,9 @@ from .calibration import (
 TOP = 5
 
 
-def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str, float]]]:
+def timestep_metrics(
+    logits: Tensor, target: Tensor, lengths: Tensor | None = None
+) -> dict[str, list[dict[str, float]]]:
     """Accuracy, NLL, calibration error, confidence, entropy and Brier score at every k = 1..T.
 
     - accuracy: the fraction of samples whose largest logit is the label's; of equal logits the first class counts.
@@ -42,6 +44,8 @@ def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str,
     Args:
         logits: `[T, N, C]`, any floating dtype.
         target: `[N]`, class indices.
+        lengths: the timesteps of each sample, `[N]`, if they differ. The ensemble keeps a sample's answer after its end; a single
+            timestep is scored on the samples that have it.
 
     Returns:
         `{"ensemble": [...], "single": [...]}`, each T entries `{k, accuracy, nll, ece, confidence, entropy, brier}`, some of them
@@ -51,9 +55,14 @@ def timestep_metrics(logits: Tensor, target: Tensor) -> dict[str, list[dict[str,
         UserError: for shapes, dtypes or classes that do not fit, or logits that are not finite.
     """
     single, labels = as_arrays(logits, target, "[T, N, C]")
+    there = [np.arange(len(labels))] * len(single)
+    if lengths is not None:
+        single = held_after(torch.from_numpy(single), lengths).numpy()
+        have = [np.flatnonzero(lengths.numpy() >= k) for k in range(1, len(single) + 1)]
+        there = [some if len(some) else everyone for some, everyone in zip(have, there, strict=True)]
     return {
         "ensemble": [{"k": k, **metrics(z, labels)} for k, z in enumerate(_ensembles(single), 1)],
-        "single": [{"k": k, **metrics(z, labels)} for k, z in enumerate(single, 1)],
+        "single": [{"k": k, **metrics(single[k - 1][rows], labels[rows])} for k, rows in enumerate(there, 1)],
     }
 
 

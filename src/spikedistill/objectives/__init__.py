@@ -5,7 +5,7 @@ Pure functions that need only torch: the logits may come from a spiking network 
 
 from spikedistill.objectives import baselines, catalogue  # noqa: F401  (they fill the registry)
 
-from .composition import Objective, ObjectiveValue, Term
+from .composition import Objective, ObjectiveValue, Term, mean_value
 from .distillation import logit_kd, noisy_kd, prefix_kd, reliable, twkl, twsd, wsld
 from .features import blurred_distance, feature_distance, feature_mse, similarity
 from .inputs import Inputs
@@ -54,6 +54,7 @@ __all__ = [
     "list_objectives",
     "logit_kd",
     "logit_mse",
+    "mean_value",
     "mutual",
     "noisy_kd",
     "objective_options",

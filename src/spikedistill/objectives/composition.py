@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Unpack
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -63,6 +64,13 @@ class ObjectiveValue(NamedTuple):
 
     total: Tensor
     terms: dict[str, Tensor]
+
+
+def mean_value(parts: Sequence[tuple[float, ObjectiveValue]]) -> ObjectiveValue:
+    """The weighted sum of values of one objective on parts of a batch; the weights add up to one."""
+    first = parts[0][1]
+    terms = {name: torch.stack([share * value.terms[name] for share, value in parts]).sum() for name in first.terms}
+    return ObjectiveValue(torch.stack([share * value.total for share, value in parts]).sum(), terms)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,21 @@ def prefix_means(logits: Tensor) -> Tensor:
     return logits.cumsum(0) / lengths.view(-1, 1, 1)
 
 
+def held_after(logits: Tensor, lengths: Tensor) -> Tensor:
+    """Logits `[T, B, C]` with which a sample keeps the prediction that it had at its end.
+
+    After the timesteps of a sample, `lengths` `[B]`, its logits are the mean of those before, and so is then their mean.
+    """
+    present = torch.arange(len(logits), device=logits.device)[:, None, None] < lengths[:, None]
+    answer = torch.where(present, logits, 0.0).sum(0) / lengths[:, None]
+    return torch.where(present, logits, answer)
+
+
+def until(logits: Tensor, timesteps: int) -> Tensor:
+    """Logits `[L, B, C]` of sequences that end after L timesteps as `[timesteps, B, C]`, with their mean after the end."""
+    return torch.cat([logits, logits.mean(0, keepdim=True).expand(timesteps - len(logits), -1, -1)])
+
+
 def right_submodels(logits: Tensor, target: Tensor) -> Tensor:
     """Which submodel classifies which sample correctly, bool [S, B]; if logits are equal, the first class is predicted."""
     return logits.argmax(-1) == target

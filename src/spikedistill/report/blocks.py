@@ -192,6 +192,7 @@ class Chooser:
     unit: str  # of energy; empty if the energy is unknown
     data: dict[str, Any]
     of_run: bool = True  # else a page of logits, without a network to load
+    has_lengths: bool = False  # of sequences that differ in length
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ def batch_norm(value: Tensor, timesteps: int, call: BatchNormCall) -> Tensor:
     return out
 
 
+def batch_norm_where(value: Tensor, present: Tensor, call: BatchNormCall) -> Tensor:
+    """Normalise `[T, B, C, ...]` by the statistics of the samples and timesteps that are there, bool `[T, B]`; others become 0."""
+    found = F.batch_norm(value[present], *call)
+    return found.new_zeros(value.shape).index_put((present,), found)
+
+
 @torch.no_grad()
 def batch_statistics(value: Tensor, call: BatchNormCall) -> tuple[Tensor, Tensor]:
     """Mean and 1 / std `[C]` of `[T, B, C, ...]`; also updates the running statistics."""

@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 _STATE = (
     "a signal belongs to one call of the network, or one step. Carry values through time with Recurrent(layer, feedback) or "
@@ -26,6 +27,7 @@ class Call:
         with_gradients: whether gradients were enabled when the call began.
         timestep: the index of this timestep in a layer that runs timestep by timestep; None if all run together, and in `step`.
         is_last: whether this is the last timestep of the call.
+        lengths: the timesteps of each sample, `[B]`, after which padding follows; None if all have T.
     """
 
     def __init__(self, timesteps: int) -> None:
@@ -35,6 +37,14 @@ class Call:
         self.with_gradients = torch.is_grad_enabled()
         self.timestep: int | None = None
         self.is_last = True
+        self.lengths: Tensor | None = None
+
+    @property
+    def present(self) -> Tensor | None:
+        """Which sample has which timestep, bool `[T, B]`; None if all have all."""
+        if self.lengths is None:
+            return None
+        return torch.arange(self.timesteps, device=self.lengths.device)[:, None] < self.lengths
 
     def refuse_late(self, name: str) -> None:
         """Refuse the use of a signal after its call. A checkpoint that recomputes part of the call in backward is allowed.

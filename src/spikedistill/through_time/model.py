@@ -31,28 +31,35 @@ class Temporal(nn.Module):
         self.rule = rule
         self.sample_axes = sample_axes
 
-    def forward(self, x: Tensor, timesteps: int | None = None) -> Any:
+    def forward(self, x: Tensor, timesteps: int | None = None, lengths: Tensor | None = None) -> Any:
         """Run the network for T timesteps.
 
         Args:
             x: a static input `[B, ...]`, shown at every timestep, or a sequence `[T, B, ...]`.
             timesteps: T, only for a static input.
+            lengths: the timesteps of each sample of a sequence, `[B]`, if they differ. What follows in `x` is padding: batch-norm
+                and means over time leave it out, so that it changes nothing at the timesteps before. The logits after a
+                sample's last timestep mean nothing.
 
         Returns:
             Logits `[T, B, C]`: the network's output, with each signal as the tensor of all its timesteps.
 
         Raises:
             UserError: for T below 1; an input that is no tensor, does not fit the network or, on a CPU, holds NaN or infinite
-            values; a
+            values; lengths that are not from 1 to T, or with gradients under a rule that has none for them; a
                 network that leaves a signal on a module or, with gradients, has a backward hook on one.
         """
         values, total = self.check_input(x, timesteps)
         signal: Signal
         if torch.is_grad_enabled():
+            if lengths is not None:
+                self.rule.check_lengths()
             signal = self.rule.signal(values, total, self.module, still=timesteps is not None)
         else:
             # all rules compute the same values, and T need not fit the segments
             signal = Unrolled(values.detach(), Call(total), self.rule.name)
+        if lengths is not None:
+            signal.call.lengths = _checked_lengths(lengths, values, timesteps)
         out, call = self._run(signal, lambda out: out.over_time()), weakref.ref(signal.call)
         del signal
         self._check_nothing_left(call)
@@ -243,6 +250,23 @@ def _refuse_backward_hooks(network: nn.Module) -> None:
                 f"{f'module {path!r}' if path else 'the network'} has a backward hook, which would never be called, because a "
                 "signal is no tensor: register it on temporal(network) or on the tensor mean_rate(signal), or remove it"
             )
+
+
+def _checked_lengths(lengths: Tensor, x: Tensor, timesteps: int | None) -> Tensor:
+    """The timesteps of each sample, on the device of the input.
+
+    Raises:
+        UserError: for a static input, or anything but whole numbers from 1 to T, one for each sample.
+    """
+    T, B = x.shape[:2]
+    whole = isinstance(lengths, Tensor) and lengths.dtype == torch.int64 and lengths.shape == (B,)
+    if timesteps is not None or not whole or not bool(((lengths >= 1) & (lengths <= T)).all()):
+        kind = "a static input" if timesteps is not None else f"a sequence {list(x.shape)}"
+        raise UserError(
+            f"lengths is {_in_words(lengths)} for {kind}, expected the timesteps of each sample of a sequence [T, B, ...]: int64 "
+            "[B], from 1 to T"
+        )
+    return lengths.to(x.device)
 
 
 def _check_tensor(x: Any) -> None:

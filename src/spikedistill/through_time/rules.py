@@ -64,6 +64,16 @@ class Rule(ABC):
             UserError: naming the layer.
         """
 
+    def check_lengths(self) -> None:
+        """Refuse sequences of different length, of which a mean over all timesteps would contain padding.
+
+        Raises:
+            UserError: naming the rules that take them.
+        """
+        raise UserError(
+            f"under gradient={self.name!r} all sequences of a batch have one length: use bptt or sltt for lengths that differ"
+        )
+
     @abstractmethod
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
         """The input of a network as a signal.
@@ -89,6 +99,9 @@ class Bptt(Rule):
     name: ClassVar[str] = "bptt"
     cuts_membranes: ClassVar[bool] = False
     checkpoint: bool = False
+
+    def check_lengths(self) -> None:
+        pass
 
     def signal(self, values: Tensor, timesteps: int, module: nn.Module, *, still: bool) -> Signal:
         return Unrolled(values, Call(timesteps), self.name, self.cuts_membranes, checkpoint=self.checkpoint)

@@ -26,7 +26,7 @@ from ..sparse import (
     may_run_sparse,
     runs_sparse,
 )
-from .batch_norm import BatchNormCall, batch_norm, batch_statistics, norm_of, running_statistics
+from .batch_norm import BatchNormCall, batch_norm, batch_norm_where, batch_statistics, norm_of, running_statistics
 from .call import Call
 from .dropout import dropout_scale_shift, dropped
 from .given import given_linear
@@ -97,10 +97,15 @@ class Unrolled(Signal):
         return self._values.expand(self.timesteps, *self._values.shape[1:])
 
     def _mean_over_time(self) -> Tensor:
-        return self._values.mean(0)
+        lengths, present = self.call.lengths, self.call.present
+        if lengths is None or present is None or len(self._values) != self.timesteps:
+            return self._values.mean(0)
+        axes = [1] * (self._values.ndim - 2)
+        return (self._values * present.view(*present.shape, *axes)).sum(0) / lengths.view(-1, *axes)
 
     def firing_rate(self) -> Tensor:
-        return self._held.mean() if isinstance(self._held, SpikesInBits) else super().firing_rate()
+        in_bits = isinstance(self._held, SpikesInBits) and self.call.lengths is None
+        return self._held.mean() if in_bits else super().firing_rate()  # type: ignore[union-attr]
 
     def become(self, other: Any) -> None:
         self._held, self._packed, self._again = other._held, other._packed, other._again
@@ -128,6 +133,10 @@ class Unrolled(Signal):
 
     def normalise(self, norm: Any) -> Self:
         self.enter(type(norm).__name__, norm)
+        if norm.training and self.call.lengths is not None:
+            self.refuse(
+                type(norm).__name__, "its statistics would count the padding of shorter sequences: use BatchNorm2d"
+            )
         return self._with(norm.over_time(self._values, self.timesteps))
 
     def recur(self, recurrent: Any) -> Self:
@@ -186,6 +195,8 @@ class Unrolled(Signal):
         if isinstance(self._held, LayerOnSpikes) and not call.training:
             return self._with(self._held.normalised(norm_of(self._held.like, call)))
         x = self._values
+        if call.training and (present := self.call.present) is not None and len(x) == self.timesteps:
+            return self._with(batch_norm_where(x, present, call))
         worth = may_wait(x) if self._checkpoint else can_wait(x)
         if len(x) != self.timesteps or not worth or (torch.is_grad_enabled() and not call.training):
             return self._with(batch_norm(x, self.timesteps, call))

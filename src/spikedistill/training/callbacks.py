@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 
-from ..data import BrokenSample, Samples
+from ..data import BrokenSample, Samples, lengths_of
 from ..errors import UserError
 from ..evaluation import collect_logits, timestep_metrics
 from ..evaluation.fitting_batches import in_fitting_batches
@@ -92,7 +92,7 @@ class EpochRecord(L.Callback):
         logits = collected(heads=False)
         heads: Iterable[torch.Tensor] = collected(heads=True) if isinstance(network, Branched) else ()
         network.train()
-        scores = timestep_metrics(logits, samples.targets)
+        scores = timestep_metrics(logits, samples.targets, lengths_of(samples))
         row = {f"{name}_accuracy_{entry['k']}": entry["accuracy"] for entry in scores["ensemble"]}
         row |= {f"{name}_ce_prefix_{entry['k']}": entry["nll"] for entry in scores["ensemble"]}
         row |= {f"{name}_ce_single_{entry['k']}": entry["nll"] for entry in scores["single"]}

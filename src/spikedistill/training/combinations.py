@@ -7,9 +7,10 @@ method does not use (`without_foreign_settings`).
 from dataclasses import replace
 
 from ..config import Config, NeuronConfig, OptimizerConfig
+from ..data import Dataset, lengths_of
 from ..errors import UserError
 from ..objectives import Objective, Term, create_objective, firing
-from ..through_time import OPTIONS, Rule, rule_of
+from ..through_time import OPTIONS, Bptt, Rule, rule_of
 
 
 def check_together(config: Config, objective: Objective) -> None:
@@ -103,6 +104,28 @@ def check_gradient(config: Config, objective: Objective) -> None:
             f"objective {objective.name!r} lets timesteps teach each other, but under {rule.label} all timesteps share one "
             "gradient path and nothing would be learned from it: use --gradient rate with --segments 2 or more, or --gradient bptt"
         )
+
+
+def check_lengths(config: Config, dataset: Dataset) -> None:
+    """Refuse settings under which recordings of different length would not be trained as they are.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if lengths_of(dataset.train) is None:
+        return
+    found = f"recordings of {dataset.name} differ in length"
+    rule, model, trainer = gradient_rule(config), config.model, config.trainer
+    if not isinstance(rule, Bptt):
+        raise UserError(f"{found}, and --gradient {rule.name} takes a mean over all timesteps: use bptt or sltt")
+    if model.branches or model.joint:
+        raise UserError(f"{found}, and auxiliary heads take a mean over all timesteps: use an objective over timesteps")
+    if model.norm == "timestep_batch" or trainer.sync_batch_norm or trainer.devices * trainer.nodes > 1:
+        raise UserError(
+            f"{found}: use one device, and --model.norm other than timestep_batch, so that statistics leave padding out"
+        )
+    if config.data.mix != "none":
+        raise UserError(f"{found}, and --data.mix {config.data.mix} would mix a recording with padding: leave it out")
 
 
 def check_heads(config: Config, objective: Objective) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..data import Samples
+from ..data import Samples, lengths_of
 from ..evaluation import collect_logits, record
 from ..neurons import SpikingNeuron, uncompiled
 from ..through_time import Temporal
@@ -21,7 +21,10 @@ def constant_layers(network: Temporal, samples: Samples, kind: str, timesteps: i
     """
     if not any(isinstance(module, SpikingNeuron) for module in network.module.modules()):
         return {}
-    places = torch.linspace(0, len(samples) - 1, min(LOOKED_AT, len(samples))).round().long()
+    lengths = lengths_of(samples)
+    # of recordings of different length the longest, in one pass
+    some = torch.arange(len(samples)) if lengths is None else (lengths == lengths.max()).nonzero().flatten()
+    places = some[torch.linspace(0, len(some) - 1, min(LOOKED_AT, len(some))).round().long()]
     was_training = network.training
     with record(network) as recording, uncompiled():
         collect_logits(network, samples.subset(places), kind, timesteps, batch_size=LOOKED_AT)

@@ -47,7 +47,7 @@ def trial(plan: Plan) -> Iterator[Callable[[int], float]]:
             target, places = plan.train.targets[places].to(device), places.to(device)
             inputs = inputs.double() if options.precision == "64-true" else inputs
             with torch.autocast(device.type, dtype, enabled=options.precision.endswith("-mixed")):
-                _, submodels, features = module.look(inputs)
+                _, submodels, features = module.look(inputs, places)
                 value, _ = module.value_of(module.at_hand(inputs, target, places, submodels, features), mix)
             optimizer.zero_grad()
             module.scaled(value.total).backward()

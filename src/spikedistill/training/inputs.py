@@ -30,6 +30,7 @@ class AtHand:
         progress: the share of training that is done.
         class_weights: how much a sample of each class counts, `[C]`; None if all count the same.
         firing_rates: of the layers of neurons, `[L]`, if the objective takes them.
+        lengths: the timesteps of each sample, `[B]`, if they differ.
     """
 
     objective: Objective
@@ -45,13 +46,14 @@ class AtHand:
     progress: float = 0.0
     class_weights: Tensor | None = None
     firing_rates: Tensor | None = None
+    lengths: Tensor | None = None
 
     @cached_property
     def taught(self) -> tuple[Tensor | None, Sequence[Tensor]]:
         """The teacher's logits `[B, C]` on the batch, and the features `[B, ...]` of its layers, from one pass."""
         if self.cached is not None or self.teacher is None:
             return self.cached, ()
-        return self.teacher.look(self.inputs, self.kind)
+        return self.teacher.look(self.inputs, self.kind, self.lengths)
 
     def with_target(self, target: Tensor) -> "AtHand":
         """The same with other labels, without another pass of the teacher."""
@@ -59,6 +61,27 @@ class AtHand:
         if "taught" in self.__dict__:
             other.__dict__["taught"] = self.taught
         return other
+
+    def of_each_length(self) -> list[tuple[float, "AtHand"]]:
+        """The samples of each length without the padding after them, and their share of the batch."""
+        if self.lengths is None:
+            return [(1.0, self)]
+        logits, features = self.taught
+        parts = []
+        for length in self.lengths.unique().tolist():
+            rows = (self.lengths == length).nonzero().flatten()
+            part = replace(
+                self,
+                inputs=self.inputs[:length, rows],
+                target=self.target[rows],
+                submodels=self.submodels[:length, rows],
+                features=[feature[rows] for feature in self.features],
+                lengths=None,
+            )
+            taught = None if logits is None else logits[rows], [feature[rows] for feature in features]
+            part.__dict__["taught"] = taught
+            parts.append((len(rows) / len(self.lengths), part))
+        return parts
 
 
 PROVIDERS: dict[str, Callable[[AtHand], Any]] = {

@@ -8,11 +8,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ..data import as_network_input, augment
+from ..data import as_network_input, augment, lengths_of
 from ..data.mixing import Mixed, mixed
 from ..models import Branched
-from ..objectives import ObjectiveValue
+from ..objectives import ObjectiveValue, mean_value
 from ..objectives.checks import is_masked
+from ..objectives.submodels import held_after
 from ..seeds import derive_seed
 from ..through_time import Captured
 from .features import TRANSFORMS
@@ -48,9 +49,10 @@ class DistillationModule(L.LightningModule):
         counts_spikes = plan.objective.needs_firing_rates
         student = StudentPass(self.network, timesteps, tuple(plan.layers), counts_spikes=counts_spikes)
         # a function instead of a submodule, so that a checkpoint holds the network only once
-        self.plain_student: Callable[[Tensor], tuple[Tensor, ...]] = student.forward
-        self.student: Callable[[Tensor], tuple[Tensor, ...]] = self.plain_student
-        if plan.config.trainer.captures:
+        self.plain_student: Callable[..., tuple[Tensor, ...]] = student.forward
+        self.student: Callable[..., tuple[Tensor, ...]] = self.plain_student
+        self.lengths = lengths_of(plan.train)
+        if plan.config.trainer.captures and self.lengths is None:
             self.student = Captured(student)
         self.cached: Tensor | None = None
         self.class_weights = plan.class_weights  # not a buffer, so that checkpoints do not change
@@ -63,13 +65,24 @@ class DistillationModule(L.LightningModule):
         self.update_average: Callable[[], None] | None = None
 
     def look(
-        self, inputs: Tensor, student: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+        self, inputs: Tensor, places: Tensor, student: Callable[..., tuple[Tensor, ...]] | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective takes (of heads, or the same), features, of
-        which the last are the firing rates if the objective takes them."""
-        logits, *others = (student or self.student)(inputs)
+        which the last are the firing rates if the objective takes them.
+
+        Args:
+            inputs: the batch.
+            places: the places of its samples in the training set, `[B]`.
+            student: another way to run the network than usual.
+        """
+        run, lengths = student or self.student, self.lengths_at(places)
+        logits, *others = run(inputs) if lengths is None else run(inputs, lengths)
         submodels = others.pop(0) if isinstance(self.network, Branched) else logits
         return logits, submodels, others
+
+    def lengths_at(self, places: Tensor) -> Tensor | None:
+        """The timesteps of each of these training samples, `[B]`; None if all have the same."""
+        return None if self.lengths is None else self.lengths[places.to(self.lengths.device)].to(self.device)
 
     def average(self, value: Tensor) -> Tensor:
         """The mean of a tensor over the processes that share a batch."""
@@ -138,11 +151,13 @@ class DistillationModule(L.LightningModule):
             self.whole = None
         if self.whole is not None:
             return self.whole(batch_index, inputs, target, places)
-        logits, submodels, features = self.look(inputs)
-        value, scores = self.value_of(self.at_hand(inputs, target, places, submodels, features), mix)
+        logits, submodels, features = self.look(inputs, places)
+        at = self.at_hand(inputs, target, places, submodels, features)
+        value, scores = self.value_of(at, mix)
         total = value.total
         heads = self.plan.objective.submodels != "timesteps"
-        step = means_of_step(logits.detach(), submodels.detach(), target, scores, total, value.terms, heads=heads)
+        answers = logits.detach() if at.lengths is None else held_after(logits.detach(), at.lengths)
+        step = means_of_step(answers, submodels.detach(), target, scores, total, value.terms, heads=heads)
         self.means.add(step, len(target))
         self.means.seen += len(target)
         self.watch.saw(Batch(batch_index, places, total.detach(), value.terms), submodels.detach())
@@ -204,22 +219,25 @@ class DistillationModule(L.LightningModule):
             average=self.average if self._trainer is not None and self.trainer.world_size > 1 else None,
             progress=self.current_epoch / self.plan.config.epochs,
             class_weights=self.class_weights,
+            lengths=self.lengths_at(places),
         )
 
     def value_of(self, at: AtHand, mix: Mixed | None = None) -> tuple[ObjectiveValue, Tensor | None]:
         """The objective on a batch, and how strong each of its submodels is, if it ranks them.
 
         Args:
-            at: the batch, with the samples' own labels.
+            at: the batch, with the samples' own labels. Samples of each length have a value of their own.
             mix: what the samples are mixed with.
         """
+        if at.lengths is not None:
+            parts = [(share, self.value_of(part)[0]) for share, part in at.of_each_length()]
+            return mean_value(parts), None
         given = inputs_of(at)
         value, scores = self.plan.objective(at.submodels, at.target, **given), given.get("scores")
         if mix is None:
             return value, scores
         other, _ = self.value_of(at.with_target(at.target[mix.partners]))
-        parts = {name: mix.share * term + (1 - mix.share) * other.terms[name] for name, term in value.terms.items()}
-        return ObjectiveValue(mix.share * value.total + (1 - mix.share) * other.total, parts), scores
+        return mean_value([(mix.share, value), (1 - mix.share, other)]), scores
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.watch is not None

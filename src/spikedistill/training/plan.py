@@ -26,7 +26,7 @@ from ..seeds import derive_seed
 from ..through_time import Temporal, mean_rate, synchronise_batch_norm
 from ..through_time.features import outputs_of
 from .class_weights import class_weights
-from .combinations import check_accumulation, check_together, gradient_rule, objective_of
+from .combinations import check_accumulation, check_lengths, check_together, gradient_rule, objective_of
 from .features import layer_names
 from .given import Given, GivenNetwork, ModelLike, TeacherLike, check_frames, try_network, with_given
 from .initial import initial_weights
@@ -130,6 +130,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
         raise UserError(f"{dataset.name} has one class, expected 2 or more to tell apart")
     if given.data is not None:
         check_frames(dataset, config.timesteps)
+    check_lengths(config, dataset)
     spec = model_spec(config, dataset) if given.model is None else {"python": given.model.path}
     network = _made(config, spec, dataset, given.model)  # raises an error if settings do not fit
     if given.model is not None:

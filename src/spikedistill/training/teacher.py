@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..data import Dataset, Samples, as_network_input, in_order
+from ..data import Dataset, Samples, as_network_input, in_order, lengths_of
 from ..errors import UserError
 from ..from_python import import_path
 from ..models import check_finite, create_model, load_weights
@@ -49,8 +49,13 @@ class Teacher:
         return self.look(inputs, kind)[0]
 
     @torch.no_grad()
-    def look(self, inputs: Tensor, kind: str) -> tuple[Tensor, list[Tensor]]:
+    def look(self, inputs: Tensor, kind: str, lengths: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Logits `[B, C]` as `logits` returns them, and the features `[B, ...]` of a network's named layers, in one pass.
+
+        Args:
+            inputs: the batch.
+            kind: "image" or "events".
+            lengths: the frames of each recording, `[B]`, if they differ; the others are empty.
 
         Raises:
             UserError: if the function returns anything but logits `[B, C]`.
@@ -58,6 +63,8 @@ class Teacher:
         images = inputs
         if kind == "events":
             images = inputs.mean(0) if self.frames in (None, len(inputs)) else inputs.sum(0) / self.frames
+            if lengths is not None:
+                images = images * (len(inputs) / lengths.to(images.dtype)).view(-1, 1, 1, 1)
         features: list[Tensor] = []
         if isinstance(self.function, MeanLogits | PlainNetwork):
             logits, features = self.function.look(images)
@@ -76,9 +83,11 @@ class Teacher:
         Raises:
             UserError: as `logits`.
         """
-        parts = [
-            self.logits(as_network_input(inputs.to(device), kind), kind) for inputs, _ in in_order(samples, batch_size)
-        ]
+        lengths = lengths_of(samples)
+        parts = []
+        for number, (inputs, _) in enumerate(in_order(samples, batch_size)):
+            own = None if lengths is None else lengths[number * batch_size :][: len(inputs)].to(device)
+            parts.append(self.look(as_network_input(inputs.to(device), kind), kind, own)[0])
         return torch.cat(parts).float()
 
     def identity(self) -> str:
@@ -152,13 +161,15 @@ class PlainNetwork(nn.Module):
 def relu_twin(config: Config, seed: int, out: Path) -> Config:
     """The run that trains the ReLU twin of a run's network, on the same data and with the same schedule."""
     name = RecipeName(config.data.name, "ann")
+    # one frame of a fixed duration, or of a padded recording, would be its beginning
+    whole = config.data.slicing != "duration" and not config.data.options.get("pad")
     norm = "batch" if config.model.norm == "tdbn" else config.model.norm  # an ANN has no threshold
     return Config(
         recipe=name,
         seed=seed,
         out=out / name / f"seed{seed}",
         resume="auto",
-        timesteps=1,
+        timesteps=1 if whole else config.timesteps,
         epochs=config.epochs,
         data=config.data,
         optimizer=config.optimizer,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data import lengths_of
 from ..objectives.inputs import INPUTS
 from .finite import Batch, Window, not_finite
 from .means import means_of_step
@@ -37,6 +38,7 @@ def can_be_whole(plan: "Plan") -> bool:
         and not any(INPUTS[name].is_number for name in plan.objective.inputs)
         and taught
         and plan.config.data.mix == "none"  # whose share is a number of Python
+        and lengths_of(plan.train) is None
     )
 
 
@@ -157,7 +159,7 @@ class StaticStep:
             self.module.plan.config.trainer.clip,
         )
         assert watch is not None
-        logits, submodels, features = module.look(self.inputs, module.plain_student)
+        logits, submodels, features = module.look(self.inputs, self.places, module.plain_student)
         value, scores = module.value_of(module.at_hand(self.inputs, self.target, self.places, submodels, features))
         heads = module.plan.objective.submodels != "timesteps"
         step = means_of_step(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...files import sha256
 from ...options import OptionValue
 from ..recordings import Recording, frames_of, read_recording
-from ..recordings.frames import Slicing
+from ..recordings.frames import Slicing, frames_filled
 
 Turn = Literal["as stored", "spikingjelly"]
 """How pixels are turned before they are counted: not at all, or as SpikingJelly turns those of CIFAR10-DVS."""
@@ -90,6 +90,12 @@ class Cut:
         if self.is_counts:
             return frames
         return F.interpolate(frames, self.size, mode="bilinear", antialias=True)
+
+    def length(self, recording: Recording, clip: Clip) -> int:
+        """How many of a clip's frames lie before its end; the others are padding."""
+        if self.milliseconds is None:
+            return self.timesteps
+        return frames_filled(_part(recording, clip), self.timesteps, self.milliseconds)
 
 
 def _part(recording: Recording, clip: Clip) -> Recording:

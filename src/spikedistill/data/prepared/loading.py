@@ -147,6 +147,10 @@ class Kind:
         own = {key: value for key, value in asked.options().items() if value is not None}
         own |= {"slicing": SLICINGS[asked.slicing].identity} | ({"normalise": True} if normalise else {})
         notes = [f"prepared in {folder}"]
+        if train.lengths is not None:
+            notes.append(
+                f"recordings of {int(train.lengths.min())} to {int(train.lengths.max())} frames are padded to {manifest.shape[0]}"
+            )
         if bad := manifest.bad():
             notes.append(f"{len(bad)} recordings could not be read and are left out: {'; '.join(bad[:3])}")
         return Dataset(

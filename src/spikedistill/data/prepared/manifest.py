@@ -23,6 +23,7 @@ class Part(BaseModel):
         bytes, sha256: of the file.
         targets: class of each sample.
         events: how many events each sample has.
+        lengths: how many frames of each sample lie before its end, if frames have a fixed duration.
         bad: recordings that could not be read, which are left out, with what is wrong.
     """
 
@@ -34,6 +35,7 @@ class Part(BaseModel):
     sha256: str
     targets: tuple[int, ...]
     events: tuple[int, ...]
+    lengths: tuple[int, ...] | None = None
     bad: tuple[str, ...] = ()
 
 

@@ -210,7 +210,7 @@ def _in_processes(tasks: Sequence[_Task], workers: int) -> Iterator[Part]:
 def _make(task: _Task) -> Part:
     """Write a part and the note on it."""
     rows: list[np.ndarray] = []
-    targets, events, bad = [], [], []
+    targets, events, lengths, bad = [], [], [], []
     last: tuple[str, Recording] | None = None
     for clip in task.clips:
         try:
@@ -228,6 +228,7 @@ def _make(task: _Task) -> Part:
         rows.append(frames.numpy())
         targets.append(clip.target)
         events.append(len(last[1]))
+        lengths.append(task.cut.length(last[1], clip))
     stored = np.stack(rows) if rows else np.zeros((0, *task.cut.shape), np.float32)
     if task.cut.is_counts:  # which fit into fewer bytes
         stored = stored.astype(
@@ -244,6 +245,7 @@ def _make(task: _Task) -> Part:
         sha256=sha256(raw),
         targets=tuple(targets),
         events=tuple(events),
+        lengths=None if task.cut.milliseconds is None else tuple(lengths),
         bad=tuple(bad),
     )
     write_atomically(_note_of(task), part.model_dump_json())

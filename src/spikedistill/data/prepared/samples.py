@@ -24,6 +24,7 @@ class PreparedSamples:
         targets: class of each sample, `[N]`.
         dataset: the name of the data set.
         change: of frames, after they are read.
+        lengths: the frames of each sample, `[N]`, if they differ.
     """
 
     folder: Path
@@ -32,12 +33,16 @@ class PreparedSamples:
     targets: Tensor
     dataset: str = ""
     change: Callable[[Tensor], Tensor] | None = None
+    lengths: Tensor | None = None
 
     @classmethod
     def of(cls, folder: Path, manifest: PreparedManifest, split: Split) -> "PreparedSamples":
         parts = manifest.parts[split]
         targets = torch.tensor([target for part in parts for target in part.targets], dtype=torch.int64)
-        return cls(folder, parts, torch.arange(len(targets)), targets, manifest.dataset)
+        T = manifest.shape[0]
+        lengths = torch.tensor([L for part in parts for L in part.lengths or [T] * part.rows], dtype=torch.int64)
+        own = None if bool((lengths == T).all()) else lengths
+        return cls(folder, parts, torch.arange(len(targets)), targets, manifest.dataset, lengths=own)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -57,7 +62,8 @@ class PreparedSamples:
         return torch.stack([self._sample(place) for place in self.places[indices].tolist()])
 
     def subset(self, indices: Tensor) -> "PreparedSamples":
-        return replace(self, places=self.places[indices], targets=self.targets[indices])
+        lengths = None if self.lengths is None else self.lengths[indices]
+        return replace(self, places=self.places[indices], targets=self.targets[indices], lengths=lengths)
 
     def identity(self) -> Iterator[bytes | memoryview]:
         for part in self.parts:

@@ -53,7 +53,7 @@ def frames_of(
     - "even": floor(n T / N)
     - "time": min(floor((t - t_first) / d), T - 1) with d = floor((t_last - t_first) / T), and into the last one if d is 0
     - "even-time": floor((t - t_first) T / (t_last - t_first + 1))
-    - "duration": floor((t - t_first) / d) with d milliseconds, and into none from T d on
+    - "duration": floor((t - t_first) / d) with d milliseconds, and into none from T d on; see `frames_filled`
 
     "number" and "time" are those of SpikingJelly.
 
@@ -74,6 +74,12 @@ def frames_of(
         cell = cell[frame < T]
     counts = np.bincount(cell, minlength=T * 2 * size[0] * size[1])
     return torch.from_numpy(counts.astype(np.float32)).view(T, 2, *size)
+
+
+def frames_filled(recording: Recording, timesteps: int, milliseconds: float) -> int:
+    """How many frames of a fixed duration a recording has, at most `timesteps`: up to that of its last event."""
+    last = int(_frame_of_each(recording, timesteps, "duration", milliseconds).max()) if len(recording) else 0
+    return min(last + 1, timesteps)
 
 
 def _frame_of_each(recording: Recording, T: int, slicing: Slicing, milliseconds: float | None) -> np.ndarray:

@@ -8,30 +8,35 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...errors import UserError
 from ..array_files import array_names, open_member
 from ..class_folders import Files, own_folders
-from ..dataset import Dataset
+from ..dataset import Dataset, FileSamples
 from ..entries import Entry, register_dataset
-from ..event_counts import Merging, as_counts, frames_in_words, merging
+from ..event_counts import Merging, as_counts, frames_in_words, merging, padded
 from ..files import MOST_VALUES, DataError, check_is_no_pipe, data_error
 
 WRITE_FRAMES = "write it with numpy.savez(path, frames=...) from an array of event counts [T, 2, H, W]"
 
 
-def load_event_frames(root: Path, timesteps: int | None = None, test_share: float | None = None) -> Dataset:
+def load_event_frames(
+    root: Path, timesteps: int | None = None, test_share: float | None = None, pad: bool = False
+) -> Dataset:
     """Event frames in `root/train/<class>/*.npz` and `root/test/<class>/*.npz`, read when they are used.
 
     Each file holds an array `frames` `[T, 2, H, W]`, events counted per timestep, polarity and pixel. H and W are any sizes; all
-    files have the shape of the first training file that can be read.
+    files have the shape of the first training file that can be read, except for T under `pad`.
 
     Args:
         root: the folder; its test folder may also be called val, valid or validation.
         timesteps: how many frames a recording gets, by default the T of the files. If it is less than T, which it must divide, as
             many neighbouring frames are added up.
         test_share: if there are no test files: the share of each class to test on, see `own_folders`.
+        pad: recordings differ in length; T is then `timesteps`, by default the length of the longest. Longer ones are cut after T,
+            and shorter ones padded, which changes nothing.
 
     Raises:
         FileNotFoundError: a folder is missing.
@@ -42,6 +47,8 @@ def load_event_frames(root: Path, timesteps: int | None = None, test_share: floa
     train, test, classes, notes = own_folders(Files("event_frames", (".npz",), read_frames), root, test_share)
     first, shape = _first_shape(train.paths)
     T, _, H, W = shape
+    if pad:
+        return _padded(train, test, classes, notes, timesteps, (H, W))
     merge = merging(first, T, timesteps)
     read = partial(read_frames, shape=shape, merge=merge)
     return Dataset(
@@ -58,6 +65,67 @@ def load_event_frames(root: Path, timesteps: int | None = None, test_share: floa
         options={"timesteps": T if merge is None else merge.timesteps},
         describe=partial(list, (frames_in_words(T, (H, W), merge), *notes)),
     )
+
+
+def _padded(
+    train: FileSamples,
+    test: FileSamples,
+    classes: tuple[str, ...],
+    notes: Sequence[str],
+    timesteps: int | None,
+    size: tuple[int, int],
+) -> Dataset:
+    """Recordings of different length."""
+    counts = [torch.tensor([_frames_in(path) for path in split.paths]) for split in (train, test)]
+    every = torch.cat(counts)
+    T = int(every.max()) if timesteps is None else timesteps
+    if T < 1:
+        raise UserError(f"timesteps is {timesteps}, expected 1 or more")
+    said = f"recordings of {int(every.min())} to {int(every.max())} frames are padded to {T}"
+    if cut := int((every > T).sum()):
+        said += f", and {cut} of them cut after it"
+    parts = [
+        replace(split, read=partial(read_padded, timesteps=T, size=size), lengths=frames.clamp(max=T))
+        for split, frames in zip((train, test), counts, strict=True)
+    ]
+    return Dataset(
+        name="event_frames",
+        train=parts[0],
+        test=parts[1],
+        classes=classes,
+        mean=(0.0, 0.0),
+        std=(1.0, 1.0),
+        kind="events",
+        channels=2,
+        size=size,
+        augmentations=("flip", "nda"),
+        options={"timesteps": T, "pad": True},
+        describe=partial(list, (said, *notes)),
+    )
+
+
+def _frames_in(path: Path) -> int:
+    """T of a file, from its header; 1 if it cannot be read, which is said when it is."""
+    check_is_no_pipe(path)
+    try:
+        with zipfile.ZipFile(path) as archive, open_member(archive, "frames") as (_, announced):
+            return max(1, announced.shape[0])
+    except Exception:  # zipfile, zlib and numpy raise exceptions of every kind
+        return 1
+
+
+def read_padded(path: Path, timesteps: int, size: tuple[int, int]) -> Tensor:
+    """The array `frames` of a file, of any length, cut or padded to `[timesteps, 2, H, W]` float32.
+
+    Raises:
+        UserError: as `read_frames`, and for another size.
+    """
+    frames = read_frames(path)[:timesteps]
+    if tuple(frames.shape[2:]) != size:
+        raise data_error(
+            path, f"'frames' has frames of {list(frames.shape[2:])}, other files of {list(size)}", "scale it"
+        )
+    return padded(frames, timesteps)
 
 
 def _first_shape(paths: Sequence[Path]) -> tuple[Path, tuple[int, ...]]:
@@ -119,6 +187,7 @@ register_dataset(
         checked="file names and classes, and the frames of one file; the others are not read: --verify reads them",
         files="{train,test}/<class>/*.npz",
         options=("timesteps", "test_share"),
+        own_options={"pad": False},
         tree="""
             ROOT/
               train/

@@ -67,6 +67,7 @@ def page_of_logits(given: LabelledLogits, results: Results) -> Page:
         targets=given.labels,
         images=None,
         indices=None,
+        lengths=given.lengths,
     )
     verdict, numbers = headline(run)
     T, N, C = given.logits.shape

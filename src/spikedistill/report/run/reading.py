@@ -34,6 +34,7 @@ class Run:
     targets: Tensor | None  # int64 [N]
     images: Tensor | None  # uint8 [n, channels, H, W]
     indices: Tensor | None  # int64 [n], which of the N samples the images are
+    lengths: Tensor | None = None  # int64 [N], the timesteps of each sample, if they differ
 
     @property
     def is_trained(self) -> bool:
@@ -75,7 +76,8 @@ def read_run(path: Path | str) -> Run:
         _read_epochs(folder),
         _read_gradients(folder),
         *_read_tensors(folder, folder.logits, "logits", "targets"),
-        *_read_tensors(folder, folder.samples, "images", "indices"),
+        *_read_tensors(folder, folder.samples, "images", "indices"),  # type: ignore[call-arg]
+        folder.read_tensors(folder.logits).get("lengths") if folder.logits.is_file() else None,
     )
     _check_logits(run, folder.logits)
     _check_samples(run, folder.samples)

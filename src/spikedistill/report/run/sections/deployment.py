@@ -175,7 +175,8 @@ def _chooser(run: Run, found: Deployment, start: tuple[str, int], unit: str, sca
         if run.logits is None or not shown:
             return []
         threshold = math.inf if point.threshold is None else point.threshold
-        return exit_times(run.logits[:, shown], policy, threshold).tolist()
+        lengths = None if run.lengths is None else run.lengths[shown]
+        return exit_times(run.logits[:, shown], policy, threshold, lengths).tolist()
 
     points = {
         policy: [
@@ -184,7 +185,7 @@ def _chooser(run: Run, found: Deployment, start: tuple[str, int], unit: str, sca
         for policy, of_policy in found.policies.items()
     }
     data = {"policies": points, "start": {"policy": start[0], "index": start[1]}, "unit": unit, "scale": scale}
-    return Chooser(run.results.timesteps, list(points), samples, unit, data, run.is_trained)
+    return Chooser(run.results.timesteps, list(points), samples, unit, data, run.is_trained, run.lengths is not None)
 
 
 def _energy_note(energy: Energy) -> str:
