@@ -85,6 +85,7 @@ def compare(
     equal_time: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None,
     tune: Flag = False,
     jobs: int = 1,
+    cluster: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None,
     retry_diverged: Flag = False,
     settings: Annotated[tuple[str, ...], Fixed, Suppress] = (),
     command: Annotated[str | None, Fixed, Suppress] = None,
@@ -103,6 +104,8 @@ def compare(
             taken from the finished comparison in FOLDER
         tune: choose the weights of each method first, times 0.5, 1 or 2, by one run each and its accuracy on held-out samples
         jobs: runs to train at a time; they share the cores, or take one GPU each if there are several
+        cluster: train on the nodes of the Ray cluster at ADDRESS, such as 10.0.0.1:6379, or auto on one of them; they must
+            share the folder of the comparison; --jobs is then the runs at a time on each GPU or, without GPUs, on each node
         retry_diverged: train the runs again that diverged
         settings: of `spikedistill train`
         command: the command that the page shows to repeat the comparison
@@ -130,6 +133,7 @@ def compare(
         equal_time=equal_time,
         tune=tune,
         jobs=jobs,
+        cluster=cluster,
         retry_diverged=retry_diverged,
         command=command,
     )

@@ -17,8 +17,10 @@ from ..setting_types import SEEDS
 from ..training.plan import make_plan, plan_without_teacher
 from ..training.processes import check_processes
 from ..training.run import changed_settings
+from .cluster import Cluster
 from .folder import begin, check_own
 from .planned_runs import Runs, is_taught, with_teachers, without_foreign_settings
+from .side_by_side import Processes
 from .speeds import relative_speeds
 from .tuning import every_trial_diverged, tuned
 
@@ -31,6 +33,7 @@ def compare(
     equal_time: Path | str | None = None,
     tune: bool = False,
     jobs: int = 1,
+    cluster: str | None = None,
     retry_diverged: bool = False,
     command: str | None = None,
 ) -> Comparison:
@@ -56,7 +59,10 @@ def compare(
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
             run each with the first seed. The runs are in `tuning`, their numbers in tuning.csv.
         jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small
-            networks then take less time in all, but the measured speeds are those of runs at the same time.
+            networks then take less time in all, but the measured speeds are those of runs at the same time. On a cluster: so many
+            on each of its GPUs, or without GPUs on each node.
+        cluster: the address of a Ray cluster that trains the runs, such as "10.0.0.1:6379", or "auto" on one of its nodes. All
+            nodes must see `out`. What a lost node trained is trained again, from its last checkpoint.
         retry_diverged: train runs again that diverged here, from their last good checkpoint.
         command: what repeats the comparison, for its page.
 
@@ -98,19 +104,22 @@ def compare(
             f"{config.recipe} follows --protocol {config.protocol}, whose teacher is a separate run: train it,  "
             f"spikedistill train {ann} --protocol {config.protocol}, and pass it, --teacher runs/{ann}/seed0"
         )
+    if cluster is not None and equal_time is not None:
+        raise UserError("--equal-time measures the speeds of methods on this machine: leave --cluster out")
     if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
         raise UserError(f"jobs is {jobs}, expected 1, or more if every run trains on one device")
     check_own(out)
     if equal_time is not None:
         configs = weights_of(configs, seeds, equal_time)
-    _check_trainable(configs, seeds, Runs(Records(out), jobs, retry_diverged))
+    workers = Processes(jobs) if cluster is None else Cluster(cluster, jobs)
+    _check_trainable(configs, seeds, Runs(Records(out), workers, retry_diverged))
     with alone_in(out):
         check_own(out)  # again, because from here on no other process can begin in it
         begin(out)
         if equal_time is not None:
             own = [without_foreign_settings(config) for config in configs]
             configs = in_equal_time(configs, relative_speeds(own, out / "speeds.csv"))
-        runs = Runs(Records(out), jobs, retry_diverged)
+        runs = Runs(Records(out), workers, retry_diverged)
         found = _trained(configs, seeds, runs, equal_time, tune)
         _check_some_finished(found)
         comparison = Comparison.of(found)

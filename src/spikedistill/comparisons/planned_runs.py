@@ -11,7 +11,8 @@ from ..run_folder import RunFolder
 from ..training.plan import plan_without_teacher
 from ..training.run import check_same_run
 from ..training.teacher import relu_twin
-from .side_by_side import train_side_by_side
+from .side_by_side import Processes, sigterm_interrupts
+from .workers import Workers, train_all
 
 
 class Runs:
@@ -19,13 +20,13 @@ class Runs:
 
     Args:
         records: of the comparison.
-        jobs: number of runs to train at a time.
+        workers: what trains runs; default one process.
         retry_diverged: train those again that diverged.
     """
 
-    def __init__(self, records: Records, jobs: int = 1, retry_diverged: bool = False) -> None:
+    def __init__(self, records: Records, workers: Workers | None = None, retry_diverged: bool = False) -> None:
         self.records = records
-        self.jobs = jobs
+        self.workers = Processes() if workers is None else workers
         self.retry_diverged = retry_diverged
 
     def is_left(self, run: Path) -> bool:
@@ -79,7 +80,8 @@ class Runs:
             for number, config in enumerate(planned, 1)
             if config.run_folder in needed and not RunFolder(config.run_folder).is_complete
         }
-        train_side_by_side(lines, self.jobs, lambda config: self.records.keep([config.run_folder]))
+        with sigterm_interrupts():
+            train_all(lines, self.workers, lambda config: self.records.keep([config.run_folder]))
 
     def _lost_teacher(self, config: Config) -> LostRun | None:
         """The teacher's run of this comparison, if it diverged."""

@@ -1,4 +1,4 @@
-"""Training in separate processes, several at a time."""
+"""Training in separate processes of this machine, several at a time."""
 
 import contextlib
 import multiprocessing
@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -21,6 +20,7 @@ from ..imports import import_all, to_import
 from ..run_folder import RunDiverged, RunFailed, RunFolder, RunStopped
 from ..stopping import stoppable
 from ..training.run import train
+from .workers import Ended
 
 DIVERGED = 3  # exit code of a process whose run diverged
 
@@ -45,64 +45,50 @@ def sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-@sigterm_interrupts()
-def train_side_by_side(runs: Mapping[str, Config], jobs: int, ended: Callable[[Config], None]) -> None:
-    """Train runs, `jobs` at a time, each after its teacher.
-
-    Runs at the same time share the cores, or take one GPU each if there are several, and draw no progress bars. If a
-    run diverges, the others go on, except those that it was to teach.
+class Processes:
+    """Processes of this machine, which share the cores, or take one GPU each if there are several; they draw no progress bars.
 
     Args:
-        runs: configurations by the line that is printed when a run starts.
-        jobs: how many at a time.
-        ended: called with each configuration whose run has finished or diverged.
-
-    Raises:
-        RunFailed: if a run failed, after the runs at the same time have ended; no further ones are started.
-        KeyboardInterrupt: if this process received SIGINT or SIGTERM; the runs have saved a checkpoint.
+        count: how many at a time.
     """
-    processes = fresh_processes()
-    left, waiting, running = len(runs), dict(runs), dict[int, tuple[BaseProcess, Config]]()
-    failed: list[str] = []
-    begun = time.monotonic()
-    try:
-        while running or (waiting and not failed):
-            open_runs = {
-                config.run_folder for config in (*waiting.values(), *(config for _, config in running.values()))
-            }
-            ready = (line for line, config in waiting.items() if config.teacher not in open_runs)
-            if not failed and len(running) < jobs and (line := next(ready, None)) is not None:
-                config = waiting.pop(line)
-                print(line, flush=True)
-                place = min(set(range(jobs)) - running.keys())
-                process = processes.Process(target=_train, args=(config, place, jobs, to_import()))
-                running[place] = process, config  # first, so that an interrupt during the start stops it too
-                process.start()
-                continue
-            wait([process.sentinel for process, _ in running.values()])
-            for place, (done, config) in list(running.items()):
-                if not done.is_alive():
-                    del running[place]
-                    diverged = done.exitcode == DIVERGED and RunFolder(config.run_folder).diverged.is_file()
-                    if done.exitcode != 0 and not diverged:
-                        failed.append(how_it_failed(config.run_folder, done.exitcode))
-                        continue
-                    ended(config)
-                    if diverged:
-                        for line in [line for line, taught in waiting.items() if taught.teacher == config.run_folder]:
-                            del waiting[line]
-                            left -= 1
-                    if waiting and not failed:
-                        print(time_left(time.monotonic() - begun, left, len(waiting), len(running)), flush=True)
-    except BaseException:
-        begun_ones = [process for process, _ in running.values() if process.pid is not None]
-        for interrupted in begun_ones:
-            interrupted.terminate()  # each then saves; at a terminal all have received the signal already
-        for interrupted in begun_ones:
-            interrupted.join()
-        raise
-    if failed:
-        raise RunFailed(f"{failed[0]}; the same command goes on from there")
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self._running: dict[int, tuple[BaseProcess, Config]] = {}
+
+    def open(self, runs: Collection[Config]) -> None:
+        self._processes = fresh_processes()
+
+    def has_room(self) -> bool:
+        return len(self._running) < self.count
+
+    def start(self, config: Config) -> None:
+        place = min(set(range(self.count)) - self._running.keys())
+        process = self._processes.Process(target=_train, args=(config, place, self.count, to_import()))
+        self._running[place] = process, config  # first, so that an interrupt during the start stops it too
+        process.start()
+
+    def wait(self) -> list[Ended]:
+        wait([process.sentinel for process, _ in self._running.values()])
+        gone = {place: run for place, run in self._running.items() if not run[0].is_alive()}
+        for place in gone:
+            del self._running[place]
+        return [outcome_of(config, process.exitcode) for process, config in gone.values()]
+
+    def close(self) -> None:
+        begun = [process for process, _ in self._running.values() if process.pid is not None]
+        for process in begun:
+            process.terminate()  # each then saves; at a terminal all have received the signal already
+        for process in begun:
+            process.join()
+        self._running.clear()
+
+
+def outcome_of(config: Config, exit_code: int | None) -> Ended:
+    """How a run has ended, by the exit code of its process."""
+    if exit_code == DIVERGED and RunFolder(config.run_folder).diverged.is_file():
+        return Ended(config, diverged=True)
+    return Ended(config, failure=how_it_failed(config.run_folder, exit_code) if exit_code != 0 else None)
 
 
 def how_it_failed(run: Path, exit_code: int | None) -> str:
@@ -115,20 +101,23 @@ def how_it_failed(run: Path, exit_code: int | None) -> str:
     return f"the run in {run} failed"
 
 
-def time_left(seconds: float, runs: int, waiting: int, running: int) -> str:
-    """An estimate after `seconds`, which assumes that all runs take equally long and that running ones are halfway."""
-    done, left = runs - waiting - running / 2, waiting + running / 2
-    minutes = seconds / done * left / 60
-    about = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(1, round(minutes))} min"
-    return f"trained {runs - waiting - running} of the {runs} that were left, about {about} to go"
-
-
 def _train(config: Config, place: int, jobs: int, imported: Mapping[str, str]) -> None:
-    """Train in this process; for further devices Lightning starts further processes by repeating the command line."""
+    """Train in this process, with its share of the machine."""
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     if jobs > 1:
         take_share(place, jobs)
-        config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"progress": False})})
+        config = without_progress(config)
+    sys.exit(trained(config, imported))
+
+
+def without_progress(config: Config) -> Config:
+    """The run without a progress bar, for one of several at a time."""
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"progress": False})})
+
+
+def trained(config: Config, imported: Mapping[str, str]) -> int:
+    """Train in this process, and return an exit code; for further devices Lightning starts further processes by repeating the
+    command line."""
     command = [
         "train",
         str(RunFolder(config.run_folder).config_file),
@@ -143,16 +132,17 @@ def _train(config: Config, place: int, jobs: int, imported: Mapping[str, str]) -
         with stoppable(grace=config.trainer.grace_seconds):
             train(config)
     except (RunStopped, KeyboardInterrupt):
-        sys.exit(1)
+        return 1
     except RunDiverged as error:
         print(f"{config.run_folder}: {error}", file=sys.stderr)
-        sys.exit(DIVERGED)
+        return DIVERGED
     except Exception as error:
         said = str(error) if isinstance(error, RunFailed) else said_of(error)
         if said is None:
             raise
         print(f"{config.run_folder}: {said}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, RunFailed) else 2)
+        return 1 if isinstance(error, RunFailed) else 2
+    return 0
 
 
 def _stop_with_parent() -> None:
