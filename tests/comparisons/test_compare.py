@@ -16,8 +16,8 @@ from spikedistill.cli import main
 from spikedistill.comparisons.compare import in_equal_time, weights_of
 from spikedistill.comparisons.folder import FILES, begin
 from spikedistill.comparisons.side_by_side import take_share
-from spikedistill.comparisons.workers import time_left
 from spikedistill.comparisons.tuning import choose, trials
+from spikedistill.comparisons.workers import time_left
 from spikedistill.evaluation.comparison.records import from_json
 from spikedistill.evaluation.results import read_results
 from spikedistill.recipes import recipe

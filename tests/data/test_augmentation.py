@@ -106,7 +106,7 @@ def test_turns_stay_within_thirty_degrees() -> None:
     assert rows.max() <= 20 + 11  # 20 sin 30 = 10
 
 
-@given(st.lists(st.sampled_from([*CIFAR, "nda"]), max_size=4), st.integers(0, 2**31))
+@given(st.lists(st.sampled_from([*CIFAR, "nda", "randaugment", "erase"]), max_size=4), st.integers(0, 2**31))
 @settings(deadline=None, max_examples=30)
 def test_the_same_seed_gives_the_same_bits_and_values_stay_in_range(names: list[str], seed: int) -> None:
     images = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -151,6 +151,30 @@ def test_all_timesteps_of_a_sample_are_treated_alike_and_samples_differ(name: st
     assert torch.equal(seeded(0, events[0], name), result[0]), "an event frame is treated as an image is"
 
 
+def test_half_of_the_images_lose_a_rectangle_of_the_published_sizes_at_any_place() -> None:
+    images = torch.full((4000, 3, 40, 50), 2.0)  # noise is below 1
+    erased = seeded(0, images, "erase") < 1
+    assert torch.equal(erased.any(1), erased.all(1)), "all channels of a pixel"
+    found = erased[:, 0]
+    rows, columns = found.any(2), found.any(1)
+    assert torch.equal(found, rows[:, :, None] & columns[:, None]), "a rectangle"
+    hit = found.any((1, 2))
+    assert hit.float().mean() == pytest.approx(0.5, abs=0.03)
+    heights, widths = rows[hit].sum(1).double(), columns[hit].sum(1).double()
+    share, aspect = heights * widths / 2000, heights / widths
+    assert 0.015 < share.min() < 0.03
+    assert 0.35 < share.max() < 0.42
+    assert 0.25 < aspect.min() < 0.4
+    assert 2.8 < aspect.max() < 3.6
+    for present, length in ((rows, 40), (columns, 50)):
+        assert present[:, 0].any()
+        assert present[:, length - 1].any()
+    noise = seeded(0, images, "erase")[erased]
+    assert noise.min() < 0.01
+    assert noise.max() > 0.99
+    assert noise.mean() == pytest.approx(0.5, abs=0.01)
+
+
 def test_event_counts_stay_whole_numbers() -> None:
     events = torch.randint(0, 9, (4, 30, 2, 34, 34)).float()
     result = seeded(0, events, "flip", "nda")
@@ -168,12 +192,14 @@ def test_nothing_named_changes_nothing() -> None:
         (
             torch.rand(2, 3, 8, 8),
             ("mixup",),
-            "no augmentation is called 'mixup': choose one of autoaugment, crop, cutout, flip, nda",
+            "no augmentation is called 'mixup': choose one of autoaugment, crop, cutout, erase, flip, nda",
         ),
         (torch.rand(3, 8, 8), ("flip",), r"got \[3, 8, 8\] torch.float32"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ("flip",), r"divided by 255\); got \[2, 3, 8, 8\] torch.uint8"),
         (torch.rand(2, 1, 8, 8), ("autoaugment",), r"takes colour images \[B, 3, H, W\]; got \[2, 1, 8, 8\]"),
         (torch.rand(4, 2, 3, 8, 8), ("autoaugment",), r"got \[4, 2, 3, 8, 8\]: leave it out"),
+        (torch.rand(2, 1, 8, 8), ("randaugment",), r"takes colour images \[B, 3, H, W\]; got \[2, 1, 8, 8\]"),
+        (torch.rand(4, 2, 3, 8, 8), ("erase",), r"takes images \[B, C, H, W\]; got \[4, 2, 3, 8, 8\]"),
     ],
 )
 def test_wrong_inputs_are_refused(inputs: Tensor, names: tuple[str, ...], message: str) -> None:

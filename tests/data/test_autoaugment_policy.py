@@ -9,9 +9,18 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from spikedistill.data.autoaugment import POLICY, Draw, apply, apply_policies, autoaugment, draw_policies
+from spikedistill.data.randaugment import OPERATIONS as RANDOM
+from spikedistill.data.randaugment import randaugment
 
-OPERATIONS = sorted({step[0] for steps in POLICY for step in steps})
-FUSIBLE = {"color", "contrast", "brightness", "sharpness", "shear_y"}  # rounded otherwise where a machine fuses * and +
+OPERATIONS = sorted({step[0] for steps in POLICY for step in steps} | {"shear_x", "rotate_either_way"})
+FUSIBLE = {
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+}  # rounded otherwise where a machine fuses * and +
 GREY = (128, 128, 128)
 
 
@@ -47,6 +56,10 @@ def with_pillow(operation: str, image: Image.Image, strength: int, sign: int) ->
     match operation:
         case "color" | "contrast" | "brightness" | "sharpness":
             return getattr(ImageEnhance, operation.capitalize())(image).enhance(1 + sign * from_0_to(0.9))
+        case "shear_x":
+            return affine(1, sign * from_0_to(0.3), 0, 0, 1, 0, resample=Image.Resampling.BICUBIC)
+        case "rotate_either_way":
+            return image.rotate(sign * from_0_to(30), fillcolor=GREY)
         case "shear_y":
             return affine(1, 0, 0, sign * from_0_to(0.3), 1, 0, resample=Image.Resampling.BICUBIC)
         case "translate_x":
@@ -77,6 +90,26 @@ def test_each_operation_is_pillow_s_at_every_strength(operation: str, sign: int)
     difference = (results - torch.stack(expected)).abs() * 255
     assert difference.max() < (1.5 if operation in FUSIBLE else 1e-3)
     assert (difference > 1e-3).float().mean() < 1e-3
+
+
+def test_randaugment_draws_two_of_fourteen_operations_for_each_image() -> None:
+    assert len(RANDOM) == 14
+    image = pictures(16, 16)[:1]
+    outcomes = {}  # of every pair of operations and signs
+    for first, second in itertools.product(RANDOM, RANDOM):
+        for signs in itertools.product((-1, 1), (-1, 1)):
+            result = 255 * image
+            for operation, sign in zip((first, second), signs, strict=True):
+                if operation is not None:
+                    strength = torch.tensor([8.1], dtype=torch.float64)
+                    result = apply(operation, result.round(), strength, sign * strength)
+            outcomes.setdefault(tuple(result.round().flatten().int().tolist()), set()).add((first, second))
+    torch.manual_seed(0)
+    batch = (255 * randaugment(image.repeat(3000, 1, 1, 1))).round().int().flatten(1)
+    drawn = [outcomes[tuple(row)] for row in batch.tolist()]  # nothing else occurs
+    plain = sum((None, None) in pairs for pairs in drawn)
+    assert 3 <= plain < 60  # 3000 / 196 are as they were, and a few more that an operation does not change
+    assert len({tuple(sorted(map(str, pairs))) for pairs in drawn}) > 100
 
 
 @pytest.mark.parametrize("policy", range(25))

@@ -18,7 +18,9 @@ from torch import Tensor
 from ..errors import UserError
 from ..registry import Registry
 from .autoaugment import autoaugment
+from .erasing import erase
 from .pixels import rotate, take_pixels
+from .randaugment import randaugment
 from .resized_crop import RESIZED_CROP
 from .sending import sent
 
@@ -30,6 +32,7 @@ _Own = TypeVar("_Own", bound=Augmentation)
 _CHANGED = {"autoaugment": 2}  # 1: the paper's table, 2: that of published networks
 AUGMENTATION_VERSION = max(_CHANGED.values())
 """The version of the library's augmentations. A run is not resumed if one of its augmentations has changed version."""
+_OF_COLOURS = ("autoaugment", "randaugment")
 PADDING = 4
 HOLE = 16
 SHIFT = 5
@@ -50,6 +53,8 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
       published spiking networks (see `autoaugment.py`); only for colour images.
     - "cutout": a square of 16x16 around any pixel, clipped at the border, set to zero (DeVries and Taylor, 2017).
       As published this comes before normalisation.
+    - "randaugment": two of 14 operations, drawn for every image, at magnitude 9 of 10 (Cubuk et al., 2020); only for colour images.
+    - "erase": in half of the images a rectangle of 2 to 40 percent becomes noise (Zhong et al., 2020); only for images.
     - "nda": one of roll by up to 5 pixels each way, rotation by up to 30 degrees, and cutout (Li et al., 2022).
     - "resized-crop": nothing here, because it is drawn while an image file is read (see `resized_crop.py`).
     - any name of `register_augmentation`.
@@ -62,7 +67,7 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
         The augmented batch, of the same shape, dtype and device.
 
     Raises:
-        UserError: for an unknown name, another number of axes, integers, "autoaugment" of anything but colour images, or a
+        UserError: for an unknown name, another number of axes, integers, one of another kind of images than it takes, or a
             registered augmentation that returns something else.
     """
     augmentations = [AUGMENTATIONS[name] for name in names]
@@ -71,8 +76,11 @@ def augment(inputs: Tensor, names: tuple[str, ...]) -> Tensor:
             "augmentation takes images [B, C, H, W] or event frames [T, B, C, H, W] as floats (uint8 images divided by "
             f"255); got {list(inputs.shape)} {inputs.dtype}"
         )
-    if "autoaugment" in names and (inputs.ndim == 5 or inputs.shape[1] != 3):
-        raise UserError(f"'autoaugment' takes colour images [B, 3, H, W]; got {list(inputs.shape)}: leave it out")
+    for name in names:
+        if name in _OF_COLOURS and (inputs.ndim == 5 or inputs.shape[1] != 3):
+            raise UserError(f"{name!r} takes colour images [B, 3, H, W]; got {list(inputs.shape)}: leave it out")
+        if name == "erase" and inputs.ndim == 5:
+            raise UserError(f"'erase' takes images [B, C, H, W]; got {list(inputs.shape)}: leave it out")
     for augmentation in augmentations:
         inputs = augmentation(inputs)
     return inputs.contiguous() if inputs.ndim == 5 else inputs
@@ -205,6 +213,8 @@ for _name, _of_images in {
     "flip": flip,
     "autoaugment": autoaugment,
     "cutout": cutout,
+    "randaugment": randaugment,
+    "erase": erase,
     "nda": one_of_nda,
 }.items():
     AUGMENTATIONS.register(_name, _alike_over_time(_of_images))

@@ -6,6 +6,7 @@ The code of these networks copies a common PyTorch version from before October 2
 0.6. Shear, translation and enhancement have a random sign. Legend: B batch, H height, W width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,17 +72,25 @@ def apply_policies(images: Tensor, draw: Draw) -> Tensor:
 
     The draw is on the host, also for images on another device.
     """
-    images = images.clone()
     for place in (0, 1):
         steps = [POLICY[k][place] for k in draw.policy.tolist()]
-        for operation in sorted({step[0] for step in steps}):
-            chosen = [b for b, step in enumerate(steps) if step[0] == operation and draw.applied[place, b]]
-            if chosen:
-                strength = torch.tensor([steps[b][2] for b in chosen], dtype=torch.float64)
-                index = sent(torch.tensor(chosen), images.device)
-                levels = (255 * images[index].float()).round()
-                levels = apply(operation, levels, strength, strength * draw.sign[place, chosen])
-                images[index] = levels.to(images.dtype) / 255
+        names = [
+            step[0] if applied else None for step, applied in zip(steps, draw.applied[place].tolist(), strict=True)
+        ]
+        strength = torch.tensor([step[2] for step in steps], dtype=torch.float64)
+        images = apply_each(images, names, strength, strength * draw.sign[place])
+    return images
+
+
+def apply_each(images: Tensor, names: Sequence[str | None], strength: Tensor, signed: Tensor) -> Tensor:
+    """Images `[B, 3, H, W]` in [0, 1], each after the operation of its name, if it has one; see `apply`."""
+    images = images.clone()
+    for operation in sorted({name for name in names if name is not None}):
+        chosen = torch.tensor([b for b, name in enumerate(names) if name == operation])
+        index = sent(chosen, images.device)
+        levels = (255 * images[index].float()).round()
+        levels = apply(operation, levels, strength[chosen], signed[chosen])
+        images[index] = levels.to(images.dtype) / 255
     return images
 
 
@@ -93,6 +102,8 @@ def apply(operation: str, levels: Tensor, strength: Tensor, signed: Tensor) -> T
     """
     H, W = levels.shape[-2:]
     match operation:
+        case "shear_x":
+            return pillow.shear_y(levels.mT, signed * (0.3 / 9)).mT
         case "shear_y":
             return pillow.shear_y(levels, signed * (0.3 / 9))
         case "translate_x":
@@ -101,6 +112,8 @@ def apply(operation: str, levels: Tensor, strength: Tensor, signed: Tensor) -> T
             return pillow.translate(levels, down=signed * (150 / 331 / 9) * H)
         case "rotate":
             return pillow.rotate(levels, strength * (30 / 9))
+        case "rotate_either_way":
+            return pillow.rotate(levels, signed * (30 / 9))
         case "color":
             return pillow.enhance(levels, pillow.grey(levels), 1 + 0.1 * signed)
         case "contrast":
