@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from quick_runs import quick, stopped
+from quick_runs import quick
 
 from spikedistill import train
 from spikedistill.config import DataConfig
@@ -104,18 +104,53 @@ def config(folder: Path, out: Path, workers: int, **changes: object):
     return quick("digits-sce", out=out, epochs=2, data=data, **changes)
 
 
+def often(run):
+    """The same with a checkpoint after every step."""
+    return run.model_copy(update={"trainer": run.trainer.model_copy(update={"checkpoint_seconds": 0.0})})
+
+
 def weights(run: RunFolder) -> bytes:
     return run.model.read_bytes()
 
 
-def test_a_run_stopped_inside_an_epoch_goes_on_to_the_same_weights_with_any_number_of_workers(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from spikedistill import train
+from spikedistill.training.module import DistillationModule
+from test_ahead import config, often
+
+take = DistillationModule.training_step
+
+def step(module, batch, index):
+    if (module.current_epoch, index) == (1, 4):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take(module, batch, index)
+
+DistillationModule.training_step = step
+train(often(config(Path(sys.argv[1]), Path(sys.argv[2]), 2, resume="auto")))
+"""
+
+
+def test_a_run_killed_inside_an_epoch_goes_on_to_the_same_weights_with_any_number_of_workers(
+    folder: Path, tmp_path: Path
 ) -> None:
+    here = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, folder, tmp_path / "run"],
+        env=os.environ
+        | {"PYTHONPATH": here + os.pathsep + os.environ.get("PYTHONPATH", "")}
+        | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # another number adds in another order
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    run = RunFolder(tmp_path / "run")
+    assert run.config().data.workers == 2
+    begun = torch.load(run.checkpoint, weights_only=False)
+    assert 6 < begun["global_step"] < 12, "inside the second epoch of six steps"
+    train(often(config(folder, run.path, 1, resume="auto")))
     whole = RunFolder(train(config(folder, tmp_path / "whole", 0)))
     assert weights(RunFolder(train(config(folder, tmp_path / "two", 2)))) == weights(whole)
-    run = stopped(config(folder, tmp_path / "run", 2, resume="auto"), monkeypatch, epoch=1, step=3)
-    resumed = config(folder, tmp_path / "run", 1, resume="auto")
-    train(resumed)
     assert weights(run) == weights(whole)
 
 
