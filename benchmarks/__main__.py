@@ -27,6 +27,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   sparsity    accuracy, density and milliseconds of runs with penalties on spikes of different strength
   folds       six methods on the recordings of N-MNIST at hand, by ten-fold cross-validation
   profile     write the firing rates of a trained run's layers
+  near        the gradient towards the input of neurons near their threshold alone, beside the dense one
   loading     images per second that training is given from a folder of JPEGs, beside PyTorch's own loader
   recordings  events per second that the readers of recordings decode, and that are counted into frames
   exits       what early exit saves on trained runs: thresholds calibrated on their held-out samples, and the seconds
@@ -343,6 +344,19 @@ def _sparsity(
         )
 
 
+def _near(rounds: int = 15, out: Path = Path("runs/bench/near.jsonl")) -> None:
+    """Time the gradient towards the input of neurons near their threshold, as a surrogate of bounded support would need it.
+
+    Args:
+        rounds: how often.
+        out: the file of lines.
+    """
+    from .near import measure_near, to_markdown
+
+    print(to_markdown(measure_near(out, rounds, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))))
+    print(out)
+
+
 def _folds(
     root: Path,
     timesteps: int = 5,
@@ -566,6 +580,7 @@ def main(arguments: Sequence[str]) -> int:
         "join": _join,
         "kernels": _kernels,
         "loading": _loading,
+        "near": _near,
         "profile": _profile,
         "recordings": _recordings,
         "sparsity": _sparsity,
