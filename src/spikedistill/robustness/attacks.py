@@ -1,0 +1,305 @@
+"""Adversarial attacks in the ball of the largest change: from samples and labels to samples that a network mistakes.
+
+Each attack sees a network as a function from samples `[B, ...]` in [0, 1] to logits `[T, B, C]`, and keeps every pixel within eps
+of where it was. Samples do not influence each other. `start` is noise in [-1, 1] of the samples' shape, from which an attack
+begins; equal noise gives equal results. A targeted attack gets the classes to reach in place of the labels.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .losses import LOSSES, margin
+
+Look = Callable[[Tensor], Tensor]
+"""A network in an attack's eyes: from samples `[B, ...]` to logits `[T, B, C]`, with a graph if gradients are enabled."""
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """An attack in the ball of the largest change.
+
+    Attributes:
+        eps: how far a pixel may move, in units of [0, 1]: 8 / 255 is 8 levels.
+        loss: what is raised, a name of `LOSSES`.
+        targeted: labels are classes to reach, and the loss is lowered.
+    """
+
+    name: ClassVar[str]
+    uses_gradients: ClassVar[bool] = True
+    eps: float = 8 / 255
+    loss: str = "ce"
+    targeted: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps <= 1 or not math.isfinite(self.eps):
+            raise UserError(f"eps is {self.eps}, expected how far a pixel of [0, 1] may move, such as 8 / 255")
+        if self.loss not in LOSSES:
+            raise UserError(f"loss is {self.loss!r}, expected one of {', '.join(LOSSES)}")
+        steps = getattr(self, "steps", 1)
+        if type(steps) is not int or steps < 1:
+            raise UserError(f"steps is {steps!r}, expected a whole number of 1 or more")
+
+    @abstractmethod
+    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
+        """Attack samples.
+
+        Args:
+            look: the network.
+            x: samples `[B, ...]` in [0, 1].
+            target: labels `[B]`, or classes to reach.
+            start: noise in [-1, 1]; default none, or drawn where an attack needs it.
+
+        Returns:
+            Changed samples `[B, ...]`.
+        """
+
+    def slope(self, look: Look, x: Tensor, target: Tensor) -> "Slope":
+        """The loss at x and its gradient; the sign is such that the attack always climbs."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            logits = look(x)
+            loss = LOSSES[self.loss](logits, target)
+            loss = -loss if self.targeted else loss
+            (gradient,) = torch.autograd.grad(loss.sum(), x)
+        return Slope(loss.detach(), gradient, logits.detach())
+
+    def fools(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Which samples are where the attack wants them, bool `[B]`."""
+        answers = logits.mean(0).argmax(1)
+        return answers == target if self.targeted else answers != target
+
+    def within(self, adversarial: Tensor, x: Tensor) -> Tensor:
+        """The nearest samples in the ball and in [0, 1]."""
+        return torch.clamp(torch.min(torch.max(adversarial, x - self.eps), x + self.eps), 0, 1)
+
+
+class Slope(NamedTuple):
+    """The loss `[B]` at a point, its gradient `[B, ...]`, and the logits `[T, B, C]`."""
+
+    loss: Tensor
+    gradient: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Fgsm(Attack):
+    """One step of eps along the gradient's sign (Goodfellow et al., ICLR 2015)."""
+
+    name: ClassVar[str] = "fgsm"
+
+    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
+        return self.within(x + self.eps * self.slope(look, x, target).gradient.sign(), x)
+
+
+@dataclass(frozen=True)
+class Pgd(Attack):
+    """Steps along the gradient's sign, each brought back into the ball (Madry et al., ICLR 2018).
+
+    Attributes:
+        step: length of a step; default 2.5 eps / steps, so that every point of the ball can be reached.
+        steps: their number.
+        random_start: begin at x + eps * start, else at x, which is BIM (Kurakin et al., 2017).
+    """
+
+    name: ClassVar[str] = "pgd"
+    step: float | None = None
+    steps: int = 10
+    random_start: bool = True
+
+    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
+        step = 2.5 * self.eps / self.steps if self.step is None else self.step
+        adversarial = x
+        if self.random_start:
+            noise = 2 * torch.rand_like(x) - 1 if start is None else start
+            adversarial = (x + self.eps * noise).clamp(0, 1)
+        for _ in range(self.steps):
+            adversarial = self.within(adversarial + step * self.slope(look, adversarial, target).gradient.sign(), x)
+        return adversarial
+
+
+@dataclass(frozen=True)
+class Bim(Pgd):
+    """`Pgd` that begins at the sample itself (Kurakin et al., ICLR 2017 workshop)."""
+
+    name: ClassVar[str] = "bim"
+    random_start: bool = False
+
+
+class Checkpoints:
+    """At which steps an attack looks back: after 22 percent of all, then in spans that shrink by 3 percent, at least 6 percent."""
+
+    def __init__(self, steps: int) -> None:
+        self._span = max(int(0.22 * steps), 1)
+        self._least, self._less = max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+        self._since = 0
+
+    def reached(self) -> int:
+        """The length of the span that ends with this step; 0 if none does."""
+        self._since += 1
+        if self._since < self._span:
+            return 0
+        ended, self._since = self._span, 0
+        self._span = max(self._span - self._less, self._least)
+        return ended
+
+
+@dataclass(frozen=True)
+class Apgd(Attack):
+    """Auto-PGD: momentum, and a step that halves where the loss no longer rises (Croce and Hein, ICML 2020).
+
+    It begins with steps of 2 eps. At each checkpoint a sample's step is halved, and it goes back to its best point, if its loss
+    rose in at most `rho` of the steps since the last one, or if its best loss is the same as then and its step was not halved
+    then. It returns the last point that fools the network, and x where none does.
+
+    Attributes:
+        steps: their number.
+        rho: that share.
+    """
+
+    name: ClassVar[str] = "apgd"
+    steps: int = 50
+    rho: float = 0.75
+
+    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
+        start = 2 * torch.rand_like(x) - 1 if start is None else start
+        axes = [1] * (x.ndim - 1)
+        largest = start.flatten(1).abs().amax(1).view(-1, *axes)
+        now = (x + self.eps * start / largest).clamp(0, 1)
+        found = self.slope(look, now, target)
+        best, best_loss, best_gradient = now, found.loss, found.gradient
+        fooled, result = torch.zeros_like(target, dtype=torch.bool), x
+        step = torch.full_like(best_loss, 2 * self.eps)
+        before, gradient = now, found.gradient
+        losses = [torch.zeros_like(best_loss)]
+        checked, halved = best_loss, torch.ones_like(fooled)
+        checkpoints = Checkpoints(self.steps)
+        for number in range(self.steps):
+            inertia = 0.25 if number else 0.0
+            ahead = self.within(now + step.view(-1, *axes) * gradient.sign(), x)
+            ahead = self.within(now + (ahead - now) * (1 - inertia) + (now - before) * inertia, x)
+            before, now = now, ahead
+            found = self.slope(look, now, target)
+            gradient = found.gradient
+            hit = self.fools(found.logits, target)
+            fooled, result = fooled | hit, _where(hit, now, result)
+            better = found.loss > best_loss
+            best, best_gradient = _where(better, now, best), _where(better, gradient, best_gradient)
+            best_loss = torch.where(better, found.loss, best_loss)
+            losses.append(found.loss)
+            if span := checkpoints.reached():
+                since = torch.stack(losses[-span - 1 :])
+                rises = (since[1:] > since[:-1]).sum(0)
+                stuck = (rises <= span * self.rho) | (~halved & (checked >= best_loss))
+                halved, checked = stuck, best_loss
+                step = torch.where(stuck, step / 2, step)
+                now, gradient = _where(stuck, best, now), _where(stuck, best_gradient, gradient)
+        return result
+
+
+@dataclass(frozen=True)
+class SaPgd(Attack):
+    """Stable adaptive PGD, for imprecise gradients (Wang et al., "Towards Reliable Evaluation of Adversarial Robustness for SNNs").
+
+    With g the gradient, m <- 0.5 m + g / mean|g|, v <- 0.8 v + g^2 / mean(g^2), and x moves by m / sqrt(v) times the step, at most
+    by the step. It begins with steps of eps, halved at the checkpoints of `Apgd`, and returns what `Apgd` does. A zero gradient
+    leaves a sample where it is.
+
+    Attributes:
+        steps: their number.
+    """
+
+    name: ClassVar[str] = "sa-pgd"
+    steps: int = 100
+
+    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
+        start = 2 * torch.rand_like(x) - 1 if start is None else start
+        axes = list(range(1, x.ndim))
+        now = (x + self.eps * start / start.abs().amax(axes, keepdim=True)).clamp(0, 1)
+        result, step = x, self.eps
+        first, second = torch.zeros_like(x), torch.zeros_like(x)
+        checkpoints = Checkpoints(self.steps)
+        gradient = self.slope(look, now, target).gradient
+        for _ in range(self.steps):
+            square = gradient.square()
+            first = 0.5 * first + gradient / gradient.abs().mean(axes, keepdim=True).clamp(min=1e-30)
+            second = 0.8 * second + square / square.mean(axes, keepdim=True).clamp(min=1e-30)
+            move = (first / (second.sqrt() + 1e-12) * step).clamp(-step, step)
+            now = self.within(now + move, x)
+            found = self.slope(look, now, target)
+            gradient = found.gradient
+            result = _where(self.fools(found.logits, target), now, result)
+            if checkpoints.reached():
+                step /= 2
+        return result
+
+
+@dataclass(frozen=True)
+class Square(Attack):
+    """Random squares of one colour, kept where they raise the loss; no gradient is used (Andriushchenko et al., ECCV 2020).
+
+    It begins with stripes of -eps and eps as wide as a pixel. The side of the squares shrinks with the steps, from sqrt(`share`) of
+    the image.
+
+    Attributes:
+        steps: queries.
+        share: of the image that the first squares cover.
+        seed: of the draws, which are the same for every batch: each sample has its own.
+    """
+
+    name: ClassVar[str] = "square"
+    uses_gradients: ClassVar[bool] = False
+    steps: int = 500
+    share: float = 0.8
+    seed: int = 0
+
+    @torch.no_grad()
+    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
+        B, H, W = len(x), *x.shape[-2:]
+        channels = x.flatten(1, -3).shape[1]
+        dice = torch.Generator().manual_seed(self.seed)
+        images = x.flatten(1, -3)
+
+        def signs(*shape: int) -> Tensor:
+            return (torch.randint(2, shape, generator=dice) * 2.0 - 1).to(x)
+
+        def worth(moved: Tensor) -> Tensor:
+            value = margin(look(moved.view_as(x)), target)
+            return value if self.targeted else -value
+
+        stripes = self.eps * signs(1, channels, 1, W).expand(B, -1, H, -1)
+        best = (images + stripes).clamp(0, 1)
+        best_worth = worth(best)
+        rows, columns = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
+        for number in range(self.steps):
+            side = min(max(round(math.sqrt(self.share * _share_at(number, self.steps) * H * W)), 1), H, W)
+            top, left = (torch.randint(length - side + 1, (1,), generator=dice).item() for length in (H, W))
+            inside = ((rows >= top) & (rows < top + side))[:, None] & ((columns >= left) & (columns < left + side))
+            square = 2 * self.eps * signs(1, channels, 1, 1)
+            moved = torch.where(inside, self.within(best + square, images), best)
+            moved_worth = worth(moved)
+            better = moved_worth > best_worth
+            best, best_worth = _where(better, moved, best), torch.where(better, moved_worth, best_worth)
+        return best.view_as(x)
+
+
+def _share_at(number: int, steps: int) -> float:
+    """How much smaller squares are at a step, on the published schedule for 10,000 queries."""
+    place = number / steps * 10_000
+    halvings = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+    return 0.5 ** sum(place > each for each in halvings)
+
+
+def _where(chosen: Tensor, some: Tensor, others: Tensor) -> Tensor:
+    """`some` at chosen samples, bool `[B]`, and `others` elsewhere."""
+    return torch.where(chosen.view(-1, *[1] * (some.ndim - 1)), some, others)
+
+
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Fgsm, Bim, Pgd, Apgd, SaPgd, Square)}
+"""Attacks in the ball of the largest change, by name."""
