@@ -200,6 +200,59 @@ def gradients(
     print(f"report: {report.write_report(run)}")
 
 
+def robustness(
+    run: Run,
+    *,
+    attacks: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = ("noise", "fgsm", "pgd", "sa-pgd"),
+    eps: Annotated[tuple[float, ...], arg(metavar="EPS ...")] = (2.0, 4.0, 8.0),
+    timesteps: Annotated[tuple[int, ...], arg(metavar="K ...", help_behavior_hint="")] = (),
+    steps: int = 50,
+    through: Annotated[tuple[str, ...], arg(metavar="SURROGATE ...")] = ("trained", "arctan", "pdsg", "assg", "rate"),
+    restarts: int = 1,
+    samples: int = 500,
+    batch_size: int = 100,
+    seed: int = 0,
+    checks: bool = True,
+    root: Root = None,
+) -> None:
+    """Attack a trained run on test images: its accuracy under adversarial changes and noise, at several numbers of timesteps.
+
+    Every attack takes gradients through several surrogates in turn, each on what the ones before have left, because a network can
+    withstand one surrogate and fall to another. The network itself stays as it is. An attack at k timesteps sees k timesteps.
+
+    The attacks: fgsm, bim, pgd, apgd and sa-pgd use gradients. square tries random squares. random moves every pixel up or down,
+    and noise is Gaussian with the standard deviation EPS. Each keeps every pixel within EPS / 255 of where it was, but for noise.
+
+    Further rows check whether the others can be believed: no bound, twice the steps, and square. A row that fails one is marked.
+
+    The results go to robustness.json in the run folder. Results of batches are kept, and the same command goes on from there.
+
+    Args:
+        run: a run folder, such as runs/digits-twsd/seed0
+        attacks: names of attacks
+        eps: sizes, in levels of 255
+        timesteps: k at which the network is attacked; default 1 and T
+        steps: of the attacks that have steps; square takes 20 times as many queries
+        through: trained (the network's own surrogates), pdsg and assg (which follow the membranes), rate (mean rates), or any other
+        restarts: starting points for each surrogate
+        samples: test images, of all classes alike
+        batch_size: images attacked at a time
+        seed: of the starting points
+        checks: measure the rows that check the others
+        root: folder of the data sets, if it has moved
+    """
+    from rich.console import Console
+
+    from ..data.progress import progress
+    from ..report.terminal import robustness_tables
+    from ..robustness import Choices, measure_run
+
+    choices = Choices(attacks, eps, timesteps, steps, through, restarts, samples, batch_size, seed, checks)
+    measured = measure_run(run, choices, root=root, track=functools.partial(progress, description="attacking"))
+    Console().print(*robustness_tables(measured))
+    print(f"every row: {run / 'robustness.json'}")
+
+
 def write_report(
     run: Annotated[Positional[Path], arg(metavar="RUN_OR_LOGITS")],
     *,
@@ -249,6 +302,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "gradients": gradients,
+    "robustness": robustness,
     "report": write_report,
     "list": list_names,
     "data": data,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from ..evaluation.comparison.comparison import Comparison
@@ -11,6 +12,7 @@ from ..evaluation.gradients import ALL, furthest_layer
 from ..evaluation.intervals import wilson
 from ..evaluation.results import Results
 from ..recipe_name import RecipeName
+from ..robustness import Measured
 from .blocks import duration, thinned
 from .comparison.costs import cost_columns
 from .comparison.intervals import with_interval
@@ -140,6 +142,37 @@ def gradient_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     tables = []
     for start in range(0, len(every), MOST_COLUMNS):
         tables += _gradient_tables(rows, every[start : start + MOST_COLUMNS], every[-1])
+    return tables
+
+
+def robustness_tables(measured: Measured) -> list[Table]:
+    """Accuracy under each attack at each k, with marks on rows that fail a check; and what the checks said."""
+    table = _table("Accuracy under attack, %", "attack", "eps", "k", "accuracy", "fell to", "mark")
+    doubts: list[tuple[int, list[str]]] = []
+    for each, checks in zip(measured.found, measured.checks, strict=True):
+        row = each.row
+        if row.remark and row.remark != "clean":
+            continue
+        failed = [check.said for check in checks if not check.passed]
+        if failed:
+            doubts.append((len(doubts) + 1, failed))
+        through = zip(row.through, each.fooled_through, strict=False) if row.attack.uses_gradients else ()
+        fell = ", ".join(f"{name} {count}" for name, count in through if count)
+        mark = f"[{len(doubts)}]" if failed else ""
+        name = row.remark or row.attack.name
+        table.add_row(name, f"{255 * row.attack.eps:g}", str(row.timesteps), f"{each.accuracy:.1f}", fell, escape(mark))
+    worst_case = measured.results["worst_case"]
+    ks = dict.fromkeys(f"k={row['timesteps']}" for row in worst_case)
+    worst = _table("Right under every attack with gradients, %", "eps", *ks)
+    for eps in dict.fromkeys(row["eps"] for row in worst_case):
+        cells = [f"{row['accuracy']:.1f}" for row in worst_case if row["eps"] == eps]
+        worst.add_row(f"{255 * eps:g}", *cells)
+    tables = [table, worst]
+    if doubts:
+        why = _table("Marked rows are too optimistic", "mark", "why")
+        for number, failed in doubts:
+            why.add_row(escape(f"[{number}]"), "; ".join(failed))
+        tables.append(why)
     return tables
 
 

@@ -2,16 +2,31 @@
 
 from .attacks import ATTACKS, Apgd, Attack, Bim, Fgsm, Look, Pgd, SaPgd, Square
 from .distance import CarliniWagner
+from .measure import Row, Subject, Withstood, measure
+from .noise import GaussianNoise, RandomCorner
+from .runs import Choices, Measured, measure_run
+from .views import VIEWS, View
 
 __all__ = [
     "ATTACKS",
+    "VIEWS",
     "Apgd",
     "Attack",
     "Bim",
     "CarliniWagner",
+    "Choices",
     "Fgsm",
+    "GaussianNoise",
     "Look",
+    "Measured",
     "Pgd",
+    "RandomCorner",
+    "Row",
     "SaPgd",
     "Square",
+    "Subject",
+    "View",
+    "Withstood",
+    "measure",
+    "measure_run",
 ]

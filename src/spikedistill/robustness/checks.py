@@ -1,0 +1,120 @@
+"""Whether a table of accuracies under attack can be believed: signs that an attack failed where the network did not withstand.
+
+References: Athalye et al., "Obfuscated Gradients Give a False Sense of Security", ICML 2018; Carlini et al., "On Evaluating
+Adversarial Robustness", 2019.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from .attacks import Square
+from .measure import Row, Withstood
+
+QUERIES = 20  # of an attack without gradients, for each step of one with them
+UNBOUNDED, MORE_STEPS, BLACK_BOX = "unbounded", "twice the steps", "without gradients"
+MOST_LEFT, MOST_GAINED, MOST_MISSED, MOST_RISE = 1.0, 0.5, 0.5, 0.0  # percent, points, percent, points
+
+
+class Check(NamedTuple):
+    """A check of a row.
+
+    Attributes:
+        about: what is checked.
+        passed: whether it holds.
+        said: what was found, in words.
+    """
+
+    about: str
+    passed: bool
+    said: str
+
+
+def rows_of_checks(rows: Sequence[Row]) -> list[Row]:
+    """The rows that the checks of these rows need, in addition to them: for the rows of the largest eps under gradients."""
+    found = []
+    for row in _strongest(rows):
+        attack = row.attack
+        found.append(replace(row, attack=replace(attack, eps=1.0), remark=UNBOUNDED))
+        if hasattr(attack, "steps"):
+            found.append(replace(row, attack=replace(attack, steps=2 * attack.steps), remark=MORE_STEPS))  # type: ignore[call-arg]
+    steps = max((getattr(row.attack, "steps", 1) for row in rows if row.attack.uses_gradients), default=1)
+    for k, eps in dict.fromkeys((row.timesteps, row.attack.eps) for row in rows if row.attack.uses_gradients):
+        found.append(Row(Square(eps=eps, steps=QUERIES * steps), k, remark=BLACK_BOX))
+    return list({row.key: row for row in found}.values())
+
+
+def checks_of(found: Sequence[Withstood], of: Withstood) -> list[Check]:
+    """The checks of a row with gradients, by the other rows of the table."""
+    row = of.row
+    checks = []
+    for other in found:
+        same = other.row.timesteps == row.timesteps and other.row.attack.name == row.attack.name
+        if other.row.remark == UNBOUNDED and same:
+            checks.append(
+                Check(
+                    UNBOUNDED, other.accuracy <= MOST_LEFT, f"an attack without a bound leaves {other.accuracy:.1f} %"
+                )
+            )
+        if other.row.remark == MORE_STEPS and same and other.row.attack.eps == row.attack.eps:
+            gained = of.accuracy - other.accuracy
+            checks.append(Check(MORE_STEPS, gained < MOST_GAINED, f"twice the steps take {gained:.1f} points more"))
+    if (missed := _missed(found, row)) is not None:
+        said = f"an attack without gradients fools {missed:.1f} % that withstand all with gradients"
+        checks.append(Check(BLACK_BOX, missed <= MOST_MISSED, said))
+    if (rise := _rise(found, of)) is not None:
+        checks.append(
+            Check("falls with eps", rise <= MOST_RISE, f"accuracy rises by {max(rise, 0):.1f} points with eps")
+        )
+    return checks
+
+
+def _missed(found: Sequence[Withstood], row: Row) -> float | None:
+    """The percentage of samples that withstand every attack with gradients of this size, and fall to one without."""
+    worst = worst_case(found, row.timesteps, row.attack.eps)
+    others = [
+        each.right
+        for each in found
+        if (each.row.remark, each.row.timesteps, each.row.attack.eps) == (BLACK_BOX, row.timesteps, row.attack.eps)
+    ]
+    if worst is None or not others:
+        return None
+    return 100 * float((worst & ~torch.stack(others).all(0)).double().mean())
+
+
+def _rise(found: Sequence[Withstood], of: Withstood) -> float | None:
+    """The largest rise of accuracy from one eps to the next larger one among rows like this; None if there is one eps."""
+    like = [
+        other
+        for other in found
+        if replace(other.row, attack=replace(other.row.attack, eps=of.row.attack.eps)) == of.row
+    ]
+    by_eps = [other.accuracy for other in sorted(like, key=lambda other: other.row.attack.eps)]
+    if len(by_eps) < 2:
+        return None
+    return max(later - earlier for earlier, later in itertools.pairwise(by_eps))
+
+
+def _strongest(rows: Sequence[Row]) -> list[Row]:
+    """Of rows that differ in eps alone the one with the largest."""
+    found: dict[Row, Row] = {}
+    for row in rows:
+        if not row.attack.uses_gradients:
+            continue
+        kind = replace(row, attack=replace(row.attack, eps=0.0))
+        if kind not in found or row.attack.eps > found[kind].attack.eps:
+            found[kind] = row
+    return list(found.values())
+
+
+def worst_case(found: Sequence[Withstood], timesteps: int, eps: float) -> torch.Tensor | None:
+    """Which samples withstand every attack of one size at k timesteps, bool `[N]`; None if there is none."""
+    of_it = [
+        each.right
+        for each in found
+        if each.row.timesteps == timesteps and each.row.attack.eps == eps and each.row.attack.uses_gradients
+    ]
+    return None if not of_it else torch.stack(of_it).all(0)

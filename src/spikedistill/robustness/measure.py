@@ -1,0 +1,207 @@
+"""Accuracy under attack: which samples a network still answers right, for each attack, size, number of timesteps and surrogate.
+
+A sample withstands a row of the table if no restart and no surrogate of it fools the network. Samples that the network mistakes
+unchanged do not withstand anything. What each batch withstood is written when it is done, so a measurement goes on where it was
+stopped.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..files import parse_json, sha256, write_atomically
+from ..seeds import derive_seed
+from ..through_time import Temporal
+from .attacks import ATTACKS, Attack
+from .noise import GaussianNoise, RandomCorner
+from .views import TRAINED, View
+
+Track = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Shows progress over some work, of which it gets the amount."""
+
+KINDS: dict[str, type[Attack]] = {**ATTACKS, GaussianNoise.name: GaussianNoise, RandomCorner.name: RandomCorner}
+"""What a measurement can do to samples, by name."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        attack: with its size and steps.
+        timesteps: k, which the network runs and the attack sees.
+        through: surrogates that the attack takes gradients through, in this order; each attacks what the ones before left.
+        restarts: starting points for each of them.
+        remark: why it is there: "" for a row that was asked for, else the check that it serves.
+    """
+
+    attack: Attack
+    timesteps: int
+    through: tuple[str, ...] = (TRAINED,)
+    restarts: int = 1
+    remark: str = ""
+
+    def written(self) -> dict[str, Any]:
+        """All that decides what comes out, for files."""
+        attack = {field.name: getattr(self.attack, field.name) for field in fields(self.attack)}
+        through = list(self.through) if self.attack.uses_gradients else []
+        own = {"timesteps": self.timesteps, "through": through, "restarts": self.restarts}
+        return {"name": self.attack.name, **attack, **own}
+
+    @property
+    def key(self) -> str:
+        return sha256(json.dumps(self.written(), sort_keys=True).encode())[:16]
+
+
+class Withstood(NamedTuple):
+    """What came of a row.
+
+    Attributes:
+        row: the row.
+        right: which of the samples are still right, bool `[N]`.
+        fooled_through: how many fell to each surrogate, in order.
+        no_gradient: the share of entries of the input's gradient at the sample itself that are exactly 0; None without gradients.
+    """
+
+    row: Row
+    right: Tensor
+    fooled_through: tuple[int, ...]
+    no_gradient: float | None
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * float(self.right.double().mean())
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and the samples it is attacked on.
+
+    Attributes:
+        network: the network.
+        samples: `[N, ...]` in [0, 1], or event frames `[N, T, ...]`.
+        targets: `[N]`.
+        events: whether samples are event frames.
+        seed: of the starting points, which depend on it, the batch, the surrogate and the restart.
+        batch_size: samples attacked at a time.
+    """
+
+    network: Temporal
+    samples: Tensor
+    targets: Tensor
+    events: bool = False
+    seed: int = 0
+    batch_size: int = 100
+
+    @property
+    def batches(self) -> int:
+        return -(-len(self.targets) // self.batch_size)
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        return self.samples[part], self.targets[part]
+
+
+def measure(
+    subject: Subject, rows: Sequence[Row], file: Path | None = None, track: Track | None = None
+) -> list[Withstood]:
+    """Attack a network as each row says.
+
+    Args:
+        subject: the network and its samples.
+        rows: what is done.
+        file: where the results of batches are kept; those that are there are not computed again.
+        track: shows progress over the batches of all rows, of which it gets the number.
+    """
+    kept = _Kept(file, subject)
+    left = [(row, number) for row in rows for number in range(subject.batches) if not kept.has(row, number)]
+    for row, number in left if track is None else track(left, len(left)):
+        kept.add(row, number, _attacked(subject, row, number))
+    return [kept.of(row, subject.batches) for row in rows]
+
+
+class _Batch(NamedTuple):
+    right: list[int]
+    fooled_through: list[int]
+    no_gradient: float | None
+
+
+def _attacked(subject: Subject, row: Row, number: int) -> _Batch:
+    """A batch under all surrogates and restarts of a row."""
+    x, target = subject.batch(number)
+    views = row.through if row.attack.uses_gradients else (TRAINED,)
+    device = next(subject.network.parameters()).device
+    x, target = x.to(device), target.to(device)
+    plain = View(subject.network, row.timesteps, events=subject.events)
+    with torch.no_grad():
+        right = plain(x).mean(0).argmax(1) == target
+    fooled, no_gradient = [], None
+    for place, through in enumerate(views):
+        view = plain if through == TRAINED else View(subject.network, row.timesteps, through, events=subject.events)
+        if row.attack.uses_gradients and no_gradient is None:
+            no_gradient = float((row.attack.slope(view, x, target).gradient == 0).double().mean())
+        before = int(right.sum())
+        for restart in range(row.restarts):
+            alive = right.nonzero().flatten()
+            if not len(alive):
+                break
+            view.begin()
+            start = _noise(x.shape, derive_seed(subject.seed, number, place, restart)).to(x)[alive]
+            changed = row.attack(view, x[alive], target[alive], start)
+            with torch.no_grad():
+                right[alive] = plain(changed).mean(0).argmax(1) == target[alive]
+        fooled.append(before - int(right.sum()))
+    return _Batch(right.long().tolist(), fooled, no_gradient)
+
+
+def _noise(shape: torch.Size, seed: int) -> Tensor:
+    """Noise in [-1, 1]."""
+    return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1
+
+
+class _Kept:
+    """Results of batches, in a file of JSON lines; those of other networks or samples stay there too."""
+
+    def __init__(self, file: Path | None, subject: Subject) -> None:
+        self.file = file
+        self.found: dict[tuple[str, int], _Batch] = {}
+        self.lines: list[str] = []
+        of = [*subject.network.state_dict().values(), subject.samples, subject.targets]
+        self.of_subject = sha256(f"{_digest(of)} {subject.seed} {subject.batch_size}".encode())[:16]
+        if file is None or not file.is_file():
+            return
+        self.lines = file.read_text().splitlines()
+        for line in self.lines:
+            entry = parse_json(line.encode(), file)
+            if entry["of"] == self.of_subject:
+                self.found[entry["row"], entry["batch"]] = _Batch(*entry["found"])
+
+    def has(self, row: Row, number: int) -> bool:
+        return (row.key, number) in self.found
+
+    def add(self, row: Row, number: int, found: _Batch) -> None:
+        self.found[row.key, number] = found
+        self.lines.append(json.dumps({"of": self.of_subject, "row": row.key, "batch": number, "found": list(found)}))
+        if self.file is not None:
+            write_atomically(self.file, "\n".join(self.lines) + "\n")
+
+    def of(self, row: Row, batches: int) -> Withstood:
+        parts = [self.found[row.key, number] for number in range(batches)]
+        right = torch.tensor([answer for part in parts for answer in part.right], dtype=torch.bool)
+        fooled = tuple(sum(counts) for counts in zip(*(part.fooled_through for part in parts), strict=True))
+        shares = [(part.no_gradient, len(part.right)) for part in parts if part.no_gradient is not None]
+        share = sum(value * count for value, count in shares) / len(right) if shares else None
+        return Withstood(row, right, fooled, share)
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    raw = b"".join(
+        tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() for tensor in tensors
+    )
+    return sha256(raw)

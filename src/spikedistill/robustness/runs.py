@@ -1,0 +1,169 @@
+"""`spikedistill robustness RUN`: a trained run under attack, its table, and what speaks against believing it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..data import balanced_order
+from ..errors import UserError
+from ..evaluation.runs import parts_of_run
+from ..files import alone_in, write_atomically
+from ..run_folder import RunFolder, device_of
+from .attacks import Attack
+from .checks import QUERIES, Check, checks_of, rows_of_checks, worst_case
+from .measure import KINDS, Row, Subject, Track, Withstood, measure
+from .noise import GaussianNoise
+from .views import TRAINED, VIEWS
+
+LEVEL = 255  # sizes are said in these
+_RECORDS = "robustness.jsonl"
+RESULTS = "robustness.json"
+
+
+class Choices(NamedTuple):
+    """What is attacked, and how.
+
+    Attributes:
+        attacks: names of `KINDS`.
+        eps: sizes, in levels of 255.
+        timesteps: k; default 1 and T.
+        steps: of the attacks that have steps; Square takes twenty times as many queries.
+        through: surrogates, names of `VIEWS` or of any surrogate.
+        restarts: starting points for each surrogate.
+        samples: of the test set, classes balanced.
+        batch_size: samples attacked at a time.
+        seed: of the starting points.
+        checks: whether the rows that check the others are measured too.
+    """
+
+    attacks: Sequence[str] = ("noise", "fgsm", "pgd", "sa-pgd")
+    eps: Sequence[float] = (2.0, 4.0, 8.0)
+    timesteps: Sequence[int] = ()
+    steps: int = 50
+    through: Sequence[str] = VIEWS
+    restarts: int = 1
+    samples: int = 500
+    batch_size: int = 100
+    seed: int = 0
+    checks: bool = True
+
+
+class Measured(NamedTuple):
+    """A run under attack.
+
+    Attributes:
+        found: what came of each row.
+        checks: the checks of each row, in the same order.
+        results: what `robustness.json` holds.
+    """
+
+    found: list[Withstood]
+    checks: list[list[Check]]
+    results: dict[str, Any]
+
+
+def rows_of(choices: Choices, timesteps: Sequence[int]) -> list[Row]:
+    """The rows of the table: clean first, then every attack at every k and size.
+
+    Raises:
+        UserError: for an unknown attack, or a size that is none.
+    """
+    rows = [Row(GaussianNoise(eps=0.0), k, remark="clean") for k in timesteps]
+    for name in choices.attacks:
+        if name not in KINDS:
+            raise UserError(f"no attack is called {name!r}: choose some of {', '.join(KINDS)}")
+        kind = KINDS[name]
+        for k in timesteps:
+            for eps in choices.eps:
+                options: dict[str, Any] = {"eps": eps / LEVEL}
+                if "steps" in kind.__dataclass_fields__:
+                    options["steps"] = choices.steps if kind.uses_gradients else QUERIES * choices.steps
+                attack: Attack = kind(**options)
+                alone = not attack.uses_gradients
+                rows.append(
+                    Row(attack, k, (TRAINED,) if alone else tuple(choices.through), 1 if alone else choices.restarts)
+                )
+    return rows
+
+
+def measure_run(
+    run: Path | str,
+    choices: Choices | None = None,
+    *,
+    root: Path | None = None,
+    track: Track | None = None,
+) -> Measured:
+    """Attack a trained run on samples of its test set, and write `robustness.json` into its folder.
+
+    It goes on where it was stopped.
+
+    Args:
+        run: the run folder.
+        choices: what is attacked, and how.
+        root: folder of the data sets, if it has moved.
+        track: shows progress over batches.
+
+    Raises:
+        FileNotFoundError: if the run or its data set is missing.
+        UserError: for choices that do not fit, or an ordinary network at several timesteps.
+    """
+    chosen = Choices() if choices is None else choices
+    folder = RunFolder.trained(run)
+    config = folder.config()
+    dataset, _ = parts_of_run(config, root=root)
+    T = config.timesteps
+    ks = tuple(chosen.timesteps) or ((1, T) if T > 1 else (1,))
+    if wrong := [k for k in ks if k < 1]:
+        raise UserError(f"timesteps {wrong[0]} is out of range: expected 1 or more, and the run was trained at {T}")
+    if dataset.kind == "events":
+        raise UserError(
+            f"{dataset.name} holds event frames, whose counts these attacks would make fractions of: attack a run on images"
+        )
+    if not 1 <= chosen.samples <= len(dataset.test):
+        raise UserError(f"samples is {chosen.samples}, and {dataset.name} has {len(dataset.test)} to test on")
+    order = balanced_order(dataset.test.targets)[: chosen.samples].sort().values
+    subject = Subject(
+        folder.load_network(folder.model, None).to(device_of(config.trainer)),
+        dataset.test.inputs(order).float() / LEVEL,
+        dataset.test.targets[order],
+        seed=chosen.seed,
+        batch_size=chosen.batch_size,
+    )
+    rows = rows_of(chosen, ks)
+    wanted = list({row.key: row for row in [*rows, *(rows_of_checks(rows) if chosen.checks else [])]}.values())
+    with alone_in(folder.path, wait=True):
+        found = measure(subject, wanted, folder.path / _RECORDS, track)
+        checks = [
+            checks_of(found, each) if each.row.attack.uses_gradients and not each.row.remark else [] for each in found
+        ]
+        results = _written(found, checks, chosen, config.recipe, dataset.name)
+        write_atomically(folder.path / RESULTS, json.dumps(results, indent=1))
+    return Measured(found, checks, results)
+
+
+def _written(
+    found: Sequence[Withstood], checks: Sequence[Sequence[Check]], chosen: Choices, recipe: object, dataset: str
+) -> dict[str, Any]:
+    rows = []
+    for each, own in zip(found, checks, strict=True):
+        row = each.row.written() | {
+            "remark": each.row.remark,
+            "accuracy": each.accuracy,
+            "no_gradient": each.no_gradient,
+        }
+        if each.row.attack.uses_gradients:
+            row["fooled_through"] = dict(zip(each.row.through, each.fooled_through, strict=True))
+        rows.append(row | {"checks": [check._asdict() for check in own]})
+    worst = []
+    for k in sorted({each.row.timesteps for each in found}):
+        for eps in sorted(
+            {each.row.attack.eps for each in found if not each.row.remark and each.row.attack.uses_gradients}
+        ):
+            right = worst_case(found, k, eps)
+            if right is not None:
+                worst.append({"timesteps": k, "eps": eps, "accuracy": 100 * float(right.double().mean())})
+    about = {"recipe": str(recipe), "dataset": dataset, "samples": chosen.samples, "seed": chosen.seed}
+    return {"schema": 1, **about, "torch": torch.__version__, "rows": rows, "worst_case": worst}

@@ -1,0 +1,67 @@
+"""Surrogates through which an attack sees a network: fixed ones, and ones that follow the membranes.
+
+A weak attack may only have a weak surrogate. A network is robust if it withstands the attack through all of them.
+
+Shapes: x `[B, ...]` is the distance of the membranes of a layer from their threshold at one timestep.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..neurons.surrogate import arctan
+
+_LEAST = 1e-4  # of a width
+
+
+class MembraneWide:
+    """A Gaussian as wide as the membranes spread: ds/du = exp(-x^2 / 2 s^2) / (s sqrt(2 pi)), s their standard deviation.
+
+    s is that of a layer's membranes at this timestep, of each sample (Lun et al., PDSG, CVPR 2025).
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        spread = x.flatten(1).std(1).clamp(min=_LEAST).view(-1, *[1] * (x.ndim - 1))
+        return torch.exp(-0.5 * (x / spread).square()) / (spread * math.sqrt(2 * math.pi))
+
+
+class AdaptiveSharpness:
+    """An arc tangent whose sharpness follows each membrane over the steps of an attack (ASSG, Wang et al., 2025).
+
+    ds/du = (a / 2) / (1 + (pi a x / 2)^2) with a = w / (M + 1.5 D + 1e-4), for every neuron, sample and timestep. M is a moving
+    average of |x| over the steps, from 1, and D one of ||x| - M|, from 0, both with the factor 0.9; w = 2 tan(0.425 pi) / pi.
+
+    It is called once for each timestep of a backward pass, the last timestep first.
+
+    Args:
+        timesteps: T.
+    """
+
+    weight = 2 * math.tan(0.425 * math.pi) / math.pi
+    fading = 0.9
+    relaxation = 1.5
+
+    def __init__(self, timesteps: int) -> None:
+        self.timesteps = timesteps
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the samples of before."""
+        self._next = self.timesteps - 1
+        self._mean: list[Any] = [1.0] * self.timesteps
+        self._spread: list[Any] = [0.0] * self.timesteps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        t, distance = self._next, x.abs()
+        self._next = (t - 1) % self.timesteps
+        self._mean[t] = self.fading * self._mean[t] + (1 - self.fading) * distance
+        self._spread[t] = self.fading * self._spread[t] + (1 - self.fading) * (distance - self._mean[t]).abs()
+        return arctan(x, self.weight / (self._mean[t] + self.relaxation * self._spread[t] + _LEAST))
+
+
+def adaptive(layers: nn.Module) -> list[AdaptiveSharpness]:
+    """The adaptive surrogates of a network's layers."""
+    found = (getattr(module, "surrogate", None) for module in layers.modules())
+    return [surrogate for surrogate in found if isinstance(surrogate, AdaptiveSharpness)]

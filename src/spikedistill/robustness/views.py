@@ -1,0 +1,71 @@
+"""A trained network as attacks see it: a copy, frozen, at k timesteps, with a surrogate of the attack's choice."""
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..neurons import LIF, SURROGATES, SpikingNeuron, Surrogate, uncompiled
+from ..through_time import Bptt, Rate, Temporal
+from .surrogates import AdaptiveSharpness, MembraneWide, adaptive
+
+TRAINED, RATE, MEMBRANE, ADAPTIVE = "trained", "rate", "pdsg", "assg"
+VIEWS = (TRAINED, "arctan", MEMBRANE, ADAPTIVE, RATE)
+"""What an attack may see gradients through: the network's own surrogates, others, and mean rates."""
+
+
+class View:
+    """A network as an attack sees it. The network itself is not changed.
+
+    Args:
+        network: the network; it is copied.
+        timesteps: how many the attack sees.
+        through: one of `VIEWS`, or the name of any surrogate.
+        events: samples are event frames `[B, T, ...]`, of which the first are taken; otherwise images `[B, ...]`.
+
+    Raises:
+        UserError: for an unknown name, or neurons that have no surrogate to swap.
+    """
+
+    def __init__(self, network: Temporal, timesteps: int, through: str = TRAINED, *, events: bool = False) -> None:
+        if timesteps < 1:
+            raise UserError(f"timesteps is {timesteps}, expected 1 or more")
+        rule = Rate() if through == RATE else Bptt()
+        self.network = Temporal(copy.deepcopy(network.module), rule, network.sample_axes).eval().requires_grad_(False)
+        self.timesteps = timesteps
+        self.through = through
+        self.events = events
+        self._by_timestep = through in (MEMBRANE, ADAPTIVE)
+        if through not in (TRAINED, RATE):
+            self._swap()
+
+    def _swap(self) -> None:
+        makes: dict[str, Callable[[], Surrogate]] = {
+            MEMBRANE: MembraneWide,
+            ADAPTIVE: lambda: AdaptiveSharpness(self.timesteps),
+        }
+        make = makes[self.through] if self.through in makes else lambda: SURROGATES[self.through]
+        for path, layer in self.network.module.named_modules():
+            if isinstance(layer, LIF) and not layer.runs_by_step:
+                layer.surrogate = make()
+            elif isinstance(layer, SpikingNeuron):
+                raise UserError(
+                    f"the neurons {path!r} have a step of their own, whose surrogate an attack cannot swap: attack through "
+                    f"{TRAINED!r}"
+                )
+
+    def begin(self) -> None:
+        """Begin the attack of a batch."""
+        for surrogate in adaptive(self.network.module):
+            surrogate.begin()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits `[k, B, C]` of samples `[B, ...]`."""
+        # surrogates that follow the membranes are asked timestep by timestep, which only the eager path does
+        with uncompiled() if self._by_timestep and torch.is_grad_enabled() else nullcontext():
+            shown = (x[:, : self.timesteps].transpose(0, 1),) if self.events else (x, self.timesteps)
+            logits: Tensor = self.network(*shown)
+        return logits

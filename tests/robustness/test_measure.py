@@ -1,0 +1,208 @@
+"""The table of a network under attack: rows, restarts on survivors, checks, and measurements that are stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from quick_runs import quick
+from torch import nn
+
+from spikedistill import LIF, UserError, evaluate, temporal, train
+from spikedistill.cli import main
+from spikedistill.robustness import (
+    Choices,
+    Fgsm,
+    GaussianNoise,
+    Pgd,
+    Row,
+    Square,
+    Subject,
+    View,
+    Withstood,
+    measure,
+    measure_run,
+)
+from spikedistill.robustness.checks import BLACK_BOX, MORE_STEPS, UNBOUNDED, checks_of, rows_of_checks, worst_case
+from spikedistill.robustness.runs import rows_of
+from spikedistill.run_folder import RunFolder
+
+
+def subject(N: int = 30) -> Subject:
+    torch.manual_seed(0)
+    net = temporal(nn.Sequential(nn.Flatten(), nn.Linear(16, 12), LIF(), nn.Linear(12, 3))).eval()
+    x = torch.rand(N, 1, 4, 4)
+    target = net(x, 3).mean(0).argmax(1)
+    target[::5] = (target[::5] + 1) % 3  # a fifth is wrong from the start
+    return Subject(net, x, target, batch_size=8)
+
+
+ROWS = [
+    Row(GaussianNoise(eps=0.0), 3, remark="clean"),
+    Row(Pgd(0.15, steps=5), 3, ("trained", "arctan"), restarts=2),
+    Row(Pgd(0.3, steps=5), 3, ("trained", "arctan"), restarts=2),
+    Row(Fgsm(0.1), 1),
+]
+
+
+def test_a_row_is_what_its_attacks_leave_in_turn():
+    given = subject()
+    clean, small, large, first = measure(given, ROWS)
+    view = View(given.network, 3)
+    right = view(given.samples).mean(0).argmax(1) == given.targets
+    assert clean.right.tolist() == right.tolist()
+    assert clean.accuracy == pytest.approx(80)
+    assert large.accuracy < small.accuracy < 80
+    assert not (large.right & ~right).any(), "what is wrong withstands nothing"
+    assert sum(small.fooled_through) == int(right.sum() - small.right.sum())
+    once, = measure(given, [Row(Pgd(0.15, steps=5), 3)])  # fmt: skip
+    assert not (small.right & ~once.right).any(), "further starts and surrogates only take away"
+    assert 0 <= small.no_gradient < 1
+    assert clean.no_gradient is None
+    # one step at k = 1, by hand
+    one = View(given.network, 1)
+    x = given.samples.clone().requires_grad_()
+    loss = nn.functional.cross_entropy(one(x).mean(0), given.targets, reduction="sum")
+    changed = (x + 0.1 * torch.autograd.grad(loss, x)[0].sign()).clamp(0, 1)
+    before = one(given.samples).mean(0).argmax(1) == given.targets
+    expected = before & (one(changed).mean(0).argmax(1) == given.targets)
+    assert first.right.tolist() == expected.tolist()
+
+
+def test_a_measurement_that_is_stopped_goes_on_to_the_same_results(tmp_path: Path):
+    file = tmp_path / "kept.jsonl"
+    expected = measure(subject(), ROWS)
+
+    def stop_after(count: int):
+        def track(left, total):
+            for number, entry in enumerate(left):
+                if number == count:
+                    raise KeyboardInterrupt
+                yield entry
+
+        return track
+
+    done = []
+    for count in (3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            measure(subject(), ROWS, file, stop_after(count))
+        done.append(len(file.read_text().splitlines()))
+    assert done == [3, 8]
+    left = []
+    found = measure(subject(), ROWS, file, lambda entries, total: left.append(total) or entries)
+    assert left == [4 * 4 - 8]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours.right, theirs.right)
+        assert ours.fooled_through == theirs.fooled_through
+    other = Subject(subject().network, subject().samples + 0.001, subject().targets, batch_size=8)
+    measure(other, ROWS, file, lambda entries, total: left.append(total) or entries)
+    assert left[-1] == 16, "results of other samples are not taken for these"
+
+
+def withstood(row: Row, right: list[int]) -> Withstood:
+    return Withstood(row, torch.tensor(right).bool(), (), None)
+
+
+def test_checks_by_hand():
+    rows = [Row(Pgd(eps / 10, steps=4), 2) for eps in (1, 2)]
+    further = rows_of_checks(rows)
+    assert [(row.remark, row.attack.name, row.attack.eps) for row in further] == [
+        (UNBOUNDED, "pgd", 1.0), (MORE_STEPS, "pgd", 0.2), (BLACK_BOX, "square", 0.1), (BLACK_BOX, "square", 0.2),
+    ]  # fmt: skip
+    assert further[1].attack.steps == 8
+    assert further[2].attack.steps == 80
+    good = [
+        withstood(rows[0], [1, 1, 1, 0]), withstood(rows[1], [1, 0, 0, 0]), withstood(further[0], [0, 0, 0, 0]),
+        withstood(further[1], [1, 0, 0, 0]), withstood(further[2], [1, 1, 1, 1]), withstood(further[3], [1, 1, 1, 1]),
+    ]  # fmt: skip
+    assert all(check.passed for row in good[:2] for check in checks_of(good, row))
+    assert len(checks_of(good, good[0])) == 3  # twice the steps are of the largest size alone
+    assert len(checks_of(good, good[1])) == 4
+    assert worst_case(good, 2, 0.2).tolist() == [True, False, False, False]
+    bad = [
+        withstood(rows[0], [1, 0, 0, 0]), withstood(rows[1], [1, 1, 1, 0]), withstood(further[0], [1, 0, 0, 0]),
+        withstood(further[1], [1, 0, 0, 0]), withstood(further[2], [1, 1, 1, 1]), withstood(further[3], [0, 1, 1, 1]),
+    ]  # fmt: skip
+    said = {check.about: check.said for check in checks_of(bad, bad[1]) if not check.passed}
+    assert said == {
+        "unbounded": "an attack without a bound leaves 25.0 %",
+        "twice the steps": "twice the steps take 50.0 points more",
+        "without gradients": "an attack without gradients fools 25.0 % that withstand all with gradients",
+        "falls with eps": "accuracy rises by 50.0 points with eps",
+    }
+
+
+def test_rows_of_a_run():
+    rows = rows_of(Choices(attacks=("noise", "sa-pgd", "square"), eps=(4, 8), steps=10, restarts=3), (1, 5))
+    assert len(rows) == 2 + 3 * 2 * 2
+    by_name = {row.attack.name: row for row in rows[2:]}
+    assert by_name["sa-pgd"].attack.steps == 10
+    assert by_name["sa-pgd"].restarts == 3
+    assert len(by_name["sa-pgd"].through) == 5
+    assert by_name["square"].attack == Square(8 / 255, steps=200)
+    assert by_name["noise"].restarts == 1
+    with pytest.raises(UserError, match="no attack is called 'deepfool': choose some of fgsm, bim, pgd"):
+        rows_of(Choices(attacks=("deepfool",)), (1,))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = quick("digits-sce", out=tmp_path_factory.mktemp("runs") / "run")
+    return Path(train(config))
+
+
+FEW = Choices(attacks=("noise", "pgd"), eps=(16.0,), steps=3, samples=40, batch_size=25)
+
+
+def test_a_run_is_attacked_and_its_clean_accuracy_is_that_of_the_samples(run: Path):
+    measured = measure_run(run, FEW)
+    results = json.loads((run / "robustness.json").read_text())
+    assert results["samples"] == 40
+    clean = [row for row in results["rows"] if row["remark"] == "clean"]
+    assert [row["timesteps"] for row in clean] == [1, 3]
+    whole = measure_run(
+        run, FEW._replace(samples=len(evaluate_targets(run)), checks=False, attacks=("noise",), eps=(0.0,))
+    )
+    ensemble = evaluate(run)["last"]["ensemble"]
+    assert [each.accuracy for each in whole.found[:2]] == pytest.approx(
+        [100 * ensemble[k - 1]["accuracy"] for k in (1, 3)]
+    )
+    assert len(measured.found) == len(measured.checks)
+    assert {check.about for checks in measured.checks for check in checks} == {UNBOUNDED, MORE_STEPS, BLACK_BOX}
+    assert RunFolder(run).is_complete
+
+
+def evaluate_targets(run: Path) -> torch.Tensor:
+    return RunFolder(run).read_tensors(RunFolder(run).logits, "targets")["targets"]
+
+
+def test_the_command_prints_the_table_and_goes_on(run: Path, capsys: pytest.CaptureFixture[str]):
+    command = [
+        "robustness",
+        str(run),
+        "--attacks",
+        "pgd",
+        "--eps",
+        "16",
+        "--steps",
+        "3",
+        "--samples",
+        "40",
+        "--batch-size",
+        "25",
+    ]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert "Accuracy under attack" in first
+    assert "clean" in first
+    assert main(command) == 0
+    assert capsys.readouterr().out == first
+    for words, said in (
+        (["--attacks", "worm"], "no attack is called 'worm'"),
+        (["--timesteps", "0"], "timesteps 0 is out of range"),
+        (["--samples", "100000"], "samples is 100000"),
+        (["--through", "relu"], "no surrogate is called 'relu'"),
+        (["--eps", "300"], "eps is"),
+    ):
+        assert main(["robustness", str(run), "--samples", "10", *words]) == 2
+        assert said in capsys.readouterr().err
