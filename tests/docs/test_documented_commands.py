@@ -51,6 +51,7 @@ def begun(monkeypatch, tmp_path):
         "comparisons.compare",
         "evaluation.evaluate",
         "evaluation.gradient_microscope",
+        "robustness.measure_run",
         "report.write_report",
         "report.write_logits_report",
     )
