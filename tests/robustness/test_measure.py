@@ -10,6 +10,7 @@ from torch import nn
 
 from spikedistill import LIF, UserError, evaluate, temporal, train
 from spikedistill.cli import main
+from spikedistill.evaluation import exit_times
 from spikedistill.robustness import (
     Choices,
     Fgsm,
@@ -20,6 +21,7 @@ from spikedistill.robustness import (
     Subject,
     View,
     Withstood,
+    attack_exits,
     measure,
     measure_run,
 )
@@ -206,3 +208,37 @@ def test_the_command_prints_the_table_and_goes_on(run: Path, capsys: pytest.Capt
     ):
         assert main(["robustness", str(run), "--samples", "10", *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_an_attack_on_time_keeps_samples_longer_and_one_on_answers_makes_mistakes():
+    given = subject(60)
+    given = Subject(given.network, given.samples, given.network(given.samples, 4).mean(0).argmax(1), batch_size=25)
+    clean, answers, time = attack_exits(given, 4, Pgd(0.3, steps=10), 0.42)
+    assert [row.goal for row in (clean, answers, time)] == ["clean", "answers", "time"]
+    logits = View(given.network, 4)(given.samples)
+    times = exit_times(logits, "confidence", 0.42)
+    means = logits.double().cumsum(0)[times - 1, torch.arange(60)]
+    assert clean.accuracy == pytest.approx(100 * float((means.argmax(1) == given.targets).double().mean()))
+    assert clean.mean_exit == pytest.approx(float(times.double().mean()))
+    assert clean.never == pytest.approx(100 * float((times == 4).double().mean()))
+    assert answers.accuracy < clean.accuracy - 20
+    assert time.mean_exit > clean.mean_exit + 0.3
+    assert time.mean_exit > answers.mean_exit
+    assert time.never > clean.never
+
+
+def test_corruptions_and_early_exit_are_measured_if_asked(run: Path, capsys: pytest.CaptureFixture[str]):
+    choices = Choices(
+        attacks=("pgd",), eps=(16.0,), timesteps=(3,), steps=2, samples=30, checks=False, corruptions=True, exits=0.9
+    )
+    measured = measure_run(run, choices)
+    corrupted = [each for each in measured.found if each.row.remark == "corruption"]
+    assert len(corrupted) == 30
+    error = sum(100 - each.accuracy for each in corrupted) / 30
+    assert measured.results["mean_corruption_error"] == {"3": pytest.approx(error)}
+    assert [row["goal"] for row in measured.results["exits"]["rows"]] == ["clean", "answers", "time"]
+    command = "--attacks pgd --eps 16 --timesteps 3 --steps 2 --samples 30 --no-checks --corruptions --exits 0.9"
+    assert main(["robustness", str(run), *command.split()]) == 0
+    said = capsys.readouterr().out
+    assert "Accuracy under corruptions at k=3" in said
+    assert "Early exit at a confidence of 0.9, eps 16" in said

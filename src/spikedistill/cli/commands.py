@@ -213,6 +213,8 @@ def robustness(
     batch_size: int = 100,
     seed: int = 0,
     checks: bool = True,
+    corruptions: Flag = False,
+    exits: Annotated[float | None, arg(metavar="THRESHOLD", help_behavior_hint="")] = None,
     root: Root = None,
 ) -> None:
     """Attack a trained run on test images: its accuracy under adversarial changes and noise, at several numbers of timesteps.
@@ -239,6 +241,8 @@ def robustness(
         batch_size: images attacked at a time
         seed: of the starting points
         checks: measure the rows that check the others
+        corruptions: also measure noise, blur, brightness, contrast, JPEG and pixelation in five severities
+        exits: also attack the network that stops when its confidence reaches THRESHOLD: its answers, and its time
         root: folder of the data sets, if it has moved
     """
     from rich.console import Console
@@ -247,7 +251,9 @@ def robustness(
     from ..report.terminal import robustness_tables
     from ..robustness import Choices, measure_run
 
-    choices = Choices(attacks, eps, timesteps, steps, through, restarts, samples, batch_size, seed, checks)
+    choices = Choices(
+        attacks, eps, timesteps, steps, through, restarts, samples, batch_size, seed, checks, corruptions, exits
+    )
     measured = measure_run(run, choices, root=root, track=functools.partial(progress, description="attacking"))
     Console().print(*robustness_tables(measured))
     print(f"every row: {run / 'robustness.json'}")

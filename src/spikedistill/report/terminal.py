@@ -12,7 +12,7 @@ from ..evaluation.gradients import ALL, furthest_layer
 from ..evaluation.intervals import wilson
 from ..evaluation.results import Results
 from ..recipe_name import RecipeName
-from ..robustness import Measured
+from ..robustness import Corruption, Measured
 from .blocks import duration, thinned
 from .comparison.costs import cost_columns
 from .comparison.intervals import with_interval
@@ -167,13 +167,44 @@ def robustness_tables(measured: Measured) -> list[Table]:
     for eps in dict.fromkeys(row["eps"] for row in worst_case):
         cells = [f"{row['accuracy']:.1f}" for row in worst_case if row["eps"] == eps]
         worst.add_row(f"{255 * eps:g}", *cells)
-    tables = [table, worst]
+    tables = [table, worst, *_corruption_tables(measured), *_exit_tables(measured)]
     if doubts:
         why = _table("Marked rows are too optimistic", "mark", "why")
         for number, failed in doubts:
             why.add_row(escape(f"[{number}]"), "; ".join(failed))
         tables.append(why)
     return tables
+
+
+def _corruption_tables(measured: Measured) -> list[Table]:
+    """Accuracy under each corruption over its severities, a table for each k."""
+    tables = []
+    errors: dict[str, float] = measured.results.get("mean_corruption_error", {})
+    for k, error in errors.items():
+        found = {
+            (each.row.attack.kind, each.row.attack.severity): each.accuracy
+            for each in measured.found
+            if isinstance(each.row.attack, Corruption) and each.row.timesteps == int(k)
+        }
+        severities = sorted({severity for _, severity in found})
+        title = f"Accuracy under corruptions at k={k}, %; mean error {error:.1f}"
+        table = _table(title, "corruption", *(f"severity {severity}" for severity in severities))
+        for kind in dict.fromkeys(kind for kind, _ in found):
+            table.add_row(kind, *(f"{found[kind, severity]:.1f}" for severity in severities))
+        tables.append(table)
+    return tables
+
+
+def _exit_tables(measured: Measured) -> list[Table]:
+    """Early exit on clean samples, under an attack on answers, and under one on time."""
+    exits = measured.results.get("exits")
+    if exits is None:
+        return []
+    title = f"Early exit at a confidence of {exits['threshold']:g}, eps {255 * exits['eps']:g}"
+    table = _table(title, "attack on", "accuracy, %", "timesteps", "run to the end, %")
+    for row in exits["rows"]:
+        table.add_row(row["goal"], f"{row['accuracy']:.1f}", f"{row['mean_exit']:.2f}", f"{row['never']:.1f}")
+    return [table]
 
 
 def _gradient_tables(rows: Sequence[dict[str, Any]], over: Sequence[int], longest: int) -> list[Table]:

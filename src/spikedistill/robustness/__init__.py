@@ -1,7 +1,9 @@
 """How a network stands up to changed samples: adversarial attacks, noise and corruptions."""
 
 from .attacks import ATTACKS, Apgd, Attack, Bim, Fgsm, Look, Pgd, SaPgd, Square
+from .corruptions import Corruption
 from .distance import CarliniWagner
+from .exits import attack_exits
 from .measure import Row, Subject, Withstood, measure
 from .noise import GaussianNoise, RandomCorner
 from .runs import Choices, Measured, measure_run
@@ -15,6 +17,7 @@ __all__ = [
     "Bim",
     "CarliniWagner",
     "Choices",
+    "Corruption",
     "Fgsm",
     "GaussianNoise",
     "Look",
@@ -27,6 +30,7 @@ __all__ = [
     "Subject",
     "View",
     "Withstood",
+    "attack_exits",
     "measure",
     "measure_run",
 ]

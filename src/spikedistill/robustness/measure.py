@@ -152,7 +152,7 @@ def _attacked(subject: Subject, row: Row, number: int) -> _Batch:
             if not len(alive):
                 break
             view.begin()
-            start = _noise(x.shape, derive_seed(subject.seed, number, place, restart)).to(x)[alive]
+            start = noise_of(x.shape, derive_seed(subject.seed, number, place, restart)).to(x)[alive]
             changed = row.attack(view, x[alive], target[alive], start)
             with torch.no_grad():
                 right[alive] = plain(changed).mean(0).argmax(1) == target[alive]
@@ -160,8 +160,8 @@ def _attacked(subject: Subject, row: Row, number: int) -> _Batch:
     return _Batch(right.long().tolist(), fooled, no_gradient)
 
 
-def _noise(shape: torch.Size, seed: int) -> Tensor:
-    """Noise in [-1, 1]."""
+def noise_of(shape: torch.Size, seed: int) -> Tensor:
+    """Noise in [-1, 1], from which attacks begin."""
     return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1
 
 

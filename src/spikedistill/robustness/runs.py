@@ -12,12 +12,15 @@ from ..errors import UserError
 from ..evaluation.runs import parts_of_run
 from ..files import alone_in, write_atomically
 from ..run_folder import RunFolder, device_of
-from .attacks import Attack
+from .attacks import Attack, Pgd
 from .checks import QUERIES, Check, checks_of, rows_of_checks, worst_case
+from .corruptions import CORRUPTIONS, SEVERITIES, Corruption
+from .exits import attack_exits
 from .measure import KINDS, Row, Subject, Track, Withstood, measure
 from .noise import GaussianNoise
 from .views import TRAINED, VIEWS
 
+CORRUPTED = "corruption"
 LEVEL = 255  # sizes are said in these
 _RECORDS = "robustness.jsonl"
 RESULTS = "robustness.json"
@@ -37,6 +40,8 @@ class Choices(NamedTuple):
         batch_size: samples attacked at a time.
         seed: of the starting points.
         checks: whether the rows that check the others are measured too.
+        corruptions: whether common corruptions of five severities are measured too.
+        exits: a threshold of the policy "confidence", at which early exit is attacked too.
     """
 
     attacks: Sequence[str] = ("noise", "fgsm", "pgd", "sa-pgd")
@@ -49,6 +54,8 @@ class Choices(NamedTuple):
     batch_size: int = 100
     seed: int = 0
     checks: bool = True
+    corruptions: bool = False
+    exits: float | None = None
 
 
 class Measured(NamedTuple):
@@ -86,6 +93,13 @@ def rows_of(choices: Choices, timesteps: Sequence[int]) -> list[Row]:
                 rows.append(
                     Row(attack, k, (TRAINED,) if alone else tuple(choices.through), 1 if alone else choices.restarts)
                 )
+    if choices.corruptions:
+        rows += [
+            Row(Corruption(kind=kind, severity=severity), k, remark=CORRUPTED)
+            for k in timesteps
+            for kind in CORRUPTIONS
+            for severity in SEVERITIES
+        ]
     return rows
 
 
@@ -140,6 +154,14 @@ def measure_run(
             checks_of(found, each) if each.row.attack.uses_gradients and not each.row.remark else [] for each in found
         ]
         results = _written(found, checks, chosen, config.recipe, dataset.name)
+        if chosen.exits is not None:
+            attack = Pgd(max(chosen.eps) / LEVEL, steps=chosen.steps)
+            attacked = attack_exits(subject, T, attack, chosen.exits, track=track)
+            results["exits"] = {
+                "threshold": chosen.exits,
+                "eps": attack.eps,
+                "rows": [row._asdict() for row in attacked],
+            }
         write_atomically(folder.path / RESULTS, json.dumps(results, indent=1))
     return Measured(found, checks, results)
 
@@ -165,5 +187,12 @@ def _written(
             right = worst_case(found, k, eps)
             if right is not None:
                 worst.append({"timesteps": k, "eps": eps, "accuracy": 100 * float(right.double().mean())})
-    about = {"recipe": str(recipe), "dataset": dataset, "samples": chosen.samples, "seed": chosen.seed}
+    about: dict[str, Any] = {"recipe": str(recipe), "dataset": dataset, "samples": chosen.samples, "seed": chosen.seed}
+    corrupted = [each for each in found if each.row.remark == CORRUPTED]
+    if corrupted:
+        about["mean_corruption_error"] = {
+            str(k): sum(100 - each.accuracy for each in of_k) / len(of_k)
+            for k in sorted({each.row.timesteps for each in corrupted})
+            if (of_k := [each for each in corrupted if each.row.timesteps == k])
+        }
     return {"schema": 1, **about, "torch": torch.__version__, "rows": rows, "worst_case": worst}
