@@ -33,6 +33,7 @@ from spikedistill.run_folder import RunFolder
 def subject(N: int = 30) -> Subject:
     torch.manual_seed(0)
     net = temporal(nn.Sequential(nn.Flatten(), nn.Linear(16, 12), LIF(), nn.Linear(12, 3))).eval()
+    net.module[1].weight.data.mul_(4)  # so that it fires
     x = torch.rand(N, 1, 4, 4)
     target = net(x, 3).mean(0).argmax(1)
     target[::5] = (target[::5] + 1) % 3  # a fifth is wrong from the start
