@@ -193,6 +193,17 @@ class ObjectiveConfig(_Section):
     (C n) for a class with n of N training samples, of C classes. Or one number for each class in order (1 1 2.5), or
     numbers by name (cat=2 dog=0.5; the others count 1). Default all count 1."""
 
+    adversarial: Literal["none", "pgd", "trades"] = "none"
+    """Train on images that an attack has changed. pgd: the loss is that of the changed images; trades: that of the images
+    themselves, plus adversarial-weight times how far the prediction moves on changed ones."""
+    adversarial_eps: Annotated[float, Field(gt=0, le=255)] = 2.0
+    """With --objective.adversarial: how far each pixel may move, in levels of 255."""
+    adversarial_steps: Annotated[int, Field(ge=1, le=1000)] = 2
+    """With --objective.adversarial: steps of the attack; each costs about as much time as a training step."""
+    adversarial_step: Positive | None = None
+    """With --objective.adversarial: length of a step in levels of 255; default 2.5 eps / steps."""
+    adversarial_weight: Positive = 6.0
+    """With --objective.adversarial trades: the weight of that term."""
     firing_weight: NotNegative = 0.0
     """Weight of a penalty on spikes, added to the loss: the mean over the layers of neurons of how far their firing rate
     lies above --objective.firing-target. Fewer spikes make layers on spikes faster, and cost accuracy; 0.1 to 3 are
@@ -228,6 +239,9 @@ class OptimizerConfig(_Section):
     """With --optimizer.schedule step: epochs between two reductions of the learning rate."""
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """With --optimizer.schedule step: the factor of each reduction."""
+    orthogonal: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """After each step, move the rows of every weight towards orthogonality by this factor; 0.001 in regularised adversarial
+    training (RAT)."""
 
 
 class TrainerConfig(_Section):

@@ -6,11 +6,12 @@ from .distance import CarliniWagner
 from .exits import attack_exits
 from .measure import Row, Subject, Withstood, measure
 from .noise import GaussianNoise, RandomCorner
-from .runs import Choices, Measured, measure_run
+from .runs import LEVEL, Choices, Measured, measure_run
 from .views import VIEWS, View
 
 __all__ = [
     "ATTACKS",
+    "LEVEL",
     "VIEWS",
     "Apgd",
     "Attack",

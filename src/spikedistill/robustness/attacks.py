@@ -113,14 +113,20 @@ class Pgd(Attack):
     steps: int = 10
     random_start: bool = True
 
+    @property
+    def length(self) -> float:
+        """Of a step."""
+        return 2.5 * self.eps / self.steps if self.step is None else self.step
+
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
-        step = 2.5 * self.eps / self.steps if self.step is None else self.step
         adversarial = x
         if self.random_start:
             noise = 2 * torch.rand_like(x) - 1 if start is None else start
             adversarial = (x + self.eps * noise).clamp(0, 1)
         for _ in range(self.steps):
-            adversarial = self.within(adversarial + step * self.slope(look, adversarial, target).gradient.sign(), x)
+            adversarial = self.within(
+                adversarial + self.length * self.slope(look, adversarial, target).gradient.sign(), x
+            )
         return adversarial
 
 

@@ -150,6 +150,36 @@ def check_heads(config: Config, objective: Objective) -> None:
         )
 
 
+def check_adversarial(config: Config, dataset: Dataset) -> None:
+    """Refuse settings of adversarial training without it, and data that its attacks do not fit.
+
+    Raises:
+        UserError: saying what to leave out.
+    """
+    options, default = config.objective, type(config.objective)()
+    names = ["adversarial_eps", "adversarial_steps", "adversarial_step", "adversarial_weight"]
+    used = {"none": [], "pgd": names[:3], "trades": names}[options.adversarial]
+    unused = [name for name in names if name not in used and getattr(options, name) != getattr(default, name)]
+    if unused:
+        need = "trades" if options.adversarial == "pgd" else "pgd"
+        raise UserError(
+            f"--objective.{_flag(unused[0])} has no effect under --objective.adversarial {options.adversarial}: leave it out, or "
+            f"use --objective.adversarial {need}"
+        )
+    if options.adversarial == "none":
+        return
+    if dataset.kind == "events":
+        raise UserError(
+            f"--objective.adversarial {options.adversarial} moves pixels of [0, 1], and {dataset.name} holds event frames: leave "
+            "it out"
+        )
+    if config.data.mix != "none":
+        raise UserError(
+            f"--objective.adversarial {options.adversarial} attacks images of one class, and --data.mix {config.data.mix} mixes "
+            "two: leave one out"
+        )
+
+
 def check_neurons(config: Config) -> None:
     """Refuse settings of `lif` in a network of other neurons.
 

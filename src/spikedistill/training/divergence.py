@@ -111,7 +111,7 @@ def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", 
     gradient, bad_gradients = None, None
     with torch.set_grad_enabled(backward), _unchanged_statistics(module):
         with trainer.precision_plugin.train_step_context(), _first_bad_layer(module, len(places), layers):
-            inputs, mix = module.prepared(samples, batch.number)
+            inputs, mix = module.prepared(samples, target, batch.number)
             _, submodels, features = module.look(inputs, batch.places, module.plain_student)
             at = module.at_hand(inputs, target, batch.places, submodels, features)
             value, _ = module.value_of(at, mix)

@@ -43,7 +43,9 @@ def trial(plan: Plan) -> Iterator[Callable[[int], float]]:
         def step(size: int) -> float:
             started = time.perf_counter()
             places = torch.arange(min(size, len(plan.train)))
-            inputs, mix = module.prepared(plan.train.inputs(places).to(device), 0)
+            inputs, mix = module.prepared(
+                plan.train.inputs(places).to(device), plan.train.targets[places].to(device), 0
+            )
             target, places = plan.train.targets[places].to(device), places.to(device)
             inputs = inputs.double() if options.precision == "64-true" else inputs
             with torch.autocast(device.type, dtype, enabled=options.precision.endswith("-mixed")):

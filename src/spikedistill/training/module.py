@@ -14,6 +14,8 @@ from ..models import Branched
 from ..objectives import ObjectiveValue, mean_value
 from ..objectives.checks import is_masked
 from ..objectives.submodels import held_after
+from ..robustness import LEVEL, Pgd
+from ..robustness.training import looking, pgd_images, retract, trades, trades_images
 from ..seeds import derive_seed
 from ..through_time import Captured
 from .features import TRANSFORMS
@@ -146,7 +148,7 @@ class DistillationModule(L.LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         samples, target, places = batch
         samples = self.watch.begin(self.optimizer, samples, batch_index % accumulate == 0)
-        inputs, mix = self.prepared(samples, batch_index)
+        inputs, mix = self.prepared(samples, target, batch_index)
         if self.whole is not None and self.whole.failed:
             self.whole = None
         if self.whole is not None:
@@ -171,8 +173,8 @@ class DistillationModule(L.LightningModule):
         """The loss whose gradients the optimiser uses."""
         return total / self.plan.config.timesteps if self.plan.config.gradient_scale == "1/T" else total
 
-    def prepared(self, samples: Tensor, batch_index: int) -> tuple[Tensor, Mixed | None]:
-        """The samples of a batch of this epoch as the network takes them, augmented, and what they are mixed with."""
+    def prepared(self, samples: Tensor, target: Tensor, batch_index: int) -> tuple[Tensor, Mixed | None]:
+        """The samples of a batch of this epoch as the network takes them, augmented and attacked, and what they are mixed with."""
         # every random number of this step depends only on its position in training, so the step can be repeated
         seed = derive_seed(self.plan.config.seed, self.current_epoch, batch_index, self.global_rank)
         # `torch.manual_seed` records a stack trace in every step for a GPU that is not used
@@ -182,11 +184,26 @@ class DistillationModule(L.LightningModule):
         inputs = as_network_input(samples, self.plan.dataset.kind)
         if self.plan.augmentations:
             inputs = augment(inputs, self.plan.augmentations)
+        if self.plan.config.objective.adversarial == "pgd":
+            with looking(self.network):
+                inputs = pgd_images(self.logits_of, inputs, target, self.attack)
         data = self.plan.config.data
         if data.mix == "none":
             return inputs, None
         mix = mixed(inputs, data.mix, data.mix_alpha)
         return mix.inputs, mix
+
+    def logits_of(self, images: Tensor) -> Tensor:
+        """Logits `[T, B, C]` of images, as attacks see them."""
+        logits: Tensor = self.network(images, self.plan.config.timesteps)
+        return logits
+
+    @property
+    def attack(self) -> Pgd:
+        """The attack of adversarial training."""
+        options = self.plan.config.objective
+        step = None if options.adversarial_step is None else options.adversarial_step / LEVEL
+        return Pgd(options.adversarial_eps / LEVEL, step=step, steps=options.adversarial_steps)
 
     def at_hand(
         self, inputs: Tensor, target: Tensor, places: Tensor, submodels: Tensor, features: list[Tensor]
@@ -235,9 +252,21 @@ class DistillationModule(L.LightningModule):
         given = inputs_of(at)
         value, scores = self.plan.objective(at.submodels, at.target, **given), given.get("scores")
         if mix is None:
-            return value, scores
+            return self.with_trades(value, at), scores
         other, _ = self.value_of(at.with_target(at.target[mix.partners]))
         return mean_value([(mix.share, value), (1 - mix.share, other)]), scores
+
+    def with_trades(self, value: ObjectiveValue, at: AtHand) -> ObjectiveValue:
+        """The objective's value with the term of TRADES, if that is trained."""
+        options = self.plan.config.objective
+        if options.adversarial != "trades":
+            return value
+        with looking(self.network):
+            changed = trades_images(self.logits_of, at.inputs, self.attack)
+        clean = at.submodels if self.plan.objective.submodels == "timesteps" else self.logits_of(at.inputs)
+        term = trades(clean, self.logits_of(changed))
+        terms = value.terms | {"trades": term.detach()}
+        return ObjectiveValue(value.total + options.adversarial_weight * term, terms)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.watch is not None
@@ -250,6 +279,8 @@ class DistillationModule(L.LightningModule):
             optimizer_closure()  # the training step has made the update
             return
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if beta := self.plan.config.optimizer.orthogonal:
+            retract(self.network, beta)
         assert self.watch is not None
         self.watch.after_update()
 

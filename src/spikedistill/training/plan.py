@@ -26,7 +26,14 @@ from ..seeds import derive_seed
 from ..through_time import Temporal, mean_rate, synchronise_batch_norm
 from ..through_time.features import outputs_of
 from .class_weights import class_weights
-from .combinations import check_accumulation, check_lengths, check_together, gradient_rule, objective_of
+from .combinations import (
+    check_accumulation,
+    check_adversarial,
+    check_lengths,
+    check_together,
+    gradient_rule,
+    objective_of,
+)
 from .features import layer_names
 from .given import Given, GivenNetwork, ModelLike, TeacherLike, check_frames, try_network, with_given
 from .initial import initial_weights
@@ -131,6 +138,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     if given.data is not None:
         check_frames(dataset, config.timesteps)
     check_lengths(config, dataset)
+    check_adversarial(config, dataset)
     spec = model_spec(config, dataset) if given.model is None else {"python": given.model.path}
     network = _made(config, spec, dataset, given.model)  # raises an error if settings do not fit
     if given.model is not None:
@@ -202,6 +210,11 @@ def check_teacher_logits(config: Config, objective: Objective, augmentations: tu
         raise UserError(
             "a transform of the training samples draws at random, and the teacher gets what the student gets: leave "
             "--teacher-logits cached out, or take the transform away"
+        )
+    if config.objective.adversarial == "pgd":
+        raise UserError(
+            "an attack changes the images (--objective.adversarial pgd), and the teacher gets the changed ones: leave "
+            "--teacher-logits cached out"
         )
     if config.data.mix != "none":
         raise UserError(

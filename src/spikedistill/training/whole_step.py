@@ -39,6 +39,8 @@ def can_be_whole(plan: "Plan") -> bool:
         and taught
         and plan.config.data.mix == "none"  # whose share is a number of Python
         and lengths_of(plan.train) is None
+        and plan.config.objective.adversarial != "trades"  # whose images are made in the step
+        and not plan.config.optimizer.orthogonal
     )
 
 
