@@ -85,9 +85,9 @@ def at_batch(module, number, act):
     prepared, value_of = module.prepared, module.value_of
     now = []
 
-    def preparing(samples, batch_index):
+    def preparing(samples, target, batch_index):
         now[:] = [module.current_epoch, batch_index]
-        return prepared(samples, batch_index)
+        return prepared(samples, target, batch_index)
 
     def valuing(*arguments):
         value, scores = value_of(*arguments)

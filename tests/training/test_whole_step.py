@@ -77,12 +77,12 @@ def spoil_third_step(module, kind):
         next(module.network.parameters()).data.mul_(1e14)  # which the batch-norm behind divides by
     preparing, valuing, numbers = module.prepared, module.value_of, []
 
-    def prepared(samples, number):
+    def prepared(samples, target, number):
         numbers.append(number)
         if kind == "weight" and number == 2:
             for group in module.optimizer.param_groups:
                 group["lr"] = 1e30
-        return preparing(samples, number)
+        return preparing(samples, target, number)
 
     def value_of(*arguments):
         value, scores = valuing(*arguments)

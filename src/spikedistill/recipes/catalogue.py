@@ -145,6 +145,24 @@ def _dspike(config: Config) -> Config:
     return with_objective(config, "sce").model_copy(update={"model": config.model.model_copy(update={"lif": lif})})
 
 
+def _s2w_rat(config: Config) -> Config:
+    """S2W on images that an attack has changed, with weights kept near orthogonality (RAT); on CIFAR as in the paper's section on
+    robustness."""
+    taught = with_objective(config, "s2w")
+    attack = {"adversarial": "pgd", "adversarial_eps": 2.0, "adversarial_step": 1.0, "adversarial_steps": 2}
+    lif = config.model.lif.model_copy(update={"decay": 1.0, "v_reset": 0.0, "surrogate": "triangular"})
+    changes: dict[str, Any] = {
+        "objective": taught.objective.model_copy(update=attack),
+        "optimizer": config.optimizer.model_copy(update={"orthogonal": 1e-3}),
+        "model": config.model.model_copy(update={"lif": lif}),
+    }
+    if config.data.name in ("cifar10", "cifar100"):
+        changes["model"] = changes["model"].model_copy(update={"name": "vgg11"})
+        changes["data"] = config.data.model_copy(update={"batch_size": 256, "augment": ("crop", "flip")})
+        changes |= {"timesteps": 8, "epochs": 300}
+    return taught.model_copy(update=changes)
+
+
 _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {
     **{name: {"beta": 0.1} for name in ("nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder")},
     "image_folder": {"alpha": 0.7},
@@ -161,6 +179,7 @@ _OURS: dict[str, Callable[[Config], Config]] = {
     "dspike": _dspike,
     "esd": _esd,
     "joint-asnn-unofficial": _joint,
+    "s2w-rat": _s2w_rat,
     "sltt-k": _sltt_k,
     "sm-unofficial": _sm,
     "tdbn": _tdbn,
