@@ -79,11 +79,13 @@ class RunFolder:
         self.logits = self.path / "logits.safetensors"
         self.samples = self.path / "samples.safetensors"
         self.gradients = self.path / "gradients.csv"
+        self.robustness = self.path / "robustness.json"
+        self.attacked = self.path / "robustness.jsonl"
         self.report = self.path / "report.html"
         # Files that training writes, and files that a command can write again.
         self.of_training = (self.config_file, self.metrics, self.model, self.selected_model, self.cost)
         self.made_by = dict.fromkeys((self.results, self.logits, self.samples), "evaluate")
-        self.made_by |= {self.gradients: "gradients", self.report: "report"}
+        self.made_by |= {self.gradients: "gradients", self.robustness: "robustness", self.report: "report"}
 
     @classmethod
     def trained(cls, path: Path | str) -> "RunFolder":
@@ -236,7 +238,7 @@ class RunFolder:
 
     def _names(self) -> list[str]:
         """The names of the files that a run writes into its folder."""
-        return [*(file.name for file in (*self.of_training, *self.made_by, self.diverged)), MANIFEST]
+        return [*(file.name for file in (*self.of_training, *self.made_by, self.attacked, self.diverged)), MANIFEST]
 
     # Reading
 

@@ -11,6 +11,7 @@ from torch import nn
 from spikedistill import LIF, UserError, evaluate, temporal, train
 from spikedistill.cli import main
 from spikedistill.evaluation import exit_times
+from spikedistill.report import write_report
 from spikedistill.robustness import (
     Choices,
     Fgsm,
@@ -244,3 +245,21 @@ def test_corruptions_and_early_exit_are_measured_if_asked(run: Path, capsys: pyt
     said = capsys.readouterr().out
     assert "Accuracy under corruptions at k=3" in said
     assert "Early exit at a confidence of 0.9, eps 16" in said
+
+
+def test_the_report_has_the_curves_and_what_speaks_against_them(run: Path):
+    measured = measure_run(run, FEW._replace(corruptions=True, exits=0.9))
+    page = write_report(run).read_text()
+    assert "Under attack" in page
+    assert 'data-plot="under_attack"' in page or "under_attack" in page
+    doubts = [check.said for checks in measured.checks for check in checks if not check.passed]
+    assert doubts, "three steps are too few"
+    for said in doubts:
+        assert said in page
+    for words in ("Right under common corruptions", "Early exit at a confidence of 0.9", "pixelate"):
+        assert words in page
+    (run / "robustness.json").write_text('{"schema_version": 1, "samples": "many"}')
+    with pytest.raises(UserError, match=r"robustness.json is (broken|damaged)"):
+        write_report(run)
+    measure_run(run, FEW)
+    assert write_report(run).is_file()

@@ -227,7 +227,8 @@ def robustness(
 
     Further rows check whether the others can be believed: no bound, twice the steps, and square. A row that fails one is marked.
 
-    The results go to robustness.json in the run folder. Results of batches are kept, and the same command goes on from there.
+    The results go to robustness.json in the run folder, and to its report.html. Results of batches are kept, and the same command
+    goes on from there.
 
     Args:
         run: a run folder, such as runs/digits-twsd/seed0
@@ -247,16 +248,19 @@ def robustness(
     """
     from rich.console import Console
 
+    from .. import report
     from ..data.progress import progress
     from ..report.terminal import robustness_tables
     from ..robustness import Choices, measure_run
+    from ..run_folder import RunFolder
 
     choices = Choices(
         attacks, eps, timesteps, steps, through, restarts, samples, batch_size, seed, checks, corruptions, exits
     )
     measured = measure_run(run, choices, root=root, track=functools.partial(progress, description="attacking"))
     Console().print(*robustness_tables(measured))
-    print(f"every row: {run / 'robustness.json'}")
+    print(f"every row: {RunFolder(run).robustness}")
+    print(f"report: {report.write_report(run)}")
 
 
 def write_report(

@@ -22,8 +22,6 @@ from .views import TRAINED, VIEWS
 
 CORRUPTED = "corruption"
 LEVEL = 255  # sizes are said in these
-_RECORDS = "robustness.jsonl"
-RESULTS = "robustness.json"
 
 
 class Choices(NamedTuple):
@@ -149,7 +147,7 @@ def measure_run(
     rows = rows_of(chosen, ks)
     wanted = list({row.key: row for row in [*rows, *(rows_of_checks(rows) if chosen.checks else [])]}.values())
     with alone_in(folder.path, wait=True):
-        found = measure(subject, wanted, folder.path / _RECORDS, track)
+        found = measure(subject, wanted, folder.attacked, track)
         checks = [
             checks_of(found, each) if each.row.attack.uses_gradients and not each.row.remark else [] for each in found
         ]
@@ -162,7 +160,8 @@ def measure_run(
                 "eps": attack.eps,
                 "rows": [row._asdict() for row in attacked],
             }
-        write_atomically(folder.path / RESULTS, json.dumps(results, indent=1))
+        with folder.rewriting(folder.robustness):
+            write_atomically(folder.robustness, json.dumps(results, indent=1))
     return Measured(found, checks, results)
 
 
@@ -195,4 +194,4 @@ def _written(
             for k in sorted({each.row.timesteps for each in corrupted})
             if (of_k := [each for each in corrupted if each.row.timesteps == k])
         }
-    return {"schema": 1, **about, "torch": torch.__version__, "rows": rows, "worst_case": worst}
+    return {"schema_version": 1, **about, "torch": torch.__version__, "rows": rows, "worst_case": worst}

@@ -16,6 +16,7 @@ from .run import (
     over_epochs,
     reliability,
     tradeoff,
+    under_attack,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "short_name",
     "short_names",
     "tradeoff",
+    "under_attack",
 ]

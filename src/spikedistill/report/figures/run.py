@@ -192,6 +192,20 @@ def tradeoff(
     return figure
 
 
+def under_attack(lines: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Accuracy in percent over the size of the attack, a line for each k under the worst attack; noise is dotted."""
+    traces = []
+    for place, (name, points) in enumerate(lines.items()):
+        noisy = name.startswith("noise")
+        color, dash = (MUTED, "dot") if noisy else (ACCENT, DASHES[place % len(DASHES)])
+        trace = line(name, list(points), color, symbol=SYMBOLS[place % len(SYMBOLS)], dash=dash)
+        trace["hovertemplate"] = "eps %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>"
+        traces.append(trace)
+    figure = plot(traces, "eps, levels of 255", "right, %")
+    figure["layout"]["yaxis"] |= {"range": [0, 102]}
+    return figure
+
+
 def cosines(lines: Mapping[str, Sequence[float | None]], places: Sequence[str], x_title: str) -> Figure:
     """One line for each gradient rule over `places`; rules with segments from faint to full, in their order."""
     names, labels = list(lines), labels_of(places)

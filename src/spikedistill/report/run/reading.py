@@ -15,7 +15,8 @@ from torch import Tensor
 from ...errors import UserError
 from ...evaluation.calibration import as_arrays
 from ...evaluation.results import GradientRow, Results, first_fault, read_results
-from ...files import parse_yaml
+from ...files import parse_json, parse_yaml
+from ...robustness.results import Robustness
 from ...run_folder import RunFolder
 
 Epochs = dict[str, list[float | None]]  # columns of metrics.csv; None if a cell is empty or not finite
@@ -34,6 +35,7 @@ class Run:
     targets: Tensor | None  # int64 [N]
     images: Tensor | None  # uint8 [n, channels, H, W]
     indices: Tensor | None  # int64 [n], which of the N samples the images are
+    robustness: Robustness | None = None  # if the run was attacked
     lengths: Tensor | None = None  # int64 [N], the timesteps of each sample, if they differ
 
     @property
@@ -77,6 +79,7 @@ def read_run(path: Path | str) -> Run:
         _read_gradients(folder),
         *_read_tensors(folder, folder.logits, "logits", "targets"),
         *_read_tensors(folder, folder.samples, "images", "indices"),  # type: ignore[call-arg]
+        _read_robustness(folder),
         folder.read_tensors(folder.logits).get("lengths") if folder.logits.is_file() else None,
     )
     _check_logits(run, folder.logits)
@@ -133,6 +136,17 @@ def _read_gradients(folder: RunFolder) -> list[GradientRow]:
             again = f"write it anew with `spikedistill gradients {folder.path}`"
             raise UserError(f"{folder.gradients} is broken (line {number}, {first_fault(error)}): {again}") from None
     return rows
+
+
+def _read_robustness(folder: RunFolder) -> Robustness | None:
+    if not folder.robustness.is_file():
+        return None
+    values = parse_json(folder.read(folder.robustness), folder.robustness)
+    try:
+        return Robustness.model_validate(values)
+    except ValidationError as error:
+        again = f"write it anew with `spikedistill robustness {folder.path}`"
+        raise UserError(f"{folder.robustness} is broken ({first_fault(error)}): {again}") from None
 
 
 def _read_tensors(folder: RunFolder, path: Path, *names: str) -> list[Tensor] | list[None]:

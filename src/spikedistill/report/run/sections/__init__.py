@@ -11,6 +11,7 @@ from .confusion import confusion_section
 from .deployment import deployment_section
 from .firing import firing_section
 from .gradients import gradients_section
+from .robustness import robustness_section
 from .samples import samples_section
 from .training import training_section
 
@@ -23,6 +24,7 @@ SECTIONS = (
     samples_section,
     deployment_section,
     gradients_section,
+    robustness_section,
     cost_section,
     configuration_section,
 )
