@@ -1,5 +1,6 @@
 """Reads batches of samples ahead of their use, in worker processes. The number of workers changes nothing in them."""
 
+import math
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,10 @@ from .dataset import FileSamples, Samples
 # Below so many files, reading them takes less time than starting processes.
 _WORTH = 2000
 _MOST = 8
+# Batches that a worker reads before the first of them is taken, and places of shared memory for them: of those that it has
+# handed over, the process that trains may not have copied the last one yet.
+_AHEAD = 2
+_PLACES = _AHEAD + 2
 
 
 def workers_for(samples: Samples, asked: int | None = None) -> int:
@@ -39,11 +44,13 @@ class Ahead:
         self._reading = _Reading(samples, seed)
         self._coming = _Coming()
         self._loader: DataLoader[Any] | None = None
+        self._shared: dict[int, Any] = {}  # kept, so that memory of workers is mapped once
         if workers:
             self._loader = DataLoader(
                 self._reading,  # type: ignore[arg-type]
                 batch_sampler=self._coming,
                 num_workers=workers,
+                prefetch_factor=_AHEAD,
                 collate_fn=_as_read,
                 persistent_workers=True,
                 worker_init_fn=_ignore_interrupts,
@@ -61,7 +68,10 @@ class Ahead:
             return
         self._coming.batches = [[(epoch, indices)] for indices in chunks]
         for found in self._loader:
-            yield _raised(found)
+            batch = _raised(found)
+            storage = batch.untyped_storage()
+            self._shared[storage.data_ptr()] = storage
+            yield batch.clone()  # the worker will write the next batch but one there
 
 
 class _Reading:
@@ -70,13 +80,15 @@ class _Reading:
     def __init__(self, samples: Samples, seed: int | None) -> None:
         self.samples = samples
         self.seed = seed
+        self._places = _Places()
 
     def read(self, indices: Tensor, epoch: int) -> Tensor:
         if not isinstance(self.samples, FileSamples):
             return self.samples.inputs(indices)
         places = indices.tolist()
         seeds = [None if self.seed is None else derive_seed(self.seed, epoch, place) for place in places]
-        return _stacked([self.samples.sample(place, seed) for place, seed in zip(places, seeds, strict=True)])
+        read = [self.samples.sample(place, seed) for place, seed in zip(places, seeds, strict=True)]
+        return torch.stack(read, out=None if get_worker_info() is None else self._places.next(read))
 
     def __getitems__(self, batch: Sequence[tuple[int, Tensor]]) -> Tensor | Exception:
         ((epoch, indices),) = batch
@@ -86,15 +98,23 @@ class _Reading:
             return error
 
 
-def _stacked(samples: Sequence[Tensor]) -> Tensor:
-    """A batch; in a worker, in the memory that the processes share, because copying it there would take as long again."""
-    first = samples[0]
-    if get_worker_info() is None:
-        return torch.stack(list(samples))
-    storage = first._typed_storage()._new_shared(
-        len(samples) * first.numel(), device=first.device
-    )  # as PyTorch's own collate
-    return torch.stack(list(samples), out=first.new(storage).resize_(len(samples), *first.shape))
+class _Places:
+    """Memory of a worker that the processes share, used again and again: new memory takes longer than the copy into it."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._places: dict[int, Tensor] = {}
+
+    def next(self, samples: Sequence[Tensor]) -> Tensor:
+        """Where a batch of these samples goes."""
+        first, number = samples[0], self._taken % _PLACES
+        self._taken += 1
+        shape = len(samples), *first.shape
+        place = self._places.get(number)
+        if place is None or place.dtype != first.dtype or place.numel() < math.prod(shape):
+            place = torch.empty(math.prod(shape), dtype=first.dtype).share_memory_()
+            self._places[number] = place
+        return place[: math.prod(shape)].view(shape)
 
 
 class _Coming:

@@ -100,7 +100,10 @@ def image_of(image: "Image", channels: int) -> "Image":
 
 def levels_of(image: "Image", channels: int) -> Tensor:
     """The levels of an image of Pillow, `[channels, H, W]` uint8."""
-    return torch.from_numpy(np.array(image)).view(image.height, image.width, channels).permute(2, 0, 1)
+    levels = np.empty((channels, image.height, image.width), np.uint8)
+    for plane, band in zip(levels, image.split(), strict=True):  # faster than moving the colours of each pixel apart
+        plane[:] = np.asarray(band)
+    return torch.from_numpy(levels)
 
 
 def look_at(path: Path) -> tuple[int, int, bool] | None:
