@@ -357,7 +357,9 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
         ("sparsity", "measure_sparsity"),
     ):
         monkeypatch.setattr(f"benchmarks.{module}.{name}", lambda *_: None)
-    monkeypatch.setattr("benchmarks.sparsity.table_of", lambda _: [])
+    for module, name in (("loading", "measure_loading"), ("near", "measure_near"), ("sparsity", "table_of")):
+        monkeypatch.setattr(f"benchmarks.{module}.{name}", lambda *_: [])
+    monkeypatch.setattr("benchmarks.near.to_markdown", lambda _: "")
     monkeypatch.setattr("benchmarks.sparsity.draw", lambda *_: None)
     monkeypatch.setattr("benchmarks.trained_weights.write_profile", lambda *_: {"mean": 0.0, "rates": {}})
     (tmp_path / "runs" / "bench").mkdir(parents=True)
