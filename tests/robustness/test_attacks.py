@@ -216,18 +216,19 @@ def test_a_gaussian_as_wide_as_the_membranes_spread():
     expected = []
     for row in x.tolist():
         mean = sum(row) / 4
-        s = math.sqrt(sum((value - mean) ** 2 for value in row) / 3)
+        s = math.sqrt(sum((value - mean) ** 2 for value in row) / 4)
         expected.append([math.exp(-(value**2) / (2 * s * s)) / (s * math.sqrt(2 * math.pi)) for value in row])
     torch.testing.assert_close(MembraneWide()(x), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_sharpness_follows_every_membrane_over_the_steps_of_an_attack():
     T = 3
-    surrogate = AdaptiveSharpness(T)
+    surrogate = AdaptiveSharpness()
     weight = 2 * math.tan(0.425 * math.pi) / math.pi
     M, D = [1.0] * T, [0.0] * T
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):  # steps of the attack
+        surrogate.again()
         for t in reversed(range(T)):
             x = float(torch.randn((), generator=generator, dtype=torch.float64))
             M[t] = 0.9 * M[t] + 0.1 * abs(x)
@@ -273,3 +274,22 @@ def test_all_losses_have_a_gradient_for_every_sample():
     for loss in LOSSES:
         gradient = Pgd(loss=loss).slope(view, x, view(x).mean(0).argmax(1)).gradient
         assert (gradient.flatten(1).abs().sum(1) > 0).all(), loss
+
+
+def test_a_layer_of_one_neuron_and_a_layer_in_two_places_have_finite_gradients():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second, self.last, self.fire = nn.Linear(8, 6), nn.Linear(6, 1), nn.Linear(1, 3), LIF()
+
+        def forward(self, x):
+            return self.last(self.fire(self.second(self.fire(self.first(x)))))
+
+    x, target = torch.rand(4, 8) * 3, torch.tensor([0, 1, 2, 0])
+    for through in ("pdsg", "assg"):
+        view = View(temporal(Twice()).eval(), 3, through)
+        for _ in range(3):
+            gradient = Pgd().slope(view, x, target).gradient
+            assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0, "of one neuron the membranes spread by nothing, and pdsg is as good as a step"

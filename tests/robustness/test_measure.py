@@ -10,6 +10,8 @@ from torch import nn
 
 from spikedistill import LIF, UserError, evaluate, temporal, train
 from spikedistill.cli import main
+from spikedistill.config import DataConfig
+from spikedistill.data import Entry, from_torch, register_dataset
 from spikedistill.evaluation import exit_times
 from spikedistill.report import write_report
 from spikedistill.robustness import (
@@ -176,6 +178,44 @@ def test_a_run_is_attacked_and_its_clean_accuracy_is_that_of_the_samples(run: Pa
     assert RunFolder(run).is_complete
 
 
+def test_rows_that_were_asked_for_stay_beside_those_of_checks(run: Path):
+    choices = Choices(
+        attacks=("pgd", "square", "noise"),
+        eps=(0.0, 8.0, 255.0),
+        timesteps=(3,),
+        steps=2,
+        samples=20,
+        through=("trained", "trained"),
+    )
+    measured = measure_run(run, choices)
+    asked = [(each.row.attack.name, round(255 * each.row.attack.eps)) for each in measured.found if not each.row.remark]
+    assert asked == [(name, eps) for name in ("pgd", "square", "noise") for eps in (0, 8, 255)]
+    remarks = {each.row.remark for each in measured.found}
+    assert remarks == {"", "clean", UNBOUNDED, MORE_STEPS, BLACK_BOX}
+    assert all(each.row.through == ("trained",) for each in measured.found)
+
+
+def test_images_that_are_numbers_already_stay_as_they_are(tmp_path: Path):
+    images = torch.rand(60, 1, 8, 8)
+    labels = (images.mean((1, 2, 3)) > 0.5).long()
+    data = torch.utils.data.TensorDataset(images, labels)
+    register_dataset(Entry(name="numbers", about="Numbers.", load=lambda: from_torch(data, data, name="numbers")))
+    config = quick("digits-sce", out=tmp_path / "run", data=DataConfig(name="numbers", batch_size=20))
+    folder = train(config)
+    found = measure_run(
+        folder, Choices(attacks=("noise",), eps=(0.0,), timesteps=(3,), samples=60, checks=False)
+    ).found[0]
+    assert found.accuracy == pytest.approx(100 * evaluate(folder)["last"]["ensemble"][-1]["accuracy"])
+
+
+def test_an_ordinary_network_has_one_timestep(tmp_path: Path):
+    folder = train(quick("digits-ann", out=tmp_path / "run", timesteps=1))
+    few = FEW._replace(attacks=("fgsm",), through=("trained",), checks=False)
+    assert len(measure_run(folder, few).found) == 2
+    with pytest.raises(UserError, match="an ordinary one, which has a single timestep"):
+        measure_run(folder, few._replace(timesteps=(1, 4)))
+
+
 def evaluate_targets(run: Path) -> torch.Tensor:
     return RunFolder(run).read_tensors(RunFolder(run).logits, "targets")["targets"]
 
@@ -205,8 +245,13 @@ def test_the_command_prints_the_table_and_goes_on(run: Path, capsys: pytest.Capt
         (["--attacks", "worm"], "no attack is called 'worm'"),
         (["--timesteps", "0"], "timesteps 0 is out of range"),
         (["--samples", "100000"], "samples is 100000"),
+        (["--samples", "0"], "samples is 0"),
         (["--through", "relu"], "no surrogate is called 'relu'"),
-        (["--eps", "300"], "eps is"),
+        (["--eps", "300"], "eps is 300, expected levels of 255"),
+        (["--restarts", "0"], "restarts is 0, expected 1 or more"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--exits", "1.5"], "threshold is 1.5"),
     ):
         assert main(["robustness", str(run), "--samples", "10", *words]) == 2
         assert said in capsys.readouterr().err

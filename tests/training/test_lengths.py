@@ -17,6 +17,7 @@ from spikedistill.evaluation import AnytimeClassifier, calibrate_threshold, coll
 from spikedistill.evaluation.timesteps import timestep_metrics
 from spikedistill.objectives import create_objective, list_objectives
 from spikedistill.objectives.submodels import held_after
+from spikedistill.recipes.settings import from_words
 from spikedistill.run_folder import RunFolder
 from spikedistill.through_time import mean_rate
 from spikedistill.through_time.features import outputs_of
@@ -170,6 +171,9 @@ def test_early_exit_is_that_of_each_sample_alone(policy):
     target = torch.arange(40) % 4
     threshold = 3 if policy == "stability" else 0.8
     times = exit_times(logits, policy, threshold, lengths)
+    assert torch.equal(times, exit_times(logits, policy, threshold, lengths.numpy()))
+    with pytest.raises(UserError, match="from 1 to 6"):
+        timestep_metrics(logits, torch.arange(40) % 4, lengths + 1)
     alone = [int(exit_times(logits[:L, b : b + 1], policy, threshold)) for b, L in enumerate(lengths)]
     assert times.tolist() == alone
     curve = exit_curve(logits, target, policy, lengths)
@@ -297,6 +301,8 @@ def test_a_folder_of_recordings_of_different_length_is_padded_if_asked(tmp_path)
     assert cut.describe()[0] == "recordings of 2 to 5 frames are padded to 3, and 4 of them cut after it"
     with pytest.raises(UserError, match="other files have"):
         load_dataset("event_frames", tmp_path).train.inputs(torch.tensor([0, 2]))
+    settings = from_words("event_frames-sce", ["--data.root", str(tmp_path), "--data.options.pad"])
+    assert settings.timesteps == 5
     (tmp_path / "train" / "left" / "02.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"02\.npz"):
         load_dataset("event_frames", tmp_path, options={"pad": True}).train.inputs(torch.tensor([0, 1]))

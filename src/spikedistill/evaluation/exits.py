@@ -263,6 +263,7 @@ def _replay(logits: Tensor, policy: Policy, lengths: Tensor | None) -> tuple[Ten
         answers.append(progress.answer)
     found = torch.stack(scores)
     if lengths is not None:
+        lengths = torch.as_tensor(lengths)
         ended = torch.arange(1, len(found) + 1, device=found.device)[:, None] >= lengths.to(found.device)
         found = found.masked_fill(ended, math.inf)
     return found, torch.stack(answers)
@@ -275,6 +276,7 @@ def check_lengths(lengths: Tensor, logits: Tensor) -> Tensor:
         UserError: for anything but int64 `[N]` from 1 to T.
     """
     T, N = logits.shape[:2]
+    lengths = torch.as_tensor(lengths)
     if lengths.dtype != torch.int64 or lengths.shape != (N,) or not bool(((lengths >= 1) & (lengths <= T)).all()):
         raise UserError(
             f"got lengths {lengths.dtype} {list(lengths.shape)} for {list(logits.shape)}, expected int64 [{N}], the timesteps of "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..data import Dataset, as_network_input, training_indices
+from ..data import Dataset, as_network_input, lengths_of, training_indices
 from ..errors import UserError
 from ..files import alone_in, write_rows
 from ..models import TimestepBatchNorm
@@ -166,6 +166,11 @@ def gradient_microscope(
     dataset, own = parts_of_run(config, data, model, root, "gradient_microscope(run")
     network = folder.load_network(folder.model, own)
     _neurons(network)
+    if lengths_of(dataset.train) is not None:
+        raise UserError(
+            f"recordings of {dataset.name} differ in length, and gradients are compared on recordings of one length: take "
+            "a run on such"
+        )
     chosen = choose_timesteps(network, config, dataset, timesteps)
     samples = first_samples(config, dataset, batches * batch_size).split(batch_size)
     found: dict[tuple[int, str, str], list[tuple[float, float]]] = {}

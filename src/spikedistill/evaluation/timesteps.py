@@ -20,6 +20,7 @@ from .calibration import (
     reliability_bins,
     top_label,
 )
+from .exits import check_lengths
 
 # Classes that a label may be among to count for the top-5 accuracy.
 TOP = 5
@@ -57,6 +58,7 @@ def timestep_metrics(
     single, labels = as_arrays(logits, target, "[T, N, C]")
     there = [np.arange(len(labels))] * len(single)
     if lengths is not None:
+        lengths = check_lengths(lengths, logits).cpu()
         single = held_after(torch.from_numpy(single), lengths).numpy()
         have = [np.flatnonzero(lengths.numpy() >= k) for k in range(1, len(single) + 1)]
         there = [some if len(some) else everyone for some, everyone in zip(have, there, strict=True)]

@@ -95,6 +95,7 @@ def _settings_of(config: Config) -> dict[str, Any] | None:
             resize=data.resize,
             channels=data.channels,
             test_share=data.test_share,
+            options=data.options,
         )
     except (UserError, OSError):
         return None  # training raises the error about the data

@@ -120,7 +120,8 @@ def measure(
         track: shows progress over the batches of all rows, of which it gets the number.
     """
     kept = _Kept(file, subject)
-    left = [(row, number) for row in rows for number in range(subject.batches) if not kept.has(row, number)]
+    wanted = {(row.key, number): row for row in rows for number in range(subject.batches)}
+    left = [(row, number) for (_, number), row in wanted.items() if not kept.has(row, number)]
     for row, number in left if track is None else track(left, len(left)):
         kept.add(row, number, _attacked(subject, row, number))
     return [kept.of(row, subject.batches) for row in rows]

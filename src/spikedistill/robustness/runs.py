@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..data import balanced_order
+from ..data import as_network_input, balanced_order
 from ..errors import UserError
+from ..evaluation.exits import check_policy
 from ..evaluation.runs import parts_of_run
 from ..files import alone_in, write_atomically
+from ..neurons import SURROGATES
 from ..run_folder import RunFolder, device_of
 from .attacks import Attack, Pgd
 from .checks import QUERIES, Check, checks_of, rows_of_checks, worst_case
@@ -77,6 +79,7 @@ def rows_of(choices: Choices, timesteps: Sequence[int]) -> list[Row]:
         UserError: for an unknown attack, or a size that is none.
     """
     rows = [Row(GaussianNoise(eps=0.0), k, remark="clean") for k in timesteps]
+    through = tuple(dict.fromkeys(choices.through))
     for name in choices.attacks:
         if name not in KINDS:
             raise UserError(f"no attack is called {name!r}: choose some of {', '.join(KINDS)}")
@@ -88,9 +91,7 @@ def rows_of(choices: Choices, timesteps: Sequence[int]) -> list[Row]:
                     options["steps"] = choices.steps if kind.uses_gradients else QUERIES * choices.steps
                 attack: Attack = kind(**options)
                 alone = not attack.uses_gradients
-                rows.append(
-                    Row(attack, k, (TRAINED,) if alone else tuple(choices.through), 1 if alone else choices.restarts)
-                )
+                rows.append(Row(attack, k, (TRAINED,) if alone else through, 1 if alone else choices.restarts))
     if choices.corruptions:
         rows += [
             Row(Corruption(kind=kind, severity=severity), k, remark=CORRUPTED)
@@ -99,6 +100,28 @@ def rows_of(choices: Choices, timesteps: Sequence[int]) -> list[Row]:
             for severity in SEVERITIES
         ]
     return rows
+
+
+def _check(chosen: Choices) -> None:
+    """Refuse choices that are none, before any work.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in ("steps", "restarts", "samples", "batch_size"):
+        if (value := getattr(chosen, name)) < 1:
+            raise UserError(f"{name} is {value}, expected 1 or more")
+    if chosen.seed < 0:
+        raise UserError(f"seed is {chosen.seed}, expected 0 or more")
+    if wrong := [eps for eps in chosen.eps if not 0 <= eps <= LEVEL]:
+        raise UserError(f"eps is {wrong[0]:g}, expected levels of {LEVEL}, from 0 to {LEVEL}")
+    known = [*VIEWS, *SURROGATES]
+    if wrong_names := [name for name in chosen.through if name not in known]:
+        raise UserError(f"no surrogate is called {wrong_names[0]!r}: choose some of {', '.join(dict.fromkeys(known))}")
+    if not chosen.through or not chosen.eps or not chosen.attacks:
+        raise UserError("attacks, eps and through need one name or number each at least")
+    if chosen.exits is not None:
+        check_policy("confidence", chosen.exits)
 
 
 def measure_run(
@@ -123,6 +146,7 @@ def measure_run(
         UserError: for choices that do not fit, or an ordinary network at several timesteps.
     """
     chosen = Choices() if choices is None else choices
+    _check(chosen)
     folder = RunFolder.trained(run)
     config = folder.config()
     dataset, _ = parts_of_run(config, root=root)
@@ -130,6 +154,8 @@ def measure_run(
     ks = tuple(chosen.timesteps) or ((1, T) if T > 1 else (1,))
     if wrong := [k for k in ks if k < 1]:
         raise UserError(f"timesteps {wrong[0]} is out of range: expected 1 or more, and the run was trained at {T}")
+    if config.model.neuron == "relu" and max(ks) > 1:
+        raise UserError(f"timesteps {max(ks)}: the network is an ordinary one, which has a single timestep")
     if dataset.kind == "events":
         raise UserError(
             f"{dataset.name} holds event frames, whose counts these attacks would make fractions of: attack a run on images"
@@ -139,13 +165,14 @@ def measure_run(
     order = balanced_order(dataset.test.targets)[: chosen.samples].sort().values
     subject = Subject(
         folder.load_network(folder.model, None).to(device_of(config.trainer)),
-        dataset.test.inputs(order).float() / LEVEL,
+        as_network_input(dataset.test.inputs(order), dataset.kind),
         dataset.test.targets[order],
         seed=chosen.seed,
         batch_size=chosen.batch_size,
     )
     rows = rows_of(chosen, ks)
-    wanted = list({row.key: row for row in [*rows, *(rows_of_checks(rows) if chosen.checks else [])]}.values())
+    further = rows_of_checks(rows) if chosen.checks else []
+    wanted = list({(row.key, row.remark): row for row in [*rows, *further]}.values())
     with alone_in(folder.path, wait=True):
         found = measure(subject, wanted, folder.attacked, track)
         checks = [

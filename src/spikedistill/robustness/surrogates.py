@@ -23,7 +23,7 @@ class MembraneWide:
     """
 
     def __call__(self, x: Tensor) -> Tensor:
-        spread = x.flatten(1).std(1).clamp(min=_LEAST).view(-1, *[1] * (x.ndim - 1))
+        spread = x.flatten(1).std(1, correction=0).clamp(min=_LEAST).view(-1, *[1] * (x.ndim - 1))
         return torch.exp(-0.5 * (x / spread).square()) / (spread * math.sqrt(2 * math.pi))
 
 
@@ -33,29 +33,32 @@ class AdaptiveSharpness:
     ds/du = (a / 2) / (1 + (pi a x / 2)^2) with a = w / (M + 1.5 D + 1e-4), for every neuron, sample and timestep. M is a moving
     average of |x| over the steps, from 1, and D one of ||x| - M|, from 0, both with the factor 0.9; w = 2 tan(0.425 pi) / pi.
 
-    It is called once for each timestep of a backward pass, the last timestep first.
-
-    Args:
-        timesteps: T.
+    It is called for each timestep of a backward pass, in the same order in every pass; `again` says that one begins.
     """
 
     weight = 2 * math.tan(0.425 * math.pi) / math.pi
     fading = 0.9
     relaxation = 1.5
 
-    def __init__(self, timesteps: int) -> None:
-        self.timesteps = timesteps
+    def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
         """Forget the samples of before."""
-        self._next = self.timesteps - 1
-        self._mean: list[Any] = [1.0] * self.timesteps
-        self._spread: list[Any] = [0.0] * self.timesteps
+        self._next = 0
+        self._mean: list[Any] = []
+        self._spread: list[Any] = []
+
+    def again(self) -> None:
+        """Begin the next step of an attack on the same samples."""
+        self._next = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         t, distance = self._next, x.abs()
-        self._next = (t - 1) % self.timesteps
+        self._next += 1
+        if t == len(self._mean):
+            self._mean.append(1.0)
+            self._spread.append(0.0)
         self._mean[t] = self.fading * self._mean[t] + (1 - self.fading) * distance
         self._spread[t] = self.fading * self._spread[t] + (1 - self.fading) * (distance - self._mean[t]).abs()
         return arctan(x, self.weight / (self._mean[t] + self.relaxation * self._spread[t] + _LEAST))

@@ -45,7 +45,7 @@ class View:
     def _swap(self) -> None:
         makes: dict[str, Callable[[], Surrogate]] = {
             MEMBRANE: MembraneWide,
-            ADAPTIVE: lambda: AdaptiveSharpness(self.timesteps),
+            ADAPTIVE: AdaptiveSharpness,
         }
         make = makes[self.through] if self.through in makes else lambda: SURROGATES[self.through]
         for path, layer in self.network.module.named_modules():
@@ -64,6 +64,9 @@ class View:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits `[k, B, C]` of samples `[B, ...]`."""
+        if torch.is_grad_enabled():
+            for surrogate in adaptive(self.network.module):
+                surrogate.again()
         # surrogates that follow the membranes are asked timestep by timestep, which only the eager path does
         with uncompiled() if self._by_timestep and torch.is_grad_enabled() else nullcontext():
             shown = (x[:, : self.timesteps].transpose(0, 1),) if self.events else (x, self.timesteps)
