@@ -54,6 +54,13 @@ def test_the_number_of_workers_changes_nothing(folder: Path, draws: bool) -> Non
     assert same(alone[2:], batches(folder, 2, draws, done=2))
 
 
+def test_batches_that_are_kept_stay_when_a_worker_uses_its_memory_again(folder: Path) -> None:
+    samples = load_dataset("image_folder", folder, size=8).train
+    chunks = [torch.tensor([k % len(samples)]) for k in range(40)]  # ten times its places
+    kept = list(Ahead(samples, 1).batches(chunks))
+    assert all(torch.equal(batch, samples.inputs(chunk)) for batch, chunk in zip(kept, chunks, strict=True))
+
+
 def test_crops_differ_between_epochs_and_samples_and_not_with_the_batch(folder: Path) -> None:
     first, second = (batches(folder, 0, True, epoch=epoch) for epoch in (1, 2))
     by_place = [

@@ -18,7 +18,7 @@ from ..errors import UserError
 from .losses import LOSSES, margin
 
 Look = Callable[[Tensor], Tensor]
-"""A network in an attack's eyes: from samples `[B, ...]` to logits `[T, B, C]`, with a graph if gradients are enabled."""
+"""A network as an attack calls it: from samples `[B, ...]` to logits `[T, B, C]`, with a graph if gradients are enabled."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Attack(ABC):
         return Slope(loss.detach(), gradient, logits.detach())
 
     def fools(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Which samples are where the attack wants them, bool `[B]`."""
+        """For which samples the attack has reached its goal, bool `[B]`."""
         answers = logits.mean(0).argmax(1)
         return answers == target if self.targeted else answers != target
 

@@ -43,7 +43,7 @@ def attack_exits(
     through: str = TRAINED,
     track: Callable[[Iterable[int], int], Iterable[int]] | None = None,
 ) -> list[UnderAttack]:
-    """Attack a network that stops when it is sure.
+    """Attack an early-exit network.
 
     Args:
         subject: the network and its samples.

@@ -43,7 +43,7 @@ def prefix_ce(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def latency(logits: Tensor, target: Tensor) -> Tensor:
-    """The mean over t of the entropy of softmax(m_t): an early-exit network that is never sure runs all timesteps."""
+    """The mean over t of the entropy of softmax(m_t): at high entropy an early-exit network runs all timesteps."""
     log_p = prefix_means(logits).log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1).mean(0)
 

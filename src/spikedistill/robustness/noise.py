@@ -1,4 +1,4 @@
-"""Changes that ask nothing of the network: Gaussian noise, and a random corner of the ball."""
+"""Changes that do not depend on the network: Gaussian noise, and a random corner of the ball."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,34 +10,37 @@ from .attacks import Attack, Look
 
 
 @dataclass(frozen=True)
-class GaussianNoise(Attack):
-    """Noise of the standard deviation eps, and back into [0, 1]. It may leave the ball.
-
-    Attributes:
-        seed: of the noise, which depends on a sample's place in the batch.
-    """
-
-    name: ClassVar[str] = "noise"
-    uses_gradients: ClassVar[bool] = False
-    seed: int = 0
-
-    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
-        dice = torch.Generator().manual_seed(self.seed)
-        return (x + self.eps * torch.randn(x.shape, generator=dice).to(x)).clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class RandomCorner(Attack):
-    """Every pixel moves by eps up or down at random: what a change of this size does without knowing the network.
+class Drawn(Attack):
+    """A change that is drawn.
 
     Attributes:
         seed: of the draws, which depend on a sample's place in the batch.
     """
 
-    name: ClassVar[str] = "random"
     uses_gradients: ClassVar[bool] = False
     seed: int = 0
 
+    def generator(self) -> torch.Generator:
+        """That of the draws for a batch."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Drawn):
+    """Noise of the standard deviation eps, clamped to [0, 1]. It may leave the ball."""
+
+    name: ClassVar[str] = "noise"
+
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
-        dice = torch.Generator().manual_seed(self.seed)
-        return self.within(x + self.eps * (torch.randint(2, x.shape, generator=dice).to(x) * 2 - 1), x)
+        return (x + self.eps * torch.randn(x.shape, generator=self.generator()).to(x)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class RandomCorner(Drawn):
+    """Every pixel moves by eps up or down at random: the baseline for attacks of this size."""
+
+    name: ClassVar[str] = "random"
+
+    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
+        signs = torch.randint(2, x.shape, generator=self.generator()).to(x) * 2 - 1
+        return self.within(x + self.eps * signs, x)

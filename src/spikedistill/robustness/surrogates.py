@@ -1,6 +1,6 @@
 """Surrogates through which an attack sees a network: fixed ones, and ones that follow the membranes.
 
-A weak attack may only have a weak surrogate. A network is robust if it withstands the attack through all of them.
+An attack can fail because its surrogate fits badly. A sample counts as robust only if it withstands the attack through all.
 
 Shapes: x `[B, ...]` is the distance of the membranes of a layer from their threshold at one timestep.
 """
