@@ -26,6 +26,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   densities   a layer on spikes beside the dense layer, over the density of its spikes; goes on where it was stopped
   sparsity    accuracy, density and milliseconds of runs with penalties on spikes of different strength
   folds       six methods on the recordings of N-MNIST at hand, by ten-fold cross-validation
+  robust      objectives under attack, trained on images and on attacked images; goes on where it was stopped
   profile     write the firing rates of a trained run's layers
   near        the gradient towards the input of neurons near their threshold alone, beside the dense one
   loading     images per second that training is given from a folder of JPEGs, beside PyTorch's own loader
@@ -388,6 +389,44 @@ def _folds(
     print(out)
 
 
+def _robust(
+    root: Path,
+    out: Path,
+    dataset: Literal["fashion_mnist", "cifar10"] = "fashion_mnist",
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
+    samples: int = 10_000,
+    epochs: int = 6,
+    tested: int = 500,
+    jobs: int = 2,
+    runs: Path = Path("runs/robust"),
+) -> None:
+    """Train objectives on images and on attacked images, and attack all; goes on where it was stopped.
+
+    The hours that it will take are printed first.
+
+    Args:
+        root: the data root.
+        out: the JSON file.
+        dataset: what is trained on.
+        seeds: of every objective; the first is checked.
+        samples: images of training.
+        epochs: of training.
+        tested: images that are attacked.
+        jobs: processes.
+        runs: folder of the runs.
+    """
+    from .robust import Plan, attack_all, budget, to_markdown, train_all
+
+    plan = Plan(root, runs / dataset, dataset, seeds, samples, epochs, tested, jobs)
+    print(budget(plan), flush=True)
+    train_all(plan)
+    found = attack_all(plan, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print(to_markdown(found))
+    print(out)
+
+
 def _profile(run: Annotated[Path, tyro.conf.Positional], out: Path, images: int = 256) -> None:
     """Write the firing rate of every layer of a trained run on test images.
 
@@ -575,6 +614,7 @@ def main(arguments: Sequence[str]) -> int:
         "densities": _densities,
         "exits": _exits,
         "folds": _folds,
+        "robust": _robust,
         "headline": _headline,
         "house": _house,
         "join": _join,

@@ -215,6 +215,7 @@ def robustness(
     checks: bool = True,
     corruptions: Flag = False,
     exits: Annotated[float | None, arg(metavar="THRESHOLD", help_behavior_hint="")] = None,
+    twin: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None,
     root: Root = None,
 ) -> None:
     """Attack a trained run on test images: its accuracy under adversarial changes and noise, at several numbers of timesteps.
@@ -224,6 +225,7 @@ def robustness(
 
     The attacks: fgsm, bim, pgd, apgd and sa-pgd use gradients. square tries random squares. random moves every pixel up or down,
     and noise is Gaussian with the standard deviation EPS. Each keeps every pixel within EPS / 255 of where it was, but for noise.
+    cw looks for the nearest image that the network mistakes, without a bound.
 
     Further rows check whether the others can be believed: no bound, twice the steps, and square. A row that fails one is marked.
 
@@ -244,6 +246,7 @@ def robustness(
         checks: measure the rows that check the others
         corruptions: also measure noise, blur, brightness, contrast, JPEG and pixelation in five severities
         exits: also attack the network that stops when its confidence reaches THRESHOLD: its answers, and its time
+        twin: a run of an ANN on the same data, whose attacked images are tried on this network as one more check
         root: folder of the data sets, if it has moved
     """
     from rich.console import Console
@@ -255,7 +258,7 @@ def robustness(
     from ..run_folder import RunFolder
 
     choices = Choices(
-        attacks, eps, timesteps, steps, through, restarts, samples, batch_size, seed, checks, corruptions, exits
+        attacks, eps, timesteps, steps, through, restarts, samples, batch_size, seed, checks, corruptions, exits, twin
     )
     measured = measure_run(run, choices, root=root, track=functools.partial(progress, description="attacking"))
     Console().print(*robustness_tables(measured))

@@ -160,7 +160,8 @@ def robustness_tables(measured: Measured) -> list[Table]:
         fell = ", ".join(f"{name} {count}" for name, count in through if count)
         mark = f"[{len(doubts)}]" if failed else ""
         name = row.remark or row.attack.name
-        table.add_row(name, f"{255 * row.attack.eps:g}", str(row.timesteps), f"{each.accuracy:.1f}", fell, escape(mark))
+        eps = "" if row.eps is None else f"{255 * row.eps:g}"
+        table.add_row(name, eps, str(row.timesteps), f"{each.accuracy:.1f}", fell, escape(mark))
     worst_case = measured.results["worst_case"]
     ks = dict.fromkeys(f"k={row['timesteps']}" for row in worst_case)
     worst = _table("Right under every attack with gradients, %", "eps", *ks)

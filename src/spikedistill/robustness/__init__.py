@@ -6,7 +6,7 @@ from .distance import CarliniWagner
 from .exits import attack_exits
 from .measure import Row, Subject, Withstood, measure
 from .noise import GaussianNoise, RandomCorner
-from .runs import LEVEL, Choices, Measured, measure_run
+from .runs import LEVEL, Choices, Measured, measure_run, subject_of
 from .views import VIEWS, View
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "attack_exits",
     "measure",
     "measure_run",
+    "subject_of",
 ]

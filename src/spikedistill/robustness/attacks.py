@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -88,6 +88,51 @@ class Slope(NamedTuple):
     logits: Tensor
 
 
+class Left:
+    """The samples that an attack has not fooled yet, and what it has made of all of them.
+
+    Args:
+        look: the network.
+        x: samples `[B, ...]`.
+    """
+
+    def __init__(self, look: Look, x: Tensor) -> None:
+        self.made = x.clone()
+        self._look = look
+        self._places = torch.arange(len(x), device=x.device)
+
+    def without(self, fooled: Tensor, now: Tensor, *others: Tensor) -> list[Tensor]:
+        """Keep the samples that fool as they are now, and leave them out from here on.
+
+        Args:
+            fooled: which of the samples that are left, bool.
+            now: these samples.
+            others: what else there is one of for each.
+
+        Returns:
+            `now` and `others` of the samples that are left.
+        """
+        left = ~fooled
+        self.made[self._places[fooled]] = now[fooled]
+        self._places = self._places[left]
+        if isinstance(self._look, Narrowing):
+            self._look.keep(left)
+        return [tensor[left] for tensor in (now, *others)]
+
+    def end(self, now: Tensor) -> Tensor:
+        """All samples; those that are left as they are now."""
+        self.made[self._places] = now
+        return self.made
+
+
+@runtime_checkable
+class Narrowing(Protocol):
+    """A network that remembers something of each sample of an attack."""
+
+    def keep(self, left: Tensor) -> None:
+        """Go on with some of the samples, bool `[B]`."""
+
+
 @dataclass(frozen=True)
 class Fgsm(Attack):
     """One step of eps along the gradient's sign (Goodfellow et al., ICLR 2015)."""
@@ -106,12 +151,14 @@ class Pgd(Attack):
         step: length of a step; default 2.5 eps / steps, so that every point of the ball can be reached.
         steps: their number.
         random_start: begin at x + eps * start, else at x, which is BIM (Kurakin et al., 2017).
+        stop: a sample that fools the network stays as it is, else it moves on and may come back.
     """
 
     name: ClassVar[str] = "pgd"
     step: float | None = None
     steps: int = 10
     random_start: bool = True
+    stop: bool = False
 
     @property
     def length(self) -> float:
@@ -123,11 +170,16 @@ class Pgd(Attack):
         if self.random_start:
             noise = 2 * torch.rand_like(x) - 1 if start is None else start
             adversarial = (x + self.eps * noise).clamp(0, 1)
+        left = Left(look, x)
         for _ in range(self.steps):
-            adversarial = self.within(
-                adversarial + self.length * self.slope(look, adversarial, target).gradient.sign(), x
-            )
-        return adversarial
+            found = self.slope(look, adversarial, target)
+            gradient = found.gradient
+            if self.stop and (fooled := self.fools(found.logits, target)).any():
+                adversarial, x, target, gradient = left.without(fooled, adversarial, x, target, gradient)
+                if not len(x):
+                    break
+            adversarial = self.within(adversarial + self.length * gradient.sign(), x)
+        return left.end(adversarial)
 
 
 @dataclass(frozen=True)
@@ -214,8 +266,8 @@ class SaPgd(Attack):
     """Stable adaptive PGD, for imprecise gradients (Wang et al., "Towards Reliable Evaluation of Adversarial Robustness for SNNs").
 
     With g the gradient, m <- 0.5 m + g / mean|g|, v <- 0.8 v + g^2 / mean(g^2), and x moves by m / sqrt(v) times the step, at most
-    by the step. It begins with steps of eps, halved at the checkpoints of `Apgd`, and returns what `Apgd` does. A zero gradient
-    leaves a sample where it is.
+    by the step. It begins with steps of eps, halved at the checkpoints of `Apgd`. A sample that fools the network stays as it is;
+    others come back unchanged. A zero gradient leaves a sample where it is.
 
     Attributes:
         steps: their number.
@@ -228,7 +280,7 @@ class SaPgd(Attack):
         start = 2 * torch.rand_like(x) - 1 if start is None else start
         axes = list(range(1, x.ndim))
         now = (x + self.eps * start / start.abs().amax(axes, keepdim=True)).clamp(0, 1)
-        result, step = x, self.eps
+        left, step = Left(look, x), self.eps
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         checkpoints = Checkpoints(self.steps)
         gradient = self.slope(look, now, target).gradient
@@ -240,10 +292,13 @@ class SaPgd(Attack):
             now = self.within(now + move, x)
             found = self.slope(look, now, target)
             gradient = found.gradient
-            result = _where(self.fools(found.logits, target), now, result)
+            if (fooled := self.fools(found.logits, target)).any():
+                now, x, target, gradient, first, second = left.without(fooled, now, x, target, gradient, first, second)
+                if not len(x):
+                    break
             if checkpoints.reached():
                 step /= 2
-        return result
+        return left.made
 
 
 @dataclass(frozen=True)
@@ -251,7 +306,7 @@ class Square(Attack):
     """Random squares of one colour, kept where they raise the loss; no gradient is used (Andriushchenko et al., ECCV 2020).
 
     It begins with stripes of -eps and eps as wide as a pixel. The side of the squares shrinks with the steps, from sqrt(`share`) of
-    the image.
+    the image. A sample that fools the network stays as it is.
 
     Attributes:
         steps: queries.
@@ -267,32 +322,37 @@ class Square(Attack):
 
     @torch.no_grad()
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
-        B, H, W = len(x), *x.shape[-2:]
+        H, W = x.shape[-2:]
         channels = x.flatten(1, -3).shape[1]
         dice = torch.Generator().manual_seed(self.seed)
-        images = x.flatten(1, -3)
+        images, shape, left = x.flatten(1, -3), x.shape[1:], Left(look, x.flatten(1, -3))
 
         def signs(*shape: int) -> Tensor:
             return (torch.randint(2, shape, generator=dice) * 2.0 - 1).to(x)
 
         def worth(moved: Tensor) -> Tensor:
-            value = margin(look(moved.view_as(x)), target)
+            value = margin(look(moved.unflatten(1, shape[:-2])), target)
             return value if self.targeted else -value
 
-        stripes = self.eps * signs(1, channels, 1, W).expand(B, -1, H, -1)
+        stripes = self.eps * signs(1, channels, 1, W).expand(-1, -1, H, -1)
         best = (images + stripes).clamp(0, 1)
         best_worth = worth(best)
         rows, columns = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
         for number in range(self.steps):
+            if (fooled := best_worth > 0).any():
+                best, best_worth, images, target = left.without(fooled, best, best_worth, images, target)
+                if not len(images):
+                    break
             side = min(max(round(math.sqrt(self.share * _share_at(number, self.steps) * H * W)), 1), H, W)
-            top, left = (torch.randint(length - side + 1, (1,), generator=dice).item() for length in (H, W))
-            inside = ((rows >= top) & (rows < top + side))[:, None] & ((columns >= left) & (columns < left + side))
+            first, second = (torch.randint(length - side + 1, (1,), generator=dice).item() for length in (H, W))
+            high, wide = (rows >= first) & (rows < first + side), (columns >= second) & (columns < second + side)
+            inside = high[:, None] & wide
             square = 2 * self.eps * signs(1, channels, 1, 1)
             moved = torch.where(inside, self.within(best + square, images), best)
             moved_worth = worth(moved)
             better = moved_worth > best_worth
             best, best_worth = _where(better, moved, best), torch.where(better, moved_worth, best_worth)
-        return best.view_as(x)
+        return left.end(best).view_as(x)
 
 
 def _share_at(number: int, steps: int) -> float:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import torch
 
-from .attacks import Square
-from .measure import Row, Withstood
+from .attacks import Attack, Pgd, Square
+from .measure import TWIN, Row, Withstood
 
 QUERIES = 20  # of an attack without gradients, for each step of one with them
-UNBOUNDED, MORE_STEPS, BLACK_BOX = "unbounded", "twice the steps", "without gradients"
+UNBOUNDED, MORE_STEPS, BLACK_BOX, TRANSFER = "unbounded", "twice the steps", "without gradients", "transfer"
 MOST_LEFT, MOST_GAINED, MOST_MISSED, MOST_RISE = 1.0, 0.5, 0.5, 0.0  # percent, points, percent, points
 
 
@@ -33,17 +33,32 @@ class Check(NamedTuple):
     said: str
 
 
-def rows_of_checks(rows: Sequence[Row]) -> list[Row]:
-    """The rows that the checks of these rows need, in addition to them: for the rows of the largest eps under gradients."""
+def climbs(row: Row) -> bool:
+    """Whether a row raises a loss by its gradients within a size."""
+    return row.attack.uses_gradients and row.eps is not None
+
+
+def rows_of_checks(rows: Sequence[Row], twin: str = "") -> list[Row]:
+    """The rows that the checks of these rows need, in addition to them: for the rows of the largest eps under gradients.
+
+    Args:
+        rows: what was asked for.
+        twin: which other network attacked samples are taken from, in short; "" if there is none.
+    """
     found = []
+    rows = [row for row in rows if climbs(row)]
     for row in _strongest(rows):
         attack = row.attack
+        assert isinstance(attack, Attack)
         found.append(replace(row, attack=replace(attack, eps=1.0), remark=UNBOUNDED))
         if hasattr(attack, "steps"):
             found.append(replace(row, attack=replace(attack, steps=2 * attack.steps), remark=MORE_STEPS))  # type: ignore[call-arg]
-    steps = max((getattr(row.attack, "steps", 1) for row in rows if row.attack.uses_gradients), default=1)
-    for k, eps in dict.fromkeys((row.timesteps, row.attack.eps) for row in rows if row.attack.uses_gradients):
+    steps = max((getattr(row.attack, "steps", 1) for row in rows), default=1)
+    for k, eps in dict.fromkeys((row.timesteps, row.eps) for row in rows):
+        assert eps is not None
         found.append(Row(Square(eps=eps, steps=QUERIES * steps), k, remark=BLACK_BOX))
+        if twin:
+            found.append(Row(Pgd(eps=eps, steps=steps), k, (TWIN,), remark=TRANSFER, source=twin))
     return list({row.key: row for row in found}.values())
 
 
@@ -59,12 +74,16 @@ def checks_of(found: Sequence[Withstood], of: Withstood) -> list[Check]:
                     UNBOUNDED, other.accuracy <= MOST_LEFT, f"an attack without a bound leaves {other.accuracy:.1f} %"
                 )
             )
-        if other.row.remark == MORE_STEPS and same and other.row.attack.eps == row.attack.eps:
+        if other.row.remark == MORE_STEPS and same and other.row.eps == row.eps:
             gained = of.accuracy - other.accuracy
             checks.append(Check(MORE_STEPS, gained < MOST_GAINED, f"twice the steps take {gained:.1f} points more"))
-    if (missed := _missed(found, row)) is not None:
-        said = f"an attack without gradients fools {missed:.1f} % that withstand all with gradients"
-        checks.append(Check(BLACK_BOX, missed <= MOST_MISSED, said))
+    for about, what in (
+        (BLACK_BOX, "an attack without gradients fools"),
+        (TRANSFER, "attacked images of the twin fool"),
+    ):
+        if (missed := _missed(found, row, about)) is not None:
+            said = f"{what} {missed:.1f} % that withstand all with gradients"
+            checks.append(Check(about, missed <= MOST_MISSED, said))
     if (rise := _rise(found, of)) is not None:
         checks.append(
             Check("falls with eps", rise <= MOST_RISE, f"accuracy rises by {max(rise, 0):.1f} points with eps")
@@ -72,13 +91,14 @@ def checks_of(found: Sequence[Withstood], of: Withstood) -> list[Check]:
     return checks
 
 
-def _missed(found: Sequence[Withstood], row: Row) -> float | None:
-    """The percentage of samples that withstand every attack with gradients of this size, and fall to one without."""
-    worst = worst_case(found, row.timesteps, row.attack.eps)
+def _missed(found: Sequence[Withstood], row: Row, about: str) -> float | None:
+    """The percentage of samples that withstand every attack with gradients of this size, and fall to one without them."""
+    assert row.eps is not None
+    worst = worst_case(found, row.timesteps, row.eps)
     others = [
         each.right
         for each in found
-        if (each.row.remark, each.row.timesteps, each.row.attack.eps) == (BLACK_BOX, row.timesteps, row.attack.eps)
+        if (each.row.remark, each.row.timesteps, each.row.eps) == (about, row.timesteps, row.eps)
     ]
     if worst is None or not others:
         return None
@@ -87,27 +107,22 @@ def _missed(found: Sequence[Withstood], row: Row) -> float | None:
 
 def _rise(found: Sequence[Withstood], of: Withstood) -> float | None:
     """The largest rise of accuracy from one eps to the next larger one among rows like this; None if there is one eps."""
-    like = [
-        other
-        for other in found
-        if replace(other.row, attack=replace(other.row.attack, eps=of.row.attack.eps)) == of.row
-    ]
-    by_eps = [other.accuracy for other in sorted(like, key=lambda other: other.row.attack.eps)]
+    like = {other.row.eps: other.accuracy for other in found if _but_for_size(other.row) == _but_for_size(of.row)}
+    by_eps = [accuracy for _, accuracy in sorted(like.items())]  # type: ignore[type-var]
     if len(by_eps) < 2:
         return None
     return max(later - earlier for earlier, later in itertools.pairwise(by_eps))
 
 
+def _but_for_size(row: Row) -> Row:
+    return replace(row, attack=replace(row.attack, eps=0.0)) if isinstance(row.attack, Attack) else row
+
+
 def _strongest(rows: Sequence[Row]) -> list[Row]:
     """Of rows that differ in eps alone the one with the largest."""
-    found: dict[Row, Row] = {}
-    for row in rows:
-        if not row.attack.uses_gradients:
-            continue
-        kind = replace(row, attack=replace(row.attack, eps=0.0))
-        if kind not in found or row.attack.eps > found[kind].attack.eps:
-            found[kind] = row
-    return list(found.values())
+    by_size = sorted(rows, key=lambda row: row.eps or 0.0)
+    largest = {_but_for_size(row): row for row in by_size}
+    return [row for row in rows if largest[_but_for_size(row)] == row]
 
 
 def worst_case(found: Sequence[Withstood], timesteps: int, eps: float) -> torch.Tensor | None:
@@ -115,6 +130,6 @@ def worst_case(found: Sequence[Withstood], timesteps: int, eps: float) -> torch.
     of_it = [
         each.right
         for each in found
-        if each.row.timesteps == timesteps and each.row.attack.eps == eps and each.row.attack.uses_gradients
+        if each.row.timesteps == timesteps and each.row.eps == eps and climbs(each.row) and each.row.remark != TRANSFER
     ]
     return None if not of_it else torch.stack(of_it).all(0)

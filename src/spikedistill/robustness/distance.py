@@ -26,6 +26,7 @@ class CarliniWagner:
     """
 
     name: ClassVar[str] = "cw"
+    uses_gradients: ClassVar[bool] = True
     c: float = 1.0
     kappa: float = 0.0
     steps: int = 50

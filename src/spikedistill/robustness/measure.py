@@ -18,14 +18,23 @@ from ..files import parse_json, sha256, write_atomically
 from ..seeds import derive_seed
 from ..through_time import Temporal
 from .attacks import ATTACKS, Attack
+from .distance import CarliniWagner
 from .noise import GaussianNoise, RandomCorner
 from .views import TRAINED, View
 
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 """Shows progress over some work, of which it gets the amount."""
 
-KINDS: dict[str, type[Attack]] = {**ATTACKS, GaussianNoise.name: GaussianNoise, RandomCorner.name: RandomCorner}
+KINDS: dict[str, type[Attack | CarliniWagner]] = {
+    **ATTACKS,
+    CarliniWagner.name: CarliniWagner,
+    GaussianNoise.name: GaussianNoise,
+    RandomCorner.name: RandomCorner,
+}
 """What a measurement can do to samples, by name."""
+
+TWIN = "twin"
+"""In place of a surrogate: gradients of another network."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +47,28 @@ class Row:
         through: surrogates that the attack takes gradients through, in this order; each attacks what the ones before left.
         restarts: starting points for each of them.
         remark: why it is there: "" for a row that was asked for, else the check that it serves.
+        source: of which network `TWIN` is, in short.
     """
 
-    attack: Attack
+    attack: Attack | CarliniWagner
     timesteps: int
     through: tuple[str, ...] = (TRAINED,)
     restarts: int = 1
     remark: str = ""
+    source: str = ""
+
+    @property
+    def eps(self) -> float | None:
+        """The size of the attack; None if it has none."""
+        return self.attack.eps if isinstance(self.attack, Attack) else None
 
     def written(self) -> dict[str, Any]:
         """All that decides what comes out, for files."""
         attack = {field.name: getattr(self.attack, field.name) for field in fields(self.attack)}
         through = list(self.through) if self.attack.uses_gradients else []
         own = {"timesteps": self.timesteps, "through": through, "restarts": self.restarts}
+        if self.source:
+            own["source"] = self.source
         return {"name": self.attack.name, **attack, **own}
 
     @property
@@ -90,6 +108,7 @@ class Subject:
         events: whether samples are event frames.
         seed: of the starting points, which depend on it, the batch, the surrogate and the restart.
         batch_size: samples attacked at a time.
+        twin: another network, whose attacked samples are tried on this one by rows through `TWIN`.
     """
 
     network: Temporal
@@ -98,6 +117,7 @@ class Subject:
     events: bool = False
     seed: int = 0
     batch_size: int = 100
+    twin: Temporal | None = None
 
     @property
     def batches(self) -> int:
@@ -106,6 +126,13 @@ class Subject:
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         return self.samples[part], self.targets[part]
+
+    def view(self, row: Row, through: str) -> View:
+        """What a row sees through a surrogate."""
+        if through != TWIN:
+            return View(self.network, row.timesteps, through, events=self.events)
+        assert self.twin is not None
+        return View(self.twin, row.timesteps, events=self.events)
 
 
 def measure(
@@ -139,13 +166,13 @@ def _attacked(subject: Subject, row: Row, number: int) -> _Batch:
     views = row.through if row.attack.uses_gradients else (TRAINED,)
     device = next(subject.network.parameters()).device
     x, target = x.to(device), target.to(device)
-    plain = View(subject.network, row.timesteps, events=subject.events)
+    plain = subject.view(row, TRAINED)
     with torch.no_grad():
         right = plain(x).mean(0).argmax(1) == target
     fooled, no_gradient = [], None
     for place, through in enumerate(views):
-        view = plain if through == TRAINED else View(subject.network, row.timesteps, through, events=subject.events)
-        if row.attack.uses_gradients and no_gradient is None:
+        view = plain if through == TRAINED else subject.view(row, through)
+        if isinstance(row.attack, Attack) and row.attack.uses_gradients and no_gradient is None:
             no_gradient = float((row.attack.slope(view, x, target).gradient == 0).double().mean())
         before = int(right.sum())
         for restart in range(row.restarts):
@@ -174,7 +201,7 @@ class _Kept:
         self.found: dict[tuple[str, int], _Batch] = {}
         self.lines: list[str] = []
         of = [*subject.network.state_dict().values(), subject.samples, subject.targets]
-        self.of_subject = sha256(f"{_digest(of)} {subject.seed} {subject.batch_size}".encode())[:16]
+        self.of_subject = sha256(f"{digest(of)} {subject.seed} {subject.batch_size}".encode())[:16]
         if file is None or not file.is_file():
             return
         self.lines = file.read_text().splitlines()
@@ -201,7 +228,8 @@ class _Kept:
         return Withstood(row, right, fooled, share)
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Of the tensors' bytes."""
     raw = b"".join(
         tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() for tensor in tensors
     )

@@ -21,7 +21,7 @@ class RowResult(_Part):
     """A row of the table: see `measure.Row` and `measure.Withstood`."""
 
     name: str
-    eps: float
+    eps: float | None
     timesteps: int
     remark: str
     accuracy: float

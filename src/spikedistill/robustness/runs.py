@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from ..config import Config
 from ..data import as_network_input, balanced_order
 from ..errors import UserError
 from ..evaluation.exits import check_policy
@@ -14,13 +16,14 @@ from ..evaluation.runs import parts_of_run
 from ..files import alone_in, write_atomically
 from ..neurons import SURROGATES
 from ..run_folder import RunFolder, device_of
+from ..through_time import Temporal
 from .attacks import Attack, Pgd
-from .checks import QUERIES, Check, checks_of, rows_of_checks, worst_case
+from .checks import QUERIES, Check, checks_of, climbs, rows_of_checks, worst_case
 from .corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from .exits import attack_exits
-from .measure import KINDS, Row, Subject, Track, Withstood, measure
+from .measure import KINDS, Row, Subject, Track, Withstood, digest, measure
 from .noise import GaussianNoise
-from .views import TRAINED, VIEWS
+from .views import TRAINED, VIEWS, View
 
 CORRUPTED = "corruption"
 LEVEL = 255  # sizes are said in these
@@ -39,6 +42,7 @@ class Choices(NamedTuple):
         samples: of the test set, classes balanced.
         batch_size: samples attacked at a time.
         seed: of the starting points.
+        twin: another run on the same data set, such as of an ANN, whose attacked images are tried on this one as a check.
         checks: whether the rows that check the others are measured too.
         corruptions: whether common corruptions of five severities are measured too.
         exits: a threshold of the policy "confidence", at which early exit is attacked too.
@@ -56,6 +60,7 @@ class Choices(NamedTuple):
     checks: bool = True
     corruptions: bool = False
     exits: float | None = None
+    twin: Path | str | None = None
 
 
 class Measured(NamedTuple):
@@ -85,11 +90,13 @@ def rows_of(choices: Choices, timesteps: Sequence[int]) -> list[Row]:
             raise UserError(f"no attack is called {name!r}: choose some of {', '.join(KINDS)}")
         kind = KINDS[name]
         for k in timesteps:
-            for eps in choices.eps:
-                options: dict[str, Any] = {"eps": eps / LEVEL}
+            for eps in choices.eps if issubclass(kind, Attack) else (None,):
+                options: dict[str, Any] = {} if eps is None else {"eps": eps / LEVEL}
                 if "steps" in kind.__dataclass_fields__:
                     options["steps"] = choices.steps if kind.uses_gradients else QUERIES * choices.steps
-                attack: Attack = kind(**options)
+                if "stop" in kind.__dataclass_fields__:
+                    options["stop"] = True
+                attack = kind(**options)
                 alone = not attack.uses_gradients
                 rows.append(Row(attack, k, (TRAINED,) if alone else through, 1 if alone else choices.restarts))
     if choices.corruptions:
@@ -108,6 +115,8 @@ def _check(chosen: Choices) -> None:
     Raises:
         UserError: naming the first.
     """
+    if chosen.twin is not None and not chosen.checks:
+        raise UserError("twin is for a check, and checks are off: leave one of them out")
     for name in ("steps", "restarts", "samples", "batch_size"):
         if (value := getattr(chosen, name)) < 1:
             raise UserError(f"{name} is {value}, expected 1 or more")
@@ -149,6 +158,37 @@ def measure_run(
     _check(chosen)
     folder = RunFolder.trained(run)
     config = folder.config()
+    T = config.timesteps
+    subject, ks = subject_of(run, chosen, root=root)
+    rows = rows_of(chosen, ks)
+    further = rows_of_checks(rows, _short(subject.twin)) if chosen.checks else []
+    wanted = list({(row.key, row.remark): row for row in [*rows, *further]}.values())
+    with alone_in(folder.path, wait=True):
+        found = measure(subject, wanted, folder.attacked, track)
+        checks = [checks_of(found, each) if climbs(each.row) and not each.row.remark else [] for each in found]
+        results = _written(found, checks, chosen, config)
+        if chosen.exits is not None:
+            attack = Pgd(max(chosen.eps) / LEVEL, steps=chosen.steps)
+            attacked = attack_exits(subject, T, attack, chosen.exits, track=track)
+            results["exits"] = {
+                "threshold": chosen.exits,
+                "eps": attack.eps,
+                "rows": [row._asdict() for row in attacked],
+            }
+        with folder.rewriting(folder.robustness):
+            write_atomically(folder.robustness, json.dumps(results, indent=1))
+    return Measured(found, checks, results)
+
+
+def subject_of(run: Path | str, chosen: Choices, *, root: Path | None = None) -> tuple[Subject, tuple[int, ...]]:
+    """A trained run's network with the samples that are attacked, and the k at which it is.
+
+    Raises:
+        FileNotFoundError: if the run or its data set is missing.
+        UserError: for choices that do not fit the run.
+    """
+    folder = RunFolder.trained(run)
+    config = folder.config()
     dataset, _ = parts_of_run(config, root=root)
     T = config.timesteps
     ks = tuple(chosen.timesteps) or ((1, T) if T > 1 else (1,))
@@ -170,35 +210,41 @@ def measure_run(
         seed=chosen.seed,
         batch_size=chosen.batch_size,
     )
-    rows = rows_of(chosen, ks)
-    further = rows_of_checks(rows) if chosen.checks else []
-    wanted = list({(row.key, row.remark): row for row in [*rows, *further]}.values())
-    with alone_in(folder.path, wait=True):
-        found = measure(subject, wanted, folder.attacked, track)
-        checks = [
-            checks_of(found, each) if each.row.attack.uses_gradients and not each.row.remark else [] for each in found
-        ]
-        results = _written(found, checks, chosen, config.recipe, dataset.name)
-        if chosen.exits is not None:
-            attack = Pgd(max(chosen.eps) / LEVEL, steps=chosen.steps)
-            attacked = attack_exits(subject, T, attack, chosen.exits, track=track)
-            results["exits"] = {
-                "threshold": chosen.exits,
-                "eps": attack.eps,
-                "rows": [row._asdict() for row in attacked],
-            }
-        with folder.rewriting(folder.robustness):
-            write_atomically(folder.robustness, json.dumps(results, indent=1))
-    return Measured(found, checks, results)
+    if chosen.twin is not None:
+        subject = replace(subject, twin=_twin(chosen.twin, subject))
+    return subject, ks
+
+
+def _twin(run: Path | str, subject: Subject) -> Temporal:
+    """Another run's network, if it takes the same samples and knows the same classes."""
+    folder = RunFolder.trained(run)
+    twin: Temporal = folder.load_network(folder.model, None)
+    device = next(subject.network.parameters()).device
+    x = subject.samples[:1].to(device)
+    twin = twin.to(device)
+    with torch.no_grad():
+        own = View(subject.network, 1)(x).shape[-1]
+        try:
+            other = View(twin, 1)(x).shape[-1]
+        except (RuntimeError, UserError) as error:
+            raise UserError(f"the twin {run} does not take the images of the run: {error}") from None
+    if own != other:
+        raise UserError(f"the twin {run} has {other} classes and the run {own}: take one of the same data set")
+    return twin
+
+
+def _short(twin: Temporal | None) -> str:
+    return "" if twin is None else digest(twin.state_dict().values())[:16]
 
 
 def _written(
-    found: Sequence[Withstood], checks: Sequence[Sequence[Check]], chosen: Choices, recipe: object, dataset: str
+    found: Sequence[Withstood], checks: Sequence[Sequence[Check]], chosen: Choices, config: Config
 ) -> dict[str, Any]:
     rows = []
     for each, own in zip(found, checks, strict=True):
         row = each.row.written() | {
             "remark": each.row.remark,
+            "eps": each.row.eps,
             "accuracy": each.accuracy,
             "no_gradient": each.no_gradient,
         }
@@ -208,12 +254,17 @@ def _written(
     worst = []
     for k in sorted({each.row.timesteps for each in found}):
         for eps in sorted(
-            {each.row.attack.eps for each in found if not each.row.remark and each.row.attack.uses_gradients}
+            {each.row.eps for each in found if not each.row.remark and climbs(each.row) and each.row.eps is not None}
         ):
             right = worst_case(found, k, eps)
             if right is not None:
                 worst.append({"timesteps": k, "eps": eps, "accuracy": 100 * float(right.double().mean())})
-    about: dict[str, Any] = {"recipe": str(recipe), "dataset": dataset, "samples": chosen.samples, "seed": chosen.seed}
+    about: dict[str, Any] = {
+        "recipe": str(config.recipe),
+        "dataset": config.data.name,
+        "samples": chosen.samples,
+        "seed": chosen.seed,
+    }
     corrupted = [each for each in found if each.row.remark == CORRUPTED]
     if corrupted:
         about["mean_corruption_error"] = {

@@ -53,6 +53,11 @@ class AdaptiveSharpness:
         """Begin the next step of an attack on the same samples."""
         self._next = 0
 
+    def keep(self, left: Tensor) -> None:
+        """Go on with some of the samples, bool `[B]`."""
+        self._mean = [mean[left] for mean in self._mean]
+        self._spread = [spread[left] for spread in self._spread]
+
     def __call__(self, x: Tensor) -> Tensor:
         t, distance = self._next, x.abs()
         self._next += 1

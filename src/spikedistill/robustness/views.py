@@ -62,6 +62,11 @@ class View:
         for surrogate in adaptive(self.network.module):
             surrogate.begin()
 
+    def keep(self, left: Tensor) -> None:
+        """Go on with some of the samples of the attack, bool `[B]`."""
+        for surrogate in adaptive(self.network.module):
+            surrogate.keep(left)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Logits `[k, B, C]` of samples `[B, ...]`."""
         if torch.is_grad_enabled():

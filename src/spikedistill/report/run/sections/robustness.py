@@ -49,7 +49,7 @@ def _curves(found: Robustness) -> Plot:
     for worst in found.worst_case:
         lines.setdefault(f"worst, k={worst.timesteps}", []).append((_LEVEL * worst.eps, worst.accuracy))
     for row in found.rows:
-        if row.name == "noise" and not row.remark:
+        if row.name == "noise" and row.eps is not None and not row.remark:
             lines.setdefault(f"noise, k={row.timesteps}", []).append((_LEVEL * row.eps, row.accuracy))
     rows = [{"line": name, "eps": x, "accuracy": y} for name, points in lines.items() for x, y in points]
     title = "Right under the worst attack, and under noise"
@@ -74,7 +74,7 @@ def _table(found: Robustness) -> Table:
     rows = [
         {
             "attack": row.remark or row.name,
-            "eps": _LEVEL * row.eps,
+            "eps": None if row.eps is None else _LEVEL * row.eps,
             "k": row.timesteps,
             "accuracy": row.accuracy,
             "fell": _fell(row),

@@ -1,0 +1,311 @@
+"""How objectives stand up to attacks: each trained on images and on attacked images, with the controls of S2W's paper.
+
+What every network is measured by: PGD and SA-PGD through five surrogates in turn, each on the images that the ones before have left
+and from another starting point, at one timestep and at T. Runs of the first seed are also attacked with half the size, twice the
+steps, no bound, random squares and the images of an ANN twin: a row of the table whose first seed fails a check is marked.
+"""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from spikedistill.comparisons import compare
+from spikedistill.config import Config
+from spikedistill.models import create_model
+from spikedistill.recipes import recipe
+from spikedistill.robustness import (
+    LEVEL,
+    Bim,
+    CarliniWagner,
+    Choices,
+    Fgsm,
+    GaussianNoise,
+    Pgd,
+    Row,
+    View,
+    measure,
+    measure_run,
+    subject_of,
+)
+from spikedistill.robustness.measure import noise_of
+from spikedistill.run_folder import RunFolder
+from spikedistill.training import train
+from spikedistill.training.plan import make_plan
+
+from .results import commit, machine, versions
+
+CONTROLS = ("label-smoothing", "entropy-regularisation")
+METHODS = {"fashion_mnist": ("sce", "s2w", "w2s", "twce", *CONTROLS), "cifar10": ("sce", "s2w", "twce")}
+TRAINING: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "pgd": {"adversarial": "pgd", "adversarial_eps": 8.0, "adversarial_steps": 3},
+}
+EPS, STEPS = 8.0, 50
+_SHARES = {"plain": 0.15, "pgd": 0.6}  # of images that are still right in the middle of an attack, for the budget alone
+
+
+class Plan(NamedTuple):
+    """What is trained and attacked.
+
+    Attributes:
+        root: of the data sets.
+        out: folder of the runs.
+        dataset: a key of `METHODS`.
+        seeds: of every objective; the first is checked.
+        samples: images of training.
+        epochs: of training.
+        tested: images that are attacked.
+        jobs: processes, of one thread each.
+    """
+
+    root: Path
+    out: Path
+    dataset: str
+    seeds: tuple[int, ...]
+    samples: int
+    epochs: int
+    tested: int
+    jobs: int
+
+    def config(self, method: str, training: str) -> Config:
+        """That of an objective, or of the ANN."""
+        config = recipe(f"{self.dataset}-{method}")
+        small = {"options": {"width": 0.25}} if self.dataset == "cifar10" else {}
+        data = {"root": self.root.resolve(), "train_samples": self.samples, "batch_size": 64}
+        return config.model_copy(
+            update={
+                "epochs": self.epochs,
+                "model": config.model.model_copy(update=small),
+                "data": config.data.model_copy(update=data),
+                "objective": config.objective.model_copy(update=TRAINING[training]),
+            }
+        )
+
+    def runs(self) -> Iterator[tuple[str, str, int, Path]]:
+        """Training, objective, seed and folder of every run; those of the first seed first."""
+        for seed in self.seeds:
+            for training in TRAINING:
+                for method in METHODS[self.dataset]:
+                    yield training, method, seed, self.out / training / f"{self.dataset}-{method}" / f"seed{seed}"
+
+    def twin(self, training: str) -> Path:
+        return self.out / training / "twin"
+
+    def choices(self, training: str, seed: int) -> Choices:
+        """What a run is attacked with."""
+        first = seed == self.seeds[0]
+        return Choices(
+            attacks=("pgd", "sa-pgd"),
+            eps=(EPS / 2, EPS) if first else (EPS,),
+            steps=STEPS,
+            samples=self.tested,
+            checks=first,
+            twin=self.twin(training) if first else None,
+        )
+
+
+def budget(plan: Plan) -> str:
+    """About how many hours of one core the whole will take, by the time of a step of an attack here.
+
+    It assumes that 15 percent of the images are left in the middle of an attack on a plain network, and 60 percent on one that was
+    trained on attacked images.
+    """
+    torch.set_num_threads(1)
+    config = plan.config("sce", "plain")
+    made = make_plan(config)
+    dataset = made.dataset
+    x, target = dataset.test.inputs(torch.arange(50)) / LEVEL, dataset.test.targets[:50]
+    network = create_model(**made.spec).eval()
+    hours = dict.fromkeys(("training", "attacks"), 0.0)
+    cost: dict[tuple[int, str], float] = {}
+    for k in (1, config.timesteps):
+        for through in Choices().through:
+            attack, view, start = Pgd(EPS / LEVEL, steps=3), View(network, k, through), noise_of(x.shape, 0)
+            attack(view, x, target, start)
+            begun = time.process_time()
+            attack(view, x, target, start)
+            cost[k, through] = (time.process_time() - begun) / 3 / len(x) / 3600
+    step = 1.3 * cost[config.timesteps, "trained"]
+    for training, _, seed, _ in plan.runs():
+        attacked = TRAINING[training].get("adversarial_steps", 0)
+        hours["training"] += plan.epochs * plan.samples * step * (1 + attacked)
+        sizes = 4 if seed == plan.seeds[0] else 1  # half the size, and twice the steps
+        hours["attacks"] += 2.2 * sizes * plan.tested * STEPS * _SHARES[training] * sum(cost.values())
+    return (
+        f"about {sum(hours.values()):.1f} CPU hours: training {hours['training']:.1f}, attacks {hours['attacks']:.1f}"
+    )
+
+
+def train_all(plan: Plan) -> None:
+    """Train what is not trained yet."""
+    for training in TRAINING:
+        twin = plan.config("ann", training).model_copy(update={"out": plan.twin(training), "seed": plan.seeds[0]})
+        if not RunFolder(plan.twin(training)).is_complete:
+            train(twin)
+        configs = [plan.config(method, training) for method in METHODS[plan.dataset]]
+        compare(configs, plan.seeds, plan.out / training, jobs=plan.jobs)
+
+
+def attack_all(plan: Plan, command: str) -> dict[str, Any]:
+    """Attack every run; goes on where it was stopped.
+
+    Returns:
+        `{machine, ..., runs: [{training, method, seed, seconds, rows, worst, paper}]}`.
+    """
+    runs = list(plan.runs())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(plan.jobs, mp_context=context) as pool:
+        found = []
+        for row in pool.map(_attacked, [plan] * len(runs), runs):
+            found.append(row)
+            print(f"{len(found)} of {len(runs)}: {row['training']} {row['method']} seed {row['seed']}", flush=True)
+    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
+    settings = {name: value for name, value in plan._asdict().items() if name not in ("root", "out", "jobs")}
+    written = datetime.now(UTC).isoformat(timespec="seconds")
+    return about | {"written": written, "plan": settings, "eps": EPS, "steps": STEPS, "runs": found}
+
+
+def _attacked(plan: Plan, run: tuple[str, str, int, Path]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    training, method, seed, path = run
+    begun = time.process_time()
+    choices = plan.choices(training, seed)
+    results = measure_run(path, choices, root=plan.root).results
+    subject, (_, T) = subject_of(path, choices, root=plan.root)
+    paper = measure(subject, paper_rows(T), RunFolder(path).attacked)
+    seconds = _summed(path / "seconds_under_attack.json", time.process_time() - begun)
+    return {
+        "training": training,
+        "method": method,
+        "seed": seed,
+        "seconds": seconds,
+        "rows": [row for row in results["rows"] if row["remark"] in ("", "clean")],
+        "worst": results["worst_case"],
+        "paper": {each.row.remark: each.accuracy for each in paper},
+    }
+
+
+def _summed(file: Path, seconds: float) -> float:
+    total = seconds + (json.loads(file.read_text()) if file.is_file() else 0.0)
+    file.write_text(json.dumps(total))
+    return total
+
+
+def paper_rows(timesteps: int) -> list[Row]:
+    """The columns of S2W's Table 17: one surrogate, one start, 7 steps of 2.55 / 255, and 10 steps of Carlini and Wagner's."""
+    size = EPS / LEVEL
+    attacks = {
+        "clean": GaussianNoise(eps=0.0),
+        "noise": GaussianNoise(eps=size),
+        "fgsm": Fgsm(size),
+        "pgd": Pgd(size, step=2.55 / LEVEL, steps=7),
+        "bim": Bim(size, step=2.55 / LEVEL, steps=7),
+        "cw": CarliniWagner(c=0.5, steps=10),
+    }
+    return [Row(attack, timesteps, remark=name) for name, attack in attacks.items()]
+
+
+def to_markdown(found: dict[str, Any]) -> str:
+    """Worst case by training and objective; then the paper's columns; then what each surrogate added."""
+    runs, plan = found["runs"], found["plan"]
+    T = max(row["timesteps"] for row in runs[0]["rows"])
+    ks = (1, T)
+    lines = [
+        "| training | objective | " + " | ".join(f"clean, k={k}" for k in ks) + " | "
+        + " | ".join(f"under attack, k={k} | less {METHODS[plan['dataset']][0]}" for k in ks) + " |",
+        "|---|---" + "|--:" * 6 + "|",
+    ]  # fmt: skip
+    base = METHODS[plan["dataset"]][0]
+    for training in TRAINING:
+        for method in METHODS[plan["dataset"]]:
+            own, its = _of(runs, training, method), _of(runs, training, base)
+            cells = [_mean([clean(run, k) for run in own]) for k in ks]
+            for k in ks:
+                values = [worst(run, k, found["eps"]) for run in own]
+                mark = "" if _believed(own[0], k, found["eps"]) else " \\*"
+                difference = "" if method == base else _difference(values, [worst(run, k, found["eps"]) for run in its])
+                cells += [_mean(values) + mark, difference]
+            lines.append(f"| {training} | {method} | " + " | ".join(cells) + " |")
+    names = [*runs[0]["paper"]]
+    lines += ["", "| training | objective | " + " | ".join(names) + " |", "|---|---" + "|--:" * len(names) + "|"]
+    for training in TRAINING:
+        for method in METHODS[plan["dataset"]]:
+            own = _of(runs, training, method)
+            cells = [_mean([run["paper"][name] for run in own]) for name in names]
+            lines.append(f"| {training} | {method} | " + " | ".join(cells) + " |")
+    lines += ["", *_by_surrogate(found, ks)]
+    return "\n".join(lines)
+
+
+def _by_surrogate(found: dict[str, Any], ks: Sequence[int]) -> list[str]:
+    """Accuracy after each surrogate in turn, a mean over the runs of a training."""
+    through = [*Choices().through]
+    lines = [
+        "| training | attack | k | clean | " + " | ".join([through[0], *(f"+ {name}" for name in through[1:])]) + " |",
+        "|---|---|--:" + "|--:" * (1 + len(through)) + "|",
+    ]  # fmt: skip
+    for training in TRAINING:
+        runs = [run for run in found["runs"] if run["training"] == training]
+        for name in ("pgd", "sa-pgd"):
+            for k in ks:
+                left = np.array([_left(run, name, k, found["eps"], through, found["plan"]["tested"]) for run in runs])
+                cells = [f"{value:.1f}" for value in left.mean(0)]
+                lines.append(f"| {training} | {name} | {k} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _left(run: dict[str, Any], name: str, k: int, eps: float, through: Sequence[str], tested: int) -> list[float]:
+    row = next(row for row in run["rows"] if row["name"] == name and _is(row, k, eps))
+    left = [clean(run, k)]
+    for each in through:
+        left.append(left[-1] - 100 * row["fooled_through"][each] / tested)
+    return left
+
+
+def clean(run: dict[str, Any], k: int) -> float:
+    """Accuracy on the images themselves, in percent."""
+    found: float = next(row["accuracy"] for row in run["rows"] if row["remark"] == "clean" and row["timesteps"] == k)
+    return found
+
+
+def worst(run: dict[str, Any], k: int, eps: float) -> float:
+    """What withstands all attacks of a size, in percent."""
+    found: float = next(row["accuracy"] for row in run["worst"] if _is(row, k, eps))
+    return found
+
+
+def _believed(run: dict[str, Any], k: int, eps: float) -> bool:
+    rows = [row for row in run["rows"] if not row["remark"] and _is(row, k, eps)]
+    return all(check["passed"] for row in rows for check in row["checks"])
+
+
+def _is(row: dict[str, Any], k: int, eps: float) -> bool:
+    return bool(row["timesteps"] == k and row["eps"] is not None and abs(LEVEL * row["eps"] - eps) < 1e-6)
+
+
+def _of(runs: Sequence[dict[str, Any]], training: str, method: str) -> list[dict[str, Any]]:
+    return [run for run in runs if (run["training"], run["method"]) == (training, method)]
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"
+
+
+def _difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The mean difference of pairs with its 95 percent interval by Student's t."""
+    from scipy import stats
+
+    each = np.subtract(ours, theirs)
+    if len(each) < 2:
+        return f"{each.mean():+.1f}"
+    reach = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each))
+    return f"{each.mean():+.1f} [{each.mean() - reach:+.1f}, {each.mean() + reach:+.1f}]"
