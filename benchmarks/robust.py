@@ -23,6 +23,7 @@ from spikedistill.models import create_model
 from spikedistill.recipes import recipe
 from spikedistill.robustness import (
     LEVEL,
+    Attack,
     Bim,
     CarliniWagner,
     Choices,
@@ -202,7 +203,7 @@ def _summed(file: Path, seconds: float) -> float:
 def paper_rows(timesteps: int) -> list[Row]:
     """The columns of S2W's Table 17: one surrogate, one start, 7 steps of 2.55 / 255, and 10 steps of Carlini and Wagner's."""
     size = EPS / LEVEL
-    attacks = {
+    attacks: dict[str, Attack | CarliniWagner] = {
         "clean": GaussianNoise(eps=0.0),
         "noise": GaussianNoise(eps=size),
         "fgsm": Fgsm(size),

@@ -108,7 +108,7 @@ def _missed(found: Sequence[Withstood], row: Row, about: str) -> float | None:
 def _rise(found: Sequence[Withstood], of: Withstood) -> float | None:
     """The largest rise of accuracy from one eps to the next larger one among rows like this; None if there is one eps."""
     like = {other.row.eps: other.accuracy for other in found if _but_for_size(other.row) == _but_for_size(of.row)}
-    by_eps = [accuracy for _, accuracy in sorted(like.items())]  # type: ignore[type-var]
+    by_eps = [accuracy for _, accuracy in sorted(like.items())]
     if len(by_eps) < 2:
         return None
     return max(later - earlier for earlier, later in itertools.pairwise(by_eps))
