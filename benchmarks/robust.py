@@ -23,6 +23,7 @@ from spikedistill.models import create_model
 from spikedistill.recipes import recipe
 from spikedistill.robustness import (
     LEVEL,
+    VIEWS,
     Attack,
     Bim,
     CarliniWagner,
@@ -128,7 +129,7 @@ def budget(plan: Plan) -> str:
     hours = dict.fromkeys(("training", "attacks"), 0.0)
     cost: dict[tuple[int, str], float] = {}
     for k in (1, config.timesteps):
-        for through in Choices().through:
+        for through in VIEWS:
             attack, view, start = Pgd(EPS / LEVEL, steps=3), View(network, k, through), noise_of(x.shape, 0)
             attack(view, x, target, start)
             begun = time.process_time()
@@ -248,7 +249,7 @@ def to_markdown(found: dict[str, Any]) -> str:
 
 def _by_surrogate(found: dict[str, Any], ks: Sequence[int]) -> list[str]:
     """Accuracy after each surrogate in turn, a mean over the runs of a training."""
-    through = [*Choices().through]
+    through = [*VIEWS]
     lines = [
         "| training | attack | k | clean | " + " | ".join([through[0], *(f"+ {name}" for name in through[1:])]) + " |",
         "|---|---|--:" + "|--:" * (1 + len(through)) + "|",

@@ -107,6 +107,41 @@ def test_the_result_of_a_sample_does_not_depend_on_its_batch():
         torch.testing.assert_close(together, alone, msg=attack.name)
 
 
+@pytest.mark.parametrize("through", ["trained", "assg"])
+@pytest.mark.parametrize("attack", [Pgd(0.15, steps=8, stop=True), SaPgd(0.15, steps=8)])
+def test_samples_that_are_fooled_leave_and_the_others_go_on_as_alone(attack, through):
+    torch.manual_seed(0)
+    net = temporal(nn.Sequential(nn.Flatten(), nn.Linear(16, 12), LIF(), nn.Linear(12, 3))).double().eval()
+    net.module[1].weight.data.mul_(4)  # so that it fires
+    generator = torch.Generator().manual_seed(2)
+    x = torch.rand(9, 1, 4, 4, generator=generator, dtype=torch.float64)
+    start = 2 * torch.rand(x.shape, generator=generator, dtype=torch.float64) - 1
+    view = View(net, 3, through)
+    target = view(x).mean(0).argmax(1)
+    view.begin()
+    sizes = []
+
+    def look(samples: Tensor) -> Tensor:
+        sizes.append(len(samples))
+        return view(samples)
+
+    class Counted:
+        keep = view.keep
+
+        def __call__(self, samples: Tensor) -> Tensor:
+            return look(samples)
+
+    together = attack(Counted(), x, target, start)
+    for n in range(9):
+        view.begin()
+        alone = attack(view, x[n : n + 1], target[n : n + 1], start[n : n + 1])
+        torch.testing.assert_close(together[n : n + 1], alone)
+    fooled = view(together).mean(0).argmax(1) != target
+    assert 0 < fooled.sum() < 9, "some leave and some stay"
+    assert sizes[0] == 9
+    assert sizes[-1] < 9
+
+
 def test_square_fools_where_the_margin_is_small_and_never_makes_a_sample_better():
     before = margin(linear(X), LABELS)
     found = Square(0.3, steps=60)(linear, X, LABELS)

@@ -8,13 +8,14 @@ import torch
 from quick_runs import quick
 from torch import nn
 
-from spikedistill import LIF, UserError, evaluate, temporal, train
+from spikedistill import LIF, UserError, evaluate, load, temporal, train
 from spikedistill.cli import main
 from spikedistill.config import DataConfig
-from spikedistill.data import Entry, from_torch, register_dataset
+from spikedistill.data import Entry, balanced_order, from_torch, load_dataset, register_dataset
 from spikedistill.evaluation import exit_times
 from spikedistill.report import write_report
 from spikedistill.robustness import (
+    VIEWS,
     Choices,
     Fgsm,
     GaussianNoise,
@@ -28,9 +29,19 @@ from spikedistill.robustness import (
     measure,
     measure_run,
 )
-from spikedistill.robustness.checks import BLACK_BOX, MORE_STEPS, UNBOUNDED, checks_of, rows_of_checks, worst_case
+from spikedistill.robustness.checks import (
+    BLACK_BOX,
+    MORE_STEPS,
+    TRANSFER,
+    UNBOUNDED,
+    checks_of,
+    rows_of_checks,
+    worst_case,
+)
+from spikedistill.robustness.measure import noise_of
 from spikedistill.robustness.runs import rows_of
 from spikedistill.run_folder import RunFolder
+from spikedistill.seeds import derive_seed
 
 
 def subject(N: int = 30) -> Subject:
@@ -139,7 +150,9 @@ def test_checks_by_hand():
 
 
 def test_rows_of_a_run():
-    rows = rows_of(Choices(attacks=("noise", "sa-pgd", "square"), eps=(4, 8), steps=10, restarts=3), (1, 5))
+    rows = rows_of(
+        Choices(attacks=("noise", "sa-pgd", "square"), eps=(4, 8), steps=10, restarts=3, through=VIEWS), (1, 5)
+    )
     assert len(rows) == 2 + 3 * 2 * 2
     by_name = {row.attack.name: row for row in rows[2:]}
     assert by_name["sa-pgd"].attack.steps == 10
@@ -153,8 +166,10 @@ def test_rows_of_a_run():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = quick("digits-sce", out=tmp_path_factory.mktemp("runs") / "run")
-    return Path(train(config))
+    config = quick("digits-sce", out=tmp_path_factory.mktemp("runs") / "run", epochs=12)
+    folder = Path(train(config))
+    assert evaluate(folder)["last"]["ensemble"][-1]["accuracy"] > 0.6, "a silent network withstands everything"
+    return folder
 
 
 FEW = Choices(attacks=("noise", "pgd"), eps=(16.0,), steps=3, samples=40, batch_size=25)
@@ -214,6 +229,84 @@ def test_an_ordinary_network_has_one_timestep(tmp_path: Path):
     assert len(measure_run(folder, few).found) == 2
     with pytest.raises(UserError, match="an ordinary one, which has a single timestep"):
         measure_run(folder, few._replace(timesteps=(1, 4)))
+
+
+def test_the_nearest_mistake_is_a_row_without_a_size(run: Path, capsys: pytest.CaptureFixture[str]):
+    measured = measure_run(run, FEW._replace(attacks=("cw", "pgd"), timesteps=(3,)))
+    rows = [each for each in measured.found if each.row.attack.name == "cw"]
+    assert [each.row.eps for each in rows] == [None]
+    assert len(rows[0].fooled_through) == 5
+    assert [row["eps"] for row in measured.results["worst_case"]] == [16 / 255], "it counts for no size"
+    assert rows[0].accuracy < measured.found[0].accuracy
+    assert "cw" in write_report(run).read_text()
+    words = "--attacks cw pgd --eps 16 --timesteps 3 --steps 3 --samples 40 --batch-size 25"
+    assert main(["robustness", str(run), *words.split()]) == 0
+    assert "cw" in capsys.readouterr().out
+
+
+def test_attacked_images_of_a_twin_are_a_check(run: Path, tmp_path: Path):
+    twin = train(quick("digits-ann", out=tmp_path / "twin", timesteps=1))
+    choices = FEW._replace(attacks=("fgsm",), twin=twin)
+    measured = measure_run(run, choices)
+    rows = [each for each in measured.found if each.row.remark == TRANSFER]
+    assert [(each.row.attack.name, each.row.timesteps, each.row.through) for each in rows] == [
+        ("pgd", 1, ("twin",)), ("pgd", 3, ("twin",)),
+    ]  # fmt: skip
+    assert {check.about for checks in measured.checks for check in checks} >= {TRANSFER, BLACK_BOX}
+    # by hand: images made for the ANN, batch by batch from the same starts, that withstand FGSM and fall to them
+    subject = Subject(load(run), *images_of_digits(40), batch_size=25)
+    ann = View(load(twin), 1)
+    right = rows[1].right
+    for number in range(2):
+        x, target = subject.batch(number)
+        before = View(subject.network, 3)(x).mean(0).argmax(1) == target
+        noise = noise_of(x.shape, derive_seed(0, number, 0, 0))
+        changed = Pgd(16 / 255, steps=3)(ann, x[before], target[before], noise[before])
+        left = View(subject.network, 3)(changed).mean(0).argmax(1) == target[before]
+        assert right[25 * number :][: len(x)][before].tolist() == left.tolist()
+    with pytest.raises(UserError, match="twin is for a check, and checks are off"):
+        measure_run(run, choices._replace(checks=False))
+    few = torch.utils.data.TensorDataset(torch.rand(60, 1, 8, 8), torch.arange(60) % 3)
+    register_dataset(Entry(name="three", about="Three.", load=lambda: from_torch(few, few, name="three")))
+    other = train(quick("digits-sce", out=tmp_path / "other", data=DataConfig(name="three", batch_size=20)))
+    with pytest.raises(UserError, match="has 3 classes and the run 10: take one of the same data set"):
+        measure_run(run, choices._replace(twin=other))
+
+
+def test_the_scores_of_attacked_images(run: Path):
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    attack = Pgd(16 / 255, steps=3, random_start=False)
+    scores = evaluate(run, attack=attack)["last"]["ensemble"]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files, "nothing is written"
+    images, labels = images_of_digits(len(evaluate_targets(run)))
+    model = load(run)
+    changed = attack(View(model, 3), images, labels)
+    expected = [(model(changed, k).mean(0).argmax(1) == labels).double().mean() for k in (1, 2, 3)]
+    assert [score["accuracy"] for score in scores] == pytest.approx([float(value) for value in expected], abs=0.006)
+    assert scores[2]["accuracy"] < evaluate(run)["last"]["ensemble"][2]["accuracy"]
+    by_model = evaluate(model, [(images, labels)], timesteps=3, attack=attack)["last"]["ensemble"]
+    assert [score["accuracy"] for score in by_model] == pytest.approx([float(value) for value in expected])
+    with pytest.raises(UserError, match=r"the attack returned \[40\], expected the changed samples"):
+        evaluate(model, [(images[:40], labels[:40])], timesteps=3, attack=lambda look, x, target: target)
+    with pytest.raises(UserError, match="attack came for logits"):
+        evaluate(torch.zeros(2, 3, 4), torch.zeros(3).long(), attack=attack)
+
+
+def test_neurons_with_leaks_of_their_own_are_attacked_through_all_but_mean_rates(tmp_path: Path):
+    config = quick("digits-sce", out=tmp_path / "run")
+    model = config.model.model_copy(update={"neuron": "timestep-leak", "neuron_options": {"timesteps": 3}})
+    folder = train(config.model_copy(update={"model": model}))
+    measured = measure_run(folder, FEW._replace(checks=False))
+    assert measured.found[-1].row.through == ("trained", "arctan", "pdsg", "assg")
+    with pytest.raises(UserError, match="with its own step"):
+        measure_run(folder, FEW._replace(through=("rate",), checks=False))
+
+
+def images_of_digits(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The test images that a run on digits is attacked on."""
+    test = load_dataset("digits").test
+    order = balanced_order(test.targets)[:count].sort().values
+    return test.inputs(order) / 255, test.targets[order]
 
 
 def evaluate_targets(run: Path) -> torch.Tensor:

@@ -203,11 +203,11 @@ def gradients(
 def robustness(
     run: Run,
     *,
-    attacks: Annotated[tuple[str, ...], arg(metavar="ATTACK ...")] = ("noise", "fgsm", "pgd", "sa-pgd"),
-    eps: Annotated[tuple[float, ...], arg(metavar="EPS ...")] = (2.0, 4.0, 8.0),
+    attacks: Annotated[tuple[str, ...], arg(metavar="ATTACK ...", help_behavior_hint="")] = (),
+    eps: Annotated[tuple[float, ...], arg(metavar="EPS ...", help_behavior_hint="")] = (),
     timesteps: Annotated[tuple[int, ...], arg(metavar="K ...", help_behavior_hint="")] = (),
     steps: int = 50,
-    through: Annotated[tuple[str, ...], arg(metavar="SURROGATE ...")] = ("trained", "arctan", "pdsg", "assg", "rate"),
+    through: Annotated[tuple[str, ...], arg(metavar="SURROGATE ...", help_behavior_hint="")] = (),
     restarts: int = 1,
     samples: int = 500,
     batch_size: int = 100,
@@ -218,7 +218,7 @@ def robustness(
     twin: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None,
     root: Root = None,
 ) -> None:
-    """Attack a trained run on test images: its accuracy under adversarial changes and noise, at several numbers of timesteps.
+    """Attack a trained run on test samples: its accuracy under adversarial changes and noise, at several numbers of timesteps.
 
     Every attack takes gradients through several surrogates in turn, each on what the ones before have left, because a network can
     withstand one surrogate and fall to another. The network itself stays as it is. An attack at k timesteps sees k timesteps.
@@ -227,6 +227,9 @@ def robustness(
     and noise is Gaussian with the standard deviation EPS. Each keeps every pixel within EPS / 255 of where it was, but for noise.
     cw looks for the nearest image that the network mistakes, without a bound.
 
+    On event frames sparse adds and removes single events by their gradients, event-search without gradients, and random-events at
+    random. EPS is then the number of changes in percent of a recording's events.
+
     Further rows check whether the others can be believed: no bound, twice the steps, and square. A row that fails one is marked.
 
     The results go to robustness.json in the run folder, and to its report.html. Results of batches are kept, and the same command
@@ -234,14 +237,15 @@ def robustness(
 
     Args:
         run: a run folder, such as runs/digits-twsd/seed0
-        attacks: names of attacks
-        eps: sizes, in levels of 255
+        attacks: names of attacks; default noise fgsm pgd sa-pgd, or random-events sparse
+        eps: sizes, in levels of 255 or percent of events; default 2 4 8, or 1 2 5
         timesteps: k at which the network is attacked; default 1 and T
         steps: of the attacks that have steps; square takes 20 times as many queries
-        through: trained (the network's own surrogates), pdsg and assg (which follow the membranes), rate (mean rates), or any other
+        through: trained (the network's own surrogates), arctan, pdsg and assg (which follow the membranes), rate (mean rates),
+            or any other; default all five
         restarts: starting points for each surrogate
-        samples: test images, of all classes alike
-        batch_size: images attacked at a time
+        samples: of the test set, of all classes alike
+        batch_size: samples attacked at a time
         seed: of the starting points
         checks: measure the rows that check the others
         corruptions: also measure noise, blur, brightness, contrast, JPEG and pixelation in five severities

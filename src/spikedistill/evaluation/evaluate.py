@@ -11,8 +11,8 @@ from ..errors import UserError
 from ..through_time import Steps
 from ..through_time.steps import check_steps, evaluating
 from .logits_file import LabelledLogits, LogitsLike
-from .networks import Labelled, evaluate_logits, evaluate_network
-from .runs import evaluate_run
+from .networks import Attack, Labelled, evaluate_logits, evaluate_network
+from .runs import evaluate_attacked, evaluate_run
 
 
 def evaluate(
@@ -28,6 +28,7 @@ def evaluate(
     out: Path | str | None = None,
     batch_size: int | None = None,
     root: Path | None = None,
+    attack: Attack | None = None,
 ) -> dict[str, Any]:
     """Score a trained run, any network that runs step by step, or logits, at every k = 1..T.
 
@@ -54,6 +55,9 @@ def evaluate(
         batch_size: samples per forward pass, of which every layer's currents and spikes are recorded; default 250, or
             50 for a run on a GPU, and half of it, a quarter and so on for a run if memory runs out.
         root: for a run, folder of the data sets, if it is no longer the one that the run was trained with.
+        attack: for a run or a network, changes the samples of every batch first: `attack(look, x, targets)` returns them changed,
+            for samples `[B, ...]` and a function from samples to logits `[T, B, C]`, which has gradients. Those of
+            `spikedistill.robustness` are such, as `Pgd(8 / 255)`. Nothing is then written for a run.
 
     Returns:
         What results.json holds, as `evaluation.results.Results` describes it: `{schema, timesteps, last: {ensemble:
@@ -78,9 +82,12 @@ def evaluate(
         "root": root,
         "spiking": spiking or None,
         "energy": None if energy else energy,
+        "attack": attack,
     }
     if isinstance(run, (str, Path)):
-        _refuse_others(arguments, "a run folder", "root", "batch_size", "data", "model")
+        _refuse_others(arguments, "a run folder", "root", "batch_size", "data", "model", "attack")
+        if attack is not None:
+            return evaluate_attacked(run, batch_size, root, data, model, attack)
         return evaluate_run(run, batch_size, root, data, model)
     if isinstance(run, (Tensor, np.ndarray)):
         _refuse_others(arguments, "logits", "data", "heldout", "classes", "out")
@@ -103,6 +110,7 @@ def evaluate(
             spiking=spiking,
             batch_size=batch_size,
             out=out,
+            attack=attack,
         )
 
 

@@ -1,7 +1,7 @@
 """Scores any network with a `step`, or logits, at every number of timesteps: `evaluate` without a run."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,8 @@ from .results import SCHEMA, Results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
 Labelled: TypeAlias = Dataset | Iterable[Any]
+Attack: TypeAlias = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
+"""From a network as a function from samples `[B, ...]` to logits `[T, B, C]`, samples and labels to changed samples."""
 _BATCH = 250
 
 
@@ -40,12 +42,15 @@ def evaluate_network(
     spiking: tuple[type[nn.Module], ...] = (),
     batch_size: int | None = None,
     out: Path | str | None = None,
+    attack: Attack | None = None,
 ) -> dict[str, Any]:
     """Score a network in eval mode on labelled samples; see `evaluate`."""
     check_steps(model)
     if batch_size is not None and not _in_samples(data) and not _in_samples(heldout):
         raise UserError(f"batch_size is {batch_size}, but the data come in batches already: leave it out")
     batches = _checked(model, _batches(data, timesteps, batch_size), timesteps)
+    if attack is not None:  # before anything records what neurons do
+        batches = [(_attacked(model, attack, x, target, timesteps), target) for x, target in batches]
     some = _Sample(ENERGY_SAMPLES)
     with record(model, spiking=spiking) if fires(model, spiking) else nullcontext() as recording:
         rates = None if recording is None else FiringRates(recording)
@@ -133,6 +138,20 @@ def _checked(
     if not isinstance(model, Temporal):
         check_nothing_kept(model, frames_of(sent_to(model, first[0]), timesteps))
     return chain([first], batches)
+
+
+def _attacked(model: Steps, attack: Attack, x: Tensor, target: Tensor, timesteps: int | None) -> Tensor:
+    """A batch as the network takes it, changed by an attack, which sees the samples first."""
+
+    def look(samples: Tensor) -> Tensor:
+        return logits_over_time(model, samples if timesteps is not None else samples.transpose(0, 1), timesteps)
+
+    samples = sent_to(model, x if timesteps is not None else x.transpose(0, 1))
+    changed = attack(look, samples, target.to(samples.device))
+    if not isinstance(changed, Tensor) or changed.shape != samples.shape:
+        got = list(changed.shape) if isinstance(changed, Tensor) else f"a {type(changed).__name__}"
+        raise UserError(f"the attack returned {got}, expected the changed samples {list(samples.shape)}")
+    return changed if timesteps is not None else changed.transpose(0, 1)
 
 
 def _collected(

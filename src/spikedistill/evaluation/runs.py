@@ -30,6 +30,7 @@ from ..run_folder import RunFolder, dataset_of, device_of
 from ..through_time import NotFiniteInput, Temporal
 from .deployment import deployment, energy_per_timestep
 from .fitting_batches import in_fitting_batches
+from .networks import Attack, evaluate_network
 from .recorder import FiringRates, record
 from .results import SCHEMA, write_results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -54,6 +55,23 @@ def evaluate_run(
         if batch_size is not None:
             return _evaluate(folder, batch_size, dataset, own)
         return in_fitting_batches(lambda size: _evaluate(folder, size, dataset, own), usual)
+
+
+def evaluate_attacked(
+    run: Path | str,
+    batch_size: int | None,
+    root: Path | None,
+    data: Any,
+    model: nn.Module | Callable[[], nn.Module] | None,
+    attack: Attack,
+) -> dict[str, Any]:
+    """`evaluate` for a run folder, on test samples that an attack has changed; nothing is written."""
+    folder = RunFolder.trained(run)
+    config = folder.config()
+    dataset, own = parts_of_run(config, data, model, root)
+    network = folder.load_network(folder.model, own).to(device_of(config.trainer))
+    timesteps = None if dataset.kind == "events" else config.timesteps
+    return evaluate_network(network, dataset, timesteps=timesteps, batch_size=batch_size, attack=attack)
 
 
 def _evaluate(folder: RunFolder, batch_size: int, dataset: Dataset, own: nn.Module | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from .neuron import Neuron
 from .registry import NEURONS, list_neurons, neuron_options, register_neuron
 from .spiking_neuron import SpikingNeuron
 from .surrogate import SURROGATES, Surrogate, register_surrogate, spike
+from .timestep_leak import TimestepLeak
 
 __all__ = [
     "LIF",
@@ -43,6 +44,7 @@ __all__ = [
     "SpikesInBits",
     "SpikingNeuron",
     "Surrogate",
+    "TimestepLeak",
     "batch_moments",
     "can_wait",
     "compiler_works",

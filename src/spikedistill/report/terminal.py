@@ -149,6 +149,7 @@ def robustness_tables(measured: Measured) -> list[Table]:
     """Accuracy under each attack at each k, with marks on rows that fail a check; and what the checks said."""
     table = _table("Accuracy under attack, %", "attack", "eps", "k", "accuracy", "fell to", "mark")
     doubts: list[tuple[int, list[str]]] = []
+    unit = measured.results["unit"]
     for each, checks in zip(measured.found, measured.checks, strict=True):
         row = each.row
         if row.remark and row.remark != "clean":
@@ -160,14 +161,14 @@ def robustness_tables(measured: Measured) -> list[Table]:
         fell = ", ".join(f"{name} {count}" for name, count in through if count)
         mark = f"[{len(doubts)}]" if failed else ""
         name = row.remark or row.attack.name
-        eps = "" if row.eps is None else f"{255 * row.eps:g}"
+        eps = "" if row.eps is None else f"{unit * row.eps:g}"
         table.add_row(name, eps, str(row.timesteps), f"{each.accuracy:.1f}", fell, escape(mark))
     worst_case = measured.results["worst_case"]
     ks = dict.fromkeys(f"k={row['timesteps']}" for row in worst_case)
     worst = _table("Right under every attack with gradients, %", "eps", *ks)
     for eps in dict.fromkeys(row["eps"] for row in worst_case):
         cells = [f"{row['accuracy']:.1f}" for row in worst_case if row["eps"] == eps]
-        worst.add_row(f"{255 * eps:g}", *cells)
+        worst.add_row(f"{unit * eps:g}", *cells)
     tables = [table, worst, *_corruption_tables(measured), *_exit_tables(measured)]
     if doubts:
         why = _table("Marked rows are too optimistic", "mark", "why")
@@ -201,7 +202,7 @@ def _exit_tables(measured: Measured) -> list[Table]:
     exits = measured.results.get("exits")
     if exits is None:
         return []
-    title = f"Early exit at a confidence of {exits['threshold']:g}, eps {255 * exits['eps']:g}"
+    title = f"Early exit at a confidence of {exits['threshold']:g}, eps {measured.results['unit'] * exits['eps']:g}"
     table = _table(title, "attack on", "accuracy, %", "timesteps", "run to the end, %")
     for row in exits["rows"]:
         table.add_row(row["goal"], f"{row['accuracy']:.1f}", f"{row['mean_exit']:.2f}", f"{row['never']:.1f}")

@@ -3,6 +3,7 @@
 from .attacks import ATTACKS, Apgd, Attack, Bim, Fgsm, Look, Pgd, SaPgd, Square
 from .corruptions import Corruption
 from .distance import CarliniWagner
+from .event_changes import EVENT_ATTACKS, EventSearch, RandomEvents, SparseEvents
 from .exits import attack_exits
 from .measure import Row, Subject, Withstood, measure
 from .noise import GaussianNoise, RandomCorner
@@ -11,6 +12,7 @@ from .views import VIEWS, View
 
 __all__ = [
     "ATTACKS",
+    "EVENT_ATTACKS",
     "LEVEL",
     "VIEWS",
     "Apgd",
@@ -19,14 +21,17 @@ __all__ = [
     "CarliniWagner",
     "Choices",
     "Corruption",
+    "EventSearch",
     "Fgsm",
     "GaussianNoise",
     "Look",
     "Measured",
     "Pgd",
     "RandomCorner",
+    "RandomEvents",
     "Row",
     "SaPgd",
+    "SparseEvents",
     "Square",
     "Subject",
     "View",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from .attacks import Attack, Pgd, Square
+from .event_changes import EventSearch, SparseEvents
 from .measure import TWIN, Row, Withstood
 
 QUERIES = 20  # of an attack without gradients, for each step of one with them
@@ -38,11 +39,12 @@ def climbs(row: Row) -> bool:
     return row.attack.uses_gradients and row.eps is not None
 
 
-def rows_of_checks(rows: Sequence[Row], twin: str = "") -> list[Row]:
+def rows_of_checks(rows: Sequence[Row], steps: int = 1, twin: str = "") -> list[Row]:
     """The rows that the checks of these rows need, in addition to them: for the rows of the largest eps under gradients.
 
     Args:
         rows: what was asked for.
+        steps: of attacks that check; more if rows have more.
         twin: which other network attacked samples are taken from, in short; "" if there is none.
     """
     found = []
@@ -53,12 +55,15 @@ def rows_of_checks(rows: Sequence[Row], twin: str = "") -> list[Row]:
         found.append(replace(row, attack=replace(attack, eps=1.0), remark=UNBOUNDED))
         if hasattr(attack, "steps"):
             found.append(replace(row, attack=replace(attack, steps=2 * attack.steps), remark=MORE_STEPS))  # type: ignore[call-arg]
-    steps = max((getattr(row.attack, "steps", 1) for row in rows), default=1)
+    steps = max([steps, *(getattr(row.attack, "steps", 1) for row in rows)])
     for k, eps in dict.fromkeys((row.timesteps, row.eps) for row in rows):
         assert eps is not None
-        found.append(Row(Square(eps=eps, steps=QUERIES * steps), k, remark=BLACK_BOX))
+        on_events = any(isinstance(row.attack, SparseEvents) for row in rows)
+        search = EventSearch if on_events else Square
+        found.append(Row(search(eps=eps, steps=QUERIES * steps), k, remark=BLACK_BOX))
         if twin:
-            found.append(Row(Pgd(eps=eps, steps=steps), k, (TWIN,), remark=TRANSFER, source=twin))
+            climb = SparseEvents if on_events else Pgd
+            found.append(Row(climb(eps=eps, steps=steps), k, (TWIN,), remark=TRANSFER, source=twin))
     return list({row.key: row for row in found}.values())
 
 

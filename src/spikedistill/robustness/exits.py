@@ -57,7 +57,8 @@ def attack_exits(
     Returns:
         Clean, under an attack on answers, and under one on time.
     """
-    plain, view = View(subject.network, timesteps), View(subject.network, timesteps, through)
+    plain = View(subject.network, timesteps, events=subject.events)
+    view = View(subject.network, timesteps, through, events=subject.events)
     device = next(subject.network.parameters()).device
     parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {goal: [] for goal in (CLEAN, *_LOSSES)}
     numbers: Iterable[int] = range(subject.batches)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..files import parse_json, sha256, write_atomically
+from ..neurons import SpikingNeuron
 from ..seeds import derive_seed
 from ..through_time import Temporal
 from .attacks import ATTACKS, Attack
@@ -31,7 +32,7 @@ KINDS: dict[str, type[Attack | CarliniWagner]] = {
     GaussianNoise.name: GaussianNoise,
     RandomCorner.name: RandomCorner,
 }
-"""What a measurement can do to samples, by name."""
+"""What a measurement can do to images, by name; `EVENT_ATTACKS` is for event frames."""
 
 TWIN = "twin"
 """In place of a surrogate: gradients of another network."""
@@ -132,6 +133,8 @@ class Subject:
         if through != TWIN:
             return View(self.network, row.timesteps, through, events=self.events)
         assert self.twin is not None
+        if not any(isinstance(module, SpikingNeuron) for module in self.twin.modules()):
+            return View(self.twin, 1, events=self.events)
         return View(self.twin, row.timesteps, events=self.events)
 
 

@@ -26,6 +26,18 @@ class Drawn(Attack):
 
 
 @dataclass(frozen=True)
+class Unchanged(Attack):
+    """Samples as they are."""
+
+    name: ClassVar[str] = "clean"
+    uses_gradients: ClassVar[bool] = False
+    eps: float = 0.0
+
+    def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
 class GaussianNoise(Drawn):
     """Noise of the standard deviation eps, clamped to [0, 1]. It may leave the ball."""
 

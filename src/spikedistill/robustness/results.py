@@ -58,11 +58,12 @@ class Exits(_Part):
 
 
 class Robustness(_Part):
-    """Everything in `robustness.json`; the mean error under corruptions is in percent, by k."""
+    """Everything in `robustness.json`; the mean error under corruptions is in percent, by k. Sizes are said in shares of `unit`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     schema_version: Literal[1]
     samples: int
+    unit: int = 255
     rows: tuple[RowResult, ...]
     worst_case: tuple[WorstCase, ...]
     mean_corruption_error: dict[str, float] = {}

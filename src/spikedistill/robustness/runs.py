@@ -1,7 +1,7 @@
 """`spikedistill robustness RUN`: a trained run under attack, its table, and what speaks against believing it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..config import Config
-from ..data import as_network_input, balanced_order
+from ..data import as_network_input, balanced_order, lengths_of
 from ..errors import UserError
 from ..evaluation.exits import check_policy
 from ..evaluation.runs import parts_of_run
@@ -20,24 +20,27 @@ from ..through_time import Temporal
 from .attacks import Attack, Pgd
 from .checks import QUERIES, Check, checks_of, climbs, rows_of_checks, worst_case
 from .corruptions import CORRUPTIONS, SEVERITIES, Corruption
+from .distance import CarliniWagner
+from .event_changes import EVENT_ATTACKS, RandomEvents, SparseEvents
 from .exits import attack_exits
 from .measure import KINDS, Row, Subject, Track, Withstood, digest, measure
-from .noise import GaussianNoise
-from .views import TRAINED, VIEWS, View
+from .noise import Unchanged
+from .views import TRAINED, VIEWS, View, views_of
 
 CORRUPTED = "corruption"
 LEVEL = 255  # sizes are said in these
+PERCENT = 100  # on events
 
 
 class Choices(NamedTuple):
     """What is attacked, and how.
 
     Attributes:
-        attacks: names of `KINDS`.
-        eps: sizes, in levels of 255.
+        attacks: names of `KINDS`, or of `EVENT_ATTACKS` for event frames; default four, or sparse and random-events.
+        eps: sizes, in levels of 255; for event frames, changes in percent of a recording's events. Default 2, 4, 8 or 1, 2, 5.
         timesteps: k; default 1 and T.
         steps: of the attacks that have steps; Square takes twenty times as many queries.
-        through: surrogates, names of `VIEWS` or of any surrogate.
+        through: surrogates, names of `VIEWS` or of any surrogate; default all of `VIEWS` that the network's neurons have.
         restarts: starting points for each surrogate.
         samples: of the test set, classes balanced.
         batch_size: samples attacked at a time.
@@ -48,11 +51,11 @@ class Choices(NamedTuple):
         exits: a threshold of the policy "confidence", at which early exit is attacked too.
     """
 
-    attacks: Sequence[str] = ("noise", "fgsm", "pgd", "sa-pgd")
-    eps: Sequence[float] = (2.0, 4.0, 8.0)
+    attacks: Sequence[str] = ()
+    eps: Sequence[float] = ()
     timesteps: Sequence[int] = ()
     steps: int = 50
-    through: Sequence[str] = VIEWS
+    through: Sequence[str] = ()
     restarts: int = 1
     samples: int = 500
     batch_size: int = 100
@@ -77,21 +80,42 @@ class Measured(NamedTuple):
     results: dict[str, Any]
 
 
-def rows_of(choices: Choices, timesteps: Sequence[int]) -> list[Row]:
+class _Data(NamedTuple):
+    """What can be done to the samples of a kind.
+
+    Attributes:
+        attacks: by name.
+        unit: sizes are said in shares of it.
+        usual: attacks and sizes that are taken if none are named.
+    """
+
+    attacks: Mapping[str, type[Attack | CarliniWagner]]
+    unit: int
+    usual: tuple[tuple[str, ...], tuple[float, ...]]
+
+
+_DATA = {
+    "image": _Data(KINDS, LEVEL, (("noise", "fgsm", "pgd", "sa-pgd"), (2.0, 4.0, 8.0))),
+    "events": _Data(EVENT_ATTACKS, PERCENT, ((RandomEvents.name, SparseEvents.name), (1.0, 2.0, 5.0))),
+}
+
+
+def rows_of(choices: Choices, timesteps: Sequence[int], kind_of_data: str = "image") -> list[Row]:
     """The rows of the table: clean first, then every attack at every k and size.
 
     Raises:
         UserError: for an unknown attack, or a size that is none.
     """
-    rows = [Row(GaussianNoise(eps=0.0), k, remark="clean") for k in timesteps]
+    data = _DATA[kind_of_data]
+    rows = [Row(Unchanged(), k, remark="clean") for k in timesteps]
     through = tuple(dict.fromkeys(choices.through))
     for name in choices.attacks:
-        if name not in KINDS:
-            raise UserError(f"no attack is called {name!r}: choose some of {', '.join(KINDS)}")
-        kind = KINDS[name]
+        if name not in data.attacks:
+            raise UserError(f"no attack is called {name!r}: choose some of {', '.join(data.attacks)}")
+        kind = data.attacks[name]
         for k in timesteps:
             for eps in choices.eps if issubclass(kind, Attack) else (None,):
-                options: dict[str, Any] = {} if eps is None else {"eps": eps / LEVEL}
+                options: dict[str, Any] = {} if eps is None else {"eps": eps / data.unit}
                 if "steps" in kind.__dataclass_fields__:
                     options["steps"] = choices.steps if kind.uses_gradients else QUERIES * choices.steps
                 if "stop" in kind.__dataclass_fields__:
@@ -122,13 +146,9 @@ def _check(chosen: Choices) -> None:
             raise UserError(f"{name} is {value}, expected 1 or more")
     if chosen.seed < 0:
         raise UserError(f"seed is {chosen.seed}, expected 0 or more")
-    if wrong := [eps for eps in chosen.eps if not 0 <= eps <= LEVEL]:
-        raise UserError(f"eps is {wrong[0]:g}, expected levels of {LEVEL}, from 0 to {LEVEL}")
     known = [*VIEWS, *SURROGATES]
     if wrong_names := [name for name in chosen.through if name not in known]:
         raise UserError(f"no surrogate is called {wrong_names[0]!r}: choose some of {', '.join(dict.fromkeys(known))}")
-    if not chosen.through or not chosen.eps or not chosen.attacks:
-        raise UserError("attacks, eps and through need one name or number each at least")
     if chosen.exits is not None:
         check_policy("confidence", chosen.exits)
 
@@ -160,15 +180,19 @@ def measure_run(
     config = folder.config()
     T = config.timesteps
     subject, ks = subject_of(run, chosen, root=root)
-    rows = rows_of(chosen, ks)
-    further = rows_of_checks(rows, _short(subject.twin)) if chosen.checks else []
+    kind = "events" if subject.events else "image"
+    chosen = _filled(chosen, kind, subject.network)
+    rows = rows_of(chosen, ks, kind)
+    further = rows_of_checks(rows, chosen.steps, _short(subject.twin)) if chosen.checks else []
     wanted = list({(row.key, row.remark): row for row in [*rows, *further]}.values())
     with alone_in(folder.path, wait=True):
         found = measure(subject, wanted, folder.attacked, track)
         checks = [checks_of(found, each) if climbs(each.row) and not each.row.remark else [] for each in found]
-        results = _written(found, checks, chosen, config)
+        unit = _DATA[kind].unit
+        results = _written(found, checks, chosen, config) | {"unit": unit}
         if chosen.exits is not None:
-            attack = Pgd(max(chosen.eps) / LEVEL, steps=chosen.steps)
+            climb = SparseEvents if subject.events else Pgd
+            attack = climb(max(chosen.eps) / unit, steps=chosen.steps)
             attacked = attack_exits(subject, T, attack, chosen.exits, track=track)
             results["exits"] = {
                 "threshold": chosen.exits,
@@ -178,6 +202,27 @@ def measure_run(
         with folder.rewriting(folder.robustness):
             write_atomically(folder.robustness, json.dumps(results, indent=1))
     return Measured(found, checks, results)
+
+
+def _filled(chosen: Choices, kind: str, network: Temporal) -> Choices:
+    """The choices with what was left open, for this kind of data.
+
+    Raises:
+        UserError: for a size that is none, or corruptions of what is no image.
+    """
+    data = _DATA[kind]
+    attacks, eps = data.usual
+    chosen = chosen._replace(
+        attacks=tuple(chosen.attacks) or attacks,
+        eps=tuple(chosen.eps) or eps,
+        through=tuple(chosen.through) or views_of(network),
+    )
+    if wrong := [size for size in chosen.eps if not 0 <= size <= data.unit]:
+        of = f"levels of {data.unit}" if kind == "image" else "percent of a recording's events"
+        raise UserError(f"eps is {wrong[0]:g}, expected {of}, from 0 to {data.unit}")
+    if kind == "events" and chosen.corruptions:
+        raise UserError("corruptions are of images, and the run is on event frames: leave them out")
+    return chosen
 
 
 def subject_of(run: Path | str, chosen: Choices, *, root: Path | None = None) -> tuple[Subject, tuple[int, ...]]:
@@ -196,17 +241,19 @@ def subject_of(run: Path | str, chosen: Choices, *, root: Path | None = None) ->
         raise UserError(f"timesteps {wrong[0]} is out of range: expected 1 or more, and the run was trained at {T}")
     if config.model.neuron == "relu" and max(ks) > 1:
         raise UserError(f"timesteps {max(ks)}: the network is an ordinary one, which has a single timestep")
-    if dataset.kind == "events":
-        raise UserError(
-            f"{dataset.name} holds event frames, whose counts these attacks would make fractions of: attack a run on images"
-        )
+    if dataset.kind == "events" and max(ks) > T:
+        raise UserError(f"timesteps {max(ks)}: the recordings of the run have {T} frames")
+    if lengths_of(dataset.test) is not None:
+        raise UserError(f"{dataset.name} holds recordings of different length, which attacks do not take")
     if not 1 <= chosen.samples <= len(dataset.test):
         raise UserError(f"samples is {chosen.samples}, and {dataset.name} has {len(dataset.test)} to test on")
     order = balanced_order(dataset.test.targets)[: chosen.samples].sort().values
+    samples = as_network_input(dataset.test.inputs(order), dataset.kind)
     subject = Subject(
         folder.load_network(folder.model, None).to(device_of(config.trainer)),
-        as_network_input(dataset.test.inputs(order), dataset.kind),
+        samples.transpose(0, 1) if dataset.kind == "events" else samples,
         dataset.test.targets[order],
+        events=dataset.kind == "events",
         seed=chosen.seed,
         batch_size=chosen.batch_size,
     )
@@ -223,9 +270,9 @@ def _twin(run: Path | str, subject: Subject) -> Temporal:
     x = subject.samples[:1].to(device)
     twin = twin.to(device)
     with torch.no_grad():
-        own = View(subject.network, 1)(x).shape[-1]
+        own = View(subject.network, 1, events=subject.events)(x).shape[-1]
         try:
-            other = View(twin, 1)(x).shape[-1]
+            other = View(twin, 1, events=subject.events)(x).shape[-1]
         except (RuntimeError, UserError) as error:
             raise UserError(f"the twin {run} does not take the images of the run: {error}") from None
     if own != other:

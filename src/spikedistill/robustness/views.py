@@ -5,16 +5,28 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
-from ..neurons import LIF, SURROGATES, SpikingNeuron, Surrogate, uncompiled
+from ..neurons import LIF, SURROGATES, SpikingNeuron, Surrogate, TimestepLeak, uncompiled
 from ..through_time import Bptt, Rate, Temporal
 from .surrogates import AdaptiveSharpness, MembraneWide, adaptive
 
 TRAINED, RATE, MEMBRANE, ADAPTIVE = "trained", "rate", "pdsg", "assg"
 VIEWS = (TRAINED, "arctan", MEMBRANE, ADAPTIVE, RATE)
 """What an attack may see gradients through: the network's own surrogates, others, and mean rates."""
+
+
+def views_of(network: nn.Module) -> tuple[str, ...]:
+    """Those of `VIEWS` that a network's neurons have."""
+    layers = [layer for layer in network.modules() if isinstance(layer, SpikingNeuron)]
+    if all(isinstance(layer, LIF) and not layer.runs_by_step for layer in layers):
+        return VIEWS
+    return VIEWS[: VIEWS.index(RATE)] if all(_has_surrogate(layer) for layer in layers) else (TRAINED,)
+
+
+def _has_surrogate(layer: SpikingNeuron) -> bool:
+    return isinstance(layer, TimestepLeak) or (isinstance(layer, LIF) and not layer.runs_by_step)
 
 
 class View:
@@ -49,9 +61,11 @@ class View:
         }
         make = makes[self.through] if self.through in makes else lambda: SURROGATES[self.through]
         for path, layer in self.network.module.named_modules():
-            if isinstance(layer, LIF) and not layer.runs_by_step:
-                layer.surrogate = make()
-            elif isinstance(layer, SpikingNeuron):
+            if not isinstance(layer, SpikingNeuron):
+                continue
+            if _has_surrogate(layer):
+                setattr(layer, "surrogate", make())  # noqa: B010
+            else:
                 raise UserError(
                     f"the neurons {path!r} have a step of their own, whose surrogate an attack cannot swap: attack through "
                     f"{TRAINED!r}"

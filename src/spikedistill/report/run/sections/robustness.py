@@ -7,7 +7,7 @@ from ... import figures
 from ...blocks import Column, Plot, Plots, Section, Table, Text, decimals
 from ..reading import Run
 
-_LEVEL = 255
+_BASELINES = ("noise", "random-events")
 ROWS = (
     Column("attack", "Attack"),
     Column("eps", "eps", write=decimals(1)),
@@ -25,10 +25,11 @@ def robustness_section(run: Run) -> Section | None:
         return None
     doubted = sum(any(not check.passed for check in row.checks) for row in found.rows)
     checked = sum(bool(row.checks) for row in found.rows)
+    size = "eps levels of 255 in any pixel" if found.unit == 255 else "eps percent of their events"
     words = (
-        f"Right answers in percent of {found.samples:,} test images that were changed, by no more than eps levels of 255 in any "
-        "pixel, so that the network mistakes them. An attack at k timesteps sees k timesteps. Its gradients go through several "
-        "surrogates in turn, each on the images that the ones before have left."
+        f"Right answers in percent of {found.samples:,} test samples that were changed, by no more than {size}, so that the "
+        "network mistakes them. An attack at k timesteps sees k timesteps. Its gradients go through several "
+        "surrogates in turn, each on the samples that the ones before have left."
     )
     if checked:
         words += f" {doubted} of {checked} rows fail a check, and are upper bounds."
@@ -47,10 +48,10 @@ def _curves(found: Robustness) -> Plot:
         if row.remark == "clean":
             lines[f"worst, k={row.timesteps}"] = [(0.0, row.accuracy)]
     for worst in found.worst_case:
-        lines.setdefault(f"worst, k={worst.timesteps}", []).append((_LEVEL * worst.eps, worst.accuracy))
+        lines.setdefault(f"worst, k={worst.timesteps}", []).append((found.unit * worst.eps, worst.accuracy))
     for row in found.rows:
-        if row.name == "noise" and row.eps is not None and not row.remark:
-            lines.setdefault(f"noise, k={row.timesteps}", []).append((_LEVEL * row.eps, row.accuracy))
+        if row.name in _BASELINES and row.eps is not None and not row.remark:
+            lines.setdefault(f"{row.name}, k={row.timesteps}", []).append((found.unit * row.eps, row.accuracy))
     rows = [{"line": name, "eps": x, "accuracy": y} for name, points in lines.items() for x, y in points]
     title = "Right under the worst attack, and under noise"
     columns = [
@@ -61,7 +62,7 @@ def _curves(found: Robustness) -> Plot:
     return Plot(
         name="under_attack",
         title=title,
-        note="Worst: images that withstand every attack with gradients of this size.",
+        note="Worst: samples that withstand every attack with gradients of this size.",
         alt=f"Line plot of accuracy over eps, {len(lines)} lines.",
         figure=figures.under_attack(lines),
         height=340,
@@ -74,7 +75,7 @@ def _table(found: Robustness) -> Table:
     rows = [
         {
             "attack": row.remark or row.name,
-            "eps": None if row.eps is None else _LEVEL * row.eps,
+            "eps": None if row.eps is None else found.unit * row.eps,
             "k": row.timesteps,
             "accuracy": row.accuracy,
             "fell": _fell(row),
@@ -111,5 +112,5 @@ def _exits(found: Robustness) -> Table:
         Column("mean_exit", "Timesteps", write=decimals(2)),
         Column("never", "Run to the end, %", write=decimals(1)),
     ]
-    title = f"Early exit at a confidence of {found.exits.threshold:g}, eps {_LEVEL * found.exits.eps:g}"
+    title = f"Early exit at a confidence of {found.exits.threshold:g}, eps {found.unit * found.exits.eps:g}"
     return Table("attacked_exits", title, columns, [row.model_dump() for row in found.exits.rows])
