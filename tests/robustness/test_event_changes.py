@@ -114,8 +114,8 @@ def test_random_changes_remove_and_add_alike_and_a_search_never_makes_a_sample_b
     assert (margin(many) < margin(frames)).all()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def run(tmp_path: Path, fresh_names: None) -> Path:
     dice = torch.Generator().manual_seed(0)
     labels = torch.arange(120) % 2
     rate = torch.full((120, 3, 2, 8, 8), 0.1)
@@ -123,8 +123,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rate[labels == 0, :, :, 4:] = 0.5
     data = torch.utils.data.TensorDataset(torch.poisson(rate, generator=dice), labels)
     register_dataset(Entry(name="halves", about="Halves.", load=lambda: from_torch(data, data, name="halves")))
-    out = tmp_path_factory.mktemp("runs") / "run"
-    return Path(train(quick("digits-sce", out=out, epochs=6, data=DataConfig(name="halves", batch_size=20))))
+    return Path(
+        train(quick("digits-sce", out=tmp_path / "run", epochs=6, data=DataConfig(name="halves", batch_size=20)))
+    )
 
 
 FEW = Choices(eps=(2.0, 20.0), steps=3, samples=40, batch_size=25)
@@ -164,6 +165,7 @@ def test_a_run_on_event_frames_is_attacked_by_events(run: Path, capsys: pytest.C
         assert what in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("fresh_names")
 def test_recordings_of_different_length_are_refused(tmp_path: Path):
     lengths = ([3] * 20 + [2] * 20,) * 2
     data = [(torch.poisson(torch.full((T, 2, 8, 8), 0.3)), number % 2) for number, T in enumerate(lengths[0])]

@@ -210,6 +210,7 @@ def test_rows_that_were_asked_for_stay_beside_those_of_checks(run: Path):
     assert all(each.row.through == ("trained",) for each in measured.found)
 
 
+@pytest.mark.usefixtures("fresh_names")
 def test_images_that_are_numbers_already_stay_as_they_are(tmp_path: Path):
     images = torch.rand(60, 1, 8, 8)
     labels = (images.mean((1, 2, 3)) > 0.5).long()
@@ -244,6 +245,7 @@ def test_the_nearest_mistake_is_a_row_without_a_size(run: Path, capsys: pytest.C
     assert "cw" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("fresh_names")
 def test_attacked_images_of_a_twin_are_a_check(run: Path, tmp_path: Path):
     twin = train(quick("digits-ann", out=tmp_path / "twin", timesteps=1))
     choices = FEW._replace(attacks=("fgsm",), twin=twin)
