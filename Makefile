@@ -35,7 +35,7 @@ test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snn
 
 .venv-peers/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[figures,cluster]' tqdm loguru h5py pytest
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[figures,cluster,nir,onnx]' tqdm loguru h5py pytest
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0 torchattacks==3.5.1
 	touch $@
 

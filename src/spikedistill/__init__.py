@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         config,
         data,
         evaluation,
+        exporting,
         models,
         objectives,
         recipes,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .data import register_augmentation, register_dataset
     from .evaluation import evaluate
+    from .exporting import export, from_nir
     from .models import create_model, list_models, register_model
     from .objectives import register_objective
     from .recipes import register_recipe
@@ -45,6 +47,8 @@ __all__ = [
     "compare",
     "create_model",
     "evaluate",
+    "export",
+    "from_nir",
     "from_snntorch",
     "from_spikingjelly",
     "lif",
@@ -73,6 +77,7 @@ _ROOMS = (
     "config",
     "data",
     "evaluation",
+    "exporting",
     "models",
     "objectives",
     "recipes",
@@ -85,6 +90,8 @@ _ROOM_OF = {
     "compare": "comparisons",
     "create_model": "models",
     "evaluate": "evaluation",
+    "export": "exporting",
+    "from_nir": "exporting",
     "from_snntorch": "adapters",
     "from_spikingjelly": "adapters",
     "list_models": "models",

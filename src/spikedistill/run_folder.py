@@ -26,6 +26,8 @@ from .trained import Trained
 
 logger = logging.getLogger("spikedistill")
 
+BUNDLE = "export.json"  # of a folder that was exported: its form, and the checksums of its files
+
 VERSIONS = {"augmentation": AUGMENTATION_VERSION, "slicing": SLICING_VERSION}
 
 
@@ -387,7 +389,8 @@ def load(run: Path | str, *, model: nn.Module | Callable[[], nn.Module] | None =
     for images and files of any size and format, and `predict`.
 
     Args:
-        run: a run folder, or a file that `save_model` wrote, such as its `model.safetensors`.
+        run: a run folder, a bundle that `spikedistill export` wrote, or a file that `save_model` wrote, such as the
+            `model.safetensors` of either.
         model: the network to fill, for one that was made in Python or whose name is not registered: a plain module, or one from
             `temporal`, or a class or function that makes it.
 
@@ -397,6 +400,8 @@ def load(run: Path | str, *, model: nn.Module | Callable[[], nn.Module] | None =
             nor given, or a network of another class than the given one.
     """
     path = Path(run)
+    if (path / BUNDLE).is_file():
+        path = path / "model.safetensors"
     if path.is_file() or path.suffix == ".safetensors":
         return _in_use(read_model(path), path, model)
     folder = RunFolder.trained(path)
@@ -410,7 +415,8 @@ def _in_use(file: ModelFile, path: Path, model: nn.Module | Callable[[], nn.Modu
         input = None if taken is None else Preprocess.from_written(taken)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return Trained(build_model(file, path, model), file.classes, input, file.timesteps)
+    about = file._replace(tensors={})
+    return Trained(build_model(file, path, model), file.classes, input, file.timesteps, about)
 
 
 def _input_of_first_version(network: Mapping[str, Any]) -> dict[str, Any] | None:

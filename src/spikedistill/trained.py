@@ -9,6 +9,7 @@ from torch import Tensor
 from .data.given import as_input, check_range, samples_of
 from .data.preprocess import Preprocess
 from .errors import UserError
+from .models import ModelFile
 from .through_time import Temporal
 from .through_time.finite import has_values
 
@@ -41,6 +42,7 @@ class Trained(Temporal):
         classes: the names of the classes, in the order of the logits; None if the file has none.
         input: what the network takes; None if the file does not say.
         timesteps: T of training; None if the file does not say.
+        file: the entries of the model file, without its tensors; None for a network that came from none.
         checks_range: whether images outside [0, 1] are refused.
     """
 
@@ -50,12 +52,14 @@ class Trained(Temporal):
         classes: Sequence[str] | None = None,
         input: Preprocess | None = None,
         timesteps: int | None = None,
+        file: ModelFile | None = None,
     ) -> None:
         axes = network.sample_axes or (f"{input.channels}, H, W" if input is not None else None)
         super().__init__(network.module, network.rule, axes)
         self.classes = None if classes is None else tuple(classes)
         self.input = input
         self.timesteps = timesteps
+        self.file = file
         self.checks_range = True
         self._has_checked = False
 

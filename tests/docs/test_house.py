@@ -36,7 +36,7 @@ ROOMS = (
     "trained",
     "run_folder",
 )
-ROOMS += ("evaluation", "robustness", "report", "training", "recipes", "comparisons", "cli")
+ROOMS += ("evaluation", "robustness", "exporting", "report", "training", "recipes", "comparisons", "cli")
 # The entries to the package, and the modules that keep old names: they belong to no room.
 DOORS = ("__init__.py", "__main__.py", "temporal.py", "training/__init__.py")
 

@@ -301,6 +301,59 @@ def write_report(
     print(report.write_report(run))
 
 
+def export(
+    run: Run,
+    *,
+    format: Literal["onnx", "torch", "executorch", "nir", "web", "bundle"],
+    out: Path,
+    form: Literal["step", "sequence"] = "step",
+    int8: Flag = False,
+    policy: Literal["confidence", "sum_confidence", "entropy", "margin", "stability"] = "confidence",
+    threshold: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None,
+    licence: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
+    runtime: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None,
+    root: Root = None,
+) -> None:
+    """Write a trained run for another runtime, or as a folder to show or to share.
+
+    onnx, torch and executorch hold one timestep, input and state to logits and state, which a device calls until it is sure. nir is
+    for neuromorphic tools. web is a folder with a page that runs the network in a browser, offline. bundle is a folder with the
+    network, its threshold and a card, which spikedistill.load takes.
+
+    At least 500 real samples run through the result before anything is written: predictions and exit times agree but for rounding.
+
+    Args:
+        run: a run folder, such as runs/digits-twsd/seed0
+        format: onnx, torch (an archive of torch.export), executorch, nir, web or bundle
+        out: the file, or for web and bundle the folder
+        form: step, or sequence: all T timesteps at once (onnx and torch)
+        int8: weights and inputs of layers in 8 bits (onnx)
+        policy: the score of early exit
+        threshold: at which a sample stops; default one that costs at most 0.5 points, on held-out samples if the run has some
+        licence: of the weights, for the card of a bundle, such as apache-2.0
+        runtime: for web, the folder of the npm package onnxruntime-web; default node_modules/onnxruntime-web, or npm's download
+        root: folder of the data sets, if it has moved
+    """
+    from ..exporting import Options
+    from ..exporting import export as export_run
+    from ..exporting.description import TRAINED_ON
+
+    options = Options(form, int8, policy, threshold, licence, runtime)
+    made = export_run(run, format, out, options, root=root)
+    exit = made.description.exit
+    if made.verified is not None:
+        print(made.verified)
+    print("accuracy, %: " + ", ".join(f"{value:.2f} at k={k}" for k, value in enumerate(made.accuracy, 1)))
+    if exit.threshold is not None:
+        sure = (
+            "; networks are too sure of them, so hold some out with --data.holdout 0.1"
+            if exit.chosen == TRAINED_ON
+            else ""
+        )
+        print(f"stops at a {exit.policy} of {exit.threshold:.4g}, from {exit.chosen}{sure}")
+    print(made.path)
+
+
 def list_names(
     what: Positional[Literal["all", "recipes", "methods", "models", "objectives", "data"]] = "all",
 ) -> None:
@@ -320,6 +373,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "gradients": gradients,
     "robustness": robustness,
+    "export": export,
     "report": write_report,
     "list": list_names,
     "data": data,

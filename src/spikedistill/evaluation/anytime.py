@@ -1,16 +1,21 @@
 """Early exit: each sample runs only as many timesteps as it needs."""
 
+import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
+from ..models import save_model
 from ..objectives.submodels import until
+from ..run_folder import load
 from ..through_time import CompiledStep, Steps, Temporal, logits_over_time
 from ..through_time.finite import check_finite
 from ..through_time.steps import check_nothing_kept, check_steps, frames_of, in_eval_mode, map_state, one_step, sent_to
+from ..trained import Trained
 from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, check_lengths, check_policy, exit_score
 
 
@@ -80,6 +85,68 @@ class AnytimeClassifier:
         self.sequence = sequence
         self._step = CompiledStep(self.model) if compiled else self.model.step
         self._is_checked = isinstance(model, Temporal)  # it keeps nothing between calls
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        model: nn.Module | Callable[[], nn.Module] | None = None,
+        compiled: bool = False,
+    ) -> "AnytimeClassifier":
+        """What `save` wrote, or an exported bundle.
+
+        Args:
+            path: the file or the folder.
+            model: the network to fill, as in `spikedistill.load`.
+            compiled: as in the constructor.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            UserError: if it is damaged, or does not say when samples stop.
+        """
+        network = load(path, model=model)
+        exit = None if network.file is None else network.file.exit
+        if exit is None:
+            raise UserError(
+                f"{path} does not say when samples stop: AnytimeClassifier(load(path), 'confidence', 0.9, max_timesteps=4) does"
+            )
+        try:
+            policy, threshold, T = exit["policy"], exit["threshold"], exit["max_timesteps"]
+            given = math.inf if threshold is None else float(threshold)
+            return cls(network, policy, given, int(T), compiled=compiled)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} says when samples stop by {str(dict(exit))[:120]}, expected policy, threshold and max_timesteps"
+            ) from error
+
+    def save(self, path: Path | str) -> None:
+        """Write network, classes, preprocessing, policy and threshold into one file, which `load` and `spikedistill.load` read.
+
+        Args:
+            path: the file, such as classifier.safetensors. An existing one is replaced only when the new one is complete.
+
+        Raises:
+            UserError: for a network that did not come from `spikedistill.load`, which does not say how to build it.
+        """
+        if not isinstance(self.model, Trained) or self.model.file is None:
+            raise UserError(
+                "the classifier's network does not say how to build it again: save one whose network came from spikedistill.load"
+            )
+        file = self.model.file
+        threshold = None if self.threshold == math.inf else self.threshold
+        exit = {"policy": self.policy, "threshold": threshold, "max_timesteps": self.max_timesteps}
+        input, T = file.input, file.timesteps
+        save_model(
+            self.model,
+            file.network,
+            path,
+            classes=file.classes,
+            input=input,
+            timesteps=T,
+            imports=file.imports,
+            exit=exit,
+        )
 
     @torch.no_grad()
     def __call__(self, x: Tensor, lengths: Tensor | None = None) -> AnytimeOutput:

@@ -11,6 +11,8 @@ The file is safetensors. Its metadata have the key `spikedistill` with a JSON te
 - `input`: the input of the network, `{"kind": "image", "channels": 1, "size": [28, 28]}`, and how images are preprocessed for
   it (see `spikedistill.data.Preprocess`), or null. Images are in [0, 1]; the network normalises them itself.
 - `timesteps`: T of training, or null.
+- `exit`: when a sample may stop, `{"policy": "confidence", "threshold": 0.9, "max_timesteps": 4}`, or missing; a threshold of null
+  runs all timesteps.
 - `sha256`: over the entries above, and every tensor's name, type, shape and bytes.
 
 The surrogate of the neurons is an argument of the network, because gradients through a trained network need it: fine-tuning,
@@ -54,6 +56,7 @@ class ModelFile(NamedTuple):
         input: the input of the network; None if the file does not record it.
         timesteps: T of training; None if the file does not record it.
         imports: files and modules that register names in `network`.
+        exit: when a sample may stop; None if the file does not say.
     """
 
     network: dict[str, Any]
@@ -62,6 +65,7 @@ class ModelFile(NamedTuple):
     input: dict[str, Any] | None = None
     timesteps: int | None = None
     imports: Sequence[str] = ()
+    exit: dict[str, Any] | None = None
 
 
 def save_model(
@@ -73,6 +77,7 @@ def save_model(
     input: dict[str, Any] | None = None,
     timesteps: int | None = None,
     imports: Sequence[str] = (),
+    exit: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a network to a safetensors file that `load` and `load_model` read.
 
@@ -88,6 +93,8 @@ def save_model(
             `spikedistill.data.Preprocess`. `load` then offers `preprocess` and `predict`, and refuses images outside [0, 1].
         timesteps: T of training, the default of `predict`.
         imports: the files and modules that register names in `spec`, such as `my_nets.py`; `load` says that it needs them.
+        exit: when a sample may stop: `{"policy": "confidence", "threshold": 0.9, "max_timesteps": 4}`; `AnytimeClassifier.load`
+            takes it.
     """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights are written twice
@@ -99,6 +106,8 @@ def save_model(
         if name not in _OF_TRAINING
     }
     entries = {"network": network, "imports": list(imports), "classes": None if classes is None else list(classes)}
+    if exit is not None:
+        entries["exit"] = dict(exit)
     text = json.dumps({**entries, "input": input, "timesteps": timesteps})
     described = {"schema": SCHEMA, **json.loads(text)}
     described["sha256"] = _checksum(described, tensors)
@@ -136,7 +145,11 @@ def read_model(path: Path | str, content: bytes | None = None) -> ModelFile:
     except KeyError as error:
         raise UserError(f"{path} is no model file: it has no entry {error}") from None
     file = ModelFile(
-        tensors=tensors, timesteps=described.get("timesteps"), imports=described.get("imports", []), **needed
+        tensors=tensors,
+        timesteps=described.get("timesteps"),
+        imports=described.get("imports", []),
+        exit=described.get("exit"),
+        **needed,
     )
     if wrong := _wrong_entry(file):
         raise UserError(f"{path} is no model file of this version: its entry {wrong}")
@@ -159,6 +172,7 @@ def _wrong_entry(file: ModelFile) -> str | None:
             f"a whole number from 1 to {MOST_TIMESTEPS}",
         ),
         "imports": (_are_texts(file.imports), "names of files and modules"),
+        "exit": (file.exit is None or isinstance(file.exit, dict), "named values"),
     }
     for name, (right, expected) in rules.items():
         if not right:

@@ -51,7 +51,7 @@ class TimestepLeak(SpikingNeuron):
     def step(self, current: Tensor, state: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Advance by one timestep; the state holds the membrane and how many timesteps each sample has run."""
         if state is None:
-            begun = torch.zeros(len(current), dtype=torch.long, device=current.device)
+            begun = torch.zeros(current.shape[0], dtype=torch.long, device=current.device)
             state = {"v": torch.zeros_like(current), "t": begun}
         t = state["t"].clamp(max=len(self.decay) - 1)
         decay = self.decay[t].view(*current.shape[:2], *[1] * (current.ndim - 2))

@@ -68,7 +68,7 @@ def run_step(neuron: SpikingNeuron, current: Tensor, before: Mapping[str, Tensor
         raise WrongStep(neuron, f"returned {_in_words(returned)}, expected two values: the spikes and the state")
     spikes, state = returned
     _check_spikes(neuron, spikes, given)
-    after = _parts(neuron, state, len(given))
+    after = _parts(neuron, state, given.shape[0])
     if before and before.keys() != after.keys():
         raise WrongStep(
             neuron,
@@ -107,7 +107,7 @@ def _parts(neuron: SpikingNeuron, state: Any, samples: int) -> dict[str, Tensor]
     Raises:
         WrongStep: for anything else.
     """
-    if type(state) is Tensor:
+    if _is_plain(state):
         parts: dict[str, Any] = {"": state}
     elif type(state) is tuple:
         parts = {str(place): part for place, part in enumerate(state)}
@@ -118,14 +118,19 @@ def _parts(neuron: SpikingNeuron, state: Any, samples: int) -> dict[str, Tensor]
     if not parts:
         raise WrongStep(neuron, f"returned {_in_words(state)} as the state, which is empty: expected {_FORMS}")
     for name, part in parts.items():
-        if type(part) is not Tensor or part.ndim == 0 or len(part) != samples:
+        if not _is_plain(part) or part.ndim == 0 or part.shape[0] != samples:
             of = f"part {name!r} of the state" if name else "the state"
             raise WrongStep(neuron, f"returned {_in_words(part)} as {of} of {samples} samples, expected {_FORMS}")
     return dict(parts)
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor, and of no subclass but that of `torch.export`."""
+    return type(value) is Tensor or (isinstance(value, Tensor) and torch.compiler.is_exporting())
+
+
 def _check_spikes(neuron: SpikingNeuron, spikes: Any, current: Tensor) -> None:
-    if type(spikes) is not Tensor or spikes.shape != current.shape:
+    if not _is_plain(spikes) or spikes.shape != current.shape:
         raise WrongStep(
             neuron,
             f"returned {_in_words(spikes)} as the spikes, expected a tensor of the currents' shape {list(current.shape)}",

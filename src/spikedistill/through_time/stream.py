@@ -83,7 +83,7 @@ class Membranes(Call):
             UserError: for a state of other samples.
         """
         state = self.before.get(key)
-        if state is not None and len(state) != samples:
+        if state is not None and state.shape[0] != samples:
             raise UserError(
                 f"the state of {key!r} is of {len(state)} samples, the input of {samples}: they must be the same"
             )
@@ -270,7 +270,7 @@ class Stream(Signal):
         key = membranes.key_of(neuron)
         held = self._current_for(key)
         current = held if isinstance(held, Tensor) else self._value
-        spikes, state = run_step(neuron, current, membranes.parts_of(key, len(current)))
+        spikes, state = run_step(neuron, current, membranes.parts_of(key, current.shape[0]))
         if membranes.timestep:  # at the first timestep, spikes may be independent of the current
             check_gradient(neuron, current, spikes)
         for name, part in state.items():
@@ -304,9 +304,9 @@ class Stream(Signal):
         self.moves()
         key = self.call.key_of(recurrent)
         value = self._value
-        before = self.call.state_of(key, len(value))
+        before = self.call.state_of(key, value.shape[0])
         if first := before is None:
-            before = value.new_zeros(len(value), *(value.shape[1:] if recurrent.shape is None else recurrent.shape))
+            before = value.new_zeros(value.shape[0], *(value.shape[1:] if recurrent.shape is None else recurrent.shape))
         y = recurrent.at(self._with(value), self._with(before), first=first)
         self.call.after[key] = y._value
         return self._with(y._value)
@@ -315,9 +315,9 @@ class Stream(Signal):
         self.enter("Delay")
         self.moves()
         key, value = self.call.key_of(delay), self._value
-        line = self.call.state_of(key, len(value))
+        line = self.call.state_of(key, value.shape[0])
         if line is None:
-            line = value.new_zeros(len(value), delay.timesteps, *value.shape[1:])
+            line = value.new_zeros(value.shape[0], delay.timesteps, *value.shape[1:])
         self.call.after[key] = torch.cat([line[:, 1:], value.unsqueeze(1)], 1)
         return self._with(line[:, 0])
 
