@@ -30,13 +30,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 # SpikingJelly asks for torchvision, beside which Lightning does not import: peers go without it, in an environment of their own.
+# ExecuTorch asks for much that exporting does not use.
 test-peers: .venv-peers/installed  ## the README's lines on SpikingJelly and snnTorch networks
 	.venv-peers/bin/pytest tests/peers tests/benchmarks/test_peer_neurons.py
 
 .venv-peers/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[figures,cluster,nir,onnx]' tqdm loguru h5py pytest
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0 torchattacks==3.5.1
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[figures,cluster,nir,onnx]' tqdm loguru h5py pytest ruamel.yaml tabulate expecttest pandas parameterized py-cpuinfo
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 snntorch==1.0.0 torchattacks==3.5.1 nirtorch==2.6 executorch==1.5.1 torchao==0.18.0
 	touch $@
 
 # Other Pythons than 3.11 get the CUDA build of PyTorch from its registry, some 5 GB.

@@ -59,7 +59,7 @@ def runner(content: bytes | Path, keys: Sequence[str]) -> Runner:
             if name == INPUT:
                 continue
             given = sum((values[source] for source in sources[name][1:]), values[sources[name][0]])
-            values[name], membrane = _evaluated(graph.nodes[name], given, membranes.get(name))
+            values[name], membrane = evaluated(graph.nodes[name], given, membranes.get(name))
             if membrane is not None:
                 membranes[name] = membrane
         return values[OUTPUT], [membranes[key] for key in keys]
@@ -83,7 +83,7 @@ def ordered(graph: Any) -> list[str]:
     return done
 
 
-def _evaluated(node: Any, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def evaluated(node: Any, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The output of a node at one timestep, and its membranes after it."""
     import nir
 
