@@ -27,6 +27,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   sparsity    accuracy, density and milliseconds of runs with penalties on spikes of different strength
   folds       six methods on the recordings of N-MNIST at hand, by ten-fold cross-validation
   robust      objectives under attack, trained on images and on attacked images; goes on where it was stopped
+  exports     every network in every format: exported and checked, or what would be lost
   profile     write the firing rates of a trained run's layers
   near        the gradient towards the input of neurons near their threshold alone, beside the dense one
   loading     images per second that training is given from a folder of JPEGs, beside PyTorch's own loader
@@ -427,6 +428,18 @@ def _robust(
     print(out)
 
 
+def _exports(out: Path = Path("runs/bench/exports.json")) -> None:
+    """Export every network of the registry in every format, and check each; in an environment that has all runtimes.
+
+    Args:
+        out: the JSON file.
+    """
+    from .exports import measure_exports, to_markdown
+
+    print(to_markdown(measure_exports(out, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))))
+    print(out)
+
+
 def _profile(run: Annotated[Path, tyro.conf.Positional], out: Path, images: int = 256) -> None:
     """Write the firing rate of every layer of a trained run on test images.
 
@@ -615,6 +628,7 @@ def main(arguments: Sequence[str]) -> int:
         "exits": _exits,
         "folds": _folds,
         "robust": _robust,
+        "exports": _exports,
         "headline": _headline,
         "house": _house,
         "join": _join,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .data.given import as_input, check_range, samples_of
 from .data.preprocess import Preprocess
+from .data.progress import progress
 from .errors import UserError
 from .models import ModelFile
 from .through_time import Temporal
@@ -67,7 +68,7 @@ class Trained(Temporal):
         """Make a batch for the network, on its device.
 
         Args:
-            images: one or many, in a list, an array or a tensor: paths of image files, Pillow images, bytes (uint8) or
+            images: one or many, in a list, an array, a tensor or a folder: paths of image files, Pillow images, bytes (uint8) or
                 floating-point numbers in [0, 1]. Arrays are `[H, W]`, `[H, W, C]`, `[C, H, W]`, or batches of these. Files, Pillow
                 images and bytes are turned upright, resized and made grey or coloured as in training; numbers must have the
                 network's own size. For a network of events: paths of `.npz` files with an array `frames`, or counts
@@ -84,7 +85,7 @@ class Trained(Temporal):
 
     @torch.no_grad()
     def predict(self, images: Any, *, timesteps: int | None = None, batch_size: int = 100) -> Prediction:
-        """Classify images or event recordings.
+        """Classify images or event recordings; a terminal shows progress over batches.
 
         Args:
             images: as for `preprocess`.
@@ -106,7 +107,8 @@ class Trained(Temporal):
         self.eval()
         try:
             starts = range(0, len(samples), batch_size)
-            logits = torch.cat([self._mean_logits(samples[start : start + batch_size], timesteps) for start in starts])
+            shown = progress(starts, description="classifying") if len(starts) > 1 else starts
+            logits = torch.cat([self._mean_logits(samples[start : start + batch_size], timesteps) for start in shown])
         finally:
             self.train(was_training)
         probabilities = logits.softmax(-1)

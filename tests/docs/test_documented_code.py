@@ -42,5 +42,6 @@ def test_code_for_other_libraries_is_the_one_of_the_pages_that_are_tested_with_t
     assert tested.keys() == {"spikingjelly", "snntorch"}
     for page in PAGES:
         for fence in fences(page, "python"):
-            is_tested = fence.peer is None or page.name == "other_libraries.md" or fence.code == tested[fence.peer]
+            by_page = page.name in ("other_libraries.md", "executorch.md")
+            is_tested = fence.peer is None or by_page or fence.code == tested[fence.peer]
             assert is_tested, name_of(page)

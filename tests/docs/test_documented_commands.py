@@ -52,13 +52,15 @@ def begun(monkeypatch, tmp_path):
         "evaluation.evaluate",
         "evaluation.gradient_microscope",
         "robustness.measure_run",
+        "exporting.export",
+        "run_folder.load",
         "report.write_report",
         "report.write_logits_report",
     )
     for place in works:
         monkeypatch.setattr(f"spikedistill.{place}", begin)
     monkeypatch.chdir(tmp_path)
-    for name in ("runs/digits-twsd/seed0", "runs/demo"):
+    for name in ("runs/digits-twsd/seed0", "runs/demo", "runs/hard"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.yaml").write_text(recipe("digits-twsd").to_yaml())
 

@@ -9,9 +9,10 @@ import torch
 from spikedistill import export, load
 from spikedistill.exporting import Exit, FlatStep, verify
 
-sys.path += [str(Path(__file__).parents[1] / "exporting"), str(Path(__file__).parents[1])]
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("exporting", "docs", "")]
 
 from exact_networks import dyadic
+from pages import fences
 from quick_runs import quick
 
 from spikedistill import train
@@ -95,3 +96,12 @@ def test_a_nir_file_gives_the_same_spikes_in_snntorch(hard_run: Path, tmp_path: 
             else:
                 values[name], _ = evaluated(graph.nodes[name], given, None)
     assert different == 0
+
+
+def test_the_page_on_executorch_runs_as_it_stands(hard_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("executorch")
+    export(hard_run, "executorch", tmp_path / "digits.pte")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "deploy" / "executorch.md"
+    (code,) = [fence.code for fence in fences(page, "python") if fence.peer == "executorch"]
+    exec(compile(code, str(page), "exec"), {})

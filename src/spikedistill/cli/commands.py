@@ -301,6 +301,51 @@ def write_report(
     print(report.write_report(run))
 
 
+def predict(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    samples: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE_OR_FOLDER ...")],
+    *,
+    timesteps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
+    early: Flag = False,
+    batch_size: int = 100,
+) -> None:
+    """Classify image files, or event frames in .npz files, with a trained network: a line for each file.
+
+    A line has the file, its class, the confidence in percent and the timesteps that ran, with tabs between.
+
+    Args:
+        run: a run folder, a bundle or a model file
+        samples: files, and folders whose files are taken
+        timesteps: how many to run at most; default those of training
+        early: stop each sample as soon as it is sure, at the threshold of the bundle or file
+        batch_size: samples at a time
+    """
+    from ..data.given import samples_of
+    from ..data.progress import progress
+    from ..evaluation import AnytimeClassifier
+    from ..run_folder import load
+
+    model = load(run)
+    if model.input is None:
+        raise UserError(f"{run} does not say what the network takes: train it with a newer version")
+    files = [file for given in samples for file in samples_of(given, model.input)]
+    classifier = AnytimeClassifier.load(run) if early else None
+    if classifier is not None and timesteps is not None:
+        classifier.max_timesteps = min(timesteps, classifier.max_timesteps)
+    names = model.classes
+    batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+    for batch in progress(batches, description="classifying") if len(batches) > 1 else batches:
+        if classifier is not None:
+            out = classifier(model.preprocess(batch))
+            confidence, labels = out.logits.softmax(-1).max(-1)
+            ran = out.exit_times.tolist()
+        else:
+            found = model.predict(batch, timesteps=timesteps, batch_size=batch_size)
+            confidence, labels, ran = found.confidence, found.labels, [timesteps or model.timesteps] * len(batch)
+        for file, label, sure, k in zip(batch, labels.tolist(), confidence.tolist(), ran, strict=True):
+            print(file, label if names is None else names[label], f"{100 * sure:.1f}", k, sep="\t")
+
+
 def export(
     run: Run,
     *,
@@ -374,6 +419,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "gradients": gradients,
     "robustness": robustness,
     "export": export,
+    "predict": predict,
     "report": write_report,
     "list": list_names,
     "data": data,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .images import pixels_of, read_image
+from .images import SUFFIXES, pixels_of, read_image
 from .preprocess import Preprocess
 from .sets.event_frames import read_frames
 
@@ -24,13 +24,15 @@ def samples_of(given: Any, taken: Preprocess) -> list[Any]:
     """The samples in `given` as a list: paths, Pillow images, arrays or tensors.
 
     Args:
-        given: one sample, or a batch of them as a list, an array or a tensor; see `as_input` for the kinds.
+        given: one sample, or a batch of them as a list, an array, a tensor or a folder of files; see `as_input` for the kinds.
         taken: what the network takes.
 
     Raises:
         UserError: for nothing, another kind of object, or an array whose axes can be read in two ways.
     """
-    if isinstance(given, str | os.PathLike) or _is_pillow(given):
+    if isinstance(given, str | os.PathLike):
+        return _files_in(Path(given), taken) if Path(given).is_dir() else [given]
+    if _is_pillow(given):
         return [given]
     if isinstance(given, np.ndarray | Tensor) or hasattr(given, "__array__"):
         samples = _split(given if isinstance(given, Tensor) else np.asarray(given), taken)
@@ -41,6 +43,19 @@ def samples_of(given: Any, taken: Preprocess) -> list[Any]:
     if not samples:
         raise UserError(f"got no sample, {_IMAGES if taken.kind == 'image' else _FRAMES}")
     return samples
+
+
+def _files_in(folder: Path, taken: Preprocess) -> list[Any]:
+    """The files of samples in a folder and its folders, sorted by their paths.
+
+    Raises:
+        UserError: if there is none.
+    """
+    suffixes = SUFFIXES if taken.kind == "image" else (".npz",)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not found:
+        raise UserError(f"{folder} holds no file that ends in {', '.join(suffixes)}")
+    return list(found)
 
 
 def as_input(samples: Sequence[Any], taken: Preprocess) -> Tensor:

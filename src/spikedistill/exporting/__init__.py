@@ -1,5 +1,6 @@
 """Trained networks for other runtimes, each checked on real samples before it is written."""
 
+from . import archive, executorch, nir, nir_reading, onnx
 from .description import Description, Exit
 from .flat import FlatStep, StateTensor, WholeSequence
 from .nir import CannotExpress
@@ -18,7 +19,12 @@ __all__ = [
     "StateTensor",
     "Verified",
     "WholeSequence",
+    "archive",
+    "executorch",
     "export",
     "from_nir",
+    "nir",
+    "nir_reading",
+    "onnx",
     "verify",
 ]

@@ -41,10 +41,13 @@ def runner(content: bytes | Path) -> Runner:
     needed("executorch", "executorch")
     from executorch.runtime import Runtime
 
-    method = Runtime.get().load_program(content).load_method("forward")
+    program = Runtime.get().load_program(content)
+    method = program.load_method("forward")
     assert method is not None
+    kept = program, content  # the method reads their memory, and does not keep them itself
 
     def run(x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        assert kept
         rows = []
         for n in range(len(x)):
             given = [tensor[n : n + 1].contiguous() for tensor in (x, *state)]
