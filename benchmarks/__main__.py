@@ -28,6 +28,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   folds       six methods on the recordings of N-MNIST at hand, by ten-fold cross-validation
   robust      objectives under attack, trained on images and on attacked images; goes on where it was stopped
   exports     every network in every format: exported and checked, or what would be lost
+  runtimes    milliseconds of one image in PyTorch, ONNX Runtime and ExecuTorch, beside the ANN
   profile     write the firing rates of a trained run's layers
   near        the gradient towards the input of neurons near their threshold alone, beside the dense one
   loading     images per second that training is given from a folder of JPEGs, beside PyTorch's own loader
@@ -440,6 +441,34 @@ def _exports(out: Path = Path("runs/bench/exports.json")) -> None:
     print(out)
 
 
+def _runtimes(
+    run: Annotated[Path, tyro.conf.Positional],
+    ann: Path,
+    images: int = 200,
+    rounds: int = 7,
+    scratch: Path = Path("runs/bench/runtimes"),
+    out: Path = Path("runs/bench/runtimes.json"),
+) -> None:
+    """Time a trained network and its ANN twin in PyTorch, ONNX Runtime and ExecuTorch, one image at a time on one thread.
+
+    Args:
+        run: the folder of the spiking run.
+        ann: the folder of the ANN's run.
+        images: of the test set.
+        rounds: how often.
+        scratch: folder for exported files.
+        out: the JSON file.
+    """
+    from .runtimes import measure_runtimes, to_markdown
+
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    found = measure_runtimes(run, ann, scratch, images, rounds, command)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print(to_markdown(found))
+    print(out)
+
+
 def _profile(run: Annotated[Path, tyro.conf.Positional], out: Path, images: int = 256) -> None:
     """Write the firing rate of every layer of a trained run on test images.
 
@@ -629,6 +658,7 @@ def main(arguments: Sequence[str]) -> int:
         "folds": _folds,
         "robust": _robust,
         "exports": _exports,
+        "runtimes": _runtimes,
         "headline": _headline,
         "house": _house,
         "join": _join,

@@ -128,6 +128,8 @@ def test_checks_by_hand():
     ]  # fmt: skip
     assert further[1].attack.steps == 8
     assert further[2].attack.steps == 80
+    assert further[2].after == (rows[0].key,), "random squares try what withstands gradients of this size"
+    assert further[3].after == (rows[1].key, further[1].key)
     good = [
         withstood(rows[0], [1, 1, 1, 0]), withstood(rows[1], [1, 0, 0, 0]), withstood(further[0], [0, 0, 0, 0]),
         withstood(further[1], [1, 0, 0, 0]), withstood(further[2], [1, 1, 1, 1]), withstood(further[3], [1, 1, 1, 1]),
@@ -259,9 +261,11 @@ def test_attacked_images_of_a_twin_are_a_check(run: Path, tmp_path: Path):
     subject = Subject(load(run), *images_of_digits(40), batch_size=25)
     ann = View(load(twin), 1)
     right = rows[1].right
+    before_it = [each for each in measured.found if each.row.key in rows[1].row.after]
+    assert [each.row.attack.name for each in before_it] == ["fgsm"]
     for number in range(2):
         x, target = subject.batch(number)
-        before = View(subject.network, 3)(x).mean(0).argmax(1) == target
+        before = before_it[0].right[25 * number :][: len(x)]
         noise = noise_of(x.shape, derive_seed(0, number, 0, 0))
         changed = Pgd(16 / 255, steps=3)(ann, x[before], target[before], noise[before])
         left = View(subject.network, 3)(changed).mean(0).argmax(1) == target[before]

@@ -42,6 +42,8 @@ def climbs(row: Row) -> bool:
 def rows_of_checks(rows: Sequence[Row], steps: int = 1, twin: str = "") -> list[Row]:
     """The rows that the checks of these rows need, in addition to them: for the rows of the largest eps under gradients.
 
+    Attacks that check whether gradients were enough are made on what withstands all attacks with gradients of their size.
+
     Args:
         rows: what was asked for.
         steps: of attacks that check; more if rows have more.
@@ -60,10 +62,11 @@ def rows_of_checks(rows: Sequence[Row], steps: int = 1, twin: str = "") -> list[
         assert eps is not None
         on_events = any(isinstance(row.attack, SparseEvents) for row in rows)
         search = EventSearch if on_events else Square
-        found.append(Row(search(eps=eps, steps=QUERIES * steps), k, remark=BLACK_BOX))
+        before = tuple(row.key for row in [*rows, *found] if (row.timesteps, row.eps) == (k, eps) and climbs(row))
+        found.append(Row(search(eps=eps, steps=QUERIES * steps), k, remark=BLACK_BOX, after=before))
         if twin:
             climb = SparseEvents if on_events else Pgd
-            found.append(Row(climb(eps=eps, steps=steps), k, (TWIN,), remark=TRANSFER, source=twin))
+            found.append(Row(climb(eps=eps, steps=steps), k, (TWIN,), remark=TRANSFER, source=twin, after=before))
     return list({row.key: row for row in found}.values())
 
 

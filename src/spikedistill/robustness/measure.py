@@ -49,6 +49,7 @@ class Row:
         restarts: starting points for each of them.
         remark: why it is there: "" for a row that was asked for, else the check that it serves.
         source: of which network `TWIN` is, in short.
+        after: keys of rows before it, of which it attacks only what withstands all.
     """
 
     attack: Attack | CarliniWagner
@@ -57,6 +58,7 @@ class Row:
     restarts: int = 1
     remark: str = ""
     source: str = ""
+    after: tuple[str, ...] = ()
 
     @property
     def eps(self) -> float | None:
@@ -70,6 +72,8 @@ class Row:
         own = {"timesteps": self.timesteps, "through": through, "restarts": self.restarts}
         if self.source:
             own["source"] = self.source
+        if self.after:
+            own["after"] = list(self.after)
         return {"name": self.attack.name, **attack, **own}
 
     @property
@@ -145,7 +149,7 @@ def measure(
 
     Args:
         subject: the network and its samples.
-        rows: what is done.
+        rows: what is done; a row with others before it follows them.
         file: where the results of batches are kept; those that are there are not computed again.
         track: shows progress over the batches of all rows, of which it gets the number.
     """
@@ -153,7 +157,7 @@ def measure(
     wanted = {(row.key, number): row for row in rows for number in range(subject.batches)}
     left = [(row, number) for (_, number), row in wanted.items() if not kept.has(row, number)]
     for row, number in left if track is None else track(left, len(left)):
-        kept.add(row, number, _attacked(subject, row, number))
+        kept.add(row, number, _attacked(subject, row, number, kept.withstood(row.after, number)))
     return [kept.of(row, subject.batches) for row in rows]
 
 
@@ -163,8 +167,8 @@ class _Batch(NamedTuple):
     no_gradient: float | None
 
 
-def _attacked(subject: Subject, row: Row, number: int) -> _Batch:
-    """A batch under all surrogates and restarts of a row."""
+def _attacked(subject: Subject, row: Row, number: int, left: Tensor | None) -> _Batch:
+    """A batch, or what is left of it, under all surrogates and restarts of a row."""
     x, target = subject.batch(number)
     views = row.through if row.attack.uses_gradients else (TRAINED,)
     device = next(subject.network.parameters()).device
@@ -172,6 +176,8 @@ def _attacked(subject: Subject, row: Row, number: int) -> _Batch:
     plain = subject.view(row, TRAINED)
     with torch.no_grad():
         right = plain(x).mean(0).argmax(1) == target
+    if left is not None:
+        right &= left.to(device)
     fooled, no_gradient = [], None
     for place, through in enumerate(views):
         view = plain if through == TRAINED else subject.view(row, through)
@@ -215,6 +221,12 @@ class _Kept:
 
     def has(self, row: Row, number: int) -> bool:
         return (row.key, number) in self.found
+
+    def withstood(self, keys: Sequence[str], number: int) -> Tensor | None:
+        """Which samples of a batch withstand all of these rows, bool `[B]`; None for no row."""
+        if not keys:
+            return None
+        return torch.tensor([self.found[key, number].right for key in keys], dtype=torch.bool).all(0)
 
     def add(self, row: Row, number: int, found: _Batch) -> None:
         self.found[row.key, number] = found
