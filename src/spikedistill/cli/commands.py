@@ -51,27 +51,37 @@ def train(config: "Config") -> None:
         print(f"report: {folder.report}")
 
 
-def evaluate(run: Run, *, root: Root = None, sparse: Literal["auto", "always", "never"] = "auto") -> None:
+def evaluate(
+    run: Run,
+    *,
+    root: Root = None,
+    sparse: Literal["auto", "always", "never"] = "auto",
+    recalibrate: Annotated[int | None, arg(metavar="SAMPLES", help_behavior_hint="")] = None,
+) -> None:
     """Score a trained run at every number of timesteps.
 
     Args:
         run: a run folder, such as runs/digits-twsd/seed0
         root: folder of the data sets, if it has moved
         sparse: run layers on spikes where that is faster (auto), always, or never, as --trainer.sparse in training
+        recalibrate: also score it with batch-norm statistics computed anew from so many training samples, for each k and for
+            each timestep; see spikedistill recalibrate
     """
     from rich.console import Console
 
     from .. import evaluation, report
     from ..evaluation.results import read_results
-    from ..report.terminal import results_table, training_line
+    from ..report.terminal import recalibration_table, results_table, training_line
     from ..run_folder import RunFolder
     from ..sparse import sparse_layers
 
     with sparse_layers(sparse):
-        evaluation.evaluate(run, root=root)
+        evaluation.evaluate(run, root=root, recalibrate=recalibrate)
     results = read_results(RunFolder(run))
     page = report.write_report(run)
     Console().print(results_table(results))
+    if (other := recalibration_table(results)) is not None:
+        Console().print(other)
     if took := training_line(results):
         print(took)
     print(f"report: {page}")
@@ -301,6 +311,36 @@ def write_report(
     print(report.write_report(run))
 
 
+def recalibrate(
+    run: Run,
+    *,
+    out: Path,
+    timesteps: Annotated[int | None, arg(metavar="K", help_behavior_hint="")] = None,
+    samples: int = 2000,
+    root: Root = None,
+) -> None:
+    """Compute a run's batch-norm statistics anew from training samples, without training, for fewer timesteps.
+
+    Without --timesteps each timestep gets statistics that are partly its own: most at the first, nothing at the last, so that
+    accuracy after all timesteps stays. With --timesteps K they are those of the first K, and the network then serves K timesteps.
+
+    The run stays as it is. spikedistill evaluate RUN --recalibrate 2000 shows both for every k.
+
+    Args:
+        run: a run folder, such as runs/digits-twsd/seed0
+        out: the model file, which load, predict and AnytimeClassifier take
+        timesteps: K, if the network is to serve that number only
+        samples: training samples that the statistics are computed from
+        root: folder of the data sets, if it has moved
+    """
+    from ..evaluation.runs import recalibrate_run
+
+    accuracies = recalibrate_run(run, out, timesteps, samples, root)
+    for name, values in accuracies.items():
+        print(f"{name}: " + ", ".join(f"{100 * value:.2f} % at k={k}" for k, value in values.items()))
+    print(out)
+
+
 def predict(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
     samples: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE_OR_FOLDER ...")],
@@ -417,6 +457,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "gradients": gradients,
+    "recalibrate": recalibrate,
     "robustness": robustness,
     "export": export,
     "predict": predict,

@@ -13,6 +13,7 @@ from .evaluate import evaluate
 from .exits import POLICIES, ExitCurve, ExitPoint, calibrate_threshold, exit_curve, exit_times
 from .gradients import GradientRule, compare_gradients, gradient_microscope, gradient_rules
 from .operations import LayerOperations, NeuronOperations, OperationCounts
+from .recalibration import recalibrate, recalibrated
 from .recorder import Recording, record
 from .runs import collect_logits
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -50,6 +51,8 @@ __all__ = [
     "gradient_microscope",
     "gradient_rules",
     "published_numbers",
+    "recalibrate",
+    "recalibrated",
     "record",
     "timestep_metrics",
     "timestep_reliability",

@@ -29,6 +29,7 @@ def evaluate(
     batch_size: int | None = None,
     root: Path | None = None,
     attack: Attack | None = None,
+    recalibrate: int | None = None,
 ) -> dict[str, Any]:
     """Score a trained run, any network that runs step by step, or logits, at every k = 1..T.
 
@@ -58,6 +59,8 @@ def evaluate(
         attack: for a run or a network, changes the samples of every batch first: `attack(look, x, targets)` returns them changed,
             for samples `[B, ...]` and a function from samples to logits `[T, B, C]`, which has gradients. Those of
             `spikedistill.robustness` are such, as `Pgd(8 / 255)`. Nothing is then written for a run.
+        recalibrate: for a run, also score it with batch-norm statistics computed anew from so many training samples; see
+            `evaluation.recalibration`.
 
     Returns:
         What results.json holds, as `evaluation.results.Results` describes it: `{schema, timesteps, last: {ensemble:
@@ -83,19 +86,25 @@ def evaluate(
         "spiking": spiking or None,
         "energy": None if energy else energy,
         "attack": attack,
+        "recalibrate": recalibrate,
     }
     if isinstance(run, (str, Path)):
-        _refuse_others(arguments, "a run folder", "root", "batch_size", "data", "model", "attack")
+        _refuse_others(arguments, "a run folder", "root", "batch_size", "data", "model", "attack", "recalibrate")
+        if recalibrate is not None and (recalibrate < 1 or attack is not None):
+            raise UserError(
+                f"recalibrate is {recalibrate}, expected 1 training sample or more, and no attack beside it"
+            )
         if attack is not None:
             return evaluate_attacked(run, batch_size, root, data, model, attack)
-        return evaluate_run(run, batch_size, root, data, model)
+        return evaluate_run(run, batch_size, root, data, model, recalibrate)
     if isinstance(run, (Tensor, np.ndarray)):
         _refuse_others(arguments, "logits", "data", "heldout", "classes", "out")
         if data is None:
             raise UserError("logits came without labels, expected evaluate(logits, labels)")
         given = LabelledLogits.of(run, cast("LogitsLike", data), classes=classes, heldout=heldout)
         return evaluate_logits(given, out)
-    _refuse_others(arguments, "a network", *(name for name in arguments if name not in ("root", "model")))
+    ours = ("root", "model", "recalibrate")
+    _refuse_others(arguments, "a network", *(name for name in arguments if name not in ours))
     check_steps(run)
     if data is None:
         raise UserError("a network came without data, expected evaluate(model, data, timesteps=T)")

@@ -151,6 +151,14 @@ class Deployment(_Part):
     policies: dict[Policy, Annotated[list[Exit], Field(min_length=1)]]
 
 
+class Recalibrated(_Part):
+    """Fractions of test samples that are right after k = 1..T timesteps with other batch-norm statistics: see `recalibration`."""
+
+    samples: Annotated[int, Field(ge=1)]
+    each_k: list[Fraction]
+    mixture: list[Fraction]
+
+
 class Results(_Part):
     """`results.json`, schema 1."""
 
@@ -164,6 +172,7 @@ class Results(_Part):
     last: View
     deployment: Deployment | None = None
     teacher: Agreement = Agreement()
+    recalibrated: Recalibrated | None = None
     best_test: BestTest | None = None
     cost: Cost = Cost()
 
@@ -179,6 +188,8 @@ class Results(_Part):
                 _check_view(name, view, every_k)
         if self.deployment is not None:
             _check_deployment(self.deployment, every_k)
+        if (other := self.recalibrated) is not None and {len(other.each_k), len(other.mixture)} != {self.timesteps}:
+            raise UserError(f"expected recalibrated accuracies of {self.timesteps} timesteps")
 
 
 class GradientRow(_Part):

@@ -1,7 +1,8 @@
 """Scores a trained run on its test set at every number of timesteps."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,25 @@ from ..data import (
     Samples,
     as_dataset,
     as_network_input,
+    balanced_order,
     data_path,
     draws_at_random,
     lengths_of,
     of_one_length,
     split_holdout,
+    training_indices,
 )
 from ..errors import UserError
 from ..files import alone_in, write_atomically
 from ..from_python import check_given, import_path
-from ..models import Branched, plain_module, read_model
+from ..models import Branched, plain_module, read_model, save_model
 from ..objectives.submodels import prefix_means, right_submodels, until
 from ..run_folder import RunFolder, dataset_of, device_of
 from ..through_time import NotFiniteInput, Temporal
 from .deployment import deployment, energy_per_timestep
 from .fitting_batches import in_fitting_batches
 from .networks import Attack, evaluate_network
+from .recalibration import recalibrated, spec_of
 from .recorder import FiringRates, record
 from .results import SCHEMA, write_results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -45,6 +49,7 @@ def evaluate_run(
     root: Path | None,
     data: Any,
     model: nn.Module | Callable[[], nn.Module] | None,
+    recalibrate: int | None = None,
 ) -> dict[str, Any]:
     """`evaluate` for a run folder."""
     folder = RunFolder.trained(run)
@@ -53,8 +58,95 @@ def evaluate_run(
     dataset, own = parts_of_run(config, data, model, root)
     with alone_in(folder.path, wait=True):
         if batch_size is not None:
-            return _evaluate(folder, batch_size, dataset, own)
-        return in_fitting_batches(lambda size: _evaluate(folder, size, dataset, own), usual)
+            return _evaluate(folder, batch_size, dataset, own, recalibrate)
+        return in_fitting_batches(lambda size: _evaluate(folder, size, dataset, own, recalibrate), usual)
+
+
+def recalibrated_scores(
+    folder: RunFolder, network: Temporal, dataset: Dataset, samples: int, batch_size: int
+) -> dict[str, Any]:
+    """Accuracy at every k with statistics for that k alone, and with those of the mixture for every timestep.
+
+    Returns:
+        `{samples, each_k: [...], mixture: [...]}`, fractions of test samples that are right.
+    """
+    config = folder.config()
+    T = config.timesteps
+    batches = partial(_training_batches, config, network, dataset, samples, batch_size)
+    each = [
+        _accuracies(recalibrated(network, batches(), T, k=k), dataset, k, batch_size)[-1]
+        if dataset.kind == "image"
+        else _accuracies(recalibrated(network, batches(), T, k=k), dataset, T, batch_size)[k - 1]
+        for k in range(1, T + 1)
+    ]
+    mixture = _accuracies(recalibrated(network, batches(), T), dataset, T, batch_size)
+    count = sum(len(x) if dataset.kind == "image" else x.shape[1] for x in batches())
+    return {"samples": count, "each_k": each, "mixture": mixture}
+
+
+def recalibrate_run(
+    run: Path | str, out: Path, k: int | None, samples: int, root: Path | None = None
+) -> dict[str, dict[int, float]]:
+    """Write a run's network with other batch-norm statistics into a model file.
+
+    Args:
+        run: the run folder.
+        out: the file.
+        k: for these timesteps together; default for every timestep by itself.
+        samples: of training, which statistics are computed from.
+        root: folder of the data sets, if it has moved.
+
+    Returns:
+        Fractions of test samples that are right, as trained and recalibrated, for each k that the network serves.
+
+    Raises:
+        FileNotFoundError: if the run or its data set is missing.
+        UserError: for k or samples out of range, or a network that a model file cannot describe so.
+    """
+    folder = RunFolder.trained(run)
+    config = folder.config()
+    T = config.timesteps
+    if samples < 1:
+        raise UserError(f"samples is {samples}, expected 1 or more")
+    if k is not None and not 1 <= k <= T:
+        raise UserError(f"timesteps is {k}, expected 1 to {T}, with which the run was trained")
+    dataset, own = parts_of_run(config, root=root)
+    network = folder.load_network(folder.model, own).to(device_of(config.trainer))
+    file = network.file
+    if file is None or (k is None and T == 1):
+        raise UserError(f"{folder.path} has one timestep: there is nothing to recalibrate")
+    spec = file.network if k is not None else spec_of(network, T)
+    made = recalibrated(network, _training_batches(config, network, dataset, samples, 250), T, k=k)
+    save_model(
+        made,
+        spec,
+        out,
+        classes=file.classes,
+        input=file.input,
+        timesteps=T if k is None else k,
+        imports=file.imports,
+        exit=file.exit,
+    )
+    served = range(1, T + 1) if k is None else (k,)
+    found = {
+        name: _accuracies(model, dataset, T, 250) for name, model in (("trained", network), ("recalibrated", made))
+    }
+    return {name: {step: values[step - 1] for step in served} for name, values in found.items()}
+
+
+def _training_batches(
+    config: Config, network: Temporal, dataset: Dataset, samples: int, batch_size: int
+) -> Iterator[Tensor]:
+    """Inputs of samples that a run was trained on, classes balanced, without augmentation."""
+    kept, _ = training_indices(dataset.train.targets, config.data.holdout, config.data.train_samples)
+    for part in kept[balanced_order(dataset.train.targets[kept])[:samples]].split(batch_size):
+        yield as_network_input(dataset.train.inputs(part), dataset.kind).to(next(network.parameters()).device)
+
+
+def _accuracies(model: Temporal, dataset: Dataset, timesteps: int, batch_size: int) -> list[float]:
+    logits = collect_logits(model, dataset.test, dataset.kind, timesteps, batch_size)
+    right = right_submodels(prefix_means(logits.double()), dataset.test.targets)
+    return [float(share) for share in right.double().mean(1)]
 
 
 def evaluate_attacked(
@@ -74,7 +166,9 @@ def evaluate_attacked(
     return evaluate_network(network, dataset, timesteps=timesteps, batch_size=batch_size, attack=attack)
 
 
-def _evaluate(folder: RunFolder, batch_size: int, dataset: Dataset, own: nn.Module | None) -> dict[str, Any]:
+def _evaluate(
+    folder: RunFolder, batch_size: int, dataset: Dataset, own: nn.Module | None, recalibrate: int | None
+) -> dict[str, Any]:
     config = folder.config()
     device = device_of(config.trainer)
     check_classes(folder, dataset)
@@ -103,6 +197,8 @@ def _evaluate(folder: RunFolder, batch_size: int, dataset: Dataset, own: nn.Modu
     taught_by = teacher_logits(config, len(dataset.test))
     if taught_by is not None:
         results["teacher"] = agreement(tensors["logits"].mean(0), taught_by, tensors["targets"])
+    if recalibrate is not None:
+        results["recalibrated"] = recalibrated_scores(folder, model, dataset, recalibrate, batch_size)
     best = best_test_epoch(folder, config.timesteps)
     if best is not None:
         results["best_test"] = best

@@ -145,6 +145,24 @@ def gradient_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     return tables
 
 
+def recalibration_table(results: Results) -> Table | None:
+    """Accuracy at every k as trained and with other batch-norm statistics; None if it was not asked for."""
+    other = results.recalibrated
+    if other is None:
+        return None
+    table = _table(
+        f"With batch-norm statistics of {other.samples} training samples, %",
+        "k",
+        "as trained",
+        "of these k",
+        "of each timestep",
+    )
+    every_k = zip(results.last.ensemble, other.each_k, other.mixture, strict=True)
+    for trained, alone, mixture in thinned([*every_k], MOST_ROWS):
+        table.add_row(str(trained.k), *(f"{100 * value:.2f}" for value in (trained.accuracy, alone, mixture)))
+    return table
+
+
 def robustness_tables(measured: Measured) -> list[Table]:
     """Accuracy under each attack at each k, with marks on rows that fail a check; and what the checks said."""
     table = _table("Accuracy under attack, %", "attack", "eps", "k", "accuracy", "fell to", "mark")
