@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from spikedistill import LIF, Recurrent, UserError, create_model, evaluate, export, load, temporal, train
 from spikedistill.cli import main
 from spikedistill.config import DataConfig
-from spikedistill.data import Preprocess, load_dataset
+from spikedistill.data import Entry, Preprocess, from_torch, load_dataset, register_dataset
 from spikedistill.evaluation import exit_times
 from spikedistill.evaluation.results import read_results
 from spikedistill.exporting import (
@@ -329,3 +329,33 @@ def test_an_ann_and_a_silent_run(tmp_path: Path):
     with pytest.raises(UserError, match="a silent network agrees with anything"):
         export(silent, "onnx", tmp_path / "silent.onnx")
     assert not (tmp_path / "silent.onnx").exists()
+
+
+@pytest.mark.usefixtures("fresh_names")
+def test_a_run_on_event_frames_is_exported_and_takes_one_frame_a_timestep(tmp_path: Path, capsys):
+    dice = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 2
+    rate = torch.full((120, 3, 2, 8, 8), 0.1)
+    rate[labels == 1, :, :, :4] = 0.5
+    rate[labels == 0, :, :, 4:] = 0.5
+    data = torch.utils.data.TensorDataset(torch.poisson(rate, generator=dice), labels)
+    register_dataset(Entry(name="halves", about="Halves.", load=lambda: from_torch(data, data, name="halves")))
+    run = train(quick("digits-sce", out=tmp_path / "run", epochs=8, data=DataConfig(name="halves", batch_size=20)))
+    made = export(run, "onnx", tmp_path / "step.onnx")
+    assert made.description.input.kind == "events"
+    assert made.accuracy[-1] > 80
+    sequence = export(run, "onnx", tmp_path / "whole.onnx", Options(form="sequence"))
+    assert sequence.accuracy == pytest.approx(made.accuracy)
+    bundle = tmp_path / "bundle"
+    export(run, "bundle", bundle, Options(threshold=0.9))
+    frames = data.tensors[0][:5].transpose(0, 1)
+    assert torch.equal(load(bundle)(frames), load(run)(frames))
+    assert main(["export", str(run), "--format", "web", "--out", str(tmp_path / "page")]) == 2
+    assert "the page takes images, and the network takes event frames" in capsys.readouterr().err
+
+
+def test_a_folder_in_the_place_of_the_file_is_left_alone(run: Path, tmp_path: Path, capsys):
+    (tmp_path / "models").mkdir()
+    assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "models")]) == 2
+    assert "models" in capsys.readouterr().err
+    assert (tmp_path / "models").is_dir()
