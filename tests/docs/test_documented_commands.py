@@ -54,6 +54,7 @@ def begun(monkeypatch, tmp_path):
         "robustness.measure_run",
         "exporting.export",
         "run_folder.load",
+        "evaluation.runs.recalibrate_run",
         "report.write_report",
         "report.write_logits_report",
     )
