@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from spikedistill import UserError, create_model, list_models
 from spikedistill.data import Preprocess
 from spikedistill.exporting import Description, Exit, FlatStep, archive, executorch, nir, nir_reading, onnx, verify
+from spikedistill.models import TimestepBatchNorm
 from spikedistill.neurons import SpikingNeuron
 from spikedistill.through_time import Temporal
 
@@ -100,15 +101,18 @@ def _images(size: int) -> Tensor:
 
 @torch.no_grad()
 def _live(network: Temporal, x: Tensor) -> Temporal:
-    """A network whose layers fire: with statistics of these images, and twice the scale behind every batch-norm."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.weight is not None:
-            module.weight.fill_(2.0)
-            module.bias.fill_(0.3)
-    network.train()
-    for start in range(0, 300, 50):
-        network(x[start : start + 50], _T)
-    return network.eval()
+    """A network whose last layers fire: with statistics of these images, and larger scales and shifts behind every batch-norm."""
+    for shift in (0.3, 0.6, 1.0):
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d | TimestepBatchNorm):
+                module.weight.fill_(2.0)
+                module.bias.fill_(shift)
+        network.train()
+        for start in range(0, 300, 50):
+            network(x[start : start + 50], _T)
+        if _fires(network.eval(), x):
+            break
+    return network
 
 
 @torch.no_grad()
