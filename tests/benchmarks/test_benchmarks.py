@@ -335,13 +335,14 @@ def test_a_mistake_is_told_in_one_line(arguments, message, capsys):
 
 
 PAGE = (ROOT / "docs" / "performance.md").read_text()
+OTHERS = "".join((ROOT / "docs" / name).read_text() for name in ("deploy/index.md", "tour/robustness.md"))
 NOTHING_MEASURED = {
     **summary([dict.fromkeys(("seconds", "steps", "step", "augmentation"), 1.0)], 1),
     "us_per_image": {},
 }
 
 
-@pytest.mark.parametrize("command", re.findall(r"^\S+ -m benchmarks (.*)$", PAGE, re.MULTILINE))
+@pytest.mark.parametrize("command", re.findall(r"^\S+ -m benchmarks (.*)$", PAGE + OTHERS, re.MULTILINE))
 def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     words = command.split()
     if words[0] == "plot":
@@ -360,6 +361,12 @@ def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     for module, name in (("loading", "measure_loading"), ("near", "measure_near"), ("sparsity", "table_of")):
         monkeypatch.setattr(f"benchmarks.{module}.{name}", lambda *_: [])
     monkeypatch.setattr("benchmarks.near.to_markdown", lambda _: "")
+    monkeypatch.setattr("benchmarks.exports.measure_exports", lambda *_: [])
+    monkeypatch.setattr("benchmarks.runtimes.measure_runtimes", lambda *_: {"rows": []})
+    monkeypatch.setattr("benchmarks.robust.budget", lambda *_: "")
+    monkeypatch.setattr("benchmarks.robust.train_all", lambda *_: None)
+    monkeypatch.setattr("benchmarks.robust.attack_all", lambda *_: {})
+    monkeypatch.setattr("benchmarks.robust.to_markdown", lambda _: "")
     monkeypatch.setattr("benchmarks.sparsity.draw", lambda *_: None)
     monkeypatch.setattr("benchmarks.trained_weights.write_profile", lambda *_: {"mean": 0.0, "rates": {}})
     (tmp_path / "runs" / "bench").mkdir(parents=True)
