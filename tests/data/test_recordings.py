@@ -64,6 +64,12 @@ some_events = st.lists(
 )
 
 
+def test_a_bin_file_may_begin_with_the_marks_of_other_formats(tmp_path: Path) -> None:
+    for x, y in ((0x25, 0x20), (0x50, 0x4B)):  # "% " of Prophesee, "PK" of NumPy's archives
+        events = [(x, y, 1, 5), (1, 2, 0, 9)]
+        assert events_of(read_recording(write(tmp_path / "a.bin", WRITERS["a.bin"](events)))) == events
+
+
 @pytest.mark.parametrize("name", WRITERS)
 @settings(max_examples=30)
 @given(events=some_events)

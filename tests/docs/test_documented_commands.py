@@ -54,7 +54,7 @@ def begun(monkeypatch, tmp_path):
         "robustness.measure_run",
         "exporting.export",
         "run_folder.load",
-        "evaluation.runs.recalibrate_run",
+        "evaluation.runs.parts_of_run",
         "report.write_report",
         "report.write_logits_report",
     )
@@ -63,6 +63,7 @@ def begun(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("runs/digits-twsd/seed0", "runs/demo", "runs/hard"):
         (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").touch()
         (tmp_path / name / "config.yaml").write_text(recipe("digits-twsd").to_yaml())
 
 

@@ -333,9 +333,15 @@ def recalibrate(
         samples: training samples that the statistics are computed from
         root: folder of the data sets, if it has moved
     """
-    from ..evaluation.runs import recalibrate_run
+    from ..evaluation.recalibrated_runs import Recalibration
+    from ..evaluation.runs import parts_of_run
+    from ..run_folder import RunFolder, device_of
 
-    accuracies = recalibrate_run(run, out, timesteps, samples, root)
+    folder = RunFolder.trained(run)
+    config = folder.config()
+    dataset, _ = parts_of_run(config, root=root)
+    network = folder.load_network(folder.model, None).to(device_of(config.trainer))
+    accuracies = Recalibration(network, config, dataset, samples, timesteps).write(out)
     for name, values in accuracies.items():
         print(f"{name}: " + ", ".join(f"{100 * value:.2f} % at k={k}" for k, value in values.items()))
     print(out)

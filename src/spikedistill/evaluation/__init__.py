@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .anytime import AnytimeClassifier, AnytimeOutput
 from .calibration import fit_temperature
+from .collecting import collect_logits
 from .comparison.comparison import Comparison
 from .comparison.published import published_numbers
 from .costs import ENERGY_COSTS, EnergyCosts, EnergyEstimate, LayerEnergy, energy
@@ -15,7 +16,6 @@ from .gradients import GradientRule, compare_gradients, gradient_microscope, gra
 from .operations import LayerOperations, NeuronOperations, OperationCounts
 from .recalibration import recalibrate, recalibrated
 from .recorder import Recording, record
-from .runs import collect_logits
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
 
 if TYPE_CHECKING:

@@ -96,16 +96,16 @@ def recalibrated(
         recalibrate(made, batches, lambda own, x: _pass(own, x, k))
         return made
     given = [1 - t / timesteps for t in range(1, timesteps + 1)] if shares is None else list(shares)
-    _per_timestep(made, batches, timesteps, torch.tensor(given))
+    _per_timestep(made, batches, torch.tensor(given))
     return made
 
 
-def _pass(network: Any, x: Tensor, timesteps: int) -> None:
-    network(x[:timesteps]) if x.ndim == 5 else network(x, timesteps)
+def _pass(network: Any, x: Tensor, T: int) -> None:
+    network(x[:T]) if x.ndim == 5 else network(x, T)
 
 
 @torch.no_grad()
-def _per_timestep(network: Temporal, batches: Iterable[Tensor], timesteps: int, shares: Tensor) -> None:
+def _per_timestep(network: Temporal, batches: Iterable[Tensor], shares: Tensor) -> None:
     """Put a batch-norm with statistics per timestep in the place of each, and mix them with those that were there."""
     found = [
         (path, norm)
@@ -118,7 +118,7 @@ def _per_timestep(network: Temporal, batches: Iterable[Tensor], timesteps: int, 
         )
     norms: list[tuple[_BatchNorm, TimestepBatchNorm]] = []
     for path, old in found:
-        new = TimestepBatchNorm(old.num_features, timesteps, eps=old.eps).to(old.running_mean)
+        new = TimestepBatchNorm(old.num_features, len(shares), eps=old.eps).to(old.running_mean)
         if old.affine:
             new.weight.copy_(old.weight)
             new.bias.copy_(old.bias)
@@ -129,7 +129,7 @@ def _per_timestep(network: Temporal, batches: Iterable[Tensor], timesteps: int, 
         for count, x in enumerate(batches, 1):
             for _, new in norms:
                 new.momentum = 1 / count
-            _pass(network, x, timesteps)
+            _pass(network, x, len(shares))
     if not count:
         raise UserError("the samples held no batch, expected at least one to compute statistics from")
     network.eval()

@@ -1,8 +1,7 @@
 """Scores a trained run on its test set at every number of timesteps."""
 
 import copy
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,23 @@ from ..data import (
     Dataset,
     Samples,
     as_dataset,
-    as_network_input,
-    balanced_order,
     data_path,
     draws_at_random,
     lengths_of,
-    of_one_length,
     split_holdout,
-    training_indices,
 )
 from ..errors import UserError
 from ..files import alone_in, write_atomically
 from ..from_python import check_given, import_path
-from ..models import Branched, plain_module, read_model, save_model
-from ..objectives.submodels import prefix_means, right_submodels, until
+from ..models import plain_module, read_model
+from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder, dataset_of, device_of
-from ..through_time import NotFiniteInput, Temporal
+from ..through_time import Temporal
+from .collecting import collect_logits
 from .deployment import deployment, energy_per_timestep
 from .fitting_batches import in_fitting_batches
 from .networks import Attack, evaluate_network
-from .recalibration import recalibrated, spec_of
+from .recalibrated_runs import Recalibration
 from .recorder import FiringRates, record
 from .results import SCHEMA, write_results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -60,93 +56,6 @@ def evaluate_run(
         if batch_size is not None:
             return _evaluate(folder, batch_size, dataset, own, recalibrate)
         return in_fitting_batches(lambda size: _evaluate(folder, size, dataset, own, recalibrate), usual)
-
-
-def recalibrated_scores(
-    folder: RunFolder, network: Temporal, dataset: Dataset, samples: int, batch_size: int
-) -> dict[str, Any]:
-    """Accuracy at every k with statistics for that k alone, and with those of the mixture for every timestep.
-
-    Returns:
-        `{samples, each_k: [...], mixture: [...]}`, fractions of test samples that are right.
-    """
-    config = folder.config()
-    T = config.timesteps
-    batches = partial(_training_batches, config, network, dataset, samples, batch_size)
-    each = [
-        _accuracies(recalibrated(network, batches(), T, k=k), dataset, k, batch_size)[-1]
-        if dataset.kind == "image"
-        else _accuracies(recalibrated(network, batches(), T, k=k), dataset, T, batch_size)[k - 1]
-        for k in range(1, T + 1)
-    ]
-    mixture = _accuracies(recalibrated(network, batches(), T), dataset, T, batch_size)
-    count = sum(len(x) if dataset.kind == "image" else x.shape[1] for x in batches())
-    return {"samples": count, "each_k": each, "mixture": mixture}
-
-
-def recalibrate_run(
-    run: Path | str, out: Path, k: int | None, samples: int, root: Path | None = None
-) -> dict[str, dict[int, float]]:
-    """Write a run's network with other batch-norm statistics into a model file.
-
-    Args:
-        run: the run folder.
-        out: the file.
-        k: for these timesteps together; default for every timestep by itself.
-        samples: of training, which statistics are computed from.
-        root: folder of the data sets, if it has moved.
-
-    Returns:
-        Fractions of test samples that are right, as trained and recalibrated, for each k that the network serves.
-
-    Raises:
-        FileNotFoundError: if the run or its data set is missing.
-        UserError: for k or samples out of range, or a network that a model file cannot describe so.
-    """
-    folder = RunFolder.trained(run)
-    config = folder.config()
-    T = config.timesteps
-    if samples < 1:
-        raise UserError(f"samples is {samples}, expected 1 or more")
-    if k is not None and not 1 <= k <= T:
-        raise UserError(f"timesteps is {k}, expected 1 to {T}, with which the run was trained")
-    dataset, own = parts_of_run(config, root=root)
-    network = folder.load_network(folder.model, own).to(device_of(config.trainer))
-    file = network.file
-    if file is None or (k is None and T == 1):
-        raise UserError(f"{folder.path} has one timestep: there is nothing to recalibrate")
-    spec = file.network if k is not None else spec_of(network, T)
-    made = recalibrated(network, _training_batches(config, network, dataset, samples, 250), T, k=k)
-    save_model(
-        made,
-        spec,
-        out,
-        classes=file.classes,
-        input=file.input,
-        timesteps=T if k is None else k,
-        imports=file.imports,
-        exit=file.exit,
-    )
-    served = range(1, T + 1) if k is None else (k,)
-    found = {
-        name: _accuracies(model, dataset, T, 250) for name, model in (("trained", network), ("recalibrated", made))
-    }
-    return {name: {step: values[step - 1] for step in served} for name, values in found.items()}
-
-
-def _training_batches(
-    config: Config, network: Temporal, dataset: Dataset, samples: int, batch_size: int
-) -> Iterator[Tensor]:
-    """Inputs of samples that a run was trained on, classes balanced, without augmentation."""
-    kept, _ = training_indices(dataset.train.targets, config.data.holdout, config.data.train_samples)
-    for part in kept[balanced_order(dataset.train.targets[kept])[:samples]].split(batch_size):
-        yield as_network_input(dataset.train.inputs(part), dataset.kind).to(next(network.parameters()).device)
-
-
-def _accuracies(model: Temporal, dataset: Dataset, timesteps: int, batch_size: int) -> list[float]:
-    logits = collect_logits(model, dataset.test, dataset.kind, timesteps, batch_size)
-    right = right_submodels(prefix_means(logits.double()), dataset.test.targets)
-    return [float(share) for share in right.double().mean(1)]
 
 
 def evaluate_attacked(
@@ -198,7 +107,7 @@ def _evaluate(
     if taught_by is not None:
         results["teacher"] = agreement(tensors["logits"].mean(0), taught_by, tensors["targets"])
     if recalibrate is not None:
-        results["recalibrated"] = recalibrated_scores(folder, model, dataset, recalibrate, batch_size)
+        results["recalibrated"] = Recalibration(model, config, dataset, recalibrate).scores()
     best = best_test_epoch(folder, config.timesteps)
     if best is not None:
         results["best_test"] = best
@@ -347,51 +256,6 @@ def _shown(dataset: Dataset, indices: Tensor) -> Tensor:
     elif images.dtype != torch.uint8:
         images = (255 * images).round().clamp(0, 255).to(torch.uint8)
     return images.contiguous()
-
-
-@torch.no_grad()
-def collect_logits(
-    model: Temporal,
-    samples: Samples,
-    kind: str,
-    timesteps: int,
-    batch_size: int = 250,
-    after_batch: Callable[[int], None] | None = None,
-    heads: bool = False,
-) -> Tensor:
-    """Logits `[T, N, C]` in float32 of a network in eval mode on all samples, in their order.
-
-    Args:
-        model: the network.
-        samples: N samples.
-        kind: "image" or "events".
-        timesteps: T; after the end of a shorter recording its logits are the mean of those before, so that it keeps its answer.
-        batch_size: samples per forward pass.
-        after_batch: called with the size of each batch once it has run.
-        heads: return the logits `[S, N, C]` of the auxiliary heads instead.
-
-    Raises:
-        UserError: if samples hold NaN or infinite values; on a CPU the message names them.
-    """
-    model.eval()
-    device = next(model.parameters()).device
-    parts: list[Tensor] = []
-    order: list[Tensor] = []
-    for places, inputs in of_one_length(samples, batch_size):
-        x = as_network_input(inputs.to(device), kind)
-        T = None if kind == "events" else timesteps
-        try:
-            logits = model.heads(x, T)[1] if heads and isinstance(model, Branched) else model(x, T)
-        except NotFiniteInput as error:
-            raise NotFiniteInput(error.count, error.size, places[error.samples].tolist()) from None
-        parts.append(logits.float().cpu())
-        order.append(places)
-        if after_batch is not None:
-            after_batch(len(inputs))
-    if lengths_of(samples) is None:
-        return torch.cat(parts, 1)
-    ends = [until(part, timesteps) for part in parts]
-    return torch.cat(ends, 1)[:, torch.cat(order).argsort()]
 
 
 def parts_of_run(

@@ -102,6 +102,13 @@ def _twsd(config: Config) -> Config:
     return with_objective(config, "twce-twsd")
 
 
+def _twce_nir(config: Config) -> Config:
+    """Every timestep is trained on the labels, with neurons that NIR can hold: a hard reset to zero."""
+    taught = with_objective(config, "twce")
+    lif = taught.model.lif.model_copy(update={"v_reset": 0.0})
+    return taught.model_copy(update={"model": taught.model.model_copy(update={"lif": lif})})
+
+
 def _esd(config: Config) -> Config:
     """Auxiliary heads teach each other on rate-based gradients (ESD), with the paper's weighting for this kind of data."""
     neuron = config.model.lif.model_copy(update={"decay": 0.2, "detach_reset": True})
@@ -183,6 +190,7 @@ _OURS: dict[str, Callable[[Config], Config]] = {
     "sltt-k": _sltt_k,
     "sm-unofficial": _sm,
     "tdbn": _tdbn,
+    "twce-nir": _twce_nir,
     "twsd": _twsd,
     **{name: partial(_under, gradient=name) for name in RULES if name != Config.model_fields["gradient"].default},
 }

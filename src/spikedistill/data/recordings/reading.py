@@ -58,14 +58,14 @@ def _read(path: Path, camera: str | None) -> Recording:
         return aedat31.read_aedat31(path)
     if begin.startswith(arrays.AEDAT4_MAGIC):
         return arrays.read_aedat4(path)
-    if begin.startswith(b"%"):
-        return read_prophesee(path)
     if begin.startswith(event_stream.MAGIC):
         return event_stream.read_event_stream(path)
+    if path.suffix.lower() == ".bin":  # without a header: its first event may begin like the shorter marks below
+        return read_atis(path)
+    if begin.startswith(b"%"):
+        return read_prophesee(path)
     if begin.startswith(b"PK"):
         return arrays.read_arrays(path)
-    if path.suffix.lower() == ".bin":
-        return read_atis(path)
     if not begin:
         raise fault(path, 0, "is empty, expected the events of a camera")
     shown = begin.split(b"\n")[0][:16]
