@@ -313,6 +313,10 @@ def test_a_fresh_network_a_wrong_option_and_a_missing_run_are_refused(run: Path,
         assert said in capsys.readouterr().err
     assert main(["export", str(tmp_path / "none"), "--format", "onnx", "--out", str(tmp_path / "x")]) == 2
     assert not (tmp_path / "x").exists()
+    with pytest.raises(UserError, match="no format is called 'tflite': choose one of onnx, torch"):
+        export(run, "tflite", tmp_path / "x")
+    with pytest.raises(UserError, match="form is 'whole', expected one of step, sequence"):
+        export(run, "onnx", tmp_path / "x", Options(form="whole"))
     assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "x.onnx"), "--form", "sequence"]) == 0
     said = capsys.readouterr().out
     assert "accuracy, %" in said

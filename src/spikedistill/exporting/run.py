@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..data import Dataset, Samples, as_network_input
+from ..data import Dataset, Samples, as_network_input, balanced_order
 from ..errors import UserError
 from ..evaluation import calibrate_threshold, collect_logits, exit_curve
 from ..evaluation.exits import Policy, check_policy
@@ -157,6 +157,15 @@ def _folder(format: Format, out: Path, folder: RunFolder, subject: Subject, chos
 
 
 def _check(format: str, chosen: Options) -> None:
+    """Refuse an unknown format, and options that do not belong to it.
+
+    Raises:
+        UserError: naming the first.
+    """
+    if format not in get_args(Format):
+        raise UserError(f"no format is called {format!r}: choose one of {', '.join(get_args(Format))}")
+    if chosen.form not in get_args(Form):
+        raise UserError(f"form is {chosen.form!r}, expected one of {', '.join(get_args(Form))}")
     if chosen.int8 and (format != "onnx" or chosen.form != "step"):
         raise UserError("8 bits are for the step of an ONNX file: leave int8 out, or use --format onnx")
     if chosen.form != "step" and format not in ("onnx", "torch"):
@@ -188,8 +197,7 @@ def subject_of(
         raise UserError(f"{folder.model} does not say what the network takes: train it with a newer version")
     T = config.timesteps
     frames, targets, tested = _samples(dataset, T)
-    count = min(_CALIBRATION, len(dataset.train))
-    training = _frames(dataset, dataset.train, torch.arange(count), T)
+    training = _frames(dataset, dataset.train, balanced_order(dataset.train.targets)[:_CALIBRATION], T)
     exit = _exit(folder, network, config, dataset, chosen)
     step = FlatStep(network, frames[0][:4])
     classes = network.classes or dataset.classes
@@ -199,14 +207,15 @@ def subject_of(
 
 def _samples(dataset: Dataset, timesteps: int) -> tuple[list[Tensor], Tensor, int]:
     """At least 500 samples, of the test set first: inputs of T timesteps, labels, and how many are test samples."""
-    tested = min(2 * LEAST_SAMPLES, len(dataset.test))
-    frames = _frames(dataset, dataset.test, torch.arange(tested), timesteps)
-    targets = dataset.test.targets[:tested]
-    if (missing := min(LEAST_SAMPLES - tested, len(dataset.train))) > 0:
-        more = _frames(dataset, dataset.train, torch.arange(missing), timesteps)
+    chosen = balanced_order(dataset.test.targets)[: 2 * LEAST_SAMPLES]
+    frames = _frames(dataset, dataset.test, chosen, timesteps)
+    targets = dataset.test.targets[chosen]
+    if (missing := LEAST_SAMPLES - len(chosen)) > 0:
+        further = balanced_order(dataset.train.targets)[:missing]
+        more = _frames(dataset, dataset.train, further, timesteps)
         frames = [torch.cat(pair) for pair in zip(frames, more, strict=True)]
-        targets = torch.cat([targets, dataset.train.targets[:missing]])
-    return frames, targets, tested
+        targets = torch.cat([targets, dataset.train.targets[further]])
+    return frames, targets, len(chosen)
 
 
 def _frames(dataset: Dataset, samples: Samples, indices: Tensor, timesteps: int) -> list[Tensor]:
@@ -226,7 +235,7 @@ def _exit(folder: RunFolder, network: Trained, config: Config, dataset: Dataset,
         logits, targets = saved["holdout_logits"], saved["holdout_targets"]
     else:
         by = TRAINED_ON
-        some = dataset.train.subset(torch.arange(min(_CALIBRATION, len(dataset.train))))
+        some = dataset.train.subset(balanced_order(dataset.train.targets)[:_CALIBRATION])
         logits = collect_logits(network, some, dataset.kind, config.timesteps)
         targets = some.targets
     point = calibrate_threshold(logits, targets, chosen.policy, max_drop=_MOST_DROP)
