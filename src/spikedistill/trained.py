@@ -97,9 +97,8 @@ class Trained(Temporal):
 
         Raises:
             FileNotFoundError: if a file is missing.
-            UserError: for what `preprocess` refuses, for a wrong number of timesteps, for recordings of another number
-            of frames than in training,
-                or if T of training is not known.
+            UserError: for what `preprocess` refuses, for a wrong number of timesteps, for recordings of another number of
+                frames than in training, or if T of training is not known.
         """
         if type(batch_size) is not int or batch_size < 1:
             raise UserError(f"batch_size is {batch_size!r}, expected a whole number of 1 or more")

@@ -136,9 +136,8 @@ def try_augmentations(names: tuple[str, ...], inputs: Tensor) -> None:
     """Try augmentations on the first samples of a batch.
 
     Raises:
-        UserError: for what `augment` refuses, and for a registered augmentation that returns numbers that are not
-        finite, or draws random
-            numbers from another generator than torch's global one.
+        UserError: for what `augment` refuses, and for a registered augmentation that returns numbers that are not finite, or
+            draws random numbers from another generator than torch's global one.
     """
     for name in names:
         _ = AUGMENTATIONS[name]  # imports the package that declares it

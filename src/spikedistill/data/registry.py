@@ -103,9 +103,8 @@ def load_dataset(
 
     Raises:
         FileNotFoundError: if no root is given, or files are missing in it.
-        UserError: if no data set has this name, an option does not belong to it or is no whole number, or files are
-        damaged or not
-            the official ones.
+        UserError: if no data set has this name, an option does not belong to it or is no whole number, or files are damaged or
+            not the official ones.
         BrokenSample: when samples are read, if a file of "image_folder", "event_frames" or "nmnist" cannot be read.
     """
     entry = DATASETS[name]

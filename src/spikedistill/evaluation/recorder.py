@@ -184,8 +184,8 @@ def record(model: Steps, *, spiking: tuple[type[nn.Module], ...] = ()) -> Iterat
             `from_snntorch` are recorded anyway.
 
     Raises:
-        UserError: for a model without `step`, or without layers known to fire; for a second pass in the block, and for
-        layers that run outside of the pass.
+        UserError: for a model without `step`, or without layers known to fire; for a second pass in the block, and for layers
+            that run outside of the pass.
     """
     check_steps(model)
     if not isinstance(model, Temporal):

@@ -46,8 +46,8 @@ class Temporal(nn.Module):
 
         Raises:
             UserError: for T below 1; an input that is no tensor, does not fit the network or, on a CPU, holds NaN or infinite
-            values; lengths that are not from 1 to T, or with gradients under a rule that has none for them; a
-                network that leaves a signal on a module or, with gradients, has a backward hook on one.
+                values; lengths that are not from 1 to T, or with gradients under a rule that has none for them; a network that
+                leaves a signal on a module or, with gradients, has a backward hook on one.
         """
         values, total = self.check_input(x, timesteps)
         signal: Signal
@@ -227,10 +227,9 @@ def temporal(
         with a method `step` for one timestep at a time.
 
     Raises:
-        UserError: for an unknown rule, an option that it does not have or that is out of its range, or neurons for which the rule
-        is
-            not defined: under "rate" and "dsr" those with their own `step`, under "dsr" also those with hard reset, an initial
-            membrane, or decays that are learned or differ.
+        UserError: for an unknown rule, an option that it does not have or that is out of its range, or neurons for which the
+            rule is not defined: under "rate" and "dsr" those with their own `step`, under "dsr" also those with hard reset, an
+            initial membrane, or decays that are learned or differ.
         TypeError: for an option that no rule has.
     """
     if not isinstance(module, nn.Module):

@@ -17,9 +17,9 @@ class Recurrent(nn.Module):
     eval mode.
 
     Args:
-        layer: a module for `[B, ...]`, such as `LIF()` or `nn.Sequential(nn.Linear(8, 8), LIF())`. feedback: a module from the
-        layer's output to its input, such as `nn.Linear(8, 8)`. At t = 0 its input is zero, so it returns
-            its bias.
+        layer: a module for `[B, ...]`, such as `LIF()` or `nn.Sequential(nn.Linear(8, 8), LIF())`.
+        feedback: a module from the layer's output to its input, such as `nn.Linear(8, 8)`. At t = 0 its input is zero, so it
+            returns its bias.
         shape: the shape of one sample of y, without the batch, if it differs from that of x: `shape=(8,)` for a layer that turns
             `[B, 3]` into `[B, 8]`.
 

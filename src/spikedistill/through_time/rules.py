@@ -92,8 +92,7 @@ class Bptt(Rule):
 
     Attributes:
         checkpoint: use less memory and a third more time. For every convolution on spikes that is followed by batch-norm and
-        neurons,
-            keep only the spikes, in one bit each, and run the convolution again in the backward pass.
+            neurons, keep only the spikes, in one bit each, and run the convolution again in the backward pass.
     """
 
     name: ClassVar[str] = "bptt"
@@ -125,8 +124,7 @@ class Rate(Rule):
         chunk: the number of timesteps of a layer to compute at a time. Spikes between layers are then stored in one bit each, and
             training memory does not grow with T. None computes all at once, which is faster.
         recompute: with `chunk`, run every convolution twice, once for the statistics of the next batch-norm and once for the
-        neurons.
-            False keeps the outputs of one layer at a time instead.
+            neurons. False keeps the outputs of one layer at a time instead.
 
     Raises:
         UserError: for segments or chunks that are not whole numbers of 1 or more, or `recompute=False` without `chunk`.

@@ -220,9 +220,8 @@ class Signal(ABC):
         """Take the result of an operation in place, if PyTorch would change no other tensor by it.
 
         Raises:
-            UnsupportedOperationError: if another signal may share the memory, as a view does, or if shape or dtype would change,
-            which
-                PyTorch refuses too.
+            UnsupportedOperationError: if another signal may share the memory, as a view does, or if shape or dtype would
+                change, which PyTorch refuses too.
         """
         if self._shared:
             self.refuse(
