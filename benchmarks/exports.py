@@ -4,10 +4,13 @@ Networks have random weights and batch-norm statistics of a few training passes,
 format does not depend on the width.
 """
 
+import base64
 import json
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +19,28 @@ from torch import Tensor, nn
 
 from spikedistill import UserError, create_model, list_models
 from spikedistill.data import Preprocess
-from spikedistill.exporting import Description, Exit, FlatStep, archive, executorch, nir, nir_reading, onnx, verify
-from spikedistill.models import TimestepBatchNorm
+from spikedistill.exporting import (
+    Description,
+    Exit,
+    FlatStep,
+    WholeSequence,
+    archive,
+    executorch,
+    nir,
+    nir_reading,
+    onnx,
+    verify,
+    web,
+)
+from spikedistill.exporting.verify import Runner
+from spikedistill.models import TimestepBatchNorm, load_model, save_model
 from spikedistill.neurons import SpikingNeuron
+from spikedistill.objectives.submodels import prefix_means
 from spikedistill.through_time import Temporal
 
 from .results import commit, machine, versions
 
-FORMATS = ("onnx", "torch", "executorch", "nir")
+FORMATS = ("onnx", "torch", "executorch", "nir", "web", "bundle", "onnx, sequence", "onnx, 8 bits")
 _T, _SAMPLES = 3, 500
 
 
@@ -78,7 +95,7 @@ def measure_exports(out: Path, command: str) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"network": case.name, "fires": _fires(network, x)}
         for format in FORMATS:
             try:
-                row[format] = _exported(format, hard if format == "nir" else network, x)
+                row[format] = _exported(format, hard if format == "nir" else network, x, _arguments(case))
             except UserError as error:
                 row[format] = f"refused: {_short(str(error))}"
         rows.append(row)
@@ -122,7 +139,63 @@ def _fires(network: Temporal, x: Tensor) -> bool:
     )
 
 
-def _exported(format: str, network: Temporal, x: Tensor) -> str:
+def _otherwise(format: str, step: FlatStep, x: Tensor, about: Description) -> str:
+    """A whole sequence or a step in 8 bits, which differ from the network by rounding at every layer: its answers are compared."""
+    own = _logits(partial(_split, step), step, x)
+    if format == "onnx, sequence":
+        about = about._replace(form="sequence", state=())
+        run = onnx.runner(onnx.onnx_of(WholeSequence(step.network, _T), [x[:4]], about), about)
+        found = torch.cat([run(part, [])[0] for part in x.split(100)], 1)
+    else:
+        content = onnx.onnx_of(step, [x[:4], *step.initial(4)], about)
+        content = onnx.in_eight_bits(content, about, step, [x[:200]] * _T)
+        found = _logits(onnx.runner(content, about), step, x)
+    differs = prefix_means(own.double()).argmax(-1) != prefix_means(found.double()).argmax(-1)
+    if format == "onnx, sequence":
+        count = int(differs.any(0).sum())
+        return f"checked: {count} of {len(x)} samples differ" if count <= 0.005 * len(x) else f"refused: {count} differ"
+    most = 100 * float(differs.double().mean(1).max())
+    return f"{most:.1f} % of the answers change"
+
+
+@torch.no_grad()
+def _split(step: FlatStep, frame: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    logits, *after = step(frame, *state)
+    return logits, after
+
+
+@torch.no_grad()
+def _logits(run: Runner, step: FlatStep, x: Tensor) -> Tensor:
+    """Logits `[T, N, C]` of a step."""
+    state, logits = step.initial(len(x)), []
+    for _ in range(_T):
+        out, state = run(x, state)
+        logits.append(out)
+    return torch.stack(logits)
+
+
+def _in_page(content: bytes, about: Description, x: Tensor) -> bytes:
+    """The step as the page's script holds it; what runs it there is tested in a browser."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder)
+        (package / "dist").mkdir()
+        for name in ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+            (package / "dist" / name).touch()
+        (package / "README.md").touch()
+        made = web.page_of(content, about, x, torch.zeros(len(x), dtype=torch.long), package)
+    model = json.loads(made["model.js"].decode().removeprefix("window.MODEL = ").removesuffix(";\n"))
+    return base64.b64decode(model["onnx"])
+
+
+def _written_and_read(network: Temporal, spec: dict[str, Any]) -> Temporal:
+    """The network of a bundle's model file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_model(network, spec, path)
+        return load_model(path)
+
+
+def _exported(format: str, network: Temporal, x: Tensor, spec: dict[str, Any]) -> str:
     step = FlatStep(network, x[:4])
     taken = Preprocess("image", x.shape[1], (x.shape[2], x.shape[3]))
     about = Description(
@@ -130,8 +203,15 @@ def _exported(format: str, network: Temporal, x: Tensor) -> str:
     )
     rows = 1 if format == "executorch" else 4
     inputs = [x[:rows], *step.initial(rows)]
+    if format in ("onnx, sequence", "onnx, 8 bits"):
+        return _otherwise(format, step, x, about)
     if format == "onnx":
         run = onnx.runner(onnx.onnx_of(step, inputs, about), about)
+    elif format == "web":
+        run = onnx.runner(_in_page(onnx.onnx_of(step, inputs, about), about, x), about)
+    elif format == "bundle":
+        again = FlatStep(_written_and_read(network, spec), x[:4])
+        run = partial(_split, again)
     elif format == "torch":
         run = archive.runner(archive.archive_of(step, inputs, about))
     elif format == "executorch":

@@ -1,6 +1,6 @@
 """Trained networks for other runtimes, each checked on real samples before it is written."""
 
-from . import archive, executorch, nir, nir_reading, onnx
+from . import archive, executorch, nir, nir_reading, onnx, web
 from .description import Description, Exit
 from .flat import FlatStep, StateTensor, WholeSequence
 from .nir import CannotExpress
@@ -27,4 +27,5 @@ __all__ = [
     "nir_reading",
     "onnx",
     "verify",
+    "web",
 ]
