@@ -8,9 +8,8 @@ import base64
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,7 +140,7 @@ def _fires(network: Temporal, x: Tensor) -> bool:
 
 def _otherwise(format: str, step: FlatStep, x: Tensor, about: Description) -> str:
     """A whole sequence or a step in 8 bits, which differ from the network by rounding at every layer: its answers are compared."""
-    own = _logits(partial(_split, step), step, x)
+    own = _logits(step.run, step, x)
     if format == "onnx, sequence":
         about = about._replace(form="sequence", state=())
         run = onnx.runner(onnx.onnx_of(WholeSequence(step.network, _T), [x[:4]], about), about)
@@ -156,12 +155,6 @@ def _otherwise(format: str, step: FlatStep, x: Tensor, about: Description) -> st
         return f"checked: {count} of {len(x)} samples differ" if count <= 0.005 * len(x) else f"refused: {count} differ"
     most = 100 * float(differs.double().mean(1).max())
     return f"{most:.1f} % of the answers change"
-
-
-@torch.no_grad()
-def _split(step: FlatStep, frame: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    logits, *after = step(frame, *state)
-    return logits, after
 
 
 @torch.no_grad()
@@ -210,8 +203,7 @@ def _exported(format: str, network: Temporal, x: Tensor, spec: dict[str, Any]) -
     elif format == "web":
         run = onnx.runner(_in_page(onnx.onnx_of(step, inputs, about), about, x), about)
     elif format == "bundle":
-        again = FlatStep(_written_and_read(network, spec), x[:4])
-        run = partial(_split, again)
+        run = FlatStep(_written_and_read(network, spec), x[:4]).run
     elif format == "torch":
         run = archive.runner(archive.archive_of(step, inputs, about))
     elif format == "executorch":

@@ -1,9 +1,11 @@
 """Recipes made small, for tests that train."""
 
 import pytest
+import torch
 
 from spikedistill import train
 from spikedistill.config import Config, DataConfig, TrainerConfig
+from spikedistill.data import Entry, from_torch, register_dataset
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
 
@@ -19,6 +21,18 @@ def quick(name: str, **changes) -> Config:
         "trainer": TrainerConfig(accelerator="cpu", progress=False),
     }
     return config.model_copy(update=small | changes)
+
+
+def quick_on_events(**changes) -> Config:
+    """`quick` on 120 event recordings, with most events in the upper or the lower half; it registers the data set."""
+    dice = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 2
+    rate = torch.full((120, 3, 2, 8, 8), 0.1)
+    rate[labels == 1, :, :, :4] = 0.5
+    rate[labels == 0, :, :, 4:] = 0.5
+    data = torch.utils.data.TensorDataset(torch.poisson(rate, generator=dice), labels)
+    register_dataset(Entry(name="halves", about="Halves.", load=lambda: from_torch(data, data, name="halves")))
+    return quick("digits-sce", data=DataConfig(name="halves", batch_size=20), **changes)
 
 
 def stopped(config: Config, monkeypatch: pytest.MonkeyPatch, *, epoch: int, step: int) -> RunFolder:

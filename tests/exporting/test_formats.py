@@ -12,13 +12,13 @@ import torch
 from exact_networks import dyadic
 from onnx import TensorProto
 from onnx import load as read_onnx
-from quick_runs import quick
+from quick_runs import quick, quick_on_events
 from torch import Tensor, nn
 
 from spikedistill import LIF, Recurrent, UserError, create_model, evaluate, export, load, temporal, train
 from spikedistill.cli import main
 from spikedistill.config import DataConfig
-from spikedistill.data import Entry, Preprocess, from_torch, load_dataset, register_dataset
+from spikedistill.data import Preprocess, load_dataset
 from spikedistill.evaluation import exit_times
 from spikedistill.evaluation.results import read_results
 from spikedistill.exporting import (
@@ -142,11 +142,7 @@ def test_differences_are_found_and_those_at_a_threshold_are_told_apart(quarters:
         other = FlatStep(dyadic(), quarters[:4])
         network_change(other.network.module)
 
-        def run(x, state):
-            logits, *after = other(x, *state)
-            return logits, after
-
-        return run
+        return other.run
 
     def lower(module):
         module[1].threshold = 0.99
@@ -336,14 +332,7 @@ def test_an_ann_and_a_silent_run(tmp_path: Path):
 
 @pytest.mark.usefixtures("fresh_names")
 def test_a_run_on_event_frames_is_exported_and_takes_one_frame_a_timestep(tmp_path: Path, capsys):
-    dice = torch.Generator().manual_seed(0)
-    labels = torch.arange(120) % 2
-    rate = torch.full((120, 3, 2, 8, 8), 0.1)
-    rate[labels == 1, :, :, :4] = 0.5
-    rate[labels == 0, :, :, 4:] = 0.5
-    data = torch.utils.data.TensorDataset(torch.poisson(rate, generator=dice), labels)
-    register_dataset(Entry(name="halves", about="Halves.", load=lambda: from_torch(data, data, name="halves")))
-    run = train(quick("digits-sce", out=tmp_path / "run", epochs=8, data=DataConfig(name="halves", batch_size=20)))
+    run = train(quick_on_events(out=tmp_path / "run", epochs=8))
     made = export(run, "onnx", tmp_path / "step.onnx")
     assert made.description.input.kind == "events"
     assert made.accuracy[-1] > 80
@@ -351,7 +340,7 @@ def test_a_run_on_event_frames_is_exported_and_takes_one_frame_a_timestep(tmp_pa
     assert sequence.accuracy == pytest.approx(made.accuracy)
     bundle = tmp_path / "bundle"
     export(run, "bundle", bundle, Options(threshold=0.9))
-    frames = data.tensors[0][:5].transpose(0, 1)
+    frames = load_dataset("halves").test.inputs(torch.arange(5)).transpose(0, 1)
     assert torch.equal(load(bundle)(frames), load(run)(frames))
     assert main(["export", str(run), "--format", "web", "--out", str(tmp_path / "page")]) == 2
     assert "the page takes images, and the network takes event frames" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from quick_runs import quick
+from quick_runs import quick, quick_on_events
 from torch import Tensor
 
 from spikedistill import UserError, evaluate, train
@@ -116,16 +116,7 @@ def test_random_changes_remove_and_add_alike_and_a_search_never_makes_a_sample_b
 
 @pytest.fixture
 def run(tmp_path: Path, fresh_names: None) -> Path:
-    dice = torch.Generator().manual_seed(0)
-    labels = torch.arange(120) % 2
-    rate = torch.full((120, 3, 2, 8, 8), 0.1)
-    rate[labels == 1, :, :, :4] = 0.5
-    rate[labels == 0, :, :, 4:] = 0.5
-    data = torch.utils.data.TensorDataset(torch.poisson(rate, generator=dice), labels)
-    register_dataset(Entry(name="halves", about="Halves.", load=lambda: from_torch(data, data, name="halves")))
-    return Path(
-        train(quick("digits-sce", out=tmp_path / "run", epochs=6, data=DataConfig(name="halves", batch_size=20)))
-    )
+    return Path(train(quick_on_events(out=tmp_path / "run", epochs=6)))
 
 
 FEW = Choices(eps=(2.0, 20.0), steps=3, samples=40, batch_size=25)

@@ -11,7 +11,8 @@ from spikedistill import UserError, load, train
 from spikedistill.config import DataConfig
 from spikedistill.data import load_dataset
 from spikedistill.robustness import Pgd, View
-from spikedistill.robustness.training import looking, pgd_images, retract, trades, trades_images
+from spikedistill.robustness.training import pgd_images, retract, trades, trades_images
+from spikedistill.through_time.steps import evaluating
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
 
@@ -62,7 +63,7 @@ def test_an_attack_in_training_moves_no_statistics_and_every_module_stays_as_it_
     modes = [part.training for part in network.modules()]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images, target = torch.rand(6, 1, 8, 8), torch.arange(6)
-    with looking(network):
+    with evaluating(network):
         changed = pgd_images(module.logits_of, images, target, module.attack)
         far = trades_images(module.logits_of, images, module.attack)
     assert [part.training for part in network.modules()] == modes

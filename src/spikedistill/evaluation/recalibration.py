@@ -24,9 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import UserError
 from ..models import TimestepBatchNorm
 from ..through_time import Bptt, Temporal
+from ..through_time.steps import evaluating
 from ..trained import Trained
-
-MIXTURE = "mixture"
 
 
 @torch.no_grad()
@@ -146,15 +145,10 @@ def _per_timestep(network: Temporal, batches: Iterable[Tensor], shares: Tensor) 
 @contextmanager
 def _only_training(network: nn.Module, norms: Sequence[nn.Module]) -> Iterator[None]:
     """The network in eval mode but for its batch-norms, and afterwards every module as it was."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    for norm in norms:
-        norm.train()
-    try:
+    with evaluating(network):
+        for norm in norms:
+            norm.train()
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def spec_of(network: Trained, timesteps: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple
 
 from ..data import Preprocess
 from ..evaluation.exits import Policy
-from ..files import parse_json
 from .flat import StateTensor
 
 KEY = "spikedistill"
@@ -76,12 +75,3 @@ class Description(NamedTuple):
     def text(self) -> str:
         """As one line of JSON."""
         return json.dumps(self.written())
-
-
-def read_description(text: str, origin: object) -> dict[str, Any]:
-    """The description in a file.
-
-    Raises:
-        UserError: if it is none.
-    """
-    return parse_json(text, origin)

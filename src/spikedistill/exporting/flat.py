@@ -5,6 +5,7 @@ first timestep is a number for each neuron, so that one function serves every ti
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -98,6 +99,12 @@ class FlatStep(nn.Module):
     def initial(self, samples: int) -> list[Tensor]:
         """The state before the first timestep."""
         return [each.initial(samples) for each in self.state]
+
+    @torch.no_grad()
+    def run(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The step without gradients, as what runs an exported file returns it."""
+        logits, *after = self(x, *state)
+        return logits, after
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         keys = [each.key for each in self.state]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -150,7 +149,7 @@ def _folder(format: Format, out: Path, folder: RunFolder, subject: Subject, chos
     else:
         made = bundle.bundle_of(folder, subject.network, description, chosen.licence)
         again = FlatStep(bundle.network_in(made), subject.frames[0][:4])
-        run = partial(_split, again)
+        run = again.run
     verified = verify(subject.step, run, subject.frames, description.exit)
     write_folder(out, format, made)
     return Exported(out, description, verified, _accuracy(subject, _logits(subject, run)))
@@ -282,7 +281,7 @@ def _sequence(format: Format, subject: Subject) -> tuple[bytes, tuple[float, ...
         run = onnx.runner(content, description)
     parts = x.split(100, dim=1 if events else 0)
     found = torch.cat([run(part, [])[0] for part in parts], 1)
-    own = _logits(subject, partial(_split, subject.step))
+    own = _logits(subject, subject.step.run)
     different = (prefix_means(own.double()).argmax(-1) != prefix_means(found.double()).argmax(-1)).any(0).sum()
     if int(different) > 0.005 * found.shape[1]:
         raise ExportDiffers(
@@ -290,12 +289,6 @@ def _sequence(format: Format, subject: Subject) -> tuple[bytes, tuple[float, ...
             "percent; nothing was written"
         )
     return content, _accuracy(subject, found)
-
-
-@torch.no_grad()
-def _split(step: FlatStep, frame: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    logits, *after = step(frame, *state)
-    return logits, after
 
 
 @torch.no_grad()
@@ -324,7 +317,7 @@ def _eight_bits(subject: Subject, run: Runner) -> tuple[float, ...]:
     Raises:
         ExportDiffers: if it is lower than that in float32 by more than 1 point at any k.
     """
-    own = _accuracy(subject, _logits(subject, partial(_split, subject.step)))
+    own = _accuracy(subject, _logits(subject, subject.step.run))
     found = _accuracy(subject, _logits(subject, run))
     lost = [before - after for before, after in zip(own, found, strict=True)]
     if max(lost) > MOST_LOST:

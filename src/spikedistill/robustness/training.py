@@ -3,9 +3,6 @@
 Attacks see the network in eval mode through its own surrogates, at the T of training; only the images get gradients.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,18 +10,6 @@ from torch import Tensor, nn
 from .attacks import Look, Pgd
 
 _NEAR = 1e-3  # where TRADES begins, because the divergence has no gradient at the image itself
-
-
-@contextmanager
-def looking(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode, and afterwards every module as it was."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def pgd_images(look: Look, x: Tensor, target: Tensor, attack: Pgd) -> Tensor:

@@ -15,9 +15,10 @@ from ..objectives import ObjectiveValue, mean_value
 from ..objectives.checks import is_masked
 from ..objectives.submodels import held_after
 from ..robustness import LEVEL, Pgd
-from ..robustness.training import looking, pgd_images, retract, trades, trades_images
+from ..robustness.training import pgd_images, retract, trades, trades_images
 from ..seeds import derive_seed
 from ..through_time import Captured
+from ..through_time.steps import evaluating
 from .features import TRANSFORMS
 from .finite import EVERY, Batch, Watch
 from .inputs import AtHand, inputs_of
@@ -185,7 +186,7 @@ class DistillationModule(L.LightningModule):
         if self.plan.augmentations:
             inputs = augment(inputs, self.plan.augmentations)
         if self.plan.config.objective.adversarial == "pgd":
-            with looking(self.network):
+            with evaluating(self.network):
                 inputs = pgd_images(self.logits_of, inputs, target, self.attack)
         data = self.plan.config.data
         if data.mix == "none":
@@ -261,7 +262,7 @@ class DistillationModule(L.LightningModule):
         options = self.plan.config.objective
         if options.adversarial != "trades":
             return value
-        with looking(self.network):
+        with evaluating(self.network):
             changed = trades_images(self.logits_of, at.inputs, self.attack)
         clean = at.submodels if self.plan.objective.submodels == "timesteps" else self.logits_of(at.inputs)
         term = trades(clean, self.logits_of(changed))
