@@ -125,7 +125,7 @@ def test_an_image_file_and_a_drawing_are_classified(browser, run: Path, tmp_path
     ActionChains(browser).move_to_element_with_offset(canvas, 0, -90).click_and_hold().move_by_offset(
         0, 180
     ).release().perform()
-    WebDriverWait(browser, 10).until(lambda d: "% sure" in text_of(d, "answer"))
+    WebDriverWait(browser, 10).until(lambda d: "confidence" in text_of(d, "answer"))
 
 
 @pytest.mark.parametrize("width", [1280, 390])

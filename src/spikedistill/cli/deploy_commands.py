@@ -21,8 +21,8 @@ def recalibrate(
 ) -> None:
     """Compute a run's batch-norm statistics anew from training samples, without training, for fewer timesteps.
 
-    Without --timesteps each timestep gets statistics that are partly its own: most at the first, nothing at the last, so that
-    accuracy after all timesteps stays. With --timesteps K they are those of the first K, and the network then serves K timesteps.
+    Without --timesteps each timestep gets statistics that are partly its own: most at the first, nothing at the last. Accuracy
+    after all timesteps then changes little. With --timesteps K they are those of the first K, and the network then serves K timesteps.
 
     The run stays as it is. spikedistill evaluate RUN --recalibrate 2000 shows both for every k.
 
@@ -63,7 +63,7 @@ def predict(
         run: a run folder, a bundle or a model file
         samples: files, and folders whose files are taken
         timesteps: how many to run at most; default those of training
-        early: stop each sample as soon as it is sure, at the threshold of the bundle or file
+        early: stop each sample at the threshold of the bundle or file
         batch_size: samples at a time
     """
     from ..data.given import samples_of
@@ -88,8 +88,8 @@ def predict(
         else:
             found = model.predict(batch, timesteps=timesteps, batch_size=batch_size)
             confidence, labels, ran = found.confidence, found.labels, [timesteps or model.timesteps] * len(batch)
-        for file, label, sure, k in zip(batch, labels.tolist(), confidence.tolist(), ran, strict=True):
-            print(file, label if names is None else names[label], f"{100 * sure:.1f}", k, sep="\t")
+        for file, label, share, k in zip(batch, labels.tolist(), confidence.tolist(), ran, strict=True):
+            print(file, label if names is None else names[label], f"{100 * share:.1f}", k, sep="\t")
 
 
 def export(
@@ -107,7 +107,7 @@ def export(
 ) -> None:
     """Write a trained run for another runtime, or as a folder to show or to share.
 
-    onnx, torch and executorch hold one timestep, input and state to logits and state, which a device calls until it is sure. nir is
+    onnx, torch and executorch hold one timestep, input and state to logits and state, which a device calls T times or stops early. nir is
     for neuromorphic tools. web is a folder with a page that runs the network in a browser, offline. bundle is a folder with the
     network, its threshold and a card, which spikedistill.load takes.
 
@@ -136,10 +136,10 @@ def export(
         print(made.verified)
     print("accuracy, %: " + ", ".join(f"{value:.2f} at k={k}" for k, value in enumerate(made.accuracy, 1)))
     if exit.threshold is not None:
-        sure = (
-            "; networks are too sure of them, so hold some out with --data.holdout 0.1"
+        advice = (
+            "; networks are overconfident on them, so hold some out with --data.holdout 0.1"
             if exit.chosen == TRAINED_ON
             else ""
         )
-        print(f"stops at a {exit.policy} of {exit.threshold:.4g}, from {exit.chosen}{sure}")
+        print(f"stops at a {exit.policy} of {exit.threshold:.4g}, from {exit.chosen}{advice}")
     print(made.path)

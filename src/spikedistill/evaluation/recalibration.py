@@ -1,7 +1,7 @@
 """Batch-norm statistics computed anew for fewer timesteps, from training samples and without training.
 
 A spiking network's first timesteps differ from the others, because its membranes begin empty, and batch-norm shares one mean and
-one variance between all. So a network that was trained for T timesteps is poor after one. How much of that do others mend?
+one variance between all. That is one reason why a network that was trained for T timesteps is poor after one.
 
 - For one k: the statistics of the first k timesteps. The network then serves k timesteps only.
 - For every timestep: those of timestep t alone, in part. With the share a_t the statistics are those of a mixture of timestep t and
@@ -9,7 +9,7 @@ one variance between all. So a network that was trained for T timesteps is poor 
 
       mean = a_t mean_t + (1 - a_t) mean,  var = a_t var_t + (1 - a_t) var + a_t (1 - a_t) (mean_t - mean)^2
 
-  By default a_t = 1 - t / T, so that the last timestep keeps what it had. This also holds while streaming.
+  By default a_t = 1 - t / T, so that the last timestep keeps the statistics of training. It also runs one step at a time.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""A folder that shows a network in a browser, offline: draw or drop an image, and watch it stop when it is sure.
+"""A folder that shows a network in a browser, offline: draw or drop an image, and see when it stops.
 
 The step runs in onnxruntime-web, of the npm package of that name, whose WebAssembly is in the folder. All is in scripts and not in
 files that a script would fetch, because browsers fetch nothing for a page that is opened from disk.

@@ -156,7 +156,7 @@ function tell() {
   const ms = steps.slice(0, last + 1).reduce((sum, step) => sum + step.ms, 0);
   const name = description.classes[answer];
   const count = `${last + 1} of ${description.timesteps} timestep${description.timesteps === 1 ? "" : "s"}`;
-  by("answer").textContent = `${name}, ${(100 * probabilities[answer]).toFixed(1)} % sure, after ${count} and ${ms.toFixed(1)} ms`;
+  by("answer").textContent = `${name}, confidence ${(100 * probabilities[answer]).toFixed(1)} %, after ${count} and ${ms.toFixed(1)} ms`;
   by("steps").replaceChildren(
     ...steps.map(({ t, answer: own, score }, index) => {
       const item = document.createElement("li");
@@ -275,8 +275,8 @@ async function main() {
   slider.value = String(threshold ?? slider.max);
   by("policy").textContent = policy.replace("_", " ");
   by("about").textContent =
-    `It knows ${description.classes.length} classes and runs for at most ${description.timesteps} timesteps, here in your browser: ` +
-    "no image leaves it. After each timestep it stops if it is sure enough. Move the threshold to see what that spares.";
+    `The network has ${description.classes.length} classes and runs for at most ${description.timesteps} timesteps, here in your browser: ` +
+    "no image leaves it. It stops after the first timestep whose score reaches the threshold. Move the threshold to see what that saves.";
   clear();
   try {
     const session = await start();
