@@ -226,10 +226,11 @@ def _short(text: str) -> str:
 
 def to_markdown(rows: list[dict[str, Any]]) -> str:
     """A row for each network, and how many of the samples differed, or what would be lost."""
-    lines = ["| network | " + " | ".join(FORMATS) + " |", "|---" * (1 + len(FORMATS)) + "|"]
+    formats = [format for format in FORMATS if all(format in row for row in rows)]
+    lines = ["| network | " + " | ".join(formats) + " |", "|---" * (1 + len(formats)) + "|"]
     for row in rows:
         cells = []
-        for format in FORMATS:
+        for format in formats:
             match = re.match(r"checked: (\d+) of", row[format])
             cells.append(match[1] if match else row[format].removeprefix("refused: "))
         lines.append(f"| {row['network']} | " + " | ".join(cells) + " |")

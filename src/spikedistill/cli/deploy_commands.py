@@ -22,7 +22,8 @@ def recalibrate(
     """Compute a run's batch-norm statistics anew from training samples, without training, for fewer timesteps.
 
     Without --timesteps each timestep gets statistics that are partly its own: most at the first, nothing at the last. Accuracy
-    after all timesteps then changes little. With --timesteps K they are those of the first K, and the network then serves K timesteps.
+    after all timesteps then changes little. With --timesteps K they are those of the first K, and the network then serves K
+    timesteps.
 
     The run stays as it is. spikedistill evaluate RUN --recalibrate 2000 shows both for every k.
 
@@ -107,7 +108,7 @@ def export(
 ) -> None:
     """Write a trained run for another runtime, or as a folder to show or to share.
 
-    onnx, torch and executorch hold one timestep, input and state to logits and state, which a device calls T times or stops early. nir is
+    onnx, torch and executorch hold one timestep, input and state to logits and state, which a device calls T times or fewer. nir is
     for neuromorphic tools. web is a folder with a page that runs the network in a browser, offline. bundle is a folder with the
     network, its threshold and a card, which spikedistill.load takes.
 

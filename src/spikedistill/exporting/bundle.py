@@ -167,7 +167,7 @@ spikedistill train config.yaml --out another/folder
 
 ## Limits
 
-- Its accuracy holds for samples like those of `{results.dataset}`. It also classifies other samples, and its confidence can then be high.
+- Its accuracy holds for samples like those of `{results.dataset}`. Its confidence can be high on others too.
 - Its classes are {", ".join(description.classes[:20])}{" and others" if len(description.classes) > 20 else ""}.
 - Small changes of an image that nobody sees can change its answer, unless it was trained against them.
 
