@@ -50,7 +50,7 @@ test-wheel: .venv-wheel/installed  ## what pip installs from the wheel, in the P
 .venv-wheel/installed: pyproject.toml constraints.txt
 	rm -rf .venv-wheel
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[test]'
+	.venv-wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[hub,nir,onnx,test]'
 	touch $@
 
 bench: .venv-peers/bench  ## a training step, inference and neurons beside other libraries; goes on where it was stopped
