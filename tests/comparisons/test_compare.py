@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spikedistill.cli import main
-from spikedistill.comparisons.compare import in_equal_time, weights_of
+from spikedistill.comparisons.equal_time import finished_there, in_equal_time
 from spikedistill.comparisons.folder import FILES, begin
 from spikedistill.comparisons.side_by_side import take_share
 from spikedistill.comparisons.tuning import choose, trials
@@ -128,16 +128,18 @@ def test_in_equal_time_a_faster_method_gets_more_epochs():
     recipes = [recipe("digits-sce"), recipe("digits-rate"), recipe("digits-esd")]
     configs = [config.model_copy(update={"epochs": 10}) for config in recipes]
     # two and a half times as fast; and never less than one epoch
-    assert [config.epochs for config in in_equal_time(configs, [1.0, 2.54, 0.04])] == [10, 25, 1]
+    assert [config.epochs for config in in_equal_time(configs, [1.0, 2.54, 0.04], [0.0] * 3)] == [10, 25, 1]
+    # the teacher of the second takes two fifths of the time
+    assert [config.epochs for config in in_equal_time(configs, [1.0, 2.54, 0.04], [0.0, 0.4, 0.0])] == [10, 15, 1]
 
 
 def test_methods_at_equal_time_train_on_the_same_samples_and_were_all_trained_before(tmp_path):
     configs = [recipe("digits-sce"), recipe("digits-rate")]
     with pytest.raises(FileNotFoundError, match="seed2 holds no finished run"):
-        weights_of(configs, [2], tmp_path)
+        finished_there(configs, [2], tmp_path, 2)
     fewer = configs[1].model_copy(update={"data": configs[1].data.model_copy(update={"train_samples": 100})})
     with pytest.raises(ValueError, match="digits-sce and digits-rate train on different samples: give all"):
-        weights_of([configs[0], fewer], [0], tmp_path)
+        finished_there([configs[0], fewer], [0], tmp_path, 0)
 
 
 def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capfd):
@@ -479,3 +481,55 @@ def test_folders_that_are_no_comparison_s_are_refused(tmp_path, capsys):
     manifest = own / "manifest.json"
     manifest.write_text(manifest.read_text().replace("comparison", "comparisoN"))
     refused(own, "manifest.json is damaged, or no manifest of spikedistill")
+
+
+def test_two_training_times_and_the_places_that_both_agree_on(tmp_path, capfd):
+    recipes = ["--epochs", "4", "--two-budgets"]
+    assert compare(tmp_path, "digits-sce", "digits-twce", "--seeds", "0", *recipes) == 0
+    out = capfd.readouterr().out
+    assert "place" in out
+    rows, short = table(tmp_path, "leaderboard.csv"), table(tmp_path / "quarter", "leaderboard.csv")
+    assert {row["epochs"] for row in rows.values()} == {"4"}
+    assert {row["epochs"] for row in short.values()} == {"1"}
+    agree = all(float(of["digits-sce"]["area"]) > float(of["digits-twce"]["area"]) for of in (rows, short)) or all(
+        float(of["digits-sce"]["area"]) < float(of["digits-twce"]["area"]) for of in (rows, short)
+    )
+    width = {int(row["place_last"]) - int(row["place_first"]) for row in rows.values()}
+    assert width == ({0} if agree else {1})
+    assert "Largest regret" in (tmp_path / "report.html").read_text()
+
+
+def test_epochs_without_a_quarter_are_refused_before_anything_is_trained(tmp_path, capsys):
+    assert compare(tmp_path / "out", "digits-sce", "digits-twce", "--epochs", "6", "--two-budgets") == 2
+    assert "expected 4, 8, 12" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_taught_methods_meet_every_teacher(tmp_path, capfd):
+    taught = ["--seeds", "0", "--teacher-seeds", "3", "4"]
+    assert compare(tmp_path, "digits-sce", "digits-skd", *taught) == 0
+    capfd.readouterr()
+    runs = sorted(path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*/results.json"))
+    assert runs == [
+        "digits-ann/seed3",
+        "digits-ann/seed4",
+        "digits-sce/seed0",
+        "digits-skd/seed0",
+        "digits-skd/seed0-teacher4",
+    ]
+    rows = list(csv.DictReader((tmp_path / "teachers.csv").read_text().splitlines()))
+    assert [(row["method"], row["teacher_seed"]) for row in rows] == [("digits-skd", "3"), ("digits-skd", "4")]
+    areas = [float(row["area"]) for row in rows]
+    found = table(tmp_path, "leaderboard.csv")
+    assert float(found["digits-skd"]["area"]) == pytest.approx(sum(areas) / 2)
+    assert float(found["digits-skd"]["teacher_s"]) > 0
+    assert "teacher_s" not in found["digits-sce"]
+    shutil.rmtree(tmp_path / "digits-skd")
+    assert compare(tmp_path, "digits-sce", "digits-skd", *taught) == 0, "the records are enough"
+    assert "run 1" not in capfd.readouterr().out
+    assert table(tmp_path, "leaderboard.csv") == found
+
+
+def test_teachers_that_nobody_needs_are_refused(tmp_path, capsys):
+    assert compare(tmp_path / "out", "digits-sce", "digits-twce", "--teacher-seeds", "1") == 2
+    assert "no method needs one" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from quick_runs import quick
 
 from spikedistill.cli import main
 from spikedistill.comparisons import compare
-from spikedistill.comparisons.compare import weights_of
+from spikedistill.comparisons.equal_time import finished_there, with_weights_of
 from spikedistill.comparisons.tuning import choose, trials
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
@@ -101,7 +101,8 @@ def test_a_comparison_tunes_trains_with_what_was_chosen_and_repeats_nothing(tmp_
         update={"objective": trained.objective.model_copy(update={"options": {"weight": 7.0}})}
     )
     RunFolder(tmp_path / "digits-etc" / "seed0").begin(changed)
-    assert weights_of(configs, [0], tmp_path)[1].objective.options["weight"] == 7.0
+    found = with_weights_of(configs, finished_there(configs, [0], tmp_path, 0))
+    assert found[1].objective.options["weight"] == 7.0
 
 
 def test_tuning_anew_at_equal_time_is_refused(tmp_path, capsys):

@@ -92,10 +92,13 @@ def compare(
     out: Path,
     seeds: Annotated[tuple[int, ...], arg(metavar="INT ...")] = (0, 1, 2),
     equal_time: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None,
+    count_teacher: Flag = False,
     tune: Flag = False,
     jobs: int = 1,
     cluster: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None,
     retry_diverged: Flag = False,
+    two_budgets: Flag = False,
+    teacher_seeds: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="")] = (),
     settings: Annotated[tuple[str, ...], Fixed, Suppress] = (),
     command: Annotated[str | None, Fixed, Suppress] = None,
 ) -> None:
@@ -111,11 +114,15 @@ def compare(
         seeds: the seeds that each recipe is trained with
         equal_time: train each method for as many epochs as fit into the training time of the first; the weights of losses are
             taken from the finished comparison in FOLDER
+        count_teacher: with --equal-time, the teacher's training is part of the time of a taught method
         tune: choose the weights of each method first, times 0.5, 1 or 2, by one run each and its accuracy on held-out samples
         jobs: runs to train at a time; they share the cores, or take one GPU each if there are several
         cluster: train on the nodes of the Ray cluster at ADDRESS, such as 10.0.0.1:6379, or auto on one of them; they must
             share the folder of the comparison; --jobs is then the runs at a time on each GPU or, without GPUs, on each node
         retry_diverged: train the runs again that diverged
+        two_budgets: also train every method for a quarter of its epochs; one method is then ranked before another only where both
+            training times say so
+        teacher_seeds: train every taught method with each of these teachers, for each seed; default: one, with the first seed
         settings: of `spikedistill train`
         command: the command that the page shows to repeat the comparison
     """
@@ -127,7 +134,7 @@ def compare(
     from ..recipes.small_data import sized_line
     from ..report.comparison.intervals import why_no_intervals
     from ..report.comparison.lost import what_was_lost, why_no_differences
-    from ..report.terminal import costs_table, differences_table, leaderboard_table
+    from ..report.terminal import costs_table, differences_table, guards_table, leaderboard_table
 
     configs = [variant(text, settings) for text in recipes]
     if line := sized_line(configs[0]):
@@ -140,13 +147,17 @@ def compare(
         seeds,
         out,
         equal_time=equal_time,
+        count_teacher=count_teacher,
         tune=tune,
         jobs=jobs,
         cluster=cluster,
         retry_diverged=retry_diverged,
+        two_budgets=two_budgets,
+        teacher_seeds=teacher_seeds,
         command=command,
     )
-    tables = leaderboard_table(comparison), differences_table(comparison), costs_table(comparison)
+    makers = leaderboard_table, differences_table, guards_table, costs_table
+    tables = [make(comparison) for make in makers]
     Console().print(*(table for table in tables if table is not None))
     rows = comparison.leaderboard
     if reason := why_no_intervals(rows):

@@ -12,7 +12,16 @@ from ..manifest import MANIFEST, Manifest
 from ..report import PAPER_FILES
 from ..run_folder import VERSIONS, RunFolder
 
-_TABLES = ("leaderboard.csv", "runs.csv", "timesteps.csv", "regret.csv", "chosen.csv", "tuning.csv", "speeds.csv")
+_TABLES = (
+    "leaderboard.csv",
+    "runs.csv",
+    "timesteps.csv",
+    "regret.csv",
+    "chosen.csv",
+    "teachers.csv",
+    "tuning.csv",
+    "speeds.csv",
+)
 FILES = (MANIFEST, RECORDS, *_TABLES, "report.html", *PAPER_FILES)
 
 

@@ -92,12 +92,28 @@ class Runs:
         return found if isinstance(found, LostRun) else None
 
 
-def with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: Path, epochs: int) -> list[Config]:
-    """The runs of one seed in the order in which they must happen; teachers are trained for `epochs` epochs."""
+def with_teachers(
+    configs: Sequence[Config], seed: int, teacher_seed: int, out: Path, epochs: int, first_teacher: int | None = None
+) -> list[Config]:
+    """The runs of one seed in the order in which they must happen; teachers are trained for `epochs` epochs.
+
+    Args:
+        configs: one per method.
+        seed: of the runs.
+        teacher_seed: of their teachers.
+        out: folder of the comparison.
+        epochs: of teachers.
+        first_teacher: the seed of the first of several teachers; with another one only taught methods have runs. Default: it is the
+            first.
+    """
+    first_teacher = teacher_seed if first_teacher is None else first_teacher
     runs: list[Config] = []
     for config in configs:
-        changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / f"seed{seed}", "resume": "auto"}
+        folder = run_folder(out, config, seed, teacher_seed, first_teacher)
+        changes: dict[str, Any] = {"seed": seed, "out": folder, "resume": "auto"}
         config = without_foreign_settings(config)
+        if teacher_seed != first_teacher and not is_taught(config):
+            continue
         if config.teacher is None and is_taught(config):
             # one teacher for all, also if methods differ in epochs
             teacher = relu_twin(config.model_copy(update={"epochs": epochs}), teacher_seed, out)
@@ -105,6 +121,12 @@ def with_teachers(configs: Sequence[Config], seed: int, teacher_seed: int, out: 
             runs.append(teacher)
         runs.append(config.model_copy(update=changes))
     return runs
+
+
+def run_folder(out: Path, config: Config, seed: int, teacher_seed: int, first_teacher: int) -> Path:
+    """The folder of a run; with another teacher than the first one it is named for it."""
+    another = "" if teacher_seed == first_teacher else f"-teacher{teacher_seed}"
+    return out / config.recipe / f"seed{seed}{another}"
 
 
 def without_foreign_settings(config: Config) -> Config:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..config import Config
@@ -53,11 +54,15 @@ class Recalibration(NamedTuple):
         """The network with other statistics."""
         return recalibrated(self.network, self.batches(), self.config.timesteps, k=self.k)
 
-    def accuracies(self, model: Temporal) -> list[float]:
-        """Fractions of test samples that are right after 1, ..., T timesteps."""
+    def right(self, model: Temporal) -> Tensor:
+        """Whether each test sample is right after 1, ..., T timesteps, `[T, N]`."""
         logits = collect_logits(model, self.dataset.test, self.dataset.kind, self.config.timesteps, _BATCH)
-        right = right_submodels(prefix_means(logits.double()), self.dataset.test.targets)
-        return [float(share) for share in right.double().mean(1)]
+        return right_submodels(prefix_means(logits.double()), self.dataset.test.targets)
+
+    def each_k(self) -> Tensor:
+        """As `right`, each k with statistics for that k alone."""
+        every_k = range(1, self.config.timesteps + 1)
+        return torch.stack([self.right(self._replace(k=k).made())[k - 1] for k in every_k])
 
     def scores(self) -> dict[str, Any]:
         """Accuracy at every k with statistics for that k alone, and with those of the mixture for every timestep.
@@ -65,8 +70,8 @@ class Recalibration(NamedTuple):
         Returns:
             `{samples, each_k: [...], mixture: [...]}`, fractions of test samples that are right.
         """
-        each = [self.accuracies(self._replace(k=k).made())[k - 1] for k in range(1, self.config.timesteps + 1)]
-        return {"samples": len(self.indices), "each_k": each, "mixture": self.accuracies(self.made())}
+        each, mixture = shares(self.each_k()), shares(self.right(self.made()))
+        return {"samples": len(self.indices), "each_k": each, "mixture": mixture}
 
     def write(self, out: Path) -> dict[str, dict[int, float]]:
         """Write the network with other statistics into a model file.
@@ -94,8 +99,14 @@ class Recalibration(NamedTuple):
             "exit": file.exit,
         }
         save_model(made, spec, out, timesteps=served, **about)
-        found = {name: self.accuracies(model) for name, model in (("trained", self.network), ("recalibrated", made))}
+        both = {"trained": self.network, "recalibrated": made}
+        found = {name: shares(self.right(model)) for name, model in both.items()}
         return {
             name: {step: values[step - 1] for step in (range(1, T + 1) if k is None else (k,))}
             for name, values in found.items()
         }
+
+
+def shares(right: Tensor) -> list[float]:
+    """Fractions of samples that are right, from `[T, N]`."""
+    return [float(share) for share in right.double().mean(1)]

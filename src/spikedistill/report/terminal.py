@@ -15,6 +15,7 @@ from ..recipe_name import RecipeName
 from ..robustness import Corruption, Measured
 from .blocks import duration, thinned
 from .comparison.costs import cost_columns
+from .comparison.guards import guard_columns
 from .comparison.intervals import with_interval
 from .comparison.lost import count_columns
 from .figures import short_names
@@ -30,6 +31,7 @@ _COSTS = {
     "timesteps": "T",
     "epochs": "epochs",
     "training_s": "training h:mm:ss",
+    "teacher_s": "its teacher h:mm:ss",
     "images_per_s": "images/s",
     "peak_mib": "memory MiB",
     "firing_rate": "firing rate",
@@ -115,6 +117,16 @@ def differences_table(comparison: Comparison) -> Table | None:
         found = "area_difference" in row
         difference = with_interval(row, "area_difference", "area") if found else "-"
         table.add_row(names[row["method"]], difference, f"{row['area_p']:.3f}" if "area_p" in row else "-")
+    return table
+
+
+def guards_table(comparison: Comparison) -> Table:
+    """The place of each method if it was trained for two times, its worst k, and how far training went."""
+    columns, names = guard_columns(comparison.leaderboard), _names(comparison)
+    title = "Distance to the best at the worst k, in points, and training loss"
+    table = _table(title, "method", *(column.title.lower() for column in columns))
+    for row in comparison.leaderboard:
+        table.add_row(names[row["method"]], *(column.text(row) for column in columns))
     return table
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...recipe_name import RecipeName
 from .epochs import every_epoch
+from .guards import add_guards, places
 from .leaderboard import (
     Methods,
     Rows,
@@ -20,6 +21,7 @@ from .leaderboard import (
 )
 from .published import beside_published
 from .records import LostRun, RunRecord
+from .teachers import Crossed, every_teacher, teacher_spread
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class Comparison:
 
     Attributes:
         methods: the runs of each method, one per seed, in the same order of seeds for all. The first method is the baseline.
-        leaderboard: one row per method; see `leaderboard.leaderboard`.
+        leaderboard: one row per method; see `leaderboard.leaderboard` and `guards.add_guards`. If the methods were also trained for
+            another time, `place_first` and `place_last`, the places that hold for both.
         runs: one row per run, in the order of `methods`; see `leaderboard.every_run`.
         timesteps: scores of every single timestep, one row per method; see `leaderboard.every_timestep`.
         regrets: the loss of accuracy against specialists; see `leaderboard.regrets`.
         chosen: which timesteps methods ranked highest and lowest; see `leaderboard.chosen_timesteps`.
+        teachers: each taught method with each teacher, if there are several; see `teachers.every_teacher`.
         published: the accuracies that papers report; see `published.beside_published`.
     """
 
@@ -42,15 +46,24 @@ class Comparison:
     timesteps: Rows
     regrets: Rows
     chosen: Rows
+    teachers: Rows
     published: Rows
 
     @classmethod
-    def of(cls, runs: Mapping[str, Sequence[RunRecord | LostRun]] | Methods) -> "Comparison":
+    def of(
+        cls,
+        runs: Mapping[str, Sequence[RunRecord | LostRun]] | Methods,
+        *,
+        shorter: "Comparison | None" = None,
+        crossed: Crossed | None = None,
+    ) -> "Comparison":
         """Compare runs.
 
         Args:
             runs: the runs by the name of their method, one per seed, in the same order of seeds for all. At least one is finished.
                 The first method is the baseline.
+            shorter: the same methods after a shorter training.
+            crossed: the runs of taught methods by teacher, if there are several teachers.
 
         Raises:
             UserError: if the methods do not have the same number of seeds or test samples, or some were not evaluated at the
@@ -59,6 +72,18 @@ class Comparison:
         methods = {_named(name, of_one): of_one for name, of_one in runs.items()}
         right = right_answers(methods)
         rows = leaderboard(methods, right)
+        teachers = every_teacher(crossed or {})
+        add_guards(methods, rows)
+        for row in rows:
+            if (deviation := teacher_spread(teachers).get(row["method"])) is not None:
+                row["area_teacher_std"] = deviation
+        if shorter is not None:
+            held = places(
+                [{row["method"]: row["area"] for row in with_numbers(of)} for of in (rows, shorter.leaderboard)]
+            )
+            for row in rows:
+                if row["method"] in held:
+                    row["place_first"], row["place_last"] = held[row["method"]]
         return cls(
             methods=methods,
             leaderboard=rows,
@@ -66,6 +91,7 @@ class Comparison:
             timesteps=every_timestep(methods),
             regrets=regrets(methods, right),
             chosen=chosen_timesteps(methods),
+            teachers=teachers,
             published=beside_published(finished(methods), with_numbers(rows)),
         )
 
@@ -96,13 +122,14 @@ class Comparison:
 
     @property
     def tables(self) -> dict[str, Rows]:
-        """The tables by the name of their CSV file; regret.csv and chosen.csv may have no rows."""
+        """The tables by the name of their CSV file; regret.csv, chosen.csv and teachers.csv may have no rows."""
         return {
             "leaderboard.csv": self.leaderboard,
             "runs.csv": self.runs,
             "timesteps.csv": self.timesteps,
             "regret.csv": self.regrets,
             "chosen.csv": self.chosen,
+            "teachers.csv": self.teachers,
         }
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ValidationError
@@ -32,10 +31,11 @@ class RunRecord:
     Attributes:
         config: its settings.
         results: its scores, from `results.json`.
-        cost: `{training_s, images_per_s, peak_mib}`; empty if training measured none; earlier versions have no `training_s`.
+        cost: `{training_s, images_per_s, peak_mib}`; empty if training measured none; earlier versions have no `training_s`. Also
+            `teacher_s`, the seconds that its teacher was trained for, if the folder of the teacher's run knows them.
         metrics: the rows of its `metrics.csv`, one per epoch.
-        right: `[K, N]` bool, whether the first k timesteps together are right on each test sample. K is the largest k that the run
-            was evaluated at; for static images it is larger than the T of training.
+        right: `[K, N]`, whether the first k timesteps together are right on each test sample. K is the largest k that the run
+            was evaluated at; for static images it is larger than the T of training. For runs with several teachers, a share.
         heldout_area: accuracy in percent on held-out training samples, the mean over the first k timesteps, k = 1..T; None if
             there are none.
         teacher: how often it predicts the same class as its teacher, if it had one.
@@ -45,7 +45,7 @@ class RunRecord:
     results: Scores
     cost: dict[str, Any]
     metrics: list[dict[str, str]]
-    right: npt.NDArray[np.bool_]
+    right: npt.NDArray[Any]
     heldout_area: float | None = None
     teacher: Agreement = field(default_factory=Agreement)
 
@@ -71,7 +71,8 @@ class RunRecord:
             numbers = Numbers.model_validate(
                 {
                     "results": results.last.scores(),
-                    "cost": folder.read_cost() or results.cost.model_dump(exclude_unset=True),
+                    "cost": (folder.read_cost() or results.cost.model_dump(exclude_unset=True))
+                    | _teacher_seconds(config),
                     "metrics": folder.read_rows(folder.metrics),
                     "heldout_area": heldout,
                     "teacher": results.teacher,
@@ -121,6 +122,13 @@ class LostRun:
     def to_json(self, run: str, folder: Path) -> str:
         """One line of JSON, as for a `RunRecord`."""
         return _line(run, self.config, folder, diverged=self.reason)
+
+
+def _teacher_seconds(config: Config) -> dict[str, float]:
+    if config.teacher is None:
+        return {}
+    seconds = RunFolder(config.teacher).read_cost().get("training_s")
+    return {} if seconds is None else {"teacher_s": seconds}
 
 
 def _plain(part: Any) -> Any:

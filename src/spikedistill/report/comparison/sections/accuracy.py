@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ....evaluation.comparison.leaderboard import with_numbers
 from ... import figures
 from ...blocks import Column, Plot, Plots, Row, Section, Table, Terms, decimals, measured
+from ..guards import TERMS, guard_columns
 from ..intervals import METHOD, NBSP
 from ..lost import count_columns, what_was_lost
 from ..shown import Shown, seeds_in_words
@@ -39,6 +40,7 @@ def _words(rows: Sequence[Row]) -> Terms:
         terms.append(
             ("One seed", "With one seed it is unknown how much accuracy changes from one training to the next.")
         )
+    terms += [TERMS[column.key] for column in guard_columns(rows)]
     if lost := what_was_lost(rows):
         words = (
             f"{lost} The numbers of a method are those of its finished runs. The reasons are below, under Every run."
@@ -51,7 +53,7 @@ def _leaderboard(rows: Sequence[Row], K: int, seeds: int) -> Table:
     columns: list[Column] = [_Spread(f"accuracy_{k}", f"k = {k}", "%") for k in range(1, K + 1)]
     over = f"over {seeds_in_words(seeds)}"
     caption = f"Leaderboard: test accuracy after the last epoch, {over}; the baseline first"
-    columns = [METHOD, *count_columns(rows), *columns, _Spread("area", "Mean over k", "%")]
+    columns = [METHOD, *count_columns(rows), *columns, _Spread("area", "Mean over k", "%"), *guard_columns(rows)]
     return Table("leaderboard", caption, columns, rows)
 
 

@@ -1,0 +1,227 @@
+"""Is it distillation? Methods over timesteps beside controls that train nothing for them.
+
+Two reasons for a poor first timestep have nothing to do with the objective: batch-norm shares its statistics between timesteps that
+differ, and membranes begin empty. The controls are statistics computed anew (every run, as trained and recalibrated), batch-norm
+with statistics of its own for every timestep, and membranes that begin at half the threshold.
+"""
+
+import base64
+import json
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spikedistill.comparisons import compare
+from spikedistill.config import Config
+from spikedistill.evaluation.comparison.differences import paired_difference
+from spikedistill.evaluation.comparison.records import Records, RunRecord
+from spikedistill.evaluation.recalibrated_runs import Recalibration
+from spikedistill.evaluation.runs import parts_of_run
+from spikedistill.recipes.settings import variant
+from spikedistill.run_folder import RunFolder
+from spikedistill.training.estimate import trial
+from spikedistill.training.plan import make_plan
+
+from .detectable import detectable
+from .results import commit, machine, versions
+
+BASE, TARGET = "sce", "twce"
+METHODS = (
+    BASE,
+    TARGET,
+    "tks",
+    "s2w",
+    "w2s",
+    "twkd",
+    "sce,model.lif.v_init=half",
+    "twce,model.lif.v_init=half",
+    "sce,model.norm=timestep_batch",
+)
+SAMPLES = 2000  # that statistics are computed from
+RECALIBRATED = "recalibrated.jsonl"
+FORMS = {"trained": "as trained", "each_k": "statistics of this k", "mixture": "statistics of each timestep"}
+Right = npt.NDArray[np.float64]
+
+
+class Plan(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        root: of the data sets.
+        out: folder of the comparison.
+        dataset: its name.
+        seeds: of every method.
+        samples: images of training.
+        epochs: of training.
+        jobs: processes.
+    """
+
+    root: Path
+    out: Path
+    dataset: str
+    seeds: tuple[int, ...]
+    samples: int
+    epochs: int
+    jobs: int
+
+    @property
+    def configs(self) -> list[Config]:
+        common = ("--data.root", str(self.root.resolve()), "--data.train-samples", str(self.samples))
+        settings = (*common, "--epochs", str(self.epochs))
+        return [variant(f"{self.dataset}-{method}", settings) for method in METHODS]
+
+    def runs(self) -> Iterator[tuple[str, int, Path]]:
+        """Method, seed and folder of every run."""
+        for config, method in zip(self.configs, METHODS, strict=True):
+            for seed in self.seeds:
+                yield method, seed, self.out / config.recipe / f"seed{seed}"
+
+
+def budget(plan: Plan) -> str:
+    """About how many hours of one core the whole will take, by the time of a training step of the base here."""
+    torch.set_num_threads(1)
+    made = make_plan(plan.configs[0])
+    size = made.config.data.batch_size
+    with trial(made) as step:
+        step(size)
+        begun = time.process_time()
+        for _ in range(5):
+            step(size)
+        each = (time.process_time() - begun) / 5 / size
+    runs = len(METHODS) * len(plan.seeds)
+    training = 1.1 * runs * plan.epochs * plan.samples * each / 3600  # objectives and scores after each epoch
+    tested, T = len(made.dataset.test), made.config.timesteps
+    passes = runs * ((T + 1) * (tested + SAMPLES)) * each / 3 / 3600
+    return f"about {training + passes:.1f} CPU hours: training {training:.1f}, recalibration {passes:.1f}"
+
+
+def study(plan: Plan, command: str) -> Path:
+    """Train and recalibrate every run; goes on where it was stopped.
+
+    Returns:
+        The file with the answers of recalibrated networks, beside the records of the comparison.
+    """
+    compare(plan.configs, plan.seeds, plan.out, jobs=plan.jobs, command=command)
+    file = plan.out / RECALIBRATED
+    found = {(row["method"], row["seed"]): row for row in _read(file)[1:]} if file.is_file() else {}
+    left = [run for run in plan.runs() if run[:2] not in found]
+    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command, "samples": SAMPLES}
+    about["written"] = datetime.now(UTC).isoformat(timespec="seconds")
+    with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(_recalibrated, [plan.root] * len(left), left):
+            found[row["method"], row["seed"]] = row
+            print(f"recalibrated {len(found)} of {len(METHODS) * len(plan.seeds)}", flush=True)
+            order = [found[run[:2]] for run in plan.runs() if run[:2] in found]
+            file.write_text("".join(json.dumps(line) + "\n" for line in (about, *order)))
+    return file
+
+
+def _recalibrated(root: Path, run: tuple[str, int, Path]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    method, seed, path = run
+    folder = RunFolder(path)
+    config = folder.config()
+    dataset, _ = parts_of_run(config, root=root)
+    own = Recalibration(folder.load_network(folder.model, None), config, dataset, SAMPLES)
+    row: dict[str, Any] = {"method": method, "seed": seed}
+    if config.model.norm == "timestep_batch":
+        return row  # every timestep has its own statistics already
+    return row | {"each_k": _packed(own.each_k().numpy()), "mixture": _packed(own.right(own.made()).numpy())}
+
+
+def _packed(right: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    bits = base64.b64encode(zlib.compress(np.packbits(right).tobytes(), 9)).decode()
+    return {"shape": list(right.shape), "bits": bits}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+    T, N = packed["shape"]
+    raw = np.frombuffer(zlib.decompress(base64.b64decode(packed["bits"])), np.uint8)
+    return np.unpackbits(raw, count=T * N).reshape(T, N).astype(bool)
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def answers(folder: Path) -> dict[tuple[str, str], Right]:
+    """Whether each test sample is right, `[S, T, N]`, by method and form; see `FORMS`."""
+    rows, records = _read(folder / RECALIBRATED)[1:], Records(folder)
+    found: dict[tuple[str, str], list[Right]] = {}
+    for row in rows:
+        name = next(run for run in records.runs() if run.endswith(f"-{row['method']}/seed{row['seed']}"))
+        record = records.find(folder / name)
+        assert isinstance(record, RunRecord)
+        T = record.config.timesteps
+        found.setdefault((row["method"], "trained"), []).append(record.right[:T].astype(float))
+        for form in ("each_k", "mixture"):
+            if form in row:
+                found.setdefault((row["method"], form), []).append(_unpacked(row[form]).astype(float))
+    return {key: np.stack(value) for key, value in found.items()}
+
+
+def to_markdown(folder: Path) -> str:
+    """Accuracy at every k of every method in each form, and its difference to the target at k = 1 and to the base at k = T."""
+    found = answers(folder)
+    T = next(iter(found.values())).shape[1]
+    first, last = found[TARGET, "trained"][:, 0], found[BASE, "trained"][:, -1]
+    lines = [
+        "| method | batch-norm | " + " | ".join(f"k={k}" for k in range(1, T + 1))
+        + f" | k=1 less {TARGET.upper()}'s | k={T} less {BASE.upper()}'s |",
+        "|---|---" + "|--:" * (T + 2) + "|",
+    ]  # fmt: skip
+    for (method, form), right in found.items():
+        each = 100 * right.mean(-1)
+        cells = [f"{each[:, k].mean():.2f} ± {each[:, k].std(ddof=1):.2f}" for k in range(T)]
+        cells.append("" if (method, form) == (TARGET, "trained") else _difference(right[:, 0], first))
+        cells.append("" if (method, form) == (BASE, "trained") else _difference(right[:, -1], last))
+        lines.append(f"| {method} | {FORMS[form]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def smallest(folder: Path) -> tuple[float, float]:
+    """The smallest and largest of the differences in points at k = 1 that this study would find in four of five repetitions."""
+    found = answers(folder)
+    target = found[TARGET, "trained"][:, 0]
+    each = [100 * detectable(right[:, 0], target) for key, right in found.items() if key != (TARGET, "trained")]
+    return min(each), max(each)
+
+
+def _difference(ours: Right, theirs: Right) -> str:
+    found = paired_difference(ours, theirs)
+    return f"{100 * found['difference']:+.2f} [{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
+
+
+def draw(folder: Path, out: Path) -> None:
+    """Accuracy over k of the methods as trained, and of the controls."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    found = answers(folder)
+    with plt.rc_context({"svg.hashsalt": "spikedistill", "svg.fonttype": "none", "font.size": 9}):
+        figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+        for place, ((method, form), right) in enumerate(found.items()):
+            if form == "each_k" or (form == "mixture" and method != BASE):
+                continue
+            each = 100 * right.mean(-1)
+            k = np.arange(1, each.shape[1] + 1) + 0.015 * place
+            dashed = form != "trained" or "," in method
+            label = method if form == "trained" else f"{method}, recalibrated"
+            axes.errorbar(
+                k, each.mean(0), each.std(0, ddof=1), capsize=2, linestyle="--" if dashed else "-", label=label
+            )
+        axes.set(xlabel="timesteps k", ylabel="test accuracy, %", xticks=range(1, each.shape[1] + 1))
+        axes.legend(frameon=False, fontsize=8)
+        figure.savefig(out, metadata={"Date": None})
+        plt.close(figure)

@@ -1,0 +1,50 @@
+"""The study of controls: what it trains, what it computes anew, and the smallest difference that it could have seen."""
+
+import numpy as np
+import pytest
+from benchmarks import controls
+from benchmarks.controls import Plan, answers, study, to_markdown
+from benchmarks.detectable import detectable
+
+from spikedistill.evaluation.comparison.differences import paired_difference
+from spikedistill.evaluation.recalibrated_runs import Recalibration
+from spikedistill.evaluation.runs import parts_of_run
+from spikedistill.run_folder import RunFolder
+
+
+def test_a_study_in_small(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(controls, "METHODS", ("sce", "twce", "sce,model.norm=timestep_batch"))
+    plan = Plan(tmp_path, tmp_path / "out", "digits", (0, 1, 2), 240, 1, 2)
+    file = study(plan, "a command")
+    found = answers(plan.out)
+    forms = [(method, form) for method in ("sce", "twce") for form in ("trained", "each_k", "mixture")]
+    assert [*found] == [*forms, ("sce,model.norm=timestep_batch", "trained")]
+    assert {right.shape for right in found.values()} == {(3, 4, 355)}
+
+    run = plan.out / "digits-twce" / "seed1"
+    config = RunFolder(run).config()
+    dataset, _ = parts_of_run(config)
+    own = Recalibration(RunFolder(run).load_network(RunFolder(run).model, None), config, dataset, controls.SAMPLES)
+    for form, accuracies in own.scores().items():
+        if form != "samples":
+            assert found["twce", form][1].mean(-1) == pytest.approx(accuracies)
+    assert "| sce | statistics of this k |" in to_markdown(plan.out)
+
+    capsys.readouterr()
+    before = file.read_text().splitlines()[1:]
+    study(plan, "a command")
+    assert "recalibrated" not in capsys.readouterr().out, "nothing is left to do"
+    assert file.read_text().splitlines()[1:] == before
+
+
+def test_the_smallest_difference_is_found_in_four_of_five_studies():
+    random, S, N = np.random.default_rng(0), 5, 100
+
+    def differences(mu):
+        seeds, images = random.normal(0, 0.02, (S, 1)), random.normal(0, 0.3, (1, N))
+        return mu + seeds + images + random.normal(0, 0.2, (S, N))
+
+    none = np.zeros((S, N))
+    mu = float(np.mean([detectable(differences(0.0), none) for _ in range(300)]))
+    found = [paired_difference(differences(mu), none)["p"] < 0.05 for _ in range(300)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.08)
