@@ -156,6 +156,9 @@ class DataConfig(_Section):
     train_samples: Count | None = None
     """Train on this many images only, with about the same number from each class; default all. The same number always
     gives the same images."""
+    label_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training samples that get the label of another class, to study wrong labels and wrong teachers. The same
+    share always gives the same labels; held-out and test samples keep theirs."""
     augment: tuple[str, ...] | None = None
     """Augmentations of the training images, in this order, such as crop flip; without a name, there are none. Default:
     those that papers use for the data set."""

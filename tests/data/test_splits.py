@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikedistill.data import balanced_order, split_holdout
+from spikedistill.data import TensorSamples, balanced_order, split_holdout, with_wrong_labels
 
 
 @settings(deadline=None)
@@ -63,3 +63,20 @@ def test_every_beginning_of_the_balanced_order_is_balanced() -> None:
     targets = torch.tensor([0, 0, 0, 1, 2, 2, 1, 0, 2])
     # first of each class in order of appearance: 0, 3, 4; second: 1, 5, 6; third: 2, 8; fourth: 7
     assert balanced_order(targets).tolist() == [0, 3, 4, 1, 5, 6, 2, 8, 7]
+
+
+def test_wrong_labels_are_of_other_classes_the_same_for_the_same_share_and_kept_for_a_larger_one() -> None:
+    targets = torch.arange(10).repeat_interleave(100)
+    samples = TensorSamples(torch.arange(1000), targets)
+    fifth, again, more = (with_wrong_labels(samples, share, 10) for share in (0.2, 0.2, 0.4))
+    wrong = fifth.targets != targets
+    assert (int(wrong.sum()), int((more.targets != targets).sum())) == (200, 400)
+    assert torch.equal(fifth.targets, again.targets)
+    assert torch.equal(fifth.targets[wrong], more.targets[wrong])
+    # each of nine other classes for 22 of 200 on average; each class loses 20 of 100 on average
+    moved = torch.bincount((fifth.targets - targets)[wrong] % 10, minlength=10)
+    assert moved[0] == 0
+    assert 10 <= moved[1:].min() <= moved.max() <= 36
+    assert 8 <= torch.bincount(targets[wrong]).min() <= torch.bincount(targets[wrong]).max() <= 34
+    assert torch.equal(samples.targets, targets)
+    assert torch.equal(fifth.inputs(torch.tensor([3, 5])), torch.tensor([3, 5]))

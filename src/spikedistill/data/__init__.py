@@ -28,7 +28,7 @@ from .registry import (
     what_loading_checks,
 )
 from .resized_crop import RESIZED_CROP
-from .split import balanced_order, samples_per_class, split_holdout, training_indices
+from .split import balanced_order, samples_per_class, split_holdout, training_indices, with_wrong_labels
 from .torch_samples import TorchSamples, draws_at_random
 from .verify import verify
 
@@ -79,5 +79,6 @@ __all__ = [
     "usual_settings",
     "verify",
     "what_loading_checks",
+    "with_wrong_labels",
     "workers_for",
 ]

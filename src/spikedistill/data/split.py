@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..seeds import derive_seed
-from .dataset import Dataset
+from .dataset import Dataset, Samples
 
 UNBALANCED = 3  # times as many samples as in the smallest class
 
@@ -61,6 +62,25 @@ def training_indices(targets: Tensor, holdout: float, count: int | None = None) 
     """
     kept, aside = split_holdout(targets, holdout)
     return (kept if count is None else kept[balanced_order(targets[kept])[:count]]), aside
+
+
+def with_wrong_labels(samples: Samples, share: float, classes: int) -> Samples:
+    """The samples, of which round(share · N), drawn at random, have the label of another class, drawn evenly.
+
+    The same share of the same samples always gives the same labels.
+
+    Args:
+        samples: of the training set.
+        share: of wrong labels, in [0, 1).
+        classes: how many there are, 2 or more.
+    """
+    N = len(samples)
+    random = np.random.default_rng(derive_seed(N))
+    wrong = random.permutation(N)[: round(share * N)]
+    targets = samples.targets.clone()
+    away = torch.from_numpy(random.integers(1, classes, len(wrong)))
+    targets[wrong] = (targets[wrong] + away) % classes
+    return replace(samples, targets=targets)  # type: ignore[type-var]  # all kinds of samples are dataclasses
 
 
 def test_places(targets: Tensor, names: Sequence[str], share: float, classes: Sequence[str]) -> Tensor:

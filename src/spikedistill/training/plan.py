@@ -16,6 +16,7 @@ from ..data import (
     draws_at_random,
     training_indices,
     try_augmentations,
+    with_wrong_labels,
 )
 from ..errors import UserError
 from ..from_python import check_given
@@ -268,7 +269,9 @@ def training_samples(config: Config, dataset: Dataset) -> tuple[Samples, Samples
         raise UserError(f"data.train_samples is {count}, but {dataset.name} has {len(kept)} training samples")
     holdout = dataset.train.subset(aside) if config.data.holdout else None
     whole = count is None and holdout is None
-    return (dataset.train if whole else dataset.train.subset(kept)), holdout
+    train = dataset.train if whole else dataset.train.subset(kept)
+    noise = config.data.label_noise
+    return (with_wrong_labels(train, noise, len(dataset.classes)) if noise else train), holdout
 
 
 def check_augmentations(config: Config, dataset: Dataset) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...recipe_name import RecipeName
 from .epochs import every_epoch
@@ -36,8 +36,8 @@ class Comparison:
         timesteps: scores of every single timestep, one row per method; see `leaderboard.every_timestep`.
         regrets: the loss of accuracy against specialists; see `leaderboard.regrets`.
         chosen: which timesteps methods ranked highest and lowest; see `leaderboard.chosen_timesteps`.
-        teachers: each taught method with each teacher, if there are several; see `teachers.every_teacher`.
         published: the accuracies that papers report; see `published.beside_published`.
+        teachers: each taught method with each teacher, if there are several; see `teachers.every_teacher`.
     """
 
     methods: Methods
@@ -46,8 +46,8 @@ class Comparison:
     timesteps: Rows
     regrets: Rows
     chosen: Rows
-    teachers: Rows
     published: Rows
+    teachers: Rows = field(default_factory=list)
 
     @classmethod
     def of(
@@ -91,8 +91,8 @@ class Comparison:
             timesteps=every_timestep(methods),
             regrets=regrets(methods, right),
             chosen=chosen_timesteps(methods),
-            teachers=teachers,
             published=beside_published(finished(methods), with_numbers(rows)),
+            teachers=teachers,
         )
 
     @property
