@@ -8,7 +8,7 @@ from ..run_folder import RunFolder
 from ..setting_types import SEEDS
 from ..training.plan import make_plan, plan_without_teacher
 from ..training.processes import check_processes
-from .planned_runs import Runs, is_taught, run_folder, without_foreign_settings
+from .planned_runs import Runs, is_taught, with_teachers, without_foreign_settings
 
 
 def check_settings(
@@ -90,13 +90,13 @@ def check_trainable(configs: Sequence[Config], seeds: Sequence[int], teacher_see
         raise UserError(f"none of the methods learns from a teacher: leave --teacher {given} out")
     for config in configs:
         check_processes(config.trainer)
-        folders = [
-            run_folder(runs.records.folder, config, seed, teacher, teacher_seeds[0])
+        planned = [
+            run.run_folder
             for teacher in teacher_seeds
             for seed in seeds
-            if teacher == teacher_seeds[0] or is_taught(config)
+            for run in with_teachers([config], seed, teacher, runs.records.folder, config.epochs, teacher_seeds[0])[-1:]
         ]
-        left = [RunFolder(folder) for folder in folders if runs.is_left(folder)]
+        left = [RunFolder(folder) for folder in planned if runs.is_left(folder)]
         if wrong := next((run for run in left if not run.is_free() and not run.is_run()), None):
             raise FileExistsError(f"{wrong.path} is not empty, and it is no run that has begun: choose another --out")
         if left:

@@ -18,7 +18,7 @@ from .checks import check_settings, check_trainable, quartered, seeds_of_teacher
 from .cluster import Cluster
 from .equal_time import finished_there, in_equal_time, take_over, teacher_shares, with_weights_of
 from .folder import begin, check_own
-from .planned_runs import Runs, run_folder, with_teachers, without_foreign_settings
+from .planned_runs import Runs, is_taught, with_teachers, without_foreign_settings
 from .side_by_side import Processes
 from .speeds import relative_speeds
 from .tuning import tuned
@@ -97,13 +97,13 @@ def compare(
     check_settings(configs, seeds, jobs, equal_time is not None, cluster is not None)
     check_own(out)
     quarter = quartered(configs) if two_budgets else None
-    teacher_seeds = seeds_of_teachers(configs, teacher_seeds, seeds[0])
+    taught_by = seeds_of_teachers(configs, teacher_seeds, seeds[0])
     if equal_time is not None:
-        ended = finished_there(configs, seeds, equal_time, teacher_seeds[0])
+        ended = finished_there(configs, seeds, equal_time, taught_by[0])
         configs = with_weights_of(configs, ended)
         taken = teacher_shares(configs, ended) if count_teacher else [0.0] * len(configs)
     workers = Processes(jobs) if cluster is None else Cluster(cluster, jobs)
-    check_trainable(configs, seeds, teacher_seeds, Runs(Records(out), workers, retry_diverged))
+    check_trainable(configs, seeds, taught_by, Runs(Records(out), workers, retry_diverged))
     shorter = None
     if quarter is not None:
         shorter = compare(
@@ -125,7 +125,7 @@ def compare(
             own = [without_foreign_settings(config) for config in configs]
             configs = in_equal_time(configs, relative_speeds(own, out / "speeds.csv"), taken)
         runs = Runs(Records(out), workers, retry_diverged)
-        crossed = _trained(configs, seeds, teacher_seeds, runs, equal_time, tune)
+        crossed = _trained(configs, seeds, taught_by, runs, equal_time, tune)
         found = {
             name: [over_teachers(of_seed) for of_seed in zip(*by_teacher.values(), strict=True)]
             for name, by_teacher in crossed.items()
@@ -166,28 +166,27 @@ def _trained(
     if tune:
         configs, lost = tuned(configs, seeds[0], runs)
     to_train = [config for config in configs if config.recipe not in lost]
-    planned = [
-        run
+    planned = {
+        teacher: [
+            run for seed in seeds for run in with_teachers(to_train, seed, teacher, out, epochs, teacher_seeds[0])
+        ]
         for teacher in teacher_seeds
-        for seed in seeds
-        for run in with_teachers(to_train, seed, teacher, out, epochs, teacher_seeds[0])
-    ]
+    }
+    every = [run for of_teacher in planned.values() for run in of_teacher]
     if equal_time is not None:
-        take_over(planned, Records(equal_time), runs.records)
-    runs.train(planned)
-    of_folder = {run.run_folder: run for run in planned}
+        take_over(every, Records(equal_time), runs.records)
+    runs.train(every)
     found: dict[RecipeName, dict[int, list[RunRecord | LostRun]]] = {}
     for config in configs:
         if config.recipe in lost:
             seeded = [config.model_copy(update={"seed": seed}) for seed in seeds]
             found[config.recipe] = {teacher_seeds[0]: [replace(lost[config.recipe], config=run) for run in seeded]}
             continue
-        ended: dict[int, list[RunRecord | LostRun]] = {}
-        for teacher in teacher_seeds:
-            folders = [run_folder(out, config, seed, teacher, teacher_seeds[0]) for seed in seeds]
-            if folders[0] in of_folder:
-                ended[teacher] = [runs.outcome(of_folder[folder]) for folder in folders]
-        found[config.recipe] = ended
+        met = teacher_seeds if is_taught(config) else teacher_seeds[:1]
+        of_run = {(teacher, run.recipe, run.seed): run for teacher in met for run in planned[teacher]}
+        found[config.recipe] = {
+            teacher: [runs.outcome(of_run[teacher, config.recipe, seed]) for seed in seeds] for teacher in met
+        }
     return found
 
 

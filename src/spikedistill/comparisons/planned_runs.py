@@ -109,8 +109,8 @@ def with_teachers(
     first_teacher = teacher_seed if first_teacher is None else first_teacher
     runs: list[Config] = []
     for config in configs:
-        folder = run_folder(out, config, seed, teacher_seed, first_teacher)
-        changes: dict[str, Any] = {"seed": seed, "out": folder, "resume": "auto"}
+        name = f"seed{seed}" if teacher_seed == first_teacher else f"seed{seed}-teacher{teacher_seed}"
+        changes: dict[str, Any] = {"seed": seed, "out": out / config.recipe / name, "resume": "auto"}
         config = without_foreign_settings(config)
         if teacher_seed != first_teacher and not is_taught(config):
             continue
@@ -121,12 +121,6 @@ def with_teachers(
             runs.append(teacher)
         runs.append(config.model_copy(update=changes))
     return runs
-
-
-def run_folder(out: Path, config: Config, seed: int, teacher_seed: int, first_teacher: int) -> Path:
-    """The folder of a run; with another teacher than the first one it is named for it."""
-    another = "" if teacher_seed == first_teacher else f"-teacher{teacher_seed}"
-    return out / config.recipe / f"seed{seed}{another}"
 
 
 def without_foreign_settings(config: Config) -> Config:
