@@ -28,6 +28,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   folds       six methods on the recordings of N-MNIST at hand, by ten-fold cross-validation
   robust      objectives under attack, trained on images and on attacked images; goes on where it was stopped
   controls    methods over timesteps beside controls that train nothing for them; goes on where it was stopped
+  authors     TWKD by its authors' code and by ours, both pipelines whole; goes on where it was stopped
   exports     every network in every format: exported and checked, or what would be lost
   runtimes    milliseconds of one image in PyTorch, ONNX Runtime and ExecuTorch, beside the ANN
   profile     write the firing rates of a trained run's layers
@@ -463,6 +464,44 @@ def _controls(
     print(out / "controls.svg")
 
 
+def _authors(
+    reference: Path,
+    libraries: Path,
+    root: Path,
+    out: Path,
+    seeds: tuple[int, ...] = (0, 1, 2, 3),
+    samples: int = 10_000,
+    epochs: int = 30,
+    timesteps: int = 4,
+    runs: Path = Path("runs/authors"),
+) -> None:
+    """Train TWKD on CIFAR-10 by its authors' code and by ours, and compare both at every k; goes on where it was stopped.
+
+    It needs two libraries in a folder of their own, because Lightning does not import beside a torchvision that was
+    built for another PyTorch: pip install --no-deps --target FOLDER torchvision spikingjelly==0.0.0.0.14
+
+    Args:
+        reference: a copy of the authors' repository, github.com/Intelli-Chip-Lab/snn_temporal_decoupling_distillation.
+        libraries: the folder that these were installed into.
+        root: the data root.
+        out: the JSON file.
+        seeds: of both.
+        samples: images of training.
+        epochs: of training.
+        timesteps: T.
+        runs: folder of the runs.
+    """
+    from .authors import Plan, budget, study, to_markdown
+
+    plan = Plan(reference, libraries, root, runs, seeds, samples, epochs, timesteps)
+    print(budget(plan), flush=True)
+    found = study(plan, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print(to_markdown(found))
+    print(out)
+
+
 def _exports(out: Path = Path("runs/bench/exports.json")) -> None:
     """Export every network of the registry in every format, and check each; in an environment that has all runtimes.
 
@@ -692,6 +731,7 @@ def main(arguments: Sequence[str]) -> int:
         "folds": _folds,
         "robust": _robust,
         "controls": _controls,
+        "authors": _authors,
         "exports": _exports,
         "runtimes": _runtimes,
         "headline": _headline,

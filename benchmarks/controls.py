@@ -5,11 +5,9 @@ differ, and membranes begin empty. The controls are statistics computed anew (ev
 with statistics of its own for every timestep, and membranes that begin at half the threshold.
 """
 
-import base64
 import json
 import time
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -32,6 +30,7 @@ from spikedistill.training.estimate import trial
 from spikedistill.training.plan import make_plan
 
 from .detectable import detectable
+from .packed import packed, unpacked
 from .results import commit, machine, versions
 
 BASE, TARGET = "sce", "twce"
@@ -135,18 +134,7 @@ def _recalibrated(root: Path, run: tuple[str, int, Path]) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method, "seed": seed}
     if config.model.norm == "timestep_batch":
         return row  # every timestep has its own statistics already
-    return row | {"each_k": _packed(own.each_k().numpy()), "mixture": _packed(own.right(own.made()).numpy())}
-
-
-def _packed(right: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    bits = base64.b64encode(zlib.compress(np.packbits(right).tobytes(), 9)).decode()
-    return {"shape": list(right.shape), "bits": bits}
-
-
-def _unpacked(packed: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    T, N = packed["shape"]
-    raw = np.frombuffer(zlib.decompress(base64.b64decode(packed["bits"])), np.uint8)
-    return np.unpackbits(raw, count=T * N).reshape(T, N).astype(bool)
+    return row | {"each_k": packed(own.each_k().numpy()), "mixture": packed(own.right(own.made()).numpy())}
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
@@ -165,7 +153,7 @@ def answers(folder: Path) -> dict[tuple[str, str], Right]:
         found.setdefault((row["method"], "trained"), []).append(record.right[:T].astype(float))
         for form in ("each_k", "mixture"):
             if form in row:
-                found.setdefault((row["method"], form), []).append(_unpacked(row[form]).astype(float))
+                found.setdefault((row["method"], form), []).append(unpacked(row[form]).astype(float))
     return {key: np.stack(value) for key, value in found.items()}
 
 

@@ -1,0 +1,154 @@
+"""Is it the authors'? TWKD trained by its authors' code and by ours: both pipelines whole, the same images and the same teacher.
+
+The authors' code is not part of this repository: `--reference` names a copy of it. Their training step, their data sets with their
+augmentation, their network, their groups of parameters and their learning rates run as they stand, in `authors_child`; only the
+channels of the network are divided by four in both. Ours is `spikedistill train cifar10-twkd --protocol twkd`.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from spikedistill.comparisons.side_by_side import without_progress
+from spikedistill.config import Config
+from spikedistill.evaluation.comparison.differences import paired_difference
+from spikedistill.evaluation.comparison.records import RunRecord
+from spikedistill.recipes import recipe
+from spikedistill.recipes.settings import parse_config
+from spikedistill.run_folder import RunFolder
+from spikedistill.training import train
+from spikedistill.training.estimate import trial
+from spikedistill.training.plan import plan_without_teacher
+
+from .detectable import detectable
+from .packed import packed, unpacked
+from .results import commit, machine, versions
+
+WIDTH = 0.25
+Right = npt.NDArray[np.bool_]
+
+
+class Plan(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        reference: a copy of the authors' code.
+        libraries: a folder that torchvision and spikingjelly 0.0.0.0.14 were installed into, apart from everything else.
+        root: of the data sets.
+        out: folder of the runs.
+        seeds: of both.
+        samples: images of training.
+        epochs: of training.
+        timesteps: T.
+    """
+
+    reference: Path
+    libraries: Path
+    root: Path
+    out: Path
+    seeds: tuple[int, ...]
+    samples: int
+    epochs: int
+    timesteps: int
+
+    def config(self, method: str, folder: Path, seed: int) -> Config:
+        """Ours, under the protocol."""
+        words = [
+            *("--data.root", str(self.root.resolve()), "--data.train-samples", str(self.samples)),
+            *("--epochs", str(self.epochs), "--model.width", str(WIDTH), "--seed", str(seed), "--out", str(folder)),
+            *("--resume", "auto"),
+        ]
+        if method == "ann":
+            words += ["--model.name", "resnet18"]  # a teacher of the student's layout and width
+        else:
+            words += ["--timesteps", str(self.timesteps)]
+        if method == "twkd":
+            words += ["--teacher", str(self.teacher)]
+        return without_progress(parse_config(recipe(f"cifar10-{method}", protocol="twkd"), words))
+
+    @property
+    def teacher(self) -> Path:
+        return self.out / "teacher"
+
+    def theirs(self, seed: int) -> Path:
+        return self.out / "authors" / f"seed{seed}.npz"
+
+    def ours(self, seed: int) -> Path:
+        return self.out / "ours" / f"seed{seed}"
+
+
+def budget(plan: Plan) -> str:
+    """About how many hours of one core the whole will take, by the time of our training step here; theirs takes twice as long."""
+    made = plan_without_teacher(plan.config("sce", plan.out / "unused", 0))
+    size = made.config.data.batch_size
+    with trial(made) as step:
+        step(size)
+        begun = time.process_time()
+        for _ in range(3):
+            step(size)
+        each = (time.process_time() - begun) / 3 / size
+    hours = 3.2 * len(plan.seeds) * plan.epochs * plan.samples * each / 3600
+    return f"about {hours:.1f} CPU hours"
+
+
+def train_teacher(plan: Plan) -> None:
+    """The ANN that teaches both."""
+    if not RunFolder(plan.teacher).is_complete:
+        train(plan.config("ann", plan.teacher, 0))
+
+
+def run_one(plan: Plan, who: str, seed: int) -> Right:
+    """Train one network, unless it is there, and say which test images are right after each k, `[T, N]`."""
+    if who == "ours":
+        if not RunFolder(plan.ours(seed)).is_complete:
+            train(plan.config("twkd", plan.ours(seed), seed))
+        return RunRecord.of(plan.ours(seed)).right[: plan.timesteps]
+    file = plan.theirs(seed)
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        settings = {"samples": plan.samples, "epochs": plan.epochs, "timesteps": plan.timesteps, "seed": seed}
+        paths = {name: getattr(plan, name) for name in ("reference", "libraries", "root", "teacher")} | {"out": file}
+        child = settings | {name: str(path.resolve()) for name, path in paths.items()}
+        subprocess.run([sys.executable, "-m", "benchmarks.authors_child", json.dumps(child)], check=True)
+    right: Right = np.load(file)["right"]
+    return right
+
+
+def study(plan: Plan, command: str) -> dict[str, Any]:
+    """Train all; goes on where it was stopped.
+
+    Returns:
+        `{machine, ..., plan, right: {ours: [...], authors: [...]}}`, with the packed answers of each seed.
+    """
+    train_teacher(plan)
+    right = {who: [packed(run_one(plan, who, seed)) for seed in plan.seeds] for who in ("authors", "ours")}
+    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
+    about["written"] = datetime.now(UTC).isoformat(timespec="seconds")
+    settings = {name: getattr(plan, name) for name in ("seeds", "samples", "epochs", "timesteps")}
+    return about | {"plan": settings, "right": right}
+
+
+def to_markdown(found: dict[str, Any]) -> str:
+    """Accuracy of both at every k, and the difference with its interval and the smallest that would have been found."""
+    ours, theirs = (
+        np.stack([unpacked(run) for run in found["right"][who]]).astype(float) for who in ("ours", "authors")
+    )
+    lines = [
+        "| k | authors' code | ours | difference [95 %] | found in four of five from |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for k in range(ours.shape[1]):
+        both = [100 * right[:, k].mean(-1) for right in (theirs, ours)]
+        cells = [f"{each.mean():.2f} ± {each.std(ddof=1):.2f}" for each in both]
+        row = paired_difference(ours[:, k], theirs[:, k])
+        cells.append(f"{100 * row['difference']:+.2f} [{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]")
+        cells.append(f"{100 * detectable(ours[:, k], theirs[:, k]):.2f}")
+        lines.append(f"| {k + 1} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
