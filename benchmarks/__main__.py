@@ -25,9 +25,10 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   inference   the logits of a batch: an ordinary ANN, ours, other libraries, the convolutions alone
   densities   a layer on spikes beside the dense layer, over the density of its spikes; goes on where it was stopped
   sparsity    accuracy, density and milliseconds of runs with penalties on spikes of different strength
-  folds       six methods on the recordings of N-MNIST at hand, by ten-fold cross-validation
+  folds       methods on the recordings of N-MNIST at hand, by ten-fold cross-validation
   robust      objectives under attack, trained on images and on attacked images; goes on where it was stopped
   controls    methods over timesteps beside controls that train nothing for them; goes on where it was stopped
+  papers      what the papers vary: weights, temperatures, teachers and controls; goes on where it was stopped
   authors     TWKD by its authors' code and by ours, both pipelines whole; goes on where it was stopped
   exports     every network in every format: exported and checked, or what would be lost
   runtimes    milliseconds of one image in PyTorch, ONNX Runtime and ExecuTorch, beside the ANN
@@ -368,10 +369,11 @@ def _folds(
     epochs: int = 10,
     seeds: tuple[int, ...] = (0, 1, 2),
     jobs: int = 1,
+    methods: tuple[str, ...] = (),
     runs: Path = Path("runs/nmnist"),
     out: Path = Path("runs/bench/folds.json"),
 ) -> None:
-    """Train six methods on every fold of the recordings of N-MNIST at hand; goes on where it was stopped.
+    """Train methods on every fold of the recordings of N-MNIST at hand; goes on where it was stopped.
 
     Args:
         root: the data root, with N-MNIST in it.
@@ -379,12 +381,13 @@ def _folds(
         epochs: of every run.
         seeds: of every fold.
         jobs: runs at a time.
+        methods: with their settings behind commas, such as s2w,objective.options.measure=random; default six.
         runs: folder of the folds and runs.
         out: the JSON file.
     """
-    from .folds import Plan, measure_folds, to_markdown, train_folds, write_folds
+    from .folds import METHODS, Plan, measure_folds, to_markdown, train_folds, write_folds
 
-    plan = Plan(timesteps, epochs, seeds, jobs)
+    plan = Plan(timesteps, epochs, seeds, jobs, methods or METHODS)
     train_folds(write_folds(root, runs / "folds"), runs, plan)
     found = measure_folds(runs, plan, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -500,6 +503,39 @@ def _authors(
     out.write_text(json.dumps(found, indent=1) + "\n")
     print(to_markdown(found))
     print(out)
+
+
+def _papers(
+    root: Path,
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    out: Path = Path("runs/papers"),
+    dataset: str = "fashion_mnist",
+    seeds: tuple[int, ...] = (0, 1, 2),
+    samples: int = 10_000,
+    epochs: int = 10,
+    jobs: int = 2,
+) -> None:
+    """Compare methods with their own variants, one study after another; goes on where it was stopped.
+
+    The hours that it will take are printed first.
+
+    Args:
+        root: the data root.
+        names: studies; default all.
+        out: folder of the comparisons.
+        dataset: what is trained on.
+        seeds: of every method.
+        samples: images of training.
+        epochs: of training.
+        jobs: processes.
+    """
+    from .papers import STUDIES, Plan, budget, run_all
+
+    if unknown := set(names) - set(STUDIES):
+        raise ValueError(f"no study is called {', '.join(sorted(unknown))}: choose among {', '.join(STUDIES)}")
+    plan = Plan(root, out, names or tuple(STUDIES), dataset, seeds, samples, epochs, jobs)
+    print(budget(plan), flush=True)
+    run_all(plan)
 
 
 def _exports(out: Path = Path("runs/bench/exports.json")) -> None:
@@ -732,6 +768,7 @@ def main(arguments: Sequence[str]) -> int:
         "robust": _robust,
         "controls": _controls,
         "authors": _authors,
+        "papers": _papers,
         "exports": _exports,
         "runtimes": _runtimes,
         "headline": _headline,

@@ -20,7 +20,7 @@ from spikedistill.comparisons import compare
 from spikedistill.config import Config
 from spikedistill.evaluation import exit_times
 from spikedistill.objectives.submodels import prefix_means, right_submodels
-from spikedistill.recipes import recipe
+from spikedistill.recipes.settings import variant
 from spikedistill.run_folder import RunFolder
 
 from .results import commit, machine, versions
@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     epochs: int
     seeds: tuple[int, ...]
     jobs: int
+    methods: tuple[str, ...] = METHODS
 
 
 def write_folds(root: Path, out: Path) -> list[Path]:
@@ -62,12 +63,12 @@ def write_folds(root: Path, out: Path) -> list[Path]:
 def train_folds(folds: Sequence[Path], out: Path, plan: Plan) -> None:
     """Compare the methods on every fold; finished runs are skipped and stopped ones go on."""
     for fold in folds:
-        configs = [_config(method, fold, plan) for method in METHODS]
+        configs = [_config(method, fold, plan) for method in plan.methods]
         compare(configs, plan.seeds, out / f"T{plan.timesteps}" / fold.name, jobs=plan.jobs)
 
 
 def _config(method: str, root: Path, plan: Plan) -> Config:
-    config = recipe(f"nmnist-{method}")
+    config = variant(f"nmnist-{method}", ())
     return config.model_copy(
         update={
             "timesteps": plan.timesteps,
@@ -91,7 +92,7 @@ def measure_folds(out: Path, plan: Plan, command: str) -> dict[str, Any]:
 
 def _rows(out: Path, plan: Plan) -> Iterator[dict[str, Any]]:
     for fold in range(_FOLDS):
-        for method in METHODS:
+        for method in plan.methods:
             for seed in plan.seeds:
                 folder = RunFolder.trained(out / f"fold{fold}" / f"nmnist-{method}" / f"seed{seed}")
                 saved = load_file(folder.logits)
@@ -141,22 +142,22 @@ def difference(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> dict[str, float]:
 
 def to_markdown(found: dict[str, Any]) -> str:
     """Accuracy at every k of each method, its difference to the first method at k = 1 and T, and early exit."""
-    T = found["timesteps"]
-    scores = {method: _scores(found, method) for method in METHODS}  # [J, S, T]
+    T, methods = found["timesteps"], list(dict.fromkeys(run["method"] for run in found["runs"]))
+    scores = {method: _scores(found, method) for method in methods}  # [J, S, T]
     lines = ["| method | " + " | ".join(f"k={k}" for k in range(1, T + 1)) + " |", "|---" * (T + 1) + "|"]
     lines += [
         f"| {method} | " + " | ".join(f"{value:.2f}" for value in all_runs.mean((0, 1))) + " |"
         for method, all_runs in scores.items()
     ]
-    lines += ["", f"| method | k | difference to {METHODS[0]} | p | could be seen |", "|---|---|---|---|---|"]
-    base = scores[METHODS[0]].mean(1)
-    for method in METHODS[1:]:
+    lines += ["", f"| method | k | difference to {methods[0]} | p | could be seen |", "|---|---|---|---|---|"]
+    base = scores[methods[0]].mean(1)
+    for method in methods[1:]:
         for k in (1, T):
             row = difference(scores[method].mean(1)[:, k - 1], base[:, k - 1])
             span = f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
             lines.append(f"| {method} | {k} | {span} | {row['p']:.3f} | {row['least']:.2f} |")
     lines += ["", "| method | " + " | ".join(f"confidence {t:g}" for t in THRESHOLDS) + " |", "|---" * 5 + "|"]
-    for method in METHODS:
+    for method in methods:
         runs = [run for run in found["runs"] if run["method"] == method]
         cells = []
         for place in range(len(THRESHOLDS)):

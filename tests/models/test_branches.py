@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from spikedistill import LIF, create_model, temporal
+from spikedistill.errors import UserError
 from spikedistill.models import Branched, load_model, save_model
 from spikedistill.objectives import create_objective
 from spikedistill.through_time.features import outputs_of
@@ -145,3 +146,12 @@ def test_looking_at_outputs_leaves_nothing_behind():
     model = branched("convnet")
     model.heads(torch.rand(2, 3, 32, 32), 2)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_fewer_branches_are_those_behind_the_deepest_stages():
+    whole, one = (create_model("resnet18", num_classes=10, branches=True, branch_count=count) for count in (None, 1))
+    assert one.layers == whole.layers[-1:]
+    assert len(one.branches) == 1
+    assert one.heads(torch.rand(2, 3, 32, 32), 2)[1].shape == (2, 2, 10)
+    with pytest.raises(UserError, match="branch_count is 4, expected 1 to 3"):
+        create_model("resnet18", num_classes=10, branches=True, branch_count=4)

@@ -29,6 +29,9 @@ REFUSED = {
     "network it holds: leave --teacher-model convnet out",
     "digits-sce --teacher runs/x": "objective 'sce' learns from no teacher: leave it out (runs/x)",
     "digits-sce --teacher-logits cached": "objective 'sce' learns from no teacher: leave --teacher-logits cached out",
+    # the network
+    "digits-sce --model.branch-count 1": "--model.branch-count is the number of auxiliary heads: add --model.branches, or leave "
+    "it out",
     # the optimiser and its schedule
     "digits-sce --optimizer.warmup-epochs 31": "--optimizer.warmup-epochs 31 is more than --epochs 30, so that the learning rate "
     "would never reach its highest value: expected fewer",

@@ -97,6 +97,7 @@ def create_model(
     norm_timesteps: int | None = None,
     width: float = 1.0,
     branches: bool = False,
+    branch_count: int | None = None,
     joint: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -119,6 +120,7 @@ def create_model(
         width: factor on every hidden channel count, at most 64.
         branches: give every stage but the last an auxiliary head for training (ESD, Zhao et al., NeurIPS 2025); see
             `spikedistill.models.Branched`, whose method `heads` returns the logits of all of them.
+        branch_count: with `branches`, how many: those behind the deepest stages.
         joint: train an ANN of the same layout alongside the network, with an exit after every stage of both (Joint A-SNN, Guo et
             al., 2023); see `spikedistill.models.Joint`, whose method `heads` returns the logits of all exits.
         mean, std: statistics of the channels of images in [0, 1], which the network then normalises itself.
@@ -183,8 +185,12 @@ def create_model(
         return model
     # a head after every stage but the last; its blocks have the channels of the later stages
     names, counts = [prefix + layer for layer in layout.stage_channels], list(layout.stage_channels.values())
-    heads = [branch(counts[stage:], num_classes, residual=named.residual_branches) for stage in range(len(counts) - 1)]
-    return Branched(model, dict(zip(names, heads, strict=False)))
+    most = len(counts) - 1
+    if branch_count is not None and not 1 <= branch_count <= most:
+        raise UserError(f"branch_count is {branch_count}, expected 1 to {most}, the stages of {name} but the last")
+    stages = range(most - (branch_count or most), most)
+    heads = {names[stage]: branch(counts[stage:], num_classes, residual=named.residual_branches) for stage in stages}
+    return Branched(model, heads)
 
 
 def _height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -134,6 +134,8 @@ def check_heads(config: Config, objective: Objective) -> None:
     Raises:
         UserError: saying what to add or leave out.
     """
+    if config.model.branch_count is not None and not config.model.branches:
+        raise UserError("--model.branch-count is the number of auxiliary heads: add --model.branches, or leave it out")
     if objective.submodels == "heads" and not config.model.branches:
         raise UserError(f"objective {objective.name!r} needs auxiliary heads: add --model.branches")
     if objective.submodels == "pair" and not config.model.joint:

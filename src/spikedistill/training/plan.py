@@ -159,7 +159,8 @@ def _made(config: Config, spec: dict[str, Any], dataset: Dataset, given: GivenNe
     """The network of a run as it is made: from Python, or by name."""
     if given is not None:
         return given.build(gradient_rule(config), dataset)
-    return create_model(**spec, branches=config.model.branches, joint=config.model.joint)
+    model = config.model
+    return create_model(**spec, branches=model.branches, branch_count=model.branch_count, joint=model.joint)
 
 
 @torch.no_grad()

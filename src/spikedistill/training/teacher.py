@@ -174,7 +174,9 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
         data=config.data,
         optimizer=config.optimizer,
         trainer=config.trainer,
-        model=config.model.as_ann().model_copy(update={"norm": norm, "branches": False, "joint": False}),
+        model=config.model.as_ann().model_copy(
+            update={"norm": norm, "branches": False, "branch_count": None, "joint": False}
+        ),
     )
 
 
