@@ -112,7 +112,7 @@ class ModelConfig(_Section):
     branches: bool = False
     """Add auxiliary classifiers on the early stages during training, for objectives that need them (esd,
     sm-unofficial). Not saved."""
-    branch_count: Annotated[int, Field(ge=1)] | None = None
+    branch_count: Annotated[int, Field(ge=1, le=100)] | None = None
     """With --model.branches: how many, those behind the deepest stages; default one behind every stage but the last."""
     joint: bool = False
     """Train an ANN of the same layout alongside, for joint-asnn-unofficial; each convolution shares its singular

@@ -160,7 +160,7 @@ command += ["--data.train-samples", "1200", "--data.batch-size"]
 with open("/proc/self/status") as status:
     taken = next(int(line.split()[1]) for line in status if line.startswith("VmSize"))
 resource.setrlimit(resource.RLIMIT_AS, (1024 * taken + 250 * 2**20, resource.RLIM_INFINITY))
-codes = [main([*command, "auto:1024", "--out", "fitting"]), main([*command, "1024", "--model.width", "8", "--out", "large"])]
+codes = [main([*command, "auto:1024", "--out", "fitting"]), main([*command, "1024", "--model.width", "16", "--out", "large"])]
 sys.exit(f"exit codes {codes}")
 """
 
@@ -175,7 +175,7 @@ def test_a_process_with_little_memory_says_so_in_a_line_and_trains_with_a_batch_
     pattern += (
         r"--data.batch-size 1024 and --timesteps 2: use --data.batch-size auto or 512, --checkpoint, --gradient rate, "
     )
-    pattern += r"or --model.width 4"
+    pattern += r"or --model.width 8"
     assert re.fullmatch(pattern, said), done.stderr
     assert last == "exit codes [0, 2]", done.stdout + done.stderr
     chosen = RunFolder(tmp_path / "fitting").config().data.batch_size

@@ -27,7 +27,7 @@ TeacherLike: TypeAlias = nn.Module | Callable[[Tensor], Tensor] | Path | str
 
 # Settings of `config.model` that are derived from a network from Python. A recipe may set other values; it sets `branches` for
 # its objective.
-_REPLACED = ("name", "neuron", "branches", "branch_count")
+_REPLACED = ("name", "neuron", "branches")
 # Settings of `config.data` that shape the samples of a data set that is loaded by name.
 _OF_LOADING = ("root", "size", "resize", "channels", "test_share", "slicing", "options")
 
