@@ -456,7 +456,8 @@ def _controls(
         epochs: of training.
         jobs: processes.
     """
-    from .controls import Plan, budget, draw, smallest, study, to_markdown
+    from .controls import budget, draw, smallest, study, to_markdown
+    from .plans import Plan
 
     plan = Plan(root, out, dataset, seeds, samples, epochs, jobs)
     print(budget(plan), flush=True)
@@ -529,13 +530,14 @@ def _papers(
         epochs: of training.
         jobs: processes.
     """
-    from .papers import STUDIES, Plan, budget, run_all
+    from .papers import STUDIES, budget, run_all
+    from .plans import Plan
 
     if unknown := set(names) - set(STUDIES):
         raise ValueError(f"no study is called {', '.join(sorted(unknown))}: choose among {', '.join(STUDIES)}")
-    plan = Plan(root, out, names or tuple(STUDIES), dataset, seeds, samples, epochs, jobs)
-    print(budget(plan), flush=True)
-    run_all(plan)
+    plan, chosen = Plan(root, out, dataset, seeds, samples, epochs, jobs), names or tuple(STUDIES)
+    print(budget(plan, chosen), flush=True)
+    run_all(plan, chosen)
 
 
 def _exports(out: Path = Path("runs/bench/exports.json")) -> None:

@@ -8,7 +8,6 @@ channels of the network are divided by four in both. Ours is `spikedistill train
 import json
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +18,15 @@ import numpy.typing as npt
 from spikedistill.comparisons.side_by_side import without_progress
 from spikedistill.config import Config
 from spikedistill.evaluation.comparison.differences import paired_difference
+from spikedistill.evaluation.comparison.record_format import Answers
 from spikedistill.evaluation.comparison.records import RunRecord
 from spikedistill.recipes import recipe
 from spikedistill.recipes.settings import parse_config
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
-from spikedistill.training.estimate import trial
-from spikedistill.training.plan import plan_without_teacher
 
 from .detectable import detectable
-from .packed import packed, unpacked
+from .plans import step_seconds
 from .results import commit, machine, versions
 
 WIDTH = 0.25
@@ -86,16 +84,8 @@ class Plan(NamedTuple):
 
 def budget(plan: Plan) -> str:
     """About how many hours of one core the whole will take, by the time of our training step here; theirs takes twice as long."""
-    made = plan_without_teacher(plan.config("sce", plan.out / "unused", 0))
-    size = made.config.data.batch_size
-    with trial(made) as step:
-        step(size)
-        begun = time.process_time()
-        for _ in range(3):
-            step(size)
-        each = (time.process_time() - begun) / 3 / size
-    hours = 3.2 * len(plan.seeds) * plan.epochs * plan.samples * each / 3600
-    return f"about {hours:.1f} CPU hours"
+    each = step_seconds(plan.config("sce", plan.out / "unused", 0), steps=3)
+    return f"about {3.2 * len(plan.seeds) * plan.epochs * plan.samples * each / 3600:.1f} CPU hours"
 
 
 def train_teacher(plan: Plan) -> None:
@@ -128,7 +118,10 @@ def study(plan: Plan, command: str) -> dict[str, Any]:
         `{machine, ..., plan, right: {ours: [...], authors: [...]}}`, with the packed answers of each seed.
     """
     train_teacher(plan)
-    right = {who: [packed(run_one(plan, who, seed)) for seed in plan.seeds] for who in ("authors", "ours")}
+    right = {
+        who: [Answers.packed(run_one(plan, who, seed)).model_dump() for seed in plan.seeds]
+        for who in ("authors", "ours")
+    }
     about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
     about["written"] = datetime.now(UTC).isoformat(timespec="seconds")
     settings = {name: getattr(plan, name) for name in ("seeds", "samples", "epochs", "timesteps")}
@@ -138,7 +131,8 @@ def study(plan: Plan, command: str) -> dict[str, Any]:
 def to_markdown(found: dict[str, Any]) -> str:
     """Accuracy of both at every k, and the difference with its interval and the smallest that would have been found."""
     ours, theirs = (
-        np.stack([unpacked(run) for run in found["right"][who]]).astype(float) for who in ("ours", "authors")
+        np.stack([Answers(**run).unpacked() for run in found["right"][who]]).astype(float)
+        for who in ("ours", "authors")
     )
     lines = [
         "| k | authors' code | ours | difference [95 %] | found in four of five from |",

@@ -6,31 +6,27 @@ with statistics of its own for every timestep, and membranes that begin at half 
 """
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from spikedistill.comparisons import compare
-from spikedistill.config import Config
 from spikedistill.evaluation.comparison.differences import paired_difference
+from spikedistill.evaluation.comparison.record_format import Answers
 from spikedistill.evaluation.comparison.records import Records, RunRecord
 from spikedistill.evaluation.recalibrated_runs import Recalibration
 from spikedistill.evaluation.runs import parts_of_run
-from spikedistill.recipes.settings import variant
 from spikedistill.run_folder import RunFolder
-from spikedistill.training.estimate import trial
-from spikedistill.training.plan import make_plan
 
 from .detectable import detectable
-from .packed import packed, unpacked
+from .plans import Plan, step_seconds
 from .results import commit, machine, versions
 
 BASE, TARGET = "sce", "twce"
@@ -46,60 +42,25 @@ METHODS = (
     "sce,model.norm=timestep_batch",
 )
 SAMPLES = 2000  # that statistics are computed from
+_TESTED = 10_000  # test images, for the budget alone
 RECALIBRATED = "recalibrated.jsonl"
 FORMS = {"trained": "as trained", "each_k": "statistics of this k", "mixture": "statistics of each timestep"}
 Right = npt.NDArray[np.float64]
 
 
-class Plan(NamedTuple):
-    """What is trained.
-
-    Attributes:
-        root: of the data sets.
-        out: folder of the comparison.
-        dataset: its name.
-        seeds: of every method.
-        samples: images of training.
-        epochs: of training.
-        jobs: processes.
-    """
-
-    root: Path
-    out: Path
-    dataset: str
-    seeds: tuple[int, ...]
-    samples: int
-    epochs: int
-    jobs: int
-
-    @property
-    def configs(self) -> list[Config]:
-        common = ("--data.root", str(self.root.resolve()), "--data.train-samples", str(self.samples))
-        settings = (*common, "--epochs", str(self.epochs))
-        return [variant(f"{self.dataset}-{method}", settings) for method in METHODS]
-
-    def runs(self) -> Iterator[tuple[str, int, Path]]:
-        """Method, seed and folder of every run."""
-        for config, method in zip(self.configs, METHODS, strict=True):
-            for seed in self.seeds:
-                yield method, seed, self.out / config.recipe / f"seed{seed}"
+def runs_of(plan: Plan) -> Iterator[tuple[str, int, Path]]:
+    """Method, seed and folder of every run."""
+    for config, method in zip(plan.configs(METHODS), METHODS, strict=True):
+        for seed in plan.seeds:
+            yield method, seed, plan.out / config.recipe / f"seed{seed}"
 
 
 def budget(plan: Plan) -> str:
     """About how many hours of one core the whole will take, by the time of a training step of the base here."""
-    torch.set_num_threads(1)
-    made = make_plan(plan.configs[0])
-    size = made.config.data.batch_size
-    with trial(made) as step:
-        step(size)
-        begun = time.process_time()
-        for _ in range(5):
-            step(size)
-        each = (time.process_time() - begun) / 5 / size
-    runs = len(METHODS) * len(plan.seeds)
-    training = 1.1 * runs * plan.epochs * plan.samples * each / 3600  # objectives and scores after each epoch
-    tested, T = len(made.dataset.test), made.config.timesteps
-    passes = runs * ((T + 1) * (tested + SAMPLES)) * each / 3 / 3600
+    (base,) = plan.configs([BASE])
+    each, runs = step_seconds(base), len(METHODS) * len(plan.seeds)
+    training = 1.1 * runs * plan.epochs * plan.samples * each / 3600  # with the objectives and a last evaluation
+    passes = runs * ((base.timesteps + 1) * (_TESTED + SAMPLES)) * each / 3 / 3600
     return f"about {training + passes:.1f} CPU hours: training {training:.1f}, recalibration {passes:.1f}"
 
 
@@ -109,17 +70,17 @@ def study(plan: Plan, command: str) -> Path:
     Returns:
         The file with the answers of recalibrated networks, beside the records of the comparison.
     """
-    compare(plan.configs, plan.seeds, plan.out, jobs=plan.jobs, command=command)
+    compare(plan.configs(METHODS), plan.seeds, plan.out, jobs=plan.jobs, command=command)
     file = plan.out / RECALIBRATED
     found = {(row["method"], row["seed"]): row for row in _read(file)[1:]} if file.is_file() else {}
-    left = [run for run in plan.runs() if run[:2] not in found]
+    left = [run for run in runs_of(plan) if run[:2] not in found]
     about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command, "samples": SAMPLES}
     about["written"] = datetime.now(UTC).isoformat(timespec="seconds")
     with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
         for row in pool.map(_recalibrated, [plan.root] * len(left), left):
             found[row["method"], row["seed"]] = row
             print(f"recalibrated {len(found)} of {len(METHODS) * len(plan.seeds)}", flush=True)
-            order = [found[run[:2]] for run in plan.runs() if run[:2] in found]
+            order = [found[run[:2]] for run in runs_of(plan) if run[:2] in found]
             file.write_text("".join(json.dumps(line) + "\n" for line in (about, *order)))
     return file
 
@@ -134,7 +95,8 @@ def _recalibrated(root: Path, run: tuple[str, int, Path]) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method, "seed": seed}
     if config.model.norm == "timestep_batch":
         return row  # every timestep has its own statistics already
-    return row | {"each_k": packed(own.each_k().numpy()), "mixture": packed(own.right(own.made()).numpy())}
+    right = {"each_k": own.each_k(), "mixture": own.right(own.made())}
+    return row | {form: Answers.packed(values.numpy()).model_dump() for form, values in right.items()}
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
@@ -153,7 +115,7 @@ def answers(folder: Path) -> dict[tuple[str, str], Right]:
         found.setdefault((row["method"], "trained"), []).append(record.right[:T].astype(float))
         for form in ("each_k", "mixture"):
             if form in row:
-                found.setdefault((row["method"], form), []).append(unpacked(row[form]).astype(float))
+                found.setdefault((row["method"], form), []).append(Answers(**row[form]).unpacked().astype(float))
     return {key: np.stack(value) for key, value in found.items()}
 
 

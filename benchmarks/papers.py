@@ -1,19 +1,13 @@
 """What the papers vary: weights, temperatures, teachers and controls. Each study compares one method with its own variants."""
 
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from spikedistill.comparisons import compare
-from spikedistill.config import Config
-from spikedistill.recipes.settings import variant
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
-from spikedistill.training.estimate import trial
-from spikedistill.training.plan import plan_without_teacher
+
+from .plans import Plan, step_seconds
 
 
 class Study(NamedTuple):
@@ -58,60 +52,17 @@ STUDIES = {
 }
 
 
-class Plan(NamedTuple):
-    """How all are trained.
-
-    Attributes:
-        root: of the data sets.
-        out: folder of the comparisons.
-        names: keys of `STUDIES`.
-        dataset: what is trained on.
-        seeds: of every method.
-        samples: images of training.
-        epochs: of training.
-        jobs: processes.
-    """
-
-    root: Path
-    out: Path
-    names: tuple[str, ...]
-    dataset: str
-    seeds: tuple[int, ...]
-    samples: int
-    epochs: int
-    jobs: int
-
-    def configs(self, methods: Sequence[str], settings: Sequence[str]) -> list[Config]:
-        common = ("--data.root", str(self.root.resolve()), "--data.train-samples", str(self.samples))
-        words = (*common, "--epochs", str(self.epochs), *settings)
-        return [variant(f"{self.dataset}-{method}", words) for method in methods]
-
-
-def budget(plan: Plan) -> str:
+def budget(plan: Plan, names: Sequence[str]) -> str:
     """About how many hours of one core the whole will take, by the time of a training step here."""
-    torch.set_num_threads(1)
-    hours = 0.0
-    cost: dict[str, float] = {}
-    for name in plan.names:
-        study = STUDIES[name]
-        for method in study.methods:
-            kind = "esd" if method.startswith("esd") else "sce"
-            if kind not in cost:
-                made = plan_without_teacher(plan.configs([kind], ())[0])
-                size = made.config.data.batch_size
-                with trial(made) as step:
-                    step(size)
-                    begun = time.process_time()
-                    for _ in range(5):
-                        step(size)
-                    cost[kind] = (time.process_time() - begun) / 5 / size
-            hours += 1.2 * len(plan.seeds) * plan.epochs * plan.samples * cost[kind] / 3600
-    return f"about {hours:.1f} CPU hours"
+    cost = {kind: step_seconds(plan.configs([kind])[0]) for kind in ("sce", "esd")}
+    methods = [method for name in names for method in STUDIES[name].methods]
+    each = sum(cost["esd" if method.startswith("esd") else "sce"] for method in methods)
+    return f"about {1.2 * len(plan.seeds) * plan.epochs * plan.samples * each / 3600:.1f} CPU hours"
 
 
-def run_all(plan: Plan) -> None:
+def run_all(plan: Plan, names: Sequence[str]) -> None:
     """Every comparison, one after another; goes on where it was stopped."""
-    for name in plan.names:
+    for name in names:
         study = STUDIES[name]
         settings = study.settings
         print(f"{name}: {len(study.methods)} methods, {len(plan.seeds)} seeds", flush=True)

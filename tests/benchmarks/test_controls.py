@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from benchmarks import controls
-from benchmarks.controls import Plan, answers, study, to_markdown
+from benchmarks.controls import answers, study, to_markdown
 from benchmarks.detectable import detectable
+from benchmarks.plans import Plan
 
 from spikedistill.evaluation.comparison.differences import paired_difference
 from spikedistill.evaluation.recalibrated_runs import Recalibration

@@ -120,8 +120,8 @@ def compare(
         cluster: train on the nodes of the Ray cluster at ADDRESS, such as 10.0.0.1:6379, or auto on one of them; they must
             share the folder of the comparison; --jobs is then the runs at a time on each GPU or, without GPUs, on each node
         retry_diverged: train the runs again that diverged
-        two_budgets: also train every method for a quarter of its epochs; one method is then ranked before another only where both
-            training times say so
+        two_budgets: also train every method for a quarter of its epochs; one method is then ranked before another only where it
+            is better after both training times
         teacher_seeds: train every taught method with each of these teachers, for each seed; default: one, with the first seed
         settings: of `spikedistill train`
         command: the command that the page shows to repeat the comparison

@@ -81,7 +81,7 @@ def compare(
     Raises:
         UserError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
             several devices, a run in `out` that was begun with other settings, different training samples in equal
-            time, epochs that have no quarter, seeds of teachers that nobody needs, or settings that do not fit each other.
+            time, epochs that have no quarter, seeds of teachers that no method needs, or settings that do not fit each other.
             All this is checked before training.
         FileNotFoundError: if a method was not trained in `equal_time`, or the data set is missing.
         FileExistsError: if `out` holds files that the comparison would overwrite and that no comparison wrote.

@@ -26,7 +26,7 @@ _COLUMNS = [
 TERMS = {
     "place_first": (
         "Place",
-        "By the mean over k, both after all epochs and after a quarter of them. Where the two disagree, it is a range.",
+        "By the mean over k, both after all epochs and after a quarter of them. Where the two differ, it is a range.",
     ),
     "area_teacher_std": (
         "Deviation over teachers",

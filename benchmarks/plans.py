@@ -1,0 +1,54 @@
+"""What studies by comparison have in common: their runs, and how long a training step takes here."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from spikedistill.config import Config
+from spikedistill.recipes.settings import variant
+from spikedistill.training.estimate import trial
+from spikedistill.training.plan import plan_without_teacher
+
+
+class Plan(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        root: of the data sets.
+        out: folder of the comparisons.
+        dataset: its name.
+        seeds: of every method.
+        samples: images of training.
+        epochs: of training.
+        jobs: processes.
+    """
+
+    root: Path
+    out: Path
+    dataset: str
+    seeds: tuple[int, ...]
+    samples: int
+    epochs: int
+    jobs: int
+
+    def configs(self, methods: Sequence[str], settings: Sequence[str] = ()) -> list[Config]:
+        """The configurations of methods, each with its own settings behind commas."""
+        common = ("--data.root", str(self.root.resolve()), "--data.train-samples", str(self.samples))
+        words = (*common, "--epochs", str(self.epochs), *settings)
+        return [variant(f"{self.dataset}-{method}", words) for method in methods]
+
+
+def step_seconds(config: Config, steps: int = 5) -> float:
+    """Seconds of one core that a training step takes for one image, without a teacher."""
+    torch.set_num_threads(1)
+    made = plan_without_teacher(config)
+    size = made.config.data.batch_size
+    with trial(made) as step:
+        step(size)  # compiles
+        begun = time.process_time()
+        for _ in range(steps):
+            step(size)
+        return (time.process_time() - begun) / steps / size
