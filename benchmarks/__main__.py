@@ -404,6 +404,7 @@ def _robust(
     samples: int = 10_000,
     epochs: int = 6,
     tested: int = 500,
+    steps: int = 50,
     jobs: int = 2,
     runs: Path = Path("runs/robust"),
 ) -> None:
@@ -413,24 +414,21 @@ def _robust(
 
     Args:
         root: the data root.
-        out: the JSON file.
+        out: file of JSON lines, one for each run.
         dataset: what is trained on.
         seeds: of every objective; the first is checked.
         samples: images of training.
         epochs: of training.
         tested: images that are attacked.
+        steps: of an attack.
         jobs: processes.
         runs: folder of the runs.
     """
-    from .robust import Plan, attack_all, budget, to_markdown, train_all
+    from .robust import Plan, budget, study, to_markdown
 
-    plan = Plan(root, runs / dataset, dataset, seeds, samples, epochs, tested, jobs)
+    plan = Plan(root, runs / dataset, dataset, seeds, samples, epochs, tested, steps, jobs)
     print(budget(plan), flush=True)
-    train_all(plan)
-    found = attack_all(plan, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
-    print(to_markdown(found))
+    print(to_markdown(study(plan, out, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))))
     print(out)
 
 

@@ -9,7 +9,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from spikedistill.comparisons import compare
 from spikedistill.config import Config
 from spikedistill.models import create_model
 from spikedistill.recipes import recipe
@@ -50,7 +49,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "plain": {},
     "pgd": {"adversarial": "pgd", "adversarial_eps": 8.0, "adversarial_steps": 3},
 }
-EPS, STEPS = 8.0, 50
+EPS = 8.0
 _SHARES = {"plain": 0.15, "pgd": 0.6}  # of images that are still right in the middle of an attack, for the budget alone
 
 
@@ -65,6 +64,7 @@ class Plan(NamedTuple):
         samples: images of training.
         epochs: of training.
         tested: images that are attacked.
+        steps: of an attack.
         jobs: processes, of one thread each.
     """
 
@@ -75,6 +75,7 @@ class Plan(NamedTuple):
     samples: int
     epochs: int
     tested: int
+    steps: int
     jobs: int
 
     def config(self, method: str, training: str) -> Config:
@@ -107,7 +108,7 @@ class Plan(NamedTuple):
         return Choices(
             attacks=("pgd", "sa-pgd"),
             eps=(EPS / 2, EPS) if first else (EPS,),
-            steps=STEPS,
+            steps=self.steps,
             samples=self.tested,
             checks=first,
             twin=self.twin(training) if first else None,
@@ -140,45 +141,68 @@ def budget(plan: Plan) -> str:
         attacked = TRAINING[training].get("adversarial_steps", 0)
         hours["training"] += plan.epochs * plan.samples * step * (1 + attacked)
         sizes = 4 if seed == plan.seeds[0] else 1  # half the size, and twice the steps
-        hours["attacks"] += 2.2 * sizes * plan.tested * STEPS * _SHARES[training] * sum(cost.values())
+        hours["attacks"] += 2.2 * sizes * plan.tested * plan.steps * _SHARES[training] * sum(cost.values())
     return (
         f"about {sum(hours.values()):.1f} CPU hours: training {hours['training']:.1f}, attacks {hours['attacks']:.1f}"
     )
 
 
-def train_all(plan: Plan) -> None:
-    """Train what is not trained yet."""
-    for training in TRAINING:
-        twin = plan.config("ann", training).model_copy(update={"out": plan.twin(training), "seed": plan.seeds[0]})
-        if not RunFolder(plan.twin(training)).is_complete:
-            train(twin)
-        configs = [plan.config(method, training) for method in METHODS[plan.dataset]]
-        compare(configs, plan.seeds, plan.out / training, jobs=plan.jobs)
-
-
-def attack_all(plan: Plan, command: str) -> dict[str, Any]:
-    """Attack every run; goes on where it was stopped.
+def study(plan: Plan, file: Path, command: str) -> dict[str, Any]:
+    """Train and attack every run, and add what came of it to a file of JSON lines, with which another machine can go on.
 
     Returns:
-        `{machine, ..., runs: [{training, method, seed, seconds, rows, worst, paper}]}`.
+        What the file then holds; see `read`.
+
+    Raises:
+        ValueError: if the file holds a study with another plan.
     """
-    runs = list(plan.runs())
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(plan.jobs, mp_context=context) as pool:
-        found = []
-        for row in pool.map(_attacked, [plan] * len(runs), runs):
-            found.append(row)
-            print(f"{len(found)} of {len(runs)}: {row['training']} {row['method']} seed {row['seed']}", flush=True)
-    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
     settings = {name: value for name, value in plan._asdict().items() if name not in ("root", "out", "jobs")}
-    written = datetime.now(UTC).isoformat(timespec="seconds")
-    return about | {"written": written, "plan": settings, "eps": EPS, "steps": STEPS, "runs": found}
+    settings = json.loads(json.dumps(settings | {"eps": EPS}))
+    done: set[tuple[str, str, int]] = set()
+    if file.is_file():
+        found = read(file)
+        if found["plan"] != settings:
+            raise ValueError(f"{file} holds a study of {found['plan']}, this is {settings}: choose another --out")
+        done = {(run["training"], run["method"], run["seed"]) for run in found["runs"]}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    left = [run for run in plan.runs() if run[:3] not in done]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(plan.jobs, mp_context=context) as pool, file.open("a") as lines:
+        if left:
+            about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
+            begun = datetime.now(UTC).isoformat(timespec="seconds")
+            lines.write(json.dumps({"record": "session", **about, "begun": begun, "plan": settings}) + "\n")
+        if any(run[2] == plan.seeds[0] for run in left):
+            list(pool.map(_train, [_twin(plan, training) for training in TRAINING]))
+        for number, ended in enumerate(as_completed(pool.submit(_trained_and_attacked, plan, run) for run in left), 1):
+            row = ended.result()
+            lines.write(json.dumps({"record": "run", **row}) + "\n")
+            lines.flush()
+            of = f"{row['training']} {row['method']} seed {row['seed']}"
+            print(f"{len(done) + number} of {len(done) + len(left)}: {of}", flush=True)
+    return read(file)
 
 
-def _attacked(plan: Plan, run: tuple[str, str, int, Path]) -> dict[str, Any]:
+def read(file: Path) -> dict[str, Any]:
+    """`{plan, sessions: [{machine, ...}], runs: [{training, method, seed, seconds, rows, worst, paper}]}`, seed by seed."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    sessions, runs = ([line for line in lines if line["record"] == kind] for kind in ("session", "run"))
+    return {"plan": sessions[0]["plan"], "sessions": sessions, "runs": sorted(runs, key=lambda run: run["seed"])}
+
+
+def _twin(plan: Plan, training: str) -> Config:
+    return plan.config("ann", training).model_copy(update={"out": plan.twin(training), "seed": plan.seeds[0]})
+
+
+def _train(config: Config) -> None:
     torch.set_num_threads(1)
+    train(config.model_copy(update={"resume": "auto"}))
+
+
+def _trained_and_attacked(plan: Plan, run: tuple[str, str, int, Path]) -> dict[str, Any]:
     training, method, seed, path = run
     begun = time.process_time()
+    _train(plan.config(method, training).model_copy(update={"out": path, "seed": seed}))
     choices = plan.choices(training, seed)
     results = measure_run(path, choices, root=plan.root).results
     subject, (_, T) = subject_of(path, choices, root=plan.root)
@@ -217,7 +241,7 @@ def paper_rows(timesteps: int) -> list[Row]:
 
 def to_markdown(found: dict[str, Any]) -> str:
     """Worst case by training and objective; then the paper's columns; then what each surrogate added."""
-    runs, plan = found["runs"], found["plan"]
+    runs, plan, eps = found["runs"], found["plan"], found["plan"]["eps"]
     T = max(row["timesteps"] for row in runs[0]["rows"])
     ks = (1, T)
     lines = [
@@ -231,9 +255,9 @@ def to_markdown(found: dict[str, Any]) -> str:
             own, its = _of(runs, training, method), _of(runs, training, base)
             cells = [_mean([clean(run, k) for run in own]) for k in ks]
             for k in ks:
-                values = [worst(run, k, found["eps"]) for run in own]
-                mark = "" if _believed(own[0], k, found["eps"]) else " \\*"
-                difference = "" if method == base else _difference(values, [worst(run, k, found["eps"]) for run in its])
+                values = [worst(run, k, eps) for run in own]
+                mark = "" if _believed(own[0], k, eps) else " \\*"
+                difference = "" if method == base else _difference(values, [worst(run, k, eps) for run in its])
                 cells += [_mean(values) + mark, difference]
             lines.append(f"| {training} | {method} | " + " | ".join(cells) + " |")
     names = [*runs[0]["paper"]]
@@ -249,7 +273,7 @@ def to_markdown(found: dict[str, Any]) -> str:
 
 def _by_surrogate(found: dict[str, Any], ks: Sequence[int]) -> list[str]:
     """Accuracy after each surrogate in turn, a mean over the runs of a training."""
-    through = [*VIEWS]
+    through, plan = [*VIEWS], found["plan"]
     lines = [
         "| training | attack | k | clean | " + " | ".join([through[0], *(f"+ {name}" for name in through[1:])]) + " |",
         "|---|---|--:" + "|--:" * (1 + len(through)) + "|",
@@ -258,7 +282,7 @@ def _by_surrogate(found: dict[str, Any], ks: Sequence[int]) -> list[str]:
         runs = [run for run in found["runs"] if run["training"] == training]
         for name in ("pgd", "sa-pgd"):
             for k in ks:
-                left = np.array([_left(run, name, k, found["eps"], through, found["plan"]["tested"]) for run in runs])
+                left = np.array([_left(run, name, k, plan["eps"], through, plan["tested"]) for run in runs])
                 cells = [f"{value:.1f}" for value in left.mean(0)]
                 lines.append(f"| {training} | {name} | {k} | " + " | ".join(cells) + " |")
     return lines
