@@ -29,6 +29,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   robust      objectives under attack, trained on images and on attacked images; goes on where it was stopped
   controls    methods over timesteps beside controls that train nothing for them; goes on where it was stopped
   papers      what the papers vary: weights, temperatures, teachers and controls; goes on where it was stopped
+  useful      accuracy against milliseconds of one image: spiking networks with early exit beside ordinary ones; goes on
   authors     TWKD by its authors' code and by ours, both pipelines whole; goes on where it was stopped
   exports     every network in every format: exported and checked, or what would be lost
   runtimes    milliseconds of one image in PyTorch, ONNX Runtime and ExecuTorch, beside the ANN
@@ -466,6 +467,41 @@ def _controls(
     print(out / "controls.svg")
 
 
+def _useful(
+    root: Path,
+    out: Path = Path("runs/bench/useful.jsonl"),
+    dataset: str = "cifar10",
+    seeds: tuple[int, ...] = (0, 1, 2),
+    samples: int = 20_000,
+    epochs: int = 4,
+    rounds: int = 15,
+    runs: Path = Path("runs/useful"),
+) -> None:
+    """Train spiking and ordinary networks, and measure accuracy and milliseconds of one image; goes on where it was stopped.
+
+    The hours that it will take are printed first. Nothing else should run on the machine.
+
+    Args:
+        root: the data root.
+        out: file of JSON lines, one for each seed.
+        dataset: what is trained on.
+        seeds: of every network.
+        samples: images of training; a tenth of them is held out.
+        epochs: of training.
+        rounds: in which the networks take turns.
+        runs: folder of the runs.
+    """
+    from .plans import Plan
+    from .useful import budget, draw, study, to_markdown
+
+    plan = Plan(root, runs, dataset, seeds, samples, epochs, 1)
+    print(budget(plan), flush=True)
+    found = study(plan, out, rounds, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    print(to_markdown(found))
+    draw(found, out.with_suffix(".svg"))
+    print(out.with_suffix(".svg"))
+
+
 def _authors(
     reference: Path,
     libraries: Path,
@@ -767,6 +803,7 @@ def main(arguments: Sequence[str]) -> int:
         "folds": _folds,
         "robust": _robust,
         "controls": _controls,
+        "useful": _useful,
         "authors": _authors,
         "papers": _papers,
         "exports": _exports,

@@ -65,13 +65,20 @@ def budget(plan: Plan) -> str:
 
 
 def study(plan: Plan, command: str) -> Path:
-    """Train and recalibrate every run; goes on where it was stopped.
+    """Train and recalibrate every run, seed by seed; goes on where it was stopped, on another machine with the two files alone.
 
     Returns:
         The file with the answers of recalibrated networks, beside the records of the comparison.
     """
-    compare(plan.configs(METHODS), plan.seeds, plan.out, jobs=plan.jobs, command=command)
     file = plan.out / RECALIBRATED
+    for number in range(1, len(plan.seeds) + 1):
+        begun = plan._replace(seeds=plan.seeds[:number])
+        compare(plan.configs(METHODS), begun.seeds, plan.out, jobs=plan.jobs, command=command)
+        _recalibrate(begun, file, command)
+    return file
+
+
+def _recalibrate(plan: Plan, file: Path, command: str) -> None:
     found = {(row["method"], row["seed"]): row for row in _read(file)[1:]} if file.is_file() else {}
     left = [run for run in runs_of(plan) if run[:2] not in found]
     about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command, "samples": SAMPLES}
@@ -82,7 +89,6 @@ def study(plan: Plan, command: str) -> Path:
             print(f"recalibrated {len(found)} of {len(METHODS) * len(plan.seeds)}", flush=True)
             order = [found[run[:2]] for run in runs_of(plan) if run[:2] in found]
             file.write_text("".join(json.dumps(line) + "\n" for line in (about, *order)))
-    return file
 
 
 def _recalibrated(root: Path, run: tuple[str, int, Path]) -> dict[str, Any]:

@@ -107,17 +107,18 @@ def _classifiers(run: Path, subject: Subject, scratch: Path) -> dict[str, Classi
 
     found = {"PyTorch": torch_(False), "PyTorch, compiled": torch_(True)}
     export(run, "onnx", scratch / "step.onnx")
-    found["ONNX Runtime"] = _stepwise(onnx.runner(scratch / "step.onnx", subject.description), subject)
+    found["ONNX Runtime"] = stepwise(onnx.runner(scratch / "step.onnx", subject.description), subject)
     if subject.description.state:
         export(run, "onnx", scratch / "int8.onnx", Options(int8=True))
-        found["ONNX Runtime, 8 bits"] = _stepwise(onnx.runner(scratch / "int8.onnx", subject.description), subject)
+        found["ONNX Runtime, 8 bits"] = stepwise(onnx.runner(scratch / "int8.onnx", subject.description), subject)
     if find_spec("executorch"):
         export(run, "executorch", scratch / "step.pte")
-        found["ExecuTorch"] = _stepwise(executorch.runner(scratch / "step.pte"), subject)
+        found["ExecuTorch"] = stepwise(executorch.runner(scratch / "step.pte"), subject)
     return found
 
 
-def _stepwise(run: Runner, subject: Subject) -> Classifier:
+def stepwise(run: Runner, subject: Subject) -> Classifier:
+    """Classifies with a network that is given step by step."""
     T, policy = subject.description.timesteps, subject.description.exit.policy
 
     def classify(image: Tensor, threshold: float) -> Answer:
