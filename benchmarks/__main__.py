@@ -522,7 +522,7 @@ def _authors(
         reference: a copy of the authors' repository, github.com/Intelli-Chip-Lab/snn_temporal_decoupling_distillation.
         libraries: the folder that these were installed into.
         root: the data root.
-        out: the JSON file.
+        out: file of JSON lines, one for each run.
         seeds: of both.
         samples: images of training.
         epochs: of training.
@@ -533,10 +533,7 @@ def _authors(
 
     plan = Plan(reference, libraries, root, runs, seeds, samples, epochs, timesteps)
     print(budget(plan), flush=True)
-    found = study(plan, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
-    print(to_markdown(found))
+    print(to_markdown(study(plan, out, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))))
     print(out)
 
 

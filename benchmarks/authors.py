@@ -8,7 +8,6 @@ channels of the network are divided by four in both. Ours is `spikedistill train
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from spikedistill.training import train
 
 from .detectable import detectable
 from .plans import step_seconds
-from .results import commit, machine, versions
+from .study_file import StudyFile
 
 WIDTH = 0.25
 Right = npt.NDArray[np.bool_]
@@ -111,27 +110,32 @@ def run_one(plan: Plan, who: str, seed: int) -> Right:
     return right
 
 
-def study(plan: Plan, command: str) -> dict[str, Any]:
-    """Train all; goes on where it was stopped.
+def study(plan: Plan, file: Path, command: str) -> list[dict[str, Any]]:
+    """Train all, seed by seed, and add what came of each run to a file; goes on where it was stopped.
 
     Returns:
-        `{machine, ..., plan, right: {ours: [...], authors: [...]}}`, with the packed answers of each seed.
+        `{who, seed, right}` for each run, with its packed answers.
+
+    Raises:
+        ValueError: if the file holds a study with another plan.
     """
-    train_teacher(plan)
-    right = {
-        who: [Answers.packed(run_one(plan, who, seed)).model_dump() for seed in plan.seeds]
-        for who in ("authors", "ours")
-    }
-    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
-    about["written"] = datetime.now(UTC).isoformat(timespec="seconds")
     settings = {name: getattr(plan, name) for name in ("seeds", "samples", "epochs", "timesteps")}
-    return about | {"plan": settings, "right": right}
+    found = StudyFile(file, settings | {"width": WIDTH}, command)
+    done = {(run["who"], run["seed"]) for run in found.runs}
+    for seed in plan.seeds:
+        for who in ("authors", "ours"):
+            if (who, seed) not in done:
+                train_teacher(plan)
+                right = Answers.packed(run_one(plan, who, seed)).model_dump()
+                found.add({"who": who, "seed": seed, "right": right})
+                print(f"{len(found.runs)} of {2 * len(plan.seeds)} runs", flush=True)
+    return found.runs
 
 
-def to_markdown(found: dict[str, Any]) -> str:
+def to_markdown(runs: list[dict[str, Any]]) -> str:
     """Accuracy of both at every k, and the difference with its interval and the smallest that would have been found."""
     ours, theirs = (
-        np.stack([Answers(**run).unpacked() for run in found["right"][who]]).astype(float)
+        np.stack([Answers(**run["right"]).unpacked() for run in runs if run["who"] == who]).astype(float)
         for who in ("ours", "authors")
     )
     lines = [

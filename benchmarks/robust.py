@@ -10,7 +10,6 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +40,8 @@ from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 from spikedistill.training.plan import make_plan
 
-from .results import commit, machine, versions
+from . import study_file
+from .study_file import StudyFile
 
 CONTROLS = ("label-smoothing", "entropy-regularisation")
 METHODS = {"fashion_mnist": ("sce", "s2w", "w2s", "twce", *CONTROLS), "cifar10": ("sce", "s2w", "twce")}
@@ -157,27 +157,16 @@ def study(plan: Plan, file: Path, command: str) -> dict[str, Any]:
         ValueError: if the file holds a study with another plan.
     """
     settings = {name: value for name, value in plan._asdict().items() if name not in ("root", "out", "jobs")}
-    settings = json.loads(json.dumps(settings | {"eps": EPS}))
-    done: set[tuple[str, str, int]] = set()
-    if file.is_file():
-        found = read(file)
-        if found["plan"] != settings:
-            raise ValueError(f"{file} holds a study of {found['plan']}, this is {settings}: choose another --out")
-        done = {(run["training"], run["method"], run["seed"]) for run in found["runs"]}
-    file.parent.mkdir(parents=True, exist_ok=True)
+    found = StudyFile(file, settings | {"eps": EPS}, command)
+    done = {(run["training"], run["method"], run["seed"]) for run in found.runs}
     left = [run for run in plan.runs() if run[:3] not in done]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(plan.jobs, mp_context=context) as pool, file.open("a") as lines:
-        if left:
-            about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
-            begun = datetime.now(UTC).isoformat(timespec="seconds")
-            lines.write(json.dumps({"record": "session", **about, "begun": begun, "plan": settings}) + "\n")
+    with ProcessPoolExecutor(plan.jobs, mp_context=context) as pool:
         if any(run[2] == plan.seeds[0] for run in left):
             list(pool.map(_train, [_twin(plan, training) for training in TRAINING]))
         for number, ended in enumerate(as_completed(pool.submit(_trained_and_attacked, plan, run) for run in left), 1):
             row = ended.result()
-            lines.write(json.dumps({"record": "run", **row}) + "\n")
-            lines.flush()
+            found.add(row)
             of = f"{row['training']} {row['method']} seed {row['seed']}"
             print(f"{len(done) + number} of {len(done) + len(left)}: {of}", flush=True)
     return read(file)
@@ -185,9 +174,8 @@ def study(plan: Plan, file: Path, command: str) -> dict[str, Any]:
 
 def read(file: Path) -> dict[str, Any]:
     """`{plan, sessions: [{machine, ...}], runs: [{training, method, seed, seconds, rows, worst, paper}]}`, seed by seed."""
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    sessions, runs = ([line for line in lines if line["record"] == kind] for kind in ("session", "run"))
-    return {"plan": sessions[0]["plan"], "sessions": sessions, "runs": sorted(runs, key=lambda run: run["seed"])}
+    found = study_file.read(file)
+    return found | {"runs": sorted(found["runs"], key=lambda run: run["seed"])}
 
 
 def _twin(plan: Plan, training: str) -> Config:

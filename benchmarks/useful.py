@@ -6,13 +6,11 @@ widths in PyTorch and in ONNX Runtime, in float32 and in 8 bits; one with heads 
 held in bits that layers on spikes take.
 """
 
-import json
 import math
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,8 +34,8 @@ from .early_exit_ann import EarlyExitAnn, parts_of
 from .exits import POLICY
 from .plans import Plan, step_seconds
 from .relu_in_bits import ReluInBits
-from .results import commit, machine, versions
 from .runtimes import stepwise
+from .study_file import StudyFile
 
 SPIKING = ("sce", "twkd", "tks")
 WIDTHS = (0.25, 0.5, 1.0)
@@ -105,18 +103,15 @@ def study(plan: Plan, file: Path, rounds: int, command: str) -> list[dict[str, A
     """Train and measure the networks of every seed, and add a line of JSON for each; goes on where it was stopped.
 
     Returns:
-        The lines.
+        `{seed, rows: [{network, way, accuracy, steps, ms, ms_q1, ms_q3}]}` for each seed.
 
     Raises:
         ValueError: if the file holds a study with another plan.
     """
-    settings = json.loads(json.dumps(plan._replace(root=None, out=None)._asdict())) | {"rounds": rounds}  # type: ignore[arg-type]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    done = read(file) if file.is_file() else []
-    if done and done[0]["plan"] != settings:
-        raise ValueError(f"{file} holds a study of {done[0]['plan']}, this is {settings}: choose another --out")
+    settings = {name: value for name, value in plan._asdict().items() if name not in ("root", "out", "jobs")}
+    found = StudyFile(file, settings | {"rounds": rounds, "threads": 1}, command)
     for seed in plan.seeds:
-        if any(line["seed"] == seed for line in done):
+        if any(run["seed"] == seed for run in found.runs):
             continue
         threads = torch.get_num_threads()
         for config in configs(plan, seed).values():
@@ -124,17 +119,9 @@ def study(plan: Plan, file: Path, rounds: int, command: str) -> list[dict[str, A
         torch.set_num_threads(1)
         rows = _measured(_uses(plan, seed), dataset_of(configs(plan, seed)[_ann(WIDTH)]), rounds)
         torch.set_num_threads(threads)
-        about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command, "threads": 1}
-        written = datetime.now(UTC).isoformat(timespec="seconds")
-        done.append(about | {"written": written, "plan": settings, "seed": seed, "rows": rows})
-        with file.open("a") as lines:
-            lines.write(json.dumps(done[-1]) + "\n")
-        print(f"{len(done)} of {len(plan.seeds)} seeds", flush=True)
-    return done
-
-
-def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+        found.add({"seed": seed, "rows": rows})
+        print(f"{len(found.runs)} of {len(plan.seeds)} seeds", flush=True)
+    return found.runs
 
 
 def _measured(uses: list[Used], dataset: Dataset, rounds: int) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def test_the_study_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(useful, "WIDTH", 0.125)
     plan = Plan(Path(), tmp_path / "runs", "digits", (0, 1), 600, 3, 1)
     file = tmp_path / "useful.jsonl"
-    (first,) = study(plan._replace(seeds=(0,)), file, 1, "a command")
+    (first,) = study(plan._replace(seeds=(0,)), file, 2, "a command")
     networks = {row["network"] for row in first["rows"]}
     assert networks == {"ANN of width 0.125", "ANN with exits", "twkd"}
     for row in first["rows"]:
@@ -94,7 +94,7 @@ def test_the_study_in_small(tmp_path, monkeypatch):
     torch.testing.assert_close(network.logits(image)[-1], resnet(normalize(image)))
 
     before = file.read_text()
-    assert study(plan._replace(seeds=(0,)), file, 1, "a command") == [first]
+    assert study(plan._replace(seeds=(0,)), file, 2, "a command") == [first]
     assert file.read_text() == before, "nothing is left to do"
     with pytest.raises(ValueError, match="choose another --out"):
-        study(plan, file, 2, "a command")
+        study(plan, file, 3, "a command")
