@@ -11,6 +11,7 @@ from benchmarks.relu_in_bits import ReluInBits
 from benchmarks.useful import study, to_markdown
 from torch import nn
 
+from spikedistill.evaluation import AnytimeClassifier
 from spikedistill.models import create_model
 from spikedistill.models.layers import Normalize
 from spikedistill.models.layouts.resnet import BasicBlock
@@ -59,8 +60,9 @@ def test_bits_compute_what_whole_numbers_do(bits):
         assert (held(images) - network(images)).abs().max() < 0.1 * network(images).abs().max()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
 def test_the_study_in_small(tmp_path, monkeypatch):
+    # compiling takes a minute, and tests of early exit do it
+    monkeypatch.setattr(useful, "AnytimeClassifier", lambda *given, compiled=False: AnytimeClassifier(*given))
     monkeypatch.setattr(useful, "SPIKING", ("twkd",))
     monkeypatch.setattr(useful, "WIDTHS", (0.125,))
     monkeypatch.setattr(useful, "WIDTH", 0.125)
