@@ -119,6 +119,7 @@ Y = np.array([0, 1, 2])
 BROKEN = {
     "no labels": (wrong(), "expected the labels too, as labels or targets"),
     "labels twice": (wrong(labels=Y, targets=Y[::-1].copy()), "holds labels and targets, expected one of the two"),
+    "labels held out alone": (wrong(labels=Y, holdout_labels=Y), "holds holdout_labels without holdout_logits"),
     "no logits": ({"scores": Y}, r"expected the arrays logits \[T, N, C\] and labels \[N\]"),
     "one axis too few": (wrong(np.zeros((3, 4), np.float32), Y), r"expected floating-point logits \[T, N, C\]"),
     "labels of others": (wrong(labels=np.array([0, 1, 2, 3])), r"expected integer target \[3\]"),

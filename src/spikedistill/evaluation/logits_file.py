@@ -118,6 +118,8 @@ def read_logits(path: Path) -> LabelledLogits:
     _check_described(path, described)
     classes = _class_names(path, arrays["classes"]) if "classes" in arrays else described.get("classes")
     heldout = None
+    if "holdout_logits" not in arrays and (labels := [name for name in _HELDOUT[1] if name in arrays]):
+        raise UserError(f"{path} holds {labels[0]} without holdout_logits: add these, or leave the labels out")
     if "holdout_logits" in arrays:
         heldout = as_logits(arrays["holdout_logits"]), _first(path, arrays, _HELDOUT[1])
     try:
