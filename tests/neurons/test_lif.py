@@ -269,3 +269,19 @@ def test_a_step_refuses_integers_and_the_state_of_other_neurons():
         lif_step(torch.zeros(3, dtype=torch.int32))
     with pytest.raises(ValueError, match=r"the state is \[1\], the current \[3\]: expected the same shape"):
         lif_step(torch.zeros(3), torch.zeros(1))
+
+
+def test_the_eager_loop_keeps_the_order_in_memory():
+    """Channels last stay last in spikes and in gradients, so that no layer has to copy them; the values are the same."""
+    currents = torch.randn(3, 2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    last = currents.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    found = []
+    for given in (currents, last):
+        given = given.detach().requires_grad_()
+        spikes = lif(given, threshold=torch.tensor(0.5))
+        (gradient,) = torch.autograd.grad((spikes * currents).sum(), given)
+        assert spikes.stride() == gradient.stride() == given.stride()
+        found.append((spikes, gradient))
+    assert found[0][0].any()
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first, second)

@@ -3,13 +3,22 @@
 Membranes are in float32 or better, whatever the dtype of the current.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .loops import NormalisedCurrent, PackedSpikes, fused_lif, fused_norm_lif, fused_norm_lif_step, path_of
+from .loops import (
+    NormalisedCurrent,
+    PackedSpikes,
+    fused_lif,
+    fused_norm_lif,
+    fused_norm_lif_step,
+    is_channels_last,
+    path_of,
+)
 from .neuron import Neuron
 from .surrogate import spike
 
@@ -54,8 +63,7 @@ def lif_in_bits(
         return fused_lif(current, T, neuron, detach_membrane, path, only_bits=only_bits)
     if len(current) < T:
         current = current.expand(T, *current.shape[1:])
-    # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
-    steps = membrane_precision(current).unbind(0)
+    steps = _timesteps(membrane_precision(current))
     neuron = neuron.over(steps[0])
     membrane = neuron.initial_membrane(steps[0])
     spikes = []
@@ -64,7 +72,22 @@ def lif_in_bits(
         spikes.append(spikes_t)
         if detach_membrane:
             membrane = membrane.detach()
-    return torch.stack(spikes).to(current.dtype), None
+    return _sequence(spikes, current).to(current.dtype), None
+
+
+def _timesteps(current: Tensor) -> Sequence[Tensor]:
+    """The timesteps of `[T, B, ...]`. Gradients lie in memory as it does: another order would cost each layer a copy."""
+    # unbind, not current[t]: indexing in a loop makes the backward pass quadratic in T
+    if is_channels_last(current):
+        return [step.permute(0, 3, 1, 2) for step in current.permute(0, 1, 3, 4, 2).unbind(0)]
+    return current.unbind(0)
+
+
+def _sequence(steps: Sequence[Tensor], like: Tensor) -> Tensor:
+    """`[T, B, ...]` from its timesteps, in memory as `like`."""
+    if is_channels_last(like):
+        return torch.stack([step.permute(0, 2, 3, 1) for step in steps]).permute(0, 1, 4, 2, 3)
+    return torch.stack(list(steps))
 
 
 def norm_lif(

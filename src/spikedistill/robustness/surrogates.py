@@ -6,12 +6,9 @@ Shapes: x `[B, ...]` is the distance of the membranes of a layer from their thre
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from ..neurons.surrogate import arctan
 
 _LEAST = 1e-4  # of a width
 
@@ -22,9 +19,13 @@ class MembraneWide:
     s is that of a layer's membranes at this timestep, of each sample (Lun et al., PDSG, CVPR 2025).
     """
 
+    by_timestep = True  # one call for each timestep
+
     def __call__(self, x: Tensor) -> Tensor:
-        spread = x.flatten(1).std(1, correction=0).clamp(min=_LEAST).view(-1, *[1] * (x.ndim - 1))
-        return torch.exp(-0.5 * (x / spread).square()) / (spread * math.sqrt(2 * math.pi))
+        axes = tuple(range(1, x.ndim))
+        variance = x.square().mean(axes, keepdim=True) - x.mean(axes, keepdim=True).square()
+        spread = variance.clamp(min=_LEAST**2).sqrt()
+        return (x / spread).square_().mul_(-0.5).exp_().mul_(1 / (spread * math.sqrt(2 * math.pi)))
 
 
 class AdaptiveSharpness:
@@ -36,6 +37,7 @@ class AdaptiveSharpness:
     It is called for each timestep of a backward pass, in the same order in every pass; `again` says that one begins.
     """
 
+    by_timestep = True
     weight = 2 * math.tan(0.425 * math.pi) / math.pi
     fading = 0.9
     relaxation = 1.5
@@ -46,8 +48,8 @@ class AdaptiveSharpness:
     def begin(self) -> None:
         """Forget the samples of before."""
         self._next = 0
-        self._mean: list[Any] = []
-        self._spread: list[Any] = []
+        self._mean: list[Tensor] = []
+        self._spread: list[Tensor] = []
 
     def again(self) -> None:
         """Begin the next step of an attack on the same samples."""
@@ -59,14 +61,17 @@ class AdaptiveSharpness:
         self._spread = [spread[left] for spread in self._spread]
 
     def __call__(self, x: Tensor) -> Tensor:
+        # in place, because every pass over a layer's membranes counts
         t, distance = self._next, x.abs()
         self._next += 1
         if t == len(self._mean):
-            self._mean.append(1.0)
-            self._spread.append(0.0)
-        self._mean[t] = self.fading * self._mean[t] + (1 - self.fading) * distance
-        self._spread[t] = self.fading * self._spread[t] + (1 - self.fading) * (distance - self._mean[t]).abs()
-        return arctan(x, self.weight / (self._mean[t] + self.relaxation * self._spread[t] + _LEAST))
+            self._mean.append(torch.ones_like(x))
+            self._spread.append(torch.zeros_like(x))
+        mean, spread = self._mean[t], self._spread[t]
+        mean.mul_(self.fading).add_(distance, alpha=1 - self.fading)
+        spread.mul_(self.fading).add_(distance.sub_(mean).abs_(), alpha=1 - self.fading)
+        sharpness = torch.add(mean, spread, alpha=self.relaxation).add_(_LEAST).reciprocal_().mul_(self.weight)
+        return (sharpness / 2).div_(sharpness.mul_(x).mul_(math.pi / 2).square_().add_(1))
 
 
 def adaptive(layers: nn.Module) -> list[AdaptiveSharpness]:

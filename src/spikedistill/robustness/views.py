@@ -2,13 +2,12 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..neurons import LIF, SURROGATES, SpikingNeuron, Surrogate, TimestepLeak, uncompiled
+from ..neurons import LIF, SURROGATES, SpikingNeuron, Surrogate, TimestepLeak
 from ..through_time import Bptt, Rate, Temporal
 from .surrogates import AdaptiveSharpness, MembraneWide, adaptive
 
@@ -50,7 +49,6 @@ class View:
         self.timesteps = timesteps
         self.through = through
         self.events = events
-        self._by_timestep = through in (MEMBRANE, ADAPTIVE)
         if through not in (TRAINED, RATE):
             self._swap()
 
@@ -86,8 +84,6 @@ class View:
         if torch.is_grad_enabled():
             for surrogate in adaptive(self.network.module):
                 surrogate.again()
-        # surrogates that follow the membranes are asked timestep by timestep, which only the eager path does
-        with uncompiled() if self._by_timestep and torch.is_grad_enabled() else nullcontext():
-            shown = (x[:, : self.timesteps].transpose(0, 1),) if self.events else (x, self.timesteps)
-            logits: Tensor = self.network(*shown)
+        shown = (x[:, : self.timesteps].transpose(0, 1),) if self.events else (x, self.timesteps)
+        logits: Tensor = self.network(*shown)
         return logits

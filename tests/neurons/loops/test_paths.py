@@ -26,6 +26,7 @@ from spikedistill.neurons import (
     uncompiled,
 )
 from spikedistill.neurons.loops import compiler, paths
+from spikedistill.robustness.surrogates import MembraneWide
 
 SMALLEST = 2**15
 FEW, ENOUGH = (1, 2, SMALLEST // 2 - 1), (1, 2, SMALLEST // 2)
@@ -123,6 +124,7 @@ CASES = {
     "without a hash": (here, MORE, torch.float32, {"surrogate": Steep(2.0)}, None, "torch.compile", "surrogate"),
     "few with one's own": (here, FEWER, torch.float32, {"surrogate": linear}, None, "eager", "fewer than"),
     "that cannot be compiled": (here, MORE, torch.float32, {"surrogate": looks}, None, "eager", "cannot take"),
+    "that follows the membranes": (here, MORE, torch.float32, {"surrogate": MembraneWide()}, None, "eager", "follows"),
     "a threshold": (here, ENOUGH, torch.float32, {"threshold": torch.ones(1)}, None, "eager", "a tensor as threshold,"),
     "a decay": (here, ENOUGH, torch.float32, {"decay": torch.tensor(0.5)}, None, "eager", "a tensor as decay,"),
     "initial membranes": (here, ENOUGH, torch.float32, {"v_init": torch.zeros(1)}, None, "eager", "a tensor as v_init,"),

@@ -167,6 +167,8 @@ def _hindrance(neuron: Neuron | None) -> str | None:
     if neuron is not None and not neuron.has_numbers_only:
         tensors = [each.name for each in fields(neuron) if isinstance(getattr(neuron, each.name), Tensor)]
         return f"a tensor as {' and '.join(tensors)}, which may be learned"
+    if neuron is not None and getattr(neuron.derivative, "by_timestep", False):
+        return "a surrogate that follows the membranes from timestep to timestep"
     return None
 
 
