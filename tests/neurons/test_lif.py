@@ -276,11 +276,11 @@ def test_the_eager_loop_keeps_the_order_in_memory():
     currents = torch.randn(3, 2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
     last = currents.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     found = []
-    for given in (currents, last):
-        given = given.detach().requires_grad_()
-        spikes = lif(given, threshold=torch.tensor(0.5))
-        (gradient,) = torch.autograd.grad((spikes * currents).sum(), given)
-        assert spikes.stride() == gradient.stride() == given.stride()
+    for each in (currents, last):
+        own = each.detach().requires_grad_()
+        spikes = lif(own, threshold=torch.tensor(0.5))
+        (gradient,) = torch.autograd.grad((spikes * currents).sum(), own)
+        assert spikes.stride() == gradient.stride() == own.stride()
         found.append((spikes, gradient))
     assert found[0][0].any()
     for first, second in zip(*found, strict=True):
