@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,21 @@ class Layout(nn.Module, ABC):
         """The logits for the features that the last stage returns."""
 
 
+class MakesNeurons(Protocol):
+    """Makes a layer of neurons for a number of channels, or ReLU for the ANN twin."""
+
+    def __call__(self, channels: int, share: float = 1.0) -> nn.Module:
+        """Make a layer.
+
+        Args:
+            channels: of its currents.
+            share: of the network's threshold that this layer's own is. ReLU has none.
+
+        Raises:
+            UserError: for a share of the threshold of neurons that have none.
+        """
+
+
 @dataclass(frozen=True)
 class Layers:
     """The kinds of layer that a layout is filled with, and its scale.
@@ -55,18 +70,20 @@ class Layers:
         conv_bias: whether convolutions have a bias, as in some published layouts (before batch-norm it changes nothing).
     """
 
-    neuron: Callable[[int], nn.Module]
+    neuron: MakesNeurons
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d
     width: float = 1.0
     conv_bias: bool = False
 
-    def channels(self, count: int) -> int:
-        """A hidden layer's channels at this width, at least one."""
-        return max(1, round(count * self.width))
+    def channels(self, count: int, heads: int = 1) -> int:
+        """A hidden layer's channels at this width: as many for each head of an attention, at least one."""
+        return heads * max(1, round(count * self.width / heads))
 
-    def conv_norm(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    def conv_norm(
+        self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1
+    ) -> nn.Sequential:
         """Convolution and batch-norm: the input current of a layer of neurons."""
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=self.conv_bias)
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=self.conv_bias)
         return nn.Sequential(conv, self.norm(outputs))
 
 

@@ -1,21 +1,22 @@
 """Makes the layers of neurons of a network, by their name."""
 
 import inspect
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from ..errors import UserError
-from ..neurons import LIF, NEURONS, Learned
+from ..neurons import LIF, NEURONS, Learned, Neuron, SpikingNeuron
+from .layers import MakesNeurons
 
 
-def relu(channels: int) -> nn.Module:
+def relu(channels: int, share: float = 1.0) -> nn.Module:
+    """ReLU, which has no threshold to take a share of."""
     return nn.ReLU()
 
 
-def layer_of(neuron: str, of_lif: dict[str, Any], own: dict[str, Any]) -> Callable[[int], nn.Module]:
+def layer_of(neuron: str, of_lif: dict[str, Any], own: dict[str, Any]) -> MakesNeurons:
     """A function that makes a layer of neurons for a number of channels.
 
     Args:
@@ -36,10 +37,32 @@ def layer_of(neuron: str, of_lif: dict[str, Any], own: dict[str, Any]) -> Callab
         )
     if neuron == "lif":
         return _lif(of_lif)
-    return relu if neuron == "relu" else kind.layers(neuron, own)
+    if neuron == "relu":
+        return relu
+    make = kind.layers(neuron, own)
+    return lambda channels, share=1.0: _with_share(make(channels), share)
 
 
-def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:
+def _with_share(layer: nn.Module, share: float) -> nn.Module:
+    """A layer of registered neurons with a share of its threshold.
+
+    Raises:
+        UserError: for neurons without a threshold that is a number.
+    """
+    if share == 1:
+        return layer
+    for part in layer.modules():
+        if isinstance(part, SpikingNeuron):
+            if not isinstance(threshold := getattr(part, "threshold", None), int | float):
+                raise UserError(
+                    f"this network has layers of neurons with {share:g} of the threshold of all others, and a "
+                    f"{type(part).__name__} has none: set self.threshold to a number, or take a network without attention"
+                )
+            part.threshold = share * threshold
+    return layer
+
+
+def _lif(options: dict[str, Any]) -> MakesNeurons:
     known = [name for name in inspect.signature(LIF).parameters if name != "channels"]
     unknown = sorted(options.keys() - set(known))
     if unknown:
@@ -52,4 +75,16 @@ def _lif(options: dict[str, Any]) -> Callable[[int], nn.Module]:
         if (learned := Learned.of(options.get(name))) and learned.per is None:
             options[name] = replace(learned, per="layer")
     LIF(**options, channels=1)  # a wrong value is reported here, before anything is built
-    return lambda channels: LIF(**options, channels=channels)
+
+    def make(channels: int, share: float = 1.0) -> nn.Module:
+        return LIF(**options | ({} if share == 1 else {"threshold": _share_of(options, share)}), channels=channels)
+
+    return make
+
+
+def _share_of(options: dict[str, Any], share: float) -> float | Learned:
+    """A share of the threshold among options of `LIF`; of a learned one, a share of its initial value."""
+    threshold = options.get("threshold", Neuron.threshold)
+    if learned := Learned.of(threshold):
+        return replace(learned, start=share * (Neuron.threshold if learned.start is None else learned.start))
+    return share * threshold
