@@ -58,7 +58,7 @@ def _with_share(layer: nn.Module, share: float) -> nn.Module:
                     f"this network has layers of neurons with {share:g} of the threshold of all others, and a "
                     f"{type(part).__name__} has none: set self.threshold to a number, or take a network without attention"
                 )
-            part.threshold = share * threshold
+            part.threshold = share * threshold  # type: ignore[assignment]
     return layer
 
 
@@ -84,7 +84,8 @@ def _lif(options: dict[str, Any]) -> MakesNeurons:
 
 def _share_of(options: dict[str, Any], share: float) -> float | Learned:
     """A share of the threshold among options of `LIF`; of a learned one, a share of its initial value."""
-    threshold = options.get("threshold", Neuron.threshold)
+    default = float(Neuron.threshold)
+    threshold = options.get("threshold", default)
     if learned := Learned.of(threshold):
-        return replace(learned, start=share * (Neuron.threshold if learned.start is None else learned.start))
+        return replace(learned, start=share * (default if learned.start is None else learned.start))
     return share * threshold

@@ -18,7 +18,7 @@ from ..neurons import Neuron, PackedSpikes, ReadLater, Response, lif_response_in
 from .batch_norm import BatchNormCall, follow, normalise_rates
 from .call import Call
 from .mapping import map_over_time
-from .operations import SUMS
+from .operations import PRODUCTS, SUMS
 from .rates import Rates
 from .signal import is_signal, replace_signals, signals_in
 
@@ -57,13 +57,13 @@ class Values:
         read: `read(start, stop)` returns the values of those timesteps, `[stop - start, B, ...]`; `[1, B, ...]` if constant.
         constant: whether they are constant in time.
         moments: of all timesteps, if they are already known.
-        is_sum: whether each read computes a sum of signals again.
+        is_joint: whether each read computes a sum or product of several signals again.
     """
 
     read: Callable[[int, int], Tensor]
     constant: bool = False
     moments: Moments | None = None
-    is_sum: bool = False
+    is_joint: bool = False
 
     @classmethod
     def stored(cls, value: Tensor | PackedSpikes, dtype: torch.dtype, moments: Moments | None = None) -> Self:
@@ -147,7 +147,8 @@ class ChunkedRates(Rates):
         return lif_response_in_chunks(currents, self._lengths, self._chunk, neuron, learned)
 
     def _means(self, spikes: Any) -> Tensor:
-        values, means = Values.stored(spikes, self.dtype), _Means(self._lengths)
+        values = spikes if isinstance(spikes, Values) else Values.stored(spikes, self.dtype)
+        means = _Means(self._lengths)
         for start, stop in self._chunks():
             means.add(values.read(start, stop))
         return means.result()
@@ -186,8 +187,8 @@ class ChunkedRates(Rates):
             return super()._over_steps(name, func, args, kwargs, rates)
         sources = signals_in(args, kwargs)
         for source in sources:
-            if isinstance(source, ChunkedRates) and source._values.is_sum:
-                _ = source._spikes  # they may be read twice or more, and nested sums would be recomputed each time
+            if isinstance(source, ChunkedRates) and source._values.is_joint:
+                _ = source._spikes  # they may be read twice or more, and nested sums and products would be recomputed each time
         # copies of the signals: x += y replaces the contents of x by the sum, which must not read itself
         args, kwargs = replace_signals(
             (args, kwargs), lambda signal: signal.like(signal._values, signal._rates.detach())
@@ -198,7 +199,7 @@ class ChunkedRates(Rates):
             given.check()
             return map_over_time(func, args, kwargs, lambda signal: signal._values.read(start, stop))
 
-        return Values(read, is_sum=name in SUMS and len(sources) > 1)
+        return Values(read, is_joint=name in SUMS | PRODUCTS and len(sources) > 1)
 
     def _batch_norm(self, call: BatchNormCall) -> Any:
         if self.is_constant or not call.training:

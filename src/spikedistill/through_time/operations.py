@@ -37,7 +37,7 @@ VIEWS = frozenset({"einsum"}) | SHAPES - frozenset(
 )  # fmt: skip
 ADDITIONS = frozenset({"__add__", "__radd__", "add"})
 SUMS = frozenset({"__add__", "__radd__", "__rsub__", "__sub__", "add", "sub"})
-# Linear if only one of the signals varies in time.
+# Linear in each of their signals.
 PRODUCTS = frozenset({"__matmul__", "__mul__", "__rmul__", "bmm", "einsum", "matmul", "mul"})
 QUOTIENTS = frozenset({"__truediv__", "div"})
 NONLINEAR = frozenset(

@@ -2,6 +2,12 @@
 
 For a linear operation the mean of the outputs is the output of the mean. So the means are read from the spiking pass, and nothing
 is computed twice in the forward pass. Only the backward pass runs on the means, with batch size m*B instead of T*B.
+
+A product of signals a and b that both vary, such as those of attention, is linear in each of them. Its mean is known from the
+spiking pass: mean(a b) = mean(a) mean(b) + cov(a, b), the covariance being over the timesteps of a segment. The gradient leaves the
+covariance out: d mean(a b) = mean(b) da + mean(a) db, where da and db are changes of the mean rates. If da_t is the change of a_t,
+what is left out is cov(da, b) + cov(a, db), of which each entry is at most the product of the two standard deviations over time. It
+is zero if one factor and its change are constant over a segment, and always in segments of one timestep.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,6 +53,10 @@ from .waiting import sum_in_waiting
 
 _INSTEAD = "use gradient='bptt' or 'sltt'"
 _NOT_LINEAR = f"it is not linear in time, so the mean of its outputs is not its output at the mean rate; {_INSTEAD}"
+_SQUARE = (
+    "the gradient of a product takes its factors to be independent over time, which a signal is not of itself; spikes are their own "
+    f"square, for all others {_INSTEAD}"
+)
 _NO_MEAN = f"its outputs depend on when the spikes come, and their mean rate does not tell that; {_INSTEAD}"
 _NO_STEPS = f"gradients of mean rates are derived for LIF neurons, and this layer has its own step; {_INSTEAD}"
 
@@ -199,23 +209,30 @@ class Rates(Signal):
         return self._pair(lambda value: fold_time(func, value, *args[1:], **kwargs))
 
     def _per_timestep(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operation that is linear in the signals that vary: the same call on the spikes and on the segment means."""
+        """An operation that is linear in each signal that varies: the same call on the spikes and on the segment means."""
         if name not in PER_TIMESTEP:
             self.refuse(name)
         varying = _varying(args, kwargs)
         if not varying:
             return self._constant(map_over_time(func, args, kwargs, lambda signal: signal._rates))
+        if name in PRODUCTS and len({id(signal) for signal in varying}) < len(varying):
+            self.refuse(name, _SQUARE)
         if not (
             name in SHAPES
             or name in SUMS
-            or (name in PRODUCTS and len(varying) == 1)
+            or name in PRODUCTS
             or (name in QUOTIENTS and not _varying(args[1:], kwargs) and kwargs.get("rounding_mode") is None)
         ):
             self.refuse(name, _NOT_LINEAR)
         rates = map_over_time(func, args, kwargs, lambda signal: signal._segments())
         if not all(part.is_floating_point() for part in pytree.tree_leaves(rates)):
             self.refuse(name, "the mean over time of integers is no integer; " + _NOT_LINEAR)
-        return self._zip(self._over_steps(name, func, args, kwargs, rates), rates)
+        spikes = self._over_steps(name, func, args, kwargs, rates)
+        if name in PRODUCTS and len(varying) > 1:
+            with torch.no_grad():
+                means = self._means(spikes)
+            return self.like(spikes, given(means, rates))
+        return self._zip(spikes, rates)
 
     def _over_steps(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rates: Any
