@@ -1,10 +1,10 @@
 """Networks over time the obvious way: time folded into the batch, torch's own layers, neurons as a plain loop over [T, B, ...].
 
 A copy of a plain network is made and the `forward` of those layers that must know of time is replaced, so that parameters and
-buffers keep their names. "rate" is the two-pass form: a pass on spikes without a graph that records rates, eligibilities and
-batch-norm statistics, then a pass on the rates of all segments, folded into the batch, with the records swapped in. "dsr" is the
-same with means whose weights fade with the neurons' decay, and with the slope of a clamp for the eligibility. The package
-is used for nothing but recognising `LIF` and reading its options.
+buffers keep their names. "rate" is the two-pass form: a pass on spikes without a graph that records rates, eligibilities,
+batch-norm statistics and products, then a pass on the rates of all segments, folded into the batch, with the records swapped in.
+"dsr" is the same with means whose weights fade with the neurons' decay, and with the slope of a clamp for the eligibility. The
+package is used for nothing but recognising `LIF` and reading its options.
 """
 
 import copy
@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from plain_lif import PRIMITIVES, cubic_bump, cubic_bump_primitive, plain_eligibility, plain_lif, segment_of
 from torch import nn
+from zoo import Product
 
 from spikedistill import LIF
 
@@ -152,6 +153,16 @@ def max_pool(module, clock, folded):
     return with_slope(clock.recall(module), out, 1.0)
 
 
+def product(module, clock, *folded):
+    """Its mean is known from the pass on spikes; its slope to each factor is the other's mean rate."""
+    out = type(module).forward(module, *folded)
+    if not clock.on_rates:
+        if not torch.is_grad_enabled():
+            clock.record(module, clock.segment_means(out))
+        return out
+    return with_slope(clock.recall(module), out, 1.0)
+
+
 def dropout(module, clock, folded):
     """The mask that torch draws for one timestep, for all of them: y = scale * x + shift."""
     if not clock.on_rates:
@@ -175,7 +186,7 @@ def replacement(module):
         return max_pool
     if isinstance(module, DROPOUTS):
         return dropout
-    return None
+    return product if isinstance(module, Product) else None
 
 
 class Naive:

@@ -56,6 +56,17 @@ class Net(nn.Module):
         return self.run(self, x)
 
 
+class Product(nn.Module):
+    """A product of two signals that may both vary in time."""
+
+    def __init__(self, form=torch.mul):
+        super().__init__()
+        self.form = form
+
+    def forward(self, one, other):
+        return self.form(one, other)
+
+
 def conv_bn(inputs, outputs, kernel=3, **options):
     options.setdefault("padding", kernel // 2)
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, **options), nn.BatchNorm2d(outputs))
@@ -662,11 +673,48 @@ def softmax_attention():
     )
 
 
-@pattern(rate=False)
+@pattern()
 def product_of_two_spiking_branches():
     return Net(
-        lambda m, x: m.head(m.out(m.left(x) * m.right(x))),
-        left=block(2, 3), right=block(2, 3, 1), out=block(3, 3), head=head(108),
+        lambda m, x: m.head(m.out(m.product(m.left(x), m.right(x)))),
+        left=block(2, 3), right=block(2, 3, 1), product=Product(), out=block(3, 3), head=head(108),
+    )  # fmt: skip
+
+
+@pattern()
+def product_of_currents():
+    return Net(
+        lambda m, x: m.head(m.out(m.norm(m.product(m.left(s := m.body(x)), m.right(s))))),
+        body=block(2, 3), left=conv_bn(3, 4), right=nn.Conv2d(3, 4, 1), product=Product(), norm=nn.BatchNorm2d(4), out=LIF(),
+        head=head(144),
+    )  # fmt: skip
+
+
+@pattern()
+def spiking_self_attention():
+    def forward(m, x):
+        q, k, v = m.qkv(m.body(x)).flatten(2).chunk(3, dim=1)
+        mixed = m.second(m.first(v, k.transpose(-2, -1)), q) * 0.125
+        return m.fc(m.lif(m.norm(mixed)).flatten(1))
+
+    return Net(
+        forward, body=block(2, 3), qkv=block(3, 12, 1), first=Product(torch.matmul), second=Product(torch.bmm),
+        norm=nn.BatchNorm1d(4), lif=LIF(), fc=nn.Linear(144, CLASSES),
+    )  # fmt: skip
+
+
+@pattern()
+def gates_of_tokens_and_channels():
+    def forward(m, x):
+        s = m.body(x)
+        channels = m.gate(m.first(m.k(s), m.v(s)).sum((2, 3), keepdim=True) / 8)
+        tokens = m.gate(m.q(s).sum(1, keepdim=True) / 2)
+        return m.head(m.out(m.second(m.third(m.q(s), channels), tokens)))
+
+    return Net(
+        forward, body=block(2, 3), q=block(3, 4, 1), k=block(3, 4, 1), v=block(3, 4, 1), gate=LIF(threshold=0.5), first=Product(),
+        second=Product(lambda one, other: torch.einsum("bchw,bdhw->bchw", one, other)), third=Product(), out=block(4, 3),
+        head=head(108),
     )  # fmt: skip
 
 
