@@ -32,6 +32,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   useful      accuracy against milliseconds of one image: spiking networks with early exit beside ordinary ones; goes on
   authors     TWKD by its authors' code and by ours, both pipelines whole; goes on where it was stopped
   exports     every network in every format: exported and checked, or what would be lost
+  transformers  spiking transformers beside their authors' code: parameters, spikes of every layer, logits
   runtimes    milliseconds of one image in PyTorch, ONNX Runtime and ExecuTorch, beside the ANN
   profile     write the firing rates of a trained run's layers
   near        the gradient towards the input of neurons near their threshold alone, beside the dense one
@@ -571,6 +572,29 @@ def _papers(
     run_all(plan, chosen)
 
 
+def _transformers(
+    references: Path,
+    libraries: Path | None = None,
+    networks: tuple[str, ...] = (),
+    out: Path = Path("runs/bench/transformers.json"),
+) -> None:
+    """Copy the weights of released spiking transformers into ours, and compare parameters, spikes and logits in float64.
+
+    Args:
+        references: a folder with copies of the authors' repositories: spikformer (of ZK-Zhou), Spike-Driven-Transformer (of BICLab),
+            QKFormer (of zhouchenlin2096) and MaxFormer (of bic-L).
+        libraries: a folder with spikingjelly 0.0.0.0.12, whose neurons their code uses.
+        networks: only these of ours; default all.
+        out: the JSON file.
+    """
+    if libraries is not None:
+        sys.path.append(str(libraries))
+    from .transformers import compare_released, to_markdown
+
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    print(to_markdown(compare_released(references, out, command, networks)))
+
+
 def _exports(out: Path = Path("runs/bench/exports.json")) -> None:
     """Export every network of the registry in every format, and check each; in an environment that has all runtimes.
 
@@ -804,6 +828,7 @@ def main(arguments: Sequence[str]) -> int:
         "authors": _authors,
         "papers": _papers,
         "exports": _exports,
+        "transformers": _transformers,
         "runtimes": _runtimes,
         "headline": _headline,
         "house": _house,

@@ -94,9 +94,7 @@ def test_values_are_exact_and_the_gradient_leaves_out_the_covariance_over_time(f
             torch.autograd.grad((T * torch.einsum("t,t...->...", weights[0], plain(network, x)) * probe).sum(), p)[0]
             for p in (network.one, network.other)
         ]
-    for gradient, of_all, gap in zip(
-        gradients, of_values, gap_of_rates(network, x, probe, weights), strict=True
-    ):
+    for gradient, of_all, gap in zip(gradients, of_values, gap_of_rates(network, x, probe, weights), strict=True):
         assert gap.norm() > 0.1 * of_all.norm(), "a case in which little is left out shows nothing"
         torch.testing.assert_close(gradient, of_all - gap, rtol=0, atol=1e-10)
 
@@ -175,16 +173,15 @@ def test_a_signal_times_itself_is_refused(gradient):
 
 
 @pytest.mark.parametrize("gradient", ["bptt", "sltt", "rate", "dsr"])
-@pytest.mark.parametrize("name", ["spikformer", "sdt", "qkformer", "max_former"])
-def test_transformers_learn_under_every_rule(name, gradient):
+def test_a_transformer_learns_under_every_rule(gradient):
     torch.manual_seed(0)
-    model = create_model(name, num_classes=3, in_channels=1, width=1 / 12, threshold=0.5, gradient=gradient)
+    model = create_model("sdt", num_classes=3, in_channels=1, width=1 / 16, gradient=gradient)
     y = torch.arange(9) % 3
     x = torch.rand(9, 1, 8, 8) * 0.5
     x[y == 0, :, ::4] += 1.0  # lying stripes, standing ones, or none
     x[y == 1, :, :, ::4] += 1.0
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=1e-2), []
-    for _ in range(12):
+    for _ in range(15):
         optimizer.zero_grad()
         loss = sce(model(x, timesteps=3), y)
         loss.backward()

@@ -68,8 +68,9 @@ class SpikeDrivenAttention(nn.Module):
         self.project = replace(layers, conv_bias=True).conv_norm(channels, channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.neuron((self.k(x) * self.v(x)).sum((2, 3), keepdim=True))
-        return self.project(self.q(x) * gate)
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        gate = self.neuron((k * v).sum((2, 3), keepdim=True))
+        return self.project(q * gate)
 
 
 class TokenAttention(nn.Module):
@@ -93,8 +94,8 @@ class TokenAttention(nn.Module):
         self.project = replace(layers, conv_bias=True).conv_norm(channels, channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.neuron(self.q(x).unflatten(1, (self.heads, -1)).sum(2))
-        k = self.k(x).unflatten(1, (self.heads, -1))
+        q, k = (layer(x).unflatten(1, (self.heads, -1)) for layer in (self.q, self.k))
+        gate = self.neuron(q.sum(2))
         return self.project((k * gate.unsqueeze(2)).flatten(1, 2))
 
 

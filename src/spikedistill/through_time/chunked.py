@@ -188,7 +188,9 @@ class ChunkedRates(Rates):
         sources = signals_in(args, kwargs)
         for source in sources:
             if isinstance(source, ChunkedRates) and source._values.is_joint:
-                _ = source._spikes  # they may be read twice or more, and nested sums and products would be recomputed each time
+                _ = (
+                    source._spikes
+                )  # they may be read twice or more, and nested sums and products would be recomputed each time
         # copies of the signals: x += y replaces the contents of x by the sum, which must not read itself
         args, kwargs = replace_signals(
             (args, kwargs), lambda signal: signal.like(signal._values, signal._rates.detach())

@@ -53,7 +53,9 @@ from .waiting import sum_in_waiting
 
 _INSTEAD = "use gradient='bptt' or 'sltt'"
 _NOT_LINEAR = f"it is not linear in time, so the mean of its outputs is not its output at the mean rate; {_INSTEAD}"
-_SQUARE = f"the square of a signal is not linear in time; that of spikes is the spikes themselves, for all else {_INSTEAD}"
+_SQUARE = (
+    f"the square of a signal is not linear in time; that of spikes is the spikes themselves, for all else {_INSTEAD}"
+)
 _NO_MEAN = f"its outputs depend on when the spikes come, and their mean rate does not tell that; {_INSTEAD}"
 _NO_STEPS = f"gradients of mean rates are derived for LIF neurons, and this layer has its own step; {_INSTEAD}"
 
