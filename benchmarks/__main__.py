@@ -581,8 +581,8 @@ def _transformers(
     """Copy the weights of released spiking transformers into ours, and compare parameters, spikes and logits in float64.
 
     Args:
-        references: a folder with copies of the authors' repositories: spikformer (of ZK-Zhou), Spike-Driven-Transformer (of BICLab),
-            QKFormer (of zhouchenlin2096) and MaxFormer (of bic-L).
+        references: a folder with copies of the authors' repositories ZK-Zhou/spikformer, BICLab/Spike-Driven-Transformer,
+            zhouchenlin2096/QKFormer and bic-L/MaxFormer.
         libraries: a folder with spikingjelly 0.0.0.0.12, whose neurons their code uses.
         networks: only these of ours; default all.
         out: the JSON file.

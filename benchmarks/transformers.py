@@ -1,4 +1,4 @@
-"""Spiking transformers beside their authors' code, with equal weights: parameters, the spikes of every layer of neurons, and logits.
+"""Spiking transformers beside their authors' code, with equal weights: parameters, spikes of every layer of neurons, and logits.
 
 The released networks are made from the authors' files. Their weights are copied to ours in the order in which the layers run, and
 both run on the same images in float64, where no rounding decides a spike. Of what their files import, only SpikingJelly 0.0.0.0.12

@@ -109,6 +109,9 @@ class ModelConfig(_Section):
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch"
     """Batch-norm. batch: one mean and variance for all timesteps; timestep_batch: separate ones for each timestep;
     tdbn: like batch, with weights initialised to the firing threshold."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """For transformers: the share of samples for which the last block is left out in training; it grows evenly from 0 at the
+    first block. The same at all timesteps of a sample."""
     branches: bool = False
     """Add auxiliary classifiers on the early stages during training, for objectives that need them (esd,
     sm-unofficial). Not saved."""

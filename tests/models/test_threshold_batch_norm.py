@@ -11,7 +11,7 @@ from spikedistill import LIF, create_model, list_models
 from spikedistill.models import load_model, save_model
 
 T, B, CLASSES = 3, 4, 5
-REFUSED = {"ms_resnet18", "resnet34"}
+REFUSED = {"max_former", "ms_resnet18", "resnet34", "sdt", "sdt_8_512"}
 # How many batch-norms the layout's blocks add: one a block, and one more where its shortcut has one. SEW adds spikes.
 ADDED = {
     "cifar_resnet34": 16 + 3,
@@ -21,6 +21,11 @@ ADDED = {
     "spiking_resnet34": 16 + 3,
     "sew_resnet18": 0,
     "sew_resnet34": 0,
+    "spikformer": 0,
+    "spikformer_8_512": 0,
+    "qkformer": 0,
+    "qkformer_10_384": 0,
+    "qkformer_10_768": 0,
     "convnet": 0,
     "vgg9": 0,
     "vgg11": 0,

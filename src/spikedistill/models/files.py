@@ -43,7 +43,7 @@ from .registry import create_model
 
 _KEY = "spikedistill"
 SCHEMA = 3
-_OF_TRAINING = {"gradient", "joint", "branches", "branch_count", *RULE_OPTIONS}
+_OF_TRAINING = {"gradient", "joint", "branches", "branch_count", "drop_path", *RULE_OPTIONS}
 
 
 class ModelFile(NamedTuple):

@@ -68,12 +68,14 @@ class Layers:
         norm: makes the batch-norm for a number of channels.
         width: factor on every hidden channel count.
         conv_bias: whether convolutions have a bias, as in some published layouts (before batch-norm it changes nothing).
+        drop_path: the share of samples that leave out the last residual body in training.
     """
 
     neuron: MakesNeurons
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d
     width: float = 1.0
     conv_bias: bool = False
+    drop_path: float = 0.0
 
     def channels(self, count: int, heads: int = 1) -> int:
         """A hidden layer's channels at this width: as many for each head of an attention, at least one."""
@@ -85,6 +87,28 @@ class Layers:
         """Convolution and batch-norm: the input current of a layer of neurons."""
         conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=self.conv_bias)
         return nn.Sequential(conv, self.norm(outputs))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: leave a residual body out for some samples in training (Huang et al., ECCV 2016).
+
+        y = x * keep / (1 - p)
+
+    keep is 0 with probability p and 1 otherwise, drawn once for each sample and the same at all its timesteps.
+
+    Args:
+        p: share of samples for which it is left out, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        ones = torch.ones(x.shape[0], *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device)
+        return x * nn.functional.dropout(ones, self.p)
 
 
 def kaiming_fan_out(network: _Network) -> _Network:

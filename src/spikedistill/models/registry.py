@@ -18,7 +18,7 @@ from ..through_time import Gradient, Rule, Temporal, rule_of, temporal
 from . import layouts  # noqa: F401 it fills MODELS
 from .branches import Branched, branch
 from .joint import Joint, check_exits, exit_heads
-from .layers import MODELS, Layers, Named, Normalize, OwnModel, Sizes
+from .layers import MODELS, DropPath, Layers, Named, Normalize, OwnModel, Sizes
 from .neuron_layers import layer_of, relu
 from .own import build_own
 from .plain import normalised
@@ -96,6 +96,7 @@ def create_model(
     norm: Literal["batch", "timestep_batch", "tdbn"] = "batch",
     norm_timesteps: int | None = None,
     width: float = 1.0,
+    drop_path: float = 0.0,
     branches: bool = False,
     branch_count: int | None = None,
     joint: bool = False,
@@ -118,6 +119,8 @@ def create_model(
             at residual additions (tdBN, Zheng et al., AAAI 2021).
         norm_timesteps: for "timestep_batch", how many timesteps the network is trained with.
         width: factor on every hidden channel count, at most 64.
+        drop_path: for transformers, the share of samples for which the last block's bodies are left out in training, in [0, 1). It
+            grows evenly from 0 at the first block (stochastic depth, Huang et al., ECCV 2016).
         branches: give every stage but the last an auxiliary head for training (ESD, Zhao et al., NeurIPS 2025); see
             `spikedistill.models.Branched`, whose method `heads` returns the logits of all of them.
         branch_count: with `branches`, how many: those behind the deepest stages.
@@ -133,14 +136,17 @@ def create_model(
 
     Raises:
         UserError: for an unknown name, an option out of its range, or "tdbn" for a network that adds up currents before a
-            threshold: ReLU twins, `resnet34` and `ms_resnet18`; or for a `joint` network with branches, without neurons, with
-            `norm="timestep_batch"`, which its ANN cannot have, or for images that are too small for its exits.
+            threshold (ReLU twins, `resnet34`, `ms_resnet18`, `sdt`, `sdt_8_512` and `max_former`); or for a `joint` network with
+            branches, without neurons, with `norm="timestep_batch"`, which its ANN cannot have, or for images that are too small for
+            its exits.
     """
     lif_options = {option: value for option, value in options.items() if option not in RULE_OPTIONS}
     rule = rule_of(gradient, **{option: value for option, value in options.items() if option in RULE_OPTIONS})
     named = MODELS[name]
     if not 0 < width <= WIDEST:
         raise UserError(f"width is {width}, expected a positive factor such as 0.25 or 1.0, at most {WIDEST}")
+    if not isinstance(drop_path, int | float) or not 0 <= drop_path < 1:
+        raise UserError(f"drop_path is {drop_path!r}, expected a share of samples, at least 0 and below 1")
     for what, count, most in (
         ("num_classes", num_classes, _MOST_CLASSES),
         ("in_channels", in_channels, _MOST_CHANNELS),
@@ -161,12 +167,15 @@ def create_model(
     sizes = Sizes(in_channels, _height_and_width(image_size), num_classes)
     if isinstance(named, OwnModel):
         changed = {"width": width != 1, "norm": norm != "batch", "branches": branches, "joint": joint}
+        changed["drop_path"] = drop_path != 0
         network = build_own(name, named, sizes, changed, neuron, lif_options, neuron_options or {})
         whole = network if mean is None or std is None else normalised(network, mean, std)
         return temporal(whole, gradient=rule, sample_axes=f"{in_channels}, H, W")
     layer = layer_of(neuron, lif_options, dict(neuron_options or {}))
-    layers = Layers(neuron=layer, norm=_norm(norm, norm_timesteps), width=width)
+    layers = Layers(neuron=layer, norm=_norm(norm, norm_timesteps), width=width, drop_path=drop_path)
     layout = named.build(layers, sizes)
+    if drop_path and not any(isinstance(module, DropPath) for module in layout.modules()):
+        raise UserError(f"drop_path leaves out bodies of a transformer's blocks, and {name} is none: leave it out")
     if norm == "tdbn":
         start_at_threshold(layout)
     network, prefix = _normalised(layout, mean, std)

@@ -7,7 +7,6 @@ from torch import nn
 from ..errors import UserError
 from ..neurons import SpikingNeuron
 from .layers import Layout
-from .layouts.preactivation import PreActivationBlock
 from .layouts.resnet import BasicBlock
 
 
@@ -34,7 +33,7 @@ def start_at_threshold(layout: Layout) -> None:
             f"norm='tdbn' scales currents to the threshold of neurons, and {type(neuron).__name__} has none: set self.threshold to "
             "a positive number, or use norm='batch'"
         )
-    if any(isinstance(module, PreActivationBlock) for module in layout.modules()):
+    if any(getattr(module, "adds_currents", False) for module in layout.modules()):
         raise UserError(
             "norm='tdbn' scales currents to the next threshold, and this layout adds up currents over its blocks before "
             "any threshold: use norm='batch', or a layout such as resnet18 or spiking_resnet34"

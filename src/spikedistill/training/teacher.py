@@ -175,7 +175,7 @@ def relu_twin(config: Config, seed: int, out: Path) -> Config:
         optimizer=config.optimizer,
         trainer=config.trainer,
         model=config.model.as_ann().model_copy(
-            update={"norm": norm, "branches": False, "branch_count": None, "joint": False}
+            update={"norm": norm, "branches": False, "branch_count": None, "joint": False, "drop_path": 0.0}
         ),
     )
 

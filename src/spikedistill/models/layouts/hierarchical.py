@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..attention import SelfAttention, TokenAttention
 from ..layers import Layers, Layout, Sizes, register_layout
-from .transformers import Transformer, block, max_pool
+from .transformers import Transformer, at_depth, block, max_pool
 
 
 class SplitEmbedding(nn.Module):
@@ -61,10 +61,15 @@ def hierarchical(
     """
     counts = [layers.channels(channels // share, heads) for share in (4, 2, 1)]
     stages: list[tuple[nn.Module, int]] = []
+    first = 0
     for before, count, embed, mixer, depth in zip(
         [sizes.in_channels, *counts[:-1]], counts, embeddings, mixers, depths, strict=True
     ):
-        blocks = [block(layers, mixer(count), count, adds_currents=adds_currents) for _ in range(depth)]
+        blocks = [
+            block(at_depth(layers, place + first, sum(depths)), mixer(count), count, adds_currents=adds_currents)
+            for place in range(depth)
+        ]
+        first += depth
         stages.append((nn.Sequential(embed(before, count), *blocks), count))
     return Transformer(layers, stages, sizes.num_classes, final_neuron=adds_currents)
 

@@ -14,6 +14,8 @@ class PreActivationBlock(nn.Module):
     The convolutions of the body take spikes. The shortcut has a convolution if the shape changes; it takes real numbers.
     """
 
+    adds_currents = True
+
     def __init__(self, layers: Layers, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(

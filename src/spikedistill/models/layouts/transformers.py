@@ -5,11 +5,12 @@ add currents: each body begins with neurons, so all its convolutions take spikes
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from ..attention import SelfAttention, SpikeDrivenAttention, mlp
-from ..layers import Layers, Layout, Sizes, register_layout
+from ..layers import DropPath, Layers, Layout, Sizes, register_layout
 
 
 class Transformer(Layout):
@@ -45,7 +46,7 @@ class Residual(nn.Module):
     """A body plus its input.
 
     Args:
-        layers: the kinds of layer.
+        layers: the kinds of layer, and the share of samples for which the body is left out in training.
         body: from spikes to currents, with as many channels.
         channels: of both.
         adds_currents: add currents, with neurons before the body; otherwise spikes, with neurons behind it.
@@ -56,14 +57,20 @@ class Residual(nn.Module):
         neuron = layers.neuron(channels)
         self.adds_currents = adds_currents
         self.body = nn.Sequential(neuron, body) if adds_currents else nn.Sequential(body, neuron)
+        self.drop = DropPath(layers.drop_path) if layers.drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        return x + self.drop(self.body(x))
 
 
 def max_pool() -> nn.Module:
     """3x3 max-pooling with stride 2: half the height and width, rounded up."""
     return nn.MaxPool2d(3, 2, padding=1)
+
+
+def at_depth(layers: Layers, place: int, depth: int) -> Layers:
+    """The layers of a block by its place among `depth`: none drops its bodies in the first, and most do in the last."""
+    return replace(layers, drop_path=layers.drop_path * place / max(depth - 1, 1))
 
 
 def block(layers: Layers, mixer: nn.Module | None, channels: int, *, adds_currents: bool = False) -> nn.Sequential:
@@ -108,8 +115,13 @@ def columnar(
             embedding.append(layers.neuron(outputs))
         if halved:
             embedding.append(max_pool())
-    embedding.append(Residual(layers, layers.conv_norm(channels, channels), channels, adds_currents=adds_currents))
-    blocks = [block(layers, attention(layers), channels, adds_currents=adds_currents) for _ in range(depth)]
+    embedding.append(
+        Residual(at_depth(layers, 0, 1), layers.conv_norm(channels, channels), channels, adds_currents=adds_currents)
+    )
+    blocks = [
+        block(at_depth(layers, place, depth), attention(layers), channels, adds_currents=adds_currents)
+        for place in range(depth)
+    ]
     parts = embedding, blocks[: depth // 2], blocks[depth // 2 :]
     stages = [(nn.Sequential(*part), channels) for part in parts]
     return Transformer(layers, stages, sizes.num_classes, final_neuron=adds_currents)
