@@ -128,8 +128,14 @@ def count(name, **options):
         return sum(p.numel() for p in create_model(name, **options).parameters())
 
 
+# written down in test_transformers.py
+TRANSFORMERS = {
+    "max_former", "qkformer", "qkformer_10_384", "qkformer_10_768", "sdt", "sdt_8_512", "spikformer", "spikformer_8_512",
+}  # fmt: skip
+
+
 def test_every_network_has_its_layout_written_down():
-    assert {*LAYOUTS, "convnet"} == set(list_models())
+    assert {*LAYOUTS, "convnet"} | TRANSFORMERS == set(list_models())
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -266,7 +272,7 @@ def test_convolutions_have_a_bias_where_the_layout_says_so():
         for name in list_models()
         if any(isinstance(m, nn.Conv2d) and m.bias is not None for m in small(name).modules())
     }
-    assert with_bias == {"resnet34", "vgg9", "vgg11", "vgg13", "vggsnn"}
+    assert with_bias == {"resnet34", "vgg9", "vgg11", "vgg13", "vggsnn"} | TRANSFORMERS
 
 
 def test_the_shortcuts_of_the_pre_activation_network_have_a_bias():
