@@ -591,8 +591,7 @@ def _transformers(
         sys.path.append(str(libraries))
     from .transformers import compare_released, to_markdown
 
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    print(to_markdown(compare_released(references, out, command, networks)))
+    print(to_markdown(compare_released(references, out, "python -m benchmarks transformers", networks)))
 
 
 def _exports(out: Path = Path("runs/bench/exports.json")) -> None:

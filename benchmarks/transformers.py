@@ -141,7 +141,7 @@ def compare(each: Released, references: Path) -> dict[str, Any]:
         "parameters_released": sum(p.numel() for p in theirs.parameters()),
         "parameters_released_unused": sum(p.numel() for p in theirs.parameters()) - copied,
         "neuron_layers": len(our_spikes),
-        "silent_layers": sum(rate in (0, 1) for rate in rates),
+        "constant_layers": sum(rate in (0, 1) for rate in rates),
         "spikes_compared": sum(spikes.numel() for spikes in our_spikes),
         "spikes_different": different,
         "firing_rate": sum(rates) / len(rates),

@@ -265,6 +265,20 @@ def test_products_outside_of_layers_are_named_and_not_hidden():
     assert (counts.dense_macs, counts.uncounted_macs) == (80, 300)
 
 
+def test_the_products_of_a_transformer_are_counted_apart_and_its_masks_and_sums_are_none():
+    """k^T v and its product with q: N d² each for every head, at each timestep. All else are 1x1 and 3x3 convolutions."""
+    x = torch.rand(B, 3, 16, 16)
+    options = {"num_classes": 3, "width": 1 / 16, "threshold": 0.5}
+    counts = count_operations(create_model("spikformer", **options), [x], T)
+    tokens, heads, channels, blocks = 16, 12, 2, 4
+    assert counts.uncounted_macs == T * blocks * 2 * heads * tokens * channels**2
+    assert {row.layer.rpartition(".")[2] for row in counts.layers} == {"0", "head"}
+    # spike-driven attention has no product of matrices, and all its convolutions but the first take spikes
+    counts = count_operations(create_model("sdt", **options), [x], T)
+    assert counts.uncounted_macs == 0
+    assert [row.two_valued for row in counts.layers] == [False] + [True] * (len(counts.layers) - 1)
+
+
 def test_counting_leaves_the_network_as_it_was():
     model, x = build("convnet"), torch.rand(B, 2, 16, 16)
     with torch.no_grad():

@@ -68,7 +68,7 @@ class Layers:
         norm: makes the batch-norm for a number of channels.
         width: factor on every hidden channel count.
         conv_bias: whether convolutions have a bias, as in some published layouts (before batch-norm it changes nothing).
-        drop_path: the share of samples that leave out the last residual body in training.
+        drop_path: the share of samples for which the last block's residual bodies are left out in training.
     """
 
     neuron: MakesNeurons

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..attention import SelfAttention, TokenAttention
 from ..layers import Layers, Layout, Sizes, register_layout
-from .transformers import Transformer, at_depth, block, max_pool
+from .transformers import Tokens, Transformer, block, max_pool
 
 
 class SplitEmbedding(nn.Module):
@@ -36,46 +36,62 @@ def spikes(
     return nn.Sequential(current, *([max_pool()] if halved else []), layers.neuron(outputs))
 
 
+Embeddings = Sequence[Callable[[int, int], nn.Module]]
+"""Make the embedding of each stage, of the channels before and after it."""
+
+
 def hierarchical(
     layers: Layers,
     sizes: Sizes,
-    embeddings: Sequence[Callable[[int, int], nn.Module]],
+    embeddings: Embeddings,
     mixers: Sequence[Callable[[int], nn.Module | None]],
-    *,
-    channels: int,
-    heads: int,
+    counts: Sequence[int],
     depths: Sequence[int],
+    *,
     adds_currents: bool = False,
 ) -> Transformer:
     """Three stages, each an embedding and blocks.
 
     Args:
-        layers: the kinds of layer and the width.
+        layers: the kinds of layer.
         sizes: what the data fixes.
-        embeddings: make the embedding of each stage, of the channels before and after it.
+        embeddings: those of the stages.
         mixers: make what mixes the tokens in a block of each stage, of its channels.
-        channels: of the last stage at width 1.
-        heads: among which the channels of every stage are split.
+        counts: channels per stage.
         depths: blocks per stage.
         adds_currents: whether residuals add currents or spikes.
     """
-    counts = [layers.channels(channels // share, heads) for share in (4, 2, 1)]
+    last = sum(depths) - 1
+    places = iter(range(last + 1))
     stages: list[tuple[nn.Module, int]] = []
-    first = 0
     for before, count, embed, mixer, depth in zip(
         [sizes.in_channels, *counts[:-1]], counts, embeddings, mixers, depths, strict=True
     ):
-        blocks = [
-            block(at_depth(layers, place + first, sum(depths)), mixer(count), count, adds_currents=adds_currents)
-            for place in range(depth)
-        ]
-        first += depth
+        tokens = Tokens(layers, count, adds_currents)
+        blocks = [block(tokens.at(next(places) / last), mixer(count)) for _ in range(depth)]
         stages.append((nn.Sequential(embed(before, count), *blocks), count))
     return Transformer(layers, stages, sizes.num_classes, final_neuron=adds_currents)
 
 
-def qkformer_for_imagenet(layers: Layers, sizes: Sizes, channels: int, heads: int) -> Transformer:
-    """QKFormer-10: each embedding halves the resolution at its first convolution, and the first embedding once before."""
+def doubling(layers: Layers, last: int, heads: int) -> list[int]:
+    """Channels of three stages, of which the last has that many at width 1; multiples of the number of heads."""
+    return [layers.channels(last // part, heads) for part in (4, 2, 1)]
+
+
+def qkformer_of(
+    layers: Layers, sizes: Sizes, embeddings: Embeddings, channels: int, heads: int, depths: Sequence[int]
+) -> Transformer:
+    """QKFormer of any size: attention over tokens in the first two stages, spiking self-attention in the last."""
+
+    def over_tokens(count: int) -> nn.Module:
+        return TokenAttention(layers, count, heads)
+
+    mixers = over_tokens, over_tokens, lambda count: SelfAttention(layers, count, heads)
+    return hierarchical(layers, sizes, embeddings, mixers, doubling(layers, channels, heads), depths)
+
+
+def imagenet_embeddings(layers: Layers) -> Embeddings:
+    """Those of QKFormer for ImageNet: each halves the resolution at its first convolution, and the first one once before."""
 
     def first(inputs: int, outputs: int) -> nn.Module:
         half = max(1, outputs // 2)
@@ -85,25 +101,7 @@ def qkformer_for_imagenet(layers: Layers, sizes: Sizes, channels: int, heads: in
         body = nn.Sequential(spikes(layers, inputs, outputs, halved=True), spikes(layers, outputs, outputs))
         return SplitEmbedding(nn.Identity(), body, spikes(layers, inputs, outputs, kernel=1, stride=2))
 
-    return qkformer_of(layers, sizes, (first, later, later), channels=channels, heads=heads, depths=(1, 2, 7))
-
-
-def qkformer_of(
-    layers: Layers,
-    sizes: Sizes,
-    embeddings: Sequence[Callable[[int, int], nn.Module]],
-    *,
-    channels: int,
-    heads: int,
-    depths: Sequence[int],
-) -> Transformer:
-    """QKFormer of any size: attention over tokens in the first two stages, spiking self-attention in the last."""
-    mixers = [
-        lambda count: TokenAttention(layers, count, heads),
-        lambda count: TokenAttention(layers, count, heads),
-        lambda count: SelfAttention(layers, count, heads),
-    ]
-    return hierarchical(layers, sizes, embeddings, mixers, channels=channels, heads=heads, depths=depths)
+    return first, later, later
 
 
 @register_layout()
@@ -122,7 +120,7 @@ def qkformer(layers: Layers, sizes: Sizes) -> Layout:
         body = nn.Sequential(spikes(layers, inputs, outputs), spikes(layers, outputs, outputs, halved=True))
         return SplitEmbedding(nn.Identity(), body, spikes(layers, inputs, outputs, kernel=1, stride=2))
 
-    return qkformer_of(layers, sizes, (first, later, later), channels=384, heads=8, depths=(1, 1, 2))
+    return qkformer_of(layers, sizes, (first, later, later), 384, 8, (1, 1, 2))
 
 
 @register_layout()
@@ -131,7 +129,7 @@ def qkformer_10_384(layers: Layers, sizes: Sizes) -> Layout:
 
     Stages at a quarter, an eighth and a 16th of the resolution. 16,473,688 parameters with 1000 classes.
     """
-    return qkformer_for_imagenet(layers, sizes, 384, 6)
+    return qkformer_of(layers, sizes, imagenet_embeddings(layers), 384, 6, (1, 2, 7))
 
 
 @register_layout()
@@ -140,7 +138,7 @@ def qkformer_10_768(layers: Layers, sizes: Sizes) -> Layout:
 
     Stages at a quarter, an eighth and a 16th of the resolution. 64,962,760 parameters with 1000 classes.
     """
-    return qkformer_for_imagenet(layers, sizes, 768, 12)
+    return qkformer_of(layers, sizes, imagenet_embeddings(layers), 768, 12, (1, 2, 7))
 
 
 @register_layout()
@@ -162,11 +160,10 @@ def max_former(layers: Layers, sizes: Sizes) -> Layout:
         return SplitEmbedding(layers.neuron(inputs), body, shortcut)
 
     biased = replace(layers, conv_bias=True)
-    mixers = [
+    mixers = (
         lambda count: None,
         lambda count: biased.conv_norm(count, count, groups=count),
         lambda count: SelfAttention(layers, count, 8),
-    ]
-    return hierarchical(
-        layers, sizes, (first, later, later), mixers, channels=384, heads=8, depths=(1, 1, 2), adds_currents=True
     )
+    counts = doubling(layers, 384, 8)
+    return hierarchical(layers, sizes, (first, later, later), mixers, counts, (1, 1, 2), adds_currents=True)

@@ -5,7 +5,8 @@ add currents: each body begins with neurons, so all its convolutions take spikes
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -42,22 +43,41 @@ class Transformer(Layout):
         return self.head(self.final(self.pool(x).flatten(1)))
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """What residual connections carry from block to block.
+
+    Attributes:
+        layers: the kinds of layer.
+        channels: of a token.
+        adds_currents: whether residuals add currents or spikes.
+        drop_path: the share of samples for which a residual body is left out in training.
+    """
+
+    layers: Layers
+    channels: int
+    adds_currents: bool = False
+    drop_path: float = 0.0
+
+    def at(self, depth: float) -> Self:
+        """The tokens at a depth from 0, where no body is left out, to 1, where most are."""
+        return replace(self, drop_path=self.layers.drop_path * depth)
+
+
 class Residual(nn.Module):
     """A body plus its input.
 
     Args:
-        layers: the kinds of layer, and the share of samples for which the body is left out in training.
-        body: from spikes to currents, with as many channels.
-        channels: of both.
-        adds_currents: add currents, with neurons before the body; otherwise spikes, with neurons behind it.
+        tokens: of input and output. Where residuals add currents, neurons come before the body; otherwise behind it.
+        body: from spikes to currents.
     """
 
-    def __init__(self, layers: Layers, body: nn.Module, channels: int, *, adds_currents: bool = False) -> None:
+    def __init__(self, tokens: Tokens, body: nn.Module) -> None:
         super().__init__()
-        neuron = layers.neuron(channels)
-        self.adds_currents = adds_currents
-        self.body = nn.Sequential(neuron, body) if adds_currents else nn.Sequential(body, neuron)
-        self.drop = DropPath(layers.drop_path) if layers.drop_path else nn.Identity()
+        self.adds_currents = tokens.adds_currents
+        neuron = tokens.layers.neuron(tokens.channels)
+        self.body = nn.Sequential(neuron, body) if self.adds_currents else nn.Sequential(body, neuron)
+        self.drop = DropPath(tokens.drop_path) if tokens.drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop(self.body(x))
@@ -68,28 +88,14 @@ def max_pool() -> nn.Module:
     return nn.MaxPool2d(3, 2, padding=1)
 
 
-def at_depth(layers: Layers, place: int, depth: int) -> Layers:
-    """The layers of a block by its place among `depth`: none drops its bodies in the first, and most do in the last."""
-    return replace(layers, drop_path=layers.drop_path * place / max(depth - 1, 1))
-
-
-def block(layers: Layers, mixer: nn.Module | None, channels: int, *, adds_currents: bool = False) -> nn.Sequential:
+def block(tokens: Tokens, mixer: nn.Module | None) -> nn.Sequential:
     """A residual mixer of tokens, if there is one, then a residual network of two layers on each token."""
-    bodies = mixer, mlp(layers, channels)
-    return nn.Sequential(
-        *(Residual(layers, body, channels, adds_currents=adds_currents) for body in bodies if body is not None)
-    )
+    bodies = mixer, mlp(tokens.layers, tokens.channels)
+    return nn.Sequential(*(Residual(tokens, body) for body in bodies if body is not None))
 
 
 def columnar(
-    layers: Layers,
-    sizes: Sizes,
-    attention: Callable[[Layers], nn.Module],
-    *,
-    channels: int,
-    depth: int,
-    halvings: Sequence[bool],
-    adds_currents: bool,
+    tokens: Tokens, sizes: Sizes, attention: Callable[[], nn.Module], blocks: int, halvings: Sequence[bool]
 ) -> Transformer:
     """Tokens of one size from the embedding on, in blocks of one kind.
 
@@ -97,68 +103,28 @@ def columnar(
     other two have half of the blocks each.
 
     Args:
-        layers: the kinds of layer and the width.
+        tokens: what the blocks pass on.
         sizes: what the data fixes.
         attention: makes the attention of a block.
-        channels: of a token.
-        depth: how many blocks.
+        blocks: how many.
         halvings: behind which of the four convolutions the resolution is halved.
-        adds_currents: whether residuals add currents or spikes.
     """
-    counts = [max(1, channels // share) for share in (8, 4, 2)] + [channels]
+    layers, channels = tokens.layers, tokens.channels
+    counts = [max(1, channels // part) for part in (8, 4, 2)] + [channels]
     embedding: list[nn.Module] = []
     for place, (inputs, outputs, halved) in enumerate(
         zip([sizes.in_channels, *counts[:-1]], counts, halvings, strict=True)
     ):
         embedding.append(layers.conv_norm(inputs, outputs))
-        if not adds_currents or place < 3:  # the residual after the last begins with its neurons
+        if not tokens.adds_currents or place < 3:  # the residual after the last begins with its neurons
             embedding.append(layers.neuron(outputs))
         if halved:
             embedding.append(max_pool())
-    embedding.append(
-        Residual(at_depth(layers, 0, 1), layers.conv_norm(channels, channels), channels, adds_currents=adds_currents)
-    )
-    blocks = [
-        block(at_depth(layers, place, depth), attention(layers), channels, adds_currents=adds_currents)
-        for place in range(depth)
-    ]
-    parts = embedding, blocks[: depth // 2], blocks[depth // 2 :]
+    embedding.append(Residual(tokens, layers.conv_norm(channels, channels)))
+    made = [block(tokens.at(place / (blocks - 1)), attention()) for place in range(blocks)]
+    parts = embedding, made[: blocks // 2], made[blocks // 2 :]
     stages = [(nn.Sequential(*part), channels) for part in parts]
-    return Transformer(layers, stages, sizes.num_classes, final_neuron=adds_currents)
-
-
-def spikformer_of(
-    layers: Layers, sizes: Sizes, channels: int, heads: int, depth: int, halvings: Sequence[bool], *, bias: bool
-) -> Transformer:
-    """Spikformer of any size; `bias` is that of the convolutions of q, k and v."""
-    width = layers.channels(channels, heads)
-    return columnar(
-        layers,
-        sizes,
-        lambda layers: SelfAttention(layers, width, heads, bias=bias),
-        channels=width,
-        depth=depth,
-        halvings=halvings,
-        adds_currents=False,
-    )
-
-
-def sdt_of(layers: Layers, sizes: Sizes, channels: int, depth: int, halvings: Sequence[bool]) -> Transformer:
-    """The spike-driven transformer of any size. Its convolutions and their biases begin as those of its released code."""
-    width = layers.channels(channels)
-    network = columnar(
-        layers,
-        sizes,
-        lambda layers: SpikeDrivenAttention(layers, width),
-        channels=width,
-        depth=depth,
-        halvings=halvings,
-        adds_currents=True,
-    )
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            truncated_normal(module)
-    return network
+    return Transformer(layers, stages, sizes.num_classes, final_neuron=tokens.adds_currents)
 
 
 def truncated_normal(layer: nn.Conv2d | nn.Linear) -> None:
@@ -168,13 +134,25 @@ def truncated_normal(layer: nn.Conv2d | nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
+def sdt_of(layers: Layers, sizes: Sizes, blocks: int, halvings: Sequence[bool]) -> Transformer:
+    """The spike-driven transformer with 512 channels. Its convolutions begin as those of its released code."""
+    tokens = Tokens(layers, layers.channels(512), adds_currents=True)
+    network = columnar(tokens, sizes, lambda: SpikeDrivenAttention(layers, tokens.channels), blocks, halvings)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            truncated_normal(module)
+    return network
+
+
 @register_layout()
 def spikformer(layers: Layers, sizes: Sizes) -> Layout:
     """Spikformer-4-384 for small images (Zhou et al., ICLR 2023): residuals of spikes, 12 heads.
 
     Four blocks on a quarter of the resolution. 9,324,730 parameters with 10 classes.
     """
-    network = spikformer_of(layers, sizes, 384, 12, 4, (False, False, True, True), bias=True)
+    tokens = Tokens(layers, layers.channels(384, 12))
+    halvings = False, False, True, True
+    network = columnar(tokens, sizes, lambda: SelfAttention(layers, tokens.channels, 12, bias=True), 4, halvings)
     for module in network.stages[1:].modules():
         if isinstance(module, nn.Conv2d):  # linear layers in the released code
             truncated_normal(module)
@@ -187,7 +165,9 @@ def spikformer_8_512(layers: Layers, sizes: Sizes) -> Layout:
 
     Eight blocks on a 16th of the resolution. 29,689,384 parameters with 1000 classes.
     """
-    return spikformer_of(layers, sizes, 512, 8, 8, (True, True, True, True), bias=False)
+    tokens = Tokens(layers, layers.channels(512, 8))
+    halvings = True, True, True, True
+    return columnar(tokens, sizes, lambda: SelfAttention(layers, tokens.channels, 8), 8, halvings)
 
 
 @register_layout()
@@ -197,7 +177,7 @@ def sdt(layers: Layers, sizes: Sizes) -> Layout:
     Two blocks on a quarter of the resolution. 10,233,418 parameters with 10 classes; the released code has 64 more in each block,
     which it does not use.
     """
-    return sdt_of(layers, sizes, 512, 2, (False, False, True, True))
+    return sdt_of(layers, sizes, 2, (False, False, True, True))
 
 
 @register_layout()
@@ -207,4 +187,4 @@ def sdt_8_512(layers: Layers, sizes: Sizes) -> Layout:
     Eight blocks on a 16th of the resolution. 29,689,384 parameters with 1000 classes; the released code has 64 more in each block,
     which it does not use.
     """
-    return sdt_of(layers, sizes, 512, 8, (True, True, True, True))
+    return sdt_of(layers, sizes, 8, (True, True, True, True))
