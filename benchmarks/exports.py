@@ -79,10 +79,11 @@ def cases() -> Iterator[Case]:
 
 
 def measure_exports(out: Path, command: str) -> list[dict[str, Any]]:
-    """Write what came of every network in every format; it goes on where it was stopped."""
+    """Write what came of every network in every format, in the order of the cases; it goes on where it was stopped."""
     about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
     rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.is_file() else []
     done = {row["network"] for row in rows}
+    order = [case.name for case in cases()]
     out.parent.mkdir(parents=True, exist_ok=True)
     for case in cases():
         if case.name in done:
@@ -97,7 +98,7 @@ def measure_exports(out: Path, command: str) -> list[dict[str, Any]]:
                 row[format] = _exported(format, hard if format == "nir" else network, x, _arguments(case))
             except UserError as error:
                 row[format] = f"refused: {_short(str(error))}"
-        rows.append(row)
+        rows = sorted([*rows, row], key=lambda row: order.index(row["network"]))
         print(json.dumps(row), flush=True)
         written = {"written": datetime.now(UTC).isoformat(timespec="seconds"), "samples": _SAMPLES, "timesteps": _T}
         out.write_text(json.dumps(about | written | {"rows": rows}, indent=1) + "\n")
