@@ -24,7 +24,7 @@ from .results import commit, machine, versions
 
 _T, _SAMPLES = 4, 2
 # Their LIF divides its current by tau = 2, fires at 1 and resets to 0: ours without the division fires at 2.
-_NEURON = {"decay": 0.5, "threshold": 2.0, "v_reset": 0.0, "detach_reset": True}
+_NEURON: dict[str, Any] = {"decay": 0.5, "threshold": 2.0, "v_reset": 0.0, "detach_reset": True}
 _SMALL = {"in_channels": 3, "mlp_ratios": 4}
 _PLAIN = _SMALL | {"sr_ratios": 1}
 

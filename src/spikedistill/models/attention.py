@@ -99,9 +99,9 @@ class TokenAttention(nn.Module):
         return self.project((k * gate.unsqueeze(2)).flatten(1, 2))
 
 
-def spikes_of(layers: Layers, channels: int) -> nn.Sequential:
-    """Queries, keys or values: spikes of a 1x1 convolution with batch-norm."""
-    return nn.Sequential(layers.conv_norm(channels, channels, kernel=1), layers.neuron(channels))
+def spikes_of(layers: Layers, count: int) -> nn.Sequential:
+    """Queries, keys or values of so many channels: spikes of a 1x1 convolution with batch-norm."""
+    return nn.Sequential(layers.conv_norm(count, count, kernel=1), layers.neuron(count))
 
 
 def mlp(layers: Layers, channels: int, ratio: int = 4) -> nn.Sequential:

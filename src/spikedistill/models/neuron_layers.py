@@ -75,17 +75,16 @@ def _lif(options: dict[str, Any]) -> MakesNeurons:
         if (learned := Learned.of(options.get(name))) and learned.per is None:
             options[name] = replace(learned, per="layer")
     LIF(**options, channels=1)  # a wrong value is reported here, before anything is built
-
-    def make(channels: int, share: float = 1.0) -> nn.Module:
-        return LIF(**options | ({} if share == 1 else {"threshold": _share_of(options, share)}), channels=channels)
-
-    return make
+    return lambda channels, share=1.0: LIF(**_with_threshold(options, share), channels=channels)
 
 
-def _share_of(options: dict[str, Any], share: float) -> float | Learned:
-    """A share of the threshold among options of `LIF`; of a learned one, a share of its initial value."""
+def _with_threshold(options: dict[str, Any], share: float) -> dict[str, Any]:
+    """Options of `LIF` with a share of their threshold; of a learned one, with a share of its initial value."""
+    if share == 1:
+        return options
     default = float(Neuron.threshold)
     threshold = options.get("threshold", default)
     if learned := Learned.of(threshold):
-        return replace(learned, start=share * (default if learned.start is None else learned.start))
-    return share * threshold
+        start = default if learned.start is None else learned.start
+        return options | {"threshold": replace(learned, start=share * start)}
+    return options | {"threshold": share * threshold}

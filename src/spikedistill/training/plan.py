@@ -160,8 +160,13 @@ def _made(config: Config, spec: dict[str, Any], dataset: Dataset, given: GivenNe
     if given is not None:
         return given.build(gradient_rule(config), dataset)
     model = config.model
-    of_training = {"branches": model.branches, "branch_count": model.branch_count, "joint": model.joint}
-    return create_model(**spec, **of_training, drop_path=model.drop_path)
+    return create_model(
+        **spec,
+        branches=model.branches,
+        branch_count=model.branch_count,
+        joint=model.joint,
+        drop_path=model.drop_path,
+    )
 
 
 @torch.no_grad()

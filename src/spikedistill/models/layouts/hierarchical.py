@@ -29,11 +29,11 @@ class SplitEmbedding(nn.Module):
 
 
 def spikes(
-    layers: Layers, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, halved: bool = False
+    layers: Layers, before: int, after: int, *, kernel: int = 3, stride: int = 1, halved: bool = False
 ) -> nn.Sequential:
     """Neurons behind a convolution and batch-norm, with max-pooling of the currents if `halved`."""
-    current = layers.conv_norm(inputs, outputs, kernel=kernel, stride=stride)
-    return nn.Sequential(current, *([max_pool()] if halved else []), layers.neuron(outputs))
+    current = layers.conv_norm(before, after, kernel=kernel, stride=stride)
+    return nn.Sequential(current, *([max_pool()] if halved else []), layers.neuron(after))
 
 
 Embeddings = Sequence[Callable[[int, int], nn.Module]]
@@ -73,9 +73,9 @@ def hierarchical(
     return Transformer(layers, stages, sizes.num_classes, final_neuron=adds_currents)
 
 
-def doubling(layers: Layers, last: int, heads: int) -> list[int]:
-    """Channels of three stages, of which the last has that many at width 1; multiples of the number of heads."""
-    return [layers.channels(last // part, heads) for part in (4, 2, 1)]
+def doubling(layers: Layers, last: int, multiple: int) -> list[int]:
+    """Channels of three stages, of which the last has that many at width 1; all are multiples of a number."""
+    return [layers.channels(last // part, multiple) for part in (4, 2, 1)]
 
 
 def qkformer_of(
@@ -97,9 +97,9 @@ def imagenet_embeddings(layers: Layers) -> Embeddings:
         half = max(1, outputs // 2)
         return nn.Sequential(spikes(layers, inputs, half, halved=True), later(half, outputs))
 
-    def later(inputs: int, outputs: int) -> nn.Module:
-        body = nn.Sequential(spikes(layers, inputs, outputs, halved=True), spikes(layers, outputs, outputs))
-        return SplitEmbedding(nn.Identity(), body, spikes(layers, inputs, outputs, kernel=1, stride=2))
+    def later(before: int, after: int) -> nn.Module:
+        body = nn.Sequential(spikes(layers, before, after, halved=True), spikes(layers, after, after))
+        return SplitEmbedding(nn.Identity(), body, spikes(layers, before, after, kernel=1, stride=2))
 
     return first, later, later
 
@@ -116,9 +116,9 @@ def qkformer(layers: Layers, sizes: Sizes) -> Layout:
         way = spikes(layers, half, outputs), spikes(layers, half, outputs, kernel=1)
         return SplitEmbedding(spikes(layers, inputs, half), *way)
 
-    def later(inputs: int, outputs: int) -> nn.Module:
-        body = nn.Sequential(spikes(layers, inputs, outputs), spikes(layers, outputs, outputs, halved=True))
-        return SplitEmbedding(nn.Identity(), body, spikes(layers, inputs, outputs, kernel=1, stride=2))
+    def later(before: int, after: int) -> nn.Module:
+        body = nn.Sequential(spikes(layers, before, after), spikes(layers, after, after, halved=True))
+        return SplitEmbedding(nn.Identity(), body, spikes(layers, before, after, kernel=1, stride=2))
 
     return qkformer_of(layers, sizes, (first, later, later), 384, 8, (1, 1, 2))
 
@@ -154,10 +154,10 @@ def max_former(layers: Layers, sizes: Sizes) -> Layout:
         way = layers.conv_norm(half, outputs), layers.conv_norm(half, outputs, kernel=1)
         return SplitEmbedding(spikes(layers, inputs, half), *way)
 
-    def later(inputs: int, outputs: int) -> nn.Module:
-        body = nn.Sequential(spikes(layers, inputs, outputs, halved=True), layers.conv_norm(outputs, outputs))
-        shortcut = nn.Sequential(layers.conv_norm(inputs, outputs, kernel=1), max_pool())
-        return SplitEmbedding(layers.neuron(inputs), body, shortcut)
+    def later(before: int, after: int) -> nn.Module:
+        body = nn.Sequential(spikes(layers, before, after, halved=True), layers.conv_norm(after, after))
+        shortcut = nn.Sequential(layers.conv_norm(before, after, kernel=1), max_pool())
+        return SplitEmbedding(layers.neuron(before), body, shortcut)
 
     biased = replace(layers, conv_bias=True)
     mixers = (
