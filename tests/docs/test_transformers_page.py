@@ -48,3 +48,10 @@ def test_the_table_of_digits():
         cells = " | ".join(f"{accuracy:.1f}" for accuracy in accuracies)
         assert f"| `{row['method'].removeprefix('digits-')}` | {cells} |" in PAGE
     assert len(rows) == 5
+
+
+def test_what_the_page_says_of_the_folded_axes():
+    for row in FOUND["rows"]:
+        if "qkformer" in row["network"]:
+            assert f"{row['spikes_different_as_released']:,} of `{row['network']}`" in PAGE
+    assert FOUND["commit"][:7] in PAGE
