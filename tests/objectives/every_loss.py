@@ -21,6 +21,7 @@ WITH_LABELS = {name: lambda z, y, a, loss=loss: loss(z, y) for name, loss in TAS
     "sce smoothed": lambda z, y, a: objectives.sce(z, y, label_smoothing=0.1),
     "twce smoothed": lambda z, y, a: objectives.twce(z, y, label_smoothing=1.0),
     "tet_of_some": lambda z, y, a: objectives.tet_of_some(z, y),
+    "label_mse": lambda z, y, a: objectives.label_mse(z, y),
     "wsld": lambda z, y, a: objectives.wsld(z, y, a),
     "reliable": lambda z, y, a: objectives.reliable(z, y, teacher_grad=True),
     "twsd correct": lambda z, y, a: objectives.twsd(z, y, teacher="correct"),
@@ -52,7 +53,7 @@ WITHOUT_LABELS = {
 
 
 def of_catalogue(name):
-    """An entry of the catalogue, with features and a classifier that have nothing to do with the logits."""
+    """An entry of the catalogue, with features, a classifier and weights that have nothing to do with the logits."""
     objective = create_objective(name)
 
     def loss(logits, target, teacher):
@@ -65,6 +66,7 @@ def of_catalogue(name):
             teacher_features=[features.flip(0)],
             transforms=[torch.nn.Identity()],
             classifier=lambda seen: seen.flatten(1).mean(1, keepdim=True) + teacher,
+            weights=[torch.linspace(-1, 1, 6, dtype=torch.float64)],
             progress=0.5,
         ).total
 

@@ -217,6 +217,23 @@ def logit_mse(Z, level=1.0):
     return ((Z - level) ** 2).mean(), 2 * (Z - level) / Z.size
 
 
+def label_mse(Z, y):
+    distance = Z - np.eye(Z.shape[-1])[y]
+    return (distance**2).mean(), 2 * distance / Z.size
+
+
+def fading_decay(W, S, delta=0.25, epsilon=1e-5):
+    """Mean over t = 0..S-1 of Σ_w w² / (1 + k (|w| + ε)), k = e^(δt) - 1; its gradient in w is w (2 D - k |w|) / D²."""
+    value, gradients = 0.0, [np.zeros_like(w) for w in W]
+    for t in range(S):
+        k = np.exp(delta * t) - 1
+        for w, gradient in zip(W, gradients, strict=True):
+            D = 1 + k * (np.abs(w) + epsilon)
+            value += (w**2 / D).sum() / S
+            gradient += w * (2 * D - k * np.abs(w)) / D**2 / S
+    return value, gradients
+
+
 def tet_of_some(Z, y, drawn, mse_weight=0.05):
     """(1-l) CE + l MSE over the drawn timesteps alone."""
     some = Z[drawn]

@@ -50,6 +50,7 @@ def every_input(batch):
         "teacher_features": [features.flip(0)],
         "transforms": [torch.nn.Identity()],
         "classifier": lambda seen: seen.flatten(1).mean(1, keepdim=True) + logits[1],
+        "weights": [features],
         "progress": 0.5,
     }
 

@@ -24,6 +24,8 @@ Z, A, Y = GENERATOR.standard_normal((4, 6, 3)), GENERATOR.standard_normal((6, 3)
 STRENGTH = reference.scores(Z, Y, "confidence")
 S2W = reference.strong_weak(Z, STRENGTH, "s2w", "pair")
 W2S = reference.strong_weak(Z, STRENGTH, "w2s", "pair")
+# The network's weights, of which one is 0, as biases often are.
+W = [np.append(GENERATOR.standard_normal(4), 0.0), GENERATOR.standard_normal((3, 2))]
 # What two layers of student and teacher return; half of training is done.
 SHAPES = [(6, 16, 12, 12), (6, 32, 6, 6)]
 F, G = ([GENERATOR.standard_normal(shape) for shape in SHAPES] for _ in range(2))
@@ -131,6 +133,11 @@ PUBLISHED = {
         "exits_ce": (0.9, reference.exits_ce(Z, Y)),
         "exits_kd": (0.1, reference.exits_kd(Z)),
     },
+    "trt": {
+        "twce": (0.95, reference.twce(Z, Y)),
+        "label_mse": (0.05, reference.label_mse(Z, Y)),
+        "fading_decay": (1e-5, (reference.fading_decay(W, len(Z))[0], np.zeros_like(Z))),
+    },
     "sm-unofficial": {
         "weighted_heads_ce": (0.1, reference.weighted_heads_ce(Z, Y)),
         "mutual": (0.9, reference.mutual(Z)),
@@ -144,7 +151,8 @@ def evaluate(objective, timesteps=4, progress=PROGRESS):
     logits, features = torch.tensor(Z[:timesteps], requires_grad=True), [torch.tensor(f, requires_grad=True) for f in F]
     teacher = {"teacher_logits": torch.tensor(A), "teacher_features": [torch.tensor(g) for g in G]}
     teacher |= {"transforms": UNCHANGED, "classifier": classifier}
-    value = objective(logits, torch.tensor(Y), **teacher, features=features, progress=progress)
+    weights = [torch.tensor(w) for w in W]
+    value = objective(logits, torch.tensor(Y), **teacher, features=features, weights=weights, progress=progress)
     gradients = torch.autograd.grad(value.total, [logits, *features], allow_unused=True, materialize_grads=True)
     return value, gradients
 
@@ -238,7 +246,9 @@ def test_an_entry_runs_with_one_timestep_in_half_precision(name):
     features[0].requires_grad_()
     teacher = {"teacher_logits": torch.randn(2, 3), "teacher_features": teacher_features, "transforms": UNCHANGED[:1]}
     teacher["classifier"] = classifier
-    total, terms = objective(logits, torch.tensor([0, 2]), **teacher, features=features, progress=0.5)
+    total, terms = objective(
+        logits, torch.tensor([0, 2]), **teacher, features=features, weights=[torch.ones(2).bfloat16()], progress=0.5
+    )
     total.backward()
     assert features[0].grad is None or features[0].grad.isfinite().all()
     assert logits.grad.isfinite().all()
@@ -347,6 +357,7 @@ def test_the_temperature_option_reaches_the_distillation(name):
         ("esd", {"beta": 0.1, "factor": 4.0}, [4, 0.4]),
         ("entropy-regularisation", {"gamma": 0.4}, [1, -0.4]),
         ("tet", {"mse_weight": 0.001}, [0.999, 0.001]),
+        ("trt", {"eta": 0.25, "lam": 5e-5}, [0.75, 0.25, 5e-5]),
         ("etc", {"weight": 0.5}, [1, 0.5]),
         ("mps-guidance", {"weight": 0.5}, [1, 0.5]),
         ("seal-unofficial", {"alpha": 0.2, "beta": 0.3}, [1, 0.2, 0.3]),
@@ -485,6 +496,9 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
         ("sltt-k", {"k": 2.0}, "option 'k' of objective 'sltt-k' must be an int; got 2.0"),
         ("sltt-k", {"k": True}, "option 'k' of objective 'sltt-k' must be an int; got True"),
         ("sltt-k", {"mse_weight": 2.0}, "mse_weight must lie between 0 and 1"),
+        ("trt", {"eta": 1.5}, "eta must lie between 0 and 1; got 1.5"),
+        ("trt", {"lam": -1.0}, "lam must be a number from 0 to"),
+        ("trt", {"delta": -0.5}, "delta must be a number from 0 to"),
         ("etc", {"temperature": 0.0}, "temperature must lie between 0.001 and 1,000,000"),
         ("bkdsnn-unofficial", {"mask": 1.5}, "mask must lie between 0 and 1; got 1.5"),
         ("ckdsnn-unofficial", {"noise": -0.1}, "noise must lie between 0 and 1; got -0.1"),
@@ -534,6 +548,7 @@ COMPILED = [
     "bkdsnn-unofficial",
     "joint-asnn-unofficial",
     "sm-unofficial",
+    "trt",
 ]
 
 

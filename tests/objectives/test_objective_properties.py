@@ -10,6 +10,7 @@ from spikedistill.objectives import (
     aligned_kd,
     all_pairs,
     entropy,
+    label_mse,
     logit_kd,
     logit_mse,
     mutual,
@@ -51,6 +52,7 @@ EVERY_LOSS = {
     "s2w mse": lambda z, y, a: strong2weak(z, divergence="mse"),
     "tet_of_some": lambda z, y, a: tet_of_some(z, y),
     "logit_mse": lambda z, y, a: logit_mse(z),
+    "label_mse": lambda z, y, a: label_mse(z, y),
     "all_pairs": lambda z, y, a: all_pairs(z, teacher_grad=True),
     "adjacent": lambda z, y, a: adjacent(z, teacher_grad=True),
     "right_sum": lambda z, y, a: right_sum(z, y),
@@ -63,7 +65,7 @@ EVERY_LOSS = {
 # adding to logits may make or break exact ties between them, which these would see
 RANKED = ("s2w", "w2s", "twsd correct", "reliable", "right_sum", "aligned_kd")
 # and these are about the logits themselves
-ABSOLUTE = ("tet_of_some", "logit_mse", "selective")
+ABSOLUTE = ("tet_of_some", "logit_mse", "label_mse", "selective")
 
 
 @st.composite

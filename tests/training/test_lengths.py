@@ -128,7 +128,7 @@ def test_an_objective_is_the_mean_over_samples_as_if_each_length_were_alone(name
 
     def value(z: torch.Tensor, x: torch.Tensor, rows: torch.Tensor, L: torch.Tensor | None) -> torch.Tensor:
         at = AtHand(objective=objective, teacher=teacher, kind="events", inputs=x, target=target[rows], submodels=z,
-                    features=[], lengths=L, progress=0.5, firing_rates=torch.tensor([0.1]))  # fmt: skip
+                    features=[], lengths=L, progress=0.5, firing_rates=torch.tensor([0.1]), network=network())  # fmt: skip
         torch.manual_seed(0)
         parts = [(share, objective(part.submodels, part.target, **inputs_of(part)).total)
                  for share, part in at.of_each_length()]  # fmt: skip

@@ -3,7 +3,7 @@
 Pure functions that need only torch: the logits may come from a spiking network of any library.
 """
 
-from spikedistill.objectives import baselines, catalogue  # noqa: F401  (they fill the registry)
+from spikedistill.objectives import baselines, catalogue, newer  # noqa: F401  (they fill the registry)
 
 from .composition import Objective, ObjectiveValue, Term, mean_value
 from .distillation import logit_kd, noisy_kd, prefix_kd, reliable, twkl, twsd, wsld
@@ -24,9 +24,10 @@ from .sparsity import firing
 from .strong_weak import strong2weak, timestep_scores, weak2strong
 from .submodels import compares_submodels
 from .surrogate_modules import mutual, weighted_heads_ce
-from .task import entropy, heads_ce, logit_mse, prefix_ce, sce, tet_of_some, twce
+from .task import entropy, heads_ce, label_mse, logit_mse, prefix_ce, sce, tet_of_some, twce
 from .teacher_classifier import activation_map_kl, class_activation_map, classified_kd
 from .timesteps import adjacent, all_pairs, right_sum
+from .weight_decay import fading_decay
 
 __all__ = [
     "OBJECTIVES",
@@ -47,10 +48,12 @@ __all__ = [
     "entropy",
     "exits_ce",
     "exits_kd",
+    "fading_decay",
     "feature_distance",
     "feature_mse",
     "firing",
     "heads_ce",
+    "label_mse",
     "list_objectives",
     "logit_kd",
     "logit_mse",

@@ -77,6 +77,11 @@ _FIRING_RATES = Input(
     wanted="the mean rate of each layer of neurons, a tensor [L]",
     example=lambda: torch.zeros(1, device="cpu"),
 )
+_WEIGHTS = Input(
+    what="keeps the weights of the network small",
+    wanted="its weights as a list of tensors, such as all parameters that are no biases",
+    example=lambda: [torch.zeros(1, device="cpu")],
+)
 _PROGRESS = Input(
     what="changes its weights over training",
     wanted="the share of training that is done, 0 to 1",
@@ -108,6 +113,8 @@ class Inputs(TypedDict, total=False):
     """The teacher's classifier, from the features of its last layer to logits."""
     firing_rates: Annotated[Tensor | None, _FIRING_RATES]
     """`[L]`: the share of the neurons of each layer that fire at a timestep, with its graph."""
+    weights: Annotated[Sequence[Tensor] | None, _WEIGHTS]
+    """The weights of the network, tensors of any shape: in a run all its parameters without "bias" in their name."""
     progress: Annotated[float | None, _PROGRESS]
     """The share of training that is done, 0 to 1; needed if `needs_progress`."""
 

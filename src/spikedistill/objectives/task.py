@@ -143,6 +143,15 @@ def logit_mse(logits: Tensor, *, level: float = 1.0) -> Tensor:
     return ((logits - level).masked_fill(masked, 0.0).square().sum(-1) / (~masked).sum(-1)).mean()
 
 
+def label_mse(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of all logits from the labels: mean over t, samples and unmasked classes of (z_t - onehot(y))²."""
+    logits = check_logits(logits)
+    check_label_kept(logits, check_target(target, logits))
+    masked = is_masked(logits)
+    distance = logits - F.one_hot(target, logits.shape[-1]).to(logits.dtype)
+    return (distance.masked_fill(masked, 0.0).square().sum(-1) / (~masked).sum(-1)).mean()
+
+
 def tet_of_some(
     logits: Tensor,
     target: Tensor,

@@ -129,6 +129,13 @@ def _esd(config: Config) -> Config:
     )
 
 
+def _trt(config: Config) -> Config:
+    """Every timestep is trained on the labels, with weight decay that fades over the timesteps (TRT); event data have weights of
+    their own."""
+    options = objective_options("trt") | (_TRT_WEIGHTS_OF_EVENTS if config.data.name in _EVENTS else {})
+    return config.model_copy(update={"objective": ObjectiveConfig(name="trt", options=options)})
+
+
 def _sm(config: Config) -> Config:
     """The auxiliary heads and the network's main head teach each other (SM, on the branches of ESD)."""
     model = config.model.model_copy(update={"branches": True})
@@ -170,8 +177,10 @@ def _s2w_rat(config: Config) -> Config:
     return taught.model_copy(update=changes)
 
 
+_EVENTS = ("nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder")
+_TRT_WEIGHTS_OF_EVENTS = {"eta": 0.001, "lam": 5e-5, "delta": 0.5}
 _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {
-    **{name: {"beta": 0.1} for name in ("nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder")},
+    **{name: {"beta": 0.1} for name in _EVENTS},
     "image_folder": {"alpha": 0.7},
     "imagenet": {"alpha": 0.7},
 }
@@ -190,6 +199,7 @@ _OURS: dict[str, Callable[[Config], Config]] = {
     "sltt-k": _sltt_k,
     "sm-unofficial": _sm,
     "tdbn": _tdbn,
+    "trt": _trt,
     "twce-nir": _twce_nir,
     "twsd": _twsd,
     **{name: partial(_under, gradient=name) for name in RULES if name != Config.model_fields["gradient"].default},

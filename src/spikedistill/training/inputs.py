@@ -31,6 +31,7 @@ class AtHand:
         class_weights: how much a sample of each class counts, `[C]`; None if all count the same.
         firing_rates: of the layers of neurons, `[L]`, if the objective takes them.
         lengths: the timesteps of each sample, `[B]`, if they differ.
+        network: the student.
     """
 
     objective: Objective
@@ -47,6 +48,7 @@ class AtHand:
     class_weights: Tensor | None = None
     firing_rates: Tensor | None = None
     lengths: Tensor | None = None
+    network: nn.Module | None = None
 
     @cached_property
     def taught(self) -> tuple[Tensor | None, Sequence[Tensor]]:
@@ -94,8 +96,14 @@ PROVIDERS: dict[str, Callable[[AtHand], Any]] = {
     "transforms": lambda at: list(at.transforms) or None,
     "classifier": lambda at: at.teacher and at.teacher.classifier,
     "firing_rates": lambda at: at.firing_rates,
+    "weights": lambda at: at.network and weights_of(at.network),
     "progress": lambda at: at.progress,
 }
+
+
+def weights_of(network: nn.Module) -> list[Tensor]:
+    """The parameters without "bias" in their name, those of batch-norm and of neurons among them."""
+    return [parameter for name, parameter in network.named_parameters() if "bias" not in name]
 
 
 def inputs_of(at: AtHand) -> dict[str, Any]:

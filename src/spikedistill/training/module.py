@@ -238,6 +238,7 @@ class DistillationModule(L.LightningModule):
             progress=self.current_epoch / self.plan.config.epochs,
             class_weights=self.class_weights,
             lengths=self.lengths_at(places),
+            network=self.network,
         )
 
     def value_of(self, at: AtHand, mix: Mixed | None = None) -> tuple[ObjectiveValue, Tensor | None]:

@@ -193,6 +193,7 @@ def feature_channels(
         submodels=logits,
         features=features,
         transforms=[torch.nn.Identity() for _ in features],
+        network=network,
     )
     with torch.random.fork_rng(devices=[]):  # draws must not move the caller's generator
         objective(logits, first, **inputs_of(at))
