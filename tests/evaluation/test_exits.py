@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikedistill.evaluation import POLICIES, calibrate_threshold, exit_curve, exit_times
+from spikedistill.evaluation import (
+    POLICIES,
+    calibrate_each_timestep,
+    calibrate_threshold,
+    exit_curve,
+    exit_times,
+)
 from spikedistill.evaluation.exits import advance, exit_score
 
 
@@ -44,6 +50,7 @@ def scores_by_hand(rows, policy):
                 "sum_confidence": p[0],
                 "entropy": 1 + sum(q * math.log(q) for q in p if q > 0) / math.log(len(p)),
                 "margin": p[0] - p[1],
+                "gap": sorted(total)[-1] - sorted(total)[-2],
                 "stability": streak,
             }[policy]
         )
@@ -68,6 +75,9 @@ def test_two_samples_worked_by_hand():
     # margins .2 .5 .85 and .1 .3 .4
     assert exit_times(logits, "margin", 0.25).tolist() == [2, 2]
     assert exit_times(logits, "margin", 0.35).tolist() == [2, 3]
+    # the gaps of the sums are t log(p1 / p2): .511 2.505 8.671 and .223 1.386 3.296
+    assert exit_times(logits, "gap", 0.3).tolist() == [1, 2]
+    assert exit_times(logits, "gap", 2.0).tolist() == [2, 3]
     # 1 - H/log 3: H(.5, .3, .2) = 1.0297, H(.7, .2, .1) = 0.8018, H(.4, .5, .1) = 0.9433, H(.6, .3, .1) = 0.8979,
     # log 3 = 1.0986: scores .063 .270 and .141 .183
     assert exit_times(logits, "entropy", 0.1).tolist() == [2, 1]
@@ -81,7 +91,13 @@ def test_two_samples_worked_by_hand():
 
 def test_a_score_that_equals_the_threshold_exits():
     logits = torch.zeros(2, 1, 4)  # uniform: confidence exactly 1/4, margin and 1 - H / log C exactly 0
-    for policy, score in [("confidence", 0.25), ("sum_confidence", 0.25), ("margin", 0.0), ("entropy", 0.0)]:
+    for policy, score in [
+        ("confidence", 0.25),
+        ("sum_confidence", 0.25),
+        ("margin", 0.0),
+        ("gap", 0.0),
+        ("entropy", 0.0),
+    ]:
         assert exit_times(logits, policy, score).tolist() == [1]
         assert exit_times(logits, policy, math.nextafter(score, 1)).tolist() == [2]
 
@@ -90,7 +106,7 @@ def test_a_score_that_equals_the_threshold_exits():
 @given(st.integers(0, 10**6), st.sampled_from(POLICIES), st.integers(1, 5), st.integers(2, 4))
 def test_exit_times_are_those_of_a_loop_over_samples_and_timesteps(seed, policy, T, C):
     logits, _ = random_logits(T, 7, C, seed)
-    for threshold in (1, 2, 3) if policy == "stability" else (0.0, 0.2, 0.45, 0.6, 0.9, 1.0):
+    for threshold in (1, 2, 3) if policy in ("stability", "gap") else (0.0, 0.2, 0.45, 0.6, 0.9, 1.0):
         expected = [
             exit_by_hand(scores_by_hand(logits[:, n].tolist(), policy)[0], threshold) for n in range(logits.shape[1])
         ]
@@ -142,7 +158,8 @@ def test_no_useful_threshold_is_missing_from_the_curve(policy):
     logits, targets = random_logits(T=3, N=12)
     curve = exit_curve(logits, targets, policy)
     decisions = {tuple(exit_times(logits, policy, threshold).tolist()) for threshold in curve.thresholds.tolist()}
-    grid = range(1, 9) if policy == "stability" else torch.linspace(0, 1, 2001).tolist()
+    highest = 20 if policy == "gap" else 1
+    grid = range(1, 9) if policy == "stability" else torch.linspace(0, highest, 2001).tolist()
     assert {tuple(exit_times(logits, policy, threshold).tolist()) for threshold in grid} <= decisions
     assert len(decisions) == len(curve.thresholds), "and none stands there twice"
 
@@ -191,11 +208,14 @@ def test_a_calibrated_threshold_worked_by_hand():
     [
         (
             ("confident", 0.5),
-            "policy is 'confident', expected one of confidence, sum_confidence, entropy, margin, stability",
+            "policy is 'confident', expected one of confidence, sum_confidence, entropy, margin, gap, stability",
         ),
         (("confidence", 90), "threshold is 90 under policy 'confidence', whose scores are between 0 and 1"),
         (("entropy", -0.1), "threshold is -0.1 under policy 'entropy', whose scores are between 0 and 1"),
         (("margin", math.nan), "threshold is nan under policy 'margin'"),
+        (("gap", -0.1), "threshold is -0.1 under policy 'gap', whose scores are differences of logits, 0 or more"),
+        (("gap", [0.5]), "got 1 thresholds, expected one for each of 2 timesteps, or one for all"),
+        (("gap", [0.5, -1.0]), "threshold is -1.0 under policy 'gap'"),
         (("stability", 0), "threshold is 0 under policy 'stability', whose scores are numbers of timesteps, 1 or more"),
     ],
 )
@@ -234,3 +254,68 @@ def test_wrong_logits_and_targets_are_refused(logits, targets, message):
 def test_wrong_targets_of_calibration_are_refused(target, message):
     with pytest.raises(ValueError, match=message):
         calibrate_threshold(*random_logits(), **target)
+
+
+# A threshold for each timestep
+
+
+def test_a_sample_exits_at_the_first_timestep_whose_own_threshold_it_meets():
+    # confidences of sample 0 are .5 .7 .9 after timesteps 1 to 3, of sample 1 .6 .6 .6
+    logits = logits_of([[[0.5, 0.5], [0.6, 0.4]], [[0.7, 0.3], [0.6, 0.4]], [[0.9, 0.1], [0.6, 0.4]]])
+    assert exit_times(logits, "confidence", [0.55, 0.65, 0.0]).tolist() == [2, 1]
+    assert exit_times(logits, "confidence", (math.inf, 0.5, 0.0)).tolist() == [2, 2]
+    assert exit_times(logits, "confidence", [0.9, 0.9, 1.0]).tolist() == [3, 3], "at the end all do"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(POLICIES))
+def test_thresholds_that_are_all_one_are_that_one(seed, policy):
+    logits, _ = random_logits(seed=seed)
+    threshold = 2 if policy == "stability" else 0.4
+    assert torch.equal(exit_times(logits, policy, [threshold] * 4), exit_times(logits, policy, threshold))
+
+
+def test_thresholds_of_timesteps_worked_by_hand():
+    # Gaps after timestep 1 are 4 3 2 1, after 2 they are 8 6 4 2; the class is 0. Sample 1 is wrong at both, sample 2 only later.
+    first = [[4.0, 0.0], [0.0, 3.0], [2.0, 0.0], [1.0, 0.0]]
+    total = [[8.0, 0.0], [0.0, 6.0], [0.0, 4.0], [2.0, 0.0]]
+    logits = torch.tensor(
+        [first, [[b - a for a, b in zip(*pair, strict=True)] for pair in zip(first, total, strict=True)]]
+    )
+    targets = torch.zeros(4, dtype=torch.int64)
+    # from 4 on all are settled; from 3 on one of 2 is not, from 2 on two of 3, from 1 on two of 4
+    assert calibrate_each_timestep(logits, targets).thresholds == (4, 8)
+    assert calibrate_each_timestep(logits, targets, max_error=0.5).thresholds == (1, 2)
+    found = calibrate_each_timestep(logits, targets, max_error=0.4)
+    assert found.thresholds == (4, 8)
+    assert (found.accuracy, found.mean_exit, found.drop) == (0.5, 1.75, 0.0)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("max_error", [0.0, 0.1, 0.3])
+def test_of_the_samples_that_meet_a_threshold_few_are_unsettled_and_a_lower_one_would_let_more_in(policy, max_error):
+    logits, targets = random_logits(N=80)
+    found = calibrate_each_timestep(logits, targets, policy, max_error=max_error)
+    samples = [scores_by_hand(logits[:, n].tolist(), policy) for n in range(80)]
+
+    def unsettled(t, threshold):
+        met = [n for n, (scores, _) in enumerate(samples) if scores[t] >= threshold]
+        return sum(any(a != targets[n] for a in samples[n][1][t:]) for n in met) / max(len(met), 1)
+
+    for t, threshold in enumerate(found.thresholds):
+        assert unsettled(t, threshold) <= max_error + 1e-9
+        lower = sorted({scores[t] for scores, _ in samples if scores[t] < threshold - 1e-9})
+        assert all(unsettled(t, each) > max_error for each in lower)
+    times = exit_times(logits, policy, found.thresholds)
+    assert found.mean_exit == times.double().mean().item()
+    right = [samples[n][1][t - 1] == targets[n] for n, t in enumerate(times.tolist())]
+    assert found.accuracy == pytest.approx(sum(right) / 80)
+
+
+def test_where_no_threshold_is_safe_samples_wait():
+    logits, targets = torch.tensor([[[5.0, 0.0]], [[5.0, 0.0]]]), torch.ones(1, dtype=torch.int64)  # it is never right
+    found = calibrate_each_timestep(logits, targets)
+    assert found.thresholds == (math.inf, math.inf)
+    assert exit_times(logits, "gap", found.thresholds).tolist() == [2]
+    with pytest.raises(ValueError, match=r"max_error is 1\.5, expected a share of the samples that exit"):
+        calibrate_each_timestep(logits, targets, max_error=1.5)

@@ -124,7 +124,11 @@ def test_damaged_and_hostile_files_are_refused(bundle: Path, tmp_path: Path, cap
     from spikedistill.models import save_model
 
     model = load(bundle)
-    for exit in ({"policy": "os.system", "threshold": 1, "max_timesteps": 3}, {"policy": "confidence"}):
+    for exit in (
+        {"policy": "os.system", "threshold": 1, "max_timesteps": 3},
+        {"policy": "confidence"},
+        {"policy": "conformal"},
+    ):
         save_model(
             model, file.network, hostile / "model.safetensors", classes=file.classes, input=file.input, exit=exit
         )
@@ -150,6 +154,20 @@ def test_a_classifier_is_saved_and_loaded(run: Path, tmp_path: Path):
     own = temporal(nn.Sequential(nn.Linear(4, 4), LIF(), nn.Linear(4, 2)))
     with pytest.raises(UserError, match="does not say how to build it again"):
         AnytimeClassifier(own, "margin", 0.5, 3).save(tmp_path / "own.safetensors")
+
+
+def test_a_threshold_for_each_timestep_and_a_conformal_rule_are_saved_and_loaded(run: Path, tmp_path: Path):
+    classifier = AnytimeClassifier(load(run), "gap", [0.5, math.inf, 2.0], 3)
+    classifier.save(tmp_path / "each.safetensors")
+    again = AnytimeClassifier.load(tmp_path / "each.safetensors")
+    assert (again.policy, again.threshold, again.max_timesteps) == ("gap", (0.5, math.inf, 2.0), 3)
+    targets = load_dataset("digits").test.targets[:60]
+    rule = classifier.calibrate_conformal([(images(), targets)], coverage=0.8, stops=[1])
+    classifier.save(tmp_path / "rule.safetensors")
+    again = AnytimeClassifier.load(tmp_path / "rule.safetensors")
+    assert (again.policy, again.max_timesteps) == (rule, 3)
+    for mine, other in zip(again(images()), classifier(images()), strict=True):
+        assert torch.equal(mine, other)
 
 
 def test_the_hubs_own_mixin_saves_and_loads(run: Path, bundle: Path, tmp_path: Path):

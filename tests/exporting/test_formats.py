@@ -19,7 +19,7 @@ from spikedistill import LIF, Recurrent, UserError, create_model, evaluate, expo
 from spikedistill.cli import main
 from spikedistill.config import DataConfig
 from spikedistill.data import Preprocess, load_dataset
-from spikedistill.evaluation import exit_times
+from spikedistill.evaluation import Conformal, exit_times
 from spikedistill.evaluation.results import read_results
 from spikedistill.exporting import (
     CannotExpress,
@@ -313,6 +313,16 @@ def test_a_fresh_network_a_wrong_option_and_a_missing_run_are_refused(run: Path,
         export(run, "tflite", tmp_path / "x")
     with pytest.raises(UserError, match="form is 'whole', expected one of step, sequence"):
         export(run, "onnx", tmp_path / "x", Options(form="whole"))
+    for options, said in (
+        (
+            Options(policy=Conformal((1.0,) * 3, 0.9)),
+            "an export holds a score with one threshold, and no conformal rule",
+        ),
+        (Options(policy="gap", threshold=(1.0, 2.0, 3.0)), "holds one threshold for all timesteps, got 3: give one"),
+    ):
+        with pytest.raises(UserError, match=said):
+            export(run, "onnx", tmp_path / "x", options)
+    assert not (tmp_path / "x").exists()
     assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "x.onnx"), "--form", "sequence"]) == 0
     said = capsys.readouterr().out
     assert "accuracy, %" in said

@@ -18,6 +18,9 @@ def scores_and_answers(logits, policy):
     ranked = np.sort(p, axis=-1)
     if policy in ("confidence", "sum_confidence"):
         scores = ranked[..., -1]
+    elif policy == "gap":
+        ordered = np.sort(sums, axis=-1)
+        scores = ordered[..., -1] - ordered[..., -2]
     elif policy == "margin":
         scores = ranked[..., -1] - ranked[..., -2]
     elif policy == "entropy":

@@ -22,7 +22,7 @@ from spikedistill.report import write_report
 from spikedistill.report.run.sections.deployment import pareto_front
 from spikedistill.training import train
 
-POLICIES = ["confidence", "sum_confidence", "entropy", "margin", "stability"]
+POLICIES = ["confidence", "sum_confidence", "entropy", "margin", "gap", "stability"]
 ENERGY = {"costs": "45nm", "samples": 32, "uncounted_macs": 0, "total_pj": [5000.0, 2500.0, 3000.0, 3500.0]}
 
 

@@ -164,7 +164,7 @@ def test_a_sample_keeps_the_answer_it_had_at_its_end():
     assert [row["accuracy"] for row in scores["single"]] == [0.5, 0.5, 1.0]  # of the third timestep one sample
 
 
-@pytest.mark.parametrize("policy", ["confidence", "sum_confidence", "entropy", "margin", "stability"])
+@pytest.mark.parametrize("policy", ["confidence", "sum_confidence", "entropy", "margin", "gap", "stability"])
 def test_early_exit_is_that_of_each_sample_alone(policy):
     logits = torch.randn(6, 40, 4, generator=torch.Generator().manual_seed(3)) * 2
     lengths = torch.arange(40) % 6 + 1

@@ -100,7 +100,7 @@ def export(
     out: Path,
     form: Literal["step", "sequence"] = "step",
     int8: Flag = False,
-    policy: Literal["confidence", "sum_confidence", "entropy", "margin", "stability"] = "confidence",
+    policy: Literal["confidence", "sum_confidence", "entropy", "margin", "gap", "stability"] = "confidence",
     threshold: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None,
     licence: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None,
     runtime: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None,

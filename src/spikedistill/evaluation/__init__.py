@@ -8,10 +8,20 @@ from .calibration import fit_temperature
 from .collecting import collect_logits
 from .comparison.comparison import Comparison
 from .comparison.published import published_numbers
+from .conformal import Conformal, calibrate_conformal
 from .costs import ENERGY_COSTS, EnergyCosts, EnergyEstimate, LayerEnergy, energy
 from .counting import count_operations
 from .evaluate import evaluate
-from .exits import POLICIES, ExitCurve, ExitPoint, calibrate_threshold, exit_curve, exit_times
+from .exits import (
+    POLICIES,
+    ExitCurve,
+    ExitPoint,
+    TimestepThresholds,
+    calibrate_each_timestep,
+    calibrate_threshold,
+    exit_curve,
+    exit_times,
+)
 from .gradients import GradientRule, compare_gradients, gradient_microscope, gradient_rules
 from .operations import LayerOperations, NeuronOperations, OperationCounts
 from .recalibration import recalibrate, recalibrated
@@ -28,6 +38,7 @@ __all__ = [
     "AnytimeClassifier",
     "AnytimeOutput",
     "Comparison",
+    "Conformal",
     "EnergyCosts",
     "EnergyEstimate",
     "ExitCurve",
@@ -38,6 +49,9 @@ __all__ = [
     "NeuronOperations",
     "OperationCounts",
     "Recording",
+    "TimestepThresholds",
+    "calibrate_conformal",
+    "calibrate_each_timestep",
     "calibrate_threshold",
     "calibrated_metrics",
     "collect_logits",

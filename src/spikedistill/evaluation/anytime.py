@@ -1,9 +1,9 @@
 """Early exit: each sample runs only as many timesteps as it needs."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,22 @@ from ..through_time import CompiledStep, Steps, Temporal, logits_over_time
 from ..through_time.finite import check_finite
 from ..through_time.steps import check_nothing_kept, check_steps, frames_of, in_eval_mode, map_state, one_step, sent_to
 from ..trained import Trained
-from .exits import ExitPoint, Policy, Progress, advance, calibrate_threshold, check_lengths, check_policy, exit_score
+from .conformal import NAME as CONFORMAL
+from .conformal import Conformal, calibrate_conformal
+from .exits import (
+    ExitPoint,
+    Policy,
+    Progress,
+    Threshold,
+    TimestepThresholds,
+    advance,
+    calibrate_each_timestep,
+    calibrate_threshold,
+    check_lengths,
+    check_policy,
+    exit_score,
+    threshold_at,
+)
 
 
 class AnytimeOutput(NamedTuple):
@@ -44,13 +59,17 @@ class AnytimeClassifier:
     - "sum_confidence": max softmax(s), of the sum, as in SEENN's released code.
     - "entropy": 1 - H(p) / log C.
     - "margin": the difference of the two largest p.
+    - "gap": the difference of the two largest s. It is in units of the logits and grows with the timesteps, so each usually has its
+      own threshold.
     - "stability": how many of the latest timesteps in a row had the same argmax m, from 1.
 
     Args:
         model: a network from `load`, `create_model` or `temporal`, or anything with `step(x, state) -> (logits, state)` (see
             `spikedistill.through_time.Steps`), such as `from_spikingjelly(net)`. It is put in eval mode.
-        policy: "confidence", "sum_confidence", "entropy", "margin" or "stability".
-        threshold: a higher one is stricter; with `math.inf` all samples run to the end. `calibrate` replaces it.
+        policy: "confidence", "sum_confidence", "entropy", "margin", "gap" or "stability"; or a `Conformal` rule, which needs no
+            threshold and knows T.
+        threshold: a higher one is stricter; with `math.inf` all samples run to the end. One for all timesteps, or T of them.
+            `calibrate` and `calibrate_each_timestep` replace it.
         max_timesteps: T, after which every sample leaves.
         sequence: whether inputs are sequences `[T, B, ...]` or static `[B, ...]`. By default the number of axes decides: images
             `[B, C, H, W]` are static, event frames `[T, B, C, H, W]` are not, and any other input is refused.
@@ -58,30 +77,27 @@ class AnytimeClassifier:
             two timesteps have been compiled, which takes up to a minute each. For networks of this library only.
 
     Raises:
-        UserError: for a model without `step`, an unknown policy, a threshold outside its scores, or T below 1.
+        UserError: for a model without `step`, an unknown policy, a threshold outside its scores, another number of thresholds than
+            T, or T below 1.
 
     References: Teerapittayanon et al., "BranchyNet", ICPR 2016 (early exit); Li et al., "SEENN", NeurIPS 2023 (over
-    timesteps, "sum_confidence").
+    timesteps, "sum_confidence"); Wu et al., "Optimising Event-Driven SNN with Regularisation and Cutoff", 2023 ("gap"); Chen et
+    al., "Knowing When to Stop", 2023 (`Conformal`).
     """
 
     def __init__(
         self,
         model: Steps,
-        policy: Policy,
-        threshold: float,
-        max_timesteps: int,
+        policy: Policy | Conformal,
+        threshold: Threshold | None = None,
+        max_timesteps: int | None = None,
         *,
         sequence: bool | None = None,
         compiled: bool = False,
     ) -> None:
         check_steps(model, compiled=compiled)
-        check_policy(policy, threshold)
-        if max_timesteps < 1:
-            raise UserError(f"max_timesteps is {max_timesteps}, expected 1 or more")
         self.model = in_eval_mode(model)
-        self.policy: Policy = policy
-        self.threshold = threshold
-        self.max_timesteps = max_timesteps
+        self.policy, self.threshold, self.max_timesteps = _checked_rule(policy, threshold, max_timesteps)
         self.sequence = sequence
         self._step = CompiledStep(self.model) if compiled else self.model.step
         self._is_checked = isinstance(model, Temporal)  # it keeps nothing between calls
@@ -112,8 +128,10 @@ class AnytimeClassifier:
                 f"{path} does not say when samples stop: AnytimeClassifier(load(path), 'confidence', 0.9, max_timesteps=4) does"
             )
         try:
+            if exit["policy"] == CONFORMAL:
+                return cls(network, Conformal.from_written(exit), compiled=compiled)
             policy, threshold, T = exit["policy"], exit["threshold"], exit["max_timesteps"]
-            given = math.inf if threshold is None else float(threshold)
+            given = tuple(map(_number, threshold)) if isinstance(threshold, list) else _number(threshold)
             return cls(network, policy, given, int(T), compiled=compiled)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
@@ -134,8 +152,13 @@ class AnytimeClassifier:
                 "the classifier's network does not say how to build it again: save one whose network came from spikedistill.load"
             )
         file = self.model.file
-        threshold = None if self.threshold == math.inf else self.threshold
-        exit = {"policy": self.policy, "threshold": threshold, "max_timesteps": self.max_timesteps}
+        exit: dict[str, Any] = {}
+        if isinstance(self.policy, Conformal):
+            exit = self.policy.written()
+        else:
+            limits = self.threshold
+            threshold = [*map(_written, limits)] if isinstance(limits, Sequence) else _written(limits)
+            exit = {"policy": self.policy, "threshold": threshold, "max_timesteps": self.max_timesteps}
         input, T = file.input, file.timesteps
         save_model(
             self.model,
@@ -179,7 +202,7 @@ class AnytimeClassifier:
             if t == 1:
                 logits = torch.empty_like(step_logits, dtype=torch.float64)
             progress = advance(progress, step_logits)
-            done = exit_score(progress, self.policy) >= self.threshold
+            done = self._may_leave(progress)
             if ends is not None:
                 done |= ends[waiting] <= t
             if t == len(frames) or done.all():
@@ -212,8 +235,86 @@ class AnytimeClassifier:
             The threshold with its accuracy and mean exit time on these samples.
 
         Raises:
-            UserError: for an empty loader, and for what `calibrate_threshold` refuses.
+            UserError: for an empty loader, a conformal rule, and for what `calibrate_threshold` refuses.
         """
+        policy = self._score()
+        logits, targets, lengths = self._collected(loader)
+        point = calibrate_threshold(
+            logits, targets, policy, max_drop=max_drop, max_latency=max_latency, lengths=lengths
+        )
+        self.threshold = point.threshold
+        return point
+
+    @torch.no_grad()
+    def calibrate_each_timestep(
+        self, loader: Iterable[tuple[Tensor, ...]], *, max_error: float = 0.0
+    ) -> TimestepThresholds:
+        """Choose a threshold for each timestep on held-out samples, and keep them.
+
+        Args:
+            loader: as for `calibrate`.
+            max_error: the largest share, among the samples that could exit at a timestep, of those that are not right from then
+                on; see `spikedistill.evaluation.calibrate_each_timestep`.
+
+        Returns:
+            The thresholds with their accuracy and mean exit time on these samples.
+
+        Raises:
+            UserError: for an empty loader, a conformal rule, and for what `calibrate_each_timestep` refuses.
+        """
+        policy = self._score()
+        logits, targets, lengths = self._collected(loader)
+        found = calibrate_each_timestep(logits, targets, policy, max_error=max_error, lengths=lengths)
+        check_policy(policy, found.thresholds, self.max_timesteps)
+        self.threshold = found.thresholds
+        return found
+
+    @torch.no_grad()
+    def calibrate_conformal(
+        self,
+        loader: Iterable[tuple[Tensor, ...]],
+        *,
+        coverage: float = 0.9,
+        max_size: int = 1,
+        stops: Collection[int] | None = None,
+    ) -> Conformal:
+        """Let samples exit by sets of classes that hold the label as often as promised; the rule replaces policy and threshold.
+
+        Args:
+            loader: as for `calibrate`.
+            coverage: the promised share of samples whose label is in their set.
+            max_size: a sample exits when its set has at most this many classes.
+            stops: the timesteps at which a sample may exit; default all.
+
+        Returns:
+            The rule; `rule.sets(out.logits, out.exit_times)` are the sets of an output.
+
+        Raises:
+            UserError: for an empty loader, and for what `spikedistill.evaluation.calibrate_conformal` refuses.
+        """
+        logits, targets, lengths = self._collected(loader)
+        rule = calibrate_conformal(logits, targets, coverage=coverage, max_size=max_size, stops=stops, lengths=lengths)
+        rule.check_timesteps(self.max_timesteps)
+        self.policy, self.threshold = rule, math.inf
+        return rule
+
+    def _may_leave(self, progress: Progress) -> Tensor:
+        """Which samples leave after this timestep, bool `[B]`."""
+        if isinstance(self.policy, Conformal):
+            return self.policy.stops(progress)
+        return exit_score(progress, self.policy) >= threshold_at(self.threshold, progress.timesteps)
+
+    def _score(self) -> Policy:
+        """The policy, unless it is a conformal rule, which has no threshold."""
+        if isinstance(self.policy, Conformal):
+            raise UserError(
+                "the classifier exits by a conformal rule, which has no threshold: use calibrate_conformal, or make a classifier "
+                "with a policy such as 'confidence'"
+            )
+        return self.policy
+
+    def _collected(self, loader: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits `[T, N, C]` of all batches, targets `[N]`, and the lengths `[N]` if they differ."""
         in_eval_mode(self.model)
         logits, targets, ends = [], [], []
         for x, target, *lengths in loader:
@@ -226,16 +327,9 @@ class AnytimeClassifier:
         if not logits:
             raise UserError("the loader gave no batch, expected at least one batch of (inputs, targets)")
         T, of_all = max(len(part) for part in logits), torch.cat(ends)
-        point = calibrate_threshold(
-            torch.cat([until(part, T) for part in logits], 1),
-            torch.cat(targets),
-            self.policy,
-            max_drop=max_drop,
-            max_latency=max_latency,
-            lengths=of_all if int(of_all.min()) < T else None,
-        )
-        self.threshold = point.threshold
-        return point
+        lengths_differ = int(of_all.min()) < T
+        joined = torch.cat([until(part, T) for part in logits], 1)
+        return joined, torch.cat(targets), of_all if lengths_differ else None
 
     def _ends(self, lengths: Tensor, x: Tensor, timesteps: int | None) -> Tensor:
         """The timestep after which each sample leaves."""
@@ -262,6 +356,37 @@ class AnytimeClassifier:
             check_nothing_kept(self.model, frames_of(inputs, timesteps))
             self._is_checked = True
         return inputs, timesteps
+
+
+def _checked_rule(
+    policy: Policy | Conformal, threshold: Threshold | None, max_timesteps: int | None
+) -> tuple[Policy | Conformal, Threshold, int]:
+    """When samples leave, with the last timestep.
+
+    Raises:
+        UserError: for what does not fit together.
+    """
+    if isinstance(policy, Conformal):
+        if threshold is not None:
+            raise UserError(f"threshold is {threshold}, but a conformal rule has its own quantiles: leave it out")
+        policy.check_timesteps(len(policy.quantiles) if max_timesteps is None else max_timesteps)
+        return policy, math.inf, len(policy.quantiles)
+    check_policy(policy)
+    if threshold is None or max_timesteps is None:
+        raise UserError(f"policy {policy!r} needs a threshold and max_timesteps: give both, such as 0.9 and 4")
+    if max_timesteps < 1:
+        raise UserError(f"max_timesteps is {max_timesteps}, expected 1 or more")
+    check_policy(policy, threshold, max_timesteps)
+    return policy, threshold, max_timesteps
+
+
+def _number(written: float | None) -> float:
+    """A threshold as files have it, with null for one that no score reaches."""
+    return math.inf if written is None else float(written)
+
+
+def _written(threshold: float) -> float | None:
+    return None if threshold == math.inf else threshold
 
 
 def _rows(kept: Tensor) -> Callable[[Tensor], Tensor]:

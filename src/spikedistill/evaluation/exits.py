@@ -9,14 +9,17 @@ So a higher threshold is always stricter:
     sum_confidence    max softmax(s_t)                              0 to 1, of the sum
     entropy           1 - H(p) / log C                              0 to 1, 1 if the entropy H is zero
     margin            largest p - second largest p                  0 to 1
+    gap               largest s_t - second largest s_t              0 and more, in units of the logits
     stability         latest timesteps in a row with one argmax     1, 2, ..., of m_t
 
 "sum_confidence" is the rule of SEENN's released code (Li et al., NeurIPS 2023). Thresholds that were used with that code mean
 the same under this policy only; in that code a sample exits if its score exceeds the threshold. The sum is t times the mean, so
-its confidence is never below that of the mean, and both predict the same class. Everything is computed in float64.
+its confidence is never below that of the mean, and both predict the same class. "gap" is the score of Wu et al. (2023), who have a
+threshold for each timestep: `calibrate_each_timestep`. Everything is computed in float64.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -27,9 +30,11 @@ from ..errors import UserError
 from ..objectives.submodels import held_after
 from .calibration import as_arrays
 
-Policy = Literal["confidence", "sum_confidence", "entropy", "margin", "stability"]
-POLICIES: tuple[Policy, ...] = ("confidence", "sum_confidence", "entropy", "margin", "stability")
+Policy = Literal["confidence", "sum_confidence", "entropy", "margin", "gap", "stability"]
+POLICIES: tuple[Policy, ...] = ("confidence", "sum_confidence", "entropy", "margin", "gap", "stability")
 """Scores for early exit by name; see `AnytimeClassifier`."""
+Threshold = float | Sequence[float]
+"""The score at which a sample exits: one for all timesteps, or one for each."""
 
 
 class Progress(NamedTuple):
@@ -76,34 +81,47 @@ def exit_score(progress: Progress, policy: Policy) -> Tensor:
         return progress.unchanged.double()
     if policy == "sum_confidence":
         return progress.total.softmax(-1).amax(-1)
+    if policy == "gap":
+        return _lead(progress.total)
     p = progress.mean.softmax(-1)
     if policy == "confidence":
         return p.amax(-1)
     if policy == "margin":
-        first, second = p.topk(2, dim=-1).values.unbind(-1)
-        return first - second
+        return _lead(p)
     return (1 - torch.special.entr(p).sum(-1) / math.log(p.shape[-1])).clamp(0, 1)
 
 
-def exit_times(logits: Tensor, policy: Policy, threshold: float, lengths: Tensor | None = None) -> Tensor:
+def threshold_at(threshold: Threshold, timestep: int) -> float:
+    """The threshold of a timestep, which counts from 1."""
+    return threshold[timestep - 1] if isinstance(threshold, Sequence) else threshold
+
+
+def exit_times(logits: Tensor, policy: Policy, threshold: Threshold, lengths: Tensor | None = None) -> Tensor:
     """The timestep, 1 to T, at which each sample exits: the decisions of `AnytimeClassifier`, from stored logits.
 
     Args:
         logits: `[T, N, C]`, any floating dtype, such as those of a run's logits.safetensors.
         policy: one of `POLICIES`.
-        threshold: a sample exits when its score reaches it; with `math.inf` all run to T.
+        threshold: a sample exits when its score reaches it; with `math.inf` all run to T. One for all timesteps, or T of them.
         lengths: the timesteps of each sample, `[N]`, if they differ.
 
     Returns:
         `[N]` int64.
 
     Raises:
-        UserError: for an unknown policy, a threshold outside the policy's scores, or anything but finite logits `[T, N, C]`.
+        UserError: for an unknown policy, a threshold outside the policy's scores, another number of thresholds than timesteps, or
+            anything but finite logits `[T, N, C]`.
     """
-    check_policy(policy, threshold)
-    met = _replay(_checked(logits), policy, lengths)[0] >= threshold
-    met[-1] = True
-    return met.int().argmax(0) + 1
+    check_policy(policy, threshold, len(logits))
+    scores = _replay(_checked(logits), policy, lengths)[0]
+    return first_met([each >= threshold_at(threshold, t) for t, each in enumerate(scores, 1)])
+
+
+def first_met(met: Sequence[Tensor]) -> Tensor:
+    """The first timestep, 1 to T, at which a sample may leave, `[N]` int64, of T tensors bool `[N]`; T if there is none."""
+    every = torch.stack(list(met))
+    every[-1] = True
+    return every.int().argmax(0) + 1
 
 
 @dataclass(frozen=True)
@@ -229,21 +247,106 @@ def calibrate_threshold(
     return curve.point(int(met.nonzero()[0]))
 
 
-def check_policy(policy: str, threshold: float = math.inf) -> None:
-    """Refuse an unknown policy, or a threshold outside its scores.
+class TimestepThresholds(NamedTuple):
+    """A threshold for each timestep, with accuracy and mean exit time on the samples that they were chosen on.
+
+    Attributes:
+        policy: the policy.
+        thresholds: T of them; `math.inf` where no threshold meets the target. At timestep T all samples exit.
+        accuracy: fraction of samples that are right when they exit.
+        mean_exit: mean exit time in timesteps.
+        drop: accuracy lost against all T timesteps, in percentage points.
+    """
+
+    policy: Policy
+    thresholds: tuple[float, ...]
+    accuracy: float
+    mean_exit: float
+    drop: float
+
+
+def calibrate_each_timestep(
+    logits: Tensor,
+    targets: Tensor,
+    policy: Policy = "gap",
+    *,
+    max_error: float = 0.0,
+    lengths: Tensor | None = None,
+) -> TimestepThresholds:
+    """The lowest threshold of each timestep under which few of the samples that meet it are not settled.
+
+    A sample is settled at timestep t if its prediction is right after t and after every later timestep. The threshold of t is the
+    lowest score θ such that, among the samples whose score at t is θ or more, at most a share `max_error` is not settled.
+
+    Args:
+        logits: `[T, N, C]`, of samples neither trained on nor to be reported.
+        targets: `[N]`, class indices.
+        policy: one of `POLICIES`.
+        max_error: that share, 0 to 1.
+        lengths: the timesteps of each sample, `[N]`, if they differ.
+
+    Raises:
+        UserError: for a share outside 0..1, and for what `exit_curve` refuses.
+
+    Wu et al.: Optimising Event-Driven Spiking Neural Network with Regularisation and Cutoff (2023), whose code takes the lowest of
+    100 evenly spaced gaps on training samples; here every score that occurs is tried.
+    """
+    check_policy(policy)
+    if not 0 <= max_error <= 1:
+        raise UserError(f"max_error is {max_error}, expected a share of the samples that exit, 0 to 1, such as 0.01")
+    scores, answers = _replay(_checked(logits, targets), policy, lengths)
+    right = answers == targets.to(answers.device)
+    settled = right.flip(0).long().cummin(0).values.flip(0)
+    thresholds = tuple(_lowest(*pair, max_error) for pair in zip(scores, settled, strict=True))
+    times = first_met([each >= threshold for each, threshold in zip(scores, thresholds, strict=True)])
+    accuracy = float(right.gather(0, times[None] - 1).double().mean())
+    drop = 100 * (float(right[-1].double().mean()) - accuracy)
+    return TimestepThresholds(policy, thresholds, accuracy, float(times.double().mean()), drop)
+
+
+def check_policy(policy: str, threshold: Threshold = math.inf, timesteps: int | None = None) -> None:
+    """Refuse an unknown policy, a threshold outside its scores, or another number of thresholds than timesteps.
 
     Raises:
         UserError: naming what is expected.
     """
     if policy not in POLICIES:
         raise UserError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
-    low, high = (1, math.inf) if policy == "stability" else (0, 1)
-    if not (low <= threshold <= high or threshold == math.inf):
-        scores = "numbers of timesteps, 1 or more" if policy == "stability" else "between 0 and 1"
+    if isinstance(threshold, Sequence) and timesteps not in (None, len(threshold)):
         raise UserError(
-            f"threshold is {threshold} under policy {policy!r}, whose scores are {scores}: expected one of these, or inf for all "
-            "timesteps"
+            f"got {len(threshold)} thresholds, expected one for each of {timesteps} timesteps, or one for all"
         )
+    low, high, scores = _RANGES.get(policy, (0.0, 1.0, "between 0 and 1"))
+    for each in threshold if isinstance(threshold, Sequence) else [threshold]:
+        if not (low <= each <= high or each == math.inf):
+            raise UserError(
+                f"threshold is {each} under policy {policy!r}, whose scores are {scores}: expected one of these, or inf for all "
+                "timesteps"
+            )
+
+
+_RANGES = {
+    "stability": (1.0, math.inf, "numbers of timesteps, 1 or more"),
+    "gap": (0.0, math.inf, "differences of logits, 0 or more"),
+}
+
+
+def _lead(values: Tensor) -> Tensor:
+    """The largest of each row less the second largest, `[B]`."""
+    first, second = values.topk(2, dim=-1).values.unbind(-1)
+    return first - second
+
+
+def _lowest(scores: Tensor, settled: Tensor, max_error: float) -> float:
+    """The lowest of the scores `[N]` from which on at most a share `max_error` is not settled, `[N]`; inf if there is none."""
+    values, places = scores.unique(return_inverse=True)
+    counts, wrong = (torch.zeros(len(values), dtype=torch.float64, device=scores.device) for _ in range(2))
+    counts.index_add_(0, places, torch.ones_like(scores))
+    wrong.index_add_(0, places, (1 - settled).double())
+    from_here = [each.flip(0).cumsum(0).flip(0) for each in (wrong, counts)]
+    # 1e-9 is less than one sample: it covers only the rounding of the share
+    met = (from_here[0] <= max_error * from_here[1] + 1e-9).nonzero()
+    return float(values[met[0]]) if len(met) else math.inf
 
 
 def _checked(logits: Tensor, targets: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..data import Dataset, Samples, as_network_input, balanced_order
 from ..errors import UserError
-from ..evaluation import calibrate_threshold, collect_logits, exit_curve
+from ..evaluation import Conformal, calibrate_threshold, collect_logits, exit_curve
 from ..evaluation.exits import Policy, check_policy
 from ..evaluation.runs import check_classes, parts_of_run
 from ..files import write_atomically
@@ -175,6 +175,17 @@ def _check(format: str, chosen: Options) -> None:
         raise UserError("the licence is for the card of a bundle: leave it out, or use --format bundle")
     if chosen.runtime is not None and format != "web":
         raise UserError("runtime is for the page: leave it out, or use --format web")
+    policy, threshold = cast(object, chosen.policy), cast(object, chosen.threshold)
+    if isinstance(policy, Conformal):
+        raise UserError(
+            "an export holds a score with one threshold, and no conformal rule: choose a policy such as 'confidence', or keep the "
+            "rule with AnytimeClassifier.save"
+        )
+    if isinstance(threshold, Sequence):
+        raise UserError(
+            f"an export holds one threshold for all timesteps, got {len(threshold)}: give one, or keep them with "
+            "AnytimeClassifier.save"
+        )
     if chosen.threshold is not None:
         check_policy(chosen.policy, chosen.threshold)
 

@@ -60,8 +60,8 @@ function scoreOf(policy, total, steps, same) {
   if (policy === "stability") return same;
   if (policy === "sum_confidence") return Math.max(...softmax(total));
   if (policy === "confidence") return Math.max(...p);
-  if (policy === "margin") {
-    const sorted = [...p].sort((a, b) => b - a);
+  if (policy === "margin" || policy === "gap") {
+    const sorted = [...(policy === "gap" ? total : p)].sort((a, b) => b - a);
     return sorted[0] - sorted[1];
   }
   const entropy = -p.reduce((sum, value) => sum + (value > 0 ? value * Math.log(value) : 0), 0);
@@ -272,6 +272,7 @@ async function main() {
   const { policy, threshold } = description.exit;
   const slider = by("threshold");
   if (policy === "stability") [slider.min, slider.max, slider.step] = ["1", String(description.timesteps), "1"];
+  if (policy === "gap") [slider.max, slider.step] = [String(2 * (threshold || 10)), "any"];
   slider.value = String(threshold ?? slider.max);
   by("policy").textContent = policy.replace("_", " ");
   by("about").textContent =
