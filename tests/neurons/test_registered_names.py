@@ -51,7 +51,7 @@ def layers_of(model):
 
 
 def test_networks_are_made_with_a_registered_neuron_its_channels_and_options(slow):
-    assert list_neurons() == ["lif", "relu", "slow", "timestep-leak"]
+    assert list_neurons() == ["lif", "relu", "slow", "smoothed-lif", "timestep-leak"]
     assert NEURONS.origin("slow") == __name__
     model = create_model(**SMALL, neuron="slow", neuron_options={"decay": 0.8, "hard": True})
     norms = [module.num_features for module in model.modules() if isinstance(module, nn.BatchNorm2d)]

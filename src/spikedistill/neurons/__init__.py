@@ -25,6 +25,7 @@ from .loops import (
 from .modules import LIF
 from .neuron import Neuron
 from .registry import NEURONS, list_neurons, neuron_options, register_neuron
+from .smoothed_lif import SmoothedLif
 from .spiking_neuron import SpikingNeuron
 from .surrogate import SURROGATES, Surrogate, register_surrogate, spike
 from .timestep_leak import TimestepLeak
@@ -41,6 +42,7 @@ __all__ = [
     "Path",
     "ReadLater",
     "Response",
+    "SmoothedLif",
     "SpikesInBits",
     "SpikingNeuron",
     "Surrogate",

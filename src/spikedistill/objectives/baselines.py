@@ -68,8 +68,8 @@ def tks(alpha: float = 0.7, temperature: float = 3.0) -> Objective:
 def mps_guidance(weight: float = 1.0, temperature: float = 1.0) -> Objective:
     """Every timestep learns from the one before, which is one half of MPS: CE(mean_t z_t, y) + weight mean_t KD(z_t <- z_{t-1}).
 
-    The other half, smoothing membrane potentials over time, changes the neuron and is not here: this is not MPS. Weight,
-    temperature and the mean over the S-1 pairs are inferred.
+    The other half, smoothing membrane potentials over time, changes the neuron: `smoothed-lif`, which the method `mps-unofficial`
+    adds. Alone this is not MPS. Weight, temperature and the mean over the S-1 pairs are inferred.
     Ding et al.: Rethinking Spiking Neural Networks from an Ensemble Learning Perspective (ICLR 2025).
     Published: no number that we could check.
     """

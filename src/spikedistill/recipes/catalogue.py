@@ -129,6 +129,18 @@ def _esd(config: Config) -> Config:
     )
 
 
+def _mps(config: Config) -> Config:
+    """Every timestep learns from the one before, with neurons whose membranes are smoothed over time (MPS)."""
+    lif = config.model.lif
+    smoothed = with_neuron(with_objective(config, "mps-guidance"), "smoothed-lif")
+    options = smoothed.model.neuron_options | {
+        "decay": lif.decay,
+        "threshold": lif.threshold,
+        "surrogate": lif.surrogate,
+    }
+    return smoothed.model_copy(update={"model": smoothed.model.model_copy(update={"neuron_options": options})})
+
+
 def _trt(config: Config) -> Config:
     """Every timestep is trained on the labels, with weight decay that fades over the timesteps (TRT); event data have weights of
     their own."""
@@ -195,6 +207,7 @@ _OURS: dict[str, Callable[[Config], Config]] = {
     "dspike": _dspike,
     "esd": _esd,
     "joint-asnn-unofficial": _joint,
+    "mps-unofficial": _mps,
     "s2w-rat": _s2w_rat,
     "sltt-k": _sltt_k,
     "sm-unofficial": _sm,
