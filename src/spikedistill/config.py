@@ -325,6 +325,10 @@ class Config(_Section):
     """Number of passes over the training set."""
     timesteps: Timesteps = 4
     """Number of timesteps T that the network is trained for, at most 10000."""
+    timestep_draws: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Mixed timesteps: run each batch of images this many times, each time for a number of timesteps drawn from 1 to
+    --timesteps, and add the losses. Batch-norm statistics are computed anew after every epoch. Default: run it once, for
+    --timesteps."""
     gradient: Gradient = "bptt"
     """Gradient rule. bptt: backpropagation through time; sltt: without the path through the previous membrane
     potential; rate: through mean firing rates, with less time and memory; dsr: through the spike representation, for

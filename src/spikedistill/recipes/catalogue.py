@@ -141,6 +141,11 @@ def _mps(config: Config) -> Config:
     return smoothed.model_copy(update={"model": smoothed.model.model_copy(update={"neuron_options": options})})
 
 
+def _mtt(config: Config) -> Config:
+    """SCE on three numbers of timesteps for every batch, drawn from 1 to T (MTT, in its global form)."""
+    return with_objective(config, "sce").model_copy(update={"timestep_draws": 3})
+
+
 def _trt(config: Config) -> Config:
     """Every timestep is trained on the labels, with weight decay that fades over the timesteps (TRT); event data have weights of
     their own."""
@@ -208,6 +213,7 @@ _OURS: dict[str, Callable[[Config], Config]] = {
     "esd": _esd,
     "joint-asnn-unofficial": _joint,
     "mps-unofficial": _mps,
+    "mtt-global": _mtt,
     "s2w-rat": _s2w_rat,
     "sltt-k": _sltt_k,
     "sm-unofficial": _sm,

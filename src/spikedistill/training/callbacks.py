@@ -22,6 +22,7 @@ from ..run_folder import RunFolder, RunStopped
 from ..stopping import GRACE, Stop, stoppable
 from ..through_time import Temporal
 from .constant_layers import constant_layers
+from .mixed_timesteps import recalibrate_mixed
 from .module import DistillationModule
 from .plan import Plan
 
@@ -59,6 +60,7 @@ class EpochRecord(L.Callback):
         if trainer.is_global_zero:
             self._name_constant_layers(pl_module.network, row["epoch"])
             with _averaged_weights(trainer, pl_module):
+                recalibrate_mixed(self.plan, pl_module.network)
                 for name, samples in self.scored.items():
                     row |= self._score(name, samples, pl_module.network)
                 self._keep_selected(row, pl_module.network)

@@ -78,6 +78,37 @@ def check_timesteps(config: Config, objective: Objective) -> None:
         )
 
 
+def check_mixed_timesteps(config: Config, objective: Objective, dataset: Dataset) -> None:
+    """Refuse to draw numbers of timesteps where each batch has to run for all of them.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if config.timestep_draws is None:
+        return
+    given, model, trainer = f"--timestep-draws {config.timestep_draws}", config.model, config.trainer
+    if config.timesteps == 1:
+        raise UserError(f"{given} draws numbers of timesteps, and --timesteps 1 has only one: leave it out")
+    if dataset.kind == "events":
+        raise UserError(
+            f"{given} is for images, and {dataset.name} holds event frames, each of its own timestep: leave it out"
+        )
+    if objective.submodels != "timesteps":
+        raise UserError(
+            f"{given} is for objectives over timesteps, and {objective.name!r} is over {objective.submodels}: leave it out"
+        )
+    if config.segments != 1:
+        raise UserError(f"{given} may draw fewer timesteps than --segments {config.segments}: leave one of them out")
+    if model.norm == "timestep_batch":
+        raise UserError(
+            f"{given} is for statistics that timesteps share, and --model.norm timestep_batch has others: leave one out"
+        )
+    if trainer.sync_batch_norm or trainer.ema is not None:
+        raise UserError(
+            f"{given} recalibrates batch-norm itself: leave --trainer.sync-batch-norm and --trainer.ema out"
+        )
+
+
 def gradient_rule(config: Config) -> Rule:
     """The gradient rule of a run.
 

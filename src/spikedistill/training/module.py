@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -13,7 +13,7 @@ from ..data.mixing import Mixed, mixed
 from ..models import Branched
 from ..objectives import ObjectiveValue, mean_value
 from ..objectives.checks import is_masked
-from ..objectives.submodels import held_after
+from ..objectives.submodels import held_after, until
 from ..robustness import LEVEL, Pgd
 from ..robustness.training import pgd_images, retract, trades, trades_images
 from ..seeds import derive_seed
@@ -23,10 +23,25 @@ from .features import TRANSFORMS
 from .finite import EVERY, Batch, Watch
 from .inputs import AtHand, inputs_of
 from .means import EpochMeans, means_of_step
+from .mixed_timesteps import drawn_timesteps
 from .optimizers import learning_rate_factor, make_optimizer
 from .plan import Plan
 from .student import StudentPass
 from .whole_step import WholeStep, can_be_whole
+
+
+class Pass(NamedTuple):
+    """One pass of a batch.
+
+    Attributes:
+        value: the objective.
+        step: its means over the samples, by name.
+        submodels: the logits that the objective took, `[S, B, C]`, detached.
+    """
+
+    value: ObjectiveValue
+    step: dict[str, Tensor]
+    submodels: Tensor
 
 
 class DistillationModule(L.LightningModule):
@@ -55,7 +70,8 @@ class DistillationModule(L.LightningModule):
         self.plain_student: Callable[..., tuple[Tensor, ...]] = student.forward
         self.student: Callable[..., tuple[Tensor, ...]] = self.plain_student
         self.lengths = lengths_of(plan.train)
-        if plan.config.trainer.captures and self.lengths is None:
+        # a recording is of one number of timesteps
+        if plan.config.trainer.captures and self.lengths is None and plan.config.timestep_draws is None:
             self.student = Captured(student)
         self.cached: Tensor | None = None
         self.class_weights = plan.class_weights  # not a buffer, so that checkpoints do not change
@@ -68,7 +84,11 @@ class DistillationModule(L.LightningModule):
         self.update_average: Callable[[], None] | None = None
 
     def look(
-        self, inputs: Tensor, places: Tensor, student: Callable[..., tuple[Tensor, ...]] | None = None
+        self,
+        inputs: Tensor,
+        places: Tensor,
+        student: Callable[..., tuple[Tensor, ...]] | None = None,
+        timesteps: int | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective takes (of heads, or the same), features, of
         which the last are the firing rates if the objective takes them.
@@ -77,9 +97,11 @@ class DistillationModule(L.LightningModule):
             inputs: the batch.
             places: the places of its samples in the training set, `[B]`.
             student: another way to run the network than usual.
+            timesteps: another number of timesteps than that of the run.
         """
         run, lengths = student or self.student, self.lengths_at(places)
-        logits, *others = run(inputs) if lengths is None else run(inputs, lengths)
+        options = {} if timesteps is None else {"timesteps": timesteps}
+        logits, *others = run(inputs, **options) if lengths is None else run(inputs, lengths)
         submodels = others.pop(0) if isinstance(self.network, Branched) else logits
         return logits, submodels, others
 
@@ -154,21 +176,36 @@ class DistillationModule(L.LightningModule):
             self.whole = None
         if self.whole is not None:
             return self.whole(batch_index, inputs, target, places)
-        logits, submodels, features = self.look(inputs, places)
-        at = self.at_hand(inputs, target, places, submodels, features)
-        value, scores = self.value_of(at, mix)
+        drawn = drawn_timesteps(self.plan.config, self.current_epoch, batch_index)
+        passes = [self.one_pass(inputs, target, places, mix, timesteps) for timesteps in drawn]
+        value, step, submodels = passes[0]
+        if len(passes) > 1:
+            value = mean_value([(1.0, each.value) for each in passes])
+            step = {name: torch.stack([each.step[name] for each in passes]).mean(0) for name in step}
+            submodels = torch.cat([each.submodels for each in passes])
         total = value.total
-        heads = self.plan.objective.submodels != "timesteps"
-        answers = logits.detach() if at.lengths is None else held_after(logits.detach(), at.lengths)
-        step = means_of_step(answers, submodels.detach(), target, scores, total, value.terms, heads=heads)
         self.means.add(step, len(target))
         self.means.seen += len(target)
-        self.watch.saw(Batch(batch_index, places, total.detach(), value.terms), submodels.detach())
+        self.watch.saw(Batch(batch_index, places, total.detach(), value.terms), submodels)
         # Lightning divides by the number of batches in a whole window, and the last window of an epoch may have fewer
         of_window = min(accumulate, int(self.trainer.num_training_batches) - batch_index // accumulate * accumulate)
         if of_window != accumulate:
             total = total * (accumulate / of_window)
         return self.scaled(total)
+
+    def one_pass(
+        self, inputs: Tensor, target: Tensor, places: Tensor, mix: Mixed | None, timesteps: int | None
+    ) -> "Pass":
+        """The objective and the means of a batch that runs for so many timesteps; None: those of the run."""
+        logits, submodels, features = self.look(inputs, places, timesteps=timesteps)
+        at = self.at_hand(inputs, target, places, submodels, features)
+        value, scores = self.value_of(at, mix)
+        answers = logits.detach() if at.lengths is None else held_after(logits.detach(), at.lengths)
+        if timesteps is not None:
+            answers, scores = until(answers, self.plan.config.timesteps), None
+        heads = self.plan.objective.submodels != "timesteps"
+        step = means_of_step(answers, submodels.detach(), target, scores, value.total, value.terms, heads=heads)
+        return Pass(value, step, submodels.detach())
 
     def scaled(self, total: Tensor) -> Tensor:
         """The loss whose gradients the optimiser uses."""

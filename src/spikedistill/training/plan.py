@@ -31,6 +31,7 @@ from .combinations import (
     check_accumulation,
     check_adversarial,
     check_lengths,
+    check_mixed_timesteps,
     check_together,
     gradient_rule,
     objective_of,
@@ -140,6 +141,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
         check_frames(dataset, config.timesteps)
     check_lengths(config, dataset)
     check_adversarial(config, dataset)
+    check_mixed_timesteps(config, objective, dataset)
     spec = model_spec(config, dataset) if given.model is None else {"python": given.model.path}
     network = _made(config, spec, dataset, given.model)  # raises an error if settings do not fit
     if given.model is not None:

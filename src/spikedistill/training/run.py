@@ -258,6 +258,7 @@ def _fit(
     """
     from .allocator import keep_freed_memory
     from .checkpoints import check_fits, check_made_from, last_good_checkpoint
+    from .mixed_timesteps import recalibrate_mixed
     from .module import DistillationModule
 
     if plan.config.trainer.keep_memory:
@@ -283,6 +284,7 @@ def _fit(
     if trainer.is_global_zero:
         with run.rewriting(run.metrics, run.selected_model, run.cost, run.model):
             write_atomically(run.cost, json.dumps(speed.cost(), indent=2))
+            recalibrate_mixed(plan, module.network)
             plan.save(module.network, run.model)
     trainer.save_checkpoint(run.checkpoint)
     stop = _wish_to_stop(trainer)

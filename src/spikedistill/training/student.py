@@ -32,18 +32,23 @@ class StudentPass(nn.Module):
             if counts_spikes and isinstance(module, SpikingNeuron)
         )
 
-    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, inputs: Tensor, lengths: Tensor | None = None, timesteps: int | None = None
+    ) -> tuple[Tensor, ...]:
         """Logits of images `[B, C, H, W]` in [0, 1] or event frames `[T, B, C, H, W]`, of which each sample has so many, `[B]`.
+
+        Images run for `timesteps`, if they are given, and for those of the student otherwise.
 
         Returns:
             The logits `[T, B, C]` of the timesteps; the logits `[S, B, C]` of the heads, if there are some; the mean rates
             `[B, ...]` of the layers; and the firing rates `[L]` of the layers of neurons, if spikes are counted.
         """
+        timesteps = self.timesteps if timesteps is None else timesteps
         with outputs_of(self.network.module, (*self.layers, *self.neurons)) as outputs:
             if isinstance(self.network, Branched):
-                found = self.network.heads(inputs, self.timesteps)
+                found = self.network.heads(inputs, timesteps)
             else:
-                found = self.network(inputs, self.timesteps, lengths)
+                found = self.network(inputs, timesteps, lengths)
             logits = found if isinstance(found, tuple) else (found,)
             features = [mean_rate(outputs[layer]) for layer in self.layers]
             if self.neurons:

@@ -33,6 +33,7 @@ def can_be_whole(plan: "Plan") -> bool:
     taught = teacher is None or plan.config.teacher_logits == "cached" or isinstance(teacher.function, MeanLogits)
     return (
         options.captures
+        and plan.config.timestep_draws is None
         and options.precision in ("32-true", "bf16-mixed")
         and options.on_nonfinite == "stop"
         and not any(INPUTS[name].is_number for name in plan.objective.inputs)

@@ -1,0 +1,46 @@
+"""Training on several numbers of timesteps at once: which a batch runs for, and batch-norm statistics for all of them.
+
+Du et al.: Temporal Flexibility in Spiking Neural Networks: Towards Generalization Across Time Steps and Deployment Friendliness
+(MTT, ICLR 2025), in its global form: one number of timesteps for the whole network.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..config import Config
+from ..data import as_network_input, balanced_order
+from ..evaluation import recalibrate
+from ..seeds import derive_seed
+from ..through_time import Temporal
+from .plan import Plan
+
+# As many training samples as the released code takes by default, ten batches of 256.
+SAMPLES, BATCH = 2560, 256
+
+
+def drawn_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | None]:
+    """The numbers of timesteps that a batch runs for, each drawn evenly from 1 to T; one None if it runs once, for T.
+
+    They are the same in all processes that share the batch.
+    """
+    if config.timestep_draws is None:
+        return [None]
+    dice = torch.Generator().manual_seed(derive_seed(config.seed, epoch, batch_index))
+    return torch.randint(1, config.timesteps + 1, (config.timestep_draws,), generator=dice).tolist()
+
+
+def recalibrate_mixed(plan: Plan, network: Temporal) -> None:
+    """Compute the batch-norm statistics anew at T timesteps, if training mixed those of fewer into them."""
+    if plan.config.timestep_draws is None or not any(isinstance(module, _BatchNorm) for module in network.modules()):
+        return
+    recalibrate(network, _batches(plan, network), lambda own, images: own(images, plan.config.timesteps))
+
+
+def _batches(plan: Plan, network: Temporal) -> Iterator[Tensor]:
+    """Training images as the network takes them, without augmentation."""
+    device = next(network.parameters()).device
+    for part in balanced_order(plan.train.targets)[:SAMPLES].split(BATCH):
+        yield as_network_input(plan.train.inputs(part), plan.dataset.kind).to(device)

@@ -1,0 +1,126 @@
+"""Batches that run for several numbers of timesteps: what is drawn, the sum of the losses, and statistics afterwards."""
+
+import pytest
+import torch
+from quick_runs import assert_resumes_to_the_same_bytes, quick, quick_on_events
+from torch import nn
+
+from spikedistill import UserError, load, train
+from spikedistill.config import DataConfig, ModelConfig, TrainerConfig
+from spikedistill.data import as_network_input, balanced_order
+from spikedistill.evaluation import recalibrate
+from spikedistill.objectives import sce
+from spikedistill.recipes import recipe
+from spikedistill.run_folder import RunFolder
+from spikedistill.training.mixed_timesteps import SAMPLES, drawn_timesteps
+from spikedistill.training.module import DistillationModule
+from spikedistill.training.plan import make_plan
+
+
+def test_numbers_are_drawn_evenly_from_one_to_t_and_again_the_same():
+    config = quick("digits-mtt-global", timesteps=4)
+    drawn = torch.tensor([drawn_timesteps(config, epoch, step) for epoch in range(10) for step in range(100)])
+    assert drawn.shape == (1000, 3)
+    shares = drawn.flatten().bincount(minlength=5)[1:] / 3000
+    assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.04)  # five standard deviations of 3000 draws
+    assert drawn_timesteps(config, 3, 7) == drawn_timesteps(config, 3, 7)
+    assert len({tuple(row) for row in drawn.tolist()}) > 50
+    assert drawn_timesteps(quick("digits-sce"), 0, 0) == [None]
+
+
+def test_a_pass_for_fewer_timesteps_is_the_network_run_for_these():
+    module = DistillationModule(make_plan(quick("digits-mtt-global", timesteps=4)))
+    images, target = torch.rand(6, 1, 8, 8), torch.arange(6)
+    for k in (1, 3):
+        torch.manual_seed(0)
+        value, step, submodels = module.one_pass(images, target, target, None, k)
+        other = DistillationModule(make_plan(quick("digits-mtt-global", timesteps=4))).network
+        other.load_state_dict(module.network.state_dict())
+        logits = other.train()(images, k)
+        assert submodels.shape == (k, 6, 10)
+        assert value.total.item() == pytest.approx(sce(logits, target).item(), rel=1e-5)
+        # after its end the prediction stays
+        assert step["ce_prefix"][k - 1 :].tolist() == pytest.approx([value.total.item()] * (5 - k), rel=1e-5)
+
+
+def test_the_losses_of_all_passes_are_added(tmp_path, monkeypatch):
+    """In the first step of a run, against passes of the same network one at a time."""
+    config = quick("digits-mtt-global", timesteps=4, out=tmp_path)
+    found = {}
+    training_step = DistillationModule.training_step
+
+    def compare(module, batch, batch_index):
+        if not found:
+            state = {name: tensor.clone() for name, tensor in module.network.state_dict().items()}
+            inputs, _ = module.prepared(batch[0], batch[1], batch_index)
+            drawn = drawn_timesteps(config, 0, batch_index)
+            alone = []
+            for k in drawn:
+                alone.append(sce(module.network(inputs, k), batch[1]))
+            expected = torch.autograd.grad(sum(alone), list(module.network.parameters()))
+            module.network.load_state_dict(state)
+            total = training_step(module, batch, batch_index)
+            ours = torch.autograd.grad(total, list(module.network.parameters()), retain_graph=True)
+            found.update(total=total.item(), expected=sum(alone).item(), gradients=(ours, expected), drawn=drawn)
+            return total
+        return training_step(module, batch, batch_index)
+
+    monkeypatch.setattr(DistillationModule, "training_step", compare)
+    train(config)
+    assert found["total"] == pytest.approx(found["expected"], rel=1e-5)
+    for mine, other in zip(*found["gradients"], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_trained_network_has_statistics_at_t_timesteps(tmp_path):
+    run = train(quick("digits-mtt-global", timesteps=4, out=tmp_path, epochs=2))
+    network, plan = load(run), make_plan(RunFolder(run).config())
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    chosen = balanced_order(plan.train.targets)[:SAMPLES]
+    images = as_network_input(plan.train.inputs(chosen), "image")
+    recalibrate(network, [images], lambda own, x: own(x, 4))
+    for norm, (mean, var) in zip(norms, before, strict=True):
+        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm.running_var, var, rtol=1e-4, atol=1e-5)
+    recalibrate(network, [images], lambda own, x: own(x, 1))
+    assert any((norm.running_mean - mean).abs().max() > 0.01 for norm, (mean, _) in zip(norms, before, strict=True))
+
+
+def test_a_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    assert_resumes_to_the_same_bytes(quick("digits-mtt-global", out=tmp_path), monkeypatch)
+
+
+def test_the_recipe_is_sce_with_three_draws():
+    plain, mixed = recipe("cifar10-sce"), recipe("cifar10-mtt-global")
+    assert mixed.timestep_draws == 3
+    assert mixed.model_copy(update={"timestep_draws": None, "recipe": plain.recipe}) == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("digits-sce", {"timesteps": 1}, "draws numbers of timesteps, and --timesteps 1 has only one: leave it out"),
+        ("digits-esd", {}, "for objectives over timesteps, and 'esd' is over heads"),
+        ("digits-sce", {"gradient": "rate", "segments": 2}, "may draw fewer timesteps than --segments 2"),
+        ("digits-sce", {"model": ModelConfig(norm="timestep_batch")}, "--model.norm timestep_batch has others"),
+        ("digits-sce", {"trainer": TrainerConfig(ema=0.9)}, "leave --trainer.sync-batch-norm and --trainer.ema out"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(name, changes, message):
+    with pytest.raises(UserError, match=f"--timestep-draws 2 .*{message}"):
+        make_plan(quick(name, timestep_draws=2, **changes))
+
+
+def test_event_frames_are_refused(fresh_names):
+    config = quick_on_events(timestep_draws=2)
+    assert isinstance(config.data, DataConfig)
+    with pytest.raises(UserError, match="--timestep-draws 2 is for images, and halves holds event frames"):
+        make_plan(config)
+
+
+@pytest.mark.parametrize("name", ["digits-s2w", "digits-tks", "digits-trt"])
+def test_other_objectives_train_with_it(name, tmp_path):
+    run = RunFolder(train(quick(name, out=tmp_path, timestep_draws=2)))
+    rows = run.read_rows(run.metrics)
+    assert all(float(row["train_loss"]) > 0 for row in rows)
