@@ -109,7 +109,7 @@ def test_the_recipe_has_both_halves_and_trains_what_it_names(tmp_path):
     values = [tensor.item() for name, tensor in run.load_network(run.model).state_dict().items() if "smoothing" in name]
     assert len(values) == 3
     assert all(value != 0 for value in values), "which is where they begin"
-    with pytest.raises(UserError, match="derived for LIF neurons, and layer .* is a SmoothedLif with its own step"):
+    with pytest.raises(UserError, match=r"derived for LIF neurons, and layer .* is a SmoothedLif with its own step"):
         make_plan(quick("digits-twce", model=both.model, gradient="rate"))
 
 

@@ -43,6 +43,10 @@ def test_a_pass_for_fewer_timesteps_is_the_network_run_for_these():
         assert step["ce_prefix"][k - 1 :].tolist() == pytest.approx([value.total.item()] * (5 - k), rel=1e-5)
 
 
+def norms_of(network):
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
 def test_the_losses_of_all_passes_are_added(tmp_path, monkeypatch):
     """In the first step of a run, against passes of the same network one at a time."""
     config = quick("digits-mtt-global", timesteps=4, out=tmp_path)
@@ -54,14 +58,21 @@ def test_the_losses_of_all_passes_are_added(tmp_path, monkeypatch):
             state = {name: tensor.clone() for name, tensor in module.network.state_dict().items()}
             inputs, _ = module.prepared(batch[0], batch[1], batch_index)
             drawn = drawn_timesteps(config, 0, batch_index)
-            alone = []
+            parameters = list(module.network.parameters())
+            expected, alone = [torch.zeros_like(parameter) for parameter in parameters], 0.0
             for k in drawn:
-                alone.append(sce(module.network(inputs, k), batch[1]))
-            expected = torch.autograd.grad(sum(alone), list(module.network.parameters()))
+                loss = sce(module.network(inputs, k), batch[1])
+                expected = [sum(pair) for pair in zip(expected, torch.autograd.grad(loss, parameters), strict=True)]
+                alone += loss.item()
+            after = [norm.running_mean.clone() for norm in norms_of(module.network)]
             module.network.load_state_dict(state)
+            before = [id(norm.running_mean) for norm in norms_of(module.network)]
             total = training_step(module, batch, batch_index)
-            ours = torch.autograd.grad(total, list(module.network.parameters()), retain_graph=True)
-            found.update(total=total.item(), expected=sum(alone).item(), gradients=(ours, expected), drawn=drawn)
+            ours = torch.autograd.grad(total, parameters, retain_graph=True)
+            found.update(total=total.item(), expected=alone, gradients=(ours, expected))
+            for norm, mean, place in zip(norms_of(module.network), after, before, strict=True):
+                torch.testing.assert_close(norm.running_mean, mean)  # every pass counts
+                assert id(norm.running_mean) == place, "which other processes know"
             return total
         return training_step(module, batch, batch_index)
 
@@ -75,7 +86,7 @@ def test_the_losses_of_all_passes_are_added(tmp_path, monkeypatch):
 def test_the_trained_network_has_statistics_at_t_timesteps(tmp_path):
     run = train(quick("digits-mtt-global", timesteps=4, out=tmp_path, epochs=2))
     network, plan = load(run), make_plan(RunFolder(run).config())
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = norms_of(network)
     before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
     chosen = balanced_order(plan.train.targets)[:SAMPLES]
     images = as_network_input(plan.train.inputs(chosen), "image")

@@ -4,10 +4,11 @@ Du et al.: Temporal Flexibility in Spiking Neural Networks: Towards Generalizati
 (MTT, ICLR 2025), in its global form: one number of timesteps for the whole network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import Config
@@ -30,6 +31,28 @@ def drawn_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | 
         return [None]
     dice = torch.Generator().manual_seed(derive_seed(config.seed, epoch, batch_index))
     return torch.randint(1, config.timesteps + 1, (config.timestep_draws,), generator=dice).tolist()
+
+
+@contextmanager
+def separate_statistics(module: nn.Module) -> Iterator[Callable[[], None]]:
+    """Let batch-norms run several times before gradients are taken: call what this yields before each pass.
+
+    A pass updates the running statistics in place, and its gradients need those that it began with. So each pass gets a copy, and
+    the last copy is written back into the tensors that were there, which other processes and recordings refer to.
+    """
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    kept = [dict(norm.named_buffers(recurse=False)) for norm in norms]
+
+    def renew() -> None:
+        for norm in norms:
+            for name, buffer in norm.named_buffers(recurse=False):
+                setattr(norm, name, buffer.clone())
+
+    yield renew
+    for norm, buffers in zip(norms, kept, strict=True):
+        for name, buffer in buffers.items():
+            buffer.copy_(getattr(norm, name))
+            setattr(norm, name, buffer)
 
 
 def recalibrate_mixed(plan: Plan, network: Temporal) -> None:

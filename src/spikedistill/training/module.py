@@ -1,7 +1,7 @@
 """One training step, for Lightning's Trainer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -23,7 +23,7 @@ from .features import TRANSFORMS
 from .finite import EVERY, Batch, Watch
 from .inputs import AtHand, inputs_of
 from .means import EpochMeans, means_of_step
-from .mixed_timesteps import drawn_timesteps
+from .mixed_timesteps import drawn_timesteps, separate_statistics
 from .optimizers import learning_rate_factor, make_optimizer
 from .plan import Plan
 from .student import StudentPass
@@ -177,12 +177,7 @@ class DistillationModule(L.LightningModule):
         if self.whole is not None:
             return self.whole(batch_index, inputs, target, places)
         drawn = drawn_timesteps(self.plan.config, self.current_epoch, batch_index)
-        passes = [self.one_pass(inputs, target, places, mix, timesteps) for timesteps in drawn]
-        value, step, submodels = passes[0]
-        if len(passes) > 1:
-            value = mean_value([(1.0, each.value) for each in passes])
-            step = {name: torch.stack([each.step[name] for each in passes]).mean(0) for name in step}
-            submodels = torch.cat([each.submodels for each in passes])
+        value, step, submodels = self.passes(inputs, target, places, mix, drawn)
         total = value.total
         self.means.add(step, len(target))
         self.means.seen += len(target)
@@ -192,6 +187,21 @@ class DistillationModule(L.LightningModule):
         if of_window != accumulate:
             total = total * (accumulate / of_window)
         return self.scaled(total)
+
+    def passes(
+        self, inputs: Tensor, target: Tensor, places: Tensor, mix: Mixed | None, drawn: Sequence[int | None]
+    ) -> "Pass":
+        """The passes of a batch, one for each number of timesteps, as one: their losses are added, and their means averaged."""
+        if len(drawn) == 1:
+            return self.one_pass(inputs, target, places, mix, drawn[0])
+        found = []
+        with separate_statistics(self) as renew:
+            for timesteps in drawn:
+                renew()
+                found.append(self.one_pass(inputs, target, places, mix, timesteps))
+        value = mean_value([(1.0, each.value) for each in found])
+        step = {name: torch.stack([each.step[name] for each in found]).mean(0) for name in found[0].step}
+        return Pass(value, step, torch.cat([each.submodels for each in found]))
 
     def one_pass(
         self, inputs: Tensor, target: Tensor, places: Tensor, mix: Mixed | None, timesteps: int | None
