@@ -130,7 +130,7 @@ def test_a_recording_that_ends_before_it_may_exit_gets_all_classes():
     [
         ({"coverage": 1.0}, "coverage is 1.0, expected a probability between 0 and 1, such as 0.9"),
         ({"coverage": 0.0}, "coverage is 0.0"),
-        ({"max_size": 5}, "max_size is 5, expected a number of classes from 1 to 4"),
+        ({"max_size": 5}, "max_size is 5, expected fewer than the 5 classes"),
         ({"max_size": 0}, "max_size is 0"),
         ({"stops": [0]}, "stops name timestep 0, expected timesteps from 1 to 4"),
         ({"stops": [9]}, "stops name timestep 9"),

@@ -15,7 +15,7 @@ Chen, Park, Simeone: Knowing When to Stop: Delay-Adaptive Spiking Neural Network
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -44,7 +44,10 @@ class Conformal:
     max_size: int = 1
 
     def __post_init__(self) -> None:
-        _check_options(self.coverage, self.max_size)
+        if not 0 < self.coverage < 1:
+            raise UserError(f"coverage is {self.coverage}, expected a probability between 0 and 1, such as 0.9")
+        if not isinstance(self.max_size, int) or self.max_size < 1:
+            raise UserError(f"max_size is {self.max_size!r}, expected a number of classes, 1 or more: 1 is usual")
         if not self.quantiles:
             raise UserError("got no quantile, expected one for each timestep: calibrate_conformal finds them")
         if wrong := [q for q in self.quantiles if not isinstance(q, float) or math.isnan(q)]:
@@ -144,7 +147,9 @@ def calibrate_conformal(
     as_arrays(logits, targets, "[T, N, C]")
     T, n, C = logits.shape
     allowed = {*range(1, T + 1)} if stops is None else {*stops, T}
-    _check_options(coverage, max_size, C)
+    rule = Conformal((math.inf,) * T, coverage, max_size)
+    if max_size >= C:
+        raise UserError(f"max_size is {max_size}, expected fewer than the {C} classes: 1 is usual")
     if wrong := [t for t in allowed if t not in range(1, T + 1)]:
         raise UserError(f"stops name timestep {wrong[0]!r}, expected timesteps from 1 to {T}")
     K = len(allowed)
@@ -160,7 +165,7 @@ def calibrate_conformal(
         progress = advance(progress, step)
         misfit = -progress.mean.log_softmax(-1).gather(-1, targets.to(step.device).unsqueeze(-1)).squeeze(-1)
         quantiles.append(float(misfit.sort().values[rank - 1]) if t in allowed else math.inf)
-    return Conformal(tuple(quantiles), coverage, max_size)
+    return replace(rule, quantiles=tuple(quantiles))
 
 
 def _checked(logits: Tensor, lengths: Tensor | None) -> Tensor:
@@ -168,11 +173,3 @@ def _checked(logits: Tensor, lengths: Tensor | None) -> Tensor:
     as_arrays(logits, torch.zeros(logits.shape[1:2], dtype=torch.int64), "[T, N, C]")
     logits = logits.detach().double()
     return logits if lengths is None else held_after(logits, check_lengths(lengths, logits).to(logits.device))
-
-
-def _check_options(coverage: float, max_size: int, classes: int | None = None) -> None:
-    if not 0 < coverage < 1:
-        raise UserError(f"coverage is {coverage}, expected a probability between 0 and 1, such as 0.9")
-    if not isinstance(max_size, int) or not 1 <= max_size < (classes or math.inf):
-        most = "" if classes is None else f" to {classes - 1}"
-        raise UserError(f"max_size is {max_size!r}, expected a number of classes from 1{most}: 1 is usual")

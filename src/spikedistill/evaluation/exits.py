@@ -114,7 +114,8 @@ def exit_times(logits: Tensor, policy: Policy, threshold: Threshold, lengths: Te
     """
     check_policy(policy, threshold, len(logits))
     scores = _replay(_checked(logits), policy, lengths)[0]
-    return first_met([each >= threshold_at(threshold, t) for t, each in enumerate(scores, 1)])
+    limits = threshold if isinstance(threshold, Sequence) else [threshold] * len(scores)
+    return first_met([each >= limit for each, limit in zip(scores, limits, strict=True)])
 
 
 def first_met(met: Sequence[Tensor]) -> Tensor:
