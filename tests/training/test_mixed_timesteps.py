@@ -1,18 +1,24 @@
 """Batches that run for several numbers of timesteps: what is drawn, the sum of the losses, and statistics afterwards."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from quick_runs import assert_resumes_to_the_same_bytes, quick, quick_on_events
 from torch import nn
 
 from spikedistill import UserError, load, train
+from spikedistill.comparisons.speeds import _images_per_s
 from spikedistill.config import DataConfig, ModelConfig, TrainerConfig
 from spikedistill.data import as_network_input, balanced_order
 from spikedistill.evaluation import recalibrate
 from spikedistill.objectives import sce
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
-from spikedistill.training.mixed_timesteps import SAMPLES, drawn_timesteps
+from spikedistill.training import estimate
+from spikedistill.training.batch_size import with_fitting_batch_size
+from spikedistill.training.estimate import estimate_line, trial
+from spikedistill.training.mixed_timesteps import SAMPLES, drawn_timesteps, most_timesteps, usual_timesteps
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
 
@@ -26,6 +32,66 @@ def test_numbers_are_drawn_evenly_from_one_to_t_and_again_the_same():
     assert drawn_timesteps(config, 3, 7) == drawn_timesteps(config, 3, 7)
     assert len({tuple(row) for row in drawn.tolist()}) > 50
     assert drawn_timesteps(quick("digits-sce"), 0, 0) == [None]
+
+
+@pytest.mark.parametrize("timesteps", [2, 3, 4, 5])
+@pytest.mark.parametrize("draws", [1, 2, 3])
+def test_two_usual_batches_in_a_row_have_the_mean_of_all_draws(draws, timesteps):
+    config = quick("digits-sce", timestep_draws=draws, timesteps=timesteps)
+    for first in range(2):
+        both = usual_timesteps(config, 0, first) + usual_timesteps(config, 0, first + 1)
+        assert sum(both) / len(both) == (timesteps + 1) / 2
+        assert len(both) == 2 * draws
+    assert most_timesteps(config, 0, 0) == [None] * draws
+    assert usual_timesteps(quick("digits-sce"), 0, 0) == most_timesteps(quick("digits-sce"), 0, 0) == [None]
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The numbers of timesteps of all passes from now on."""
+    found, one_pass = [], DistillationModule.one_pass
+
+    def noted(module, *arguments):
+        found.append(arguments[-1])
+        return one_pass(module, *arguments)
+
+    monkeypatch.setattr(DistillationModule, "one_pass", noted)
+    return found
+
+
+def test_a_step_on_trial_makes_as_many_passes_as_a_step_of_the_run(passes):
+    with trial(make_plan(quick("digits-mtt-global", timesteps=4))) as step:
+        step(8)
+        step(8)
+    assert passes == [2, 3, 2, 3, 2, 3]
+
+
+def test_an_estimate_is_of_the_mean_of_all_draws(monkeypatch):
+    """Steps of 7 and 8 timesteps in turn, at a second for each."""
+    seconds = iter([90.0, 90.0, 0.7, 0.8, 0.7, 0.8])
+
+    @contextmanager
+    def timed(plan):
+        yield lambda size: next(seconds)
+
+    monkeypatch.setattr(estimate, "trial", timed)
+    # 4 steps and a pass of 240 images at 4 timesteps, which takes a third of 4 / 7.5 of 4 steps
+    epoch = 0.75 * (4 + 4 * 4 / 7.5 / 3)
+    said = estimate_line(make_plan(quick("digits-mtt-global", timesteps=4, epochs=40)))
+    assert said == f"about {epoch:.1f} s an epoch, {40 * epoch / 60:.1f} min in all (measured on 4 steps)"
+
+
+def test_a_speed_for_equal_time_is_of_the_mean_of_all_draws(passes, tmp_path):
+    assert _images_per_s(quick("digits-mtt-global", timesteps=4), 2, 0.0, tmp_path) > 0
+    assert passes == [2, 3, 2, 3, 2, 3, 2, 3, 2]
+
+
+def test_a_batch_size_fits_where_all_draws_are_t(passes):
+    data = DataConfig(name="digits", batch_size="auto:4", train_samples=240)
+    plan = make_plan(quick("digits-mtt-global", timesteps=4, data=data))
+    assert with_fitting_batch_size(plan).config.data.batch_size == 4
+    assert len(passes) % 3 == 0
+    assert {*passes} == {None}, "which stands for T"
 
 
 def test_a_pass_for_fewer_timesteps_is_the_network_run_for_these():

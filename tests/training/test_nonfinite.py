@@ -29,6 +29,7 @@ from spikedistill.training.callbacks import EpochRecord, MovingAverage
 from spikedistill.training.checkpoints import read_checkpoint
 from spikedistill.training.constant_layers import constant_layers
 from spikedistill.training.finite import not_finite
+from spikedistill.training.mixed_timesteps import drawn_timesteps
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
 from spikedistill.training.run import fit, make_trainer
@@ -454,6 +455,28 @@ def test_a_gradient_without_a_number_in_it_that_is_wrong_names_the_parameter_and
     assert math.isfinite(found["terms"]["sce"])
     places = _places(module, 0)
     assert found["samples"] == sorted(place for place in places if module.plan.train.targets[place] == 7)
+
+
+def test_all_passes_of_a_batch_are_repeated(tmp_path):
+    """Of which one alone has a gradient that is not finite: that of fewer timesteps than T."""
+    from spikedistill.objectives import sce
+
+    config = settings().model_copy(update={"timesteps": 4, "timestep_draws": 2})
+    drawn = [drawn_timesteps(config, 0, number) for number in range(4)]
+    bad = min(k for numbers in drawn for k in numbers)
+    number = next(number for number, numbers in enumerate(drawn) if bad in numbers)
+    assert {*drawn[number]} > {bad}
+
+    def root(logits, target):
+        chosen = logits[:, target == 7, 0]
+        return (chosen - chosen.detach()).sqrt().sum() if len(logits) == bad else 0 * chosen.sum()
+
+    module = module_of(config, objective=Objective("custom", [Term("sce", 1.0, sce), Term("root", 1.0, root)]))
+    before = {name: id(buffer) for name, buffer in module.named_buffers()}
+    found = diverges(module, tmp_path)
+    assert (found["step"], found["what"]) == (number + 1, "the gradient of head.bias")
+    assert found["samples"] == sorted(p for p in _places(module, number) if module.plan.train.targets[p] == 7)
+    assert {name: id(buffer) for name, buffer in module.named_buffers()} == before
 
 
 def test_a_teacher_that_answers_with_nan_is_named_with_the_samples(tmp_path):

@@ -10,6 +10,7 @@ from .allocator import keep_freed_memory
 from .combinations import check_accumulation
 from .estimate import trial
 from .free_memory import begin_peak, free_memory, peak_memory
+from .mixed_timesteps import most_timesteps
 from .plan import Plan
 
 # A step may take SHARE of the free memory less RESERVE. The rest is for needs that a trial step does not show, such as gaps
@@ -50,7 +51,7 @@ def with_fitting_batch_size(plan: Plan) -> Plan:
     sizes = _powers_of_two(min(most, len(plan.train)))
     begin_peak(device)
     before = 0 if device.type == "cuda" else peak_memory(device)
-    with trial(plan) as step:
+    with trial(plan, most_timesteps) as step:
 
         def needed(size: int) -> int | None:
             """The most bytes that a step takes; None if there is not enough memory."""

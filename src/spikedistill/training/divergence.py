@@ -14,6 +14,7 @@ from ..data.ahead import Ahead
 from ..run_folder import RunDiverged
 from ..through_time import Signal, mean_rate
 from ..through_time.finite import name_samples
+from .mixed_timesteps import separate_statistics
 
 if TYPE_CHECKING:
     from .finite import Batch, Window
@@ -99,7 +100,7 @@ def _as_trained(module: "DistillationModule", places: Tensor) -> Tensor:
 
 
 def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", kind: str) -> Sighting:
-    """Compute a batch once more, with the same draws. Every process does, because they may exchange statistics."""
+    """Compute all passes of a batch once more, with the same draws. Every process does, because they may exchange statistics."""
     plan, places, trainer = module.plan, batch.places.tolist(), module.trainer
     samples = trainer.precision_plugin.convert_input(_as_trained(module, batch.places.cpu())).to(module.device)
     target = plan.train.targets[batch.places.cpu()].to(module.device)
@@ -112,11 +113,19 @@ def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", 
     with torch.set_grad_enabled(backward), _unchanged_statistics(module):
         with trainer.precision_plugin.train_step_context(), _first_bad_layer(module, len(places), layers):
             inputs, mix = module.prepared(samples, target, batch.number)
-            _, submodels, features = module.look(inputs, batch.places, module.plain_student)
-            at = module.at_hand(inputs, target, batch.places, submodels, features)
-            value, _ = module.value_of(at, mix)
+            total = torch.zeros((), device=module.device)
+            logits: list[Tensor] = []
+            compared: list[Tensor] = []
+            with separate_statistics(module) as renew:
+                for timesteps in module.draw(plan.config, module.current_epoch, batch.number):
+                    renew()
+                    _, submodels, features = module.look(inputs, batch.places, module.plain_student, timesteps)
+                    at = module.at_hand(inputs, target, batch.places, submodels, features)
+                    total = total + module.value_of(at, mix)[0].total
+                    logits.append(submodels)
+                    compared += at.features
         if backward:
-            gradient, bad_gradients = _gradients(module, value.total, [submodels, *at.features], len(places))
+            gradient, bad_gradients = _gradients(module, total, logits, compared, len(places))
     answers, _ = at.taught
     bad_answers = [] if answers is None else _rows(answers, len(places))
 
@@ -138,14 +147,15 @@ def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", 
 
 
 def _gradients(
-    module: "DistillationModule", total: Tensor, outputs: list[Tensor], count: int
+    module: "DistillationModule", total: Tensor, logits: list[Tensor], features: list[Tensor], count: int
 ) -> tuple[str | None, list[bool] | None]:
     """The parameter whose gradient is the first that is not finite, and the samples that caused it; None if all are finite."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    outputs, axes = [*logits, *features], [1] * len(logits) + [0] * len(features)
     found = torch.autograd.grad(total, [*outputs, *(p for _, p in named)], allow_unused=True)
-    logits, *features = found[: len(outputs)]
-    of_outputs = [_rows(logits, count, axis=1)] if logits is not None else []
-    of_outputs += [_rows(gradient, count) for gradient in features if gradient is not None]
+    of_outputs = [
+        _rows(gradient, count, axis) for gradient, axis in zip(found, axes, strict=False) if gradient is not None
+    ]
     bad = [any(flags) for flags in zip(*of_outputs, strict=True)]
     # gradients flow backward, so the last one in the network is the first that was not finite
     for (name, _), gradient in zip(reversed(named), reversed(found), strict=False):

@@ -4,7 +4,7 @@ Du et al.: Temporal Flexibility in Spiking Neural Networks: Towards Generalizati
 (MTT, ICLR 2025), in its global form: one number of timesteps for the whole network.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -21,6 +21,9 @@ from .plan import Plan
 # As many training samples as the released code takes by default, ten batches of 256.
 SAMPLES, BATCH = 2560, 256
 
+# The numbers of timesteps that a batch runs for, of the configuration, the epoch and the number of the batch; None stands for T.
+Draw = Callable[[Config, int, int], Sequence[int | None]]
+
 
 def drawn_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | None]:
     """The numbers of timesteps that a batch runs for, each drawn evenly from 1 to T; one None if it runs once, for T.
@@ -31,6 +34,21 @@ def drawn_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | 
         return [None]
     dice = torch.Generator().manual_seed(derive_seed(config.seed, epoch, batch_index))
     return torch.randint(1, config.timesteps + 1, (config.timestep_draws,), generator=dice).tolist()
+
+
+def usual_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | None]:
+    """Numbers of timesteps that make a batch cost as much as one costs on average: as `drawn_timesteps`, but none is by chance.
+
+    They are the two numbers about (T + 1) / 2 in turn. Two batches in a row together have that mean exactly.
+    """
+    if config.timestep_draws is None:
+        return [None]
+    return [(config.timesteps + (epoch + batch_index + i) % 2 + 1) // 2 for i in range(config.timestep_draws)]
+
+
+def most_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | None]:
+    """Numbers of timesteps that make a batch need the most memory: as `drawn_timesteps`, but all are T."""
+    return [None] * (config.timestep_draws or 1)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from .features import TRANSFORMS
 from .finite import EVERY, Batch, Watch
 from .inputs import AtHand, inputs_of
 from .means import EpochMeans, means_of_step
-from .mixed_timesteps import drawn_timesteps, separate_statistics
+from .mixed_timesteps import Draw, drawn_timesteps, separate_statistics
 from .optimizers import learning_rate_factor, make_optimizer
 from .plan import Plan
 from .student import StudentPass
@@ -53,13 +53,17 @@ class DistillationModule(L.LightningModule):
             on a GPU several, because each check waits for it.
         whole: take every step as one function of tensors that stay in place, which needs a fused optimiser; default if a GPU
             can record it.
+        draw: the numbers of timesteps that each batch runs for.
     """
 
-    def __init__(self, plan: Plan, *, every: int | None = None, whole: bool | None = None) -> None:
+    def __init__(
+        self, plan: Plan, *, every: int | None = None, whole: bool | None = None, draw: Draw = drawn_timesteps
+    ) -> None:
         super().__init__()
         self.plan = plan
         self.every = every
         self.wants_whole = whole
+        self.draw = draw
         self.network = plan.build_network()
         kind = plan.objective.transform
         self.transforms = torch.nn.ModuleList(TRANSFORMS[kind](channels) for channels in plan.layers.values() if kind)
@@ -176,7 +180,7 @@ class DistillationModule(L.LightningModule):
             self.whole = None
         if self.whole is not None:
             return self.whole(batch_index, inputs, target, places)
-        drawn = drawn_timesteps(self.plan.config, self.current_epoch, batch_index)
+        drawn = self.draw(self.plan.config, self.current_epoch, batch_index)
         value, step, submodels = self.passes(inputs, target, places, mix, drawn)
         total = value.total
         self.means.add(step, len(target))

@@ -30,7 +30,10 @@ def with_precision(plan: Plan, choice: Choice) -> Plan:
 
 
 def step_seconds(plan: Plan, repeats: int = 3) -> float:
-    """Seconds of one training step, the fastest of some after one that warms up."""
+    """Seconds of one training step, the fastest of some after one that warms up.
+
+    If numbers of timesteps are drawn, it is the shorter of two steps that alternate, for every choice alike.
+    """
     on_cpu = device_of(plan.config.trainer).type == "cpu"
     with trial(plan) as step, uncompiled() if on_cpu else nullcontext():
         return min([step(plan.config.data.batch_size) for _ in range(1 + repeats)][1:])
