@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from quick_runs import quick
 
@@ -159,6 +159,7 @@ def test_any_command_line(place, capsys, command, arguments):
 
 
 @fuzz
+@example(arguments=["--recipes"], first="1", second="--seed")
 @given(arguments=st.lists(ARGUMENTS, max_size=4), first=WORDS | NUMBERS.map(str), second=ARGUMENTS)
 def test_any_comparison(place, capsys, arguments, first, second):
     recipes = [f"digits-sce,epochs={first}", f"digits-twce,{second.removeprefix('--')}={first}"]

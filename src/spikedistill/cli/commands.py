@@ -137,7 +137,7 @@ def compare(
     from ..report.terminal import costs_table, differences_table, guards_table, leaderboard_table
 
     configs = [variant(text, settings) for text in recipes]
-    if line := sized_line(configs[0]):
+    if configs and (line := sized_line(configs[0])):
         print(f"{configs[0].recipe}: {line}", flush=True)
     for config in configs:
         if config.protocol:

@@ -126,14 +126,17 @@ def _first(text: str, *, equation: bool = True) -> str:
 
 
 def _names(kind: str, names: Iterable[str], *registries: Registry[Any]) -> list[str]:
-    """A kind and its names; names that are not from this library are marked."""
+    """A kind and its names, on one line if they fit; names that are not from this library are marked."""
 
     def marked(name: str) -> str:
         others = any(registry.package(name) or registry.origin(name) for registry in registries)
         return f"{name}*" if others else name
 
     shown = [marked(name) for name in names]
-    return [f"{kind} ({len(shown)})", *(f"  {line}" for line in _wrapped(", ".join(shown), WIDTH - 2))]
+    heading, listed = f"{kind} ({len(shown)})", ", ".join(shown)
+    if len(heading) + 2 + len(listed) <= WIDTH:
+        return [f"{heading}  {listed}"]
+    return [heading, *(f"  {line}" for line in _wrapped(listed, WIDTH - 2))]
 
 
 def _explained(pairs: Iterable[tuple[str, str]], width: int = WIDTH) -> list[str]:
