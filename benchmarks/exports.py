@@ -119,10 +119,10 @@ def _images(size: int) -> Tensor:
 @torch.no_grad()
 def _live(network: Temporal, x: Tensor) -> Temporal:
     """A network whose last layers fire: with statistics of these images, and larger scales and shifts behind every batch-norm."""
-    for shift in (0.3, 0.6, 1.0):
+    for scale, shift in ((2.0, 0.3), (2.0, 0.6), (2.0, 1.0), (4.0, 0.0)):
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d | TimestepBatchNorm):
-                module.weight.fill_(2.0)
+                module.weight.fill_(scale)
                 module.bias.fill_(shift)
         network.train()
         for start in range(0, 300, 50):
