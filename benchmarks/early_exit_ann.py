@@ -1,7 +1,7 @@
-"""An ordinary network that exits early: heads behind its stages, and an image stops where the heads so far agree enough.
+"""An ordinary network that exits early: heads behind its stages, and an image exits when the heads so far are confident enough.
 
-After BranchyNet (Teerapittayanon et al., ICPR 2016), with the heads and the training of the library's branches. What a head says is
-taken together with those before it, as a spiking network's timesteps are: the mean of their logits, and its confidence.
+After BranchyNet (Teerapittayanon et al., ICPR 2016), with the heads and the training of the library's branches. The
+logits of the heads so far are averaged, as those of a spiking network's timesteps are, and the confidence is that of the mean.
 """
 
 from collections.abc import Iterator
