@@ -286,12 +286,11 @@ def draw(lines: list[dict[str, Any]], out: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    spiking = {line["network"] for each in lines for line in each["rows"]} & {"sce", "twkd", "tks"}
     with plt.rc_context({"svg.hashsalt": "spikedistill", "svg.fonttype": "none", "font.size": 8}):
         figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
         for network, way, rows in _by_way(lines):
             x, y = ([row[key] for row in rows] for key in ("ms", "accuracy"))
-            marker, color = ("o", "C0") if network in spiking else ("s", "C1")
+            marker, color = ("o", "C0") if network in SPIKING else ("s", "C1")
             several = len(rows) > 1
             axes.errorbar(
                 statistics.mean(x),

@@ -8,7 +8,7 @@ from benchmarks import useful
 from benchmarks.early_exit_ann import EarlyExitAnn, parts_of
 from benchmarks.plans import Plan
 from benchmarks.relu_in_bits import ReluInBits
-from benchmarks.useful import study, to_markdown
+from benchmarks.useful import draw, study, to_markdown
 from torch import nn
 
 from spikedistill.evaluation import AnytimeClassifier
@@ -85,6 +85,10 @@ def test_the_study_in_small(tmp_path, monkeypatch):
         < 3
     )
     assert "| twkd | early exit, dense, compiled |" in to_markdown([first])
+    draw([first], tmp_path / "useful.svg")
+    assert (tmp_path / "useful.svg").read_text().count("twkd: ") == sum(
+        row["network"] == "twkd" for row in first["rows"]
+    )
 
     network = EarlyExitAnn(plan.out / "seed0" / "ANN with exits", threshold=0.0)
     image = torch.rand(1, 1, 8, 8)
