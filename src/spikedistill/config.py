@@ -356,6 +356,9 @@ class Config(_Section):
     init_from: Path | None = None
     """Start from the weights in this run folder or safetensors file: of the same network, also one with other classes,
     or of its ANN twin."""
+    init_membranes: bool = False
+    """With --init-from and --model.lif.v-init learned: start each layer's membrane potential at the mean of where it ends
+    on training samples (MP-Init)."""
     teacher: Path | None = None
     """Trained network to learn from, for losses that need one: a run folder such as runs/cifar10-ann/seed0, or a
     safetensors file."""

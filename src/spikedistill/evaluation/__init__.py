@@ -23,6 +23,7 @@ from .exits import (
     exit_times,
 )
 from .gradients import GradientRule, compare_gradients, gradient_microscope, gradient_rules
+from .initial_membranes import start_membranes
 from .operations import LayerOperations, NeuronOperations, OperationCounts
 from .recalibration import recalibrate, recalibrated
 from .recorder import Recording, record
@@ -68,6 +69,7 @@ __all__ = [
     "recalibrate",
     "recalibrated",
     "record",
+    "start_membranes",
     "timestep_metrics",
     "timestep_reliability",
 ]

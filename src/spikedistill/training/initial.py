@@ -1,15 +1,19 @@
-"""The weights that a run starts from."""
+"""The weights and membranes that a run starts from."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..data import Dataset
+from ..data import Dataset, Samples, as_network_input, balanced_order
 from ..errors import UserError
+from ..evaluation.initial_membranes import start_membranes
 from ..models import Start, read_weights, starting_weights
 from ..run_folder import RunFolder
 from ..through_time import Temporal
+
+_BATCH, _BATCHES = 100, 50  # the running mean forgets a batch after about ten
 
 
 def initial_weights(config: Config, network: Temporal, spec: Mapping[str, Any], dataset: Dataset) -> Start | None:
@@ -35,6 +39,39 @@ def initial_weights(config: Config, network: Temporal, spec: Mapping[str, Any], 
     file = initial_file(path)
     found = read_weights(file, RunFolder(path).read(file) if path.is_dir() else None)
     return starting_weights(network, found, path, spec=spec, classes=dataset.classes)
+
+
+def with_membranes(
+    config: Config, network: Temporal, start: Start | None, train: Samples, dataset: Dataset
+) -> Start | None:
+    """What a run starts from, with membranes at the running mean of where they end, if `config.init_membranes` asks for that.
+
+    Args:
+        config: the configuration of the run.
+        network: the untrained network, which is not changed.
+        start: the weights.
+        train: training samples.
+        dataset: the data set of the run.
+
+    Raises:
+        UserError: without weights, or for a network whose initial membranes are not learned.
+    """
+    if not config.init_membranes:
+        return start
+    if start is None:
+        raise UserError(
+            "--init-membranes takes the membranes of a network that was trained: give its run or file as --init-from"
+        )
+    begun = copy.deepcopy(network)
+    begun.module.load_state_dict(start.tensors, strict=False)
+    chosen = balanced_order(train.targets)[: _BATCH * _BATCHES]
+    batches = (as_network_input(train.inputs(part), dataset.kind) for part in chosen.split(_BATCH))
+    found = start_membranes(begun, batches, config.timesteps)
+    membranes = {
+        name: value for name, value in begun.module.state_dict().items() if name.rpartition(".")[2] == "v_init"
+    }
+    said = f"{start.said}; membranes begin at {min(found.values()):.3g} to {max(found.values()):.3g}"
+    return Start(start.tensors | membranes, said)
 
 
 def initial_file(path: Path) -> Path:

@@ -38,7 +38,7 @@ from .combinations import (
 )
 from .features import layer_names
 from .given import Given, GivenNetwork, ModelLike, TeacherLike, check_frames, try_network, with_given
-from .initial import initial_weights
+from .initial import initial_weights, with_membranes
 from .inputs import AtHand, inputs_of
 from .origins import origins_of_network
 from .teacher import Teacher, load_teacher
@@ -146,8 +146,8 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     network = _made(config, spec, dataset, given.model)  # raises an error if settings do not fit
     if given.model is not None:
         try_network(network, given.model.path, dataset, config.timesteps)
-    initial = initial_weights(config, network, spec, dataset)
     train, holdout = training_samples(config, dataset)
+    initial = with_membranes(config, network, initial_weights(config, network, spec, dataset), train, dataset)
     check_accumulation(config, len(train))
     augmentations = check_augmentations(config, dataset)
     check_teacher_logits(config, objective, augmentations, train)
