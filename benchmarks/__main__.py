@@ -29,6 +29,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   robust      objectives under attack, trained on images and on attacked images; goes on where it was stopped
   controls    methods over timesteps beside controls that train nothing for them; goes on where it was stopped
   papers      what the papers vary: weights, temperatures, teachers and controls; goes on where it was stopped
+  ours        ingredients one at a time, then together, on held-out images; goes on where it was stopped
   useful      accuracy against milliseconds of one image: spiking networks with early exit beside ordinary ones; goes on
   authors     TWKD by its authors' code and by ours, both pipelines whole; goes on where it was stopped
   exports     every network in every format: exported and checked, or what would be lost
@@ -468,6 +469,39 @@ def _controls(
     print(out / "controls.svg")
 
 
+def _ours(
+    root: Path,
+    out: Path = Path("runs/bench/ours.jsonl"),
+    dataset: str = "fashion_mnist",
+    seeds: tuple[int, ...] = (100, 101, 102, 103, 104),
+    samples: int = 10_000,
+    epochs: int = 5,
+    jobs: int = 2,
+    runs: Path = Path("runs/ours"),
+) -> None:
+    """Try ingredients of a recipe alone and together, and as many weights of other methods; goes on where it was stopped.
+
+    The hours that it will take are printed first. No trial is judged by test images.
+
+    Args:
+        root: the data root.
+        out: file of JSON lines, one for each run.
+        dataset: what is trained on.
+        seeds: of every trial.
+        samples: images of training; a tenth of them is held out.
+        epochs: of training.
+        jobs: processes, of one thread each.
+        runs: folder of the runs.
+    """
+    from .ours import budget, study, to_markdown
+    from .plans import Plan
+
+    plan = Plan(root, runs / dataset, dataset, seeds, samples, epochs, jobs)
+    print(budget(plan), flush=True)
+    print(to_markdown(study(plan, out, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])), seeds))
+    print(out)
+
+
 def _useful(
     root: Path,
     out: Path = Path("runs/bench/useful.jsonl"),
@@ -823,6 +857,7 @@ def main(arguments: Sequence[str]) -> int:
         "folds": _folds,
         "robust": _robust,
         "controls": _controls,
+        "ours": _ours,
         "useful": _useful,
         "authors": _authors,
         "papers": _papers,

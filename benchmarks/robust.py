@@ -41,6 +41,7 @@ from spikedistill.training import train
 from spikedistill.training.plan import make_plan
 
 from . import study_file
+from .pairs import difference
 from .study_file import StudyFile
 
 CONTROLS = ("label-smoothing", "entropy-regularisation")
@@ -245,8 +246,8 @@ def to_markdown(found: dict[str, Any]) -> str:
             for k in ks:
                 values = [worst(run, k, eps) for run in own]
                 mark = "" if _believed(own[0], k, eps) else " \\*"
-                difference = "" if method == base else _difference(values, [worst(run, k, eps) for run in its])
-                cells += [_mean(values) + mark, difference]
+                less = "" if method == base else difference(values, [worst(run, k, eps) for run in its])
+                cells += [_mean(values) + mark, less]
             lines.append(f"| {training} | {method} | " + " | ".join(cells) + " |")
     names = [*runs[0]["paper"]]
     lines += ["", "| training | objective | " + " | ".join(names) + " |", "|---|---" + "|--:" * len(names) + "|"]
@@ -312,14 +313,3 @@ def _of(runs: Sequence[dict[str, Any]], training: str, method: str) -> list[dict
 def _mean(values: Sequence[float]) -> str:
     spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return f"{np.mean(values):.1f}{spread}"
-
-
-def _difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """The mean difference of pairs with its 95 percent interval by Student's t."""
-    from scipy import stats
-
-    each = np.subtract(ours, theirs)
-    if len(each) < 2:
-        return f"{each.mean():+.1f}"
-    reach = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each))
-    return f"{each.mean():+.1f} [{each.mean() - reach:+.1f}, {each.mean() + reach:+.1f}]"

@@ -1,0 +1,78 @@
+"""The search for a recipe of our own: which ingredients are tried, what is kept, and that all methods have as many trials."""
+
+from pathlib import Path
+
+import pytest
+from benchmarks import ours
+from benchmarks.ours import GRIDS, TAUGHT, TRIALS, best, grid, missing, scores, singles, study, to_markdown, trial, walk
+from benchmarks.plans import Plan
+
+PREFIX, SUM, HALF, LEARNED = (
+    "the loss of every prefix",
+    "the sum of right timesteps teaches",
+    "membranes begin at half the threshold",
+    "membranes begin where they learn to",
+)
+
+
+def _alone(**gains):
+    """Accuracies of the ingredients alone: 90, and these gains."""
+    of = {"prefix": PREFIX, "sum": SUM, "half": HALF, "learned": LEARNED, "taught": TAUGHT}
+    gains = {of[name]: gain for name, gain in gains.items()}
+    return {trial(names): 90 + (gains.get(names[0], -1) if names else 0) for names in singles(True)}
+
+
+def test_the_methods_that_ours_is_compared_with_have_as_many_trials():
+    assert {method: len(set(grid(method))) for method in GRIDS} == dict.fromkeys(GRIDS, TRIALS)
+    assert "twkd,objective.options.alpha=0.2,objective.options.beta=0.5,objective.options.temperature=3" in grid("twkd")
+
+
+def test_ingredients_are_added_in_the_order_of_what_they_gain_alone_and_kept_where_they_raise_the_mean():
+    found = _alone(half=2, sum=1, prefix=0.5)
+    assert walk(found, False) == ((HALF,), (HALF, SUM))
+    found[trial((HALF, SUM))] = 91.9
+    assert walk(found, False) == ((HALF,), (HALF, PREFIX)), "less than without it"
+    found[trial((HALF, PREFIX))] = 92.1
+    assert walk(found, False) == ((HALF, PREFIX), None)
+
+
+def test_two_ingredients_that_set_the_same_are_never_tried_together():
+    assert walk(_alone(half=2, learned=1), False) == ((HALF,), None)
+
+
+def test_a_walk_ends_when_there_were_as_many_trials_as_for_others(monkeypatch):
+    monkeypatch.setattr(ours, "TRIALS", len(singles(False)) + 1)
+    found = _alone(half=2, sum=1, prefix=0.5) | {trial((HALF, SUM)): 91.0}
+    assert walk(found, False) == ((HALF,), None)
+
+
+def test_only_one_track_may_be_taught():
+    found = _alone(taught=3, half=1)
+    assert walk(found, False) == ((HALF,), None)
+    assert walk(found, True) == ((TAUGHT,), (TAUGHT, HALF))
+    everything = found | {method: 0.0 for each in GRIDS for method in grid(each)}
+    assert missing(everything) == [trial((TAUGHT, HALF))]
+
+
+def test_a_study_goes_on_from_its_file(tmp_path, monkeypatch, capsys):
+    chosen = {name: ours.INGREDIENTS[name] for name in (PREFIX, HALF, TAUGHT)}
+    monkeypatch.setattr(ours, "INGREDIENTS", chosen)
+    monkeypatch.setattr(ours, "GRIDS", {"s2w": {"weight": (0.5, 1)}})
+    monkeypatch.setattr(ours, "TRIALS", 5)
+    plan, file = Plan(Path(), tmp_path / "runs", "digits", (100,), 300, 12, 2), tmp_path / "ours.jsonl"
+    found = study(plan, file, "a command")
+    assert [run["refused"] for run in found if "refused" in run] == []
+    assert all(len(run["accuracy"]) == 4 for run in found)
+    assert max(scores(found, plan.seeds).values()) > 50, "networks that fire"
+    table = to_markdown(found, plan.seeds)
+    assert [name in table for name in chosen] == [True] * 3
+    assert set(best(found, plan.seeds)) == {"ours", "ours-taught", "s2w"}
+
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:-1]) + "\n")
+    capsys.readouterr()
+    again = study(plan, file, "a command")
+    assert capsys.readouterr().out.count("seed") == 1, "the rest was done"
+    assert to_markdown(again, plan.seeds) == table
+    with pytest.raises(ValueError, match="choose another --out"):
+        study(plan._replace(epochs=3), file, "a command")
