@@ -19,6 +19,13 @@ def test_a_study_goes_on_from_its_file_alone(tmp_path, monkeypatch, capsys):
     assert sorted(runs) == [("sce", 0), ("sce", 1), ("twce", 0), ("twce", 1)]
     assert [seed for _, seed in runs] == [0, 0, 1, 1], "the seed that is checked comes first"
     assert all(worst(run, k, robust.EPS) <= clean(run, k) for run in whole["runs"] for k in (1, 4))
+    for run in whole["runs"]:  # what every seed gets, without the further steps of the seed that is checked
+        for each in run["worst"]:
+            asked = [row["accuracy"] for row in run["rows"] if row["remark"] == "" and row["eps"] == each["eps"]]
+            assert len(asked) == 4, "two attacks at two k"
+        assert {each["eps"] for each in run["worst"]} == {
+            eps / 255 for eps in ((4.0, 8.0) if run["seed"] == 0 else (8.0,))
+        }
     assert max(clean(run, 4) for run in whole["runs"]) > 50
     assert to_markdown(whole).count("\n\n") == 2, "three tables"
 
