@@ -42,6 +42,9 @@ WORDING = 3
 Gradient = Literal["bptt", "sltt", "rate", "dsr"]
 """The name of a gradient rule."""
 
+Protocol = Literal["esd", "max-former", "qkformer", "s2w", "sdt", "spikformer", "tser-unofficial", "twkd"]
+"""The name of a paper whose settings can be taken."""
+
 
 class ConfigError(UserError):
     """A configuration that is refused, with each setting by its full name."""
@@ -316,7 +319,7 @@ class Config(_Section):
 
     recipe: Name
     """Name of the recipe that these settings come from."""
-    protocol: Literal["esd", "s2w", "tser-unofficial", "twkd"] | None = None
+    protocol: Protocol | None = None
     """Use the network, neurons, schedule and augmentation of this paper instead of the recipe's (see
     docs/papers.md)."""
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0

@@ -54,6 +54,17 @@ TABLE = {
         "cifar100",
     ): f"resnet18 4 0.5 0.0 False sigmoid 1 128 0.1 0.0005 weights cosine epoch 300 {ALL}",
 }
+MIXED = "flip randaugment erase mixup"
+# of spiking transformers: network, batch, learning rate, epochs, augmentation, and how much images are mixed
+TRANSFORMERS = {
+    ("spikformer", "cifar10"): f"spikformer 128 0.0005 300 {MIXED} 0.5",
+    ("sdt", "cifar10"): "sdt 64 0.0003 300 flip randaugment mixup 0.5",
+    ("sdt", "cifar100"): "sdt 64 0.0003 300 flip randaugment mixup 0.5",
+    ("qkformer", "cifar10"): f"qkformer 64 0.001 400 {MIXED} 0.5",
+    ("qkformer", "cifar100"): f"qkformer 64 0.001 400 {MIXED} 0.5",
+    ("max-former", "cifar10"): f"max_former 128 0.0015 400 {MIXED} 0.5",
+    ("max-former", "cifar100"): f"max_former 64 0.0015 400 {MIXED} 0.75",
+}
 # of the objective, and of the ANN that teaches
 OPTIONS = {
     ("twkd", "cifar100"): {"alpha": 0.2, "beta": 0.5, "temperature": 3.0, "teacher": "correct"},
@@ -104,6 +115,25 @@ def test_a_protocol_has_the_papers_values(name, dataset):
     assert departures(config) == []
 
 
+@pytest.mark.parametrize(("name", "dataset"), TRANSFORMERS)
+def test_a_transformer_s_protocol_has_the_values_of_its_code(name, dataset):
+    config = recipe(f"{dataset}-label-smoothing", protocol=name)
+    data, adam, lif = config.data, config.optimizer, config.model.lif
+    assert (config.timesteps, lif.decay, lif.threshold, lif.v_reset, lif.detach_reset) == (4, 0.5, 2.0, 0.0, True)
+    assert (adam.name, adam.weight_decay, adam.decayed) == ("adamw", 0.06, "weights")
+    assert (adam.warmup_epochs, adam.schedule, adam.schedule_per) == (20.0, "cosine", "epoch")
+    assert config.objective.options == {"epsilon": 0.1}
+    row = [config.model.name, data.batch_size, adam.lr, config.epochs, *data.augment, data.mix, data.mix_alpha]
+    assert " ".join(map(str, row)) == TRANSFORMERS[name, dataset]
+    assert departures(config) == []
+    assert "half as wide" in protocol_line(config)
+
+
+def test_s2w_teaches_qkformer_with_the_weight_of_its_paper():
+    weights = {name: recipe("cifar100-s2w", name).objective.options["weight"] for name in ("qkformer", "sdt", "s2w")}
+    assert weights == {"qkformer": 0.01, "sdt": 1.0, "s2w": 1.0}
+
+
 @pytest.mark.parametrize(("name", "dataset"), TEACHERS)
 def test_the_ann_under_a_protocol_is_its_teacher(name, dataset):
     config = recipe(f"{dataset}-ann", protocol=name)
@@ -118,7 +148,7 @@ def test_a_size_of_two_numbers_departs_in_the_words_of_the_command_line():
 
 def test_the_protocols_are_those_that_a_configuration_names():
     (named, _) = get_args(Config.model_fields["protocol"].annotation)
-    assert set(get_args(named)) == set(PROTOCOLS) == {name for name, _ in TABLE}
+    assert set(get_args(named)) == set(PROTOCOLS) == {name for name, _ in TABLE} | {name for name, _ in TRANSFORMERS}
     assert Config.from_yaml(recipe("cifar10-twkd", "twkd").to_yaml()).protocol == "twkd"
 
 
@@ -175,7 +205,7 @@ def test_tser_says_that_nobody_published_its_weights():
 
 REFUSED = {
     "cifar10-twkd --protocol twdk": "no protocol is called 'twdk': did you mean 'twkd'? choose one of esd, s2w, "
-    "tser-unofficial, twkd",
+    "tser-unofficial, twkd, spikformer, sdt, qkformer, max-former",
     "digits-twkd --protocol twkd": "--protocol twkd has no settings for digits, only for cifar10, cifar100, cifar10_dvs, "
     "dvs_gesture, event_folder, event_frames, image_folder, imagenet, ncaltech101, nmnist: leave it out",
     "nmnist-tser-unofficial --protocol tser-unofficial": "--protocol tser-unofficial has no settings for nmnist, only for cifar10, "

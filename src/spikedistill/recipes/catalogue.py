@@ -324,7 +324,7 @@ def recipe(name: str, protocol: str | None = None) -> Config:
 
     Args:
         name: `<dataset>-<method>`, such as "digits-twsd"; see `list_recipes()`.
-        protocol: "esd", "s2w", "tser-unofficial" or "twkd": the paper whose settings replace those of the data set.
+        protocol: one of `PROTOCOLS`, such as "twkd": the paper whose settings replace those of the data set.
 
     Raises:
         UserError: if there is no such recipe or protocol, or the protocol does not fit the recipe.

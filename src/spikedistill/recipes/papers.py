@@ -34,7 +34,7 @@ class Protocol:
 
 
 # Settings of all protocols: whole training sets, plain batch-norm, float32.
-_PLAIN: Settings = {
+PLAIN: Settings = {
     "gradient_scale": "1",
     "model.width": 1.0,
     "model.norm": "batch",
@@ -55,7 +55,7 @@ _PLAIN: Settings = {
 }
 
 # The code that TWKD, ESD and RateBP share.
-_SHARED: Settings = _PLAIN | {
+_SHARED: Settings = PLAIN | {
     "model.name": "resnet18",
     "model.lif.surrogate": "sigmoid",
     "optimizer.weight_decay": 5e-4,
@@ -181,7 +181,7 @@ _ESD = {
 
 # S2W, whose code is not released
 
-_S2W_SETTINGS: Settings = _PLAIN | {
+_S2W_SETTINGS: Settings = PLAIN | {
     "epochs": 100,
     "model.lif.decay": 0.5,
     "model.lif.v_reset": None,
@@ -192,7 +192,7 @@ _S2W_SETTINGS: Settings = _PLAIN | {
     "optimizer.step_epochs": 30,
     "optimizer.step_factor": 0.1,
 }
-_PAIR: Settings = {
+PAIR: Settings = {
     "temperature": 2.0,
     "variant": "pair",
     "measure": "confidence",
@@ -200,9 +200,9 @@ _PAIR: Settings = {
     "teacher_grad": False,
 }
 _S2W_OPTIONS: dict[str, Settings] = {
-    "s2w": {"weight": 1.0} | _PAIR,
-    "w2s": {"weight": 1.0} | _PAIR,
-    "s2w-w2s": {"s2w_weight": 1.0, "w2s_weight": 1.0} | _PAIR,
+    "s2w": {"weight": 1.0} | PAIR,
+    "w2s": {"weight": 1.0} | PAIR,
+    "s2w-w2s": {"s2w_weight": 1.0, "w2s_weight": 1.0} | PAIR,
 }
 _S2W_UNKNOWN = (
     "how tau = 2 acts (here decay 0.5, inputs not scaled)",
@@ -293,5 +293,5 @@ _S2W["dvs_gesture"] = replace(
     unknown=(*_S2W["cifar10-dvs"].unknown, _SCALED),
 )
 
-PROTOCOLS: dict[str, dict[str, Protocol]] = {"esd": _ESD, "s2w": _S2W, "tser-unofficial": _TSER, "twkd": _TWKD}
-"""Settings of papers by name, and by data set."""
+OF_DISTILLATION: dict[str, dict[str, Protocol]] = {"esd": _ESD, "s2w": _S2W, "tser-unofficial": _TSER, "twkd": _TWKD}
+"""Settings of the papers on distillation by name, and by data set."""

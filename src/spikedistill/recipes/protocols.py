@@ -10,7 +10,11 @@ from ..config import Config
 from ..data import DATASETS, list_datasets
 from ..errors import UserError
 from ..through_time import RULES
-from .papers import PROTOCOLS, Protocol
+from .papers import OF_DISTILLATION, Protocol
+from .transformer_papers import TRANSFORMERS
+
+PROTOCOLS: dict[str, dict[str, Protocol]] = OF_DISTILLATION | TRANSFORMERS
+"""Settings of papers by name, and by data set."""
 
 # Data sets of a paper's settings that have another name here. Settings for event data apply to all event data without its own.
 _NAMES = {
