@@ -30,6 +30,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   controls    methods over timesteps beside controls that train nothing for them; goes on where it was stopped
   papers      what the papers vary: weights, temperatures, teachers and controls; goes on where it was stopped
   ours        ingredients one at a time, then together, on held-out images; goes on where it was stopped
+  better      whether a method of a comparison is better than others at every k, in the mean and in its largest regret
   useful      accuracy against milliseconds of one image: spiking networks with early exit beside ordinary ones; goes on
   authors     TWKD by its authors' code and by ours, both pipelines whole; goes on where it was stopped
   exports     every network in every format: exported and checked, or what would be lost
@@ -502,6 +503,23 @@ def _ours(
     print(out)
 
 
+def _better(folder: Annotated[Path, tyro.conf.Positional], ours: str, margin: float = 0.3) -> None:
+    """Compare a method with all others of a finished comparison, corrected for their number.
+
+    Args:
+        folder: of the comparison, with its records.
+        ours: the method.
+        margin: points that it may lose at a k.
+    """
+    from .better import right_of, to_markdown, verdicts
+
+    found = right_of(folder)
+    if ours not in found:
+        raise ValueError(f"{folder} has no {ours}, only {', '.join(found)}")
+    others = {name: right for name, right in found.items() if name != ours}
+    print(to_markdown(verdicts(found[ours], others, margin), ours))
+
+
 def _useful(
     root: Path,
     out: Path = Path("runs/bench/useful.jsonl"),
@@ -858,6 +876,7 @@ def main(arguments: Sequence[str]) -> int:
         "robust": _robust,
         "controls": _controls,
         "ours": _ours,
+        "better": _better,
         "useful": _useful,
         "authors": _authors,
         "papers": _papers,

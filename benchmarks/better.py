@@ -1,0 +1,112 @@
+"""Whether a method is better than others for users who do not know yet how long their network will run.
+
+It is better than another if three things hold: it loses no more than a margin at any k, its mean over k is higher, and its largest
+distance from the best method is smaller. The first two are tests. All have to be passed, so the p-value is the largest of theirs; it is
+corrected by Holm for the number of other methods.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spikedistill.evaluation.comparison.differences import paired_difference
+from spikedistill.evaluation.comparison.records import Records, RunRecord
+
+MARGIN = 0.3  # points
+LEVEL = 0.05
+Right = npt.NDArray[np.float64]
+
+
+def verdicts(ours: Right, others: Mapping[str, Right], margin: float = MARGIN) -> list[dict[str, Any]]:
+    """Ours beside each other method.
+
+    Args:
+        ours: whether each test sample is right, `[S, T, N]`, of three seeds or more.
+        others: the same of other methods, with the same seeds, by name.
+        margin: points that may be lost at a k.
+
+    Returns:
+        Rows `{method, each_k: [...], mean, noninferior, superior, p, regret, better}`: for every k and for the mean over k
+        `{difference, low, high}` in points; the largest one-sided p-value that ours loses the margin at a k, and that of its mean
+        being no higher; the larger of both after Holm; the largest regret of the other; and whether all three hold.
+    """
+    accuracy = {"": 100 * ours.mean((0, 2)), **{name: 100 * right.mean((0, 2)) for name, right in others.items()}}
+    best = np.max([*accuracy.values()], axis=0)
+    regret = {name: float((best - each).max()) for name, each in accuracy.items()}
+    rows: list[dict[str, Any]] = []
+    for name, theirs in others.items():
+        each_k = [paired_difference(ours[:, k], theirs[:, k]) for k in range(ours.shape[1])]
+        lost = [_above(ours[:, k] + margin / 100, theirs[:, k]) for k in range(ours.shape[1])]
+        mean = paired_difference(ours.mean(1), theirs.mean(1))
+        tests = {"noninferior": max(lost), "superior": _above(ours.mean(1), theirs.mean(1))}
+        rows.append(
+            {"method": name, "each_k": [_points(row) for row in each_k], "mean": _points(mean), **tests}
+            | {"p": max(tests.values()), "regret": regret[name]}
+        )
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p"] = p
+        row["better"] = bool(p < LEVEL and regret[""] < row["regret"])
+    return rows
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm, 1979).
+
+    The k-th smallest of m is multiplied by m - k + 1; none gets below those before it, or above 1.
+    """
+    order, found, largest = np.argsort(p), [0.0] * len(p), 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - place) * p[index]))
+        found[index] = largest
+    return found
+
+
+def _above(ours: Right, theirs: Right) -> float:
+    """The one-sided p-value of ours being no higher."""
+    found = paired_difference(ours, theirs)
+    return found["p"] / 2 if found["difference"] > 0 else 1 - found["p"] / 2
+
+
+def _points(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: 100 * row[name] for name in ("difference", "low", "high")}
+
+
+def right_of(folder: Path) -> dict[str, Right]:
+    """The answers of every method of a comparison, `[S, T, N]`, by name.
+
+    Raises:
+        ValueError: if methods were trained with other seeds.
+    """
+    records = Records(folder)
+    found: dict[str, dict[int, RunRecord]] = {}
+    for run in [name for name in records.runs() if not name.startswith("tuning/")]:
+        record = records.find(folder / run)
+        if isinstance(record, RunRecord) and record.config.model.neuron != "relu":
+            found.setdefault(str(record.config.recipe), {})[record.config.seed] = record
+    if len(seeds := {tuple(sorted(each)) for each in found.values()}) > 1:
+        raise ValueError(f"{folder} has methods with the seeds {sorted(seeds)}: finish the comparison first")
+    return {
+        name: np.stack([each[seed].right[: each[seed].config.timesteps].astype(float) for seed in sorted(each)])
+        for name, each in found.items()
+    }
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Differences at every k and of the mean, and what follows."""
+    T = len(rows[0]["each_k"])
+    lines = [
+        f"| {name} less | " + " | ".join(f"k={k}" for k in range(1, T + 1)) + " | mean over k | p | largest regret | better |",
+        "|---|" + "---|" * (T + 1) + "--:|--:|---|",
+    ]  # fmt: skip
+    for row in rows:
+        cells = [_said(each) for each in (*row["each_k"], row["mean"])]
+        cells += [f"{row['p']:.3f}", f"{row['regret']:.2f}", "yes" if row["better"] else "no"]
+        lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _said(row: Mapping[str, float]) -> str:
+    return f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"

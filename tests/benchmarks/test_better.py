@@ -1,0 +1,57 @@
+"""Whether a method is called better: no worse than a margin at every k, higher in the mean, and with a smaller regret."""
+
+import numpy as np
+import pytest
+from benchmarks.better import holm, to_markdown, verdicts
+
+SEEDS, T, N = 10, 4, 4000
+
+
+def answers(accuracies, seed=0):
+    """Runs with these accuracies at every k, on the same images, with a spread of 0.1 points between seeds."""
+    dice = np.random.default_rng(0)
+    difficulty = dice.random(N)  # the same images are hard for all methods
+    shares = np.array(accuracies)[None, :] / 100 + np.random.default_rng(seed).normal(
+        0, 0.001, (SEEDS, len(accuracies))
+    )
+    return (difficulty[None, None] < shares[..., None]).astype(float)
+
+
+def test_holm_by_hand():
+    """Sorted 0.01, 0.03, 0.04 become 3 x 0.01, 2 x 0.03 and 0.04, which may not be below 0.06."""
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_higher_at_every_k_is_better():
+    (row,) = verdicts(answers([90, 91, 92, 92]), {"other": answers([88, 90, 91, 92], 1)})
+    assert row["better"]
+    assert row["mean"]["difference"] == pytest.approx(1.0, abs=0.2)
+    assert row["each_k"][0]["low"] < row["each_k"][0]["difference"] < row["each_k"][0]["high"]
+    assert row["regret"] == pytest.approx(2.0, abs=0.3)
+    assert f"{row['mean']['difference']:+.2f} [" in to_markdown([row], "ours")
+    assert "| yes |" in to_markdown([row], "ours")
+
+
+def test_a_loss_at_one_k_that_exceeds_the_margin_is_not_better():
+    (row,) = verdicts(answers([92, 92, 92, 91]), {"other": answers([88, 90, 91, 92], 1)})
+    assert row["superior"] < 0.001, "its mean is higher"
+    assert row["noninferior"] > 0.95, "and it loses a point at the last k"
+    assert not row["better"]
+
+
+def test_equal_methods_are_not_inferior_and_not_better():
+    (row,) = verdicts(answers([90, 91, 92, 92]), {"other": answers([90, 91, 92, 92], 1)})
+    assert row["noninferior"] < 0.05
+    assert row["superior"] > 0.05
+    assert not row["better"]
+
+
+def test_p_values_count_how_many_methods_there_are():
+    ours = answers([90, 91, 92, 92.2])
+    others = {name: answers([89.9, 90.9, 91.9, 92.1], seed) for name, seed in (("a", 1), ("b", 2), ("c", 3))}
+    alone = [verdicts(ours, {name: other})[0]["p"] for name, other in others.items()]
+    together = [row["p"] for row in verdicts(ours, others)]
+    assert min(together) == pytest.approx(min(1, 3 * min(alone)))
+    assert all(after >= before for before, after in zip(alone, together, strict=True))
