@@ -1,8 +1,8 @@
 """Whether a method is better than others for users who do not know yet how long their network will run.
 
-It is better than another if three things hold: it loses no more than a margin at any k, its mean over k is higher, and its largest
-distance from the best method is smaller. The first two are tests. All have to be passed, so the p-value is the largest of theirs, and
-it is corrected by Holm for the number of other methods.
+It is better than another if three things hold: it loses no more than a margin at any k, its mean over k is higher, and its
+largest distance from the best method is smaller. The first two are tests. All have to be passed, so the p-value is the largest
+of theirs, and it is corrected by Holm for the number of other methods.
 """
 
 from collections.abc import Mapping, Sequence
