@@ -259,6 +259,7 @@ WRONG: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "normalised": ({"x": GREY / 128 - 1.0}, "expected [0, 1]; scale them"),
     "16 bits": ({"x": GREY.astype(np.uint16) * 257}, "divide by 65535"),
     "negative": ({"x": GREY.astype(np.int16) - 1}, "whole numbers from -1 to"),
+    "black and white as whole numbers": ({"x": (GREY > 99).astype(np.uint8)}, "save black and white images as bool"),
     "NaN": ({"x": np.where(GREY > 200, np.nan, GREY / 255)}, "NaN or infinity"),
     "negative counts": ({"x": np.full((12, 2, 2, 6, 9), -1)}, "expected counts of events"),
     "fewer labels": ({"y": LABELS[:5]}, "the labels have shape [5] for 12 samples"),

@@ -1,6 +1,7 @@
 """Arrays of images or event frames as the inputs of a network: their axes and the values that they may hold."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -123,17 +124,33 @@ def samples_of(inputs: Inputs, form: Form, targets: Tensor, prepare: Prepare | N
     """The samples of an array, after a check of all values.
 
     Raises:
-        UserError: if a value is out of range.
+        UserError: if a value is out of range, or all images are of whole numbers 0 and 1, which as levels are nearly black.
     """
     convert = partial(converted, path=inputs.path, name=inputs.name, form=form, prepare=prepare)
     if isinstance(inputs.values, Announced):
         stored = StoredSamples(inputs.path, inputs.values, convert, torch.arange(len(targets)), targets)
-        for places in torch.arange(len(stored)).split(_at_once(inputs)):
-            stored.inputs(places)
+        highest = [_level(stored.inputs(places)) for places in torch.arange(len(stored)).split(_at_once(inputs))]
+        _check_levels(inputs, highest)
         return stored
     step = _at_once(inputs)
     parts = [convert(inputs.values[start : start + step]) for start in range(0, len(inputs.values), step)]
+    _check_levels(inputs, [_level(part) for part in parts])
     return TensorSamples(torch.cat(parts), targets)
+
+
+def _level(images: Tensor) -> int | None:
+    """The highest level of images of bytes; None for other inputs."""
+    return int(images.max()) if images.dtype == torch.uint8 else None
+
+
+def _check_levels(inputs: Inputs, highest: Sequence[int | None]) -> None:
+    known = [level for level in highest if level is not None]
+    if known and max(known) == 1:
+        raise data_error(
+            inputs.path,
+            f"{inputs.name!r} holds no whole numbers but 0 and 1, expected levels from 0 to 255",
+            "save black and white images as bool, or as floating-point numbers in [0, 1]",
+        )
 
 
 def _at_once(inputs: Inputs) -> int:
