@@ -18,7 +18,7 @@ import torch
 from spikedistill.config import Config
 from spikedistill.errors import UserError
 from spikedistill.evaluation.recalibrated_runs import Recalibration, shares
-from spikedistill.objectives import Objective, Term, distillation, register_objective, task, timesteps
+from spikedistill.objectives import Objective, Term, distillation, list_objectives, register_objective, task, timesteps
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 from spikedistill.training.plan import make_plan
@@ -55,7 +55,6 @@ HOLDOUT = 0.1
 Scores = Mapping[str, float]
 
 
-@register_objective
 def ingredients(
     prefix: bool = False, teacher: float = 0.0, masked: float = 0.0, right_sum: float = 0.0, temperature: float = 3.0
 ) -> Objective:
@@ -73,6 +72,12 @@ def ingredients(
     if right_sum:
         found.append(Term("right_sum", 0.0, timesteps.right_sum, softened, end_weight=right_sum))
     return Objective("ingredients", found)
+
+
+def register() -> None:
+    """Give the trials' objective a name in this process; otherwise it is no method of the library."""
+    if "ingredients" not in list_objectives():
+        register_objective(ingredients)
 
 
 def trial(names: Sequence[str]) -> str:
@@ -156,6 +161,7 @@ def study(plan: Plan, file: Path, command: str) -> list[dict[str, Any]]:
     """
     settings = {name: value for name, value in plan._asdict().items() if name not in ("root", "out", "jobs")}
     found = StudyFile(file, settings, command)
+    register()
     teacher = plan.out / "teacher"
     with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
         (config,) = plan.configs(["ann"], ("--data.holdout", str(HOLDOUT)))
@@ -178,6 +184,7 @@ def _train(config: Config) -> None:
 
 def _tried(plan: Plan, method: str, seed: int, teacher: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
+    register()
     begun = time.process_time()
     found: dict[str, Any] = {"method": method, "seed": seed, "accuracy": None, "recalibrated": None}
     taught = method.startswith("twkd") or "options.teacher=" in method

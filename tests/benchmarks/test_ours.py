@@ -7,6 +7,8 @@ from benchmarks import ours
 from benchmarks.ours import GRIDS, TAUGHT, TRIALS, best, grid, missing, scores, singles, study, to_markdown, trial, walk
 from benchmarks.plans import Plan
 
+from spikedistill.objectives import list_objectives
+
 PREFIX, SUM, HALF, LEARNED = (
     "the loss of every prefix",
     "the sum of right timesteps teaches",
@@ -54,11 +56,12 @@ def test_only_one_track_may_be_taught():
     assert missing(everything) == [trial((TAUGHT, HALF))]
 
 
-def test_a_study_goes_on_from_its_file(tmp_path, monkeypatch, capsys):
+def test_a_study_goes_on_from_its_file(tmp_path, monkeypatch, capsys, fresh_names):
     chosen = {name: ours.INGREDIENTS[name] for name in (PREFIX, HALF, TAUGHT)}
     monkeypatch.setattr(ours, "INGREDIENTS", chosen)
     monkeypatch.setattr(ours, "GRIDS", {"s2w": {"weight": (0.5, 1)}})
     monkeypatch.setattr(ours, "TRIALS", 5)
+    assert "ingredients" not in list_objectives(), "a name of the study alone"
     plan, file = Plan(Path(), tmp_path / "runs", "digits", (100,), 300, 12, 2), tmp_path / "ours.jsonl"
     found = study(plan, file, "a command")
     assert [run["refused"] for run in found if "refused" in run] == []
