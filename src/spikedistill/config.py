@@ -42,7 +42,7 @@ WORDING = 3
 Gradient = Literal["bptt", "sltt", "rate", "dsr"]
 """The name of a gradient rule."""
 
-Protocol = Literal["esd", "max-former", "qkformer", "s2w", "sdt", "spikformer", "tser-unofficial", "twkd"]
+ProtocolName = Literal["esd", "max-former", "qkformer", "s2w", "sdt", "spikformer", "tser-unofficial", "twkd"]
 """The name of a paper whose settings can be taken."""
 
 
@@ -319,7 +319,7 @@ class Config(_Section):
 
     recipe: Name
     """Name of the recipe that these settings come from."""
-    protocol: Protocol | None = None
+    protocol: ProtocolName | None = None
     """Use the network, neurons, schedule and augmentation of this paper instead of the recipe's (see
     docs/papers.md)."""
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0

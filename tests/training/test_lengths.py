@@ -276,6 +276,10 @@ def test_what_would_count_padding_is_refused_before_training(tmp_path):
         config = run_of(tmp_path, "digits-sce", 4).model_copy(update=changes)
         with pytest.raises(UserError, match=words):
             make_plan(config, data=dataset(4))
+    start = train(run_of(tmp_path / "start", "digits-sce", 4), data=dataset(4))
+    config = run_of(tmp_path, "digits-sce", 4, init_from=start, init_membranes=True)
+    with pytest.raises(UserError, match="whose padding it would count"):
+        make_plan(config, data=dataset(4))
 
 
 def write_folder(root, lengths) -> None:

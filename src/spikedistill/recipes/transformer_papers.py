@@ -21,7 +21,7 @@ _TRAINED: Settings = PLAIN | {
     "optimizer.schedule_per": "epoch",
     "optimizer.warmup_epochs": 20.0,
 }
-# S2W's paper has this weight for QKFormer, and no other of its settings.
+# S2W's paper gives this weight for QKFormer, and no settings of its training.
 _PAIRS: dict[str, Settings] = {name: {"weight": 0.01} | PAIR for name in ("s2w", "w2s")}
 _DIFFERS = (
     "RandAugment applies two operations, there one",

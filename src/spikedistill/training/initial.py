@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..data import Dataset, Samples, as_network_input, balanced_order
+from ..data import Dataset, Samples, as_network_input, balanced_order, lengths_of
 from ..errors import UserError
 from ..evaluation.initial_membranes import start_membranes
 from ..models import Start, read_weights, starting_weights
@@ -54,13 +54,17 @@ def with_membranes(
         dataset: the data set of the run.
 
     Raises:
-        UserError: without weights, or for a network whose initial membranes are not learned.
+        UserError: without weights, for recordings of different length, or for a network whose initial membranes are not learned.
     """
     if not config.init_membranes:
         return start
     if start is None:
         raise UserError(
             "--init-membranes takes the membranes of a network that was trained: give its run or file as --init-from"
+        )
+    if lengths_of(train) is not None:
+        raise UserError(
+            f"--init-membranes: {dataset.name} holds recordings of different length, whose padding it would count: leave it out"
         )
     begun = copy.deepcopy(network)
     begun.module.load_state_dict(start.tensors, strict=False)
