@@ -85,12 +85,14 @@ def test_a_published_file_without_counts_keeps_its_ratios():
     assert relative_speeds(configs, file) == [float(row["against_first"]) for row in published]
 
 
-def test_a_network_that_runs_sixty_four_times_as_long_is_slower(tmp_path):
-    """So much longer that nothing else a machine does meanwhile can turn it round."""
-    short, long = quick("digits-sce", timesteps=1), quick("digits-twce", timesteps=64)
-    trainer = TrainerConfig(accelerator="cpu", progress=False, accumulate=2)
-    configs = [config.model_copy(update={"trainer": trainer}) for config in (short, long)]
-    assert relative_speeds(configs, tmp_path / "speeds.csv")[1] < 0.8
+def test_the_median_of_the_ratios_counts_and_the_machine_may_change_its_speed(tmp_path, monkeypatch):
+    """By hand: ratios of 0.5, 0.4 and 0.6 on a machine that is now fast and now slow."""
+    first, second = (200.0, 20.0, 400.0), (100.0, 8.0, 240.0)
+    rounds = [{"digits-sce": one, "digits-twce": other} for one, other in zip(first, second, strict=True)]
+    monkeypatch.setattr(module, "images_per_s", lambda configs: rounds)
+    file = tmp_path / "speeds.csv"
+    assert relative_speeds([quick("digits-sce"), quick("digits-twce")], file) == [1.0, 0.5]
+    assert file.read_text() == HEAD + "digits-sce,200.0,1.0,0,0\ndigits-twce,100.0,0.5,0,3\n"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_a_round_has_its_steps_and_its_seconds(tmp_path):
     for clock in (few, long):
         fit(make_trainer(plan, tmp_path, [clock]), DistillationModule(plan))
     assert few.images == plan.config.data.batch_size, "one behind the first, in the middle of an epoch of four"
-    assert 0.5 <= long.seconds < 5
+    assert long.seconds >= 0.5
 
 
 def test_a_step_that_sums_up_gradients_is_timed_whole(tmp_path):
