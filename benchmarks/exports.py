@@ -155,7 +155,7 @@ def _otherwise(format: str, step: FlatStep, x: Tensor, about: Description) -> st
         count = int(differs.any(0).sum())
         return f"checked: {count} of {len(x)} samples differ" if count <= 0.005 * len(x) else f"refused: {count} differ"
     most = 100 * float(differs.double().mean(1).max())
-    return f"{most:.1f} % of the answers change"
+    return f"{most:.1f} % of predictions change"
 
 
 @torch.no_grad()

@@ -325,7 +325,10 @@ def test_where_the_baseline_diverged_the_page_says_why_nothing_is_compared(make_
     assert "differences" not in page.figures
     assert "against" not in page.tables
     reason = "There are no differences, because the baseline, tiny-sce, has no finished run."
-    assert verdict(rows) == f"Best over all k is tiny-twsd with {rows[1]['area']:.2f} %. {reason} Of 4 runs 2 diverged."
+    assert (
+        verdict(rows)
+        == f"Best in the mean over k is tiny-twsd with {rows[1]['area']:.2f} %. {reason} Of 4 runs 2 diverged."
+    )
     assert page.text.count(reason) == 2
     assert page.numbers == {"area_best": rows[1]["area"]}
     assert "2 seeds for every method" in page.text
@@ -518,16 +521,17 @@ def row(method, area, difference=None, p=None):
     [
         (
             [row("a", 90.0), row("b", 92.5, 2.5, 0.0)],
-            "Best over all k is b with 92.50 %: +2.50 points [+1.50,\N{NO-BREAK SPACE}+3.50] from the baseline, a. "
+            "Best in the mean over k is b with 92.50 %: +2.50 points [+1.50,\N{NO-BREAK SPACE}+3.50] from the baseline, a. "
             "The difference is larger than what chance explains.",
         ),
         (
             [row("a", 90.0), row("b", 89.5, -0.5, 0.4)],
-            "No method is better over all k than the baseline, a, with 90.00 %. The difference is within what chance explains.",
+            "No method is better in the mean over k than the baseline, a, with 90.00 %. "
+            "The difference is within what chance explains.",
         ),
         (
             [row("a", 90.0), row("b", 92.0, 2.0, 0.04), row("c", 89.0, -1.0, 0.05)],
-            "Best over all k is b with 92.00 %: +2.00 points [+1.00,\N{NO-BREAK SPACE}+3.00] from the baseline, a. "
+            "Best in the mean over k is b with 92.00 %: +2.00 points [+1.00,\N{NO-BREAK SPACE}+3.00] from the baseline, a. "
             "Of the 2 other methods 1 differs from the baseline by more than chance.",
         ),
     ],

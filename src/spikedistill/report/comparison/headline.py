@@ -24,14 +24,12 @@ def headline(shown: Shown) -> tuple[str, Numbers]:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Which method leads over all k, how many differ from the baseline by more than chance, and how many runs have no numbers."""
+    """Which method leads in the mean over k, how many differ from the baseline by more than chance, which runs have no numbers."""
     baseline = rows[0]
     best = max(with_numbers(rows), key=lambda row: row["area"])
-    leader = f"Best over all k is {best['method']} with {best['area']:.2f} %"
+    leader = f"Best in the mean over k is {best['method']} with {best['area']:.2f} %"
     if best is baseline:
-        leader = (
-            f"No method is better over all k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %"
-        )
+        leader = f"No method is better in the mean over k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %"
     elif "area_difference" in best:
         leader += (
             f": {with_interval(best, 'area_difference', 'area', ' points')} from the baseline, {baseline['method']}"
