@@ -1,6 +1,7 @@
 """Attacks give the adversarial images of torchattacks, from the same starting points."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -76,15 +77,23 @@ def test_apgd(network: nn.Module, images: Tensor, labels: Tensor, loss: str, ste
     fooled = network(ours).argmax(1) != labels
     assert 0 < fooled.sum() < 12
     close(ours, theirs, images)
+    labels = torch.where(torch.arange(12) < 3, (labels + 1) % 5, labels)  # what is mistaken already comes back
+    theirs = torchattacks.APGD(network, eps=eps, steps=steps, loss=loss, seed=4)(images, labels)
+    start = start.clone()
+    wrong = network(images).argmax(1) != labels
+    torch.manual_seed(4)
+    start[~wrong] = 2 * torch.rand(images[~wrong].shape) - 1  # the library draws for the others alone
+    close(Apgd(eps, loss=loss, steps=steps)(look(network), images, labels, start), theirs, images)
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_carlini_and_wagner_image_by_image(network: nn.Module, images: Tensor, labels: Tensor, targeted: bool) -> None:
+def test_carlini_and_wagner(network: nn.Module, images: Tensor, labels: Tensor, targeted: bool) -> None:
     attack, goal = torchattacks.CW(network, c=1, steps=60, lr=0.01), labels
     if targeted:
         goal = (labels + 1) % 5
         attack.set_mode_targeted_by_function(lambda _, labels: (labels + 1) % 5)
-    # one at a time, because the library stops a whole batch by its sum
+    ours = CarliniWagner(c=1, steps=60, lr=0.01, targeted=targeted)
+    close(ours(look(network), images, goal), attack(images, labels), images)
+    # image by image, of which the library stops each by its own cost
     theirs = torch.cat([attack(images[k : k + 1], labels[k : k + 1]) for k in range(len(images))])
-    ours = CarliniWagner(c=1, steps=60, lr=0.01, targeted=targeted)(look(network), images, goal)
-    close(ours, theirs, images)
+    close(dataclasses.replace(ours, alone=True)(look(network), images, goal), theirs, images)

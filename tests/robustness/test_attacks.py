@@ -101,7 +101,9 @@ def test_the_result_of_a_sample_does_not_depend_on_its_batch():
     images = torch.rand(5, 3, 4, 4, generator=generator, dtype=torch.float64)
     start = 2 * torch.rand(images.shape, generator=generator, dtype=torch.float64) - 1
     target = look(images)[0].argmax(1)
-    for attack in (*(kind(eps=0.05) for kind in ATTACKS.values()), CarliniWagner(steps=20)):
+    drawn = ("square",)  # whose draws belong to the batch
+    kinds = (kind(eps=0.05) for name, kind in ATTACKS.items() if name not in drawn)
+    for attack in (*kinds, CarliniWagner(steps=20, alone=True)):
         together = attack(look, images, target, start)
         alone = torch.cat([attack(look, images[k : k + 1], target[k : k + 1], start[k : k + 1]) for k in range(5)])
         torch.testing.assert_close(together, alone, msg=attack.name)
@@ -192,6 +194,12 @@ def test_losses_by_hand():
         (lambda: Pgd(eps=8), "eps is 8"),
         (lambda: Pgd(loss="mse"), "loss is 'mse', expected one of ce, dlr"),
         (lambda: Pgd(steps=0), "steps is 0"),
+        (lambda: Pgd(step=8), "step is 8, expected how far a step moves a pixel"),
+        (lambda: Pgd(step=math.nan), "step is nan"),
+        (lambda: Pgd(step=-0.1), "step is -0.1"),
+        (lambda: CarliniWagner(steps=0), "steps is 0"),
+        (lambda: CarliniWagner(c=-1), "c is -1, expected a number above 0"),
+        (lambda: CarliniWagner(kappa=math.inf), "kappa is inf, expected a number 0 or more"),
         (lambda: View(network(), 0), "timesteps is 0"),
         (lambda: View(network(), 2, "relu"), "no surrogate is called 'relu'"),
     ],
@@ -199,6 +207,78 @@ def test_losses_by_hand():
 def test_wrong_settings_are_refused(make, words):
     with pytest.raises(UserError, match=words):
         make()
+
+
+def test_the_loss_towards_a_class_rises_also_if_it_ranks_third():
+    """With z = 4, 3, 1, 0 and the third to reach: (1 - 4) / (4 - (1 + 0) / 2); of the label's form it would be -1 everywhere."""
+    z = torch.tensor([[[4.0, 3.0, 1.0, 0.0]]], requires_grad=True)
+    attack = Pgd(0.1, loss="dlr", targeted=True)
+    value = attack.climbed(z, torch.tensor([2]))
+    assert value.item() == pytest.approx(-3 / 3.5)
+    (gradient,) = torch.autograd.grad(value.sum(), z)
+    assert float(gradient[0, 0, 2]) > 0
+    with pytest.raises(UserError, match="four largest of all logits, and there are 3"):
+        attack.climbed(torch.zeros(1, 1, 3), torch.tensor([0]))
+
+
+def test_what_fools_depends_on_when_the_network_may_stop():
+    """Two timesteps, two classes; the first sample is right after one and wrong after two, the second wrong after both."""
+    logits = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 3.0], [0.0, 1.0]]])
+    labels = torch.tensor([0, 0])
+    assert Pgd(0.1).fools(logits, labels).tolist() == [True, True]
+    assert Pgd(0.1, loss="prefix_ce").fools(logits, labels).tolist() == [False, True]
+    assert Pgd(0.1, loss="latency").fools(logits, labels).tolist() == [False, False], "time has no end to reach"
+    assert Pgd(0.1, loss="prefix_ce", targeted=True).fools(logits, 1 - labels).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("attack", [Apgd(0.3, steps=12, loss="latency"), SaPgd(0.3, steps=12, loss="latency")])
+def test_an_attack_on_time_returns_its_point_of_largest_loss_whatever_the_network_answers(attack):
+    torch.manual_seed(0)
+    net = temporal(nn.Sequential(nn.Flatten(), nn.Linear(16, 12), LIF(), nn.Linear(12, 3))).eval()
+    for layer in (net.module[1], net.module[3]):
+        layer.weight.data.mul_(4)  # so that it fires and is sure
+    view, x = View(net, 3), torch.rand(12, 1, 4, 4)
+    target = view(x).mean(0).argmax(1)
+    target[::2] = (target[::2] + 1) % 3  # already mistaken, or answered as before: both are attacked
+    changed = attack(view, x, target)
+    assert ((changed != x).flatten(1).any(1)).all()
+    assert (latency(view(changed), target) > latency(view(x), target)).double().mean() > 0.8
+
+
+def test_a_start_that_fools_is_a_success_and_a_sample_that_is_mistaken_stays():
+    def look(x: Tensor) -> Tensor:  # wrong only at the corner where the attack begins
+        corner = (x.flatten(1) > 0.69).all(1)
+        return torch.stack([1 - 2.0 * corner + 0 * x.flatten(1).sum(1), torch.zeros(len(x))], 1)[None]
+
+    x, label = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
+    found = Apgd(0.2, steps=5)(look, x, label, torch.ones_like(x))
+    torch.testing.assert_close(found, x + 0.2)
+    wrong = LABELS.clone()
+    wrong[0] = 0
+    changed = Apgd(0.1, steps=5)(linear, X, wrong, torch.ones_like(X))
+    assert torch.equal(changed[0], X[0])
+
+
+def test_carlini_and_wagner_leave_no_gradient_on_the_network():
+    net = network()
+    x = torch.rand(4, 1, 4, 4)
+    CarliniWagner(steps=3)(lambda samples: net(samples, 3), x, torch.tensor([0, 1, 2, 0]))
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_draws_differ_from_batch_to_batch_and_from_sample_to_sample():
+    x = torch.full((2, 1, 6, 6), 0.5)
+    first, second = (2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) - 1 for seed in (0, 1))
+
+    def look(samples: Tensor) -> Tensor:  # never mistaken, and each change is kept
+        return torch.stack([9 - samples.flatten(1).var(1), torch.zeros(len(samples))], 1)[None]
+
+    label = torch.zeros(2).long()
+    for attack in (GaussianNoise(0.1), RandomCorner(0.1), Square(0.1, steps=3)):
+        one, same, other = (attack(look, x, label, start) for start in (first, first, second))
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other), attack.name
+        assert not torch.equal(one[0], one[1]), attack.name
 
 
 # Surrogates

@@ -1,20 +1,35 @@
 """Attacks on event frames by hand on a linear network, what all of them promise, and a run on event frames under attack."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from quick_runs import quick, quick_on_events
-from torch import Tensor
+from torch import Tensor, nn
 
-from spikedistill import UserError, evaluate, train
+from spikedistill import LIF, UserError, evaluate, temporal, train
 from spikedistill.cli import main
 from spikedistill.config import DataConfig
 from spikedistill.data import Entry, from_torch, register_dataset
 from spikedistill.report import write_report
-from spikedistill.robustness import EVENT_ATTACKS, Choices, EventSearch, RandomEvents, SparseEvents, measure_run
+from spikedistill.robustness import (
+    EVENT_ATTACKS,
+    Choices,
+    EventSearch,
+    Pgd,
+    RandomEvents,
+    Row,
+    SparseEvents,
+    Subject,
+    View,
+    attack_exits,
+    measure,
+    measure_run,
+)
 from spikedistill.robustness.event_changes import changes_of, largest
+from spikedistill.robustness.measure import TWIN
 
 # two classes, and frames of 2 timesteps with 3 entries: the margin of class 0 is FRAMES @ (2 WEIGHT)
 WEIGHT = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, 0.25])
@@ -65,6 +80,23 @@ def test_a_binary_frame_keeps_one_event_at_most():
     assert binary[0, 1, 0] == 0
     assert binary.max() == 1
     assert float(look(binary)[0, 0, 0]) == 2.5 - 3 - 1
+
+
+@pytest.mark.parametrize("name", [*EVENT_ATTACKS])
+def test_binary_frames_stay_binary(name: str):
+    frames = (torch.rand(4, 3, 2, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+    weight = torch.randn(150, 2, generator=torch.Generator().manual_seed(1))
+    target = (frames.flatten(1) @ weight).argmax(1)
+    changed = EVENT_ATTACKS[name](0.3, binary=True)(lambda x: (x.flatten(1) @ weight)[None], frames, target)
+    assert set(changed.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(changed, frames)
+
+
+def test_all_changes_are_made_if_an_attack_does_not_stop():
+    four = SparseEvents(1.0, steps=4, stop=False)(look, FRAMES, ZERO)
+    assert float(look(four)[0, 0, 0]) == 5.5 - 3 - 2 - 1 - 1, "two gains of 1"
+    still = SparseEvents(1.0, steps=4, loss="latency")(look, FRAMES, 1 - ZERO)
+    assert not torch.equal(still, FRAMES), "a wrong answer ends no attack on time"
 
 
 @pytest.mark.parametrize("name", [*EVENT_ATTACKS])
@@ -122,10 +154,65 @@ def run(tmp_path: Path, fresh_names: None) -> Path:
 FEW = Choices(eps=(2.0, 20.0), steps=3, samples=40, batch_size=25)
 
 
+def events_at(T: int) -> Subject:
+    """Recordings of T frames, and a network that only asks whether the first frame has more events on the left."""
+    frames = torch.poisson(torch.full((30, T, 1, 4, 8), 0.6), generator=torch.Generator().manual_seed(3))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(32, 8), LIF(), nn.Linear(8, 2))
+    torch.manual_seed(0)
+    for layer in (net[1], net[3]):
+        nn.init.normal_(layer.weight, std=0.6)
+    network = temporal(net).eval()
+    return Subject(network, frames, View(network, 1, events=True)(frames).mean(0).argmax(1), events=True, batch_size=20)
+
+
+@pytest.mark.parametrize("attack", [SparseEvents(0.1, steps=5), EventSearch(0.1, steps=60), RandomEvents(0.1)])
+def test_changes_are_made_where_the_network_looks(attack):
+    """At k = 1 a recording of eight frames is one of one frame: the others are neither counted nor changed."""
+    long, row = events_at(8), Row(attack, 1)
+    short = replace(long, samples=long.samples[:, :1])
+    (of_long,), (of_short,) = measure(long, [row]), measure(short, [row])
+    assert of_long.right.tolist() == of_short.right.tolist()
+    assert of_long.accuracy < 100
+
+
+def test_a_twin_without_time_sees_the_events_of_all_frames_together():
+    given = events_at(3)
+    torch.manual_seed(1)
+    twin = temporal(nn.Sequential(nn.Flatten(), nn.Linear(32, 2))).eval()
+    row = Row(SparseEvents(0.2, steps=4, stop=False), 3, (TWIN,), source="twin")
+    (found,) = measure(replace(given, twin=twin), [row])
+
+    def ann(frames: Tensor) -> Tensor:
+        return twin(frames.sum(1), 1)
+
+    alive = View(given.network, 3, events=True)(given.samples).mean(0).argmax(1) == given.targets
+    x, target = given.samples[alive], given.targets[alive]
+    changed = SparseEvents(0.2, steps=4, stop=False)(ann, x, target)
+    left = View(given.network, 3, events=True)(changed).mean(0).argmax(1) == target
+    assert found.right[alive].tolist() == left.tolist()
+    assert not torch.equal(changed, x)
+
+
+def test_samples_of_the_other_kind_are_refused():
+    given = events_at(2)
+    with pytest.raises(UserError, match=r"the attack pgd moves pixels of \[0, 1\], and got event frames"):
+        measure(given, [Row(Pgd(0.1), 2)])
+    with pytest.raises(UserError, match="the attack pgd moves pixels"):
+        attack_exits(given, 2, Pgd(0.1), 0.9)
+    images = replace(given, samples=torch.rand(30, 1, 4, 8), events=False)
+    with pytest.raises(UserError, match="the attack sparse adds and removes events, and got images"):
+        measure(images, [Row(SparseEvents(0.1), 2)])
+    frames = [(given.samples.transpose(0, 1), given.targets)]
+    with pytest.raises(UserError, match=r"the attack pgd moves pixels of \[0, 1\], and got samples from 0 to"):
+        evaluate(given.network, frames, attack=Pgd(0.0))
+
+
 def test_a_run_on_event_frames_is_attacked_by_events(run: Path, capsys: pytest.CaptureFixture[str]):
     measured = measure_run(run, FEW)
     names = {each.row.attack.name for each in measured.found}
     assert names == {"clean", "sparse", "random-events", "event-search"}
+    with pytest.raises(UserError, match=r"the attack pgd moves pixels of \[0, 1\], and got event frames"):
+        evaluate(run, attack=Pgd(0.0))
     clean = [each.accuracy for each in measured.found if each.row.remark == "clean"]
     whole = measure_run(run, FEW._replace(samples=120, checks=False, eps=(0.0,)))
     accuracy = [100 * score["accuracy"] for score in evaluate(run)["last"]["ensemble"]]

@@ -1,6 +1,7 @@
 """The table of a network under attack: rows, restarts on survivors, checks, and measurements that are stopped."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from spikedistill.cli import main
 from spikedistill.config import DataConfig
 from spikedistill.data import Entry, balanced_order, from_torch, load_dataset, register_dataset
 from spikedistill.evaluation import exit_times
+from spikedistill.evaluation.attacked import class_to_reach
 from spikedistill.report import write_report
 from spikedistill.robustness import (
     VIEWS,
+    CarliniWagner,
     Choices,
     Fgsm,
     GaussianNoise,
@@ -31,9 +34,12 @@ from spikedistill.robustness import (
 )
 from spikedistill.robustness.checks import (
     BLACK_BOX,
+    LESS,
     MORE_STEPS,
+    RANDOM,
     TRANSFER,
     UNBOUNDED,
+    ZERO,
     checks_of,
     rows_of_checks,
     worst_case,
@@ -124,31 +130,126 @@ def test_checks_by_hand():
     rows = [Row(Pgd(eps / 10, steps=4), 2) for eps in (1, 2)]
     further = rows_of_checks(rows)
     assert [(row.remark, row.attack.name, row.attack.eps) for row in further] == [
-        (UNBOUNDED, "pgd", 1.0), (MORE_STEPS, "pgd", 0.2), (BLACK_BOX, "square", 0.1), (BLACK_BOX, "square", 0.2),
+        (MORE_STEPS, "pgd", 0.1), (MORE_STEPS, "pgd", 0.2), (UNBOUNDED, "pgd", 1.0),
+        (BLACK_BOX, "square", 0.1), (RANDOM, "random", 0.1), (BLACK_BOX, "square", 0.2), (RANDOM, "random", 0.2),
     ]  # fmt: skip
-    assert further[1].attack.steps == 8
-    assert further[2].attack.steps == 80
-    assert further[2].after == (rows[0].key,), "random squares try what withstands gradients of this size"
-    assert further[3].after == (rows[1].key, further[1].key)
-    good = [
-        withstood(rows[0], [1, 1, 1, 0]), withstood(rows[1], [1, 0, 0, 0]), withstood(further[0], [0, 0, 0, 0]),
-        withstood(further[1], [1, 0, 0, 0]), withstood(further[2], [1, 1, 1, 1]), withstood(further[3], [1, 1, 1, 1]),
+    assert [row.attack.steps for row in further if row.remark == MORE_STEPS] == [8, 8]
+    assert further[3].attack.steps == 80
+    assert further[3].after == (rows[0].key, further[0].key), (
+        "random squares try what withstands gradients of this size"
+    )
+    assert further[5].after == (rows[1].key, further[1].key)
+    alone = rows_of_checks(rows[1:])
+    assert [(row.attack.name, row.attack.eps) for row in alone if row.remark == LESS] == [("pgd", 0.1)]
+
+    def found(first, second, twice_first, twice_second, unbounded, *others):
+        return [
+            Withstood(row, torch.tensor(right).bool(), (), share)
+            for row, right, share in zip(
+                [*rows, *further],
+                [first, second, twice_first, twice_second, unbounded, *others],
+                [0.1, 0.6, *[None] * 7],
+                strict=True,
+            )
+        ]
+
+    all_right, none = [1, 1, 1, 1], [0, 0, 0, 0]
+    good = found([1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], none, *[all_right] * 4)
+    assert [check.about for check in checks_of(good, good[0])] == [
+        MORE_STEPS, UNBOUNDED, BLACK_BOX, RANDOM, "falls with eps", ZERO,
     ]  # fmt: skip
-    assert all(check.passed for row in good[:2] for check in checks_of(good, row))
-    assert len(checks_of(good, good[0])) == 3  # twice the steps are of the largest size alone
-    assert len(checks_of(good, good[1])) == 4
+    assert all(check.passed for check in checks_of(good, good[0]))
     assert worst_case(good, 2, 0.2).tolist() == [True, False, False, False]
-    bad = [
-        withstood(rows[0], [1, 0, 0, 0]), withstood(rows[1], [1, 1, 1, 0]), withstood(further[0], [1, 0, 0, 0]),
-        withstood(further[1], [1, 0, 0, 0]), withstood(further[2], [1, 1, 1, 1]), withstood(further[3], [0, 1, 1, 1]),
-    ]  # fmt: skip
+    bad = found(
+        [1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0],
+        all_right, all_right, [0, 1, 1, 1], [0, 1, 1, 1],
+    )  # fmt: skip
     said = {check.about: check.said for check in checks_of(bad, bad[1]) if not check.passed}
     assert said == {
         "unbounded": "an attack without a bound leaves 25.0 %",
         "twice the steps": "twice the steps take 50.0 points more",
         "without gradients": "an attack without gradients fools 25.0 % that withstand all with gradients",
+        "random direction": "a random direction fools 25.0 % that withstand all with gradients",
         "falls with eps": "accuracy rises by 50.0 points with eps",
+        "zero gradients": "60 % of the gradient of the samples is zero",
     }
+    (more,) = [check for check in checks_of(bad, bad[0]) if check.about == MORE_STEPS]
+    assert not more.passed, "with twice the steps more are right: the gradients mislead"
+    assert more.said == "twice the steps leave 25.0 points more"
+    # squares that were asked for are a check as well
+    asked = Withstood(Row(Square(0.2), 2), torch.tensor([0, 1, 1, 1]).bool(), (), None)
+    (by_squares,) = [check for check in checks_of([*good, asked], good[1]) if check.about == BLACK_BOX]
+    assert not by_squares.passed
+
+
+def test_the_nearest_mistake_has_checks_of_its_own():
+    row = Row(CarliniWagner(steps=5), 2)
+    (twice,) = rows_of_checks([row])
+    assert (twice.remark, twice.attack.steps) == (MORE_STEPS, 10)
+    found = [withstood(row, [1, 1, 0, 0]), withstood(twice, [1, 0, 0, 0])]
+    assert [check.said for check in checks_of(found, found[0])] == [
+        "it has no bound, and leaves 50.0 %", "twice the steps take 25.0 points more",
+    ]  # fmt: skip
+
+
+def test_a_targeted_attack_is_to_reach_the_next_class_and_makes_mistakes():
+    given = subject(60)
+    goals = [class_to_reach(torch.tensor([0, 1, 2]), 3, turn).tolist() for turn in range(3)]
+    assert goals == [[1, 2, 0], [2, 0, 1], [1, 2, 0]], "never a label's own"
+    clean, plain, one, both = measure(
+        given,
+        [
+            ROWS[0],
+            Row(Pgd(0.3, steps=8), 3),
+            Row(Pgd(0.3, steps=8, targeted=True), 3),
+            Row(Pgd(0.3, steps=8, targeted=True), 3, restarts=2),
+        ],
+    )
+    assert plain.accuracy < clean.accuracy - 20
+    assert both.accuracy <= one.accuracy < clean.accuracy - 5
+    data = [(given.samples, given.targets)]
+    last = [
+        evaluate(given.network, data, timesteps=3, attack=attack)["last"]["ensemble"][-1]["accuracy"]
+        for attack in (lambda look, x, target: x, Pgd(0.3, steps=8, targeted=True))
+    ]
+    assert last[1] < last[0] - 0.05
+
+
+def test_noise_counts_every_sample_by_the_answer_on_it():
+    given = replace(subject(60), targets=torch.randint(3, (60,), generator=torch.Generator().manual_seed(0)))
+    row = Row(GaussianNoise(eps=0.6), 3)
+    (noise,) = measure(given, [row])
+    right = []
+    for number in range(given.batches):
+        x, target = given.batch(number)
+        start = noise_of(x.shape, derive_seed(0, number, 0, 0))
+        changed = row.attack(None, x, target, start)
+        right += (View(given.network, 3)(changed).mean(0).argmax(1) == target).tolist()
+    assert noise.right.tolist() == right
+    before = View(given.network, 3)(given.samples).mean(0).argmax(1) == given.targets
+    assert (noise.right & ~before).any(), "noise mends some mistakes"
+    (as_papers,) = measure(given, [Row(Fgsm(0.1), 3, of_all=True)])
+    (as_here,) = measure(given, [Row(Fgsm(0.1), 3)])
+    assert as_here.right.tolist() == (as_papers.right & before).tolist()
+
+
+@pytest.mark.parametrize("line", ['{"a": 1}', "[]", "{", '{"of": "x", "row": "y", "batch": "0", "found": []}', "\xff"])
+def test_a_damaged_file_of_results_is_named(line: str, tmp_path: Path):
+    file = tmp_path / "kept.jsonl"
+    measure(subject(), ROWS[:1], file)
+    file.write_bytes(file.read_bytes() + line.encode("latin-1") + b"\n")
+    with pytest.raises(UserError, match=r"kept\.jsonl is damaged"):
+        measure(subject(), ROWS[:1], file)
+
+
+def test_a_batch_of_another_size_is_not_believed(tmp_path: Path):
+    file = tmp_path / "kept.jsonl"
+    measure(subject(), ROWS[:1], file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[1]["found"][0] = lines[1]["found"][0][:2]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match=r"kept\.jsonl is damaged: batch 1 of row \w+ is none of 8 samples; delete it"):
+        measure(subject(), ROWS[:1], file)
 
 
 def test_rows_of_a_run():
@@ -191,7 +292,9 @@ def test_a_run_is_attacked_and_its_clean_accuracy_is_that_of_the_samples(run: Pa
         [100 * ensemble[k - 1]["accuracy"] for k in (1, 3)]
     )
     assert len(measured.found) == len(measured.checks)
-    assert {check.about for checks in measured.checks for check in checks} == {UNBOUNDED, MORE_STEPS, BLACK_BOX}
+    assert {check.about for checks in measured.checks for check in checks} == {
+        UNBOUNDED, MORE_STEPS, BLACK_BOX, RANDOM, "falls with eps", ZERO,
+    }  # fmt: skip
     assert RunFolder(run).is_complete
 
 
@@ -208,7 +311,7 @@ def test_rows_that_were_asked_for_stay_beside_those_of_checks(run: Path):
     asked = [(each.row.attack.name, round(255 * each.row.attack.eps)) for each in measured.found if not each.row.remark]
     assert asked == [(name, eps) for name in ("pgd", "square", "noise") for eps in (0, 8, 255)]
     remarks = {each.row.remark for each in measured.found}
-    assert remarks == {"", "clean", UNBOUNDED, MORE_STEPS, BLACK_BOX}
+    assert remarks == {"", "clean", UNBOUNDED, MORE_STEPS, BLACK_BOX, RANDOM}
     assert all(each.row.through == ("trained",) for each in measured.found)
 
 
@@ -228,15 +331,18 @@ def test_images_that_are_numbers_already_stay_as_they_are(tmp_path: Path):
 
 def test_an_ordinary_network_has_one_timestep(tmp_path: Path):
     folder = train(quick("digits-ann", out=tmp_path / "run", timesteps=1))
-    few = FEW._replace(attacks=("fgsm",), through=("trained",), checks=False)
-    assert len(measure_run(folder, few).found) == 2
+    few = FEW._replace(attacks=("fgsm",), checks=False)
+    found = measure_run(folder, few).found
+    assert [each.row.through for each in found[1:]] == [("trained",)], "there is no surrogate to swap"
+    with pytest.raises(UserError, match="the network has no spiking neurons, so there is no surrogate to swap"):
+        measure_run(folder, few._replace(through=("arctan",)))
     with pytest.raises(UserError, match="an ordinary one, which has a single timestep"):
         measure_run(folder, few._replace(timesteps=(1, 4)))
 
 
 def test_the_nearest_mistake_is_a_row_without_a_size(run: Path, capsys: pytest.CaptureFixture[str]):
     measured = measure_run(run, FEW._replace(attacks=("cw", "pgd"), timesteps=(3,)))
-    rows = [each for each in measured.found if each.row.attack.name == "cw"]
+    rows = [each for each in measured.found if each.row.attack.name == "cw" and not each.row.remark]
     assert [each.row.eps for each in rows] == [None]
     assert len(rows[0].fooled_through) == 5
     assert [row["eps"] for row in measured.results["worst_case"]] == [16 / 255], "it counts for no size"
@@ -351,6 +457,8 @@ def test_the_command_prints_the_table_and_goes_on(run: Path, capsys: pytest.Capt
         (["--batch-size", "0"], "batch_size is 0"),
         (["--seed", "-1"], "seed is -1"),
         (["--exits", "1.5"], "threshold is 1.5"),
+        (["--step", "0"], "step is 0, expected levels of 255, above 0"),
+        (["--step", "2", "--attacks", "fgsm"], "step is of pgd and bim, and the attacks are fgsm"),
     ):
         assert main(["robustness", str(run), "--samples", "10", *words]) == 2
         assert said in capsys.readouterr().err
@@ -372,6 +480,33 @@ def test_an_attack_on_time_keeps_samples_longer_and_one_on_answers_makes_mistake
     assert time.mean_exit > clean.mean_exit + 0.3
     assert time.mean_exit > answers.mean_exit
     assert time.never > clean.never
+    _, more_answers, more_time = attack_exits(
+        given, 4, Pgd(0.3, steps=10), 0.7, through=("trained", "arctan"), restarts=2
+    )
+    assert more_answers.accuracy <= answers.accuracy, "of each sample the worst counts"
+    assert more_time.mean_exit >= time.mean_exit
+
+
+def test_an_attack_on_early_exit_goes_on_where_it_was_stopped(tmp_path: Path):
+    given, file, left = subject(60), tmp_path / "kept.jsonl", []
+    attack = Pgd(0.3, steps=3)
+    expected = attack_exits(given, 4, attack, 0.7)
+
+    def stopped(numbers, total):
+        for number in numbers:
+            if number == 3:
+                raise KeyboardInterrupt
+            yield number
+
+    with pytest.raises(KeyboardInterrupt):
+        attack_exits(given, 4, attack, 0.7, file=file, track=stopped)
+
+    def counted(numbers, total):
+        left.append(total)
+        return numbers
+
+    assert attack_exits(given, 4, attack, 0.7, file=file, track=counted) == expected
+    assert left == [8 - 3]
 
 
 def test_corruptions_and_early_exit_are_measured_if_asked(run: Path, capsys: pytest.CaptureFixture[str]):

@@ -91,6 +91,21 @@ def test_the_term_of_trades_by_hand():
     assert float(trades(clean, clean)) == 0
 
 
+def test_the_term_of_trades_compares_as_many_timesteps_as_a_pass_has(tmp_path):
+    """On images that the attack leaves alone the term is 0, also in a pass for one of three timesteps."""
+    config = with_options("digits-sce", tmp_path, "trades")
+    config = config.model_copy(update={"objective": config.objective.model_copy(update={"adversarial_eps": 1e-3})})
+    plan = make_plan(config.model_copy(update={"timestep_draws": 2}))
+    module = DistillationModule(plan)
+    module.network.eval()
+    images, target = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    for k in (1, 3):
+        with torch.no_grad():
+            logits = module.network(images, k)
+        at = module.at_hand(images, target, torch.arange(6), logits, [])
+        assert float(module.value_of(at)[0].terms["trades"]) < 1e-3, k
+
+
 def test_rows_move_towards_orthogonality():
     layer, conv = nn.Linear(2, 2), nn.Conv2d(1, 2, 2)
     with torch.no_grad():

@@ -236,6 +236,8 @@ def robustness(
     corruptions: Flag = False,
     exits: Annotated[float | None, arg(metavar="THRESHOLD", help_behavior_hint="")] = None,
     twin: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None,
+    step: Annotated[float | None, arg(metavar="LEVELS", help_behavior_hint="")] = None,
+    targeted: Flag = False,
     root: Root = None,
 ) -> None:
     """Attack a trained run on test samples: its accuracy under adversarial changes and noise, at several numbers of timesteps.
@@ -243,14 +245,15 @@ def robustness(
     Every attack takes gradients through several surrogates in turn, each on what the ones before have left, because a network can
     withstand one surrogate and fall to another. The network itself stays as it is. An attack at k timesteps sees k timesteps.
 
-    The attacks: fgsm, bim, pgd, apgd and sa-pgd use gradients. square tries random squares. random moves every pixel up or down,
-    and noise is Gaussian with the standard deviation EPS. Each keeps every pixel within EPS / 255 of where it was, but for noise.
-    cw looks for the nearest image that the network mistakes, without a bound.
+    The attacks: fgsm, bim, pgd, apgd, apgd-dlr and sa-pgd use gradients. square tries random squares. random moves every pixel up
+    or down, and noise is Gaussian with the standard deviation EPS. Each keeps every pixel within EPS / 255 of where it was, but
+    for noise. cw looks for the nearest image that the network mistakes, without a bound.
 
     On event frames sparse adds and removes single events by their gradients, event-search without gradients, and random-events at
     random. EPS is then the number of changes in percent of a recording's events.
 
-    Further rows check whether the others can be believed: no bound, twice the steps, and square. A row that fails one is marked.
+    Further rows check whether the others can be believed: no bound, twice the steps, square and random directions. A row that fails
+    a check is marked.
 
     The results go to robustness.json in the run folder, and to its report.html. Results of batches are kept, and the same command
     goes on from there.
@@ -271,6 +274,8 @@ def robustness(
         corruptions: also measure noise, blur, brightness, contrast, JPEG and pixelation in five severities
         exits: also attack the network that stops when its confidence reaches THRESHOLD: its answers, and its time
         twin: a run of an ANN on the same data, whose attacked images are tried on this network as one more check
+        step: of pgd and bim, in levels of 255; default 2.5 times EPS divided by the steps
+        targeted: attacks are to reach the class after the label, and at further starts those after it
         root: folder of the data sets, if it has moved
     """
     from rich.console import Console
@@ -282,7 +287,21 @@ def robustness(
     from ..run_folder import RunFolder
 
     choices = Choices(
-        attacks, eps, timesteps, steps, through, restarts, samples, batch_size, seed, checks, corruptions, exits, twin
+        attacks,
+        eps,
+        timesteps,
+        steps,
+        through,
+        restarts,
+        samples,
+        batch_size,
+        seed,
+        checks,
+        corruptions,
+        exits,
+        twin,
+        step,
+        targeted,
     )
     measured = measure_run(run, choices, root=root, track=functools.partial(progress, description="attacking"))
     Console().print(*robustness_tables(measured))

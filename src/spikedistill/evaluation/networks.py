@@ -16,6 +16,7 @@ from ..files import write_atomically
 from ..objectives.submodels import until
 from ..through_time import Steps, Temporal, logits_over_time
 from ..through_time.steps import check_nothing_kept, check_steps, frames_of, sent_to
+from .attacked import check_kind, class_to_reach
 from .counting import count_operations
 from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
 from .exits import check_lengths
@@ -147,7 +148,11 @@ def _attacked(model: Steps, attack: Attack, x: Tensor, target: Tensor, timesteps
         return logits_over_time(model, samples if timesteps is not None else samples.transpose(0, 1), timesteps)
 
     samples = sent_to(model, x if timesteps is not None else x.transpose(0, 1))
-    changed = attack(look, samples, target.to(samples.device))
+    check_kind(attack, samples)
+    goal = target.to(samples.device)
+    if getattr(attack, "targeted", False):
+        goal = class_to_reach(goal, look(samples[:1]).shape[-1])
+    changed = attack(look, samples, goal)
     if not isinstance(changed, Tensor) or changed.shape != samples.shape:
         got = list(changed.shape) if isinstance(changed, Tensor) else f"a {type(changed).__name__}"
         raise UserError(f"the attack returned {got}, expected the changed samples {list(samples.shape)}")

@@ -14,6 +14,7 @@ from ..data import (
     Dataset,
     Samples,
     as_dataset,
+    as_network_input,
     data_path,
     draws_at_random,
     lengths_of,
@@ -26,6 +27,7 @@ from ..models import plain_module, read_model
 from ..objectives.submodels import prefix_means, right_submodels
 from ..run_folder import RunFolder, dataset_of, device_of
 from ..through_time import Temporal
+from .attacked import check_kind
 from .collecting import collect_logits
 from .deployment import deployment, energy_per_timestep
 from .fitting_batches import in_fitting_batches
@@ -71,7 +73,9 @@ def evaluate_attacked(
     config = folder.config()
     dataset, own = parts_of_run(config, data, model, root)
     network = folder.load_network(folder.model, own).to(device_of(config.trainer))
-    timesteps = None if dataset.kind == "events" else config.timesteps
+    events = dataset.kind == "events"
+    check_kind(attack, as_network_input(dataset.test.inputs(torch.arange(1)), dataset.kind), events=events)
+    timesteps = None if events else config.timesteps
     return evaluate_network(network, dataset, timesteps=timesteps, batch_size=batch_size, attack=attack)
 
 

@@ -177,7 +177,9 @@ def recalibration_table(results: Results) -> Table | None:
 
 def robustness_tables(measured: Measured) -> list[Table]:
     """Accuracy under each attack at each k, with marks on rows that fail a check; and what the checks said."""
-    table = _table("Accuracy under attack, %", "attack", "eps", "k", "accuracy", "fell to", "mark")
+    masked = any((each.no_gradient or 0) >= 0.005 for each in measured.found)
+    shares = ("zero gradients, %",) if masked else ()
+    table = _table("Accuracy under attack, %", "attack", "eps", "k", "accuracy", *shares, "fell to", "mark")
     doubts: list[tuple[int, list[str]]] = []
     unit = measured.results["unit"]
     for each, checks in zip(measured.found, measured.checks, strict=True):
@@ -192,7 +194,8 @@ def robustness_tables(measured: Measured) -> list[Table]:
         mark = f"[{len(doubts)}]" if failed else ""
         name = row.remark or row.attack.name
         eps = "" if row.eps is None else f"{unit * row.eps:g}"
-        table.add_row(name, eps, str(row.timesteps), f"{each.accuracy:.1f}", fell, escape(mark))
+        zero = ("" if each.no_gradient is None else f"{100 * each.no_gradient:.0f}",) if masked else ()
+        table.add_row(name, eps, str(row.timesteps), f"{each.accuracy:.1f}", *zero, fell, escape(mark))
     worst_case = measured.results["worst_case"]
     ks = dict.fromkeys(f"k={row['timesteps']}" for row in worst_case)
     worst = _table("Right under every attack with gradients, %", "eps", *ks)

@@ -1,6 +1,6 @@
 """How a network stands up to changed samples: adversarial attacks, noise and corruptions."""
 
-from .attacks import ATTACKS, Apgd, Attack, Bim, Fgsm, Look, Pgd, SaPgd, Square
+from .attacks import ATTACKS, Apgd, ApgdDlr, Attack, Bim, Fgsm, Look, Pgd, SaPgd, Square
 from .corruptions import Corruption
 from .distance import CarliniWagner
 from .event_changes import EVENT_ATTACKS, EventSearch, RandomEvents, SparseEvents
@@ -16,6 +16,7 @@ __all__ = [
     "LEVEL",
     "VIEWS",
     "Apgd",
+    "ApgdDlr",
     "Attack",
     "Bim",
     "CarliniWagner",

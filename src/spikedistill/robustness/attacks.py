@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .losses import LOSSES, margin
+from ..objectives.submodels import prefix_means
+from ..seeds import derive_seed
+from .losses import LOSSES, dlr_to, margin
 
 Look = Callable[[Tensor], Tensor]
 """A network as an attack calls it: from samples `[B, ...]` to logits `[T, B, C]`, with a graph if gradients are enabled."""
@@ -33,6 +35,8 @@ class Attack(ABC):
 
     name: ClassVar[str]
     uses_gradients: ClassVar[bool] = True
+    of_events: ClassVar[bool | None] = False  # whether samples are event frames and not in [0, 1]; None takes either
+    seeks_mistakes: ClassVar[bool] = True  # else it makes samples worse whatever the network answers, as noise does
     eps: float = 8 / 255
     loss: str = "ce"
     targeted: bool = False
@@ -65,15 +69,26 @@ class Attack(ABC):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = look(x)
-            loss = LOSSES[self.loss](logits, target)
-            loss = -loss if self.targeted else loss
+            loss = self.climbed(logits, target)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
         return Slope(loss.detach(), gradient, logits.detach())
 
+    def climbed(self, logits: Tensor, target: Tensor) -> Tensor:
+        """What the attack raises, `[B]`: the loss, or for a class to reach its negative."""
+        if not self.targeted:
+            return LOSSES[self.loss](logits, target)
+        return dlr_to(logits, target) if self.loss == "dlr" else -LOSSES[self.loss](logits, target)
+
     def fools(self, logits: Tensor, target: Tensor) -> Tensor:
-        """For which samples the attack has reached its goal, bool `[B]`."""
-        answers = logits.mean(0).argmax(1)
-        return answers == target if self.targeted else answers != target
+        """For which samples the attack has reached its goal, bool `[B]`.
+
+        With `prefix_ce` every prefix has to answer so, because the network may stop at any; `latency` has no end.
+        """
+        if self.loss == "latency":
+            return torch.zeros_like(target, dtype=torch.bool)
+        means = prefix_means(logits) if self.loss == "prefix_ce" else logits.mean(0, keepdim=True)
+        answers = means.argmax(-1)
+        return ((answers == target) if self.targeted else (answers != target)).all(0)
 
     def within(self, adversarial: Tensor, x: Tensor) -> Tensor:
         """The nearest samples in the ball and in [0, 1]."""
@@ -86,6 +101,12 @@ class Slope(NamedTuple):
     loss: Tensor
     gradient: Tensor
     logits: Tensor
+
+
+def dice_of(seed: int, start: Tensor | None) -> torch.Generator:
+    """A generator for an attack's draws: of its seed, and of the noise that it begins from, which differs from batch to batch."""
+    drawn = [] if start is None else [int(start.float().contiguous().view(torch.int32).sum()) % 2**32]
+    return torch.Generator().manual_seed(derive_seed(seed, *drawn))
 
 
 class Left:
@@ -160,6 +181,11 @@ class Pgd(Attack):
     random_start: bool = True
     stop: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step is not None and not 0 < self.step <= 1:
+            raise UserError(f"step is {self.step}, expected how far a step moves a pixel of [0, 1], such as 2 / 255")
+
     @property
     def length(self) -> float:
         """Of a step."""
@@ -214,7 +240,8 @@ class Apgd(Attack):
 
     It begins with steps of 2 eps. At each checkpoint a sample's step is halved, and it goes back to its best point, if its loss
     rose in at most `rho` of the steps since the last one, or if its best loss is the same as then and its step was not halved
-    then. It returns the last point that fools the network, and x where none does.
+    then. It returns the last point that fools the network, and x where none does or the network is mistaken at x; with `latency`
+    the point of largest loss.
 
     Attributes:
         steps: their number.
@@ -227,16 +254,19 @@ class Apgd(Attack):
 
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
         start = 2 * torch.rand_like(x) - 1 if start is None else start
+        with torch.no_grad():
+            before_all = self.fools(look(x), target)
         axes = [1] * (x.ndim - 1)
         largest = start.flatten(1).abs().amax(1).view(-1, *axes)
         now = (x + self.eps * start / largest).clamp(0, 1)
         found = self.slope(look, now, target)
         best, best_loss, best_gradient = now, found.loss, found.gradient
-        fooled, result = torch.zeros_like(target, dtype=torch.bool), x
+        hit = self.fools(found.logits, target)
+        result = _where(hit, now, x)
         step = torch.full_like(best_loss, 2 * self.eps)
         before, gradient = now, found.gradient
         losses = [torch.zeros_like(best_loss)]
-        checked, halved = best_loss, torch.ones_like(fooled)
+        checked, halved = best_loss, torch.ones_like(hit)
         checkpoints = Checkpoints(self.steps)
         for number in range(self.steps):
             inertia = 0.25 if number else 0.0
@@ -245,8 +275,7 @@ class Apgd(Attack):
             before, now = now, ahead
             found = self.slope(look, now, target)
             gradient = found.gradient
-            hit = self.fools(found.logits, target)
-            fooled, result = fooled | hit, _where(hit, now, result)
+            result = _where(self.fools(found.logits, target), now, result)
             better = found.loss > best_loss
             best, best_gradient = _where(better, now, best), _where(better, gradient, best_gradient)
             best_loss = torch.where(better, found.loss, best_loss)
@@ -258,7 +287,15 @@ class Apgd(Attack):
                 halved, checked = stuck, best_loss
                 step = torch.where(stuck, step / 2, step)
                 now, gradient = _where(stuck, best, now), _where(stuck, best_gradient, gradient)
-        return result
+        return best if self.loss == "latency" else _where(before_all, x, result)
+
+
+@dataclass(frozen=True)
+class ApgdDlr(Apgd):
+    """`Apgd` on the difference of logits ratio, which does not change if logits are scaled (Croce and Hein, ICML 2020)."""
+
+    name: ClassVar[str] = "apgd-dlr"
+    loss: str = "dlr"
 
 
 @dataclass(frozen=True)
@@ -267,7 +304,7 @@ class SaPgd(Attack):
 
     With g the gradient, m <- 0.5 m + g / mean|g|, v <- 0.8 v + g^2 / mean(g^2), and x moves by m / sqrt(v) times the step, at most
     by the step. It begins with steps of eps, halved at the checkpoints of `Apgd`. A sample that fools the network stays as it is;
-    others come back unchanged. A zero gradient leaves a sample where it is.
+    others come back unchanged, or with `latency` at their point of largest loss. A zero gradient leaves a sample where it is.
 
     Attributes:
         steps: their number.
@@ -283,7 +320,8 @@ class SaPgd(Attack):
         left, step = Left(look, x), self.eps
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         checkpoints = Checkpoints(self.steps)
-        gradient = self.slope(look, now, target).gradient
+        found = self.slope(look, now, target)
+        gradient, best, best_loss = found.gradient, now, found.loss
         for _ in range(self.steps):
             square = gradient.square()
             first = 0.5 * first + gradient / gradient.abs().mean(axes, keepdim=True).clamp(min=1e-30)
@@ -292,13 +330,16 @@ class SaPgd(Attack):
             now = self.within(now + move, x)
             found = self.slope(look, now, target)
             gradient = found.gradient
-            if (fooled := self.fools(found.logits, target)).any():
+            if self.loss == "latency":
+                better = found.loss > best_loss
+                best, best_loss = _where(better, now, best), torch.where(better, found.loss, best_loss)
+            elif (fooled := self.fools(found.logits, target)).any():
                 now, x, target, gradient, first, second = left.without(fooled, now, x, target, gradient, first, second)
                 if not len(x):
                     break
             if checkpoints.reached():
                 step /= 2
-        return left.made
+        return best if self.loss == "latency" else left.made
 
 
 @dataclass(frozen=True)
@@ -311,7 +352,7 @@ class Square(Attack):
     Attributes:
         steps: queries.
         share: of the image that the first squares cover.
-        seed: of the draws, which are the same for every batch: each sample has its own.
+        seed: of the draws, together with `start`; each sample has its own.
     """
 
     name: ClassVar[str] = "square"
@@ -324,7 +365,7 @@ class Square(Attack):
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
         H, W = x.shape[-2:]
         channels = x.flatten(1, -3).shape[1]
-        dice = torch.Generator().manual_seed(self.seed)
+        dice = dice_of(self.seed, start)
         images, shape, left = x.flatten(1, -3), x.shape[1:], Left(look, x.flatten(1, -3))
 
         def signs(*shape: int) -> Tensor:
@@ -334,7 +375,7 @@ class Square(Attack):
             value = margin(look(moved.unflatten(1, shape[:-2])), target)
             return value if self.targeted else -value
 
-        stripes = self.eps * signs(1, channels, 1, W).expand(-1, -1, H, -1)
+        stripes = self.eps * signs(len(x), channels, 1, W).expand(-1, -1, H, -1)
         best = (images + stripes).clamp(0, 1)
         best_worth = worth(best)
         rows, columns = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
@@ -344,10 +385,11 @@ class Square(Attack):
                 if not len(images):
                     break
             side = min(max(round(math.sqrt(self.share * _share_at(number, self.steps) * H * W)), 1), H, W)
-            first, second = (torch.randint(length - side + 1, (1,), generator=dice).item() for length in (H, W))
+            n = len(images)
+            first, second = (torch.randint(length - side + 1, (n, 1), generator=dice).to(x.device) for length in (H, W))
             high, wide = (rows >= first) & (rows < first + side), (columns >= second) & (columns < second + side)
-            inside = high[:, None] & wide
-            square = 2 * self.eps * signs(1, channels, 1, 1)
+            inside = (high[:, :, None] & wide[:, None])[:, None]
+            square = 2 * self.eps * signs(n, channels, 1, 1)
             moved = torch.where(inside, self.within(best + square, images), best)
             moved_worth = worth(moved)
             better = moved_worth > best_worth
@@ -367,5 +409,5 @@ def _where(chosen: Tensor, some: Tensor, others: Tensor) -> Tensor:
     return torch.where(chosen.view(-1, *[1] * (some.ndim - 1)), some, others)
 
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Fgsm, Bim, Pgd, Apgd, SaPgd, Square)}
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (Fgsm, Bim, Pgd, Apgd, ApgdDlr, SaPgd, Square)}
 """Attacks in the ball of the largest change, by name."""

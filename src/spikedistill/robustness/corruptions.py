@@ -9,7 +9,7 @@
 | jpeg | quality 80, 65, 58, 50, 40 |
 | pixelate | 0.95, 0.9, 0.85, 0.75, 0.65 of the side, and back |
 
-Images are in [0, 1], `[B, C, H, W]` with one or three channels.
+Images are in [0, 1], `[B, C, H, W]` with one or three channels. Noise is drawn anew for every batch.
 """
 
 import io
@@ -22,14 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from ..seeds import derive_seed
-from .attacks import Attack, Look
+from .attacks import Attack, Look, dice_of
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
-def noise(images: Tensor, deviation: float) -> Tensor:
-    dice = torch.Generator().manual_seed(derive_seed(0, round(1000 * deviation)))
+def noise(images: Tensor, deviation: float, dice: torch.Generator) -> Tensor:
     return images + deviation * torch.randn(images.shape, generator=dice).to(images)
 
 
@@ -78,7 +76,7 @@ def pixelate(images: Tensor, share: float) -> Tensor:
     return _by_pillow(images, coarse)
 
 
-CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], Sequence[float]]] = {
+CORRUPTIONS: dict[str, tuple[Callable[..., Tensor], Sequence[float]]] = {
     "noise": (noise, (0.04, 0.06, 0.08, 0.09, 0.1)),
     "blur": (blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
     "brightness": (brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
@@ -100,6 +98,7 @@ class Corruption(Attack):
 
     name: ClassVar[str] = "corruption"
     uses_gradients: ClassVar[bool] = False
+    seeks_mistakes: ClassVar[bool] = False
     eps: float = 0.0
     kind: str = "noise"
     severity: int = 1
@@ -115,7 +114,8 @@ class Corruption(Attack):
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise UserError(f"corruptions are of images [B, 1 or 3, H, W]; got {list(x.shape)}")
         corrupt, constants = CORRUPTIONS[self.kind]
-        return corrupt(x, constants[self.severity - 1]).clamp(0, 1)
+        drawn = {"dice": dice_of(0, start)} if self.kind == "noise" else {}
+        return corrupt(x, constants[self.severity - 1], **drawn).clamp(0, 1)
 
 
 def _by_pillow(images: Tensor, change: Callable[..., object]) -> Tensor:

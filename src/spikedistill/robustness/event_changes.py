@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .attacks import Attack, Left, Look
+from .attacks import Attack, Left, Look, dice_of
 from .losses import margin
 from .noise import Drawn
 
@@ -43,12 +43,15 @@ class SparseEvents(Attack):
         eps: changed entries as a share of a recording's events, in [0, 1].
         steps: rounds.
         binary: an entry holds one event at most.
+        stop: a sample that fools the network stays as it is, else all its changes are made.
     """
 
     name: ClassVar[str] = "sparse"
+    of_events: ClassVar[bool | None] = True
     eps: float = 0.05
     steps: int = 10
     binary: bool = False
+    stop: bool = True
 
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
         left, total = Left(look, x), changes_of(x, self.eps)
@@ -56,7 +59,7 @@ class SparseEvents(Attack):
         for number in range(self.steps):
             found = self.slope(look, now, target)
             gradient = found.gradient
-            if (fooled := self.fools(found.logits, target)).any():
+            if self.stop and (fooled := self.fools(found.logits, target)).any():
                 now, target, gradient, moved, total = left.without(fooled, now, target, gradient, moved, total)
                 if not len(now):
                     break
@@ -73,18 +76,25 @@ class SparseEvents(Attack):
 
 @dataclass(frozen=True)
 class RandomEvents(Drawn):
-    """Half of the changes remove an event at random, the others add one: the baseline for attacks of this size."""
+    """Half of the changes remove an event at random, the others add one: the baseline for attacks of this size.
+
+    Attributes:
+        binary: an entry holds one event at most.
+    """
 
     name: ClassVar[str] = "random-events"
+    of_events: ClassVar[bool | None] = True
     eps: float = 0.05
+    binary: bool = False
 
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
         total = changes_of(x, self.eps)
-        draw = self.generator()
+        draw = dice_of(self.seed, start)
         dice = torch.rand(2, *x.flatten(1).shape, generator=draw).to(x)
         there = (x >= 1).flatten(1)
         removed = largest(torch.where(there, dice[0], 0), total // 2)
-        added = largest(torch.where(removed, 0, dice[1]), total - removed.sum(1))
+        full = there if self.binary else removed
+        added = largest(torch.where(full, 0, dice[1]), total - removed.sum(1))
         return x + (added.to(x) - removed.to(x)).view_as(x)
 
 
@@ -99,22 +109,27 @@ class EventSearch(Attack):
         eps: changed entries as a share of a recording's events, in [0, 1].
         steps: queries.
         share: of the changes that the first queries draw anew.
-        seed: of the draws.
+        seed: of the draws, together with `start`.
+        binary: an entry holds one event at most.
     """
 
     name: ClassVar[str] = "event-search"
     uses_gradients: ClassVar[bool] = False
+    of_events: ClassVar[bool | None] = True
     eps: float = 0.05
     steps: int = 200
     share: float = 0.3
     seed: int = 0
+    binary: bool = False
 
     @torch.no_grad()
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
-        draw = torch.Generator().manual_seed(self.seed)
+        draw = dice_of(self.seed, start)
         left, total = Left(look, x), changes_of(x, self.eps)
         clean = x.flatten(1)
-        removes = (torch.rand(clean.shape, generator=draw).to(x) < 0.5) & (clean >= 1)
+        removes = clean >= 1
+        if not self.binary:  # where there is an event, one more may come too
+            removes &= torch.rand(clean.shape, generator=draw).to(x) < 0.5
 
         def drawn(weight: Tensor | float = 1.0) -> Tensor:
             """Gains whose largest are a weighted draw without replacement (Efraimidis and Spirakis, 2006)."""

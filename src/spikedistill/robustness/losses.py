@@ -35,6 +35,20 @@ def dlr(logits: Tensor, target: Tensor) -> Tensor:
     return -(own - other) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def dlr_to(logits: Tensor, target: Tensor) -> Tensor:
+    """`dlr` for a class to reach: -(max_{i != t} m_i - m_t) / (m_(1) - (m_(3) + m_(4)) / 2), which rises towards it.
+
+    AutoAttack's targeted form with the largest other class in place of the label. It needs four classes.
+    """
+    z = logits.mean(0)
+    if z.shape[1] < 4:
+        raise UserError(
+            f"the loss dlr towards a class compares the four largest of all logits, and there are {z.shape[1]}: use ce"
+        )
+    top = z.topk(4, dim=1).values
+    return margin(logits, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
 def prefix_ce(logits: Tensor, target: Tensor) -> Tensor:
     """The mean cross-entropy of m_1 .. m_T, for a network that may stop at any of them."""
     T, B = logits.shape[:2]

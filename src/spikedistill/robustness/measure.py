@@ -1,8 +1,8 @@
 """Accuracy under attack: which samples a network still answers right, for each attack, size, number of timesteps and surrogate.
 
 A sample withstands a row of the table if no restart and no surrogate of it fools the network. Samples that the network mistakes
-unchanged do not withstand anything. What each batch withstood is written when it is done, so a measurement goes on where it was
-stopped.
+unchanged do not withstand an attack; under noise and corruptions, which do not look for mistakes, they count as all others.
+What each batch withstood is written when it is done, so a measurement goes on where it was stopped.
 """
 
 import json
@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..files import parse_json, sha256, write_atomically
+from ..evaluation.attacked import check_kind, class_to_reach
+from ..files import sha256
 from ..neurons import SpikingNeuron
 from ..seeds import derive_seed
 from ..through_time import Temporal
 from .attacks import ATTACKS, Attack
 from .distance import CarliniWagner
+from .kept import Kept, digest
 from .noise import GaussianNoise, RandomCorner
 from .views import TRAINED, View
 
@@ -50,6 +52,7 @@ class Row:
         remark: why it is there: "" for a row that was asked for, else the check that it serves.
         source: of which network `TWIN` is, in short.
         after: keys of rows before it, of which it attacks only what withstands all.
+        of_all: whether samples that the network mistakes unchanged are attacked and counted too, as papers do.
     """
 
     attack: Attack | CarliniWagner
@@ -59,6 +62,12 @@ class Row:
     remark: str = ""
     source: str = ""
     after: tuple[str, ...] = ()
+    of_all: bool = False
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether samples that the network mistakes unchanged count by what it answers on the changed ones."""
+        return self.of_all or not self.attack.seeks_mistakes
 
     @property
     def eps(self) -> float | None:
@@ -74,6 +83,8 @@ class Row:
             own["source"] = self.source
         if self.after:
             own["after"] = list(self.after)
+        if self.counts_all:
+            own["of_all"] = True
         return {"name": self.attack.name, **attack, **own}
 
     @property
@@ -132,14 +143,34 @@ class Subject:
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         return self.samples[part], self.targets[part]
 
-    def view(self, row: Row, through: str) -> View:
+    def key(self) -> str:
+        """Of all that results depend on, but for the row."""
+        of = digest([*self.network.state_dict().values(), self.samples, self.targets])
+        frames = " the frames that are seen" if self.events else ""
+        return sha256(f"{of} {self.seed} {self.batch_size}{frames}".encode())[:16]
+
+    def view(self, row: Row, through: str) -> "View | _OnSum":
         """What a row sees through a surrogate."""
         if through != TWIN:
             return View(self.network, row.timesteps, through, events=self.events)
         assert self.twin is not None
-        if not any(isinstance(module, SpikingNeuron) for module in self.twin.modules()):
-            return View(self.twin, 1, events=self.events)
-        return View(self.twin, row.timesteps, events=self.events)
+        if any(isinstance(module, SpikingNeuron) for module in self.twin.modules()):
+            return View(self.twin, row.timesteps, events=self.events)
+        view = View(self.twin, 1, events=self.events)
+        return _OnSum(view) if self.events else view
+
+
+class _OnSum:
+    """An ordinary network on event frames `[B, T, ...]`: it gets their sum."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def begin(self) -> None:
+        """Begin the attack of a batch."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._view(x.sum(1, keepdim=True))
 
 
 def measure(
@@ -152,13 +183,20 @@ def measure(
         rows: what is done; a row with others before it follows them.
         file: where the results of batches are kept; those that are there are not computed again.
         track: shows progress over the batches of all rows, of which it gets the number.
+
+    Raises:
+        UserError: for an attack that does not fit the samples, or a damaged file.
     """
-    kept = _Kept(file, subject)
+    for row in rows:
+        check_kind(row.attack, subject.samples, events=subject.events)
+    kept = Kept(file, subject.key())
     wanted = {(row.key, number): row for row in rows for number in range(subject.batches)}
-    left = [(row, number) for (_, number), row in wanted.items() if not kept.has(row, number)]
+    left = [(row, place[1]) for place, row in wanted.items() if place not in kept]
     for row, number in left if track is None else track(left, len(left)):
-        kept.add(row, number, _attacked(subject, row, number, kept.withstood(row.after, number)))
-    return [kept.of(row, subject.batches) for row in rows]
+        before = [_batch(kept, key, number, subject).right for key in row.after]
+        withstood = torch.tensor(before, dtype=torch.bool).all(0) if before else None
+        kept.add(row.key, number, list(_attacked(subject, row, number, withstood)))
+    return [_withstood(kept, row, subject) for row in rows]
 
 
 class _Batch(NamedTuple):
@@ -167,15 +205,47 @@ class _Batch(NamedTuple):
     no_gradient: float | None
 
 
+def _batch(kept: Kept, key: str, number: int, subject: Subject) -> _Batch:
+    """A batch that is kept.
+
+    Raises:
+        UserError: if it is none of this size.
+    """
+    samples = len(subject.batch(number)[1])
+    match kept[key, number]:
+        case [list(right), list(fooled), None | float() | int() as share] if len(right) == samples:
+            if all(answer in (0, 1) for answer in right) and all(type(count) is int for count in fooled):
+                return _Batch(right, fooled, share)
+    kept.refuse(f"batch {number} of row {key} is none of {samples} samples")
+
+
+def _withstood(kept: Kept, row: Row, subject: Subject) -> Withstood:
+    parts = [_batch(kept, row.key, number, subject) for number in range(subject.batches)]
+    right = torch.tensor([answer for part in parts for answer in part.right], dtype=torch.bool)
+    if len({len(part.fooled_through) for part in parts}) > 1:
+        kept.refuse(f"the batches of row {row.key} have different numbers of surrogates")
+    fooled = tuple(sum(counts) for counts in zip(*(part.fooled_through for part in parts), strict=True))
+    shares = [(part.no_gradient, len(part.right)) for part in parts if part.no_gradient is not None]
+    share = sum(value * count for value, count in shares) / len(right) if shares else None
+    return Withstood(row, right, fooled, share)
+
+
 def _attacked(subject: Subject, row: Row, number: int, left: Tensor | None) -> _Batch:
     """A batch, or what is left of it, under all surrogates and restarts of a row."""
     x, target = subject.batch(number)
+    if subject.events:
+        x = x[
+            :, : row.timesteps
+        ]  # changes elsewhere would be lost, and their number is a share of the events that are seen
     views = row.through if row.attack.uses_gradients else (TRAINED,)
     device = next(subject.network.parameters()).device
     x, target = x.to(device), target.to(device)
     plain = subject.view(row, TRAINED)
     with torch.no_grad():
-        right = plain(x).mean(0).argmax(1) == target
+        logits = plain(x)
+    right, classes = logits.mean(0).argmax(1) == target, logits.shape[-1]
+    if row.counts_all:
+        right = torch.ones_like(right)
     if left is not None:
         right &= left.to(device)
     fooled, no_gradient = [], None
@@ -190,7 +260,10 @@ def _attacked(subject: Subject, row: Row, number: int, left: Tensor | None) -> _
                 break
             view.begin()
             start = noise_of(x.shape, derive_seed(subject.seed, number, place, restart)).to(x)[alive]
-            changed = row.attack(view, x[alive], target[alive], start)
+            goal = target[alive]
+            if row.attack.targeted:
+                goal = class_to_reach(goal, classes, place * row.restarts + restart)
+            changed = row.attack(view, x[alive], goal, start)
             with torch.no_grad():
                 right[alive] = plain(changed).mean(0).argmax(1) == target[alive]
         fooled.append(before - int(right.sum()))
@@ -200,52 +273,3 @@ def _attacked(subject: Subject, row: Row, number: int, left: Tensor | None) -> _
 def noise_of(shape: torch.Size, seed: int) -> Tensor:
     """Noise in [-1, 1], from which attacks begin."""
     return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1
-
-
-class _Kept:
-    """Results of batches, in a file of JSON lines; those of other networks or samples stay there too."""
-
-    def __init__(self, file: Path | None, subject: Subject) -> None:
-        self.file = file
-        self.found: dict[tuple[str, int], _Batch] = {}
-        self.lines: list[str] = []
-        of = [*subject.network.state_dict().values(), subject.samples, subject.targets]
-        self.of_subject = sha256(f"{digest(of)} {subject.seed} {subject.batch_size}".encode())[:16]
-        if file is None or not file.is_file():
-            return
-        self.lines = file.read_text().splitlines()
-        for line in self.lines:
-            entry = parse_json(line.encode(), file)
-            if entry["of"] == self.of_subject:
-                self.found[entry["row"], entry["batch"]] = _Batch(*entry["found"])
-
-    def has(self, row: Row, number: int) -> bool:
-        return (row.key, number) in self.found
-
-    def withstood(self, keys: Sequence[str], number: int) -> Tensor | None:
-        """Which samples of a batch withstand all of these rows, bool `[B]`; None for no row."""
-        if not keys:
-            return None
-        return torch.tensor([self.found[key, number].right for key in keys], dtype=torch.bool).all(0)
-
-    def add(self, row: Row, number: int, found: _Batch) -> None:
-        self.found[row.key, number] = found
-        self.lines.append(json.dumps({"of": self.of_subject, "row": row.key, "batch": number, "found": list(found)}))
-        if self.file is not None:
-            write_atomically(self.file, "\n".join(self.lines) + "\n")
-
-    def of(self, row: Row, batches: int) -> Withstood:
-        parts = [self.found[row.key, number] for number in range(batches)]
-        right = torch.tensor([answer for part in parts for answer in part.right], dtype=torch.bool)
-        fooled = tuple(sum(counts) for counts in zip(*(part.fooled_through for part in parts), strict=True))
-        shares = [(part.no_gradient, len(part.right)) for part in parts if part.no_gradient is not None]
-        share = sum(value * count for value, count in shares) / len(right) if shares else None
-        return Withstood(row, right, fooled, share)
-
-
-def digest(tensors: Iterable[Tensor]) -> str:
-    """Of the tensors' bytes."""
-    raw = b"".join(
-        tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() for tensor in tensors
-    )
-    return sha256(raw)

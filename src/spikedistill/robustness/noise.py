@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .attacks import Attack, Look
+from .attacks import Attack, Look, dice_of
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,12 @@ class Drawn(Attack):
     """A change that is drawn.
 
     Attributes:
-        seed: of the draws, which depend on a sample's place in the batch.
+        seed: of the draws, together with `start`.
     """
 
     uses_gradients: ClassVar[bool] = False
+    seeks_mistakes: ClassVar[bool] = False
     seed: int = 0
-
-    def generator(self) -> torch.Generator:
-        """That of the draws for a batch."""
-        return torch.Generator().manual_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class Unchanged(Attack):
 
     name: ClassVar[str] = "clean"
     uses_gradients: ClassVar[bool] = False
+    of_events: ClassVar[bool | None] = None
     eps: float = 0.0
 
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
@@ -44,7 +42,7 @@ class GaussianNoise(Drawn):
     name: ClassVar[str] = "noise"
 
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
-        return (x + self.eps * torch.randn(x.shape, generator=self.generator()).to(x)).clamp(0, 1)
+        return (x + self.eps * torch.randn(x.shape, generator=dice_of(self.seed, start)).to(x)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -54,5 +52,5 @@ class RandomCorner(Drawn):
     name: ClassVar[str] = "random"
 
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
-        signs = torch.randint(2, x.shape, generator=self.generator()).to(x) * 2 - 1
+        signs = torch.randint(2, x.shape, generator=dice_of(self.seed, start)).to(x) * 2 - 1
         return self.within(x + self.eps * signs, x)

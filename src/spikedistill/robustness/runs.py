@@ -23,7 +23,8 @@ from .corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from .distance import CarliniWagner
 from .event_changes import EVENT_ATTACKS, RandomEvents, SparseEvents
 from .exits import attack_exits
-from .measure import KINDS, Row, Subject, Track, Withstood, digest, measure
+from .kept import digest
+from .measure import KINDS, Row, Subject, Track, Withstood, measure
 from .noise import Unchanged
 from .views import TRAINED, VIEWS, View, views_of
 
@@ -40,6 +41,8 @@ class Choices(NamedTuple):
         eps: sizes, in levels of 255; for event frames, changes in percent of a recording's events. Default 2, 4, 8 or 1, 2, 5.
         timesteps: k; default 1 and T.
         steps: of the attacks that have steps; Square takes twenty times as many queries.
+        step: how far a step of `pgd` and `bim` moves a pixel, in levels of 255; default 2.5 eps / steps.
+        targeted: attacks are to reach the class after the label, and at further starts those after it.
         through: surrogates, names of `VIEWS` or of any surrogate; default all of `VIEWS` that the network's neurons have.
         restarts: starting points for each surrogate.
         samples: of the test set, classes balanced.
@@ -64,6 +67,8 @@ class Choices(NamedTuple):
     corruptions: bool = False
     exits: float | None = None
     twin: Path | str | None = None
+    step: float | None = None
+    targeted: bool = False
 
 
 class Measured(NamedTuple):
@@ -100,8 +105,16 @@ _DATA = {
 }
 
 
-def rows_of(choices: Choices, timesteps: Sequence[int], kind_of_data: str = "image") -> list[Row]:
+def rows_of(
+    choices: Choices, timesteps: Sequence[int], kind_of_data: str = "image", *, binary: bool = False
+) -> list[Row]:
     """The rows of the table: clean first, then every attack at every k and size.
+
+    Args:
+        choices: what was chosen, with nothing left open.
+        timesteps: k.
+        kind_of_data: "image" or "events".
+        binary: whether event frames hold one event at most in an entry, and are to stay so.
 
     Raises:
         UserError: for an unknown attack, or a size that is none.
@@ -115,12 +128,7 @@ def rows_of(choices: Choices, timesteps: Sequence[int], kind_of_data: str = "ima
         kind = data.attacks[name]
         for k in timesteps:
             for eps in choices.eps if issubclass(kind, Attack) else (None,):
-                options: dict[str, Any] = {} if eps is None else {"eps": eps / data.unit}
-                if "steps" in kind.__dataclass_fields__:
-                    options["steps"] = choices.steps if kind.uses_gradients else QUERIES * choices.steps
-                if "stop" in kind.__dataclass_fields__:
-                    options["stop"] = True
-                attack = kind(**options)
+                attack = kind(**_options(kind, choices, eps if eps is None else eps / data.unit, binary))
                 alone = not attack.uses_gradients
                 rows.append(Row(attack, k, (TRAINED,) if alone else through, 1 if alone else choices.restarts))
     if choices.corruptions:
@@ -131,6 +139,17 @@ def rows_of(choices: Choices, timesteps: Sequence[int], kind_of_data: str = "ima
             for severity in SEVERITIES
         ]
     return rows
+
+
+def _options(kind: type[Attack | CarliniWagner], choices: Choices, eps: float | None, binary: bool) -> dict[str, Any]:
+    """Those of an attack's own options that a choice decides."""
+    steps = choices.steps if kind.uses_gradients else QUERIES * choices.steps
+    step = None if choices.step is None else choices.step / LEVEL
+    wanted = {"eps": eps, "steps": steps, "step": step, "stop": True, "alone": True, "binary": binary}
+    if kind.seeks_mistakes:
+        wanted["targeted"] = choices.targeted
+    usual = kind.__dataclass_fields__
+    return {name: value for name, value in wanted.items() if name in usual and value is not None}
 
 
 def _check(chosen: Choices) -> None:
@@ -151,6 +170,8 @@ def _check(chosen: Choices) -> None:
         raise UserError(f"no surrogate is called {wrong_names[0]!r}: choose some of {', '.join(dict.fromkeys(known))}")
     if chosen.exits is not None:
         check_policy("confidence", chosen.exits)
+    if chosen.step is not None and not 0 < chosen.step <= LEVEL:
+        raise UserError(f"step is {chosen.step:g}, expected levels of {LEVEL}, above 0")
 
 
 def measure_run(
@@ -182,18 +203,23 @@ def measure_run(
     subject, ks = subject_of(run, chosen, root=root)
     kind = "events" if subject.events else "image"
     chosen = _filled(chosen, kind, subject.network)
-    rows = rows_of(chosen, ks, kind)
+    binary = subject.events and bool(subject.samples.max() <= 1)
+    rows = rows_of(chosen, ks, kind, binary=binary)
     further = rows_of_checks(rows, chosen.steps, _short(subject.twin)) if chosen.checks else []
     wanted = list({(row.key, row.remark): row for row in [*rows, *further]}.values())
     with alone_in(folder.path, wait=True):
         found = measure(subject, wanted, folder.attacked, track)
-        checks = [checks_of(found, each) if climbs(each.row) and not each.row.remark else [] for each in found]
+        asked = [each.row.attack.uses_gradients and not each.row.remark for each in found]
+        checks = [checks_of(found, each) if its else [] for each, its in zip(found, asked, strict=True)]
         unit = _DATA[kind].unit
         results = _written(found, checks, chosen, config) | {"unit": unit}
         if chosen.exits is not None:
             climb = SparseEvents if subject.events else Pgd
-            attack = climb(max(chosen.eps) / unit, steps=chosen.steps)
-            attacked = attack_exits(subject, T, attack, chosen.exits, track=track)
+            attack = climb(**_options(climb, chosen._replace(targeted=False), max(chosen.eps) / unit, binary))
+            through, restarts = chosen.through, chosen.restarts
+            attacked = attack_exits(
+                subject, T, attack, chosen.exits, through=through, restarts=restarts, file=folder.attacked, track=track
+            )
             results["exits"] = {
                 "threshold": chosen.exits,
                 "eps": attack.eps,
@@ -222,6 +248,8 @@ def _filled(chosen: Choices, kind: str, network: Temporal) -> Choices:
         raise UserError(f"eps is {wrong[0]:g}, expected {of}, from 0 to {data.unit}")
     if kind == "events" and chosen.corruptions:
         raise UserError("corruptions are of images, and the run is on event frames: leave them out")
+    if chosen.step is not None and not {"pgd", "bim"} & {*chosen.attacks}:
+        raise UserError(f"step is of pgd and bim, and the attacks are {', '.join(chosen.attacks)}: leave it out")
     return chosen
 
 

@@ -19,6 +19,8 @@ VIEWS = (TRAINED, "arctan", MEMBRANE, ADAPTIVE, RATE)
 def views_of(network: nn.Module) -> tuple[str, ...]:
     """Those of `VIEWS` that a network's neurons have."""
     layers = [layer for layer in network.modules() if isinstance(layer, SpikingNeuron)]
+    if not layers:
+        return (TRAINED,)
     if all(isinstance(layer, LIF) and not layer.runs_by_step for layer in layers):
         return VIEWS
     return VIEWS[: VIEWS.index(RATE)] if all(_has_surrogate(layer) for layer in layers) else (TRAINED,)
@@ -57,6 +59,10 @@ class View:
             MEMBRANE: MembraneWide,
             ADAPTIVE: AdaptiveSharpness,
         }
+        if not any(isinstance(layer, SpikingNeuron) for layer in self.network.module.modules()):
+            raise UserError(
+                f"the network has no spiking neurons, so there is no surrogate to swap: attack through {TRAINED!r}"
+            )
         make = makes[self.through] if self.through in makes else lambda: SURROGATES[self.through]
         for path, layer in self.network.module.named_modules():
             if not isinstance(layer, SpikingNeuron):

@@ -317,7 +317,7 @@ class DistillationModule(L.LightningModule):
         with evaluating(self.network):
             changed = trades_images(self.logits_of, at.inputs, self.attack)
         clean = at.submodels if self.plan.objective.submodels == "timesteps" else self.logits_of(at.inputs)
-        term = trades(clean, self.logits_of(changed))
+        term = trades(clean, self.logits_of(changed)[: len(clean)])  # of as many timesteps as this pass has
         terms = value.terms | {"trades": term.detach()}
         return ObjectiveValue(value.total + options.adversarial_weight * term, terms)
 

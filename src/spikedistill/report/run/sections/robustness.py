@@ -13,6 +13,7 @@ ROWS = (
     Column("eps", "eps", write=decimals(1)),
     Column("k", "k"),
     Column("accuracy", "Right, %", write=decimals(1)),
+    Column("zero", "Zero gradients, %", write=decimals(0)),
     Column("fell", "Fell to"),
     Column("doubt", "Why it is too optimistic"),
 )
@@ -78,6 +79,7 @@ def _table(found: Robustness) -> Table:
             "eps": None if row.eps is None else found.unit * row.eps,
             "k": row.timesteps,
             "accuracy": row.accuracy,
+            "zero": None if row.no_gradient is None else 100 * row.no_gradient,
             "fell": _fell(row),
             "doubt": "; ".join(check.said for check in row.checks if not check.passed),
         }
