@@ -29,6 +29,7 @@ _HELP = """usage: python -m benchmarks COMMAND ...
   robust      objectives under attack, trained on images and on attacked images; goes on where it was stopped
   controls    methods over timesteps beside controls that train nothing for them; goes on where it was stopped
   papers      what the papers vary: weights, temperatures, teachers and controls; goes on where it was stopped
+  along       how near ESD's gradients are to backpropagation through time, along training; goes on where it was stopped
   ours        ingredients one at a time, then together, on held-out images; goes on where it was stopped
   better      whether a method of a comparison is better than others at every k, in the mean and in its largest regret
   useful      accuracy against milliseconds of one image: spiking networks with early exit beside ordinary ones; goes on
@@ -373,11 +374,14 @@ def _folds(
     epochs: int = 10,
     seeds: tuple[int, ...] = (0, 1, 2),
     jobs: int = 1,
+    study: Literal["methods", "s2w"] = "methods",
     methods: tuple[str, ...] = (),
     runs: Path = Path("runs/nmnist"),
     out: Path = Path("runs/bench/folds.json"),
 ) -> None:
     """Train methods on every fold of the recordings of N-MNIST at hand; goes on where it was stopped.
+
+    The hours that it will take are printed first.
 
     Args:
         root: the data root, with N-MNIST in it.
@@ -385,18 +389,19 @@ def _folds(
         epochs: of every run.
         seeds: of every fold.
         jobs: runs at a time.
-        methods: with their settings behind commas, such as s2w,objective.options.measure=random; default six.
+        study: six methods, or what S2W's paper varies.
+        methods: other ones, with their settings behind commas, such as s2w,objective.options.measure=random
         runs: folder of the folds and runs.
         out: the JSON file.
     """
-    from .folds import METHODS, Plan, measure_folds, to_markdown, train_folds, write_folds
+    from . import folds
 
-    plan = Plan(timesteps, epochs, seeds, jobs, methods or METHODS)
-    train_folds(write_folds(root, runs / "folds"), runs, plan)
-    found = measure_folds(runs, plan, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    plan = folds.Plan(timesteps, epochs, seeds, jobs, methods or folds.STUDIES[study])
+    made = folds.write_folds(root, runs / "folds")
+    print(folds.budget(made, plan), flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
-    print(to_markdown(found))
+    found = folds.study(made, runs, plan, out, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    print(folds.to_markdown(found))
     print(out)
 
 
@@ -470,6 +475,39 @@ def _controls(
     print(out / "controls.svg")
 
 
+def _along(
+    root: Path,
+    out: Path = Path("runs/bench/along.jsonl"),
+    dataset: str = "fashion_mnist",
+    seeds: tuple[int, ...] = (0, 1, 2),
+    samples: int = 10_000,
+    epochs: int = 10,
+    jobs: int = 2,
+) -> None:
+    """Train on rate-based gradients, with heads (ESD) and without, and compare the gradients with those of BPTT after each epoch.
+
+    The hours that it will take are printed first.
+
+    Args:
+        root: the data root.
+        out: file of JSON lines, one for each run.
+        dataset: what is trained on.
+        seeds: of both.
+        samples: images of training.
+        epochs: of training.
+        jobs: processes, of one thread each.
+    """
+    from .along_training import budget, draw, study, to_markdown
+    from .plans import Plan
+
+    plan = Plan(root, Path(), dataset, seeds, samples, epochs, jobs)
+    print(budget(plan), flush=True)
+    found = study(plan, out, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    print(to_markdown(found))
+    draw(found, out.with_suffix(".svg"))
+    print(out.with_suffix(".svg"))
+
+
 def _ours(
     root: Path,
     out: Path = Path("runs/bench/ours.jsonl"),
@@ -479,6 +517,7 @@ def _ours(
     epochs: int = 5,
     jobs: int = 2,
     runs: Path = Path("runs/ours"),
+    settings: tuple[str, ...] = (),
 ) -> None:
     """Try ingredients of a recipe alone and together, and as many weights of other methods; goes on where it was stopped.
 
@@ -493,30 +532,34 @@ def _ours(
         epochs: of training.
         jobs: processes, of one thread each.
         runs: folder of the runs.
+        settings: of every run, such as model.width=0.25 data.batch-size=32
     """
     from .ours import budget, study, to_markdown
     from .plans import Plan
 
-    plan = Plan(root, runs / dataset, dataset, seeds, samples, epochs, jobs)
+    plan = Plan(root, runs / dataset, dataset, seeds, samples, epochs, jobs, settings)
     print(budget(plan), flush=True)
     print(to_markdown(study(plan, out, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])), seeds))
     print(out)
 
 
-def _better(folder: Annotated[Path, tyro.conf.Positional], ours: str, margin: float = 0.3) -> None:
-    """Compare a method with all others of a finished comparison, corrected for their number.
+def _better(
+    folder: Annotated[Path, tyro.conf.Positional], ours: str, against: tuple[str, ...] = (), margin: float = 0.3
+) -> None:
+    """Compare a method with others of a finished comparison, corrected for their number.
 
     Args:
         folder: of the comparison, with its records.
         ours: the method.
+        against: the others, among which the largest regret is taken too; default all in the folder.
         margin: points that it may lose at a k.
     """
     from .better import right_of, to_markdown, verdicts
 
     found = right_of(folder)
-    if ours not in found:
-        raise ValueError(f"{folder} has no {ours}, only {', '.join(found)}")
-    others = {name: right for name, right in found.items() if name != ours}
+    if unknown := [name for name in (ours, *against) if name not in found]:
+        raise ValueError(f"{folder} has no {unknown[0]}, only {', '.join(found)}")
+    others = {name: right for name, right in found.items() if name != ours and name in (against or found)}
     print(to_markdown(verdicts(found[ours], others, margin), ours))
 
 
@@ -599,6 +642,7 @@ def _papers(
     samples: int = 10_000,
     epochs: int = 10,
     jobs: int = 2,
+    settings: tuple[str, ...] = (),
 ) -> None:
     """Compare methods with their own variants, one study after another; goes on where it was stopped.
 
@@ -613,13 +657,14 @@ def _papers(
         samples: images of training.
         epochs: of training.
         jobs: processes.
+        settings: of every run, such as model.width=0.25
     """
     from .papers import STUDIES, budget, run_all
     from .plans import Plan
 
     if unknown := set(names) - set(STUDIES):
         raise ValueError(f"no study is called {', '.join(sorted(unknown))}: choose among {', '.join(STUDIES)}")
-    plan, chosen = Plan(root, out, dataset, seeds, samples, epochs, jobs), names or tuple(STUDIES)
+    plan, chosen = Plan(root, out, dataset, seeds, samples, epochs, jobs, settings), names or tuple(STUDIES)
     print(budget(plan, chosen), flush=True)
     run_all(plan, chosen)
 
@@ -875,6 +920,7 @@ def main(arguments: Sequence[str]) -> int:
         "folds": _folds,
         "robust": _robust,
         "controls": _controls,
+        "along": _along,
         "ours": _ours,
         "better": _better,
         "useful": _useful,

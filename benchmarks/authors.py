@@ -24,7 +24,7 @@ from spikedistill.recipes.settings import parse_config
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 
-from .detectable import detectable
+from .detectable import detectable, power
 from .plans import step_seconds
 from .study_file import StudyFile
 
@@ -139,8 +139,8 @@ def to_markdown(runs: list[dict[str, Any]]) -> str:
         for who in ("ours", "authors")
     )
     lines = [
-        "| k | authors' code | ours | difference [95 %] | found in four of five from |",
-        "|--:|--:|--:|--:|--:|",
+        "| k | authors' code | ours | difference [95 %] | found in four of five from | power for one point |",
+        "|--:|--:|--:|--:|--:|--:|",
     ]
     for k in range(ours.shape[1]):
         both = [100 * right[:, k].mean(-1) for right in (theirs, ours)]
@@ -148,5 +148,6 @@ def to_markdown(runs: list[dict[str, Any]]) -> str:
         row = paired_difference(ours[:, k], theirs[:, k])
         cells.append(f"{100 * row['difference']:+.2f} [{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]")
         cells.append(f"{100 * detectable(ours[:, k], theirs[:, k]):.2f}")
+        cells.append(f"{100 * power(ours[:, k], theirs[:, k], 0.01):.0f} %")
         lines.append(f"| {k + 1} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -29,9 +29,10 @@ def verdicts(ours: Right, others: Mapping[str, Right], margin: float = MARGIN) -
         margin: points that may be lost at a k.
 
     Returns:
-        Rows `{method, each_k: [...], mean, noninferior, superior, p, regret, better}`: for every k and for the mean over k
-        `{difference, low, high}` in points; the largest one-sided p-value that ours loses the margin at a k, and that of its mean
-        being no higher; the larger of both after Holm; the largest regret of the other; and whether all three hold.
+        Rows `{method, each_k: [...], mean, noninferior, superior, p, regret, own_regret, better}`: for every k and for the mean
+        over k `{difference, low, high}` in points; the largest one-sided p-value that ours loses the margin at a k, and that of its
+        mean being no higher; the larger of both after Holm; the largest regrets of the other and of ours; and whether all three
+        hold.
     """
     accuracy = {"": 100 * ours.mean((0, 2)), **{name: 100 * right.mean((0, 2)) for name, right in others.items()}}
     best = np.max([*accuracy.values()], axis=0)
@@ -44,7 +45,7 @@ def verdicts(ours: Right, others: Mapping[str, Right], margin: float = MARGIN) -
         tests = {"noninferior": max(lost), "superior": _above(ours.mean(1), theirs.mean(1))}
         rows.append(
             {"method": name, "each_k": [_points(row) for row in each_k], "mean": _points(mean), **tests}
-            | {"p": max(tests.values()), "regret": regret[name]}
+            | {"p": max(tests.values()), "regret": regret[name], "own_regret": regret[""]}
         )
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p"] = p
@@ -97,13 +98,19 @@ def right_of(folder: Path) -> dict[str, Right]:
 def to_markdown(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """Differences at every k and of the mean, and what follows."""
     T = len(rows[0]["each_k"])
+    ks = " | ".join(f"k={k}" for k in range(1, T + 1))
     lines = [
-        f"| {name} less | " + " | ".join(f"k={k}" for k in range(1, T + 1)) + " | mean over k | p | largest regret | better |",
-        "|---|" + "---|" * (T + 1) + "--:|--:|---|",
-    ]  # fmt: skip
+        f"| {name} less | {ks} | mean over k | p | largest regret | that of {name} | better |",
+        "|---|" + "---|" * (T + 1) + "--:|--:|--:|---|",
+    ]
     for row in rows:
         cells = [_said(each) for each in (*row["each_k"], row["mean"])]
-        cells += [f"{row['p']:.3f}", f"{row['regret']:.2f}", "yes" if row["better"] else "no"]
+        cells += [
+            f"{row['p']:.3f}",
+            f"{row['regret']:.2f}",
+            f"{row['own_regret']:.2f}",
+            "yes" if row["better"] else "no",
+        ]
         lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -8,7 +8,6 @@ with statistics of its own for every timestep, and membranes that begin at half 
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,19 @@ import numpy.typing as npt
 import torch
 
 from spikedistill.comparisons import compare
+from spikedistill.comparisons.folder import rewriting
 from spikedistill.evaluation.comparison.differences import paired_difference
 from spikedistill.evaluation.comparison.record_format import Answers
-from spikedistill.evaluation.comparison.records import Records, RunRecord
+from spikedistill.evaluation.comparison.records import RECORDS, Records, RunRecord
 from spikedistill.evaluation.recalibrated_runs import Recalibration
 from spikedistill.evaluation.runs import parts_of_run
+from spikedistill.files import write_atomically
 from spikedistill.run_folder import RunFolder
 
+from . import study_file
 from .detectable import detectable
 from .plans import Plan, step_seconds
-from .results import commit, machine, versions
+from .study_file import StudyFile
 
 BASE, TARGET = "sce", "twce"
 METHODS = (
@@ -70,25 +72,38 @@ def study(plan: Plan, command: str) -> Path:
     Returns:
         The file with the answers of recalibrated networks, beside the records of the comparison.
     """
-    file = plan.out / RECALIBRATED
+    settings = {name: value for name, value in plan._asdict().items() if name not in ("root", "out", "jobs")}
+    found = StudyFile(plan.out / RECALIBRATED, settings | {"recalibrated_from": SAMPLES}, command)
+    _forget_half_done(plan, found)
     for number in range(1, len(plan.seeds) + 1):
         begun = plan._replace(seeds=plan.seeds[:number])
         compare(plan.configs(METHODS), begun.seeds, plan.out, jobs=plan.jobs, command=command)
-        _recalibrate(begun, file, command)
-    return file
+        _recalibrate(begun, found)
+    return found.path
 
 
-def _recalibrate(plan: Plan, file: Path, command: str) -> None:
-    found = {(row["method"], row["seed"]): row for row in _read(file)[1:]} if file.is_file() else {}
-    left = [run for run in runs_of(plan) if run[:2] not in found]
-    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command, "samples": SAMPLES}
-    about["written"] = datetime.now(UTC).isoformat(timespec="seconds")
+def _forget_half_done(plan: Plan, found: StudyFile) -> None:
+    """Take runs out of the records that were trained on another machine and not recalibrated there: their weights are gone."""
+    file, done = plan.out / RECORDS, {(row["method"], row["seed"]) for row in found.runs}
+    lost = {
+        path.relative_to(plan.out).as_posix()
+        for method, seed, path in runs_of(plan)
+        if (method, seed) not in done and not RunFolder(path).is_complete
+    }
+    lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+    left = [line for line in lines if json.loads(line)["run"] not in lost]
+    if len(left) < len(lines):
+        with rewriting(file):
+            write_atomically(file, "".join(left))
+
+
+def _recalibrate(plan: Plan, found: StudyFile) -> None:
+    done = {(row["method"], row["seed"]) for row in found.runs}
+    left = [run for run in runs_of(plan) if run[:2] not in done]
     with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
         for row in pool.map(_recalibrated, [plan.root] * len(left), left):
-            found[row["method"], row["seed"]] = row
-            print(f"recalibrated {len(found)} of {len(METHODS) * len(plan.seeds)}", flush=True)
-            order = [found[run[:2]] for run in runs_of(plan) if run[:2] in found]
-            file.write_text("".join(json.dumps(line) + "\n" for line in (about, *order)))
+            found.add(row)
+            print(f"recalibrated {len(found.runs)} of {len(METHODS) * len(plan.seeds)}", flush=True)
 
 
 def _recalibrated(root: Path, run: tuple[str, int, Path]) -> dict[str, Any]:
@@ -105,13 +120,9 @@ def _recalibrated(root: Path, run: tuple[str, int, Path]) -> dict[str, Any]:
     return row | {form: Answers.packed(values.numpy()).model_dump() for form, values in right.items()}
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
 def answers(folder: Path) -> dict[tuple[str, str], Right]:
     """Whether each test sample is right, `[S, T, N]`, by method and form; see `FORMS`."""
-    rows, records = _read(folder / RECALIBRATED)[1:], Records(folder)
+    rows, records = study_file.read(folder / RECALIBRATED)["runs"], Records(folder)
     found: dict[tuple[str, str], list[Right]] = {}
     for row in rows:
         name = next(run for run in records.runs() if run.endswith(f"-{row['method']}/seed{row['seed']}"))

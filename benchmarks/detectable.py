@@ -1,4 +1,4 @@
-"""The smallest difference that a comparison could have seen."""
+"""The smallest difference that a comparison could have seen, and its power."""
 
 import numpy as np
 from scipy import stats
@@ -18,6 +18,24 @@ def detectable(ours: Array, theirs: Array) -> float:
         ours: score of each test sample in each run, `[S, N]`, three seeds or more.
         theirs: the same of the other method.
     """
+    error, c = _error(ours, theirs)
+    return float((c + stats.norm.ppf(POWER)) * error)
+
+
+def power(ours: Array, theirs: Array, difference: float) -> float:
+    """The share of repetitions of the study in which a true difference of this size would be found, p < 0.05.
+
+    Args:
+        ours: score of each test sample in each run, `[S, N]`, three seeds or more.
+        theirs: the same of the other method.
+        difference: in the unit of the scores.
+    """
+    error, c = _error(ours, theirs)
+    return float(stats.norm.cdf(difference / error - c))
+
+
+def _error(ours: Array, theirs: Array) -> tuple[float, float]:
+    """The standard error of the difference, and half the width of its interval in standard errors."""
     _, of_seeds, of_images = (float(value) for value in spread(ours - theirs))
     c = critical_value(len(ours), share_of_seeds(of_seeds, of_images))
-    return float((c + stats.norm.ppf(POWER)) * np.sqrt(of_seeds + of_images))
+    return float(np.sqrt(of_seeds + of_images)), float(c)

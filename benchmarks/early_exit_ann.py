@@ -4,8 +4,9 @@ After BranchyNet (Teerapittayanon et al., ICPR 2016), with the heads and the tra
 logits of the heads so far are averaged, as those of a spiking network's timesteps are, and the confidence is that of the mean.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +28,10 @@ class EarlyExitAnn:
     Args:
         run: its folder, with its last checkpoint, which alone has the heads.
         threshold: of the confidence.
+        compiled: whether each stage, with its head, is one compiled function.
     """
 
-    def __init__(self, run: Path, threshold: float = 1.0) -> None:
+    def __init__(self, run: Path, threshold: float = 1.0, *, compiled: bool = False) -> None:
         folder = RunFolder(run)
         self.threshold = threshold
         self.normalize, self.network = parts_of(run)
@@ -39,6 +41,11 @@ class EarlyExitAnn:
         heads = {name.removeprefix(_HEADS): value for name, value in saved.items() if name.startswith(_HEADS)}
         made.branches.load_state_dict(heads)
         self.heads = made.branches.eval()
+        stages = [lambda x, number=number: self._stage(number, x) for number in range(len(self.network.stages))]
+        self._parts: list[Callable[[Tensor], Any]] = [self._begin, *stages]
+        if compiled:
+            self._parts = [torch.compile(part, dynamic=False) for part in self._parts]
+        self._compiles = compiled  # at the first image, with constant weights
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -48,6 +55,10 @@ class EarlyExitAnn:
     @torch.no_grad()
     def __call__(self, image: Tensor) -> tuple[int, int]:
         """The class of one image, and after how many heads it was given."""
+        if self._compiles:
+            self._compiles = False
+            with torch._inductor.config.patch(freezing=True):
+                list(self._heads(image))
         progress: Progress | None = None
         for logits in self._heads(image):
             progress = advance(progress, logits)
@@ -57,10 +68,18 @@ class EarlyExitAnn:
         return int(progress.answer), progress.timesteps
 
     def _heads(self, images: Tensor) -> Iterator[Tensor]:
-        x = self.network.stem(self.normalize(images))
-        for number, stage in enumerate(self.network.stages):
-            x = stage(x)
-            yield self.heads[number](x) if number < len(self.heads) else self.network.classify(x)
+        begin, *stages = self._parts
+        x = begin(images)
+        for stage in stages:
+            x, logits = stage(x)
+            yield logits
+
+    def _begin(self, images: Tensor) -> Tensor:
+        return self.network.stem(self.normalize(images))
+
+    def _stage(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.network.stages[number](x)
+        return x, self.heads[number](x) if number < len(self.heads) else self.network.classify(x)
 
 
 def parts_of(run: Path) -> tuple[Normalize, ResNet]:

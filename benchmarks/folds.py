@@ -5,6 +5,7 @@ difference over J folds is therefore taken as (1/J + n_test/n_train) s², with s
 Bengio, Inference for the generalization error, Machine Learning 52 (2003) 239).
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,13 +20,42 @@ from sklearn.model_selection import StratifiedKFold
 from spikedistill.comparisons import compare
 from spikedistill.config import Config
 from spikedistill.evaluation import exit_times
+from spikedistill.files import write_atomically
 from spikedistill.objectives.submodels import prefix_means, right_submodels
 from spikedistill.recipes.settings import variant
 from spikedistill.run_folder import RunFolder
 
+from .plans import step_seconds
 from .results import commit, machine, versions
 
 METHODS = ("sce", "twce", "twkd", "s2w", "w2s", "esd")
+STUDIES = {
+    "methods": METHODS,
+    # what S2W's paper varies, and the controls of its second form
+    "s2w": (
+        "sce",
+        "s2w",
+        *(
+            f"s2w,objective.options.{option}"
+            for option in (
+                "weight=0.25",
+                "weight=4",
+                "temperature=1",
+                "temperature=4",
+                "divergence=mse",
+                "measure=entropy",
+                "measure=margin",
+                "measure=random",
+                "measure=first_to_last",
+                "variant=ensemble_teacher",
+                "variant=cascade",
+            )
+        ),
+        "w2s",
+        "label-smoothing",
+        "entropy-regularisation",
+    ),
+}
 THRESHOLDS = (0.8, 0.9, 0.95, 0.99)  # of the policy "confidence", chosen before any run
 _FOLDS, _BATCH = 10, 32
 _LEVEL, _POWER = 0.05, 0.8
@@ -60,11 +90,50 @@ def write_folds(root: Path, out: Path) -> list[Path]:
     return folds
 
 
-def train_folds(folds: Sequence[Path], out: Path, plan: Plan) -> None:
-    """Compare the methods on every fold; finished runs are skipped and stopped ones go on."""
-    for fold in folds:
-        configs = [_config(method, fold, plan) for method in plan.methods]
-        compare(configs, plan.seeds, out / f"T{plan.timesteps}" / fold.name, jobs=plan.jobs)
+def budget(folds: Sequence[Path], plan: Plan) -> str:
+    """About how many hours of one core the whole will take, by the time of a training step of the first method here."""
+    files = len([*(folds[0] / "N-MNIST" / "Train").glob("*/*.bin")])
+    runs = len(folds) * len(plan.methods) * len(plan.seeds)
+    hours = 1.3 * runs * plan.epochs * files * step_seconds(_config(plan.methods[0], folds[0], plan)) / 3600
+    return f"about {hours:.1f} CPU hours: {runs} runs"
+
+
+def study(folds: Sequence[Path], runs: Path, plan: Plan, file: Path, command: str) -> dict[str, Any]:
+    """Train and score the methods fold by fold, and write the file after each; goes on where it was stopped.
+
+    Args:
+        folds: the data roots.
+        runs: folder of the runs.
+        plan: what is trained.
+        file: JSON, with which another machine can go on.
+        command: what is run.
+
+    Returns:
+        `{machine, ..., runs: [{method, fold, seed, tested, trained, accuracies, exits}]}`, with accuracies in percent.
+
+    Raises:
+        ValueError: if the file holds a study with another plan.
+    """
+    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
+    settings = {
+        "timesteps": plan.timesteps,
+        "epochs": plan.epochs,
+        "seeds": list(plan.seeds),
+        "methods": list(plan.methods),
+    }
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {**settings, "runs": []}
+    if (kept := {name: found.get(name) for name in settings}) != settings:
+        raise ValueError(f"{file} holds a study of {kept}, this is {settings}: choose another --out")
+    for number, fold in enumerate(folds):
+        done = [run for run in found["runs"] if run["fold"] == number]
+        if len(done) < len(plan.methods) * len(plan.seeds):
+            place = runs / f"T{plan.timesteps}" / fold.name
+            compare([_config(method, fold, plan) for method in plan.methods], plan.seeds, place, jobs=plan.jobs)
+            found["runs"] = [run for run in found["runs"] if run["fold"] != number] + [*_rows(place, number, plan)]
+            found |= about | {"written": datetime.now(UTC).isoformat(timespec="seconds")}
+            write_atomically(file, json.dumps(found, indent=1) + "\n")
+            print(f"fold {number + 1} of {len(folds)}", flush=True)
+    return found
 
 
 def _config(method: str, root: Path, plan: Plan) -> Config:
@@ -78,44 +147,29 @@ def _config(method: str, root: Path, plan: Plan) -> Config:
     )
 
 
-def measure_folds(out: Path, plan: Plan, command: str) -> dict[str, Any]:
-    """The scores of every run of `train_folds`: accuracy after k timesteps, and early exit at the thresholds.
-
-    Returns:
-        `{machine, ..., runs: [{method, fold, seed, tested, trained, accuracies, exits}]}`, with accuracies in percent.
-    """
-    about = {"machine": machine("cpu"), "versions": versions(), **commit(), "command": command}
-    runs = list(_rows(out / f"T{plan.timesteps}", plan))
-    written = datetime.now(UTC).isoformat(timespec="seconds")
-    return about | {"written": written, "timesteps": plan.timesteps, "epochs": plan.epochs, "runs": runs}
-
-
-def _rows(out: Path, plan: Plan) -> Iterator[dict[str, Any]]:
-    for fold in range(_FOLDS):
-        for method in plan.methods:
-            for seed in plan.seeds:
-                folder = RunFolder.trained(out / f"fold{fold}" / f"nmnist-{method}" / f"seed{seed}")
-                saved = load_file(folder.logits)
-                logits, targets = saved["logits"].double(), saved["targets"]
-                right = right_submodels(prefix_means(logits), targets)  # [T, N]
-                exits = []
-                for threshold in THRESHOLDS:
-                    times = exit_times(logits, "confidence", threshold)
-                    hit = right[times - 1, range(len(times))].double().mean()
-                    row = {
-                        "threshold": threshold,
-                        "accuracy": 100 * float(hit),
-                        "timesteps": float(times.double().mean()),
-                    }
-                    exits.append(row)
-                yield {
-                    "method": method,
-                    "fold": fold,
-                    "seed": seed,
-                    "tested": len(targets),
-                    "accuracies": [100 * float(share) for share in right.double().mean(1)],
-                    "exits": exits,
-                }
+def _rows(place: Path, fold: int, plan: Plan) -> Iterator[dict[str, Any]]:
+    """The scores of every run of a fold: accuracy after k timesteps, and early exit at the thresholds."""
+    for method in plan.methods:
+        for seed in plan.seeds:
+            folder = RunFolder.trained(place / f"nmnist-{method}" / f"seed{seed}")
+            saved = load_file(folder.logits)
+            logits, targets = saved["logits"].double(), saved["targets"]
+            right = right_submodels(prefix_means(logits), targets)  # [T, N]
+            exits = []
+            for threshold in THRESHOLDS:
+                times = exit_times(logits, "confidence", threshold)
+                hit = right[times - 1, range(len(times))].double().mean()
+                exits.append(
+                    {"threshold": threshold, "accuracy": 100 * float(hit), "timesteps": float(times.double().mean())}
+                )
+            yield {
+                "method": method,
+                "fold": fold,
+                "seed": seed,
+                "tested": len(targets),
+                "accuracies": [100 * float(share) for share in right.double().mean(1)],
+                "exits": exits,
+            }
 
 
 def difference(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> dict[str, float]:

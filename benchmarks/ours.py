@@ -19,7 +19,7 @@ from spikedistill.config import Config
 from spikedistill.errors import UserError
 from spikedistill.evaluation.recalibrated_runs import Recalibration, shares
 from spikedistill.objectives import Objective, Term, distillation, list_objectives, register_objective, task, timesteps
-from spikedistill.run_folder import RunFolder
+from spikedistill.run_folder import RunDiverged, RunFolder
 from spikedistill.training import train
 from spikedistill.training.plan import make_plan
 
@@ -52,6 +52,8 @@ GRIDS: dict[str, dict[str, Sequence[object]]] = {
 }
 SAMPLES = 2000  # that batch-norm statistics are computed from
 HOLDOUT = 0.1
+TEACHER_SEED = 1000  # of its own: with a student's seed both would begin with equal weights
+_OVERHEAD = 1.7  # of a run over its training steps: scores of held-out and test images, and statistics computed anew
 Scores = Mapping[str, float]
 
 
@@ -145,7 +147,7 @@ def budget(plan: Plan) -> str:
     """About how many hours of one core the trials will take, by the time of a training step of the base here."""
     (base,) = plan.configs(["twce"])
     methods = len(GRIDS) * TRIALS + len(singles(True)) + 2 * (TRIALS - len(singles(True)))
-    hours = 1.3 * methods * len(plan.seeds) * plan.epochs * plan.samples * step_seconds(base) / 3600
+    hours = _OVERHEAD * methods * len(plan.seeds) * plan.epochs * plan.samples * step_seconds(base) / 3600
     return f"at most about {hours:.1f} CPU hours: {methods} methods, {len(plan.seeds)} seeds"
 
 
@@ -163,9 +165,10 @@ def study(plan: Plan, file: Path, command: str) -> list[dict[str, Any]]:
     found = StudyFile(file, settings, command)
     register()
     teacher = plan.out / "teacher"
-    with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn"))
+    try:
         (config,) = plan.configs(["ann"], ("--data.holdout", str(HOLDOUT)))
-        list(pool.map(_train, [config.model_copy(update={"out": teacher, "seed": plan.seeds[0], "resume": "auto"})]))
+        pool.submit(_train, config.model_copy(update={"out": teacher, "seed": TEACHER_SEED, "resume": "auto"})).result()
         while methods := missing(scores(found.runs, plan.seeds)):
             done = {(run["method"], run["seed"]) for run in found.runs}
             left = [(m, seed) for m in methods for seed in plan.seeds if (m, seed) not in done]
@@ -174,6 +177,8 @@ def study(plan: Plan, file: Path, command: str) -> list[dict[str, Any]]:
                 row = ended.result()
                 found.add(row)
                 print(f"{number} of {len(left)}: {row['method']}, seed {row['seed']}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # whatever ends the study, runs that have not begun do not begin
     return found.runs
 
 
@@ -194,7 +199,7 @@ def _tried(plan: Plan, method: str, seed: int, teacher: Path) -> dict[str, Any]:
         folder = plan.out / method.replace(",", "+") / f"seed{seed}"
         config = config.model_copy(update={"out": folder, "seed": seed, "resume": "auto"})
         train(config)
-    except UserError as error:
+    except (UserError, RunDiverged) as error:
         return found | {"refused": str(error)}
     run, made = RunFolder(folder), make_plan(config)
     assert made.holdout is not None
@@ -229,25 +234,29 @@ def to_markdown(runs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
     base = _of(runs, trial(()), "accuracy")
     shown = {", ".join(names) or "none: `twce`": trial(names) for names in _tried_together(found)}
     lines = [
-        f"| ingredients | k=1 | k={T} | mean over k | k=1, gain | k={T}, gain | mean, gain | recalibrated, mean |",
-        "|---|--:|--:|--:|---|---|---|--:|",
+        f"| ingredients | k=1 | k={T} | mean over k | k=1, gain | k={T}, gain | mean, gain "
+        f"| recalibrated: k=1, gain | k={T}, gain | mean, gain |",
+        "|---|--:|--:|--:|---|---|---|---|---|---|",
     ]
     for name, method in shown.items():
         own, anew = _of(runs, method, "accuracy"), _of(runs, method, "recalibrated")
         if own is None:
-            lines.append(f"| {name} | cannot be trained so |" + " |" * 6)
+            lines.append(f"| {name} | cannot be trained so |" + " |" * 8)
             continue
-        views = [own[:, 0], own[:, -1], own.mean(1)]
         assert base is not None
-        of_base = [base[:, 0], base[:, -1], base.mean(1)]
-        cells = [f"{view.mean():.2f}" for view in views]
-        cells += [
-            "" if method == trial(()) else difference(list(a), list(b), 2) for a, b in zip(views, of_base, strict=True)
-        ]
-        lines.append(f"| {name} | " + " | ".join([*cells, "" if anew is None else f"{anew.mean():.2f}"]) + " |")
+        cells = [f"{view.mean():.2f}" for view in _views(own)]
+        for runs_of_it, plain in ((own, method == trial(())), (anew, anew is None)):
+            pairs = [] if plain else zip(_views(runs_of_it), _views(base), strict=True)
+            cells += [difference(list(a), list(b), 2) for a, b in pairs] or 3 * [""]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", "| | best trial | mean over k |", "|---|---|--:|"]
     lines += [f"| {name} | `{method}` | {found[method]:.2f} |" for name, method in best(runs, seeds).items()]
     return "\n".join(lines)
+
+
+def _views(accuracy: Any) -> list[Any]:
+    """Of accuracies `[S, T]`: at the first timestep, the last, and the mean over k."""
+    return [accuracy[:, 0], accuracy[:, -1], accuracy.mean(1)]
 
 
 def _tried_together(found: Scores) -> list[tuple[str, ...]]:

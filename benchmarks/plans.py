@@ -24,6 +24,7 @@ class Plan(NamedTuple):
         samples: images of training.
         epochs: of training.
         jobs: processes.
+        settings: of every run, such as model.width=0.25.
     """
 
     root: Path
@@ -33,12 +34,21 @@ class Plan(NamedTuple):
     samples: int
     epochs: int
     jobs: int
+    settings: tuple[str, ...] = ()
 
     def configs(self, methods: Sequence[str], settings: Sequence[str] = ()) -> list[Config]:
         """The configurations of methods, each with its own settings behind commas."""
         common = ("--data.root", str(self.root.resolve()), "--data.train-samples", str(self.samples))
-        words = (*common, "--epochs", str(self.epochs), *settings)
+        named = [word for setting in self.settings for word in _words(setting)]
+        words = (*common, "--epochs", str(self.epochs), *named, *settings)
         return [variant(f"{self.dataset}-{method}", words) for method in methods]
+
+
+def _words(setting: str) -> tuple[str, str]:
+    name, equals, value = setting.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"got the setting {setting!r}, expected NAME=VALUE, such as model.width=0.25")
+    return f"--{name}", value
 
 
 def step_seconds(config: Config, steps: int = 5) -> float:

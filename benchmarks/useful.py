@@ -1,9 +1,9 @@
 """Is it useful? Accuracy against milliseconds of one image on one thread: spiking networks with early exit beside ordinary ones.
 
 Every network is trained on the same images for as many epochs. Each is used in every way that this machine has: spiking networks in
-one call, with early exit, with dense layers and with layers on spikes, compiled, and in ONNX Runtime; ordinary networks of several
-widths in PyTorch and in ONNX Runtime, in float32 and in 8 bits; one with heads behind its stages; and one whose activations are
-held in bits that layers on spikes take.
+one call, with early exit, with dense layers, with layers on spikes and with those that a run would choose, compiled, and in ONNX
+Runtime; ordinary networks of several widths in PyTorch and in ONNX Runtime, in float32 and in 8 bits; one with heads behind its
+stages; and one whose activations are held in bits that layers on spikes take.
 """
 
 import math
@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,6 +24,8 @@ from torch import Tensor
 from spikedistill.config import Config
 from spikedistill.data import Dataset, Samples, as_network_input
 from spikedistill.evaluation import AnytimeClassifier, calibrate_threshold, exit_times
+from spikedistill.evaluation.comparison.differences import FEWEST_SEEDS, paired_difference
+from spikedistill.evaluation.comparison.record_format import Answers
 from spikedistill.exporting import Options, export, onnx
 from spikedistill.exporting.run import subject_of
 from spikedistill.objectives.submodels import prefix_means, right_submodels
@@ -30,6 +34,7 @@ from spikedistill.sparse import sparse_layers
 from spikedistill.training import train
 from spikedistill.training.plan import plan_without_teacher
 
+from .detectable import detectable
 from .early_exit_ann import EarlyExitAnn, parts_of
 from .exits import POLICY
 from .plans import Plan, step_seconds
@@ -43,7 +48,9 @@ WIDTH = WIDTHS[0]  # of the spiking networks
 BITS = (3, 4, 5)
 MAX_DROP = 0.5  # points on held-out images that early exit, or activations in bits, may lose
 _SETTINGS = ("--model.name", "resnet18", "--data.holdout", "0.1", "--data.batch-size", "32", "--optimizer.lr", "0.05")
-_SHOWN = 64  # images of a round
+_SHOWN = 256  # images of a round
+_WAYS = {"as chosen": "auto", "on spikes": "always", "dense": "never"}  # of layers
+_TEACHER_SEED = 1000  # more than a student's: with equal seeds both would begin with equal weights
 _CALIBRATED = 500  # training images from which ranges of activations are taken
 Classifier = Callable[[Tensor], Any]
 
@@ -55,32 +62,37 @@ class Used(NamedTuple):
         network: its name.
         way: how it is used.
         classify: takes one image `[1, C, H, W]`.
-        accuracy: on the test set, in percent.
-        steps: timesteps, or heads, that an image takes on average.
+        right: whether it is right on each test image, `[N]`.
+        times: timesteps, or heads, that each takes, `[N]`.
     """
 
     network: str
     way: str
     classify: Classifier
-    accuracy: float
-    steps: float
+    right: Tensor
+    times: Tensor
 
 
 def configs(plan: Plan, seed: int) -> dict[str, Config]:
     """The runs of a seed by name; teachers come before their students."""
     folder = plan.out / f"seed{seed}"
-    teacher = folder / _ann(WIDTH)
+    teacher = folder / "teacher"
     heads = ("--model.neuron", "relu", "--timesteps", "1", "--gradient", "bptt")
     wanted: dict[str, tuple[str, tuple[str, ...]]] = {
         _ann(width): ("ann", ("--model.width", str(width))) for width in WIDTHS
     }
+    wanted["teacher"] = ("ann", ("--model.width", str(WIDTH)))
     wanted["ANN with exits"] = ("esd", ("--model.width", str(WIDTH), *heads))
     for method in SPIKING:
         taught = ("--teacher", str(teacher)) if method == "twkd" else ()
         wanted[method] = (method, ("--model.width", str(WIDTH), *taught))
     return {
         name: plan.configs([method], (*_SETTINGS, *settings))[0].model_copy(
-            update={"seed": seed, "out": folder / name, "resume": "auto"}
+            update={
+                "seed": seed + (_TEACHER_SEED if name == "teacher" else 0),
+                "out": folder / name,
+                "resume": "auto",
+            }
         )
         for name, (method, settings) in wanted.items()
     }
@@ -103,7 +115,8 @@ def study(plan: Plan, file: Path, rounds: int, command: str) -> list[dict[str, A
     """Train and measure the networks of every seed, and add a line of JSON for each; goes on where it was stopped.
 
     Returns:
-        `{seed, rows: [{network, way, accuracy, steps, ms, ms_q1, ms_q3}]}` for each seed.
+        `{seed, rows: [{network, way, accuracy, steps, right, ms, ms_q1, ms_q3, timed_steps}]}` for each seed: percent and mean
+        timesteps of all test images, which of them are right, and milliseconds and mean timesteps of the images that were timed.
 
     Raises:
         ValueError: if the file holds a study with another plan.
@@ -138,7 +151,10 @@ def _measured(uses: list[Used], dataset: Dataset, rounds: int) -> list[dict[str,
     rows = []
     for used, each in zip(uses, taken, strict=True):
         low, middle, high = statistics.quantiles(each[1:], n=4, method="inclusive")  # the first compiles
-        about = {"network": used.network, "way": used.way, "accuracy": used.accuracy, "steps": used.steps}
+        right, times = used.right.double(), used.times.double()
+        about = {"network": used.network, "way": used.way, "accuracy": 100 * float(right.mean())}
+        about |= {"steps": float(times.mean()), "timed_steps": float(times[:_SHOWN].mean())}
+        about["right"] = Answers.packed(used.right[None].numpy()).model_dump()
         rows.append(about | {"ms": middle, "ms_q1": low, "ms_q3": high})
     return rows
 
@@ -161,8 +177,8 @@ def _uses(plan: Plan, seed: int) -> list[Used]:
             found += _spiking(name, run, scratch)
         elif name.startswith("ANN of"):
             found += _ordinary(name, run, scratch)
-        else:
-            found.append(_with_exits(name, run))
+        elif name != "teacher":
+            found += _with_exits(name, run)
     found.append(_in_bits(plan.out / f"seed{seed}" / _ann(WIDTH)))
     return found
 
@@ -170,14 +186,14 @@ def _uses(plan: Plan, seed: int) -> list[Used]:
 def _spiking(name: str, run: Path, scratch: Path) -> Iterator[Used]:
     saved, T = load_file(RunFolder(run).logits), RunFolder(run).config().timesteps
     chosen = calibrate_threshold(saved["holdout_logits"], saved["holdout_targets"], POLICY, max_drop=MAX_DROP)
-    right = right_submodels(prefix_means(saved["logits"].double()), saved["targets"]).double()
+    right = right_submodels(prefix_means(saved["logits"].double()), saved["targets"])
     times = exit_times(saved["logits"], POLICY, chosen.threshold)
-    whole = 100 * float(right[-1].mean())
-    early = 100 * float(right.gather(0, times[None] - 1).mean()), float(times.double().mean())
-    for way, mode in (("on spikes", "auto"), ("dense", "never")):
+    whole = right[-1], torch.full_like(times, T)
+    early = right.gather(0, times[None] - 1)[0], times
+    for way, mode in _WAYS.items():
         model = load(run)
         classifier = AnytimeClassifier(load(run), POLICY, chosen.threshold, T)
-        yield Used(name, f"T={T}, {way}", partial(_under, mode, partial(_all_at_once, model, T)), whole, T)
+        yield Used(name, f"T={T}, {way}", partial(_under, mode, partial(_all_at_once, model, T)), *whole)
         yield Used(name, f"early exit, {way}", partial(_under, mode, classifier), *early)
     compiled = AnytimeClassifier(load(run), POLICY, chosen.threshold, T, compiled=True)
     yield Used(name, "early exit, dense, compiled", compiled, *early)
@@ -200,24 +216,27 @@ def _all_at_once(model: Any, timesteps: int, image: Tensor) -> Any:
 def _ordinary(name: str, run: Path, scratch: Path) -> Iterator[Used]:
     saved = load_file(RunFolder(run).logits)
     whole = _right(saved["logits"][0], saved["targets"])
-    yield Used(name, "PyTorch", partial(_all_at_once, load(run), 1), whole, 1)
-    yield Used(name, "compiled", AnytimeClassifier(load(run), POLICY, math.inf, 1, compiled=True), whole, 1)
+    once = torch.ones(len(whole))
+    yield Used(name, "PyTorch", partial(_all_at_once, load(run), 1), whole, once)
+    yield Used(name, "compiled", AnytimeClassifier(load(run), POLICY, math.inf, 1, compiled=True), whole, once)
     subject = subject_of(run, Options())
     dataset = dataset_of(RunFolder(run).config())
     tested = _all(dataset, dataset.test)
-    for way, int8 in (("ONNX Runtime", False), ("ONNX Runtime, 8 bits", True)):
-        file = scratch / f"{name}{' in 8 bits' if int8 else ''}.onnx"
-        export(run, "onnx", file, Options(int8=int8))
-        session = onnx.runner(file, subject.description)
-        logits = torch.cat([session(images, ())[0] for images in tested.split(100)]) if int8 else saved["logits"][0]
-        yield Used(name, way, partial(_once, session), _right(logits, dataset.test.targets), 1)
+    file = scratch / f"{name}.onnx"
+    export(run, "onnx", file, Options())
+    yield Used(name, "ONNX Runtime", partial(_once, onnx.runner(file, subject.description)), whole, once)
+    # whatever it loses: an export would refuse what loses more than a point
+    in_8 = onnx.in_eight_bits(file.read_bytes(), subject.description, subject.step, subject.training)
+    session = onnx.runner(in_8, subject.description)
+    logits = torch.cat([session(images, ())[0] for images in tested.split(100)])
+    yield Used(name, "ONNX Runtime, 8 bits", partial(_once, session), _right(logits, dataset.test.targets), once)
 
 
 def _once(session: Any, image: Tensor) -> int:
     return int(session(image, ())[0].argmax())
 
 
-def _with_exits(name: str, run: Path) -> Used:
+def _with_exits(name: str, run: Path) -> Iterator[Used]:
     network = EarlyExitAnn(run)
     made = plan_without_teacher(RunFolder(run).config())
     assert made.holdout is not None
@@ -228,9 +247,9 @@ def _with_exits(name: str, run: Path) -> Used:
     chosen = calibrate_threshold(heldout, made.holdout.targets, POLICY, max_drop=MAX_DROP)
     network.threshold = chosen.threshold
     times = exit_times(tested, POLICY, chosen.threshold)
-    right = right_submodels(prefix_means(tested.double()), made.dataset.test.targets).double()
-    accuracy = 100 * float(right.gather(0, times[None] - 1).mean())
-    return Used(name, "early exit, PyTorch", network, accuracy, float(times.double().mean()))
+    right = right_submodels(prefix_means(tested.double()), made.dataset.test.targets).gather(0, times[None] - 1)[0]
+    yield Used(name, "early exit, PyTorch", network, right, times)
+    yield Used(name, "early exit, compiled", EarlyExitAnn(run, chosen.threshold, compiled=True), right, times)
 
 
 def _in_bits(run: Path) -> Used:
@@ -240,32 +259,57 @@ def _in_bits(run: Path) -> Used:
     assert made.holdout is not None
     heldout, tested = (_all(made.dataset, samples) for samples in (made.holdout, made.dataset.test))
     given = _inputs(made.dataset, made.train, torch.arange(_CALIBRATED))
-    whole = _right(_by_hundreds(network, heldout), made.holdout.targets)
+    whole = _percent(_right(_by_hundreds(network, heldout), made.holdout.targets))
     for bits in BITS:
         network.hold_in_bits(bits, given)
-        if whole - _right(_by_hundreds(network, heldout), made.holdout.targets) <= MAX_DROP:
+        if whole - _percent(_right(_by_hundreds(network, heldout), made.holdout.targets)) <= MAX_DROP:
             break
     way = f"{bits} bits, {network.on_spikes} layers on spikes"
-    return Used(_ann(WIDTH), way, network, _right(_by_hundreds(network, tested), made.dataset.test.targets), 1)
+    right = _right(_by_hundreds(network, tested), made.dataset.test.targets)
+    return Used(_ann(WIDTH), way, network, right, torch.ones(len(right)))
 
 
 def _by_hundreds(network: Classifier, images: Tensor) -> Tensor:
     return torch.cat([network(part) for part in images.split(100)])
 
 
-def _right(logits: Tensor, targets: Tensor) -> float:
-    return 100 * float((logits.argmax(-1) == targets).double().mean())
+def _right(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.argmax(-1) == targets
+
+
+def _percent(right: Tensor) -> float:
+    return 100 * float(right.double().mean())
 
 
 def to_markdown(lines: list[dict[str, Any]]) -> str:
-    """A row for every network and way: accuracy, timesteps and milliseconds, means over seeds and the spread of the runs."""
-    table = ["| network | way | accuracy, % | timesteps | ms |", "|---|---|--:|--:|--:|"]
+    """A row for every network and way: accuracy, timesteps and milliseconds, means over seeds and the spread of the runs.
+
+    The accuracy is also compared with that of the ordinary network of the same width, with the interval of the difference and the
+    smallest difference that would be found in four of five such studies.
+    """
+    base = _answers(next(rows for network, _, rows in _by_way(lines) if network == _ann(WIDTH)))
+    table = [
+        "| network | way | accuracy, % | timesteps | ms | accuracy less the ANN's | could be seen |",
+        "|---|---|--:|--:|--:|---|--:|",
+    ]
     for network, way, rows in _by_way(lines):
         cells = [
             _spread([row[key] for row in rows], digits) for key, digits in (("accuracy", 1), ("steps", 2), ("ms", 2))
         ]
+        own = _answers(rows)
+        if len(own) < FEWEST_SEEDS or (own == base).all():
+            cells += ["", ""]
+        else:
+            row = {name: 100 * value for name, value in paired_difference(own, base).items()}
+            cells.append(f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]")
+            cells.append(f"{100 * detectable(own, base):.2f}")
         table.append(f"| {network} | {way} | " + " | ".join(cells) + " |")
     return "\n".join(table)
+
+
+def _answers(rows: list[dict[str, Any]]) -> npt.NDArray[np.float64]:
+    """Whether each test image is right, `[S, N]`, from the rows of the seeds."""
+    return np.stack([Answers(**row["right"]).unpacked()[0] for row in rows]).astype(float)
 
 
 def _by_way(lines: list[dict[str, Any]]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:

@@ -1,10 +1,12 @@
 """The study of controls: what it trains, what it computes anew, and the smallest difference that it could have seen."""
 
+import shutil
+
 import numpy as np
 import pytest
 from benchmarks import controls
 from benchmarks.controls import answers, study, to_markdown
-from benchmarks.detectable import detectable
+from benchmarks.detectable import detectable, power
 from benchmarks.plans import Plan
 
 from spikedistill.evaluation.comparison.differences import paired_difference
@@ -37,6 +39,19 @@ def test_a_study_in_small(tmp_path, monkeypatch, capsys):
     assert "recalibrated" not in capsys.readouterr().out, "nothing is left to do"
     assert file.read_text().splitlines()[1:] == before
 
+    # another machine gets the two files alone, and one run was not recalibrated yet
+    file.write_text(
+        "".join(line for line in file.read_text().splitlines(keepends=True) if '"twce", "seed": 2' not in line)
+    )
+    for folder in plan.out.glob("digits-*"):
+        shutil.rmtree(folder)
+    (plan.out / "manifest.json").unlink()
+    study(plan, file.name)
+    assert "recalibrated 9 of 9" in capsys.readouterr().out
+    again = answers(plan.out)
+    assert all(np.array_equal(again[key], found[key]) for key in found), "the same weights on the same machine"
+    assert [path.name for path in plan.out.glob("digits-*/seed*")] == ["seed2"], "one run is trained again"
+
 
 def test_the_smallest_difference_is_found_in_four_of_five_studies():
     random, S, N = np.random.default_rng(0), 5, 100
@@ -49,3 +64,6 @@ def test_the_smallest_difference_is_found_in_four_of_five_studies():
     mu = float(np.mean([detectable(differences(0.0), none) for _ in range(300)]))
     found = [paired_difference(differences(mu), none)["p"] < 0.05 for _ in range(300)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.08)
+    one = differences(0.0)
+    assert power(one, none, detectable(one, none)) == pytest.approx(0.8)
+    assert power(one, none, 0.0) < 0.03, "in this direction"

@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import folds
 from benchmarks.folds import METHODS, difference, to_markdown, write_folds
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -59,3 +61,36 @@ def test_the_figures_on_the_page_are_those_of_the_study(T):
     if T == 10:
         for row in exits.splitlines()[2:]:
             assert row.split(" | ", 1)[1] in page
+
+
+def test_a_study_goes_on_fold_by_fold_from_its_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(folds, "_FOLDS", 2)
+    dice = np.random.default_rng(0)
+    for number in range(40):
+        events = np.zeros((30, 5), np.uint8)
+        events[:, :2] = dice.integers(0, 34, (30, 2))
+        events[:, 3] = np.arange(30)  # microseconds times 256
+        place = tmp_path / "data" / "N-MNIST" / "Train" / str(number % 10) / f"{number:05d}.bin"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(events.tobytes())
+    made, file = write_folds(tmp_path / "data", tmp_path / "folds"), tmp_path / "folds.json"
+    plan = folds.Plan(2, 1, (0,), 1, ("sce", "twce"))
+    assert "CPU hours: 4 runs" in folds.budget(made, plan)
+    whole = folds.study(made, tmp_path / "runs", plan, file, "a command")
+    assert [(run["fold"], run["method"]) for run in whole["runs"]] == [
+        (0, "sce"), (0, "twce"), (1, "sce"), (1, "twce"),
+    ]  # fmt: skip
+    assert {run["tested"] for run in whole["runs"]} == {20}
+
+    kept = json.loads(file.read_text())
+    kept["runs"] = [run for run in kept["runs"] if run["fold"] == 0]
+    file.write_text(json.dumps(kept))
+    shutil.rmtree(tmp_path / "runs")
+    capsys.readouterr()
+    again = folds.study(made, tmp_path / "runs", plan, file, "a command")
+    assert again["runs"] == whole["runs"]
+    assert [path.name for path in (tmp_path / "runs" / "T2").iterdir()] == ["fold1"], (
+        "the other fold is not trained again"
+    )
+    with pytest.raises(ValueError, match="choose another --out"):
+        folds.study(made, tmp_path / "runs", plan._replace(epochs=2), file, "a command")

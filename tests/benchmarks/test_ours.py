@@ -56,6 +56,14 @@ def test_only_one_track_may_be_taught():
     assert missing(everything) == [trial((TAUGHT, HALF))]
 
 
+def test_a_trial_that_diverges_is_none_that_is_chosen(tmp_path):
+    plan = Plan(Path(), tmp_path, "digits", (0,), 200, 3, 1)
+    row = ours._tried(plan, "twce,optimizer.lr=1e25", 0, tmp_path / "teacher")
+    assert row["accuracy"] is None
+    assert "became NaN or infinite" in row["refused"]
+    assert scores([row], (0,))["twce,optimizer.lr=1e25"] < 0
+
+
 def test_a_study_goes_on_from_its_file(tmp_path, monkeypatch, capsys, fresh_names):
     chosen = {name: ours.INGREDIENTS[name] for name in (PREFIX, HALF, TAUGHT)}
     monkeypatch.setattr(ours, "INGREDIENTS", chosen)

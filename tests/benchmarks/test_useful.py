@@ -12,6 +12,7 @@ from benchmarks.useful import draw, study, to_markdown
 from torch import nn
 
 from spikedistill.evaluation import AnytimeClassifier
+from spikedistill.evaluation.comparison.record_format import Answers
 from spikedistill.models import create_model
 from spikedistill.models.layers import Normalize
 from spikedistill.models.layouts.resnet import BasicBlock
@@ -64,17 +65,22 @@ def test_the_study_in_small(tmp_path, monkeypatch):
     # compiling takes a minute, and tests of early exit do it
     monkeypatch.setattr(useful, "AnytimeClassifier", lambda *given, compiled=False: AnytimeClassifier(*given))
     monkeypatch.setattr(useful, "SPIKING", ("twkd",))
+    monkeypatch.setattr(useful, "_SHOWN", 8)
     monkeypatch.setattr(useful, "WIDTHS", (0.125,))
     monkeypatch.setattr(useful, "WIDTH", 0.125)
+    monkeypatch.setattr(useful, "EarlyExitAnn", lambda *given, compiled=False: EarlyExitAnn(*given))
     plan = Plan(Path(), tmp_path / "runs", "digits", (0, 1), 600, 3, 1)
     file = tmp_path / "useful.jsonl"
     (first,) = study(plan._replace(seeds=(0,)), file, 2, "a command")
     networks = {row["network"] for row in first["rows"]}
     assert networks == {"ANN of width 0.125", "ANN with exits", "twkd"}
+    seeds = {name: config.seed for name, config in useful.configs(plan, 1).items()}
+    assert seeds.pop("teacher") not in seeds.values(), "a teacher does not begin where its student does"
     for row in first["rows"]:
         assert 0 < row["ms_q1"] <= row["ms"] <= row["ms_q3"]
         assert 20 < row["accuracy"] <= 100
         assert 1 <= row["steps"] <= 4
+        assert row["accuracy"] == pytest.approx(100 * Answers(**row["right"]).unpacked().mean())
     by_way = {(row["network"], row["way"]): row for row in first["rows"]}
     assert by_way["twkd", "T=4, dense"]["accuracy"] == by_way["twkd", "T=4, on spikes"]["accuracy"]
     assert (
@@ -85,6 +91,8 @@ def test_the_study_in_small(tmp_path, monkeypatch):
         < 3
     )
     assert "| twkd | early exit, dense, compiled |" in to_markdown([first])
+    several = to_markdown([first, first, first]).splitlines()
+    assert [line.count("[") for line in several if "twkd | early exit, dense |" in line] == [1], "from three seeds on"
     draw([first], tmp_path / "useful.svg")
     assert (tmp_path / "useful.svg").read_text().count("twkd: ") == sum(
         row["network"] == "twkd" for row in first["rows"]
