@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -216,6 +217,12 @@ def test_a_calibrated_threshold_worked_by_hand():
         (("gap", -0.1), "threshold is -0.1 under policy 'gap', whose scores are differences of logits, 0 or more"),
         (("gap", [0.5]), "got 1 thresholds, expected one for each of 2 timesteps, or one for all"),
         (("gap", [0.5, -1.0]), "threshold is -1.0 under policy 'gap'"),
+        (
+            ("gap", torch.tensor([0.5, 1.0])),
+            "threshold is a Tensor, expected a number, or a list with one for each timestep",
+        ),
+        (("gap", np.array([0.5, 1.0])), "threshold is a ndarray, expected a number"),
+        (("gap", "ab"), "threshold is a str, expected a number"),
         (("stability", 0), "threshold is 0 under policy 'stability', whose scores are numbers of timesteps, 1 or more"),
     ],
 )

@@ -13,23 +13,23 @@ from spikedistill.training.plan import make_plan
 
 
 def test_the_running_mean_of_one_neuron_by_hand():
-    """Decay 1, threshold 1, current 0.7 at T = 2: u = 0.7, 1.4, so it fires once and ends at 0.4. The next batch begins at 0.04."""
+    """Decay 1, threshold 1, current 0.7 at T = 2: u = 0.7, 1.4, so it fires once and ends at 0.4, where the next batch begins."""
     neurons = nn.Sequential(nn.Flatten(), LIF(decay=1.0, v_init="learned", channels=1))
     network = temporal(neurons)
     batch = torch.full((3, 1), 0.7)
-    assert start_membranes(network, [batch], 2) == {"1": pytest.approx(0.04)}
-    assert neurons[1].v_init.tolist() == pytest.approx([0.04])
-    # from 0.04: u = 0.74, 1.44, ends at 0.44; 0.9 * 0.04 + 0.1 * 0.44. A call begins at m = 0 and at the membranes of the layer
+    assert start_membranes(network, [batch], 2) == {"1": pytest.approx(0.4)}
+    assert neurons[1].v_init.tolist() == pytest.approx([0.4])
+    # from 0.4: u = 1.1, then 0.1 + 0.7 = 0.8, ends at 0.8; (0.9 * 0.1 * 0.4 + 0.1 * 0.8) / 0.19. A call begins at M = 0
     neurons[1].v_init.data.zero_()
-    assert start_membranes(network, [batch, batch], 2) == {"1": pytest.approx(0.08)}
+    assert start_membranes(network, [batch, batch], 2) == {"1": pytest.approx((0.036 + 0.08) / 0.19)}
     neurons[1].v_init.data.zero_()
-    assert start_membranes(network, [batch], 2, momentum=0.5) == {"1": pytest.approx(0.2)}
+    assert start_membranes(network, [batch, batch], 2, momentum=0.5) == {"1": pytest.approx((0.1 + 0.4) / 0.75)}
 
 
 def test_neurons_that_did_not_fire_do_not_count_and_a_mean_below_zero_is_zero():
     neurons = nn.Sequential(nn.Flatten(), LIF(decay=1.0, v_init="learned", channels=2))
     network = temporal(neurons)
-    assert start_membranes(network, [torch.tensor([[0.7, 0.1]])], 2) == {"1": pytest.approx(0.04)}, "0.2 is silent"
+    assert start_membranes(network, [torch.tensor([[0.7, 0.1]])], 2) == {"1": pytest.approx(0.4)}, "0.2 is silent"
     neurons[1].v_init.data.zero_()
     ending_low = torch.tensor([[1.2, 0.1]]), torch.tensor([[-3.0, 0.1]])
     frames = torch.stack(ending_low)[:, :, :, None, None]

@@ -120,6 +120,7 @@ def test_the_recipe_has_both_halves_and_trains_what_it_names(tmp_path):
         ({"threshold": 0.0}, r"threshold is 0\.0, expected a positive number"),
         ({"smoothing": 1.0}, r"smoothing is 1\.0, expected a number inside \(0, 1\)"),
         ({"smoothing": 0.0}, r"smoothing is 0\.0"),
+        ({"smoothing": 1 - 1e-9}, r"smoothing is 0\.999999999"),  # which is 1 in float32
         ({"surrogate": "relu"}, "no surrogate is called 'relu'"),
     ],
 )

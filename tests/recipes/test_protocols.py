@@ -141,6 +141,22 @@ def test_the_ann_under_a_protocol_is_its_teacher(name, dataset):
     assert " ".join(map(str, [config.model.name, *training_of(config)])) == TEACHERS[name, dataset]
 
 
+def test_the_factor_of_esd_is_the_number_of_heads_of_the_protocol_s_network():
+    """A transformer has three heads; the recipe's ResNet has four."""
+    config = recipe("cifar10-esd", protocol="spikformer")
+    assert config.objective.options["factor"] == 3.0
+    assert departures(config) == []
+    assert recipe("cifar10-esd", protocol="twkd").objective.options["factor"] == 4.0
+
+
+def test_neurons_of_another_kind_take_what_they_have_and_the_line_names_the_rest():
+    config = recipe("cifar10-mps-unofficial", protocol="spikformer")
+    assert config.model.neuron_options["threshold"] == 2.0
+    assert departures(config) == []
+    assert "the neurons smoothed-lif have no v_init, v_reset, detach_reset" in protocol_line(config)
+    assert recipe("cifar10-mps-unofficial", protocol="twkd").model.neuron_options["smoothing"] == 0.5
+
+
 def test_a_size_of_two_numbers_departs_in_the_words_of_the_command_line():
     config = parse_config(recipe("image_folder-sce", "twkd"), ["--data.size", "48", "64"])
     assert departures(config) == ["--data.size 48 64 (protocol: 224)"]

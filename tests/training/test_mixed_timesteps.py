@@ -7,7 +7,7 @@ import torch
 from quick_runs import assert_resumes_to_the_same_bytes, quick, quick_on_events
 from torch import nn
 
-from spikedistill import UserError, load, train
+from spikedistill import LIF, UserError, load, temporal, train
 from spikedistill.comparisons.speeds import _images_per_s
 from spikedistill.config import DataConfig, ModelConfig, TrainerConfig
 from spikedistill.data import as_network_input, balanced_order
@@ -15,10 +15,16 @@ from spikedistill.evaluation import recalibrate
 from spikedistill.objectives import sce
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
-from spikedistill.training import estimate
+from spikedistill.training import estimate, mixed_timesteps
 from spikedistill.training.batch_size import with_fitting_batch_size
 from spikedistill.training.estimate import estimate_line, trial
-from spikedistill.training.mixed_timesteps import SAMPLES, drawn_timesteps, most_timesteps, usual_timesteps
+from spikedistill.training.mixed_timesteps import (
+    SAMPLES,
+    drawn_timesteps,
+    most_timesteps,
+    recalibrate_mixed,
+    usual_timesteps,
+)
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
 
@@ -162,6 +168,58 @@ def test_the_trained_network_has_statistics_at_t_timesteps(tmp_path):
         torch.testing.assert_close(norm.running_var, var, rtol=1e-4, atol=1e-5)
     recalibrate(network, [images], lambda own, x: own(x, 1))
     assert any((norm.running_mean - mean).abs().max() > 0.01 for norm, (mean, _) in zip(norms, before, strict=True))
+
+
+class Frozen(nn.Module):
+    """A network with a batch-norm that is trained, one that is frozen, and one without running statistics."""
+
+    def __init__(self, tracked: bool = True):
+        super().__init__()
+        self.norms = nn.ModuleList(
+            [nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.BatchNorm2d(4, track_running_stats=False)][0 if tracked else 2 :]
+        )
+        self.first, self.fire, self.last = nn.Conv2d(1, 4, 3, padding=1), LIF(), nn.Linear(4 * 64, 10)
+        if tracked:
+            self.norms[1].running_mean.fill_(5.0)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if len(self.norms) > 1:
+            self.norms[1].eval()
+        return self
+
+    def forward(self, x):
+        x = self.first(x)
+        for norm in self.norms:
+            x = norm(x)
+        return self.last(self.fire(x).flatten(1))
+
+
+def test_only_statistics_that_training_mixes_are_computed_anew():
+    plan = make_plan(quick("digits-mtt-global", timesteps=4))
+    network = temporal(Frozen()).train()
+    recalibrate_mixed(plan, network)
+    trained, frozen, _ = network.module.norms
+    assert frozen.running_mean.tolist() == [5.0] * 4
+    assert trained.running_mean.abs().sum() > 0
+    assert not frozen.training
+    untracked = temporal(Frozen(tracked=False)).train()
+    recalibrate_mixed(plan, untracked)  # which has nothing to compute anew
+
+
+def test_statistics_are_computed_in_batches_that_fit(monkeypatch):
+    plan, sizes = make_plan(quick("digits-mtt-global", timesteps=4)), []
+    own = mixed_timesteps.recalibrate
+
+    def small(network, batches, run, *, norms):
+        sizes.append(len(first := next(batches)))
+        if len(first) > 100:
+            raise torch.OutOfMemoryError("too large")
+        return own(network, [first, *batches], run, norms=norms)
+
+    monkeypatch.setattr(mixed_timesteps, "recalibrate", small)
+    recalibrate_mixed(plan, plan.build_network().train())
+    assert sizes == [256, 128, 64]
 
 
 def test_a_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):

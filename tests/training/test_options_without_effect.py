@@ -51,6 +51,9 @@ REFUSED = {
     "with --data.batch-size 64; expected 23 or fewer",
     "digits-sce --data.train-samples 100 --trainer.accumulate 3": "--trainer.accumulate 3 is more than the batches of an "
     "epoch: 100 samples make 2 with --data.batch-size 64; expected 2 or fewer",
+    # images
+    "digits-sce --data.mix-alpha 0.2": "--data.mix-alpha 0.2 has no effect without mixing: add --data.mix mixup or cutmix, or "
+    "leave it out",
     # time
     "digits-sce --segments 2": "segments=2 only means something under gradient='rate'; this is gradient='bptt'",
     "digits-sce --chunk 2": "chunk=2 only means something under gradient='rate'; this is gradient='bptt'",

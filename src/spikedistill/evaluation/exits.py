@@ -317,6 +317,11 @@ def check_policy(policy: str, threshold: Threshold = math.inf, timesteps: int | 
         raise UserError(
             f"got {len(threshold)} thresholds, expected one for each of {timesteps} timesteps, or one for all"
         )
+    if isinstance(threshold, str) or not isinstance(threshold, Sequence | int | float):
+        raise UserError(
+            f"threshold is a {type(threshold).__name__}, expected a number, or a list with one for each timestep, such as "
+            "thresholds.tolist()"
+        )
     low, high, scores = _RANGES.get(policy, (0.0, 1.0, "between 0 and 1"))
     for each in threshold if isinstance(threshold, Sequence) else [threshold]:
         if not (low <= each <= high or each == math.inf):

@@ -19,15 +19,17 @@ def start_membranes(
 ) -> dict[str, float]:
     """Start the membranes of every layer at a running mean of where they end (MP-Init).
 
-    With m_b the mean membrane after the last timestep, over the neurons of a layer that fired in batch b, and m = 0 at first,
+    With m_b the mean membrane after the last timestep, over the neurons of a layer that fired in batch b, a layer starts after n
+    batches at m, where M = 0 at first and
 
-        m <- (1 - momentum) m + momentum max(m_b, 0)
+        M <- (1 - momentum) M + momentum max(m_b, 0),    m = M / (1 - (1 - momentum)^n)
 
-    Every batch starts at the m of those before it. All channels of a layer start at the same value. A layer in which no neuron
-    fires stays where it is.
+    so that a few batches give their mean and not a part of it. Every batch starts at the m of those before it. All channels of a
+    layer start at the same value. A layer in which no neuron fires stays where it is.
 
-    Kook et al.: Membrane Potential Initialization and Threshold-robust Surrogate Gradient (MP-Init, WACV 2026), which updates m
-    all through training; here training, which learns the initial membranes of each channel, begins with it.
+    Kook et al.: Membrane Potential Initialization and Threshold-robust Surrogate Gradient (MP-Init, WACV 2026), which updates M
+    all through training, so that its start does not matter; here training, which learns the initial membranes of each channel,
+    begins with m.
 
     Args:
         network: the network, whose initial membranes are learned (`v_init="learned"`); these are changed.
@@ -52,6 +54,7 @@ def start_membranes(
             "--model.lif.v-init learned"
         )
     found: dict[str, float] = {}
+    sums, counts = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0)
     with evaluating(network):
         for x in batches:
             with record(network) as recording:
@@ -60,7 +63,9 @@ def start_membranes(
                 ended = _mean_at_the_end(layer, recording.currents[path])
                 if ended is None:
                     continue
-                found[path] = (1 - momentum) * found.get(path, 0.0) + momentum * max(ended, 0.0)
+                counts[path] += 1
+                sums[path] = (1 - momentum) * sums[path] + momentum * max(ended, 0.0)
+                found[path] = sums[path] / (1 - (1 - momentum) ** counts[path])
                 assert isinstance(layer.v_init, Tensor)
                 layer.v_init.fill_(found[path])
     if not found:

@@ -29,7 +29,13 @@ from ..trained import Trained
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, batches: Iterable[Any], run: Callable[[nn.Module, Any], Any] | None = None) -> int:
+def recalibrate(
+    network: nn.Module,
+    batches: Iterable[Any],
+    run: Callable[[nn.Module, Any], Any] | None = None,
+    *,
+    norms: Sequence[nn.Module] | None = None,
+) -> int:
     """Compute the running statistics of every batch-norm anew, as means over batches. Everything else stays as it is.
 
     It serves any network with batch-norm of PyTorch, of other libraries too: `run` is what makes a pass with a batch.
@@ -38,19 +44,24 @@ def recalibrate(network: nn.Module, batches: Iterable[Any], run: Callable[[nn.Mo
         network: the network, which is changed.
         batches: inputs of training samples, not augmented.
         run: makes a pass, `run(network, batch)`; default `network(batch)`.
+        norms: its batch-norms with running statistics that are computed anew; default all.
 
     Returns:
-        How many batch-norms it has.
+        How many these are.
 
     Raises:
         UserError: for a network without running statistics, or no batch.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
+    chosen = [
+        module
+        for module in (network.modules() if norms is None else norms)
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    if not chosen:
         raise UserError("the network has no batch-norm with running statistics: there is nothing to recalibrate")
-    with _only_training(network, norms):
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
+    with _only_training(network, chosen):
+        momenta = [norm.momentum for norm in chosen]
+        for norm in chosen:
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
         count = 0
@@ -59,11 +70,11 @@ def recalibrate(network: nn.Module, batches: Iterable[Any], run: Callable[[nn.Mo
                 network(batch) if run is None else run(network, batch)
                 count += 1
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
+            for norm, momentum in zip(chosen, momenta, strict=True):
                 norm.momentum = momentum
     if not count:
         raise UserError("the samples held no batch, expected at least one to compute statistics from")
-    return len(norms)
+    return len(chosen)
 
 
 def recalibrated(

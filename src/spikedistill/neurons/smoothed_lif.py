@@ -41,13 +41,16 @@ class SmoothedLif(SpikingNeuron):
             raise UserError(f"decay is {decay}, expected 0 (no memory) to 1 (no leak)")
         if not 0 < threshold < float("inf"):
             raise UserError(f"threshold is {threshold}, expected a positive number")
-        if not 0 < smoothing < 1:
+        logit = torch.tensor(
+            float(smoothing), device="cpu"
+        ).logit()  # to be looked at, also in a network without memory
+        if not logit.isfinite():  # in float32: 1 - 1e-9 is 1 there
             raise UserError(
                 f"smoothing is {smoothing}, expected a number inside (0, 1): near 0 it is LIF without smoothing"
             )
         resolve_surrogate(surrogate)
         self.decay, self.threshold, self.surrogate = decay, threshold, surrogate
-        self.smoothing_logit = nn.Parameter(torch.tensor(float(smoothing)).logit())
+        self.smoothing_logit = nn.Parameter(torch.tensor(logit.item()))
 
     def step(self, current: Tensor, state: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Advance by one timestep; the state holds the membrane after the reset and the smoothed one before it."""

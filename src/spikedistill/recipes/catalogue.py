@@ -194,7 +194,7 @@ def _s2w_rat(config: Config) -> Config:
     return taught.model_copy(update=changes)
 
 
-_EVENTS = ("nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder")
+_EVENTS = ("nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder", "event_frames")
 _TRT_WEIGHTS_OF_EVENTS = {"eta": 0.001, "lam": 5e-5, "delta": 0.5}
 _ESD_WEIGHTS: dict[str, dict[str, float | str | bool]] = {
     **{name: {"beta": 0.1} for name in _EVENTS},

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from ..config import Config
 from ..data import DATASETS, list_datasets
 from ..errors import UserError
+from ..models import count_heads, has_stages, list_models
 from ..through_time import RULES
 from .papers import OF_DISTILLATION, Protocol
 from .transformer_papers import TRANSFORMERS
@@ -77,12 +78,41 @@ def _settings_for(config: Config, protocol: Protocol) -> dict[str, Any]:
         settings["gradient_scale"] = "1"  # ESD and RateBP scale rate-based gradients only
     if "slicing" not in DATASETS[config.data.name].options:
         settings.pop("data.slicing", None)  # its events come as frames
-    if config.model.neuron != "lif":
-        settings = {key: value for key, value in settings.items() if not key.startswith("model.lif.")}
-    if config.model.neuron == "relu":
+    of_neurons = {key: settings.pop(key) for key in [*settings] if key.startswith(_NEURONS)}
+    if config.model.neuron == "lif":
+        settings |= of_neurons
+    elif config.model.neuron == "relu":
         settings |= {"timesteps": 1, **(protocol.teacher or {})}
-    options = protocol.options.get(config.objective.name, {})
+    else:
+        named = {key.removeprefix(_NEURONS): value for key, value in of_neurons.items()}
+        taken = {name: value for name, value in named.items() if name in config.model.neuron_options}
+        settings |= {f"model.neuron_options.{name}": value for name, value in taken.items()}
+    options = _factor_of_heads(config, settings) | protocol.options.get(config.objective.name, {})
     return settings | {f"objective.options.{key}": value for key, value in options.items()}
+
+
+_NEURONS = "model.lif."
+
+
+def _factor_of_heads(config: Config, settings: Mapping[str, Any]) -> dict[str, float]:
+    """The factor of `esd`, if it is the number of heads, for the network of the settings."""
+    options, name = config.objective.options, settings.get("model.name", config.model.name)
+    if config.objective.name != "esd" or options.get("reduction") != "mean" or config.model.branch_count is not None:
+        return {}
+    known = [each for each in (config.model.name, name) if each in list_models() and has_stages(each)]
+    if len(known) < 2 or options.get("factor") not in {float(count_heads(each)) for each in known}:
+        return {}
+    return {"factor": float(count_heads(name))}
+
+
+def _not_taken(config: Config, protocol: Protocol) -> list[str]:
+    """What the protocol says of neurons that the run's registered neurons have no option for, in a sentence."""
+    neuron = config.model.neuron
+    if neuron in ("lif", "relu"):
+        return []
+    names = [key.removeprefix(_NEURONS) for key in protocol.settings if key.startswith(_NEURONS)]
+    missing = [name for name in names if name not in config.model.neuron_options]
+    return [f"the neurons {neuron} have no {', '.join(missing)}"] if missing else []
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -134,7 +164,8 @@ def protocol_line(config: Config) -> str:
         raise UserError(f"{config.recipe} follows no protocol: expected one of {', '.join(PROTOCOLS)}")
     protocol, deviations = find_protocol(config, config.protocol), departures(config)
     said = [f"deviations: {', '.join(deviations)}" if deviations else "no deviations"]
-    for title, sentences in (("different here", protocol.differs), ("unknown", protocol.unknown)):
+    differs = (*protocol.differs, *_not_taken(config, protocol))
+    for title, sentences in (("different here", differs), ("unknown", protocol.unknown)):
         numbered = [f"({k}) {sentence}" for k, sentence in enumerate(sentences, 1)]
         said += [f"{title}: {' '.join(numbered)}"] if sentences else []
     return f"protocol {config.protocol}, settings of {protocol.dataset}; {'; '.join(said)}"

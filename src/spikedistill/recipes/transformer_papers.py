@@ -24,11 +24,12 @@ _TRAINED: Settings = PLAIN | {
 # S2W's paper gives this weight for QKFormer, and no settings of its training.
 _PAIRS: dict[str, Settings] = {name: {"weight": 0.01} | PAIR for name in ("s2w", "w2s")}
 _DIFFERS = (
-    "RandAugment applies two operations, there one",
+    "RandAugment applies two operations of one magnitude, there one of a magnitude that is drawn, from other operations",
     "the warm-up rises from 0 in every step, there from a small rate in every epoch",
     "the learning rate ends at 0, there at 1e-5, which ten more epochs keep",
     "the surrogate is twice as high and half as wide, because there half of the current enters a threshold of 1",
 )
+_ERASING = "a rectangle of half of the images becomes noise, there of a quarter, and it becomes the mean"
 _HALF = "precision is float32, there float16 mixed"
 _CUTMIX = "images are mixed by mixup, there by mixup or CutMix, each in half of the batches"
 _NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -50,7 +51,8 @@ def _on_cifar(dataset: str, *differs: str, mixed: int = 200, **settings: Any) ->
 
 
 def _spikformer(dataset: str) -> Protocol:
-    return _on_cifar(dataset, _HALF, model__name="spikformer", epochs=300, data__batch_size=128, optimizer__lr=5e-4)
+    own: dict[str, Any] = {"model__name": "spikformer", "epochs": 300, "data__batch_size": 128, "optimizer__lr": 5e-4}
+    return _on_cifar(dataset, _ERASING, _HALF, **own)
 
 
 def _sdt(dataset: str) -> Protocol:
@@ -65,9 +67,11 @@ def _sdt(dataset: str) -> Protocol:
 
 
 def _qkformer(dataset: str) -> Protocol:
-    return _on_cifar(dataset, _HALF, model__name="qkformer", epochs=400, data__batch_size=64, optimizer__lr=1e-3)
+    own: dict[str, Any] = {"model__name": "qkformer", "epochs": 400, "data__batch_size": 64, "optimizer__lr": 1e-3}
+    return _on_cifar(dataset, _ERASING, _HALF, **own)
 
 
+_OF_MAX = (_ERASING, _HALF, _CUTMIX)
 _MAX: dict[str, Any] = {"model__name": "max_former", "epochs": 400, "optimizer__lr": 1.5e-3}
 
 TRANSFORMERS: dict[str, dict[str, Protocol]] = {
@@ -75,8 +79,8 @@ TRANSFORMERS: dict[str, dict[str, Protocol]] = {
     "sdt": {name: _sdt(name) for name in _NAMES},
     "qkformer": {name: _qkformer(name) for name in _NAMES},
     "max-former": {
-        "cifar10": _on_cifar("cifar10", _HALF, _CUTMIX, data__batch_size=128, **_MAX),
-        "cifar100": _on_cifar("cifar100", _HALF, _CUTMIX, mixed=250, data__batch_size=64, data__mix_alpha=0.75, **_MAX),
+        "cifar10": _on_cifar("cifar10", *_OF_MAX, data__batch_size=128, **_MAX),
+        "cifar100": _on_cifar("cifar100", *_OF_MAX, mixed=250, data__batch_size=64, data__mix_alpha=0.75, **_MAX),
     },
 }
 """Settings of papers on spiking transformers by name, and by data set."""

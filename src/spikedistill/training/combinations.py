@@ -78,6 +78,19 @@ def check_timesteps(config: Config, objective: Objective) -> None:
         )
 
 
+def check_mixing(config: Config) -> None:
+    """Refuse a parameter of mixing where nothing is mixed.
+
+    Raises:
+        UserError: saying what to add.
+    """
+    data = config.data
+    if data.mix == "none" and data.mix_alpha != type(data)().mix_alpha and config.protocol is None:
+        raise UserError(
+            f"--data.mix-alpha {data.mix_alpha:g} has no effect without mixing: add --data.mix mixup or cutmix, or leave it out"
+        )
+
+
 def check_mixed_timesteps(config: Config, objective: Objective, dataset: Dataset) -> None:
     """Refuse to draw numbers of timesteps where each batch has to run for all of them.
 

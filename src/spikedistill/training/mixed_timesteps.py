@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..config import Config
 from ..data import as_network_input, balanced_order
 from ..evaluation import recalibrate
+from ..evaluation.fitting_batches import in_fitting_batches
 from ..seeds import derive_seed
 from ..through_time import Temporal
 from .plan import Plan
@@ -75,13 +76,20 @@ def separate_statistics(module: nn.Module) -> Iterator[Callable[[], None]]:
 
 def recalibrate_mixed(plan: Plan, network: Temporal) -> None:
     """Compute the batch-norm statistics anew at T timesteps, if training mixed those of fewer into them."""
-    if plan.config.timestep_draws is None or not any(isinstance(module, _BatchNorm) for module in network.modules()):
+    if plan.config.timestep_draws is None:
         return
-    recalibrate(network, _batches(plan, network), lambda own, images: own(images, plan.config.timesteps))
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    trained = [norm for norm in norms if norm.track_running_stats and norm.training]  # the others are frozen
+
+    def anew(size: int) -> None:
+        recalibrate(network, _batches(plan, network, size), lambda own, x: own(x, plan.config.timesteps), norms=trained)
+
+    if trained:
+        in_fitting_batches(anew, BATCH)
 
 
-def _batches(plan: Plan, network: Temporal) -> Iterator[Tensor]:
+def _batches(plan: Plan, network: Temporal, size: int) -> Iterator[Tensor]:
     """Training images as the network takes them, without augmentation."""
     device = next(network.parameters()).device
-    for part in balanced_order(plan.train.targets)[:SAMPLES].split(BATCH):
+    for part in balanced_order(plan.train.targets)[:SAMPLES].split(size):
         yield as_network_input(plan.train.inputs(part), plan.dataset.kind).to(device)

@@ -32,6 +32,7 @@ from .combinations import (
     check_adversarial,
     check_lengths,
     check_mixed_timesteps,
+    check_mixing,
     check_together,
     gradient_rule,
     objective_of,
@@ -142,6 +143,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     check_lengths(config, dataset)
     check_adversarial(config, dataset)
     check_mixed_timesteps(config, objective, dataset)
+    check_mixing(config)
     spec = model_spec(config, dataset) if given.model is None else {"python": given.model.path}
     network = _made(config, spec, dataset, given.model)  # raises an error if settings do not fit
     if given.model is not None:
