@@ -110,7 +110,7 @@ def test_a_run_keeps_its_weights_smaller(tmp_path):
 
 
 def test_recipes_have_the_weights_that_the_code_has_for_their_kind_of_data():
-    events = {"nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder"}
+    events = {"nmnist", "cifar10_dvs", "dvs_gesture", "ncaltech101", "event_folder", "event_frames"}
     for name in list_datasets():
         if usual_settings(name) is not None:
             expected = (0.001, 5e-5, 0.5) if name in events else (0.05, 1e-5, 0.25)
