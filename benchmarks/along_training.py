@@ -17,6 +17,7 @@ from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
 from spikedistill.training.run import fit, make_trainer
 
+from .pairs import mean_and_spread
 from .plans import Plan, step_seconds
 from .study_file import StudyFile
 
@@ -106,14 +107,9 @@ def to_markdown(runs: list[dict[str, Any]]) -> str:
     for method in METHODS:
         own = [run["epochs"] for run in runs if run["method"] == method]
         for m in map(str, SEGMENTS):
-            cells = [_spread([run[epoch][m] for run in own]) for epoch in range(epochs)]
+            cells = [mean_and_spread([run[epoch][m] for run in own], 3) for epoch in range(epochs)]
             lines.append(f"| {method} | {m} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _spread(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.3f}"
-    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
 
 
 def draw(runs: list[dict[str, Any]], out: Path) -> None:

@@ -43,7 +43,7 @@ from spikedistill.training import train
 from spikedistill.training.plan import make_plan
 
 from . import study_file
-from .pairs import difference
+from .pairs import difference, mean_and_spread
 from .study_file import StudyFile
 
 CONTROLS = ("label-smoothing", "entropy-regularisation")
@@ -259,19 +259,19 @@ def to_markdown(found: dict[str, Any]) -> str:
     for training in TRAINING:
         for method in METHODS[plan["dataset"]]:
             own, its = _of(runs, training, method), _of(runs, training, base)
-            cells = [_mean([clean(run, k) for run in own]) for k in ks]
+            cells = [mean_and_spread([clean(run, k) for run in own], 1) for k in ks]
             for k in ks:
                 values = [worst(run, k, eps) for run in own]
                 mark = "" if _believed(own[0], k, eps) else " \\*"
                 less = "" if method == base else difference(values, [worst(run, k, eps) for run in its])
-                cells += [_mean(values) + mark, less]
+                cells += [mean_and_spread(values, 1) + mark, less]
             lines.append(f"| {training} | {method} | " + " | ".join(cells) + " |")
     names = [*runs[0]["paper"]]
     lines += ["", "| training | objective | " + " | ".join(names) + " |", "|---|---" + "|--:" * len(names) + "|"]
     for training in TRAINING:
         for method in METHODS[plan["dataset"]]:
             own = _of(runs, training, method)
-            cells = [_mean([run["paper"][name] for run in own]) for name in names]
+            cells = [mean_and_spread([run["paper"][name] for run in own], 1) for name in names]
             lines.append(f"| {training} | {method} | " + " | ".join(cells) + " |")
     lines += ["", *_by_surrogate(found, ks)]
     return "\n".join(lines)
@@ -325,8 +325,3 @@ def _is(row: dict[str, Any], k: int, eps: float) -> bool:
 
 def _of(runs: Sequence[dict[str, Any]], training: str, method: str) -> list[dict[str, Any]]:
     return [run for run in runs if (run["training"], run["method"]) == (training, method)]
-
-
-def _mean(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}"

@@ -37,6 +37,7 @@ from spikedistill.training.plan import plan_without_teacher
 from .detectable import detectable
 from .early_exit_ann import EarlyExitAnn, parts_of
 from .exits import POLICY
+from .pairs import mean_and_spread
 from .plans import Plan, step_seconds
 from .relu_in_bits import ReluInBits
 from .runtimes import stepwise
@@ -294,7 +295,8 @@ def to_markdown(lines: list[dict[str, Any]]) -> str:
     ]
     for network, way, rows in _by_way(lines):
         cells = [
-            _spread([row[key] for row in rows], digits) for key, digits in (("accuracy", 1), ("steps", 2), ("ms", 2))
+            mean_and_spread([row[key] for row in rows], digits)
+            for key, digits in (("accuracy", 1), ("steps", 2), ("ms", 2))
         ]
         own = _answers(rows)
         if len(own) < FEWEST_SEEDS or (own == base).all():
@@ -316,11 +318,6 @@ def _by_way(lines: list[dict[str, Any]]) -> Iterator[tuple[str, str, list[dict[s
     """The rows of all seeds of each way; how many bits and layers are in bits may differ between seeds."""
     for place, first in enumerate(lines[0]["rows"]):
         yield first["network"], first["way"], [line["rows"][place] for line in lines]
-
-
-def _spread(values: list[float], digits: int) -> str:
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def draw(lines: list[dict[str, Any]], out: Path) -> None:

@@ -50,6 +50,39 @@ def test_statistics_are_means_over_batches_and_everything_else_stays():
             assert torch.equal(value, before[name]), name
 
 
+class TwoWays(nn.Module):
+    """Of its two batch-norms a pass comes to the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_statistics_that_no_pass_or_a_failed_one_computes_stay_as_they_were():
+    network = TwoWays()
+    for norm in (network.used, network.unused):
+        norm.running_mean.fill_(4.0)
+        norm.num_batches_tracked.fill_(20)
+
+    def broken():
+        yield torch.rand(8, 3)
+        raise OSError("the disk is gone")
+
+    for batches, error in (([], UserError), (broken(), OSError), ([torch.rand(8, 3), torch.rand(1, 3)], ValueError)):
+        with pytest.raises(error):
+            recalibrate(network, batches)
+        assert network.used.running_mean.tolist() == [4.0] * 3
+        assert network.used.num_batches_tracked == 20
+        assert network.used.momentum == 0.1
+    batch = torch.rand(8, 3)
+    recalibrate(network, [batch])
+    torch.testing.assert_close(network.used.running_mean, batch.mean(0))
+    assert network.unused.running_mean.tolist() == [4.0] * 3
+
+
 def test_every_timestep_by_itself_and_in_shares():
     net, given = network(), batches()
     whole = recalibrated(net, given, T, shares=[1.0] * T)
@@ -121,6 +154,16 @@ def test_what_is_refused(make, words):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(train(quick("digits-sce", out=tmp_path_factory.mktemp("runs") / "run", epochs=12, timesteps=T)))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "new.safetensors", ""])
+def test_nothing_of_the_run_is_overwritten(run: Path, name: str, capsys):
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert main(["recalibrate", str(run), "--out", str(run / name)]) == 2
+    said = capsys.readouterr().err
+    assert "name another file, such as every.safetensors" in said
+    assert said.count("\n") == 1
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
 def test_a_run_is_scored_with_other_statistics_and_writes_a_file_that_is_loaded(run: Path, tmp_path: Path, capsys):

@@ -287,21 +287,21 @@ def robustness(
     from ..run_folder import RunFolder
 
     choices = Choices(
-        attacks,
-        eps,
-        timesteps,
-        steps,
-        through,
-        restarts,
-        samples,
-        batch_size,
-        seed,
-        checks,
-        corruptions,
-        exits,
-        twin,
-        step,
-        targeted,
+        attacks=attacks,
+        eps=eps,
+        timesteps=timesteps,
+        steps=steps,
+        step=step,
+        targeted=targeted,
+        through=through,
+        restarts=restarts,
+        samples=samples,
+        batch_size=batch_size,
+        seed=seed,
+        checks=checks,
+        corruptions=corruptions,
+        exits=exits,
+        twin=twin,
     )
     measured = measure_run(run, choices, root=root, track=functools.partial(progress, description="attacking"))
     Console().print(*robustness_tables(measured))

@@ -38,6 +38,9 @@ def recalibrate(
     from ..evaluation.runs import parts_of_run
     from ..run_folder import RunFolder, device_of
 
+    if out.is_dir() or (out.parent / "manifest.json").is_file():
+        where = "a folder" if out.is_dir() else "in the folder of a run, which stays as it is"
+        raise UserError(f"--out {out} is {where}: name another file, such as every.safetensors")
     folder = RunFolder.trained(run)
     config = folder.config()
     dataset, _ = parts_of_run(config, root=root)

@@ -21,6 +21,7 @@ threshold for each timestep: `calibrate_each_timestep`. Everything is computed i
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -317,7 +318,7 @@ def check_policy(policy: str, threshold: Threshold = math.inf, timesteps: int | 
         raise UserError(
             f"got {len(threshold)} thresholds, expected one for each of {timesteps} timesteps, or one for all"
         )
-    if isinstance(threshold, str) or not isinstance(threshold, Sequence | int | float):
+    if isinstance(threshold, str) or not isinstance(threshold, Sequence | Real):
         raise UserError(
             f"threshold is a {type(threshold).__name__}, expected a number, or a list with one for each timestep, such as "
             "thresholds.tolist()"

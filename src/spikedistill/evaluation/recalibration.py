@@ -38,6 +38,8 @@ def recalibrate(
 ) -> int:
     """Compute the running statistics of every batch-norm anew, as means over batches. Everything else stays as it is.
 
+    So do those of a batch-norm that no pass comes to, and all of them if a pass fails.
+
     It serves any network with batch-norm of PyTorch, of other libraries too: `run` is what makes a pass with a batch.
 
     Args:
@@ -59,19 +61,23 @@ def recalibrate(
     ]
     if not chosen:
         raise UserError("the network has no batch-norm with running statistics: there is nothing to recalibrate")
-    with _only_training(network, chosen):
-        momenta = [norm.momentum for norm in chosen]
-        for norm in chosen:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
-        count = 0
-        try:
+    before = [(norm.momentum, copy.deepcopy(dict(norm.named_buffers(recurse=False)))) for norm in chosen]
+    count, ended = 0, False
+    try:
+        with _only_training(network, chosen):
+            for norm in chosen:
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean over all batches
             for batch in batches:
                 network(batch) if run is None else run(network, batch)
                 count += 1
-        finally:
-            for norm, momentum in zip(chosen, momenta, strict=True):
-                norm.momentum = momentum
+        ended = True
+    finally:
+        for norm, (momentum, buffers) in zip(chosen, before, strict=True):
+            if not (ended and norm.num_batches_tracked):
+                for name, buffer in norm.named_buffers(recurse=False):
+                    buffer.copy_(buffers[name])
+            norm.momentum = momentum
     if not count:
         raise UserError("the samples held no batch, expected at least one to compute statistics from")
     return len(chosen)

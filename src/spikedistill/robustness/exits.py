@@ -74,8 +74,8 @@ def attack_exits(
     check_kind(attack, subject.samples, events=subject.events)
     said = repr((timesteps, attack, threshold, policy, tuple(through), restarts))
     kept, row = Kept(file, subject.key()), f"exits {sha256(said.encode())[:16]}"
-    left: Iterable[int] = [number for number in range(subject.batches) if (row, number) not in kept]
-    for number in left if track is None else track(left, len([*left])):
+    left = [number for number in range(subject.batches) if (row, number) not in kept]
+    for number in left if track is None else track(left, len(left)):
         found = _attacked(subject, number, timesteps, attack, threshold, policy, through, restarts)
         kept.add(row, number, {goal: [part.tolist() for part in parts] for goal, parts in found.items()})
     rows = []
