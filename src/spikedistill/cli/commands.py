@@ -275,7 +275,7 @@ def robustness(
         exits: also attack the network that stops when its confidence reaches THRESHOLD: its answers, and its time
         twin: a run of an ANN on the same data, whose attacked images are tried on this network as one more check
         step: of pgd and bim, in levels of 255; default 2.5 times EPS divided by the steps
-        targeted: attacks are to reach the class after the label, and at further starts those after it
+        targeted: attacks aim at the class after the label, and from further starts at those after it
         root: folder of the data sets, if it has moved
     """
     from rich.console import Console

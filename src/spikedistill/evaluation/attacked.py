@@ -29,7 +29,7 @@ def check_kind(attack: Any, samples: Tensor, *, events: bool | None = None) -> N
 
 
 def class_to_reach(target: Tensor, classes: int, turn: int = 0) -> Tensor:
-    """For each label the class that a targeted attack is to reach: the next one, and at further turns those after it.
+    """For each label the class that a targeted attack aims at: the next one, and at further turns those after it.
 
     Args:
         target: labels `[B]`.

@@ -58,7 +58,7 @@ def evaluate(
         root: for a run, folder of the data sets, if it is no longer the one that the run was trained with.
         attack: for a run or a network, changes the samples of every batch first: `attack(look, x, targets)` returns them changed,
             for samples `[B, ...]` and a function from samples to logits `[T, B, C]`, which has gradients. Those of
-            `spikedistill.robustness` are such, as `Pgd(8 / 255)`, and a targeted one is to reach the class after the label. Nothing
+            `spikedistill.robustness` are such, as `Pgd(8 / 255)`, and a targeted one aims at the class after the label. Nothing
             is then written for a run.
         recalibrate: for a run, also score it with batch-norm statistics computed anew from so many training samples; see
             `evaluation.recalibration`.

@@ -1,7 +1,7 @@
 """Accuracy under attack: which samples a network still answers right, for each attack, size, number of timesteps and surrogate.
 
 A sample withstands a row of the table if no restart and no surrogate of it fools the network. Samples that the network mistakes
-unchanged do not withstand an attack; under noise and corruptions, which do not look for mistakes, they count as all others.
+unchanged do not withstand an attack; under noise and corruptions, which are not optimised, they count as all others.
 What each batch withstood is written when it is done, so a measurement goes on where it was stopped.
 """
 

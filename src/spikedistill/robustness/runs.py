@@ -42,7 +42,7 @@ class Choices(NamedTuple):
         timesteps: k; default 1 and T.
         steps: of the attacks that have steps; Square takes twenty times as many queries.
         step: how far a step of `pgd` and `bim` moves a pixel, in levels of 255; default 2.5 eps / steps.
-        targeted: attacks are to reach the class after the label, and at further starts those after it.
+        targeted: attacks aim at the class after the label, and from further starts at those after it.
         through: surrogates, names of `VIEWS` or of any surrogate; default all of `VIEWS` that the network's neurons have.
         restarts: starting points for each surrogate.
         samples: of the test set, classes balanced.
