@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from quick_runs import quick
 
+from spikedistill import train
 from spikedistill.cli import main
 from spikedistill.comparisons.equal_time import finished_there, in_equal_time
 from spikedistill.comparisons.folder import FILES, begin
@@ -484,26 +486,65 @@ def test_folders_that_are_no_comparison_s_are_refused(tmp_path, capsys):
     refused(own, "manifest.json is damaged, or no manifest of spikedistill")
 
 
-def test_two_training_times_and_the_places_that_both_agree_on(tmp_path, capfd):
-    recipes = ["--epochs", "4", "--two-budgets"]
-    assert compare(tmp_path, "digits-sce", "digits-twce", "--seeds", "0", *recipes) == 0
-    out = capfd.readouterr().out
-    assert "place" in out
-    rows, short = table(tmp_path, "leaderboard.csv"), table(tmp_path / "quarter", "leaderboard.csv")
-    assert {row["epochs"] for row in rows.values()} == {"4"}
-    assert {row["epochs"] for row in short.values()} == {"1"}
-    agree = all(float(of["digits-sce"]["area"]) > float(of["digits-twce"]["area"]) for of in (rows, short)) or all(
-        float(of["digits-sce"]["area"]) < float(of["digits-twce"]["area"]) for of in (rows, short)
-    )
-    width = {int(row["place_last"]) - int(row["place_first"]) for row in rows.values()}
-    assert width == ({0} if agree else {1})
-    assert "Largest regret" in (tmp_path / "report.html").read_text()
-
-
 def test_epochs_without_a_quarter_are_refused_before_anything_is_trained(tmp_path, capsys):
     assert compare(tmp_path / "out", "digits-sce", "digits-twce", "--epochs", "6", "--two-budgets") == 2
     assert "expected 4, 8, 12" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_two_training_times_in_equal_time_and_the_places_that_both_agree_on(tmp_path, capfd):
+    """A baseline that is taught has fewer epochs, and its teacher as many as before."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    recipes = ["digits-skd", "digits-sce", "--seeds", "0", "--epochs", "4"]
+    assert compare(before, *recipes) == 0
+    file = before / "records.jsonl"
+    lines = [line.partition(',"sha256":')[0] + "}" for line in file.read_text().splitlines()]
+    timed = [json.loads(line) for line in lines]
+    for line in timed:
+        line["cost"] |= {"training_s": 8.0} | ({"teacher_s": 4.0} if "skd" in line["run"] else {})
+    file.write_text("".join(json.dumps(line) + "\n" for line in timed))
+    (before / "manifest.json").unlink()
+    for name in ("ann", "skd", "sce"):
+        shutil.rmtree(before / f"digits-{name}")
+    capfd.readouterr()
+    assert compare(after, *recipes, "--equal-time", str(before), "--count-teacher", "--two-budgets") == 0
+    assert "place" in capfd.readouterr().out
+    assert [path.parent.name for path in sorted(after.rglob("speeds.csv"))] == ["after"]
+    speed = float(table(after, "speeds.csv")["digits-sce"]["against_first"])
+    for folder, epochs in ((after, 4), (after / "quarter", 1)):
+        found = {name: int(row["epochs"]) for name, row in table(folder, "leaderboard.csv").items()}
+        assert found["digits-skd"] == max(1, epochs // 2), "half of the time is the teacher's"
+        assert found["digits-sce"] == epochs or abs(found["digits-sce"] - epochs * speed) <= 0.5
+        records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+        assert [line["config"]["epochs"] for line in records if "ann" in line["run"]] == [epochs]
+    rows, short = table(after, "leaderboard.csv"), table(after / "quarter", "leaderboard.csv")
+    areas = [(float(of["digits-skd"]["area"]), float(of["digits-sce"]["area"])) for of in (rows, short)]
+    agree = any(all(sign * skd > sign * sce for skd, sce in areas) for sign in (1, -1))
+    width = {int(row["place_last"]) - int(row["place_first"]) for row in rows.values()}
+    assert width == ({0} if agree else {1})
+    assert "Largest regret" in (after / "report.html").read_text()
+
+
+def test_taught_methods_that_need_different_teachers_are_refused(tmp_path, capsys):
+    methods = "digits-skd", "digits-twkd,model.width=2"
+    assert compare(tmp_path / "out", *methods, "--seeds", "0") == 2
+    said = capsys.readouterr().err
+    assert "would train different teachers (model.width" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_teacher_of_the_same_name_is_refused(tmp_path, capsys):
+    teachers = [tmp_path / place / "ann" / "seed0" for place in ("one", "two", "three")]
+    for seed, teacher in enumerate(teachers[:2]):
+        train(quick("digits-ann", out=teacher, seed=seed))
+    shutil.copytree(teachers[0], teachers[2])
+    out, recipes = tmp_path / "out", ["digits-sce", "digits-skd", "--seeds", "0"]
+    assert compare(out, *recipes, "--teacher", str(teachers[0])) == 0
+    capsys.readouterr()
+    assert compare(out, *recipes, "--teacher", str(teachers[1])) == 2
+    assert "begun with other settings (teacher was" in capsys.readouterr().err
+    assert compare(out, *recipes, "--teacher", str(teachers[2])) == 0, "a copy is the same"
 
 
 def test_taught_methods_meet_every_teacher(tmp_path, capfd):

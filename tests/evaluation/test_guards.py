@@ -14,6 +14,7 @@ from spikedistill.evaluation.comparison.records import LostRun, RunRecord
 from spikedistill.evaluation.comparison.teachers import every_teacher, over_teachers, teacher_spread
 from spikedistill.evaluation.results import Agreement, Scores
 from spikedistill.recipes import recipe
+from spikedistill.report.comparison.headline import verdict
 
 
 def record(right, loss=0.5, teacher_s=None) -> RunRecord:
@@ -56,6 +57,11 @@ def test_a_comparison_has_places_if_it_was_made_at_two_training_times():
     long = Comparison.of({"a": [record([4, 4])], "b": [record([3, 3])], "c": [record([1, 1])]}, shorter=short)
     found = [(row["place_first"], row["place_last"]) for row in long.leaderboard]
     assert found == [(1, 2), (1, 2), (3, 3)]
+    assert verdict(long.leaderboard).startswith(
+        "Which method is best in the mean over k depends on how long it is trained: a"
+    )
+    same = Comparison.of({"a": [record([4, 4])], "b": [record([3, 3])]}, shorter=long)
+    assert verdict(same.leaderboard).startswith("No method is better in the mean over k than the baseline, a")
     assert "place_first" not in short.leaderboard[0]
 
 
@@ -65,8 +71,19 @@ def test_runs_with_several_teachers_are_one_run_of_their_mean():
     assert merged.right.mean(1).tolist() == [0.5, 0.75]
     assert merged.right[0].tolist() == [1.0, 0.5, 0.5, 0.0]
     lost = LostRun(one.config, "diverged", "the loss is nan")
-    assert over_teachers([lost, other]) is other
+    assert over_teachers([other, lost]) is lost, "one with fewer teachers is not compared with others"
     assert over_teachers([lost, replace(lost, reason="another")]) is lost
+
+
+def test_every_number_of_them_is_a_mean_over_teachers():
+    one, other = record([1, 2], 0.5, 7.0), record([3, 4], 1.5, 9.0)
+    merged = over_teachers([one, other])
+    assert merged.cost == {"teacher_s": 8.0}
+    assert merged.metrics == [{"epoch": "1", "train_accuracy": "0.9", "ce_prefix_2": "1.0"}]
+    assert [score.accuracy for score in merged.results.single] == [0.5, 0.75]
+    assert [score.k for score in merged.results.single] == [1, 2]
+    board = Comparison.of({"a": [record([2, 2])], "b": [merged]}).leaderboard
+    assert (board[1]["train_loss"], board[1]["teacher_s"]) == (1.0, 8.0)
 
 
 def test_how_much_a_teacher_changes_a_method():
@@ -77,6 +94,9 @@ def test_how_much_a_teacher_changes_a_method():
         {"method": "b", "teacher_seed": 5, "seeds": 2, "accuracy_1": 75.0, "accuracy_2": 100.0, "area": 87.5},
     ]
     assert teacher_spread(rows) == {"b": pytest.approx(37.5 / np.sqrt(2))}
+    lost = LostRun(record([1, 2]).config, "diverged", "the loss is nan")
+    half = {"b": {0: crossed["b"][0], 5: [lost, record([3, 4])]}}
+    assert [(row["seeds"], row["area"]) for row in every_teacher(half)] == [(1, 62.5), (1, 87.5)], "of the same seeds"
     merged = [over_teachers(of_seed) for of_seed in zip(*crossed["b"].values(), strict=True)]
     found = Comparison.of({"a": [record([2, 2])] * 2, "b": merged}, crossed=crossed)
     alone, taught = found.leaderboard

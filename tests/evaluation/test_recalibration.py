@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from quick_runs import quick
 from torch import nn
 
@@ -48,6 +49,46 @@ def test_statistics_are_means_over_batches_and_everything_else_stays():
     for name, value in net.state_dict().items():
         if "running" not in name and "tracked" not in name:
             assert torch.equal(value, before[name]), name
+
+
+def test_a_smaller_batch_counts_less():
+    norm = nn.BatchNorm1d(3)
+    values = torch.rand(50, 3, generator=torch.Generator().manual_seed(1))
+    recalibrate(norm, [values[:40], values[40:]])
+    torch.testing.assert_close(norm.running_mean, values.mean(0))
+    variances = [part.var(0) for part in (values[:40], values[40:])]
+    torch.testing.assert_close(norm.running_var, (4 * variances[0] + variances[1]) / 5)
+    assert not norm._forward_pre_hooks
+
+
+class SharedNorm(nn.Module):
+    """One batch-norm under two paths, which a pass comes to twice."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.first, self.second, self.neurons = norm, norm, LIF()
+
+    def forward(self, x):
+        return self.second(self.neurons(self.first(x)))
+
+
+class ShiftedNorm(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def test_a_batch_norm_with_two_paths_is_one_and_one_of_another_kind_is_refused():
+    network, x = temporal(SharedNorm(nn.BatchNorm2d(2))).eval(), torch.rand(20, 2, 5, 5) * 4
+    recalibrate(network, [x], lambda own, x: own(x, 1))
+    with torch.no_grad():
+        spikes = temporal(LIF())(F.batch_norm(x, None, None, training=True), 1)[0]
+    assert spikes.mean() > 0.05
+    torch.testing.assert_close(network.module.first.running_mean, (x.mean((0, 2, 3)) + spikes.mean((0, 2, 3))) / 2)
+    made = recalibrated(network, [x], T)
+    assert made.module.first is made.module.second
+    assert isinstance(made.module.first, TimestepBatchNorm)
+    with pytest.raises(UserError, match="first is a ShiftedNorm with a forward of its own"):
+        recalibrated(temporal(SharedNorm(ShiftedNorm(2))).eval(), [x], T)
 
 
 class TwoWays(nn.Module):
@@ -178,7 +219,9 @@ def test_a_run_is_scored_with_other_statistics_and_writes_a_file_that_is_loaded(
     assert "With batch-norm statistics of 200 training samples" in said
     assert f"{100 * other['each_k'][0]:.2f}" in said
     assert read_results(RunFolder(run)).recalibrated.mixture == other["mixture"]
-    assert write_report(run).is_file()
+    page = write_report(run).read_text()
+    assert "Statistics of each timestep" in page
+    assert f"{100 * other['mixture'][0]:.2f}" in page
     file = tmp_path / "mixture.safetensors"
     assert main(["recalibrate", str(run), "--out", str(file), "--samples", "200"]) == 0
     said = capsys.readouterr().out
@@ -196,11 +239,11 @@ def test_a_run_is_scored_with_other_statistics_and_writes_a_file_that_is_loaded(
     assert float(accuracy) == pytest.approx(other["each_k"][0])
     for words, what in (
         (["--timesteps", "9"], "timesteps is 9, expected 1 to 4"),
-        (["--samples", "0"], "samples is 0"),
+        (["--samples", "1"], "samples is 1"),
     ):
         assert main(["recalibrate", str(run), "--out", str(tmp_path / "x"), *words]) == 2
         assert what in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
-    assert main(["evaluate", str(run), "--recalibrate", "0"]) == 2
+    assert main(["evaluate", str(run), "--recalibrate", "1"]) == 2
     results = json.loads((run / "results.json").read_text())
     assert results["recalibrated"]["samples"] == 200

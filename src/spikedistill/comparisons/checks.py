@@ -1,6 +1,7 @@
 """What a comparison refuses before anything is trained."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..config import Config
 from ..errors import UserError
@@ -8,6 +9,8 @@ from ..run_folder import RunFolder
 from ..setting_types import SEEDS
 from ..training.plan import make_plan, plan_without_teacher
 from ..training.processes import check_processes
+from ..training.run import changed_settings
+from ..training.teacher import relu_twin
 from .planned_runs import Runs, is_taught, with_teachers, without_foreign_settings
 
 
@@ -81,13 +84,15 @@ def check_trainable(configs: Sequence[Config], seeds: Sequence[int], teacher_see
     """Find what cannot be trained before anything is written.
 
     Raises:
-        UserError: for settings of a method that do not fit each other, and for a teacher that no method learns from.
+        UserError: for settings of a method that do not fit each other, for a teacher that no method learns from, and for methods
+            whose teachers would be trained differently.
         FileNotFoundError: if its data set is missing, or the teacher that is named.
         FileExistsError: if the folder of a run that is to begin holds something else.
     """
     given = next((config.teacher for config in configs if config.teacher is not None), None)
     if given is not None and all(without_foreign_settings(config).teacher is None for config in configs):
         raise UserError(f"none of the methods learns from a teacher: leave --teacher {given} out")
+    _check_one_teacher(configs)
     for config in configs:
         check_processes(config.trainer)
         planned = [
@@ -102,3 +107,16 @@ def check_trainable(configs: Sequence[Config], seeds: Sequence[int], teacher_see
         if left:
             own = without_foreign_settings(config)
             plan_without_teacher(own) if own.teacher is None else make_plan(own)
+
+
+def _check_one_teacher(configs: Sequence[Config]) -> None:
+    """Refuse methods that would have to be taught by different networks, since a comparison trains one."""
+    untaught = [own for config in configs if is_taught(own := without_foreign_settings(config)) and own.teacher is None]
+    for config in untaught[1:]:
+        first, other = (relu_twin(own, 0, Path()).model_copy(update={"epochs": 1}) for own in (untaught[0], config))
+        if changed := changed_settings(other, first):
+            setting, (before, now) = next(iter(changed.items()))
+            raise UserError(
+                f"{untaught[0].recipe} and {config.recipe} would train different teachers ({setting} {before!r} and {now!r}): give "
+                "all the same, or train one and name it, --teacher RUN"
+            )

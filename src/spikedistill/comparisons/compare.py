@@ -1,15 +1,17 @@
 """Compare several methods over several seeds, under equal conditions."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config import Config
 from ..errors import UserError
 from ..evaluation.comparison.comparison import Comparison
 from ..evaluation.comparison.leaderboard import finished
 from ..evaluation.comparison.records import LostRun, Records, RunRecord
-from ..evaluation.comparison.teachers import over_teachers
+from ..evaluation.comparison.teachers import Crossed, over_teachers
 from ..files import alone_in, write_rows
 from ..recipe_name import RecipeName
 from ..report import write_comparison, write_paper_files
@@ -24,6 +26,13 @@ from .speeds import relative_speeds
 from .tuning import tuned
 
 QUARTER = "quarter"  # folder of the comparison after a quarter of the epochs
+
+
+class _Teachers(NamedTuple):
+    """The teachers that a comparison trains: their seeds, and for how many epochs."""
+
+    seeds: Sequence[int]
+    epochs: int
 
 
 def compare(
@@ -73,7 +82,8 @@ def compare(
         two_budgets: train every method a second time, for a quarter of its epochs, as a comparison in the folder `quarter`. The
             leaderboard then has places, and one method is before another only where that holds for both.
         teacher_seeds: seeds of teachers; every taught method is trained with each of them, for each seed. Its accuracies are then
-            means over teachers, and their intervals are for these teachers. Default: one, with the first of the seeds.
+            means over teachers, and their intervals are for these teachers. A seed counts if it is finished with each of them.
+            Default: one, with the first of the seeds.
         command: what repeats the comparison, for its page.
 
     Returns: The runs and the tables that are made from them.
@@ -103,38 +113,46 @@ def compare(
         configs = with_weights_of(configs, ended)
         taken = teacher_shares(configs, ended) if count_teacher else [0.0] * len(configs)
     workers = Processes(jobs) if cluster is None else Cluster(cluster, jobs)
-    check_trainable(configs, seeds, taught_by, Runs(Records(out), workers, retry_diverged))
-    shorter = None
-    if quarter is not None:
-        shorter = compare(
-            quarter,
-            seeds,
-            out / QUARTER,
-            equal_time=equal_time,
-            count_teacher=count_teacher,
-            tune=tune,
-            jobs=jobs,
-            cluster=cluster,
-            retry_diverged=retry_diverged,
-            teacher_seeds=teacher_seeds,
-        )
-    with alone_in(out):
-        check_own(out)  # again, because from here on no other process can begin in it
-        begin(out)
+    budgets = {out: configs} if quarter is None else {out / QUARTER: quarter, out: configs}
+    for folder, of_budget in budgets.items():
+        check_own(folder)
+        check_trainable(of_budget, seeds, taught_by, Runs(Records(folder), workers, retry_diverged))
+    with contextlib.ExitStack() as locks:
+        for folder in reversed(budgets):
+            locks.enter_context(alone_in(folder))
+            check_own(folder)  # again, because from here on no other process can begin in it
+            begin(folder)
+        teachers = {folder: _Teachers(taught_by, of_budget[0].epochs) for folder, of_budget in budgets.items()}
         if equal_time is not None:
-            own = [without_foreign_settings(config) for config in configs]
-            configs = in_equal_time(configs, relative_speeds(own, out / "speeds.csv"), taken)
-        runs = Runs(Records(out), workers, retry_diverged)
-        crossed = _trained(configs, seeds, taught_by, runs, equal_time, tune)
-        found = {
-            name: [over_teachers(of_seed) for of_seed in zip(*by_teacher.values(), strict=True)]
-            for name, by_teacher in crossed.items()
-        }
-        _check_some_finished(found)
-        several = {name: by_teacher for name, by_teacher in crossed.items() if len(by_teacher) > 1}
-        comparison = Comparison.of(found, shorter=shorter, crossed=several)
-        _write(comparison, out, command)
+            speeds = relative_speeds([without_foreign_settings(config) for config in configs], out / "speeds.csv")
+            budgets = {folder: in_equal_time(of_budget, speeds, taken) for folder, of_budget in budgets.items()}
+        every = {folder: Runs(Records(folder), workers, retry_diverged) for folder in budgets}
+        for folder, of_budget in () if tune else budgets.items():  # of all budgets before the first is trained
+            every[folder].check(
+                [run for planned in _planned(of_budget, seeds, teachers[folder], folder).values() for run in planned]
+            )
+        comparison = None
+        for folder, of_budget in budgets.items():
+            crossed = _trained(of_budget, seeds, teachers[folder], every[folder], equal_time, tune)
+            comparison = _compared(crossed, comparison)
+            _write(comparison, folder, command if folder == out else None)
+        assert comparison is not None
         return comparison
+
+
+def _compared(crossed: Crossed, shorter: Comparison | None) -> Comparison:
+    """The runs as a comparison, each method's over its teachers.
+
+    Raises:
+        RunDiverged: if no run is left to be compared.
+    """
+    found = {
+        name: [over_teachers(of_seed) for of_seed in zip(*by_teacher.values(), strict=True)]
+        for name, by_teacher in crossed.items()
+    }
+    _check_some_finished(found)
+    several = {name: by_teacher for name, by_teacher in crossed.items() if len(by_teacher) > 1}
+    return Comparison.of(found, shorter=shorter, crossed=several)
 
 
 def _check_some_finished(found: Mapping[RecipeName, Sequence[RunRecord | LostRun]]) -> None:
@@ -155,23 +173,17 @@ def _check_some_finished(found: Mapping[RecipeName, Sequence[RunRecord | LostRun
 def _trained(
     configs: Sequence[Config],
     seeds: Sequence[int],
-    teacher_seeds: Sequence[int],
+    teachers: _Teachers,
     runs: Runs,
     equal_time: Path | None,
     tune: bool,
 ) -> dict[RecipeName, dict[int, list[RunRecord | LostRun]]]:
     """The outcome of every run, by method and by the seed of its teacher; methods without a teacher have the first alone."""
-    out, epochs = runs.records.folder, configs[0].epochs
     lost: dict[str, LostRun] = {}
     if tune:
         configs, lost = tuned(configs, seeds[0], runs)
     to_train = [config for config in configs if config.recipe not in lost]
-    planned = {
-        teacher: [
-            run for seed in seeds for run in with_teachers(to_train, seed, teacher, out, epochs, teacher_seeds[0])
-        ]
-        for teacher in teacher_seeds
-    }
+    planned = _planned(to_train, seeds, teachers, runs.records.folder)
     every = [run for of_teacher in planned.values() for run in of_teacher]
     if equal_time is not None:
         take_over(every, Records(equal_time), runs.records)
@@ -180,14 +192,25 @@ def _trained(
     for config in configs:
         if config.recipe in lost:
             seeded = [config.model_copy(update={"seed": seed}) for seed in seeds]
-            found[config.recipe] = {teacher_seeds[0]: [replace(lost[config.recipe], config=run) for run in seeded]}
+            found[config.recipe] = {teachers.seeds[0]: [replace(lost[config.recipe], config=run) for run in seeded]}
             continue
-        met = teacher_seeds if is_taught(config) else teacher_seeds[:1]
+        met = teachers.seeds if is_taught(config) else teachers.seeds[:1]
         of_run = {(teacher, run.recipe, run.seed): run for teacher in met for run in planned[teacher]}
         found[config.recipe] = {
             teacher: [runs.outcome(of_run[teacher, config.recipe, seed]) for seed in seeds] for teacher in met
         }
     return found
+
+
+def _planned(
+    configs: Sequence[Config], seeds: Sequence[int], teachers: _Teachers, out: Path
+) -> dict[int, list[Config]]:
+    """The runs of the comparison in `out` by the seed of their teacher, in the order in which they must happen."""
+    first = teachers.seeds[0]
+    return {
+        teacher: [run for seed in seeds for run in with_teachers(configs, seed, teacher, out, teachers.epochs, first)]
+        for teacher in teachers.seeds
+    }
 
 
 def _write(comparison: Comparison, out: Path, command: str | None) -> None:

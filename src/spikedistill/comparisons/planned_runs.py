@@ -6,6 +6,7 @@ from typing import Any
 
 from ..config import Config, NeuronConfig
 from ..evaluation.comparison.records import LostRun, Records, RunRecord
+from ..files import sha256
 from ..objectives import create_objective
 from ..run_folder import RunFolder
 from ..training.plan import plan_without_teacher
@@ -55,6 +56,18 @@ class Runs:
             f"{config.run_folder} holds no finished run, and {self.records.file} knows of none: train it there first"
         )
 
+    def check(self, planned: Sequence[Config]) -> None:
+        """Refuse runs that were begun with other settings.
+
+        Raises:
+            UserError: naming the first.
+        """
+        for config in planned:
+            folder, record = RunFolder(config.run_folder), self.records.find(config.run_folder)
+            for begun in (folder.config() if folder.config_file.is_file() else None, record.config if record else None):
+                if begun is not None:
+                    check_same_run(config, _with_teacher_of(config, begun), folder.path)
+
     def train(self, planned: Sequence[Config]) -> None:
         """Train every run that is left, once, except students of a teacher that diverged.
 
@@ -63,11 +76,7 @@ class Runs:
             RunFailed: if a run failed.
         """
         planned = list({config.run_folder: config for config in planned}.values())
-        for config in planned:
-            folder, record = RunFolder(config.run_folder), self.records.find(config.run_folder)
-            for begun in (folder.config() if folder.config_file.is_file() else None, record.config if record else None):
-                if begun is not None:
-                    check_same_run(config, _with_teacher_of(config, begun), folder.path)
+        self.check(planned)
         self.records.keep(config.run_folder for config in planned)
         left = [config for config in planned if self.is_left(config.run_folder)]
         begin = {config.run_folder for config in left}
@@ -140,6 +149,14 @@ def is_taught(config: Config) -> bool:
 
 def _with_teacher_of(config: Config, begun: Config) -> Config:
     """The configuration that a run was begun with; if the folder was moved, with the present path of the same teacher."""
-    teachers = config.teacher, begun.teacher
-    same = all(teachers) and len({teacher.parts[-2:] for teacher in teachers if teacher}) == 1
-    return begun.model_copy(update={"teacher": config.teacher}) if same else begun
+    now, then = config.teacher, begun.teacher
+    moved = now is not None and then is not None and now.parts[-2:] == then.parts[-2:] and _is_moved(now, then)
+    return begun.model_copy(update={"teacher": now}) if moved else begun
+
+
+def _is_moved(now: Path, then: Path) -> bool:
+    """Whether one is the other's present path, or a copy of it."""
+    files = [RunFolder(path).model if path.is_dir() else path for path in (now, then)]
+    return not then.exists() or (
+        all(file.is_file() for file in files) and len({sha256(file.read_bytes()) for file in files}) == 1
+    )

@@ -91,10 +91,8 @@ def evaluate(
     }
     if isinstance(run, (str, Path)):
         _refuse_others(arguments, "a run folder", "root", "batch_size", "data", "model", "attack", "recalibrate")
-        if recalibrate is not None and (recalibrate < 1 or attack is not None):
-            raise UserError(
-                f"recalibrate is {recalibrate}, expected 1 training sample or more, and no attack beside it"
-            )
+        if recalibrate is not None and attack is not None:
+            raise UserError(f"recalibrate is {recalibrate}, and no attack is expected beside it")
         if attack is not None:
             return evaluate_attacked(run, batch_size, root, data, model, attack)
         return evaluate_run(run, batch_size, root, data, model, recalibrate)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..data import Dataset, as_network_input, balanced_order, training_indices
+from ..data import Dataset, as_network_input, balanced_order, lengths_of, training_indices
 from ..errors import UserError
 from ..models import save_model
 from ..objectives.submodels import prefix_means, right_submodels
@@ -45,9 +45,9 @@ class Recalibration(NamedTuple):
         return kept[balanced_order(targets[kept])[: self.samples]]
 
     def batches(self) -> Iterator[Tensor]:
-        """The samples as a network takes them, without augmentation."""
-        device = next(self.network.parameters()).device
-        for part in self.indices.split(_BATCH):
+        """The samples as a network takes them, in batches of about one size, without augmentation."""
+        device, chosen = next(self.network.parameters()).device, self.indices
+        for part in chosen.tensor_split(-(-len(chosen) // _BATCH)):
             yield as_network_input(self.dataset.train.inputs(part), self.dataset.kind).to(device)
 
     def made(self) -> Temporal:
@@ -80,11 +80,11 @@ class Recalibration(NamedTuple):
             Fractions of test samples that are right, as trained and recalibrated, for each k that the network serves.
 
         Raises:
-            UserError: for k or samples out of range, or a network that a model file cannot describe so.
+            UserError: for k or samples out of range, recordings of different length, or a network that a model file cannot describe
+                so.
         """
         T, k, file = self.config.timesteps, self.k, self.network.file
-        if self.samples < 1:
-            raise UserError(f"samples is {self.samples}, expected 1 or more")
+        check_samples(self.samples, self.dataset)
         if k is not None and not 1 <= k <= T:
             raise UserError(f"timesteps is {k}, expected 1 to {T}, with which the run was trained")
         if file is None or (k is None and T == 1):
@@ -105,6 +105,18 @@ class Recalibration(NamedTuple):
             name: {step: values[step - 1] for step in (range(1, T + 1) if k is None else (k,))}
             for name, values in found.items()
         }
+
+
+def check_samples(samples: int, dataset: Dataset) -> None:
+    """Refuse samples that no statistics can be computed from.
+
+    Raises:
+        UserError: for fewer than two, or recordings of different length.
+    """
+    if samples < 2:
+        raise UserError(f"samples is {samples}, expected 2 or more: one sample has no variance")
+    if lengths_of(dataset.train) is not None:
+        raise UserError(f"recordings of {dataset.name} differ in length, and statistics would count their padding")
 
 
 def shares(right: Tensor) -> list[float]:

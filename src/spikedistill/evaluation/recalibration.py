@@ -13,8 +13,7 @@ one variance between all. That is one reason why a network that was trained for 
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ def recalibrate(
 ) -> int:
     """Compute the running statistics of every batch-norm anew, as means over batches. Everything else stays as it is.
 
-    So do those of a batch-norm that no pass comes to, and all of them if a pass fails.
+    So do those of a batch-norm that no pass comes to, and all of them if a pass fails. A batch that is a tensor counts by its size.
 
     It serves any network with batch-norm of PyTorch, of other libraries too: `run` is what makes a pass with a batch.
 
@@ -62,15 +61,11 @@ def recalibrate(
     if not chosen:
         raise UserError("the network has no batch-norm with running statistics: there is nothing to recalibrate")
     before = [(norm.momentum, copy.deepcopy(dict(norm.named_buffers(recurse=False)))) for norm in chosen]
-    count, ended = 0, False
+    ended = False
     try:
-        with _only_training(network, chosen):
-            for norm in chosen:
-                norm.reset_running_stats()
-                norm.momentum = None  # the mean over all batches
-            for batch in batches:
-                network(batch) if run is None else run(network, batch)
-                count += 1
+        for norm in chosen:
+            norm.reset_running_stats()
+        _average(network, chosen, batches, run or nn.Module.__call__)
         ended = True
     finally:
         for norm, (momentum, buffers) in zip(chosen, before, strict=True):
@@ -78,8 +73,6 @@ def recalibrate(
                 for name, buffer in norm.named_buffers(recurse=False):
                     buffer.copy_(buffers[name])
             norm.momentum = momentum
-    if not count:
-        raise UserError("the samples held no batch, expected at least one to compute statistics from")
     return len(chosen)
 
 
@@ -101,7 +94,8 @@ def recalibrated(
         shares: a_t of timestep 1 to T, in [0, 1]; default 1 - t / T.
 
     Raises:
-        UserError: for k out of range, other shares than T of [0, 1], or a network without batch-norm over all timesteps.
+        UserError: for k out of range, other shares than T of [0, 1], a network without batch-norm over all timesteps, or one with a
+            batch-norm that computes something else.
     """
     if k is not None and (shares is not None or not 1 <= k <= timesteps):
         raise UserError(f"k is {k} with shares {shares}, expected k from 1 to {timesteps}, and no shares beside it")
@@ -125,31 +119,26 @@ def _per_timestep(network: Temporal, batches: Iterable[Tensor], shares: Tensor) 
     """Put a batch-norm with statistics per timestep in the place of each, and mix them with those that were there."""
     found = [
         (path, norm)
-        for path, norm in network.named_modules()
+        for path, norm in network.named_modules(remove_duplicate=False)
         if isinstance(norm, _BatchNorm) and norm.track_running_stats
     ]
     if not found:
         raise UserError(
             "the network has no batch-norm with statistics over all timesteps: there is nothing to recalibrate"
         )
-    norms: list[tuple[_BatchNorm, TimestepBatchNorm]] = []
+    norms: dict[_BatchNorm, TimestepBatchNorm] = {}  # one for a batch-norm that has several paths
     for path, old in found:
-        new = TimestepBatchNorm(old.num_features, len(shares), eps=old.eps).to(old.running_mean)
-        if old.affine:
-            new.weight.copy_(old.weight)
-            new.bias.copy_(old.bias)
-        network.set_submodule(path, new)
-        norms.append((old, new))
-    count = 0
-    with _only_training(network, [new for _, new in norms]):
-        for count, x in enumerate(batches, 1):
-            for _, new in norms:
-                new.momentum = 1 / count
-            _pass(network, x, len(shares))
-    if not count:
-        raise UserError("the samples held no batch, expected at least one to compute statistics from")
+        if type(old).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+            raise UserError(f"{path} is a {type(old).__name__} with a forward of its own: recalibrate for one k")
+        if old not in norms:
+            norms[old] = TimestepBatchNorm(old.num_features, len(shares), eps=old.eps).to(old.running_mean)
+            if old.affine:
+                norms[old].weight.copy_(old.weight)
+                norms[old].bias.copy_(old.bias)
+        network.set_submodule(path, norms[old])
+    _average(network, [*norms.values()], batches, lambda own, x: _pass(own, x, len(shares)))
     network.eval()
-    for old, new in norms:
+    for old, new in norms.items():
         assert old.running_mean is not None
         assert old.running_var is not None
         new.momentum = 0.1 if old.momentum is None else old.momentum
@@ -159,13 +148,35 @@ def _per_timestep(network: Temporal, batches: Iterable[Tensor], shares: Tensor) 
         new.running_mean.copy_(old.running_mean + own * apart)
 
 
-@contextmanager
-def _only_training(network: nn.Module, norms: Sequence[nn.Module]) -> Iterator[None]:
-    """The network in eval mode but for its batch-norms, and afterwards every module as it was."""
-    with evaluating(network):
-        for norm in norms:
-            norm.train()
-        yield
+def _average(
+    network: nn.Module, norms: Sequence[nn.Module], batches: Iterable[Any], run: Callable[[Any, Any], Any]
+) -> None:
+    """Make a pass with every batch, after which the running statistics of batch-norms are means over batches.
+
+    The rest of the network is in eval mode meanwhile, and afterwards every module in the mode that it was in.
+
+    Raises:
+        UserError: if there is no batch.
+    """
+    weight, seen = 0, dict.fromkeys(norms, 0)
+
+    def count(norm: Any, _: Any) -> None:
+        seen[norm] += weight
+        norm.momentum = weight / seen[norm]
+
+    hooks = [norm.register_forward_pre_hook(count) for norm in norms]
+    try:
+        with evaluating(network):
+            for norm in norms:
+                norm.train()
+            for batch in batches:
+                weight = batch.numel() if isinstance(batch, Tensor) else 1
+                run(network, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not weight:
+        raise UserError("the samples held no batch, expected at least one to compute statistics from")
 
 
 def spec_of(network: Trained, timesteps: int) -> dict[str, Any]:

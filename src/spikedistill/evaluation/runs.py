@@ -32,7 +32,7 @@ from .collecting import collect_logits
 from .deployment import deployment, energy_per_timestep
 from .fitting_batches import in_fitting_batches
 from .networks import Attack, evaluate_network
-from .recalibrated_runs import Recalibration
+from .recalibrated_runs import Recalibration, check_samples
 from .recorder import FiringRates, record
 from .results import SCHEMA, write_results
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -85,6 +85,8 @@ def _evaluate(
     config = folder.config()
     device = device_of(config.trainer)
     check_classes(folder, dataset)
+    if recalibrate is not None:
+        check_samples(recalibrate, dataset)
     if "data" in config.from_python:
         check_same_samples(folder, dataset)
     heldout = held_out(config, dataset)

@@ -84,6 +84,11 @@ class RunRecord:
             raise UserError(f"{run}: its results do not belong together: {why(error)}") from None
         return cls(config, right=torch.cat(right).numpy(), **parts(numbers))
 
+    @property
+    def numbers(self) -> Numbers:
+        """Its numbers as one value."""
+        return Numbers.model_construct(**{name: getattr(self, name) for name in Numbers.model_fields})
+
     def to_json(self, run: str, folder: Path) -> str:
         """One line of JSON. Paths below the comparison's folder are relative to it; the folder of the data is not kept."""
         numbers = {name: _plain(getattr(self, name)) for name in Numbers.model_fields}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...recipe_name import RecipeName
+from .record_format import Numbers, parts
 from .records import LostRun, RunRecord
 
 # The runs of each taught method, one per seed, by the seed of their teacher.
@@ -14,25 +15,45 @@ Crossed = Mapping[RecipeName, Mapping[int, Sequence[RunRecord | LostRun]]]
 
 
 def over_teachers(runs: Sequence[RunRecord | LostRun]) -> RunRecord | LostRun:
-    """Runs of one seed with several teachers as one: whether a sample is right is a mean over the teachers whose run is finished.
+    """Runs of one seed with several teachers as one, in which every number is the mean over the teachers.
 
-    Everything else is that of the first finished run. If none is finished, the first run stands for all.
+    If one of them has no numbers, it stands for all: seeds with fewer teachers are not compared with others.
     """
     finished = [run for run in runs if isinstance(run, RunRecord)]
-    if len(finished) < 2:
-        return finished[0] if finished else runs[0]
-    return replace(finished[0], right=np.mean([run.right for run in finished], 0))
+    if len(finished) < len(runs):
+        return next(run for run in runs if isinstance(run, LostRun))
+    numbers = Numbers.model_validate(_mean([run.numbers.model_dump() for run in finished]))
+    return replace(finished[0], right=np.mean([run.right for run in finished], 0), **parts(numbers))
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of each number in values of one form: of JSON, with numbers as text too. What has none is that of the first."""
+    first = values[0]
+    if all(value == first for value in values):
+        return first
+    if isinstance(first, dict):
+        return {key: _mean([value[key] for value in values]) for key in first if all(key in value for value in values)}
+    if isinstance(first, list):
+        return [_mean(each) for each in zip(*values, strict=False)]
+    try:
+        mean = float(np.mean([float(value) for value in values]))
+    except (TypeError, ValueError):
+        return first
+    return repr(mean) if isinstance(first, str) else mean
 
 
 def every_teacher(crossed: Crossed) -> list[dict[str, Any]]:
     """Each taught method with each teacher: `{method, teacher_seed, seeds, accuracy_k, area}`, means over seeds in percent.
 
-    A teacher without finished runs has no row.
+    Seeds that are not finished with every teacher are left out.
     """
     rows = []
     for method, by_teacher in crossed.items():
+        whole = [
+            all(isinstance(run, RunRecord) for run in of_seed) for of_seed in zip(*by_teacher.values(), strict=True)
+        ]
         for teacher_seed, runs in by_teacher.items():
-            finished = [run for run in runs if isinstance(run, RunRecord)]
+            finished = [run for run, kept in zip(runs, whole, strict=True) if kept and isinstance(run, RunRecord)]
             if not finished:
                 continue
             T = finished[0].config.timesteps

@@ -27,6 +27,12 @@ def verdict(rows: Sequence[Row]) -> str:
     """Which method leads in the mean over k, how many differ from the baseline by more than chance, which runs have no numbers."""
     baseline = rows[0]
     best = max(with_numbers(rows), key=lambda row: row["area"])
+    if any("place_first" in row for row in rows) and (best.get("place_first"), best.get("place_last")) != (1, 1):
+        leader = (
+            f"Which method is best in the mean over k depends on how long it is trained: {best['method']} leads after all epochs, "
+            f"with {best['area']:.2f} %, and not after a quarter of them."
+        )
+        return " ".join(sentence for sentence in (leader, what_is_told(rows), what_was_lost(rows)) if sentence)
     leader = f"Best in the mean over k is {best['method']} with {best['area']:.2f} %"
     if best is baseline:
         leader = f"No method is better in the mean over k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %"

@@ -79,6 +79,10 @@ def _tables(run: Run) -> list[Table | Terms]:
     if results.best_test:
         columns.append(percent("best_test_accuracy", "Best test epoch (optimistic)"))
         rows[-1]["best_test_accuracy"] = results.best_test.accuracy
+    if (other := results.recalibrated) is not None:
+        columns += [percent("each_k", "Statistics of k"), percent("mixture", "Statistics of each timestep")]
+        for row, each_k, mixture in zip(rows, other.each_k, other.mixture, strict=True):
+            row |= {"each_k": each_k, "mixture": mixture}
     columns += [percent("single_accuracy", "Alone"), *SCORES[1:]]
     alone_title = f"Every timestep alone{', last epoch' if run.is_trained else ''}"
     selected_title = "The selected epoch, first k timesteps together"
@@ -123,6 +127,12 @@ def _terms(run: Run) -> list[tuple[str, str]]:
     if first.balanced_accuracy is not None:
         note = "The mean of the accuracies of all classes, in which a rare class counts as much as a frequent one."
         terms.append(("Balanced accuracy", note))
+    if (other := run.results.recalibrated) is not None:
+        note = (
+            f"Accuracy with batch-norm statistics computed anew from {other.samples} training samples, without training: for k "
+            "timesteps alone, or for each timestep. spikedistill recalibrate writes such a network."
+        )
+        terms.append(("Statistics", note))
     if run.results.selected:
         terms.append(("Selected epoch", "The best on samples held out from training; the test set had no say."))
     if run.results.best_test:
