@@ -250,7 +250,46 @@ def test_a_layer_behind_the_mean_rate_is_computed_once():
     assert len(energy(counts).total_pj) == 5
 
 
-def test_products_outside_of_layers_are_named_and_not_hidden():
+class Products(nn.Module):
+    """A matrix product of spikes, one of its result, a mask with its sum, and a product of numbers."""
+
+    def forward(self, x):
+        a, b = x[:, 0], x[:, 1]
+        scores = a @ b.transpose(1, 2)
+        mixed = torch.einsum("bij,bjd->bid", scores, b)
+        gate = (a * b).sum(1, keepdim=True)
+        return (mixed + gate) * (scores @ b)
+
+
+def test_products_and_sums_of_signals_by_hand():
+    a = torch.tensor([[1.0, 1, 0], [0, 1, 0]])
+    b = torch.tensor([[1.0, 0, 0], [1, 1, 1]])
+    x = torch.stack([a, b]).expand(2, 1, 2, 2, 3).clone()
+    x[1] *= 0  # nothing fires at the second timestep
+    counts = count_operations(temporal(Products()), [x])
+    found = {row.product: row for row in counts.products}
+    assert [*found] == ["@", "einsum", "sum", "@#1", "*#1"]
+    # terms a_ik b_jk that are not zero: rows (110, 010) with (100, 111) have 1 + 2 + 0 + 1
+    assert found["@"].effective_acs == [4, 0]
+    assert found["@"].dense_macs == [2 * 2 * 3] * 2
+    # scores (1, 2; 0, 1) select rows of b with 1 and 3 spikes: 1 + 3, and 3
+    assert found["einsum"].effective_acs == [7, 0]
+    assert found["einsum"].two_valued == [False, True]
+    assert found["sum"].effective_acs == [2, 0], "a and b are both 1 in two places"
+    assert found["sum"].dense_macs == [0, 0]
+    assert found["@#1"].effective_acs == [7, 0]
+    # mixed + gate and scores @ b are both numbers: (3, 2, 2; 1, 1, 1) + (1, 1, 0) and (3, 2, 2; 1, 1, 1)
+    assert found["*#1"].effective_macs == [6, 0]
+    assert counts.effective_acs == 4 + 7 + 2 + 7
+    assert counts.uncounted_macs == 0
+    estimate = energy(counts)
+    assert estimate.synaptic_pj == pytest.approx([0.9 * 20 + 4.6 * 6, 0.0])
+    # the first product reads two signals of 6 bits, the two others one of 4 numbers and one of 6 bits, the last ones nothing
+    read = 12 / 8 + 2 * (16 + 6 / 8)
+    assert estimate.total_pj == pytest.approx([0.9 * 20 + 4.6 * 6 + 12.5 * read, 12.5 * read])
+
+
+def test_products_of_a_layer_are_named_after_it_and_what_does_not_change_is_computed_once():
     class Attention(nn.Module):
         def __init__(self):
             super().__init__()
@@ -258,24 +297,45 @@ def test_products_outside_of_layers_are_named_and_not_hidden():
 
         def forward(self, x):
             q = self.neuron(self.query(x))
-            return q @ q.transpose(1, 2)
+            return q @ (q.transpose(1, 2) @ (x @ x.transpose(1, 2)))
 
-    # tokens [B, 5, 4]: 5 * 4 * 4 by the layer, once; 5 * 4 * 5 by the product, at each of 3 timesteps
-    counts = count_operations(temporal(Attention()), [torch.rand(2, 5, 4)], 3)
-    assert (counts.dense_macs, counts.uncounted_macs) == (80, 300)
+    # tokens [B, 5, 4]: 5 * 4 * 4 by the layer and 5 * 4 * 5 by the product of the input, once; the others at each of 3 timesteps
+    counts = count_operations(temporal(nn.Sequential(Attention())), [torch.rand(2, 5, 4)] * 2, 3)
+    still, once, twice = counts.products
+    assert (still.product, once.product, twice.product) == ("0 @", "0 @#1", "0 @#2")
+    assert still.effective_macs == [100, 0, 0]
+    assert once.dense_macs == twice.dense_macs == [100, 100, 100]
+    assert (counts.dense_macs, counts.uncounted_macs) == (80 + 100 + 600, 0)
+    assert counts.ann_macs == 80 + 300
 
 
-def test_the_products_of_a_transformer_are_counted_apart_and_its_masks_and_sums_are_none():
+def _that_fires(name, x, options):
+    """A network with statistics of its inputs, without which hardly a neuron fires."""
+    model = create_model(name, **options).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        for _ in range(2):
+            model(x, T)
+    return model
+
+
+def test_the_products_and_sums_of_a_transformer_are_counted():
     """k^T v and its product with q: N d² each for every head, at each timestep. All else are 1x1 and 3x3 convolutions."""
     x = torch.rand(B, 3, 16, 16)
     options = {"num_classes": 3, "width": 1 / 16, "threshold": 0.5}
-    counts = count_operations(create_model("spikformer", **options), [x], T)
+    counts = count_operations(_that_fires("spikformer", x, options), [x], T)
     tokens, heads, channels, blocks = 16, 12, 2, 4
-    assert counts.uncounted_macs == T * blocks * 2 * heads * tokens * channels**2
+    assert sum(sum(row.dense_macs) for row in counts.products) == T * blocks * 2 * heads * tokens * channels**2
+    assert counts.uncounted_macs == 0
+    assert all(any(row.two_valued) and sum(row.effective_macs) == 0 for row in counts.products)
+    assert sum(sum(row.effective_acs) for row in counts.products) > 0
     assert {row.layer.rpartition(".")[2] for row in counts.layers} == {"0", "head"}
     # spike-driven attention has no product of matrices, and all its convolutions but the first take spikes
-    counts = count_operations(create_model("sdt", **options), [x], T)
+    counts = count_operations(_that_fires("sdt", x, options), [x], T)
     assert counts.uncounted_macs == 0
+    assert [row.function for row in counts.products] == ["sum"] * 2, "one for each block"
     assert [row.two_valued for row in counts.layers] == [False] + [True] * (len(counts.layers) - 1)
 
 

@@ -1,6 +1,5 @@
 """Counts what the layers of a network compute, while it runs on real samples."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from ..through_time import Steps, Temporal, logits_over_time
 from ..through_time.features import OverTime
 from ..through_time.steps import check_steps, frames_of, in_eval_mode, sent_to, steps
 from .operations import LayerOperations, NeuronOperations, OperationCounts
+from .products import Products
 from .recorder import firing_kinds
-from .synapses import Synapses, fan_out, positions
+from .synapses import Levels, Synapses, fan_out, positions
 from .watching import watching_steps
 
 
@@ -31,10 +31,10 @@ def count_operations(
 ) -> OperationCounts:
     """Count what a network computes for each sample, layer by layer and timestep by timestep, from its real spikes.
 
-    It counts the operations of convolutions and linear layers, and the updates and spikes of neurons. Batch-norm is
-    assumed to be folded into the layer before it; biases, poolings and the additions of shortcuts are not counted. The
-    effective counts are exact: an input at the border is multiplied with fewer weights than one inside, for any
-        padding, stride, dilation or groups.
+    It counts the operations of convolutions and linear layers, the products and sums of signals, as in attention, and the updates
+    and spikes of neurons. Batch-norm is assumed to be folded into the layer before it; biases, poolings and the additions of
+    shortcuts are not counted. The effective counts are exact: an input at the border is multiplied with fewer weights than one
+    inside, for any padding, stride, dilation or groups.
 
     Args:
         model: a network from `load`, `create_model` or `temporal`, or any other with `step(x, state) -> (logits,
@@ -53,7 +53,8 @@ def count_operations(
     in_eval_mode(model)
     firing = firing_kinds(model, spiking)
     batch_axis = 1 if timesteps is None else 0
-    tally, samples, uncounted, expected = _Tally(firing), 0, 0, None
+    tally, products, samples, uncounted, expected = _Tally(firing), Products(), 0, 0, None
+    T = 0
     for batch in batches:
         x = batch if isinstance(batch, Tensor) else batch[0]
         x = sent_to(model, x)
@@ -63,7 +64,7 @@ def count_operations(
         if expected is not None and shape != expected:
             raise UserError(f"the batches hold samples {expected} and {shape}, expected one shape")
         if isinstance(model, Temporal):
-            with tally.watching(model.module, timesteps or x.shape[0]):
+            with tally.watching(model.module, timesteps or x.shape[0]), products.watching(model.module):
                 model(x, timesteps)
         else:
             tally.count_steps(model, frames_of(x, timesteps))
@@ -73,20 +74,23 @@ def count_operations(
                     f"no convolution or linear layer of a {type(model).__name__} ran, so there is nothing to count: expected "
                     "modules of PyTorch that belong to it"
                 )
+            T = timesteps or x.shape[0]
             counted = sum(sum(layer.dense) for layer in tally.layers.values())
-            uncounted = _macs(model, x.narrow(batch_axis, 0, 1), timesteps) - counted
+            counted += sum(sum(row.dense_macs) for row in products.rows(1, T) if row.is_matrix)
+            uncounted = max(_macs(model, x.narrow(batch_axis, 0, 1), timesteps) - counted, 0)
         samples, expected = samples + x.shape[batch_axis], shape
     if expected is None:
         raise UserError("there was nothing to count, expected at least one batch")
     return OperationCounts(
         samples,
-        timesteps or expected[0],
+        T,
         [layer.row(path, samples) for path, layer in tally.layers.items()],
         [
             NeuronOperations(path, neurons, (spikes.double() / samples).tolist())
             for path, (neurons, spikes) in tally.neurons.items()
         ],
         uncounted,
+        products.rows(samples, T),
     )
 
 
@@ -195,7 +199,7 @@ class _LayerTally:
         self.fan_out = fan_out(layer, values.shape[3:]).to(values.device)
         self.effective = torch.zeros(timesteps, dtype=torch.int64)
         self.active = torch.zeros(timesteps, dtype=torch.int64)
-        self.range = (math.inf, -math.inf)
+        self.levels = Levels()
 
     def add(self, values: Tensor) -> None:
         """Add the inputs of a further batch, `[T, B, ...]`."""
@@ -204,15 +208,12 @@ class _LayerTally:
         touched = nonzero.sum(1)
         self.active[: self.passes] += touched.flatten(1).sum(1).cpu()
         self.effective[: self.passes] += (touched * self.fan_out).flatten(1).sum(1).cpu()
-        low, high = self.range
-        if low >= high and nonzero.any():
-            seen = values[nonzero]
-            self.range = (min(low, float(seen.min())), max(high, float(seen.max())))
+        self.levels.add(values)
 
     def row(self, path: str, samples: int) -> LayerOperations:
         """The counts per sample."""
         effective, none = (self.effective.double() / samples).tolist(), [0.0] * self.timesteps
-        two_valued = self.range[0] >= self.range[1]
+        two_valued = self.levels.two_valued
         # a constant input counts at every timestep, although its layer computes once
         active = self.active[:1].expand(self.timesteps) if self.constant else self.active
         return LayerOperations(

@@ -1,11 +1,11 @@
-"""What a network computes per layer and timestep, counted from its own spikes.
+"""What a network computes per layer, product and timestep, counted from its own spikes.
 
 The terms are those of NeuroBench (Yik et al., Nature Communications 2025): a *synaptic operation* is one weight applied
 to one input. It is *effective* if the input is not zero; *dense* counts include all. It is an accumulate (AC) if the
 inputs of the layer are spikes, and a multiply-accumulate (MAC) otherwise. Zero weights count like all others.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -40,6 +40,37 @@ class LayerOperations:
 
 
 @dataclass(frozen=True)
+class ProductOperations:
+    """A product of signals, or a sum over a signal's axes: counts per sample, a list entry for each timestep.
+
+    A term of a product is effective if none of its factors is zero. A matrix product of spikes with anything accumulates what the
+    spikes select; a mask of spikes selects, and takes no arithmetic, so that it has no row; a sum accumulates.
+
+    Attributes:
+        product: the path of the module that computes it, and the function; a further one has `#1`.
+        function: `@`, `einsum`, `*` or `sum`.
+        two_valued: of each signal, whether all its values were 0 or one other value.
+        effective_acs: accumulates of effective terms.
+        effective_macs: multiply-accumulates of effective terms; zero if a signal is two-valued.
+        dense_macs: all multiply-accumulates of a product, including those of zeros; zero for a sum.
+        inputs: how many values each signal has for a sample and timestep.
+    """
+
+    product: str
+    function: str
+    two_valued: list[bool]
+    effective_acs: list[float]
+    effective_macs: list[float]
+    dense_macs: list[int]
+    inputs: list[int]
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a matrix product."""
+        return self.function in ("@", "einsum")
+
+
+@dataclass(frozen=True)
 class NeuronOperations:
     """A layer of spiking neurons.
 
@@ -63,8 +94,9 @@ class OperationCounts:
         timesteps: T.
         layers: convolutions and linear layers, in the order of the pass.
         neurons: layers of spiking neurons.
-        uncounted_macs: dense multiply-accumulates of all T timesteps outside of these layers, such as the products of attention.
-            No other count includes them.
+        uncounted_macs: dense multiply-accumulates of all T timesteps elsewhere, such as products of tensors in a network of another
+            library. No other count includes them.
+        products: products and sums of signals.
     """
 
     samples: int
@@ -72,26 +104,31 @@ class OperationCounts:
     layers: list[LayerOperations]
     neurons: list[NeuronOperations]
     uncounted_macs: int
+    products: list[ProductOperations] = field(default_factory=list)
+
+    @property
+    def _rows(self) -> "list[LayerOperations | ProductOperations]":
+        return [*self.layers, *self.products]
 
     @property
     def effective_acs(self) -> float:
-        """Accumulates of all layers and timesteps."""
-        return sum(sum(row.effective_acs) for row in self.layers)
+        """Accumulates of all layers, products and timesteps."""
+        return sum(sum(row.effective_acs) for row in self._rows)
 
     @property
     def effective_macs(self) -> float:
-        """Multiply-accumulates of all layers and timesteps for non-zero inputs."""
-        return sum(sum(row.effective_macs) for row in self.layers)
+        """Multiply-accumulates of all layers, products and timesteps for non-zero inputs."""
+        return sum(sum(row.effective_macs) for row in self._rows)
 
     @property
     def dense_macs(self) -> int:
-        """Multiply-accumulates of all layers and timesteps, including those of zero inputs."""
-        return sum(sum(row.dense_macs) for row in self.layers)
+        """Multiply-accumulates of all layers, products and timesteps, including those of zero inputs."""
+        return sum(sum(row.dense_macs) for row in self._rows)
 
     @property
     def ann_macs(self) -> int:
-        """Dense multiply-accumulates of the same network as an ANN, which computes every layer once."""
-        return sum(row.dense_macs[0] for row in self.layers)
+        """Dense multiply-accumulates of the same network as an ANN, which computes every layer and product once."""
+        return sum(row.dense_macs[0] for row in self._rows)
 
     @property
     def activation_sparsity(self) -> float | None:

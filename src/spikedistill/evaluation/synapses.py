@@ -1,5 +1,6 @@
-"""The connections of convolutions and linear layers: how many there are, and how many start from each input."""
+"""The connections of convolutions and linear layers: how many there are, how many start from each input, and what comes in."""
 
+import math
 from typing import TypeAlias
 
 import torch
@@ -8,6 +9,24 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 Synapses: TypeAlias = _ConvNd | nn.Linear
+
+
+class Levels:
+    """Which values a signal takes."""
+
+    def __init__(self) -> None:
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, values: Tensor) -> None:
+        """Look at further values."""
+        if self.two_valued and (nonzero := values != 0).any():
+            seen = values[nonzero]
+            self._low, self._high = min(self._low, float(seen.min())), max(self._high, float(seen.max()))
+
+    @property
+    def two_valued(self) -> bool:
+        """Whether all were 0 or one other value."""
+        return self._low >= self._high
 
 
 def positions(layer: Synapses, inputs: torch.Size, outputs: torch.Size) -> int:

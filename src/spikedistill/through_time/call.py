@@ -1,6 +1,7 @@
 """One call of a network, to which its signals belong."""
 
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Call:
         timestep: the index of this timestep in a layer that runs timestep by timestep; None if all run together, and in `step`.
         is_last: whether this is the last timestep of the call.
         lengths: the timesteps of each sample, `[B]`, after which padding follows; None if all have T.
+        watch: called with every function of signals before it is computed: its name, itself and its arguments.
     """
 
     def __init__(self, timesteps: int) -> None:
@@ -38,6 +40,7 @@ class Call:
         self.timestep: int | None = None
         self.is_last = True
         self.lengths: Tensor | None = None
+        self.watch: Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], None] | None = None
 
     @property
     def present(self) -> Tensor | None:

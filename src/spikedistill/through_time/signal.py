@@ -161,6 +161,8 @@ class Signal(ABC):
                 first.call.refuse_stranger(name)
             signal.enter(name, args, kwargs, to_stop_gradient=name == "detach")
         in_place = kwargs.pop("inplace", False)
+        if first.call.watch is not None:
+            first.call.watch(name, func, args, kwargs)
         try:
             result = first.apply(name, func, args, kwargs)
         except RuntimeError as error:
