@@ -37,6 +37,7 @@ WITHOUT_LABELS = {
     "logit_kd": lambda z, y, a: objectives.logit_kd(z, a, teacher_grad=True),
     "prefix_kd": lambda z, y, a: objectives.prefix_kd(z, a),
     "twkl": lambda z, y, a: objectives.twkl(z, a, teacher_grad=True),
+    "head_tail_kd": lambda z, y, a: objectives.head_tail_kd(z, a),
     "noisy_kd": lambda z, y, a: objectives.noisy_kd(z, a),
     "twsd ensemble": lambda z, y, a: objectives.twsd(z, teacher_grad=True),
     "all_pairs": lambda z, y, a: objectives.all_pairs(z, teacher_grad=True),

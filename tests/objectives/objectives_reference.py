@@ -119,6 +119,27 @@ def wsld(Z, y, A, tau=2.0):
     return of_mean(Z, row_loss)
 
 
+def head_tail_kd(Z, A, tau=3.0, head=0.5):
+    """w KL(q || p) + (1 - w) KL(p || q), times tau²; w is a constant."""
+    teacher = A if A.ndim == 2 else A.mean(0)
+
+    def row_loss(row, b):
+        p, q = softmax(row, tau), softmax(teacher[b], tau)
+        of_head, so_far = [], 0.0
+        for c in sorted(range(len(q)), key=lambda c: -q[c]):
+            so_far += q[c]
+            if so_far <= head or not of_head:
+                of_head.append(c)
+        w = sum(abs(p[c] - q[c]) for c in of_head) / abs(p - q).sum()
+        log_ratio = log_softmax(row, tau) - log_softmax(teacher[b], tau)
+        reverse = (p * log_ratio).sum()
+        value, gradient = kl_row(row, teacher[b], tau)
+        of_reverse = p * (log_ratio - reverse) / tau
+        return tau**2 * (w * value + (1 - w) * reverse), tau**2 * (w * gradient + (1 - w) * of_reverse)
+
+    return of_mean(Z, row_loss)
+
+
 def right_rows(Z, y, b):
     return [row for row in Z[:, b] if int(np.argmax(row)) == y[b]]
 

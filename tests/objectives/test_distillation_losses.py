@@ -8,7 +8,7 @@ import pytest
 import torch
 from against_reference import check_against
 
-from spikedistill.objectives import logit_kd, prefix_kd, reliable, twkl, twsd, wsld
+from spikedistill.objectives import head_tail_kd, logit_kd, prefix_kd, reliable, twkl, twsd, wsld
 
 FROM_TEACHER = {"logit_kd": logit_kd, "twkl": twkl, "prefix_kd": prefix_kd}
 LN3 = math.log(3.0)
@@ -86,6 +86,33 @@ def test_gradients_of_weighted_soft_labels_agree_with_finite_differences_where_a
     teacher[range(6), y] += 500
     logits = torch.tensor(Z, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: wsld(z, target, teacher, temperature=100.0), logits)
+
+
+def test_forward_kl_mends_the_head_and_reverse_kl_the_tail():
+    # the teacher has (1/2, 1/4, 1/4), the student (1/2, 3/8, 1/8): they differ in the tail alone, so that reverse KL counts alone
+    teacher = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64).log()
+    student = torch.tensor([[[0.5, 0.375, 0.125]]], dtype=torch.float64).log()
+    reverse = 0.375 * math.log(1.5) + 0.125 * math.log(0.5)
+    assert head_tail_kd(student, teacher, temperature=1.0).item() == pytest.approx(reverse, rel=1e-12)
+    # a head of 3/4 holds two classes, in which one half of the distance 1/8 + 1/8 lies
+    forward = 0.25 * math.log(0.25 / 0.375) + 0.25 * math.log(0.25 / 0.125)
+    both = (forward + reverse) / 2
+    assert head_tail_kd(student, teacher, temperature=1.0, head=0.75).item() == pytest.approx(both, rel=1e-12)
+    # and with everything in the head this is standard distillation
+    whole = head_tail_kd(student, teacher, head=1.0, temperature=2.0)
+    assert whole.item() == pytest.approx(logit_kd(student, teacher, temperature=2.0).item())
+    assert head_tail_kd(teacher.unsqueeze(0), teacher).item() == 0
+
+
+@pytest.mark.parametrize("per_timestep", [False, True])
+@pytest.mark.parametrize(("tau", "head"), [(1.0, 0.5), (2.0, 0.7), (0.5, 0.0)])
+def test_distillation_by_head_and_tail_agrees_with_the_reference_with_no_gradient_in_its_weights(
+    tau, head, per_timestep
+):
+    Z, _, A = batch(C=5)
+    A = A if per_timestep else A[0]
+    expected = reference.head_tail_kd(Z, A, tau, head)
+    check_against(lambda z: head_tail_kd(z, torch.tensor(A), temperature=tau, head=head), expected, Z)
 
 
 @pytest.mark.parametrize("S", [1, 2, 5])

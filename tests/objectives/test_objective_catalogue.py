@@ -133,6 +133,7 @@ PUBLISHED = {
         "exits_ce": (0.9, reference.exits_ce(Z, Y)),
         "exits_kd": (0.1, reference.exits_kd(Z)),
     },
+    "akl": {"sce": (1, reference.sce(Z, Y)), "head_tail_kd": (1, reference.head_tail_kd(Z, A, 1.0))},
     "trt": {
         "twce": (0.95, reference.twce(Z, Y)),
         "label_mse": (0.05, reference.label_mse(Z, Y)),
@@ -266,6 +267,7 @@ def test_the_entries_that_need_a_trained_network_and_those_that_compare_timestep
         "twkd",
         "tser-unofficial",
         "seal-unofficial",
+        "akl",
         *FEATURES,
     }
     assert {o.name for o in objectives if o.compares_submodels} == {
@@ -337,12 +339,12 @@ def test_an_entry_says_what_is_published_of_it(name):
 
 SOFTENED = ["skd", "prefix-kd", "sce-twkl", "twce-skl", "twce-twkl", "twkd", "tser-unofficial", "s2w", "w2s", "esd"]
 SOFTENED += ["etc", "tks", "seal-unofficial", "kdsnn", "bkdsnn-unofficial", "sm-unofficial"]
-SOFTENED += ["ckdsnn-unofficial", "enof-laf", "joint-asnn-unofficial"]
+SOFTENED += ["akl", "ckdsnn-unofficial", "enof-laf", "joint-asnn-unofficial"]
 
 
 @pytest.mark.parametrize("name", SOFTENED)
 def test_the_temperature_option_reaches_the_distillation(name):
-    assert run(create_objective(name, temperature=1.0))[0].total != run(create_objective(name))[0].total
+    assert run(create_objective(name, temperature=1.5))[0].total != run(create_objective(name))[0].total
 
 
 @pytest.mark.parametrize(
@@ -358,6 +360,7 @@ def test_the_temperature_option_reaches_the_distillation(name):
         ("entropy-regularisation", {"gamma": 0.4}, [1, -0.4]),
         ("tet", {"mse_weight": 0.001}, [0.999, 0.001]),
         ("trt", {"eta": 0.25, "lam": 5e-5}, [0.75, 0.25, 5e-5]),
+        ("akl", {"alpha": 0.7}, [1, 0.7]),
         ("etc", {"weight": 0.5}, [1, 0.5]),
         ("mps-guidance", {"weight": 0.5}, [1, 0.5]),
         ("seal-unofficial", {"alpha": 0.2, "beta": 0.3}, [1, 0.2, 0.3]),
@@ -477,7 +480,7 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
     ("name", "options", "message"),
     [
         ("tkwd", {}, "no objective is called 'tkwd': did you mean 'twkd'"),
-        ("zzz", {}, "no objective is called 'zzz': choose one of bkdsnn-unofficial, ckdsnn-unofficial"),
+        ("zzz", {}, "no objective is called 'zzz': choose one of akl, bkdsnn-unofficial"),
         ("s2w", {"lam": 1.0}, "objective 's2w' has no option 'lam': its options are weight=1.0, temperature=2.0"),
         ("sce", {"weight": 1.0}, "objective 'sce' has no option 'weight': its options are none"),
         ("s2w", {"weight": "1"}, "option 'weight' of objective 's2w' must be a float; got '1'"),
@@ -499,6 +502,7 @@ def test_the_simultaneous_objective_takes_one_set_of_scores_for_both_directions(
         ("trt", {"eta": 1.5}, "eta must lie between 0 and 1; got 1.5"),
         ("trt", {"lam": -1.0}, "lam must be a number from 0 to"),
         ("trt", {"delta": -0.5}, "delta must be a number from 0 to"),
+        ("akl", {"head": 1.5}, "head must lie between 0 and 1; got 1.5"),
         ("etc", {"temperature": 0.0}, "temperature must lie between 0.001 and 1,000,000"),
         ("bkdsnn-unofficial", {"mask": 1.5}, "mask must lie between 0 and 1; got 1.5"),
         ("ckdsnn-unofficial", {"noise": -0.1}, "noise must lie between 0 and 1; got -0.1"),
@@ -549,6 +553,7 @@ COMPILED = [
     "joint-asnn-unofficial",
     "sm-unofficial",
     "trt",
+    "akl",
 ]
 
 

@@ -10,6 +10,7 @@ from spikedistill.objectives import (
     aligned_kd,
     all_pairs,
     entropy,
+    head_tail_kd,
     label_mse,
     logit_kd,
     logit_mse,
@@ -59,6 +60,7 @@ EVERY_LOSS = {
     "aligned_kd": lambda z, y, a: aligned_kd(z, y, a),
     "selective": lambda z, y, a: selective(z),
     "wsld": lambda z, y, a: wsld(z, y, a),
+    "head_tail_kd": lambda z, y, a: head_tail_kd(z, a),
     "weighted_heads_ce": lambda z, y, a: weighted_heads_ce(z, y),
     "mutual": lambda z, y, a: mutual(z),
 }

@@ -14,9 +14,7 @@ from ..training.teacher import relu_twin
 from .planned_runs import Runs, is_taught, with_teachers, without_foreign_settings
 
 
-def check_settings(
-    configs: Sequence[Config], seeds: Sequence[int], jobs: int, equal_time: bool, on_cluster: bool
-) -> None:
+def check_settings(configs: Sequence[Config], seeds: Sequence[int], equal_time: bool, on_cluster: bool) -> None:
     """Refuse what cannot be compared.
 
     Raises:
@@ -48,8 +46,6 @@ def check_settings(
         )
     if on_cluster and equal_time:
         raise UserError("--equal-time measures the speeds of methods on this machine: leave --cluster out")
-    if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
-        raise UserError(f"jobs is {jobs}, expected 1, or more if every run trains on one device")
 
 
 def quartered(configs: Sequence[Config]) -> list[Config]:

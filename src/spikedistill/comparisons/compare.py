@@ -104,7 +104,9 @@ def compare(
         raise UserError("--equal-time takes the weights that were tuned in its folder: leave --tune out")
     if count_teacher and equal_time is None:
         raise UserError("--count-teacher changes the epochs in equal time: give --equal-time FOLDER too")
-    check_settings(configs, seeds, jobs, equal_time is not None, cluster is not None)
+    if jobs < 1 or (jobs > 1 and any(config.trainer.devices > 1 for config in configs)):
+        raise UserError(f"jobs is {jobs}, expected 1, or more if every run trains on one device")
+    check_settings(configs, seeds, equal_time is not None, cluster is not None)
     check_own(out)
     quarter = quartered(configs) if two_budgets else None
     taught_by = seeds_of_teachers(configs, teacher_seeds, seeds[0])

@@ -54,7 +54,6 @@ def count_operations(
     firing = firing_kinds(model, spiking)
     batch_axis = 1 if timesteps is None else 0
     tally, products, samples, uncounted, expected = _Tally(firing), Products(), 0, 0, None
-    T = 0
     for batch in batches:
         x = batch if isinstance(batch, Tensor) else batch[0]
         x = sent_to(model, x)
@@ -74,23 +73,22 @@ def count_operations(
                     f"no convolution or linear layer of a {type(model).__name__} ran, so there is nothing to count: expected "
                     "modules of PyTorch that belong to it"
                 )
-            T = timesteps or x.shape[0]
             counted = sum(sum(layer.dense) for layer in tally.layers.values())
-            counted += sum(sum(row.dense_macs) for row in products.rows(1, T) if row.is_matrix)
+            counted += sum(sum(row.dense_macs) for row in products.rows(1) if row.is_matrix)
             uncounted = max(_macs(model, x.narrow(batch_axis, 0, 1), timesteps) - counted, 0)
         samples, expected = samples + x.shape[batch_axis], shape
     if expected is None:
         raise UserError("there was nothing to count, expected at least one batch")
     return OperationCounts(
         samples,
-        T,
+        timesteps or expected[0],
         [layer.row(path, samples) for path, layer in tally.layers.items()],
         [
             NeuronOperations(path, neurons, (spikes.double() / samples).tolist())
             for path, (neurons, spikes) in tally.neurons.items()
         ],
         uncounted,
-        products.rows(samples, T),
+        products.rows(samples),
     )
 
 

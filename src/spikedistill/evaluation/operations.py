@@ -48,7 +48,7 @@ class ProductOperations:
 
     Attributes:
         product: the path of the module that computes it, and the function; a further one has `#1`.
-        function: `@`, `einsum`, `*` or `sum`.
+        is_matrix: whether it is a matrix product.
         two_valued: of each signal, whether all its values were 0 or one other value.
         effective_acs: accumulates of effective terms.
         effective_macs: multiply-accumulates of effective terms; zero if a signal is two-valued.
@@ -57,17 +57,12 @@ class ProductOperations:
     """
 
     product: str
-    function: str
+    is_matrix: bool
     two_valued: list[bool]
     effective_acs: list[float]
     effective_macs: list[float]
     dense_macs: list[int]
     inputs: list[int]
-
-    @property
-    def is_matrix(self) -> bool:
-        """Whether it is a matrix product."""
-        return self.function in ("@", "einsum")
 
 
 @dataclass(frozen=True)

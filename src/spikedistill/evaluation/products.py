@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,23 @@ from ..through_time.signal import signals_in
 from .operations import ProductOperations
 from .synapses import Levels
 
+
+class _Function(NamedTuple):
+    symbol: str
+    is_matrix: bool = False
+    is_sum: bool = False
+
+
+_MATRIX, _EINSUM, _MASK = _Function("@", is_matrix=True), _Function("einsum", is_matrix=True), _Function("*")
 _FUNCTIONS = {
-    "__matmul__": "@",
-    "matmul": "@",
-    "bmm": "@",
-    "einsum": "einsum",
-    "__mul__": "*",
-    "__rmul__": "*",
-    "mul": "*",
-    "sum": "sum",
+    "__matmul__": _MATRIX,
+    "matmul": _MATRIX,
+    "bmm": _MATRIX,
+    "einsum": _EINSUM,
+    "__mul__": _MASK,
+    "__rmul__": _MASK,
+    "mul": _MASK,
+    "sum": _Function("sum", is_sum=True),
 }
 
 
@@ -41,9 +49,9 @@ class Products:
         def take(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             function = _FUNCTIONS.get(name)
             signals = signals_in(*args, *kwargs.values())
-            if function is None or (function != "sum" and len(signals) < 2):
+            if function is None or (not function.is_sum and len(signals) < 2):
                 return
-            path = f"{inside[-1]} {function}".strip()
+            path = f"{inside[-1]} {function.symbol}".strip()
             row = path if calls[path] == 0 else f"{path}#{calls[path]}"
             calls[path] += 1
             self._found.setdefault(row, _Product(function, len(signals))).add(func, args, kwargs, signals)
@@ -68,20 +76,20 @@ class Products:
             for handle in handles:
                 handle.remove()
 
-    def rows(self, samples: int, timesteps: int) -> list[ProductOperations]:
+    def rows(self, samples: int) -> list[ProductOperations]:
         """The counts per sample, of those that take arithmetic."""
-        rows = [product.row(path, samples, timesteps) for path, product in self._found.items()]
+        rows = [product.row(path, samples) for path, product in self._found.items()]
         return [row for row in rows if any(row.dense_macs) or any(row.effective_acs)]
 
 
 class _Product:
     """One product of signals, or one sum, over all samples."""
 
-    def __init__(self, function: str, signals: int) -> None:
+    def __init__(self, function: _Function, signals: int) -> None:
         self.function = function
         self.levels = [Levels() for _ in range(signals)]
-        self.effective = torch.zeros(1, dtype=torch.float64)
-        self.dense = torch.zeros(1, dtype=torch.float64)
+        self.effective: Tensor | float = 0.0
+        self.dense: list[int] = []
         self.inputs: list[int] = []
 
     def add(
@@ -92,23 +100,25 @@ class _Product:
             levels.add(_values(signal))
         terms = map_over_time(func, args, kwargs, lambda signal: (_values(signal) != 0).double())
         every = map_over_time(func, args, kwargs, lambda signal: torch.ones_like(_values(signal), dtype=torch.float64))
-        effective, dense = (part.flatten(1).sum(1).cpu() for part in (terms, every))
-        self.effective, self.dense = self.effective + effective, dense / signals[0].shape[0]
+        effective, dense = (_over_time(part, signals[0].timesteps) for part in (terms, every))
+        self.effective = self.effective + effective
+        self.dense = (dense / signals[0].shape[0]).round().long().tolist()
         self.inputs = [signal.sample[0].numel() for signal in signals]
 
-    def row(self, path: str, samples: int, timesteps: int) -> ProductOperations:
-        """The counts per sample. What is constant in time is computed at the first timestep."""
-        selects = self.function == "sum" or any(levels.two_valued for levels in self.levels)
-        effective, none = _over_time(self.effective / samples, timesteps), [0.0] * timesteps
-        masks, adds = self.function == "*" and selects, self.function == "sum"
-        dense = none if masks or adds else _over_time(self.dense, timesteps)
+    def row(self, path: str, samples: int) -> ProductOperations:
+        """The counts per sample."""
+        is_matrix, is_sum = self.function.is_matrix, self.function.is_sum
+        selects = is_sum or any(levels.two_valued for levels in self.levels)
+        accumulates, multiplies = selects and (is_matrix or is_sum), not selects
+        assert isinstance(self.effective, Tensor)
+        effective, none = (self.effective / samples).tolist(), [0.0] * len(self.effective)
         return ProductOperations(
             path,
-            self.function,
+            is_matrix,
             [levels.two_valued for levels in self.levels],
-            effective if selects and not masks else none,
-            none if selects else effective,
-            [round(count) for count in dense],
+            effective if accumulates else none,
+            effective if multiplies else none,
+            self.dense if is_matrix or multiplies else [0] * len(self.dense),
             self.inputs,
         )
 
@@ -119,5 +129,7 @@ def _values(signal: Signal) -> Tensor:
     return values[:1] if values.stride(0) == 0 else values
 
 
-def _over_time(counts: Tensor, timesteps: int) -> list[float]:
-    return [*counts.tolist(), *[0.0] * (timesteps - len(counts))]
+def _over_time(terms: Tensor, timesteps: int) -> Tensor:
+    """How many there are at each timestep. What is constant in time is computed at the first."""
+    counts = terms.flatten(1).sum(1).cpu()
+    return torch.cat([counts, counts.new_zeros(timesteps - len(counts))])

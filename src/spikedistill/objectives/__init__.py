@@ -6,7 +6,7 @@ Pure functions that need only torch: the logits may come from a spiking network 
 from spikedistill.objectives import baselines, catalogue, newer  # noqa: F401  (they fill the registry)
 
 from .composition import Objective, ObjectiveValue, Term, mean_value
-from .distillation import logit_kd, noisy_kd, prefix_kd, reliable, twkl, twsd, wsld
+from .distillation import head_tail_kd, logit_kd, noisy_kd, prefix_kd, reliable, twkl, twsd, wsld
 from .features import blurred_distance, feature_distance, feature_mse, similarity
 from .inputs import Inputs
 from .joint import exits_ce, exits_kd
@@ -52,6 +52,7 @@ __all__ = [
     "feature_distance",
     "feature_mse",
     "firing",
+    "head_tail_kd",
     "heads_ce",
     "label_mse",
     "list_objectives",

@@ -53,6 +53,28 @@ def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature:
     return (weight * kd(logits.mean(0), teacher, temperature=check_temperature(temperature))).mean()
 
 
+def head_tail_kd(logits: Tensor, teacher_logits: Tensor, *, head: float = 0.5, temperature: float = 3.0) -> Tensor:
+    """Logit distillation in both directions: tau² [w KL(q || p) + (1 - w) KL(p || q)], p of z = mean_t z_t and q of A, at tau.
+
+    The head are the teacher's most probable classes, as many as together have a probability of at most `head`, and at least one;
+    the others are the tail. w = Σ_head |p - q| / Σ |p - q|, detached: forward KL mends the head, reverse KL the tail. A teacher
+    [S, B, C] is averaged. Classes that one of the two masks are left out.
+
+    Wu et al.: Rethinking Kullback-Leibler Divergence in Knowledge Distillation for Large Language Models (AKL, COLING 2025).
+    """
+    logits, head, temperature = check_logits(logits), check_share("head", head), check_temperature(temperature)
+    teacher = check_teacher(teacher_logits, logits).detach()
+    student, teacher = logits.mean(0), (teacher.mean(0) if teacher.ndim == 3 else teacher)
+    both = among_kept(teacher, student), among_kept(student, teacher)
+    log_p, log_q = (log_probabilities(part, temperature) for part in both)
+    q, classes = log_q.exp().sort(dim=-1, descending=True, stable=True)
+    apart = (log_p.detach().exp().gather(-1, classes) - q).abs()
+    of_head = (q.cumsum(-1) <= head).index_fill(-1, torch.zeros(1, dtype=torch.int64, device=q.device), True)
+    of_head_share = (apart * of_head).sum(-1) / apart.sum(-1).clamp(min=torch.finfo(apart.dtype).tiny)
+    forward, reverse = kl_of_logs(log_p, log_q), kl_of_logs(log_q, log_p)
+    return temperature**2 * (of_head_share * forward + (1 - of_head_share) * reverse).mean()
+
+
 def noisy_kd(logits: Tensor, teacher_logits: Tensor, *, noise: float = 0.1, temperature: float = 2.0) -> Tensor:
     """Logit distillation of a student whose prediction is mixed with noise: tau² KL(softmax(A / tau) || p).
 

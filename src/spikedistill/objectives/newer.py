@@ -3,7 +3,7 @@
 The symbols are those of `catalogue`.
 """
 
-from . import task
+from . import distillation, task
 from .checks import check_share, check_weights
 from .composition import Objective, Term
 from .registry import register_objective
@@ -25,3 +25,17 @@ def trt(eta: float = 0.05, lam: float = 1e-5, delta: float = 0.25) -> Objective:
     near = Term("label_mse", eta, task.label_mse)
     small = Term("fading_decay", lam, fading_decay, {"delta": delta})
     return Objective("trt", [Term("twce", 1 - eta, task.twce), near, small])
+
+
+@register_objective
+def akl(alpha: float = 1.0, temperature: float = 1.0, head: float = 0.5) -> Objective:
+    """Distillation of the mean logits by forward and reverse KL: CE(mean_t z_t, y) + alpha tau² [w KL(q || p) + (1-w) KL(p || q)].
+
+    w is the share of the distance between student and teacher that lies in the teacher's head, its most probable classes;
+    `head_tail_kd` explains it. Wu et al.: Rethinking Kullback-Leibler Divergence in Knowledge Distillation for Large Language
+    Models (AKL, COLING 2025), on which HTA-KL for spiking networks builds. Inferred: the cross-entropy, and alpha.
+    Published: no number that we could check.
+    """
+    check_weights(alpha=alpha)
+    soft = Term("head_tail_kd", alpha, distillation.head_tail_kd, {"temperature": temperature, "head": head})
+    return Objective("akl", [Term("sce", 1.0, task.sce), soft])
