@@ -60,6 +60,12 @@ def test_a_comparison_has_places_if_it_was_made_at_two_training_times():
     assert verdict(long.leaderboard).startswith(
         "Which method is best in the mean over k depends on how long it is trained: a"
     )
+    lost = LostRun(record([1, 1]).config, "diverged", "the loss is nan")
+    unknown = Comparison.of({"a": [lost], "b": [record([1, 1])], "c": [record([2, 2])]})
+    found = Comparison.of({"a": [record([4, 4])], "b": [record([3, 3])], "c": [record([1, 1])]}, shorter=unknown)
+    assert verdict(found.leaderboard).startswith(
+        "Which method is best in the mean over k is not known: a leads after all"
+    )
     same = Comparison.of({"a": [record([4, 4])], "b": [record([3, 3])]}, shorter=long)
     assert verdict(same.leaderboard).startswith("No method is better in the mean over k than the baseline, a")
     assert "place_first" not in short.leaderboard[0]
@@ -67,17 +73,20 @@ def test_a_comparison_has_places_if_it_was_made_at_two_training_times():
 
 def test_runs_with_several_teachers_are_one_run_of_their_mean():
     one, other = record([1, 2]), record([3, 4])
-    merged = over_teachers([one, other])
+    (merged,) = over_teachers([[one], [other]])
     assert merged.right.mean(1).tolist() == [0.5, 0.75]
     assert merged.right[0].tolist() == [1.0, 0.5, 0.5, 0.0]
     lost = LostRun(one.config, "diverged", "the loss is nan")
-    assert over_teachers([other, lost]) is lost, "one with fewer teachers is not compared with others"
-    assert over_teachers([lost, replace(lost, reason="another")]) is lost
+    assert over_teachers([[one, one], [other, lost]])[1] is lost, (
+        "a seed with fewer teachers is not compared with others"
+    )
+    assert over_teachers([[one], [lost]]) == [one], "a teacher that diverged is left out"
+    assert over_teachers([[lost], [replace(lost, reason="another")]]) == [lost]
 
 
 def test_every_number_of_them_is_a_mean_over_teachers():
     one, other = record([1, 2], 0.5, 7.0), record([3, 4], 1.5, 9.0)
-    merged = over_teachers([one, other])
+    (merged,) = over_teachers([[one], [other]])
     assert merged.cost == {"teacher_s": 8.0}
     assert merged.metrics == [{"epoch": "1", "train_accuracy": "0.9", "ce_prefix_2": "1.0"}]
     assert [score.accuracy for score in merged.results.single] == [0.5, 0.75]
@@ -97,7 +106,10 @@ def test_how_much_a_teacher_changes_a_method():
     lost = LostRun(record([1, 2]).config, "diverged", "the loss is nan")
     half = {"b": {0: crossed["b"][0], 5: [lost, record([3, 4])]}}
     assert [(row["seeds"], row["area"]) for row in every_teacher(half)] == [(1, 62.5), (1, 87.5)], "of the same seeds"
-    merged = [over_teachers(of_seed) for of_seed in zip(*crossed["b"].values(), strict=True)]
+    none = {"b": {0: crossed["b"][0], 5: [lost, lost]}}
+    assert [(row["seeds"], row.get("area")) for row in every_teacher(none)] == [(0, None), (2, 50.0)]
+    assert teacher_spread(every_teacher(none)) == {}
+    merged = over_teachers([*crossed["b"].values()])
     found = Comparison.of({"a": [record([2, 2])] * 2, "b": merged}, crossed=crossed)
     alone, taught = found.leaderboard
     assert taught["area"] == pytest.approx((50.0 + 87.5) / 2)

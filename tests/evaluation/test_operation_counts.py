@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from spikedistill import LIF, create_model, mean_rate, temporal
+from spikedistill import LIF, Recurrent, create_model, mean_rate, temporal
 from spikedistill.evaluation import EnergyCosts, count_operations, energy
 from spikedistill.evaluation.synapses import fan_out
 
@@ -287,6 +287,40 @@ def test_products_and_sums_of_signals_by_hand():
     # the first product reads two signals of 6 bits, the two others one of 4 numbers and one of 6 bits, the last ones nothing
     read = 12 / 8 + 2 * (16 + 6 / 8)
     assert estimate.total_pj == pytest.approx([0.9 * 20 + 4.6 * 6 + 12.5 * read, 12.5 * read])
+
+
+class InHeads(nn.Module):
+    """Two heads in the axis of the batch, and products that are no contraction or of more than two signals."""
+
+    def forward(self, x):
+        q = x.reshape(-1, 2, 4, 3).flatten(0, 1)
+        mixed = torch.bmm(q, q.transpose(1, 2))
+        mask = torch.einsum("bi,bi->bi", x, x)
+        three = torch.einsum("bnd,bmd,bme->bne", q, q, q)
+        return x.sum(1) + mixed.sum() + mask.sum() + three.sum()
+
+
+def test_a_batch_may_share_its_axis_with_heads_and_what_is_not_known_is_uncounted():
+    x = torch.ones(2, 3, 24)
+    counts = count_operations(temporal(InHeads()), [x, torch.zeros(2, 1, 24)])
+    found = {row.product: row for row in counts.products}
+    assert [*found] == ["@", "sum", "sum#1", "sum#2", "sum#3"], "a mask takes no arithmetic"
+    assert found["@"].dense_macs == [2 * 4 * 4 * 3] * 2
+    assert found["@"].effective_acs == [0.75 * 2 * 4 * 4 * 3] * 2, "of three samples of four"
+    assert found["@"].inputs == [24, 24]
+    assert counts.uncounted_macs > 0, "three signals"
+    assert len(energy(counts).total_pj) == 2
+
+
+def test_products_inside_a_recurrent_layer_are_uncounted():
+    class Gate(nn.Module):
+        def forward(self, x):
+            return x * x.sum(1, keepdim=True) + (x.unsqueeze(1) @ x.unsqueeze(2)).squeeze(2)
+
+    counts = count_operations(temporal(nn.Sequential(LIF(), Recurrent(Gate(), nn.Linear(8, 8)))), [torch.rand(3, 8)], 4)
+    assert counts.products == []
+    assert counts.uncounted_macs == 4 * 8
+    assert len(energy(counts).total_pj) == 4
 
 
 def test_products_of_a_layer_are_named_after_it_and_what_does_not_change_is_computed_once():

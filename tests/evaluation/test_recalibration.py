@@ -1,5 +1,6 @@
 """Batch-norm statistics computed anew: by hand on small networks, of other libraries' kind, and of runs."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -16,7 +17,11 @@ from spikedistill.evaluation import AnytimeClassifier, recalibrate, recalibrated
 from spikedistill.evaluation.results import read_results
 from spikedistill.models import TimestepBatchNorm
 from spikedistill.report import write_report
+from spikedistill.report.blocks import Table
+from spikedistill.report.run.reading import read_run
+from spikedistill.report.run.sections.accuracy import accuracy_section
 from spikedistill.run_folder import RunFolder
+from spikedistill.through_time import synchronise_batch_norm
 
 T = 4
 
@@ -84,6 +89,10 @@ def test_a_batch_norm_with_two_paths_is_one_and_one_of_another_kind_is_refused()
         spikes = temporal(LIF())(F.batch_norm(x, None, None, training=True), 1)[0]
     assert spikes.mean() > 0.05
     torch.testing.assert_close(network.module.first.running_mean, (x.mean((0, 2, 3)) + spikes.mean((0, 2, 3))) / 2)
+    twice = copy.deepcopy(network)
+    recalibrate(twice, [x], lambda own, x: own(x, 1), norms=[twice.module.first, twice.module.second])
+    torch.testing.assert_close(twice.module.first.running_mean, network.module.first.running_mean)
+    assert isinstance(recalibrated(synchronise_batch_norm(network), [x], T).module.first, TimestepBatchNorm)
     made = recalibrated(network, [x], T)
     assert made.module.first is made.module.second
     assert isinstance(made.module.first, TimestepBatchNorm)
@@ -121,6 +130,10 @@ def test_statistics_that_no_pass_or_a_failed_one_computes_stay_as_they_were():
     batch = torch.rand(8, 3)
     recalibrate(network, [batch])
     torch.testing.assert_close(network.used.running_mean, batch.mean(0))
+    recalibrate(network, [batch[:0], batch, batch[:0]])
+    torch.testing.assert_close(network.used.running_mean, batch.mean(0))
+    made = recalibrated(temporal(network).eval(), [batch], T)
+    torch.testing.assert_close(made.module.unused.running_mean, torch.full((T, 3), 4.0))
     assert network.unused.running_mean.tolist() == [4.0] * 3
 
 
@@ -219,9 +232,10 @@ def test_a_run_is_scored_with_other_statistics_and_writes_a_file_that_is_loaded(
     assert "With batch-norm statistics of 200 training samples" in said
     assert f"{100 * other['each_k'][0]:.2f}" in said
     assert read_results(RunFolder(run)).recalibrated.mixture == other["mixture"]
-    page = write_report(run).read_text()
-    assert "Statistics of each timestep" in page
-    assert f"{100 * other['mixture'][0]:.2f}" in page
+    assert "Statistics of each timestep" in write_report(run).read_text()
+    table = next(block for block in accuracy_section(read_run(run)).blocks if isinstance(block, Table))
+    for key in ("each_k", "mixture"):
+        assert [row[key] for row in table.rows] == other[key]
     file = tmp_path / "mixture.safetensors"
     assert main(["recalibrate", str(run), "--out", str(file), "--samples", "200"]) == 0
     said = capsys.readouterr().out

@@ -102,6 +102,9 @@ def test_forward_kl_mends_the_head_and_reverse_kl_the_tail():
     whole = head_tail_kd(student, teacher, head=1.0, temperature=2.0)
     assert whole.item() == pytest.approx(logit_kd(student, teacher, temperature=2.0).item())
     assert head_tail_kd(teacher.unsqueeze(0), teacher).item() == 0
+    torch.manual_seed(0)
+    many, taught = 5 * torch.randn(1, 1000, 100), 5 * torch.randn(1000, 100)  # of which sums are above 1 by rounding
+    torch.testing.assert_close(head_tail_kd(many, taught, head=1.0), logit_kd(many, taught), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("per_timestep", [False, True])

@@ -88,7 +88,7 @@ def check_trainable(configs: Sequence[Config], seeds: Sequence[int], teacher_see
     given = next((config.teacher for config in configs if config.teacher is not None), None)
     if given is not None and all(without_foreign_settings(config).teacher is None for config in configs):
         raise UserError(f"none of the methods learns from a teacher: leave --teacher {given} out")
-    _check_one_teacher(configs)
+    to_train: list[Config] = []
     for config in configs:
         check_processes(config.trainer)
         planned = [
@@ -101,8 +101,10 @@ def check_trainable(configs: Sequence[Config], seeds: Sequence[int], teacher_see
         if wrong := next((run for run in left if not run.is_free() and not run.is_run()), None):
             raise FileExistsError(f"{wrong.path} is not empty, and it is no run that has begun: choose another --out")
         if left:
+            to_train.append(config)
             own = without_foreign_settings(config)
             plan_without_teacher(own) if own.teacher is None else make_plan(own)
+    _check_one_teacher(to_train)
 
 
 def _check_one_teacher(configs: Sequence[Config]) -> None:

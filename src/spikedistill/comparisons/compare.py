@@ -82,8 +82,8 @@ def compare(
         two_budgets: train every method a second time, for a quarter of its epochs, as a comparison in the folder `quarter`. The
             leaderboard then has places, and one method is before another only where that holds for both.
         teacher_seeds: seeds of teachers; every taught method is trained with each of them, for each seed. Its accuracies are then
-            means over teachers, and their intervals are for these teachers. A seed counts if it is finished with each of them.
-            Default: one, with the first of the seeds.
+            means over teachers, and their intervals are for these teachers. A teacher that diverged is left out, and so is a seed
+            that is not finished with each of the others. Default: one, with the first of the seeds.
         command: what repeats the comparison, for its page.
 
     Returns: The runs and the tables that are made from them.
@@ -92,7 +92,7 @@ def compare(
         UserError: for fewer than two methods, a recipe named twice, several data sets, a precision left open, several jobs of
             several devices, a run in `out` that was begun with other settings, different training samples in equal
             time, epochs that have no quarter, seeds of teachers that no method needs, or settings that do not fit each other.
-            All this is checked before training.
+            All this is checked before training, but with `tune` only the settings of its trials.
         FileNotFoundError: if a method was not trained in `equal_time`, or the data set is missing.
         FileExistsError: if `out` holds files that the comparison would overwrite and that no comparison wrote.
         BlockingIOError: if another process compares in the same folder.
@@ -108,12 +108,12 @@ def compare(
         raise UserError(f"jobs is {jobs}, expected 1, or more if every run trains on one device")
     check_settings(configs, seeds, equal_time is not None, cluster is not None)
     check_own(out)
-    quarter = quartered(configs) if two_budgets else None
     taught_by = seeds_of_teachers(configs, teacher_seeds, seeds[0])
     if equal_time is not None:
         ended = finished_there(configs, seeds, equal_time, taught_by[0])
         configs = with_weights_of(configs, ended)
         taken = teacher_shares(configs, ended) if count_teacher else [0.0] * len(configs)
+    quarter = quartered(configs) if two_budgets else None
     workers = Processes(jobs) if cluster is None else Cluster(cluster, jobs)
     budgets = {out: configs} if quarter is None else {out / QUARTER: quarter, out: configs}
     for folder, of_budget in budgets.items():
@@ -131,7 +131,7 @@ def compare(
         every = {folder: Runs(Records(folder), workers, retry_diverged) for folder in budgets}
         for folder, of_budget in () if tune else budgets.items():  # of all budgets before the first is trained
             every[folder].check(
-                [run for planned in _planned(of_budget, seeds, teachers[folder], folder).values() for run in planned]
+                run for planned in _planned(of_budget, seeds, teachers[folder], folder).values() for run in planned
             )
         comparison = None
         for folder, of_budget in budgets.items():
@@ -148,10 +148,7 @@ def _compared(crossed: Crossed, shorter: Comparison | None) -> Comparison:
     Raises:
         RunDiverged: if no run is left to be compared.
     """
-    found = {
-        name: [over_teachers(of_seed) for of_seed in zip(*by_teacher.values(), strict=True)]
-        for name, by_teacher in crossed.items()
-    }
+    found = {name: over_teachers([*by_teacher.values()]) for name, by_teacher in crossed.items()}
     _check_some_finished(found)
     several = {name: by_teacher for name, by_teacher in crossed.items() if len(by_teacher) > 1}
     return Comparison.of(found, shorter=shorter, crossed=several)

@@ -1,6 +1,7 @@
 """The runs of a comparison in their order, and the outcome of each."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,17 @@ class Runs:
             f"{config.run_folder} holds no finished run, and {self.records.file} knows of none: train it there first"
         )
 
-    def check(self, planned: Sequence[Config]) -> None:
+    def check(self, planned: Iterable[Config]) -> None:
         """Refuse runs that were begun with other settings.
 
         Raises:
             UserError: naming the first.
         """
-        for config in planned:
+        for config in {config.run_folder: config for config in planned}.values():
             folder, record = RunFolder(config.run_folder), self.records.find(config.run_folder)
             for begun in (folder.config() if folder.config_file.is_file() else None, record.config if record else None):
                 if begun is not None:
-                    check_same_run(config, _with_teacher_of(config, begun), folder.path)
+                    check_same_run(config, self._with_teacher_of(config, begun), folder.path)
 
     def train(self, planned: Sequence[Config]) -> None:
         """Train every run that is left, once, except students of a teacher that diverged.
@@ -91,6 +92,15 @@ class Runs:
         }
         with sigterm_interrupts():
             train_all(lines, self.workers, lambda config: self.records.keep([config.run_folder]))
+
+    def _with_teacher_of(self, config: Config, begun: Config) -> Config:
+        """The configuration that a run was begun with; with the present path of its teacher, if that is a copy or was moved."""
+        now, then = config.teacher, begun.teacher
+        if now is None or then is None or now == then or now.parts[-2:] != then.parts[-2:]:
+            return begun
+        is_moved = now.is_relative_to(self.records.folder) and not then.exists()
+        is_copy = _digest(now) is not None and _digest(now) == _digest(then)
+        return begun.model_copy(update={"teacher": now}) if is_moved or is_copy else begun
 
     def _lost_teacher(self, config: Config) -> LostRun | None:
         """The teacher's run of this comparison, if it diverged."""
@@ -147,16 +157,8 @@ def is_taught(config: Config) -> bool:
     return create_objective(config.objective.name, **config.objective.options).needs_teacher
 
 
-def _with_teacher_of(config: Config, begun: Config) -> Config:
-    """The configuration that a run was begun with; if the folder was moved, with the present path of the same teacher."""
-    now, then = config.teacher, begun.teacher
-    moved = now is not None and then is not None and now.parts[-2:] == then.parts[-2:] and _is_moved(now, then)
-    return begun.model_copy(update={"teacher": now}) if moved else begun
-
-
-def _is_moved(now: Path, then: Path) -> bool:
-    """Whether one is the other's present path, or a copy of it."""
-    files = [RunFolder(path).model if path.is_dir() else path for path in (now, then)]
-    return not then.exists() or (
-        all(file.is_file() for file in files) and len({sha256(file.read_bytes()) for file in files}) == 1
-    )
+@functools.cache
+def _digest(teacher: Path) -> str | None:
+    """Of the network of a run or a file; None if there is none."""
+    file = RunFolder(teacher).model if teacher.is_dir() else teacher
+    return sha256(file.read_bytes()) if file.is_file() else None

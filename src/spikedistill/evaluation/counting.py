@@ -63,7 +63,10 @@ def count_operations(
         if expected is not None and shape != expected:
             raise UserError(f"the batches hold samples {expected} and {shape}, expected one shape")
         if isinstance(model, Temporal):
-            with tally.watching(model.module, timesteps or x.shape[0]), products.watching(model.module):
+            with (
+                tally.watching(model.module, timesteps or x.shape[0]),
+                products.watching(model.module, x.shape[batch_axis]),
+            ):
                 model(x, timesteps)
         else:
             tally.count_steps(model, frames_of(x, timesteps))
@@ -75,6 +78,7 @@ def count_operations(
                 )
             counted = sum(sum(layer.dense) for layer in tally.layers.values())
             counted += sum(sum(row.dense_macs) for row in products.rows(1) if row.is_matrix)
+            # PyTorch's counter does not know every product, such as one of vectors
             uncounted = max(_macs(model, x.narrow(batch_axis, 0, 1), timesteps) - counted, 0)
         samples, expected = samples + x.shape[batch_axis], shape
     if expected is None:

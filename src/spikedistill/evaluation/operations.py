@@ -41,7 +41,7 @@ class LayerOperations:
 
 @dataclass(frozen=True)
 class ProductOperations:
-    """A product of signals, or a sum over a signal's axes: counts per sample, a list entry for each timestep.
+    """A product of two signals, or a sum over a signal's axes: counts per sample, a list entry for each timestep.
 
     A term of a product is effective if none of its factors is zero. A matrix product of spikes with anything accumulates what the
     spikes select; a mask of spikes selects, and takes no arithmetic, so that it has no row; a sum accumulates.
@@ -52,7 +52,8 @@ class ProductOperations:
         two_valued: of each signal, whether all its values were 0 or one other value.
         effective_acs: accumulates of effective terms.
         effective_macs: multiply-accumulates of effective terms; zero if a signal is two-valued.
-        dense_macs: all multiply-accumulates of a product, including those of zeros; zero for a sum.
+        dense_macs: all multiply-accumulates of a product, including those of zeros; zero for a sum. Unlike
+            `torch.utils.flop_counter` it includes products that are elementwise, if no signal is two-valued.
         inputs: how many values each signal has for a sample and timestep.
     """
 
@@ -89,9 +90,9 @@ class OperationCounts:
         timesteps: T.
         layers: convolutions and linear layers, in the order of the pass.
         neurons: layers of spiking neurons.
-        uncounted_macs: dense multiply-accumulates of all T timesteps elsewhere, such as products of tensors in a network of another
-            library. No other count includes them.
-        products: products and sums of signals.
+        uncounted_macs: dense multiply-accumulates of all T timesteps elsewhere: products with tensors, of three signals, inside a
+            `Recurrent`, or in a network of another library. No other count includes them.
+        products: products of two signals and sums over axes.
     """
 
     samples: int

@@ -1,4 +1,4 @@
-"""Counts the products and sums of signals in a pass, of which the attention of spiking transformers is made."""
+"""Counts the products of two signals and the sums over axes in a pass, of which the attention of spiking transformers is made."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -41,25 +41,28 @@ class Products:
         self._found: dict[str, _Product] = {}
 
     @contextmanager
-    def watching(self, network: nn.Module) -> Iterator[None]:
-        """Count the pass that runs in the block."""
+    def watching(self, network: nn.Module, samples: int) -> Iterator[None]:
+        """Count the pass of so many samples that runs in the block, but for what is inside a `Recurrent`."""
         inside: list[str] = []
         calls: Counter[str] = Counter()
 
         def take(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             function = _FUNCTIONS.get(name)
             signals = signals_in(*args, *kwargs.values())
-            if function is None or (not function.is_sum and len(signals) < 2):
+            if function is None or len(signals) != (1 if function.is_sum else 2):
                 return
             path = f"{inside[-1]} {function.symbol}".strip()
             row = path if calls[path] == 0 else f"{path}#{calls[path]}"
             calls[path] += 1
-            self._found.setdefault(row, _Product(function, len(signals))).add(func, args, kwargs, signals)
+            self._found.setdefault(row, _Product(function, len(signals))).add(
+                lambda values: map_over_time(func, args, kwargs, values), signals, samples
+            )
 
         def enter(path: str) -> Any:
             def before(_: nn.Module, inputs: tuple[Any, ...]) -> None:
                 for signal in signals_in(*inputs):
-                    signal.call.watch = take
+                    if signal.call.timestep is None:
+                        signal.call.watch = take
                 inside.append(path)
 
             return before
@@ -91,23 +94,29 @@ class _Product:
         self.effective: Tensor | float = 0.0
         self.dense: list[int] = []
         self.inputs: list[int] = []
+        self.contracts = False
 
-    def add(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], signals: list[Signal]
-    ) -> None:
-        """Add a further batch: as many terms are not zero as the same function has of zeros and ones."""
+    def add(self, compute: Callable[[Callable[[Signal], Tensor]], Tensor], signals: list[Signal], samples: int) -> None:
+        """Add a further batch: as many terms are not zero as the same function has of zeros and ones.
+
+        Args:
+            compute: the function over time, of what it is given for each signal.
+            signals: those that it takes.
+            samples: of the batch, which may share an axis with heads.
+        """
         for levels, signal in zip(self.levels, signals, strict=True):
             levels.add(_values(signal))
-        terms = map_over_time(func, args, kwargs, lambda signal: (_values(signal) != 0).double())
-        every = map_over_time(func, args, kwargs, lambda signal: torch.ones_like(_values(signal), dtype=torch.float64))
+        terms = compute(lambda signal: (_values(signal) != 0).double())
+        every = compute(lambda signal: torch.ones_like(_values(signal), dtype=torch.float64))
+        self.contracts = bool((every > 1).any())  # an einsum may be a mask
         effective, dense = (_over_time(part, signals[0].timesteps) for part in (terms, every))
         self.effective = self.effective + effective
-        self.dense = (dense / signals[0].shape[0]).round().long().tolist()
-        self.inputs = [signal.sample[0].numel() for signal in signals]
+        self.dense = (dense / samples).round().long().tolist()
+        self.inputs = [signal.sample.numel() // samples for signal in signals]
 
     def row(self, path: str, samples: int) -> ProductOperations:
         """The counts per sample."""
-        is_matrix, is_sum = self.function.is_matrix, self.function.is_sum
+        is_matrix, is_sum = self.function.is_matrix and self.contracts, self.function.is_sum
         selects = is_sum or any(levels.two_valued for levels in self.levels)
         accumulates, multiplies = selects and (is_matrix or is_sum), not selects
         assert isinstance(self.effective, Tensor)
@@ -131,5 +140,5 @@ def _values(signal: Signal) -> Tensor:
 
 def _over_time(terms: Tensor, timesteps: int) -> Tensor:
     """How many there are at each timestep. What is constant in time is computed at the first."""
-    counts = terms.flatten(1).sum(1).cpu()
+    counts = terms.reshape(len(terms), -1).sum(1).cpu()
     return torch.cat([counts, counts.new_zeros(timesteps - len(counts))])

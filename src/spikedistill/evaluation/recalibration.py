@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
 from ..models import TimestepBatchNorm
-from ..through_time import Bptt, Temporal
+from ..through_time import Bptt, SyncBatchNorm, Temporal
 from ..through_time.steps import evaluating
 from ..trained import Trained
 
@@ -53,11 +53,8 @@ def recalibrate(
     Raises:
         UserError: for a network without running statistics, or no batch.
     """
-    chosen = [
-        module
-        for module in (network.modules() if norms is None else norms)
-        if isinstance(module, _BatchNorm) and module.track_running_stats
-    ]
+    given = dict.fromkeys(network.modules() if norms is None else norms)
+    chosen = [module for module in given if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not chosen:
         raise UserError("the network has no batch-norm with running statistics: there is nothing to recalibrate")
     before = [(norm.momentum, copy.deepcopy(dict(norm.named_buffers(recurse=False)))) for norm in chosen]
@@ -128,7 +125,7 @@ def _per_timestep(network: Temporal, batches: Iterable[Tensor], shares: Tensor) 
         )
     norms: dict[_BatchNorm, TimestepBatchNorm] = {}  # one for a batch-norm that has several paths
     for path, old in found:
-        if type(old).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+        if type(old).forward not in (_BatchNorm.forward, SyncBatchNorm.forward):
             raise UserError(f"{path} is a {type(old).__name__} with a forward of its own: recalibrate for one k")
         if old not in norms:
             norms[old] = TimestepBatchNorm(old.num_features, len(shares), eps=old.eps).to(old.running_mean)
@@ -136,13 +133,13 @@ def _per_timestep(network: Temporal, batches: Iterable[Tensor], shares: Tensor) 
                 norms[old].weight.copy_(old.weight)
                 norms[old].bias.copy_(old.bias)
         network.set_submodule(path, norms[old])
-    _average(network, [*norms.values()], batches, lambda own, x: _pass(own, x, len(shares)))
+    reached = _average(network, [*norms.values()], batches, lambda own, x: _pass(own, x, len(shares)))
     network.eval()
     for old, new in norms.items():
         assert old.running_mean is not None
         assert old.running_var is not None
         new.momentum = 0.1 if old.momentum is None else old.momentum
-        own = shares.to(new.running_mean)[:, None]
+        own = shares.to(new.running_mean)[:, None] if new in reached else new.running_mean.new_zeros(())
         apart = new.running_mean - old.running_mean
         new.running_var.copy_(own * new.running_var + (1 - own) * old.running_var + own * (1 - own) * apart.square())
         new.running_mean.copy_(old.running_mean + own * apart)
@@ -150,15 +147,18 @@ def _per_timestep(network: Temporal, batches: Iterable[Tensor], shares: Tensor) 
 
 def _average(
     network: nn.Module, norms: Sequence[nn.Module], batches: Iterable[Any], run: Callable[[Any, Any], Any]
-) -> None:
+) -> set[nn.Module]:
     """Make a pass with every batch, after which the running statistics of batch-norms are means over batches.
 
     The rest of the network is in eval mode meanwhile, and afterwards every module in the mode that it was in.
 
+    Returns:
+        Those that some pass came to.
+
     Raises:
         UserError: if there is no batch.
     """
-    weight, seen = 0, dict.fromkeys(norms, 0)
+    weight, seen, some = 0, dict.fromkeys(norms, 0), False
 
     def count(norm: Any, _: Any) -> None:
         seen[norm] += weight
@@ -170,13 +170,16 @@ def _average(
             for norm in norms:
                 norm.train()
             for batch in batches:
+                some = True
                 weight = batch.numel() if isinstance(batch, Tensor) else 1
-                run(network, batch)
+                if weight:
+                    run(network, batch)
     finally:
         for hook in hooks:
             hook.remove()
-    if not weight:
+    if not some:
         raise UserError("the samples held no batch, expected at least one to compute statistics from")
+    return {norm for norm, values in seen.items() if values}
 
 
 def spec_of(network: Trained, timesteps: int) -> dict[str, Any]:

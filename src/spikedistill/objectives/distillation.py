@@ -69,7 +69,8 @@ def head_tail_kd(logits: Tensor, teacher_logits: Tensor, *, head: float = 0.5, t
     log_p, log_q = (log_probabilities(part, temperature) for part in both)
     q, classes = log_q.exp().sort(dim=-1, descending=True, stable=True)
     apart = (log_p.detach().exp().gather(-1, classes) - q).abs()
-    of_head = (q.cumsum(-1) <= head).index_fill(-1, torch.zeros(1, dtype=torch.int64, device=q.device), True)
+    within = q.cumsum(-1) <= (head if head < 1 else math.inf)  # a sum of all may be larger than 1 by rounding
+    of_head = within.index_fill(-1, torch.zeros(1, dtype=torch.int64, device=q.device), True)
     of_head_share = (apart * of_head).sum(-1) / apart.sum(-1).clamp(min=torch.finfo(apart.dtype).tiny)
     forward, reverse = kl_of_logs(log_p, log_q), kl_of_logs(log_q, log_p)
     return temperature**2 * (of_head_share * forward + (1 - of_head_share) * reverse).mean()

@@ -14,14 +14,25 @@ from .records import LostRun, RunRecord
 Crossed = Mapping[RecipeName, Mapping[int, Sequence[RunRecord | LostRun]]]
 
 
-def over_teachers(runs: Sequence[RunRecord | LostRun]) -> RunRecord | LostRun:
-    """Runs of one seed with several teachers as one, in which every number is the mean over the teachers.
+def over_teachers(by_teacher: Sequence[Sequence[RunRecord | LostRun]]) -> list[RunRecord | LostRun]:
+    """A method's runs with several teachers, of the same seeds each, as one run for each seed.
+
+    Teachers without any finished run are left out, as those that diverged.
+    """
+    useful = [runs for runs in by_teacher if any(isinstance(run, RunRecord) for run in runs)]
+    return [_as_one(of_seed) for of_seed in zip(*(useful or by_teacher[:1]), strict=True)]
+
+
+def _as_one(runs: Sequence[RunRecord | LostRun]) -> RunRecord | LostRun:
+    """Runs of one seed as one, in which every number is the mean over the teachers.
 
     If one of them has no numbers, it stands for all: seeds with fewer teachers are not compared with others.
     """
     finished = [run for run in runs if isinstance(run, RunRecord)]
     if len(finished) < len(runs):
         return next(run for run in runs if isinstance(run, LostRun))
+    if len(finished) == 1:
+        return finished[0]
     numbers = Numbers.model_validate(_mean([run.numbers.model_dump() for run in finished]))
     return replace(finished[0], right=np.mean([run.right for run in finished], 0), **parts(numbers))
 
@@ -45,10 +56,12 @@ def _mean(values: Sequence[Any]) -> Any:
 def every_teacher(crossed: Crossed) -> list[dict[str, Any]]:
     """Each taught method with each teacher: `{method, teacher_seed, seeds, accuracy_k, area}`, means over seeds in percent.
 
-    Seeds that are not finished with every teacher are left out.
+    A teacher without any finished run has a row without numbers, and seeds that are not finished with every other are left out.
     """
-    rows = []
-    for method, by_teacher in crossed.items():
+    rows: list[dict[str, Any]] = []
+    for method, of_all in crossed.items():
+        by_teacher = {seed: runs for seed, runs in of_all.items() if any(isinstance(run, RunRecord) for run in runs)}
+        rows += [{"method": method, "teacher_seed": seed, "seeds": 0} for seed in of_all if seed not in by_teacher]
         whole = [
             all(isinstance(run, RunRecord) for run in of_seed) for of_seed in zip(*by_teacher.values(), strict=True)
         ]
@@ -68,5 +81,6 @@ def teacher_spread(rows: Sequence[dict[str, Any]]) -> dict[RecipeName, float]:
     """How much a method's mean over k differs between teachers: the standard deviation in points, from two teachers on."""
     areas: dict[RecipeName, list[float]] = {}
     for row in rows:
-        areas.setdefault(row["method"], []).append(row["area"])
+        if "area" in row:
+            areas.setdefault(row["method"], []).append(row["area"])
     return {method: float(np.std(values, ddof=1)) for method, values in areas.items() if len(values) > 1}

@@ -27,12 +27,8 @@ def verdict(rows: Sequence[Row]) -> str:
     """Which method leads in the mean over k, how many differ from the baseline by more than chance, which runs have no numbers."""
     baseline = rows[0]
     best = max(with_numbers(rows), key=lambda row: row["area"])
-    if any("place_first" in row for row in rows) and (best.get("place_first"), best.get("place_last")) != (1, 1):
-        leader = (
-            f"Which method is best in the mean over k depends on how long it is trained: {best['method']} leads after all epochs, "
-            f"with {best['area']:.2f} %, and not after a quarter of them."
-        )
-        return " ".join(sentence for sentence in (leader, what_is_told(rows), what_was_lost(rows)) if sentence)
+    if unsettled := _unsettled(best, rows):
+        return " ".join(sentence for sentence in (unsettled, what_is_told(rows), what_was_lost(rows)) if sentence)
     leader = f"Best in the mean over k is {best['method']} with {best['area']:.2f} %"
     if best is baseline:
         leader = f"No method is better in the mean over k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %"
@@ -42,6 +38,16 @@ def verdict(rows: Sequence[Row]) -> str:
         )
     second = what_is_told(rows)
     return " ".join(sentence for sentence in (f"{leader}.", second, what_was_lost(rows)) if sentence)
+
+
+def _unsettled(best: Row, rows: Sequence[Row]) -> str:
+    """Why no method is called the best after two training times, in a sentence; empty if one is, or there is one time only."""
+    if not any("place_first" in row for row in rows) or (best.get("place_first"), best.get("place_last")) == (1, 1):
+        return ""
+    leads = f"{best['method']} leads after all epochs, with {best['area']:.2f} %"
+    if "place_first" not in best:
+        return f"Which method is best in the mean over k is not known: {leads}, and has no numbers after fewer."
+    return f"Which method is best in the mean over k depends on how long it is trained: {leads}, and not after fewer."
 
 
 def _numbers(rows: Sequence[Row]) -> Numbers:

@@ -194,5 +194,5 @@ def _energy_note(energy: Energy) -> str:
         f"table of costs ({energy.costs}), with neurons and memory; samples that stay are taken for as active as all."
     )
     return note + (
-        " Operations outside of convolutions and linear layers are in no figure." if energy.uncounted_macs else ""
+        " Some products outside of convolutions and linear layers are in no figure." if energy.uncounted_macs else ""
     )
