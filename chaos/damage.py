@@ -111,6 +111,6 @@ def reading(read: Callable[[], Any], place: Path, scratch: Path) -> tuple[Ended,
 def kinds() -> Iterator[Kind]:
     from . import files_of_data, files_of_runs
 
-    for sorts, short in ((files_of_runs.SORTS, 2), (files_of_data.SORTS, 5)):  # the latter are read in no time
+    for sorts, short in ((files_of_runs.SORTS, 1), (files_of_data.SORTS, 3)):  # the latter are read in no time
         for sort in sorts:
             yield Kind(f"damaged: {sort.name}", TRIES, short, partial(attempt, sort))

@@ -21,7 +21,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a
 @needs_compiler
 @pytest.mark.parametrize(
     ("instructions", "units", "shapes"),
-    [pytest.param(BEST, 2, 500, id=f"{BEST}"), pytest.param("DEFAULT", 1, 100, id="plain")],
+    [pytest.param(BEST, 2, 200, id=f"{BEST}"), pytest.param("DEFAULT", 1, 60, id="plain")],
 )
 def test_no_shape_steps_over_memory(instructions, units, shapes, tmp_path):
     program = tmp_path / "shapes"
