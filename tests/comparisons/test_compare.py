@@ -107,7 +107,7 @@ def test_a_comparison_of_one_is_refused(tmp_path, capsys):
 
 
 def test_a_recipe_can_take_part_in_variants(tmp_path, capfd):
-    assert compare(tmp_path, "digits-rate", "digits-rate,segments=2,objective.name=twce") == 0
+    assert compare(tmp_path, "digits-rate", "digits-rate,segments=2,objective.name=twce", "--seeds", "1") == 0
     run = RunFolder(tmp_path / "digits-rate,segments=2,objective.name=twce" / "seed1").config()
     assert (run.segments, run.objective.name, run.seed) == (2, "twce", 1)
     assert "rate,segments=2" in capfd.readouterr().out.replace("\n", "")
@@ -115,10 +115,10 @@ def test_a_recipe_can_take_part_in_variants(tmp_path, capfd):
 
 def test_networks_trained_at_other_timesteps_take_part(tmp_path):
     regret = tmp_path / "regret.csv"
-    assert compare(tmp_path, "digits-sce,timesteps=1", "digits-sce") == 0
+    assert compare(tmp_path, "digits-sce,timesteps=1", "digits-sce", "--seeds", "0") == 0
     assert [row["specialists"] for row in csv.DictReader(regret.read_text().splitlines())] == ["digits-sce"]
     assert 'id="regret"' in (tmp_path / "report.html").read_text()
-    assert compare(tmp_path, "digits-sce,timesteps=1", "digits-twce") == 0
+    assert compare(tmp_path, "digits-sce,timesteps=1", "digits-twce", "--seeds", "0") == 0
     assert not regret.exists(), "nobody is left who specialised in two"
     rows = list(csv.DictReader((tmp_path / "leaderboard.csv").read_text().splitlines()))
     assert [(row["timesteps"], "accuracy_2" in row, "accuracy_3" in row) for row in rows] == [
@@ -145,9 +145,16 @@ def test_methods_at_equal_time_train_on_the_same_samples_and_were_all_trained_be
         finished_there([configs[0], fewer], [0], tmp_path, 0)
 
 
-def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capfd):
-    first, second = tmp_path / "epochs", tmp_path / "time"
-    assert compare(first, "digits-sce", "digits-twkd") == 0
+@pytest.fixture(scope="module")
+def one_after_another(tmp_path_factory):
+    """A finished comparison of a method with one that is taught, of two seeds; it is only read."""
+    folder = tmp_path_factory.mktemp("comparisons") / "one_after_another"
+    assert compare(folder, "digits-sce", "digits-twkd") == 0
+    return folder
+
+
+def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(one_after_another, tmp_path, capfd):
+    first, second = one_after_another, tmp_path / "time"
     second.mkdir()
     begin(second)  # as if one had been measured to be twice as fast as the other
     speeds = "method,images_per_s,against_first\ndigits-sce,100.0,1.0\ndigits-twkd,200.0,2.0\n"
@@ -164,9 +171,8 @@ def test_in_equal_time_what_keeps_its_epochs_is_not_trained_again(tmp_path, capf
     assert (second / "speeds.csv").read_text() == speeds, "what was measured counts for good"
 
 
-def test_runs_side_by_side_are_those_one_after_another(tmp_path, capfd):
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    assert compare(alone, "digits-sce", "digits-twkd") == 0
+def test_runs_side_by_side_are_those_one_after_another(one_after_another, tmp_path, capfd):
+    alone, together = one_after_another, tmp_path / "together"
     capfd.readouterr()
     assert compare(together, "digits-sce", "digits-twkd", "--jobs", "2") == 0
     out = capfd.readouterr().out
@@ -215,10 +221,13 @@ def test_jobs_of_several_devices_are_refused(tmp_path, capsys):
     assert compare(tmp_path, "digits-sce", "digits-twce", "--jobs", "0") == 2
 
 
-def test_with_its_records_a_comparison_needs_no_run_again(tmp_path, capfd):
+def test_with_its_records_a_comparison_needs_no_run_again(one_after_another, tmp_path, capfd):
     first, second = tmp_path / "first", tmp_path / "second"
-    assert compare(first, "digits-sce", "digits-twkd") == 0
+    shutil.copytree(one_after_another, first)
+    capfd.readouterr()
+    assert compare(first, "digits-sce", "digits-twkd") == 0, "a copy, with a copy of the teacher"
     trained = capfd.readouterr().out
+    assert "run " not in trained
     second.mkdir()
     shutil.copy(first / "records.jsonl", second)
     assert compare(second, "digits-sce", "digits-twkd") == 0
@@ -232,7 +241,7 @@ def test_with_its_records_a_comparison_needs_no_run_again(tmp_path, capfd):
     text = (second / "records.jsonl").read_text()
     assert str(tmp_path) not in text, "nothing of a record is of the place it was written in"
 
-    # moved, with the network that teaches
+    # moved or copied, with the network that teaches
     moved = first.rename(tmp_path / "moved")
     assert compare(moved, "digits-sce", "digits-twkd") == 0
     assert "run " not in capfd.readouterr().out

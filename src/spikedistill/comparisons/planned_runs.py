@@ -1,13 +1,11 @@
 """The runs of a comparison in their order, and the outcome of each."""
 
-import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import Config, NeuronConfig
-from ..evaluation.comparison.records import LostRun, Records, RunRecord
-from ..files import sha256
+from ..evaluation.comparison.records import LostRun, Records, RunRecord, is_same_network, with_present_teacher
 from ..objectives import create_objective
 from ..run_folder import RunFolder
 from ..training.plan import plan_without_teacher
@@ -94,13 +92,11 @@ class Runs:
             train_all(lines, self.workers, lambda config: self.records.keep([config.run_folder]))
 
     def _with_teacher_of(self, config: Config, begun: Config) -> Config:
-        """The configuration that a run was begun with; with the present path of its teacher, if that is a copy or was moved."""
+        """The configuration that a run was begun with; with the present path of its teacher, if that was moved or copied."""
+        begun = with_present_teacher(begun, self.records.folder)
         now, then = config.teacher, begun.teacher
-        if now is None or then is None or now == then or now.parts[-2:] != then.parts[-2:]:
-            return begun
-        is_moved = now.is_relative_to(self.records.folder) and not then.exists()
-        is_copy = _digest(now) is not None and _digest(now) == _digest(then)
-        return begun.model_copy(update={"teacher": now}) if is_moved or is_copy else begun
+        is_copy = now is not None and then is not None and now != then and is_same_network(now, then)
+        return begun.model_copy(update={"teacher": now}) if is_copy else begun
 
     def _lost_teacher(self, config: Config) -> LostRun | None:
         """The teacher's run of this comparison, if it diverged."""
@@ -155,10 +151,3 @@ def without_foreign_settings(config: Config) -> Config:
 def is_taught(config: Config) -> bool:
     """Whether the objective needs a trained teacher."""
     return create_objective(config.objective.name, **config.objective.options).needs_teacher
-
-
-@functools.cache
-def _digest(teacher: Path) -> str | None:
-    """Of the network of a run or a file; None if there is none."""
-    file = RunFolder(teacher).model if teacher.is_dir() else teacher
-    return sha256(file.read_bytes()) if file.is_file() else None

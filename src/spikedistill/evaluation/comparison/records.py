@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...config import Config
 from ...errors import UserError
-from ...files import parse_json, write_atomically
+from ...files import parse_json, sha256, write_atomically
 from ...objectives.submodels import prefix_means, right_submodels
 from ...run_folder import RunFolder
 from ..results import Agreement, Scores, read_results
@@ -170,6 +170,22 @@ def from_json(line: bytes | str, folder: Path) -> tuple[str, RunRecord | LostRun
     return found.run, RunRecord(config, right=right, **parts(found))
 
 
+def with_present_teacher(config: Config, folder: Path) -> Config:
+    """The settings of a run of a comparison that was moved or copied to `folder`, with the present path of its teacher there."""
+    teacher = config.teacher
+    if teacher is None or teacher.is_relative_to(folder):
+        return config
+    own = folder.joinpath(*teacher.parts[-2:])
+    is_own = own.exists() and (not teacher.exists() or is_same_network(own, teacher))
+    return config.model_copy(update={"teacher": own}) if is_own else config
+
+
+def is_same_network(one: Path, other: Path) -> bool:
+    """Whether the weights of two runs, or two files, are equal."""
+    files = [RunFolder(path).model if path.is_dir() else path for path in (one, other)]
+    return all(file.is_file() for file in files) and len({sha256(file.read_bytes()) for file in files}) == 1
+
+
 def _right(folder: RunFolder, saved: Mapping[str, Tensor], of: str, truth: str) -> Tensor:
     """Whether the first t timesteps together are right on each sample, `[T, N]`, from logits `[T, N, C]`."""
     logits, targets = saved[of], saved.get(truth, torch.empty(0))
@@ -207,10 +223,8 @@ class Records:
             UserError: if one of its files is damaged.
         """
         folder = RunFolder(run)
-        if folder.is_complete:
-            return RunRecord.of(run)
-        if folder.diverged.is_file():
-            return LostRun.of(run)
+        if (ended := self._ended(run)) is not None:
+            return ended
         line = self._lines.get(self._name(run))
         found = None if line is None else from_json(line, self.folder)[1]
         # the folder of a run that diverged and was begun again has a config file: the run is not lost
@@ -230,12 +244,21 @@ class Records:
     def keep(self, runs: Iterable[Path]) -> None:
         """Write the added runs, and those of the given folders that have ended, to the file."""
         for run in runs:
-            folder = RunFolder(run)
-            if folder.is_complete or folder.diverged.is_file():
-                self.add(run, RunRecord.of(run) if folder.is_complete else LostRun.of(run))
+            if (ended := self._ended(run)) is not None:
+                self.add(run, ended)
         text = "".join(f"{line}\n" for _, line in sorted(self._lines.items()))
         if text.encode() != (self.file.read_bytes() if self.file.is_file() else b""):
             write_atomically(self.file, text)
+
+    def _ended(self, run: Path) -> RunRecord | LostRun | None:
+        """How the run in that folder has ended, with the present path of its teacher; None if it has not."""
+        folder = RunFolder(run)
+        found: RunRecord | LostRun | None = None
+        if folder.is_complete:
+            found = RunRecord.of(run)
+        elif folder.diverged.is_file():
+            found = LostRun.of(run)
+        return None if found is None else replace(found, config=with_present_teacher(found.config, self.folder))
 
     def _written(self) -> dict[str, str]:
         """The lines of the file by run."""
