@@ -53,6 +53,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     "pgd": {"adversarial": "pgd", "adversarial_eps": 8.0, "adversarial_steps": 3},
 }
 EPS = 8.0
+# Of the network, the batch size and the learning rate, where those of the data set are for a longer training.
+_SIZES: dict[str, tuple[dict[str, Any], int, float]] = {"cifar10": ({"options": {"width": 0.25}}, 32, 0.05)}
 _SHARES = {"plain": 0.15, "pgd": 0.6}  # of images that are still right in the middle of an attack, for the budget alone
 
 
@@ -84,13 +86,14 @@ class Plan(NamedTuple):
     def config(self, method: str, training: str) -> Config:
         """That of an objective, or of the ANN."""
         config = recipe(f"{self.dataset}-{method}")
-        small = {"options": {"width": 0.25}} if self.dataset == "cifar10" else {}
-        data = {"root": self.root.resolve(), "train_samples": self.samples, "batch_size": 64}
+        model, batch_size, lr = _SIZES.get(self.dataset, ({}, 64, config.optimizer.lr))
+        data = {"root": self.root.resolve(), "train_samples": self.samples, "batch_size": batch_size}
         return config.model_copy(
             update={
                 "epochs": self.epochs,
-                "model": config.model.model_copy(update=small),
+                "model": config.model.model_copy(update=model),
                 "data": config.data.model_copy(update=data),
+                "optimizer": config.optimizer.model_copy(update={"lr": lr}),
                 "objective": config.objective.model_copy(update=TRAINING[training]),
             }
         )
