@@ -24,7 +24,7 @@ from .exits import (
 )
 from .gradients import GradientRule, compare_gradients, gradient_microscope, gradient_rules
 from .initial_membranes import start_membranes
-from .operations import LayerOperations, NeuronOperations, OperationCounts
+from .operations import LayerOperations, NeuronOperations, OperationCounts, ProductOperations
 from .recalibration import recalibrate, recalibrated
 from .recorder import Recording, record
 from .timesteps import calibrated_metrics, timestep_metrics, timestep_reliability
@@ -49,6 +49,7 @@ __all__ = [
     "LayerOperations",
     "NeuronOperations",
     "OperationCounts",
+    "ProductOperations",
     "Recording",
     "TimestepThresholds",
     "calibrate_conformal",
