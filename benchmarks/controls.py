@@ -28,7 +28,7 @@ from spikedistill.run_folder import RunFolder
 
 from . import study_file
 from .detectable import detectable
-from .plans import Plan, step_seconds
+from .plans import Plan, step_seconds, teacher_seeds
 from .study_file import StudyFile
 
 BASE, TARGET = "sce", "twce"
@@ -77,7 +77,9 @@ def study(plan: Plan, command: str) -> Path:
     _forget_half_done(plan, found)
     for number in range(1, len(plan.seeds) + 1):
         begun = plan._replace(seeds=plan.seeds[:number])
-        compare(plan.configs(METHODS), begun.seeds, plan.out, jobs=plan.jobs, command=command)
+        methods = plan.configs(METHODS)
+        taught_by = teacher_seeds(methods)
+        compare(methods, begun.seeds, plan.out, jobs=plan.jobs, teacher_seeds=taught_by, command=command)
         _recalibrate(begun, found)
     return found.path
 

@@ -24,7 +24,7 @@ from spikedistill.training import train
 from spikedistill.training.plan import make_plan
 
 from .pairs import difference
-from .plans import Plan, step_seconds
+from .plans import TEACHER_SEED, Plan, step_seconds
 from .study_file import StudyFile
 
 BASE = "ingredients"
@@ -52,7 +52,6 @@ GRIDS: dict[str, dict[str, Sequence[object]]] = {
 }
 SAMPLES = 2000  # that batch-norm statistics are computed from
 HOLDOUT = 0.1
-TEACHER_SEED = 1000  # of its own: with a student's seed both would begin with equal weights
 _OVERHEAD = 1.7  # of a run over its training steps: scores of held-out and test images, and statistics computed anew
 Scores = Mapping[str, float]
 

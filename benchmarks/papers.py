@@ -11,7 +11,7 @@ from spikedistill.training import train
 
 from .better import right_of
 from .detectable import detectable
-from .plans import Plan, step_seconds
+from .plans import TEACHER_SEED, Plan, step_seconds, teacher_seeds
 
 
 class Study(NamedTuple):
@@ -79,9 +79,10 @@ def run_all(plan: Plan, names: Sequence[str]) -> None:
             teacher = plan.out / name / "teacher"
             if not RunFolder(teacher).is_complete:
                 (config,) = plan.configs(["ann"], study.teacher)
-                train(config.model_copy(update={"out": teacher, "seed": plan.seeds[0], "resume": "auto"}))
+                train(config.model_copy(update={"out": teacher, "seed": TEACHER_SEED, "resume": "auto"}))
             settings = (*settings, "--teacher", str(teacher))
-        compare(plan.configs(study.methods, settings), plan.seeds, plan.out / name, jobs=plan.jobs)
+        methods = plan.configs(study.methods, settings)
+        compare(methods, plan.seeds, plan.out / name, jobs=plan.jobs, teacher_seeds=teacher_seeds(methods))
         print(smallest(plan.out / name), flush=True)
 
 

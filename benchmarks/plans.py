@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 import torch
 
+from spikedistill.comparisons.planned_runs import is_taught
 from spikedistill.config import Config
 from spikedistill.recipes.settings import variant
 from spikedistill.training.estimate import trial
 from spikedistill.training.plan import plan_without_teacher
+
+TEACHER_SEED = 1000  # or more: with a student's seed both would begin with equal weights
 
 
 class Plan(NamedTuple):
@@ -42,6 +45,11 @@ class Plan(NamedTuple):
         named = [word for setting in self.settings for word in _words(setting)]
         words = (*common, "--epochs", str(self.epochs), *named, *settings)
         return [variant(f"{self.dataset}-{method}", words) for method in methods]
+
+
+def teacher_seeds(configs: Sequence[Config]) -> tuple[int, ...]:
+    """What `compare` is to be given as the seeds of teachers; nothing if it trains none."""
+    return (TEACHER_SEED,) if any(config.teacher is None and is_taught(config) for config in configs) else ()
 
 
 def _words(setting: str) -> tuple[str, str]:

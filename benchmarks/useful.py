@@ -38,7 +38,7 @@ from .detectable import detectable
 from .early_exit_ann import EarlyExitAnn, parts_of
 from .exits import POLICY
 from .pairs import mean_and_spread
-from .plans import Plan, step_seconds
+from .plans import TEACHER_SEED, Plan, step_seconds
 from .relu_in_bits import ReluInBits
 from .runtimes import stepwise
 from .study_file import StudyFile
@@ -51,7 +51,6 @@ MAX_DROP = 0.5  # points on held-out images that early exit, or activations in b
 _SETTINGS = ("--model.name", "resnet18", "--data.holdout", "0.1", "--data.batch-size", "32", "--optimizer.lr", "0.05")
 _SHOWN = 256  # images of a round
 _WAYS = {"as chosen": "auto", "on spikes": "always", "dense": "never"}  # of layers
-_TEACHER_SEED = 1000  # more than a student's: with equal seeds both would begin with equal weights
 _CALIBRATED = 500  # training images from which ranges of activations are taken
 Classifier = Callable[[Tensor], Any]
 
@@ -90,7 +89,7 @@ def configs(plan: Plan, seed: int) -> dict[str, Config]:
     return {
         name: plan.configs([method], (*_SETTINGS, *settings))[0].model_copy(
             update={
-                "seed": seed + (_TEACHER_SEED if name == "teacher" else 0),
+                "seed": seed + (TEACHER_SEED if name == "teacher" else 0),
                 "out": folder / name,
                 "resume": "auto",
             }

@@ -1,13 +1,14 @@
 """The study of controls: what it trains, what it computes anew, and the smallest difference that it could have seen."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks import controls
 from benchmarks.controls import answers, study, to_markdown
 from benchmarks.detectable import detectable, power
-from benchmarks.plans import Plan
+from benchmarks.plans import Plan, teacher_seeds
 
 from spikedistill.evaluation.comparison.differences import paired_difference
 from spikedistill.evaluation.recalibrated_runs import Recalibration
@@ -51,6 +52,12 @@ def test_a_study_in_small(tmp_path, monkeypatch, capsys):
     again = answers(plan.out)
     assert all(np.array_equal(again[key], found[key]) for key in found), "the same weights on the same machine"
     assert [path.name for path in plan.out.glob("digits-*/seed*")] == ["seed2"], "one run is trained again"
+
+
+def test_a_teacher_does_not_begin_where_its_student_does():
+    plan = Plan(Path(), Path(), "digits", (0, 1, 2), 240, 1, 2)
+    assert teacher_seeds(plan.configs(controls.METHODS)) == (1000,)
+    assert teacher_seeds(plan.configs(["sce", "twce"])) == ()
 
 
 def test_the_smallest_difference_is_found_in_four_of_five_studies():
