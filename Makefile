@@ -9,7 +9,7 @@ demo: $(INSTALLED)  ## train on the embedded digits, print accuracy over timeste
 	$(BIN)/spikedistill train digits-twsd --epochs 10 --out runs/demo --overwrite
 
 test: $(INSTALLED) lint  ## everything, under 15 minutes on two cores
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal  # neighbours share what modules make
 
 test-browser: $(INSTALLED)  ## the report as headless Chromium shows it; needs the packages chromium and chromium-driver
 	$(BIN)/pytest -m browser
