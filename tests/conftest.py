@@ -32,12 +32,11 @@ def fresh_names(monkeypatch):
         monkeypatch.setattr(names, "_known", dict(names._known))
         monkeypatch.setattr(names, "_origins", dict(names._origins))
     known, registered, path = dict(registry.USER_MODULES), set(registry._MODULES), list(sys.path)
+    loaded = set(sys.modules)
     registry._declared.cache_clear()
     yield
-    for module in registry.USER_MODULES.keys() - known.keys():
-        sys.modules.pop(module, None)
-    for module in registry._MODULES - registered - {"__main__", "conftest"}:
-        if "." not in module and not module.startswith("test_"):
+    for module in (registry.USER_MODULES.keys() - known.keys()) | (registry._MODULES - registered):
+        if "." not in module and module not in loaded:
             sys.modules.pop(module, None)
     registry.USER_MODULES.clear()
     registry.USER_MODULES.update(known)

@@ -88,7 +88,7 @@ def test_gradients_of_weighted_soft_labels_agree_with_finite_differences_where_a
     assert torch.autograd.gradcheck(lambda z: wsld(z, target, teacher, temperature=100.0), logits)
 
 
-def test_forward_kl_mends_the_head_and_reverse_kl_the_tail():
+def test_forward_kl_weighs_as_much_as_the_head_is_off_and_reverse_kl_as_much_as_the_tail():
     # the teacher has (1/2, 1/4, 1/4), the student (1/2, 3/8, 1/8): they differ in the tail alone, so that reverse KL counts alone
     teacher = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64).log()
     student = torch.tensor([[[0.5, 0.375, 0.125]]], dtype=torch.float64).log()

@@ -301,7 +301,7 @@ def test_a_run_goes_on_only_with_the_same_data_and_teacher(tmp_path, monkeypatch
     config = small("digits-twkd", out=tmp_path / "run", epochs=2, resume="auto")
     parts = {"model": partial_net(), "data": OWN, "teacher": ann()}
     with monkeypatch.context() as patch:
-        patch.setitem(stopped.__globals__, "train", lambda config: train(config, **parts))
+        patch.setattr("quick_runs.train", lambda config: train(config, **parts))
         stopped(config, monkeypatch, epoch=1, step=0)
     for changed, what in (
         ({"data": (Shapes(57), OWN[1])}, "the training samples"),

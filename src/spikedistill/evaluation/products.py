@@ -91,7 +91,7 @@ class _Product:
     def __init__(self, function: _Function, signals: int) -> None:
         self.function = function
         self.levels = [Levels() for _ in range(signals)]
-        self.effective: Tensor | float = 0.0
+        self.effective = torch.zeros((), dtype=torch.float64)
         self.dense: list[int] = []
         self.inputs: list[int] = []
         self.contracts = False
@@ -119,7 +119,6 @@ class _Product:
         is_matrix, is_sum = self.function.is_matrix and self.contracts, self.function.is_sum
         selects = is_sum or any(levels.two_valued for levels in self.levels)
         accumulates, multiplies = selects and (is_matrix or is_sum), not selects
-        assert isinstance(self.effective, Tensor)
         effective, none = (self.effective / samples).tolist(), [0.0] * len(self.effective)
         return ProductOperations(
             path,

@@ -153,7 +153,7 @@ def _average(
     The rest of the network is in eval mode meanwhile, and afterwards every module in the mode that it was in.
 
     Returns:
-        Those that some pass came to.
+        The batch-norms that some pass came to.
 
     Raises:
         UserError: if there is no batch.

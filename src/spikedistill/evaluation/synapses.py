@@ -1,4 +1,4 @@
-"""The connections of convolutions and linear layers: how many there are, how many start from each input, and what comes in."""
+"""The connections of convolutions and linear layers: how many there are, how many start from each input, and values of inputs."""
 
 import math
 from typing import TypeAlias

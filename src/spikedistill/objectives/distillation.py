@@ -56,9 +56,9 @@ def wsld(logits: Tensor, target: Tensor, teacher_logits: Tensor, *, temperature:
 def head_tail_kd(logits: Tensor, teacher_logits: Tensor, *, head: float = 0.5, temperature: float = 3.0) -> Tensor:
     """Logit distillation in both directions: tau² [w KL(q || p) + (1 - w) KL(p || q)], p of z = mean_t z_t and q of A, at tau.
 
-    The head are the teacher's most probable classes, as many as together have a probability of at most `head`, and at least one;
-    the others are the tail. w = Σ_head |p - q| / Σ |p - q|, detached: forward KL mends the head, reverse KL the tail. A teacher
-    [S, B, C] is averaged. Classes that one of the two masks are left out.
+    The head is the teacher's most probable classes, as many as together have a probability of at most `head`, and at least one; the
+    others are the tail. w = Σ_head |p - q| / Σ |p - q|, detached: forward KL weighs as much as the head is off, reverse KL as much
+    as the tail is. A teacher [S, B, C] is averaged. Classes that one of the two masks are left out.
 
     Wu et al.: Rethinking Kullback-Leibler Divergence in Knowledge Distillation for Large Language Models (AKL, COLING 2025).
     """

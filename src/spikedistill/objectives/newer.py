@@ -33,7 +33,7 @@ def akl(alpha: float = 1.0, temperature: float = 1.0, head: float = 0.5) -> Obje
 
     w is the share of the distance between student and teacher that lies in the teacher's head, its most probable classes;
     `head_tail_kd` explains it. Wu et al.: Rethinking Kullback-Leibler Divergence in Knowledge Distillation for Large Language
-    Models (AKL, COLING 2025), on which HTA-KL for spiking networks builds. Inferred: the cross-entropy, and alpha.
+    Models (AKL, COLING 2025); HTA-KL, for spiking networks, is described by the same parts. Inferred: the cross-entropy, and alpha.
     Published: no number that we could check.
     """
     check_weights(alpha=alpha)

@@ -27,8 +27,6 @@ def verdict(rows: Sequence[Row]) -> str:
     """Which method leads in the mean over k, how many differ from the baseline by more than chance, which runs have no numbers."""
     baseline = rows[0]
     best = max(with_numbers(rows), key=lambda row: row["area"])
-    if unsettled := _unsettled(best, rows):
-        return " ".join(sentence for sentence in (unsettled, what_is_told(rows), what_was_lost(rows)) if sentence)
     leader = f"Best in the mean over k is {best['method']} with {best['area']:.2f} %"
     if best is baseline:
         leader = f"No method is better in the mean over k than the baseline, {baseline['method']}, with {baseline['area']:.2f} %"
@@ -36,8 +34,8 @@ def verdict(rows: Sequence[Row]) -> str:
         leader += (
             f": {with_interval(best, 'area_difference', 'area', ' points')} from the baseline, {baseline['method']}"
         )
-    second = what_is_told(rows)
-    return " ".join(sentence for sentence in (f"{leader}.", second, what_was_lost(rows)) if sentence)
+    first = _unsettled(best, rows) or f"{leader}."
+    return " ".join(sentence for sentence in (first, what_is_told(rows), what_was_lost(rows)) if sentence)
 
 
 def _unsettled(best: Row, rows: Sequence[Row]) -> str:
