@@ -2,7 +2,6 @@
 
 import statistics
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from spikedistill.comparisons.side_by_side import fresh_processes
 from spikedistill.evaluation.gradients import GradientRule, compare_gradients, first_samples
 from spikedistill.run_folder import load
 from spikedistill.through_time import Rate
@@ -64,7 +64,7 @@ def study(plan: Plan, file: Path, command: str) -> list[dict[str, Any]]:
     found = StudyFile(file, settings, command)
     done = {(run["method"], run["seed"]) for run in found.runs}
     left = [(method, seed) for seed in plan.seeds for method in METHODS if (method, seed) not in done]
-    with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(plan.jobs, mp_context=fresh_processes()) as pool:
         for row in pool.map(_run, [plan] * len(left), left):
             found.add(row)
             print(f"{len(found.runs)} of {len(METHODS) * len(plan.seeds)} runs", flush=True)

@@ -8,7 +8,6 @@ with statistics of its own for every timestep, and membranes that begin at half 
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 
 from spikedistill.comparisons import compare
 from spikedistill.comparisons.folder import rewriting
+from spikedistill.comparisons.side_by_side import fresh_processes
 from spikedistill.evaluation.comparison.differences import paired_difference
 from spikedistill.evaluation.comparison.record_format import Answers
 from spikedistill.evaluation.comparison.records import RECORDS, Records, RunRecord
@@ -102,7 +102,7 @@ def _forget_half_done(plan: Plan, found: StudyFile) -> None:
 def _recalibrate(plan: Plan, found: StudyFile) -> None:
     done = {(row["method"], row["seed"]) for row in found.runs}
     left = [run for run in runs_of(plan) if run[:2] not in done]
-    with ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(plan.jobs, mp_context=fresh_processes()) as pool:
         for row in pool.map(_recalibrated, [plan.root] * len(left), left):
             found.add(row)
             print(f"recalibrated {len(found.runs)} of {len(METHODS) * len(plan.seeds)}", flush=True)

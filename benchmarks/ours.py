@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from spikedistill.comparisons.side_by_side import fresh_processes
 from spikedistill.config import Config
 from spikedistill.errors import UserError
 from spikedistill.evaluation.recalibrated_runs import Recalibration, shares
@@ -164,7 +164,7 @@ def study(plan: Plan, file: Path, command: str) -> list[dict[str, Any]]:
     found = StudyFile(file, settings, command)
     register()
     teacher = plan.out / "teacher"
-    pool = ProcessPoolExecutor(plan.jobs, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(plan.jobs, mp_context=fresh_processes())
     try:
         (config,) = plan.configs(["ann"], ("--data.holdout", str(HOLDOUT)))
         pool.submit(_train, config.model_copy(update={"out": teacher, "seed": TEACHER_SEED, "resume": "auto"})).result()

@@ -6,7 +6,6 @@ steps, no bound, random squares and the images of an ANN twin: a row of the tabl
 """
 
 import json
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from spikedistill.comparisons.side_by_side import fresh_processes
 from spikedistill.config import Config
 from spikedistill.models import create_model
 from spikedistill.recipes import recipe
@@ -166,8 +166,7 @@ def study(plan: Plan, file: Path, command: str) -> dict[str, Any]:
     found = StudyFile(file, settings | {"eps": EPS}, command)
     done = {(run["training"], run["method"], run["seed"]) for run in found.runs}
     left = [run for run in plan.runs() if run[:3] not in done]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(plan.jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(plan.jobs, mp_context=fresh_processes()) as pool:
         if any(run[2] == plan.seeds[0] for run in left):
             list(pool.map(_train, [_twin(plan, training) for training in TRAINING]))
         for number, ended in enumerate(as_completed(pool.submit(_trained_and_attacked, plan, run) for run in left), 1):

@@ -1,7 +1,6 @@
 """The search for a recipe of our own: which ingredients are tried, what is kept, and that all methods have as many trials."""
 
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from benchmarks import ours
 from benchmarks.ours import GRIDS, TAUGHT, TRIALS, best, grid, missing, scores, singles, study, to_markdown, trial, walk
 from benchmarks.plans import Plan
 
+from spikedistill.comparisons.side_by_side import fresh_processes
 from spikedistill.objectives import list_objectives
 
 PREFIX, SUM, HALF, LEARNED = (
@@ -60,7 +60,7 @@ def test_only_one_track_may_be_taught():
 
 def test_a_trial_that_diverges_is_none_that_is_chosen(tmp_path):
     plan = Plan(Path(), tmp_path, "digits", (0,), 200, 3, 1)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # the name of the objective stays in it
+    with ProcessPoolExecutor(1, mp_context=fresh_processes()) as pool:  # the name of the objective stays in it
         row = pool.submit(ours._tried, plan, "twce,optimizer.lr=1e25", 0, tmp_path / "teacher").result()
     assert row["accuracy"] is None
     assert "became NaN or infinite" in row["refused"]
