@@ -312,7 +312,7 @@ def test_several_devices_take_part_in_a_comparison(tmp_path):
 def test_a_run_without_enough_memory_says_so_in_a_line(tmp_path):
     gib = 12  # of addresses, of which PyTorch's libraries take a part; the currents of one layer would be more
     limited = f"ulimit -v {gib * 2**20}; exec {sys.executable} -m spikedistill compare --recipes digits-sce digits-twce --seeds 0"
-    much = "--data.batch-size 1400 --timesteps 256 --model.name resnet18 --model.width 4 --epochs 1 --trainer.accelerator cpu"
+    much = "--data.batch-size 1400 --timesteps 256 --model.width 16 --epochs 1 --trainer.accelerator cpu"
     result = subprocess.run(
         ["bash", "-c", f"{limited} {much} --out {tmp_path}"],
         capture_output=True,
