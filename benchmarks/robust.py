@@ -17,6 +17,7 @@ import torch
 
 from spikedistill.comparisons.side_by_side import fresh_processes
 from spikedistill.config import Config
+from spikedistill.evaluation.attacked import noise_of
 from spikedistill.models import create_model
 from spikedistill.recipes import recipe
 from spikedistill.robustness import (
@@ -37,7 +38,6 @@ from spikedistill.robustness import (
     subject_of,
 )
 from spikedistill.robustness.checks import worst_case
-from spikedistill.robustness.measure import noise_of
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 from spikedistill.training.plan import make_plan

@@ -18,6 +18,7 @@ from spikedistill.robustness import (
     Pgd,
     RandomCorner,
     SaPgd,
+    SparseEvents,
     Square,
     View,
 )
@@ -75,7 +76,7 @@ def test_every_attack_stays_within_its_bounds_and_changes_nothing_at_size_zero(n
     torch.testing.assert_close(still, images)
 
 
-@pytest.mark.parametrize("attack", [Pgd(0.2, steps=30), Bim(0.2, steps=30), Apgd(0.2, steps=30), SaPgd(0.2, steps=30)])
+@pytest.mark.parametrize("attack", [Pgd(0.2, steps=30), Bim(0.2, steps=30), Apgd(0.2, steps=30)])
 def test_attacks_with_gradients_find_the_best_corner_of_a_linear_network(attack):
     # of two classes the loss is monotone in x @ (w1 - w0), so the corner against the label is the worst of the ball
     weight = torch.tensor([[0.7, -1.0, 0.3, 0.2], [-0.2, 0.5, -0.6, 0.9]])
@@ -89,6 +90,15 @@ def test_attacks_with_gradients_find_the_best_corner_of_a_linear_network(attack)
     start = torch.tensor([0.3, -0.2, 0.9, -1.0]).view_as(x)
     found = attack(look, x, target, start)
     torch.testing.assert_close(found, x + 0.2 * away)
+
+
+def test_the_first_step_of_stable_adaptive_pgd_is_along_the_sign_and_is_taken_where_it_fools():
+    """|m| / sqrt(v) is the root mean square of g over its mean, which is 1 or more, so that every pixel moves by the whole step."""
+    found = SaPgd(0.05, steps=1)(linear, X, LABELS, torch.zeros_like(X))
+    step = Fgsm(0.05)(linear, X, LABELS)
+    fooled = linear(step)[0].argmax(1) != LABELS
+    assert fooled.tolist() == [True, False]
+    torch.testing.assert_close(found, torch.where(fooled.view(2, 1, 1, 1), step, X))
 
 
 def test_the_result_of_a_sample_does_not_depend_on_its_batch():
@@ -194,6 +204,8 @@ def test_losses_by_hand():
         (lambda: Pgd(eps=8), "eps is 8"),
         (lambda: Pgd(loss="mse"), "loss is 'mse', expected one of ce, dlr"),
         (lambda: Pgd(steps=0), "steps is 0"),
+        (lambda: Square(loss="latency"), "loss is 'latency', but the attack square raises no loss: leave it out"),
+        (lambda: SparseEvents(eps=-1), "eps is -1, expected a share of the events, such as 0.05"),
         (lambda: Pgd(step=8), "step is 8, expected how far a step moves a pixel"),
         (lambda: Pgd(step=math.nan), "step is nan"),
         (lambda: Pgd(step=-0.1), "step is -0.1"),
@@ -251,12 +263,42 @@ def test_a_start_that_fools_is_a_success_and_a_sample_that_is_mistaken_stays():
         return torch.stack([1 - 2.0 * corner + 0 * x.flatten(1).sum(1), torch.zeros(len(x))], 1)[None]
 
     x, label = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
-    found = Apgd(0.2, steps=5)(look, x, label, torch.ones_like(x))
-    torch.testing.assert_close(found, x + 0.2)
+    for attack in (Apgd(0.2, steps=5), SaPgd(0.2, steps=5), Pgd(0.2, steps=5, stop=True)):
+        found = attack(look, x, label, torch.ones_like(x))
+        torch.testing.assert_close(found, x + 0.2, msg=attack.name)
     wrong = LABELS.clone()
     wrong[0] = 0
     changed = Apgd(0.1, steps=5)(linear, X, wrong, torch.ones_like(X))
     assert torch.equal(changed[0], X[0])
+
+
+@pytest.mark.parametrize("attack", [Apgd(0.1, steps=6), SaPgd(0.1, steps=6), Pgd(0.1, steps=6)])
+def test_a_start_of_zeros_is_the_sample_itself(attack):
+    seen = []
+
+    def look(samples: Tensor) -> Tensor:
+        seen.append(samples.detach())
+        return linear(samples)
+
+    found = attack(look, X, LABELS, torch.zeros_like(X))
+    assert all(bool(samples.isfinite().all()) for samples in (*seen, found))
+    assert any(torch.equal(samples, X) for samples in seen)
+
+
+@pytest.mark.parametrize("attack", [Apgd, SaPgd, Pgd])
+def test_a_network_that_may_stop_early_is_attacked_also_where_not_every_prefix_can_be_mistaken(attack):
+    """The first timestep is wrong where the first pixel is above 0.55; the second one stays right whatever comes."""
+
+    def look(samples: Tensor) -> Tensor:
+        pixel = samples.flatten(1)[:, 0]
+        first = torch.stack([torch.zeros_like(pixel), 20 * (pixel - 0.55)], 1)
+        return torch.stack([first, torch.stack([torch.full_like(pixel, 90.0), 0 * pixel], 1)])
+
+    x, label = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
+    start = torch.tensor([-1.0, 0.2, 0.3, 0.4]).view_as(x)
+    found = attack(0.2, steps=20, loss="prefix_ce")(look, x, label, start)
+    assert look(found)[0].argmax(1) == 1, "the first answer is wrong"
+    assert look(found).mean(0).argmax(1) == 0
 
 
 def test_carlini_and_wagner_leave_no_gradient_on_the_network():
@@ -327,13 +369,19 @@ def test_the_gradient_through_the_trained_surrogate_is_that_of_bptt():
 
 
 def test_a_gaussian_as_wide_as_the_membranes_spread():
+    """It is highest half a width above the threshold; every sample, and every channel of an image, has a width of its own."""
     x = torch.tensor([[-1.0, 0.0, 1.0, 2.0], [0.1, 0.1, 0.3, 0.3]], dtype=torch.float64)
     expected = []
     for row in x.tolist():
         mean = sum(row) / 4
         s = math.sqrt(sum((value - mean) ** 2 for value in row) / 4)
-        expected.append([math.exp(-(value**2) / (2 * s * s)) / (s * math.sqrt(2 * math.pi)) for value in row])
-    torch.testing.assert_close(MembraneWide()(x), torch.tensor(expected, dtype=torch.float64))
+        expected.append(
+            [math.exp(-((value - s / 2) ** 2) / (2 * s * s)) / (s * math.sqrt(2 * math.pi)) for value in row]
+        )
+    expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(MembraneWide()(x), expected)
+    channels, of_channels = x.view(1, 2, 2, 2), expected.view(1, 2, 2, 2)
+    torch.testing.assert_close(MembraneWide()(channels), of_channels)
 
 
 def test_sharpness_follows_every_membrane_over_the_steps_of_an_attack():

@@ -14,7 +14,7 @@ from spikedistill.cli import main
 from spikedistill.config import DataConfig
 from spikedistill.data import Entry, balanced_order, from_torch, load_dataset, register_dataset
 from spikedistill.evaluation import exit_times
-from spikedistill.evaluation.attacked import class_to_reach
+from spikedistill.evaluation.attacked import class_to_reach, noise_of
 from spikedistill.report import write_report
 from spikedistill.robustness import (
     VIEWS,
@@ -24,6 +24,7 @@ from spikedistill.robustness import (
     GaussianNoise,
     Pgd,
     Row,
+    SparseEvents,
     Square,
     Subject,
     View,
@@ -44,7 +45,6 @@ from spikedistill.robustness.checks import (
     rows_of_checks,
     worst_case,
 )
-from spikedistill.robustness.measure import noise_of
 from spikedistill.robustness.runs import rows_of
 from spikedistill.run_folder import RunFolder
 from spikedistill.seeds import derive_seed
@@ -213,6 +213,80 @@ def test_a_targeted_attack_is_to_reach_the_next_class_and_makes_mistakes():
         for attack in (lambda look, x, target: x, Pgd(0.3, steps=8, targeted=True))
     ]
     assert last[1] < last[0] - 0.05
+
+
+def test_all_surrogates_aim_at_the_same_class_and_further_starts_at_the_next():
+    goals = []
+
+    class Noted(Fgsm):
+        def __call__(self, look, x, target, start=None):
+            goals.append((target[0] - labels[0]) % 3)
+            return x
+
+    given = subject()  # whose second sample is answered right
+    given = replace(given, samples=given.samples[1:2], targets=given.targets[1:2])
+    labels = given.targets
+    measure(given, [Row(Noted(0.1, targeted=True), 3, ("trained", "arctan"), restarts=2)])
+    assert [int(goal) for goal in goals] == [1, 2, 1, 2]
+
+
+def test_what_comes_out_the_same_is_done_once():
+    calls = []
+
+    class Counted(Fgsm):
+        def __call__(self, look, x, target, start=None):
+            calls.append(len(x))
+            return x
+
+    measure(subject(8), [Row(Counted(0.1), 3, restarts=5)])
+    assert len(calls) == 1
+
+
+def test_results_of_other_neurons_with_the_same_weights_are_not_taken(tmp_path: Path):
+    def accuracy(file, **neurons):
+        torch.manual_seed(0)
+        net = temporal(nn.Sequential(nn.Flatten(), nn.Linear(16, 12), LIF(**neurons), nn.Linear(12, 3))).eval()
+        net.module[1].weight.data.mul_(4)
+        given = subject(200)
+        (found,) = measure(replace(given, network=net), [Row(Fgsm(0.05), 3)], file)
+        return found.accuracy
+
+    file = tmp_path / "kept.jsonl"
+    other = {"threshold": 3.0, "decay": 0.1}
+    assert accuracy(file) != accuracy(None, **other), "they are told apart by their answers"
+    assert accuracy(file, **other) == accuracy(None, **other)
+
+
+def test_scores_under_attack_are_the_same_in_every_call_and_draws_differ_between_batches():
+    given, seen = subject(16), []
+
+    class Noted(GaussianNoise):
+        def __call__(self, look, x, target, start=None):
+            changed = super().__call__(look, x, target, start)
+            seen.append(changed - x)
+            return changed
+
+    batches = [(given.samples[:8] / 2 + 0.25, given.targets[:8]), (given.samples[8:] / 2 + 0.25, given.targets[8:])]
+    before = torch.get_rng_state()
+    for attack in (Pgd(0.1, steps=3), Noted(0.01)):
+        first, second = (evaluate(given.network, batches, timesteps=3, attack=attack) for _ in range(2))
+        assert first["last"] == second["last"]
+    assert torch.equal(torch.get_rng_state(), before), "the caller's dice are left alone"
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_what_does_not_fit_is_refused():
+    given = subject(8)
+    images = [(given.samples, given.targets)]
+    with pytest.raises(UserError, match="the attack sparse adds and removes events, and got images"):
+        evaluate(given.network, images, timesteps=3, attack=SparseEvents(0.3, steps=2))
+    one = temporal(nn.Sequential(nn.Flatten(), nn.Linear(16, 1))).eval()
+    with pytest.raises(UserError, match="tells 1 class apart, and a targeted attack needs another one"):
+        evaluate(one, [(given.samples, 0 * given.targets)], timesteps=3, attack=Pgd(targeted=True))
+    for attack, name in ((Square(0.1), "square"), (CarliniWagner(), "cw"), (Pgd(targeted=True), "pgd towards a class")):
+        with pytest.raises(UserError, match=f"by raising a loss, which {name} does not: take pgd or sparse"):
+            attack_exits(given, 3, attack, 0.7)
 
 
 def test_noise_counts_every_sample_by_the_answer_on_it():
@@ -406,7 +480,7 @@ def test_the_scores_of_attacked_images(run: Path):
 
 def test_neurons_with_leaks_of_their_own_are_attacked_through_all_but_mean_rates(tmp_path: Path):
     config = quick("digits-sce", out=tmp_path / "run")
-    model = config.model.model_copy(update={"neuron": "timestep-leak", "neuron_options": {"timesteps": 3}})
+    model = config.model.model_copy(update={"neuron": "timestep-leak", "neuron_options": {}})
     folder = train(config.model_copy(update={"model": model}))
     measured = measure_run(folder, FEW._replace(checks=False))
     assert measured.found[-1].row.through == ("trained", "arctan", "pdsg", "assg")

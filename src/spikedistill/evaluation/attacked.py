@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -35,5 +36,15 @@ def class_to_reach(target: Tensor, classes: int, turn: int = 0) -> Tensor:
         target: labels `[B]`.
         classes: their number.
         turn: 0 for the next class; a label's own is never among them.
+
+    Raises:
+        UserError: for fewer than two classes.
     """
+    if classes < 2:
+        raise UserError(f"the network tells {classes} class apart, and a targeted attack needs another one to reach")
     return (target + 1 + turn % (classes - 1)) % classes
+
+
+def noise_of(shape: torch.Size, seed: int) -> Tensor:
+    """Noise in [-1, 1], from which attacks begin."""
+    return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1

@@ -14,9 +14,10 @@ from ..data import Dataset, as_network_input, lengths_of, of_one_length
 from ..errors import UserError
 from ..files import write_atomically
 from ..objectives.submodels import until
+from ..seeds import derive_seed
 from ..through_time import Steps, Temporal, logits_over_time
 from ..through_time.steps import check_nothing_kept, check_steps, frames_of, sent_to
-from .attacked import check_kind, class_to_reach
+from .attacked import check_kind, class_to_reach, noise_of
 from .counting import count_operations
 from .deployment import ENERGY_SAMPLES, deployment, estimated_energy
 from .exits import check_lengths
@@ -51,7 +52,11 @@ def evaluate_network(
         raise UserError(f"batch_size is {batch_size}, but the data come in batches already: leave it out")
     batches = _checked(model, _batches(data, timesteps, batch_size), timesteps)
     if attack is not None:  # before anything records what neurons do
-        batches = [(_attacked(model, attack, x, target, timesteps), target) for x, target in batches]
+        events = False if timesteps is not None else True if isinstance(data, Dataset) else None
+        batches = [
+            (_attacked(model, attack, x, target, timesteps, events, number), target)
+            for number, (x, target) in enumerate(batches)
+        ]
     some = _Sample(ENERGY_SAMPLES)
     with record(model, spiking=spiking) if fires(model, spiking) else nullcontext() as recording:
         rates = None if recording is None else FiringRates(recording)
@@ -141,18 +146,25 @@ def _checked(
     return chain([first], batches)
 
 
-def _attacked(model: Steps, attack: Attack, x: Tensor, target: Tensor, timesteps: int | None) -> Tensor:
-    """A batch as the network takes it, changed by an attack, which sees the samples first."""
+def _attacked(
+    model: Steps, attack: Attack, x: Tensor, target: Tensor, timesteps: int | None, events: bool | None, number: int
+) -> Tensor:
+    """A batch as the network takes it, changed by an attack, which sees the samples first; `number` is the batch's."""
 
     def look(samples: Tensor) -> Tensor:
         return logits_over_time(model, samples if timesteps is not None else samples.transpose(0, 1), timesteps)
 
     samples = sent_to(model, x if timesteps is not None else x.transpose(0, 1))
-    check_kind(attack, samples)
+    check_kind(attack, samples, events=events)
     goal = target.to(samples.device)
     if getattr(attack, "targeted", False):
         goal = class_to_reach(goal, look(samples[:1]).shape[-1])
-    changed = attack(look, samples, goal)
+    begun: dict[str, Tensor] = {}
+    if getattr(
+        attack, "uses_start", False
+    ):  # an attack of `spikedistill.robustness`, whose draws are the same in every call
+        begun["start"] = noise_of(samples.shape, derive_seed(0, number)).to(samples)
+    changed = attack(look, samples, goal, **begun)
     if not isinstance(changed, Tensor) or changed.shape != samples.shape:
         got = list(changed.shape) if isinstance(changed, Tensor) else f"a {type(changed).__name__}"
         raise UserError(f"the attack returned {got}, expected the changed samples {list(samples.shape)}")

@@ -37,15 +37,22 @@ class Attack(ABC):
     uses_gradients: ClassVar[bool] = True
     of_events: ClassVar[bool | None] = False  # whether samples are event frames and not in [0, 1]; None takes either
     seeks_mistakes: ClassVar[bool] = True  # else it makes samples worse whatever the network answers, as noise does
+    uses_start: ClassVar[bool] = True  # else it begins at the sample, and comes out the same every time
     eps: float = 8 / 255
     loss: str = "ce"
     targeted: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps <= 1 or not math.isfinite(self.eps):
-            raise UserError(f"eps is {self.eps}, expected how far a pixel of [0, 1] may move, such as 8 / 255")
+            pixels, events = (
+                "how far a pixel of [0, 1] may move, such as 8 / 255",
+                "a share of the events, such as 0.05",
+            )
+            raise UserError(f"eps is {self.eps}, expected {events if self.of_events else pixels}")
         if self.loss not in LOSSES:
             raise UserError(f"loss is {self.loss!r}, expected one of {', '.join(LOSSES)}")
+        if not self.uses_gradients and self.loss != Attack.loss:
+            raise UserError(f"loss is {self.loss!r}, but the attack {self.name} raises no loss: leave it out")
         steps = getattr(self, "steps", 1)
         if type(steps) is not int or steps < 1:
             raise UserError(f"steps is {steps!r}, expected a whole number of 1 or more")
@@ -89,6 +96,11 @@ class Attack(ABC):
         means = prefix_means(logits) if self.loss == "prefix_ce" else logits.mean(0, keepdim=True)
         answers = means.argmax(-1)
         return ((answers == target) if self.targeted else (answers != target)).all(0)
+
+    @property
+    def ends_at_best(self) -> bool:
+        """Whether a sample that was not fooled ends at its point of largest loss: the goal is a matter of degree."""
+        return self.loss in ("prefix_ce", "latency")
 
     def within(self, adversarial: Tensor, x: Tensor) -> Tensor:
         """The nearest samples in the ball and in [0, 1]."""
@@ -159,6 +171,7 @@ class Fgsm(Attack):
     """One step of eps along the gradient's sign (Goodfellow et al., ICLR 2015)."""
 
     name: ClassVar[str] = "fgsm"
+    uses_start: ClassVar[bool] = False
 
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
         return self.within(x + self.eps * self.slope(look, x, target).gradient.sign(), x)
@@ -213,6 +226,7 @@ class Bim(Pgd):
     """`Pgd` that begins at the sample itself (Kurakin et al., ICLR 2017 workshop)."""
 
     name: ClassVar[str] = "bim"
+    uses_start: ClassVar[bool] = False
     random_start: bool = False
 
 
@@ -240,8 +254,8 @@ class Apgd(Attack):
 
     It begins with steps of 2 eps. At each checkpoint a sample's step is halved, and it goes back to its best point, if its loss
     rose in at most `rho` of the steps since the last one, or if its best loss is the same as then and its step was not halved
-    then. It returns the last point that fools the network, and x where none does or the network is mistaken at x; with `latency`
-    the point of largest loss.
+    then. It returns the last point that fools the network, and x where none does or the network is mistaken at x. Where none does
+    with `prefix_ce`, and always with `latency`, it is the point of largest loss.
 
     Attributes:
         steps: their number.
@@ -257,16 +271,15 @@ class Apgd(Attack):
         with torch.no_grad():
             before_all = self.fools(look(x), target)
         axes = [1] * (x.ndim - 1)
-        largest = start.flatten(1).abs().amax(1).view(-1, *axes)
-        now = (x + self.eps * start / largest).clamp(0, 1)
+        now = (x + self.eps * _to_the_edge(start)).clamp(0, 1)
         found = self.slope(look, now, target)
         best, best_loss, best_gradient = now, found.loss, found.gradient
         hit = self.fools(found.logits, target)
-        result = _where(hit, now, x)
+        result, ever = _where(hit, now, x), hit
         step = torch.full_like(best_loss, 2 * self.eps)
         before, gradient = now, found.gradient
         losses = [torch.zeros_like(best_loss)]
-        checked, halved = best_loss, torch.ones_like(hit)
+        checked, halved = best_loss, torch.ones_like(ever)
         checkpoints = Checkpoints(self.steps)
         for number in range(self.steps):
             inertia = 0.25 if number else 0.0
@@ -275,7 +288,8 @@ class Apgd(Attack):
             before, now = now, ahead
             found = self.slope(look, now, target)
             gradient = found.gradient
-            result = _where(self.fools(found.logits, target), now, result)
+            hit = self.fools(found.logits, target)
+            result, ever = _where(hit, now, result), ever | hit
             better = found.loss > best_loss
             best, best_gradient = _where(better, now, best), _where(better, gradient, best_gradient)
             best_loss = torch.where(better, found.loss, best_loss)
@@ -287,7 +301,9 @@ class Apgd(Attack):
                 halved, checked = stuck, best_loss
                 step = torch.where(stuck, step / 2, step)
                 now, gradient = _where(stuck, best, now), _where(stuck, best_gradient, gradient)
-        return best if self.loss == "latency" else _where(before_all, x, result)
+        if self.ends_at_best:
+            result = _where(ever, result, best)
+        return _where(before_all, x, result)
 
 
 @dataclass(frozen=True)
@@ -304,7 +320,8 @@ class SaPgd(Attack):
 
     With g the gradient, m <- 0.5 m + g / mean|g|, v <- 0.8 v + g^2 / mean(g^2), and x moves by m / sqrt(v) times the step, at most
     by the step. It begins with steps of eps, halved at the checkpoints of `Apgd`. A sample that fools the network stays as it is;
-    others come back unchanged, or with `latency` at their point of largest loss. A zero gradient leaves a sample where it is.
+    others come back unchanged, or with `prefix_ce` and `latency` at their point of largest loss. A zero gradient leaves a sample
+    where it is.
 
     Attributes:
         steps: their number.
@@ -316,30 +333,30 @@ class SaPgd(Attack):
     def __call__(self, look: Look, x: Tensor, target: Tensor, start: Tensor | None = None) -> Tensor:
         start = 2 * torch.rand_like(x) - 1 if start is None else start
         axes = list(range(1, x.ndim))
-        now = (x + self.eps * start / start.abs().amax(axes, keepdim=True)).clamp(0, 1)
+        now = (x + self.eps * _to_the_edge(start)).clamp(0, 1)
         left, step = Left(look, x), self.eps
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         checkpoints = Checkpoints(self.steps)
-        found = self.slope(look, now, target)
-        gradient, best, best_loss = found.gradient, now, found.loss
-        for _ in range(self.steps):
+        best, best_loss = now, torch.full(x.shape[:1], -torch.inf).to(x)
+        for number in range(self.steps + 1):
+            found = self.slope(look, now, target)
+            gradient = found.gradient
+            better = found.loss > best_loss
+            best, best_loss = _where(better, now, best), torch.where(better, found.loss, best_loss)
+            if (fooled := self.fools(found.logits, target)).any():
+                now, x, target, gradient, first, second, best, best_loss = left.without(
+                    fooled, now, x, target, gradient, first, second, best, best_loss
+                )
+            if number == self.steps or not len(x):
+                break
+            if number and checkpoints.reached():
+                step /= 2
             square = gradient.square()
             first = 0.5 * first + gradient / gradient.abs().mean(axes, keepdim=True).clamp(min=1e-30)
             second = 0.8 * second + square / square.mean(axes, keepdim=True).clamp(min=1e-30)
             move = (first / (second.sqrt() + 1e-12) * step).clamp(-step, step)
             now = self.within(now + move, x)
-            found = self.slope(look, now, target)
-            gradient = found.gradient
-            if self.loss == "latency":
-                better = found.loss > best_loss
-                best, best_loss = _where(better, now, best), torch.where(better, found.loss, best_loss)
-            elif (fooled := self.fools(found.logits, target)).any():
-                now, x, target, gradient, first, second = left.without(fooled, now, x, target, gradient, first, second)
-                if not len(x):
-                    break
-            if checkpoints.reached():
-                step /= 2
-        return best if self.loss == "latency" else left.made
+        return left.end(best) if self.ends_at_best else left.made
 
 
 @dataclass(frozen=True)
@@ -402,6 +419,12 @@ def _share_at(number: int, steps: int) -> float:
     place = number / steps * 10_000
     halvings = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
     return 0.5 ** sum(place > each for each in halvings)
+
+
+def _to_the_edge(start: Tensor) -> Tensor:
+    """Noise `[B, ...]` scaled so that the largest entry of each sample is 1; that without any stays 0."""
+    axes = list(range(1, start.ndim))
+    return start / start.abs().amax(axes, keepdim=True).clamp(min=torch.finfo(start.dtype).tiny)
 
 
 def _where(chosen: Tensor, some: Tensor, others: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class CarliniWagner:
     uses_gradients: ClassVar[bool] = True
     of_events: ClassVar[bool | None] = False
     seeks_mistakes: ClassVar[bool] = True
+    uses_start: ClassVar[bool] = False
     c: float = 1.0
     kappa: float = 0.0
     steps: int = 50

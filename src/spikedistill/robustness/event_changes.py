@@ -48,6 +48,7 @@ class SparseEvents(Attack):
 
     name: ClassVar[str] = "sparse"
     of_events: ClassVar[bool | None] = True
+    uses_start: ClassVar[bool] = False
     eps: float = 0.05
     steps: int = 10
     binary: bool = False

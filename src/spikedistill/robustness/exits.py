@@ -8,15 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..evaluation import exit_times
-from ..evaluation.attacked import check_kind
+from ..evaluation.attacked import check_kind, noise_of
 from ..evaluation.exits import Policy
 from ..files import sha256
 from ..objectives.submodels import prefix_means
 from ..seeds import derive_seed
 from .attacks import Attack
 from .kept import Kept
-from .measure import Subject, noise_of
+from .measure import Subject
 from .views import TRAINED, View
 
 CLEAN, ANSWERS, TIME = "clean", "answers", "time"
@@ -69,8 +70,13 @@ def attack_exits(
         Clean, under an attack on answers, and under one on time.
 
     Raises:
-        UserError: for an attack that does not fit the samples, or a damaged file.
+        UserError: for an attack that raises no loss or does not fit the samples, or a damaged file.
     """
+    if not (isinstance(attack, Attack) and attack.uses_gradients) or attack.targeted:
+        towards = " towards a class" if getattr(attack, "targeted", False) else ""
+        raise UserError(
+            f"an early-exit network is attacked by raising a loss, which {attack.name}{towards} does not: take pgd or sparse"
+        )
     check_kind(attack, subject.samples, events=subject.events)
     said = repr((timesteps, attack, threshold, policy, tuple(through), restarts))
     kept, row = Kept(file, subject.key()), f"exits {sha256(said.encode())[:16]}"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..evaluation.attacked import check_kind, class_to_reach
+from ..evaluation.attacked import check_kind, class_to_reach, noise_of
 from ..files import sha256
 from ..neurons import SpikingNeuron
 from ..seeds import derive_seed
@@ -35,6 +35,8 @@ KINDS: dict[str, type[Attack | CarliniWagner]] = {
     RandomCorner.name: RandomCorner,
 }
 """What a measurement can do to images, by name; `EVENT_ATTACKS` is for event frames."""
+
+_VERSION = 2  # of the attacks: one more with each change of what they compute, so that kept results are not mixed
 
 TWIN = "twin"
 """In place of a surrogate: gradients of another network."""
@@ -147,7 +149,8 @@ class Subject:
         """Of all that results depend on, but for the row."""
         of = digest([*self.network.state_dict().values(), self.samples, self.targets])
         frames = " the frames that are seen" if self.events else ""
-        return sha256(f"{of} {self.seed} {self.batch_size}{frames}".encode())[:16]
+        said = f"{of} {self.network.module!r} {self.seed} {self.batch_size}{frames} {_VERSION}"
+        return sha256(said.encode())[:16]
 
     def view(self, row: Row, through: str) -> "View | _OnSum":
         """What a row sees through a surrogate."""
@@ -254,7 +257,8 @@ def _attacked(subject: Subject, row: Row, number: int, left: Tensor | None) -> _
         if isinstance(row.attack, Attack) and row.attack.uses_gradients and no_gradient is None:
             no_gradient = float((row.attack.slope(view, x, target).gradient == 0).double().mean())
         before = int(right.sum())
-        for restart in range(row.restarts):
+        differ = row.attack.uses_start or row.attack.targeted
+        for restart in range(row.restarts if differ else 1):
             alive = right.nonzero().flatten()
             if not len(alive):
                 break
@@ -262,14 +266,9 @@ def _attacked(subject: Subject, row: Row, number: int, left: Tensor | None) -> _
             start = noise_of(x.shape, derive_seed(subject.seed, number, place, restart)).to(x)[alive]
             goal = target[alive]
             if row.attack.targeted:
-                goal = class_to_reach(goal, classes, place * row.restarts + restart)
+                goal = class_to_reach(goal, classes, restart)
             changed = row.attack(view, x[alive], goal, start)
             with torch.no_grad():
                 right[alive] = plain(changed).mean(0).argmax(1) == target[alive]
         fooled.append(before - int(right.sum()))
     return _Batch(right.long().tolist(), fooled, no_gradient)
-
-
-def noise_of(shape: torch.Size, seed: int) -> Tensor:
-    """Noise in [-1, 1], from which attacks begin."""
-    return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1

@@ -28,6 +28,7 @@ class Unchanged(Attack):
 
     name: ClassVar[str] = "clean"
     uses_gradients: ClassVar[bool] = False
+    uses_start: ClassVar[bool] = False
     of_events: ClassVar[bool | None] = None
     eps: float = 0.0
 

@@ -14,18 +14,20 @@ _LEAST = 1e-4  # of a width
 
 
 class MembraneWide:
-    """A Gaussian as wide as the membranes spread: ds/du = exp(-x^2 / 2 s^2) / (s sqrt(2 pi)), s their standard deviation.
+    """A Gaussian as wide as the membranes spread: ds/du = exp(-(x - s/2)^2 / 2 s^2) / (s sqrt(2 pi)), s their standard deviation.
 
-    s is that of a layer's membranes at this timestep, of each sample (Lun et al., PDSG, CVPR 2025).
+    s is that of a channel's membranes at this timestep, of each sample; in a layer without places, that of all its membranes. The
+    form is that of the authors' code (Lun et al., PDSG, CVPR 2025), which takes s over the batch and the timesteps so far; here
+    samples do not influence each other, and a backward pass has the membranes of one timestep.
     """
 
     by_timestep = True  # one call for each timestep
 
     def __call__(self, x: Tensor) -> Tensor:
-        axes = tuple(range(1, x.ndim))
+        axes = tuple(range(2, x.ndim)) or (1,)
         variance = x.square().mean(axes, keepdim=True) - x.mean(axes, keepdim=True).square()
         spread = variance.clamp(min=_LEAST**2).sqrt()
-        return (x / spread).square_().mul_(-0.5).exp_().mul_(1 / (spread * math.sqrt(2 * math.pi)))
+        return (x / spread).sub_(0.5).square_().mul_(-0.5).exp_().mul_(1 / (spread * math.sqrt(2 * math.pi)))
 
 
 class AdaptiveSharpness:

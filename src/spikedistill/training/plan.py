@@ -262,6 +262,8 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
     spec |= model.options
     if model.neuron == "lif":
         spec |= model.lif.model_dump()
+    elif model.neuron == "timestep-leak":
+        spec["neuron_options"] = {"timesteps": config.timesteps, **model.neuron_options}
     elif model.neuron_options:
         spec["neuron_options"] = model.neuron_options
     return spec

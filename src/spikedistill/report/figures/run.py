@@ -192,16 +192,15 @@ def tradeoff(
     return figure
 
 
-def under_attack(lines: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    """Accuracy in percent over the size of the attack, a line for each k under the worst attack; noise is dotted."""
+def under_attack(lines: Mapping[str, Sequence[tuple[float, float]]], unit: str, baselines: tuple[str, ...]) -> Figure:
+    """Accuracy in percent over the size of the attack in a unit; lines whose names begin as baselines do are dotted."""
     traces = []
     for place, (name, points) in enumerate(lines.items()):
-        noisy = name.startswith("noise")
-        color, dash = (MUTED, "dot") if noisy else (ACCENT, DASHES[place % len(DASHES)])
+        color, dash = (MUTED, "dot") if name.startswith(baselines) else (ACCENT, DASHES[place % len(DASHES)])
         trace = line(name, list(points), color, symbol=SYMBOLS[place % len(SYMBOLS)], dash=dash)
         trace["hovertemplate"] = "eps %{x}: %{y:.1f} %<extra>%{fullData.name}</extra>"
         traces.append(trace)
-    figure = plot(traces, "eps, levels of 255", "right, %")
+    figure = plot(traces, f"eps, {unit}", "right, %")
     figure["layout"]["yaxis"] |= {"range": [0, 102]}
     return figure
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ....robustness.checks import UNBOUNDED
 from ....robustness.results import Robustness, RowResult
 from ... import figures
 from ...blocks import Column, Plot, Plots, Section, Table, Text, decimals
@@ -24,8 +25,9 @@ def robustness_section(run: Run) -> Section | None:
     found = run.robustness
     if found is None:
         return None
-    doubted = sum(any(not check.passed for check in row.checks) for row in found.rows)
-    checked = sum(bool(row.checks) for row in found.rows)
+    checked = [row for row in found.rows if any(check.about == UNBOUNDED for check in row.checks)]
+    doubted = sum(any(not check.passed for check in row.checks) for row in checked)
+    unchecked = sum(bool(row.checks) for row in found.rows) - len(checked)
     size = "eps levels of 255 in any pixel" if found.unit == 255 else "eps percent of their events"
     words = (
         f"Right answers in percent of {found.samples:,} test samples that were changed, by no more than {size}, so that the "
@@ -33,7 +35,9 @@ def robustness_section(run: Run) -> Section | None:
         "surrogates in turn, each on the samples that the ones before have left."
     )
     if checked:
-        words += f" {doubted} of {checked} rows fail a check, and are upper bounds."
+        words += f" {doubted} of {len(checked)} rows fail a check, and are upper bounds."
+    if unchecked:
+        words += f" {unchecked} rows were measured without the attacks that check them, and may be upper bounds."
     blocks: list[Any] = [Text(words), Plots([_curves(found)]), _table(found)]
     if found.mean_corruption_error:
         blocks.append(_corruptions(found))
@@ -65,7 +69,9 @@ def _curves(found: Robustness) -> Plot:
         title=title,
         note="Worst: samples that withstand every attack with gradients of this size.",
         alt=f"Line plot of accuracy over eps, {len(lines)} lines.",
-        figure=figures.under_attack(lines),
+        figure=figures.under_attack(
+            lines, "levels of 255" if found.unit == 255 else "percent of the events", _BASELINES
+        ),
         height=340,
         table=Table("under_attack", title, columns, rows),
     )
