@@ -528,7 +528,7 @@ def _ours(
         out: file of JSON lines, one for each run.
         dataset: what is trained on.
         seeds: of every trial.
-        samples: images of training; a tenth of them is held out.
+        samples: images of training; a tenth of the whole training set is held out besides.
         epochs: of training.
         jobs: processes, of one thread each.
         runs: folder of the runs.
@@ -554,12 +554,20 @@ def _better(
         against: the others, among which the largest regret is taken too; default all in the folder.
         margin: points that it may lose at a k.
     """
+    from spikedistill.evaluation.comparison.differences import FEWEST_SEEDS
+
     from .better import right_of, to_markdown, verdicts
 
     found = right_of(folder)
     if unknown := [name for name in (ours, *against) if name not in found]:
         raise ValueError(f"{folder} has no {unknown[0]}, only {', '.join(found)}")
     others = {name: right for name, right in found.items() if name != ours and name in (against or found)}
+    if not others:
+        raise ValueError(f"{folder} has nothing to compare {ours} with: name other methods than itself")
+    if len(found[ours]) < FEWEST_SEEDS:
+        raise ValueError(
+            f"{folder} has {len(found[ours])} seeds, expected {FEWEST_SEEDS} or more: p-values are for new seeds"
+        )
     print(to_markdown(verdicts(found[ours], others, margin), ours))
 
 
@@ -582,7 +590,7 @@ def _useful(
         out: file of JSON lines, one for each seed.
         dataset: what is trained on.
         seeds: of every network.
-        samples: images of training; a tenth of them is held out.
+        samples: images of training; a tenth of the whole training set is held out besides.
         epochs: of training.
         rounds: in which the networks take turns.
         runs: folder of the runs.

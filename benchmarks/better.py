@@ -79,14 +79,17 @@ def right_of(folder: Path) -> dict[str, Right]:
     """The answers of every method of a comparison, `[S, T, N]`, by name.
 
     Raises:
-        ValueError: if methods were trained with other seeds.
+        ValueError: if methods were trained with other seeds, or with several teachers.
     """
     records = Records(folder)
     found: dict[str, dict[int, RunRecord]] = {}
     for run in [name for name in records.runs() if not name.startswith("tuning/")]:
         record = records.find(folder / run)
         if isinstance(record, RunRecord) and record.config.model.neuron != "relu":
-            found.setdefault(str(record.config.recipe), {})[record.config.seed] = record
+            of_method = found.setdefault(str(record.config.recipe), {})
+            if record.config.seed in of_method:
+                raise ValueError(f"{folder} has seeds with several teachers: compare the methods with one")
+            of_method[record.config.seed] = record
     if len(seeds := {tuple(sorted(each)) for each in found.values()}) > 1:
         raise ValueError(f"{folder} has methods with the seeds {sorted(seeds)}: finish the comparison first")
     return {

@@ -1,7 +1,10 @@
 """Whether a method is called better: no worse than a margin at every k, higher in the mean, and with a smaller regret."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from benchmarks.__main__ import main
 from benchmarks.better import holm, to_markdown, verdicts
 
 SEEDS, T, N = 10, 4, 4000
@@ -55,3 +58,9 @@ def test_p_values_count_how_many_methods_there_are():
     together = [row["p"] for row in verdicts(ours, others)]
     assert min(together) == pytest.approx(min(1, 3 * min(alone)))
     assert all(after >= before for before, after in zip(alone, together, strict=True))
+
+
+def test_a_method_that_is_compared_with_itself_alone_is_one_line(capsys):
+    folder = Path(__file__).parents[2] / "docs" / "studies" / "methods_fashion_mnist"
+    assert main(["better", str(folder), "--ours", "fashion_mnist-twkd", "--against", "fashion_mnist-twkd"]) == 2
+    assert "has nothing to compare fashion_mnist-twkd with: name other methods than itself" in capsys.readouterr().err

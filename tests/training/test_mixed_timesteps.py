@@ -236,6 +236,7 @@ def test_the_recipe_is_sce_with_three_draws():
     ("name", "changes", "message"),
     [
         ("digits-sce", {"timesteps": 1}, "draws numbers of timesteps, and --timesteps 1 has only one: leave it out"),
+        ("digits-ann", {}, "is for spiking networks, and with --model.neuron relu all timesteps are alike"),
         ("digits-esd", {}, "for objectives over timesteps, and 'esd' is over heads"),
         ("digits-sce", {"gradient": "rate", "segments": 2}, "may draw fewer timesteps than --segments 2"),
         ("digits-sce", {"model": ModelConfig(norm="timestep_batch")}, "--model.norm timestep_batch has others"),

@@ -207,4 +207,6 @@ def test_the_twin_that_teaches_a_comparison_with_other_neurons_can_be_trained(tm
 def test_what_is_left_out_is_nothing_else():
     plain = recipe("digits-skd").model_copy(update={"teacher_logits": "cached"})
     assert without_foreign_settings(plain) == plain
+    ann = recipe("digits-ann").model_copy(update={"timestep_draws": 2, "init_membranes": True})
+    assert without_foreign_settings(ann) == recipe("digits-ann"), "timesteps and membranes are of spiking networks"
     assert without_foreign_settings(recipe("digits-ann")) == recipe("digits-ann")

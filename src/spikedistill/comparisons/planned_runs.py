@@ -139,11 +139,13 @@ def with_teachers(
 
 
 def without_foreign_settings(config: Config) -> Config:
-    """The configuration of a method without settings that only others use: a teacher, or settings of neurons."""
+    """The configuration of a method without settings that only others use: a teacher, or settings of neurons and timesteps."""
     if config.model.neuron == "relu":
-        config = config.model_copy(update={"model": config.model.as_ann()})
+        ann = {"model": config.model.as_ann(), "timestep_draws": None, "init_membranes": False}
+        config = config.model_copy(update=ann)
     elif config.model.neuron != "lif":
-        config = config.model_copy(update={"model": config.model.model_copy(update={"lif": NeuronConfig()})})
+        own = {"model": config.model.model_copy(update={"lif": NeuronConfig()}), "init_membranes": False}
+        config = config.model_copy(update=own)
     none = {"teacher": None, "teacher_model": None, "teacher_logits": "computed"}
     return config if is_taught(config) else config.model_copy(update=none)
 

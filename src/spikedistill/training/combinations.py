@@ -100,6 +100,10 @@ def check_mixed_timesteps(config: Config, objective: Objective, dataset: Dataset
     if config.timestep_draws is None:
         return
     given, model, trainer = f"--timestep-draws {config.timestep_draws}", config.model, config.trainer
+    if model.neuron == "relu":
+        raise UserError(
+            f"{given} is for spiking networks, and with --model.neuron relu all timesteps are alike: leave it out"
+        )
     if config.timesteps == 1:
         raise UserError(f"{given} draws numbers of timesteps, and --timesteps 1 has only one: leave it out")
     if dataset.kind == "events":
