@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from quick_runs import quick
 from torch import nn
 
 from spikedistill import UserError, create_model, temporal
+from spikedistill.config import ModelConfig
 from spikedistill.evaluation import AnytimeClassifier
 from spikedistill.neurons import TimestepLeak
+from spikedistill.training.plan import make_plan
 
 T, B, C = 4, 3, 2
 
@@ -89,3 +92,13 @@ def test_a_network_learns_its_leaks_and_exits_early():
 def test_wrong_options_are_refused(options, words):
     with pytest.raises(UserError, match=words):
         TimestepLeak(C, **options)
+
+
+def test_in_a_run_there_is_a_decay_for_each_of_its_timesteps():
+    def decays(**options):
+        model = ModelConfig(neuron="timestep-leak", neuron_options=options)
+        network = make_plan(quick("digits-sce", model=model, timesteps=3)).build_network()
+        return {len(layer.decay) for layer in network.modules() if isinstance(layer, TimestepLeak)}
+
+    assert decays() == {3}
+    assert decays(timesteps=5) == {5}

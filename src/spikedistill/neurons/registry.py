@@ -66,6 +66,7 @@ def register_neuron(name: str) -> Callable[[_Factory], _Factory]:
 
     Use it as a decorator of a subclass of `SpikingNeuron`, or of a function that makes a layer of neurons. A parameter `channels`
     receives the number of channels. All other parameters are options, on the command line `--model.neuron-options.NAME`.
+    In a run an option `timesteps` that is not given is the run's T.
 
     Args:
         name: a name that is not taken, without spaces, commas and equals signs.

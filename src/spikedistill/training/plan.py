@@ -21,6 +21,7 @@ from ..data import (
 from ..errors import UserError
 from ..from_python import check_given
 from ..models import Start, create_model, save_model
+from ..neurons import neuron_options
 from ..objectives import Objective
 from ..run_folder import dataset_of
 from ..seeds import derive_seed
@@ -262,10 +263,10 @@ def model_spec(config: Config, dataset: Dataset) -> dict[str, Any]:
     spec |= model.options
     if model.neuron == "lif":
         spec |= model.lif.model_dump()
-    elif model.neuron == "timestep-leak":
-        spec["neuron_options"] = {"timesteps": config.timesteps, **model.neuron_options}
-    elif model.neuron_options:
-        spec["neuron_options"] = model.neuron_options
+    else:
+        known = {"timesteps": config.timesteps} if "timesteps" in neuron_options(model.neuron) else {}
+        if options := known | model.neuron_options:
+            spec["neuron_options"] = options
     return spec
 
 
