@@ -274,7 +274,8 @@ def subject_of(run: Path | str, chosen: Choices, *, root: Path | None = None) ->
     if lengths_of(dataset.test) is not None:
         raise UserError(f"{dataset.name} holds recordings of different length, which attacks do not take")
     if not 1 <= chosen.samples <= len(dataset.test):
-        raise UserError(f"samples is {chosen.samples}, and {dataset.name} has {len(dataset.test)} to test on")
+        most = len(dataset.test)
+        raise UserError(f"samples is {chosen.samples}, and {dataset.name} has {most} to test on: take 1 to {most}")
     order = balanced_order(dataset.test.targets)[: chosen.samples].sort().values
     samples = as_network_input(dataset.test.inputs(order), dataset.kind)
     subject = Subject(
