@@ -11,7 +11,17 @@ from spikedistill.objectives import create_objective
 from spikedistill.through_time.features import outputs_of
 
 # heads of each layout, the network's own among them: one a stage
-HEADS = {"convnet": 3, "resnet18": 4, "resnet19": 3, "resnet34": 4, "vgg9": 4, "vgg11": 5, "vgg13": 5, "ms_resnet18": 4}
+HEADS = {
+    "convnet": 3,
+    "resnet18": 4,
+    "resnet19": 3,
+    "resnet34": 4,
+    "vgg9": 4,
+    "vgg11": 5,
+    "vgg11_fc": 4,
+    "vgg13": 5,
+    "ms_resnet18": 4,
+}
 
 
 def branched(name, **options):

@@ -80,6 +80,12 @@ LAYOUTS = {
         ["real", "means", "spikes", "means", "spikes", "means", "means", "spikes"],
         8,
     ),
+    # eight, and those of the two hidden layers
+    "vgg11_fc": Layout(
+        [(64, 32), (128, 16), (256, 16), (512, 8), (512, 8), (512, 8), (512, 4), (512, 4)],
+        ["real", "means", "spikes", "means", "spikes", "spikes", "means", "spikes"],
+        8 + 2,
+    ),
     "vgg13": Layout(
         [(64, 32)] * 2 + [(128, 16)] * 2 + [(256, 8)] * 2 + [(512, 4)] * 2 + [(512, 2)] * 2,
         ["real", "spikes"] + ["means", "spikes"] * 4,
@@ -173,6 +179,10 @@ def test_the_head_reads_mean_spikes_currents_or_spikes_as_the_layout_says():
             model(images(), timesteps=T)
         return inputs
 
+    # spikes of all positions into the first hidden layer, spikes of the hidden layers into the others
+    every, *hidden = head_inputs("vgg11_fc")
+    assert every.shape[2:] == (32 * 4 * 4,)
+    assert [kind(values) for values in (every, *hidden)] == ["spikes"] * 3
     # global pooling of spikes: shares of 4x4 positions
     (shares,) = head_inputs("ms_resnet18")
     assert (shares * 16 == (shares * 16).round()).all()
@@ -246,6 +256,13 @@ def stages(depths, bias=False):
             "vgg11", 10,
             9 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 4 * 512 * 512) + 3 * (64 + 128 + 256 + 5 * 512) + 5_130,
         ),
+        # 64, 128, 256, 512 x 5; 512 channels of 4x4 and twice 4096 neurons before the last linear layer
+        (
+            "vgg11_fc", 100,
+            9 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 4 * 512 * 512) + 3 * (64 + 128 + 256 + 5 * 512)
+            + 8192 * 4096 + 4096 + 4096 * 4096 + 4096 + 409_700,
+        ),
+        ("vgg11_fc", 100, 61_745_764),
         # twice each of 64, 128, 256, 512, 512
         (
             "vgg13", 10,
@@ -272,7 +289,7 @@ def test_convolutions_have_a_bias_where_the_layout_says_so():
         for name in list_models()
         if any(isinstance(m, nn.Conv2d) and m.bias is not None for m in small(name).modules())
     }
-    assert with_bias == {"resnet34", "vgg9", "vgg11", "vgg13", "vggsnn"} | TRANSFORMERS
+    assert with_bias == {"resnet34", "vgg9", "vgg11", "vgg11_fc", "vgg13", "vggsnn"} | TRANSFORMERS
 
 
 def test_the_shortcuts_of_the_pre_activation_network_have_a_bias():
@@ -303,7 +320,9 @@ def test_kaiming_networks_draw_their_convolutions_from_the_fan_out():
     assert teacher.stages[3][0].body[0][0].weight.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("vgg9", 16), ("vggsnn", 16), ("vgg11", 16), ("vgg13", 32)])
+@pytest.mark.parametrize(
+    ("name", "smallest"), [("vgg9", 16), ("vggsnn", 16), ("vgg11", 16), ("vgg11_fc", 8), ("vgg13", 32)]
+)
 def test_images_that_pooling_leaves_nothing_of_are_refused_with_the_smallest_size(name, smallest):
     message = f"images of {smallest - 1}x{smallest - 1} .* too small for the poolings .* expected {smallest}x{smallest} or larger"
     with pytest.raises(ValueError, match=message):

@@ -29,6 +29,7 @@ ADDED = {
     "convnet": 0,
     "vgg9": 0,
     "vgg11": 0,
+    "vgg11_fc": 0,
     "vgg13": 0,
     "vggsnn": 0,
 }

@@ -30,6 +30,17 @@ def test_it_is_sce_with_one_line_of_the_configuration_changed(dataset, method):
     assert [after.strip() for _, after in different] == [f"recipe: {dataset}-{method}", CHANGED[method]]
 
 
+def test_s2w_under_attack_has_the_setting_that_regularised_adversarial_training_is_published_with():
+    config = recipe("cifar100-s2w-rat")
+    assert (config.model.name, config.timesteps, config.epochs, config.data.batch_size) == ("vgg11_fc", 8, 300, 256)
+    lif, optimizer, objective = config.model.lif, config.optimizer, config.objective
+    assert (lif.decay, lif.threshold, lif.v_reset, lif.surrogate) == (1.0, 1.0, 0.0, "triangular")
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay, optimizer.decayed) == ("sgd", 0.1, 5e-4, "all")
+    assert optimizer.orthogonal == 0.001
+    attack = (objective.adversarial, objective.adversarial_eps, objective.adversarial_step, objective.adversarial_steps)
+    assert (objective.name, *attack) == ("s2w", "pgd", 2.0, 1.0, 2)
+
+
 @pytest.mark.parametrize("value", ["norm: layer", "norm: tdBN", "surrogate: arctang"])
 def test_other_names_are_refused_with_those_that_there_are(value):
     text = recipe("digits-sce").to_yaml()

@@ -229,7 +229,7 @@ def robustness(
     steps: int = 50,
     through: Annotated[tuple[str, ...], arg(metavar="SURROGATE ...", help_behavior_hint="")] = (),
     restarts: int = 1,
-    samples: int = 500,
+    samples: int | None = None,
     batch_size: int = 100,
     seed: int = 0,
     checks: bool = True,
@@ -267,7 +267,7 @@ def robustness(
         through: trained (the network's own surrogates), arctan, pdsg and assg (which follow the membranes), rate (mean rates),
             or any other; default all five
         restarts: starting points for each surrogate
-        samples: of the test set, of all classes alike
+        samples: of the test set, of all classes alike; default 500, or all if there are fewer
         batch_size: samples attacked at a time
         seed: of the starting points
         checks: measure the rows that check the others

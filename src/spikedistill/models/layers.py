@@ -89,6 +89,23 @@ class Layers:
         return nn.Sequential(conv, self.norm(outputs))
 
 
+def classifier(layers: Layers, features: int, classes: int, hidden: Sequence[int] = ()) -> nn.Module:
+    """Linear layers with a bias and without batch-norm, with neurons between them.
+
+    Args:
+        layers: the kinds of layer and the width.
+        features: what it takes.
+        classes: C.
+        hidden: the neurons of each hidden layer at width 1; none for one linear layer.
+    """
+    parts: list[nn.Module] = []
+    for count in hidden:
+        inputs, features = features, layers.channels(count)
+        parts += [nn.Linear(inputs, features), layers.neuron(features)]
+    last = nn.Linear(features, classes)
+    return nn.Sequential(*parts, last) if parts else last
+
+
 class DropPath(nn.Module):
     """Stochastic depth: leave a residual body out for some samples in training (Huang et al., ECCV 2016).
 

@@ -188,7 +188,8 @@ def _s2w_rat(config: Config) -> Config:
         "model": config.model.model_copy(update={"lif": lif}),
     }
     if config.data.name in ("cifar10", "cifar100"):
-        changes["model"] = changes["model"].model_copy(update={"name": "vgg11"})
+        changes["model"] = changes["model"].model_copy(update={"name": "vgg11_fc"})
+        changes["optimizer"] = changes["optimizer"].model_copy(update={"decayed": "all"})
         changes["data"] = config.data.model_copy(update={"batch_size": 256, "augment": ("crop", "flip")})
         changes |= {"timesteps": 8, "epochs": 300}
     return taught.model_copy(update=changes)

@@ -31,6 +31,7 @@ from .views import TRAINED, VIEWS, View, views_of
 CORRUPTED = "corruption"
 LEVEL = 255  # sizes are said in these
 PERCENT = 100  # on events
+_SAMPLES = 500  # or fewer, if the test set has fewer
 
 
 class Choices(NamedTuple):
@@ -45,7 +46,7 @@ class Choices(NamedTuple):
         targeted: attacks aim at the class after the label, and from further starts at those after it.
         through: surrogates, names of `VIEWS` or of any surrogate; default all of `VIEWS` that the network's neurons have.
         restarts: starting points for each surrogate.
-        samples: of the test set, classes balanced.
+        samples: of the test set, classes balanced; default 500, or all where there are fewer.
         batch_size: samples attacked at a time.
         seed: of the starting points.
         twin: another run on the same data set, such as of an ANN, whose attacked images are tried on this one as a check.
@@ -60,7 +61,7 @@ class Choices(NamedTuple):
     steps: int = 50
     through: Sequence[str] = ()
     restarts: int = 1
-    samples: int = 500
+    samples: int | None = None
     batch_size: int = 100
     seed: int = 0
     checks: bool = True
@@ -161,7 +162,7 @@ def _check(chosen: Choices) -> None:
     if chosen.twin is not None and not chosen.checks:
         raise UserError("twin is for a check, and checks are off: leave one of them out")
     for name in ("steps", "restarts", "samples", "batch_size"):
-        if (value := getattr(chosen, name)) < 1:
+        if (value := getattr(chosen, name)) is not None and value < 1:
             raise UserError(f"{name} is {value}, expected 1 or more")
     if chosen.seed < 0:
         raise UserError(f"seed is {chosen.seed}, expected 0 or more")
@@ -212,7 +213,7 @@ def measure_run(
         asked = [each.row.attack.uses_gradients and not each.row.remark for each in found]
         checks = [checks_of(found, each) if its else [] for each, its in zip(found, asked, strict=True)]
         unit = _DATA[kind].unit
-        results = _written(found, checks, chosen, config) | {"unit": unit}
+        results = _written(found, checks, len(subject.samples), chosen.seed, config) | {"unit": unit}
         if chosen.exits is not None:
             climb = SparseEvents if subject.events else Pgd
             attack = climb(**_options(climb, chosen._replace(targeted=False), max(chosen.eps) / unit, binary))
@@ -273,10 +274,11 @@ def subject_of(run: Path | str, chosen: Choices, *, root: Path | None = None) ->
         raise UserError(f"timesteps {max(ks)}: the recordings of the run have {T} frames")
     if lengths_of(dataset.test) is not None:
         raise UserError(f"{dataset.name} holds recordings of different length, which attacks do not take")
-    if not 1 <= chosen.samples <= len(dataset.test):
-        most = len(dataset.test)
-        raise UserError(f"samples is {chosen.samples}, and {dataset.name} has {most} to test on: take 1 to {most}")
-    order = balanced_order(dataset.test.targets)[: chosen.samples].sort().values
+    most = len(dataset.test)
+    count = min(_SAMPLES, most) if chosen.samples is None else chosen.samples
+    if count > most:
+        raise UserError(f"samples is {count}, and {dataset.name} has {most} to test on: take 1 to {most}")
+    order = balanced_order(dataset.test.targets)[:count].sort().values
     samples = as_network_input(dataset.test.inputs(order), dataset.kind)
     subject = Subject(
         folder.load_network(folder.model, None).to(device_of(config.trainer)),
@@ -314,7 +316,7 @@ def _short(twin: Temporal | None) -> str:
 
 
 def _written(
-    found: Sequence[Withstood], checks: Sequence[Sequence[Check]], chosen: Choices, config: Config
+    found: Sequence[Withstood], checks: Sequence[Sequence[Check]], samples: int, seed: int, config: Config
 ) -> dict[str, Any]:
     rows = []
     for each, own in zip(found, checks, strict=True):
@@ -338,8 +340,8 @@ def _written(
     about: dict[str, Any] = {
         "recipe": str(config.recipe),
         "dataset": config.data.name,
-        "samples": chosen.samples,
-        "seed": chosen.seed,
+        "samples": samples,
+        "seed": seed,
     }
     corrupted = [each for each in found if each.row.remark == CORRUPTED]
     if corrupted:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from ..layers import Layers, Layout, Sizes, kaiming_fan_out, register_layout
+from ..layers import Layers, Layout, Sizes, classifier, kaiming_fan_out, register_layout
 
 
 class ResNet(Layout):
@@ -18,7 +18,7 @@ class ResNet(Layout):
         depths: blocks per stage; each stage but the first halves the resolution.
         widths: channels per stage at width 1.
         final_neuron: put a neuron between the last block and the pooling.
-        head: makes the classifier, of `(layers, features, classes)`.
+        hidden: of the classifier; see `classifier`.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ResNet(Layout):
         depths: Sequence[int],
         widths: Sequence[int] = (64, 128, 256, 512),
         final_neuron: bool = False,
-        head: Callable[[Layers, int, int], nn.Module] | None = None,
+        hidden: Sequence[int] = (),
     ) -> None:
         super().__init__()
         channels = layers.channels(widths[0])
@@ -49,7 +49,7 @@ class ResNet(Layout):
         self.stages = nn.Sequential(*stages)
         self.final = layers.neuron(channels) if final_neuron else nn.Identity()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = (head or linear_head)(layers, channels, sizes.num_classes)
+        self.head = classifier(layers, channels, sizes.num_classes, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.stages(self.stem(x)))
@@ -97,17 +97,6 @@ def imagenet_stem(layers: Layers, inputs: int, outputs: int) -> nn.Module:
     )
 
 
-def linear_head(layers: Layers, features: int, classes: int) -> nn.Module:
-    """One linear layer."""
-    return nn.Linear(features, classes)
-
-
-def hidden_head(layers: Layers, features: int, classes: int) -> nn.Module:
-    """A hidden layer of 256 neurons without batch-norm between two linear ones."""
-    hidden = layers.channels(256)
-    return nn.Sequential(nn.Linear(features, hidden), layers.neuron(hidden), nn.Linear(hidden, classes))
-
-
 @register_layout()
 def resnet18(layers: Layers, sizes: Sizes) -> Layout:
     """ResNet-18 for small images, such as CIFAR; PyTorch's initialisation."""
@@ -124,7 +113,7 @@ def resnet19(layers: Layers, sizes: Sizes) -> Layout:
         block=BasicBlock,
         depths=(3, 3, 2),
         widths=(128, 256, 512),
-        head=hidden_head,
+        hidden=(256,),
     )
 
 

@@ -1,4 +1,4 @@
-"""Plain stacks of convolutions with average pooling between them."""
+"""Plain stacks of convolutions with average pooling between them, and a classifier."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,13 +6,13 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ..layers import Layers, Layout, Sizes, kaiming_fan_out, register_layout
+from ..layers import Layers, Layout, Sizes, classifier, kaiming_fan_out, register_layout
 
 POOL = 0
 
 
 class VGG(Layout):
-    """conv3x3-BN-neuron blocks and 2x2 average pooling, then one linear layer; convolutions have a bias.
+    """conv3x3-BN-neuron blocks and 2x2 average pooling, then the classifier; convolutions have a bias.
 
     A convolution after a pooling takes means of four spikes; all others take spikes.
 
@@ -21,6 +21,7 @@ class VGG(Layout):
         sizes: what the data fixes.
         plan: the channels of each block at width 1, and `POOL` between them.
         flatten: pass all positions to the linear layer, which fixes the height and width of the image; otherwise pass their mean.
+        hidden: of the classifier; see `classifier`.
 
     A stage ends before each pooling and at the last neuron.
 
@@ -28,7 +29,9 @@ class VGG(Layout):
         UserError: if images of that size are too small for the poolings.
     """
 
-    def __init__(self, layers: Layers, sizes: Sizes, plan: Sequence[int], *, flatten: bool) -> None:
+    def __init__(
+        self, layers: Layers, sizes: Sizes, plan: Sequence[int], *, flatten: bool, hidden: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         layers = replace(layers, conv_bias=True)
         self.smallest = 2 ** plan.count(POOL)
@@ -48,7 +51,7 @@ class VGG(Layout):
         self.features = nn.Sequential(*features)
         self.pool = nn.Identity() if flatten else nn.AdaptiveAvgPool2d(1)
         rows, columns = (side // self.smallest if flatten else 1 for side in sizes.image_size)
-        self.head = nn.Linear(channels * rows * columns, sizes.num_classes)
+        self.head = classifier(layers, channels * rows * columns, sizes.num_classes, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x.shape[-2:])
@@ -90,6 +93,21 @@ def vgg11(layers: Layers, sizes: Sizes) -> Layout:
     """Eight convolutions for small images, in the order of Yu et al. (RateBP, NeurIPS 2024), global pooling, a linear layer."""
     plan = (64, POOL, 128, 256, POOL, 512, 512, POOL, 512, POOL, 512, 512)
     return kaiming_fan_out(VGG(layers, sizes, plan, flatten=False))
+
+
+@register_layout(flattens=True)
+def vgg11_fc(layers: Layers, sizes: Sizes) -> Layout:
+    """Eight convolutions and three linear layers, as in papers on robustness (Ding et al., SNN-RAT, NeurIPS 2022).
+
+    The linear layers read all positions, have 4096 neurons twice between them, and biases that start at 0. 61,745,764 parameters
+    with 100 classes.
+    """
+    plan = (64, POOL, 128, 256, POOL, 512, 512, 512, POOL, 512, 512)
+    network = kaiming_fan_out(VGG(layers, sizes, plan, flatten=True, hidden=(4096, 4096)))
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+    return network
 
 
 @register_layout()
