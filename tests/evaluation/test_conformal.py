@@ -116,13 +116,37 @@ def test_without_the_correction_the_promise_would_be_broken():
     assert sum(corrected) / 25 >= 0.5
 
 
-def test_a_recording_that_ends_before_it_may_exit_gets_all_classes():
+def test_a_recording_that_ends_before_it_may_exit_has_the_quantile_of_the_first_timestep_where_it_may():
     rule = calibrate_conformal(*drawn(200, 4), coverage=0.8, stops=[3, 4])
+    assert rule.quantiles[:2] == (math.inf, math.inf)
+    assert rule.quantiles[2] != rule.quantiles[3]
     logits, _ = drawn(6, 5)
     lengths = torch.tensor([1, 2, 4, 4, 3, 1])
     times = rule.exit_times(logits, lengths)
     assert times[[0, 1, 5]].tolist() == [1, 2, 1]
-    assert rule.sets(logits[0], torch.ones(6, dtype=torch.int64)).all()
+    misfit = -logits[0].double().log_softmax(-1)
+    for time in (1, 2, 3):
+        expected = misfit <= rule.quantiles[2]
+        assert 0 < expected.sum() < expected.numel()
+        assert torch.equal(rule.sets(logits[0], torch.full((6,), time)), expected)
+    assert torch.equal(rule.sets(logits[0], torch.full((6,), 4)), misfit <= rule.quantiles[3])
+
+
+def test_recordings_of_different_length_keep_the_promise_with_sets_that_say_something():
+    found, sizes = [], []
+    for seed in range(80):
+        (before, known), (later, labels) = drawn(150, 2 * seed), drawn(500, 2 * seed + 1)
+        ends, lengths = (
+            torch.randint(1, T + 1, (n,), generator=torch.Generator().manual_seed(seed)) for n in (150, 500)
+        )
+        rule = calibrate_conformal(before, known, coverage=0.8, stops=[3, 4], lengths=ends)
+        times = rule.exit_times(later, lengths)
+        sets = rule.sets(prefix_means(later.double())[times - 1, torch.arange(500)], times)
+        found.append(sets[torch.arange(500), labels].double().mean().item())
+        sizes.append(sets[lengths < 3].sum(1).double().mean().item())
+    error = torch.tensor(found).std().item() / math.sqrt(80)
+    assert sum(found) / 80 >= 0.8 - 3 * error
+    assert sum(sizes) / 80 < C - 1
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,22 @@ def test_of_the_samples_that_meet_a_threshold_few_are_unsettled_and_a_lower_one_
     assert found.accuracy == pytest.approx(sum(right) / 80)
 
 
+def test_samples_whose_sequence_has_ended_do_not_move_the_threshold_of_a_timestep():
+    logits, targets = random_logits(N=80)
+    lengths = torch.randint(1, 5, (80,), generator=torch.Generator().manual_seed(1))
+    found = calibrate_each_timestep(logits, targets, max_error=0.2, lengths=lengths)
+    for t in (1, 2, 3):
+        running = lengths > t
+        # held at its last prediction, a shorter sequence is one of all timesteps
+        held = logits[:, running].double()
+        for n, end in enumerate(lengths[running]):
+            held[end:, n] = held[:end, n].mean(0)
+        alone = calibrate_each_timestep(held, targets[running], max_error=0.2)
+        assert found.thresholds[t - 1] == pytest.approx(alone.thresholds[t - 1])
+    assert found.thresholds[3] == math.inf, "where all have ended no threshold is needed"
+    assert found.mean_exit <= lengths.double().mean()
+
+
 def test_where_no_threshold_is_safe_samples_wait():
     logits, targets = torch.tensor([[[5.0, 0.0]], [[5.0, 0.0]]]), torch.ones(1, dtype=torch.int64)  # it is never right
     found = calibrate_each_timestep(logits, targets)

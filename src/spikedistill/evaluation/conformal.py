@@ -81,14 +81,19 @@ class Conformal:
     def sets(self, logits: Tensor, exit_times: Tensor) -> Tensor:
         """The prediction sets, bool `[N, C]`: which classes each sample's set holds.
 
+        A sample that ended at a timestep where none may exit has the quantile of the next one where they may: there its prediction
+        is still that of its end.
+
         Args:
             logits: mean logits at the exit, `[N, C]`, as an `AnytimeOutput` has them.
             exit_times: the timesteps of the exits, `[N]`, from 1.
         """
-        limits = torch.tensor(self.quantiles, dtype=torch.float64, device=logits.device)[
-            exit_times.to(logits.device) - 1
-        ]
-        return self._sets(logits.double(), limits.unsqueeze(-1))
+        last, limits = math.inf, []
+        for q in reversed(self.quantiles):
+            last = last if math.isinf(q) else q
+            limits.append(last)
+        of_times = torch.tensor(limits[::-1], dtype=torch.float64, device=logits.device)
+        return self._sets(logits.double(), of_times[exit_times.to(logits.device) - 1].unsqueeze(-1))
 
     def check_timesteps(self, timesteps: int) -> None:
         """Refuse another number of timesteps than the rule was calibrated for.

@@ -278,7 +278,8 @@ def calibrate_each_timestep(
     """The lowest threshold of each timestep under which few of the samples that meet it are not settled.
 
     A sample is settled at timestep t if its prediction is right after t and after every later timestep. The threshold of t is the
-    lowest score θ such that, among the samples whose score at t is θ or more, at most a share `max_error` is not settled.
+    lowest score θ such that, among the samples whose score at t is θ or more, at most a share `max_error` is not settled. Samples
+    whose sequence has ended by t leave whatever the threshold, and do not count.
 
     Args:
         logits: `[T, N, C]`, of samples neither trained on nor to be reported.
@@ -299,7 +300,10 @@ def calibrate_each_timestep(
     scores, answers = _replay(_checked(logits, targets), policy, lengths)
     right = answers == targets.to(answers.device)
     settled = right.flip(0).long().cummin(0).values.flip(0)
-    thresholds = tuple(_lowest(*pair, max_error) for pair in zip(scores, settled, strict=True))
+    running = scores.isfinite()
+    thresholds = tuple(
+        _lowest(score[some], done[some], max_error) for score, done, some in zip(scores, settled, running, strict=True)
+    )
     times = first_met([each >= threshold for each, threshold in zip(scores, thresholds, strict=True)])
     accuracy = float(right.gather(0, times[None] - 1).double().mean())
     drop = 100 * (float(right[-1].double().mean()) - accuracy)
