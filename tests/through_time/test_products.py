@@ -157,19 +157,53 @@ def test_by_hand():
     assert a.grad.flatten().tolist() == b.grad.flatten().tolist() == [0.125] * 4
 
 
-@pytest.mark.parametrize("gradient", ["rate", "dsr"])
-def test_a_signal_times_itself_is_refused(gradient):
-    class Square(nn.Module):
-        def __init__(self, form):
-            super().__init__()
-            self.form, self.neuron = form, LIF()
+SQUARES = {
+    "elements": lambda s: s * s,
+    "matrix": lambda s: s @ s,
+    "einsum": lambda s: torch.einsum("bij,bij->bi", s, s),
+    "flat": lambda s: s.flatten(1) * s.reshape(s.shape[0], -1),
+    "similarities": lambda s: s @ s.transpose(1, 2),
+    "scaled and shifted": lambda s: (2 * s - 1) * s.clone() / 3,
+    "after a change in place": lambda s: s * changed(s.clone()),
+    "repeated": lambda s: s[:, None].expand(-1, 2, -1, -1) * s.unsqueeze(1).repeat(1, 2, 1, 1),
+}
+NO_SQUARES = {
+    "parts": lambda s: s[:, :2] * s[:, 2:],
+    "queries and keys of one tensor": lambda s: torch.matmul(s.chunk(2, 1)[0], s.chunk(2, 1)[1].transpose(1, 2)),
+    "a sum as a gate": lambda s: s * s.sum(-1, keepdim=True),
+    "a constant": lambda s: s.detach() * s,
+}
 
-        def forward(self, x):
-            return self.form(self.neuron(x))
 
-    for form in (lambda s: s * s, lambda s: s @ s, lambda s: torch.einsum("bij,bij->bi", s, s)):
-        with pytest.raises(TypeError, match=r"square of a signal is not linear in time; that of spikes is the spikes"):
-            temporal(Square(form), gradient=gradient)(torch.rand(T, B, N, N))
+def changed(s):
+    s += 1
+    return s
+
+
+class Formed(nn.Module):
+    def __init__(self, form):
+        super().__init__()
+        self.form, self.neuron = form, LIF()
+
+    def forward(self, x):
+        return self.form(self.neuron(x))
+
+
+@pytest.mark.parametrize("gradient", [{"gradient": "rate"}, {"gradient": "rate", "chunk": 4}, {"gradient": "dsr"}])
+def test_a_signal_times_itself_is_refused_in_any_shape(gradient):
+    for form in SQUARES.values():
+        with pytest.raises(
+            TypeError, match=r"holds squares, which are not linear in time; the square of spikes is the"
+        ):
+            temporal(Formed(form), **gradient)(torch.rand(T, B, N, N))
+
+
+@pytest.mark.parametrize("gradient", [{"gradient": "rate"}, {"gradient": "rate", "chunk": 4}, {"gradient": "dsr"}])
+def test_products_of_parts_of_a_signal_are_taken(gradient):
+    for form in NO_SQUARES.values():
+        x = torch.rand(T, B, N, N) * 3
+        out = temporal(Formed(form), **gradient)(x)
+        torch.testing.assert_close(out, temporal(Formed(form), gradient="bptt")(x))
 
 
 @pytest.mark.parametrize("gradient", ["bptt", "sltt", "rate", "dsr"])

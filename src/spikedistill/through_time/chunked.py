@@ -124,7 +124,7 @@ class ChunkedRates(Rates):
         return self._values.constant
 
     def become(self, other: Any) -> None:
-        self._values, self._rates = other._values, other._rates
+        self._values, self._rates, self._elements = other._values, other._rates, other._elements
 
     def like(self, spikes: Any, rates: Tensor) -> Self:
         return type(self)(spikes, rates, self._lengths, self._chunk, self._recompute, self.call)

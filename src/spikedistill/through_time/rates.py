@@ -54,8 +54,11 @@ from .waiting import sum_in_waiting
 _INSTEAD = "use gradient='bptt' or 'sltt'"
 _NOT_LINEAR = f"it is not linear in time, so the mean of its outputs is not its output at the mean rate; {_INSTEAD}"
 _SQUARE = (
-    f"the square of a signal is not linear in time; that of spikes is the spikes themselves, for all else {_INSTEAD}"
+    "a product of a signal with itself, also in another shape, holds squares, which are not linear in time; the square of spikes is "
+    f"the spikes themselves, for all else {_INSTEAD}"
 )
+# What leaves the elements of a signal as they are, but for scale, shift and place.
+_SAME_ELEMENTS = (SHAPES - {"detach"}) | SUMS | QUOTIENTS | {"__mul__", "__rmul__", "mul"}
 _NO_MEAN = f"its outputs depend on when the spikes come, and their mean rate does not tell that; {_INSTEAD}"
 _NO_STEPS = f"gradients of mean rates are derived for LIF neurons, and this layer has its own step; {_INSTEAD}"
 
@@ -73,6 +76,7 @@ class Rates(Signal):
     """
 
     gradient = "rate"
+    _elements: object | None = None  # shared by signals that have the same elements, so that their product would hold squares
 
     def __init__(
         self, spikes: Tensor | NormalisedCurrent | SpikesInBits, rates: Tensor, lengths: tuple[int, ...], call: Call
@@ -133,6 +137,7 @@ class Rates(Signal):
 
     def become(self, other: Any) -> None:
         self._held, self._rates, self._pooled = other._held, other._rates, other._pooled
+        self._elements = other._elements
 
     def fire(self, neuron: Any) -> Self:
         self.enter("LIF", neuron)
@@ -214,7 +219,7 @@ class Rates(Signal):
         varying = _varying(args, kwargs)
         if not varying:
             return self._constant(map_over_time(func, args, kwargs, lambda signal: signal._rates))
-        if name in PRODUCTS and len({id(signal) for signal in varying}) < len(varying):
+        if name in PRODUCTS and len({signal.elements for signal in varying}) < len(varying):
             self.refuse(name, _SQUARE)
         if not (
             name in SHAPES
@@ -231,7 +236,19 @@ class Rates(Signal):
             with torch.no_grad():
                 means = self._means(spikes)
             return self.like(spikes, given(means, rates))
-        return self._zip(spikes, rates)
+        found = self._zip(spikes, rates)
+        if name in _SAME_ELEMENTS and len(varying) == 1 and isinstance(found, Rates):
+            # fewer are a part, or sums
+            if found._rates[0].numel() >= varying[0]._rates[0].numel():
+                found._elements = varying[0].elements
+        return found
+
+    @property
+    def elements(self) -> object:
+        """Equal for signals that have the same elements, in any shape."""
+        if self._elements is None:
+            self._elements = object()
+        return self._elements
 
     def _over_steps(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rates: Any
@@ -312,7 +329,7 @@ class Rates(Signal):
         return pytree.tree_map(lambda v: self.like(v.detach(), v), value)
 
 
-def _varying(*values: Any) -> list[Signal]:
+def _varying(*values: Any) -> list["Rates"]:
     return [signal for signal in signals_in(values) if isinstance(signal, Rates) and not signal.is_constant]
 
 
