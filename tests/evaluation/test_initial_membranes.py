@@ -38,6 +38,19 @@ def test_neurons_that_did_not_fire_do_not_count_and_a_mean_below_zero_is_zero():
     assert start_membranes(network, [torch.tensor([[0.7, 0.1]])], 2)["1"] > 0
 
 
+@pytest.mark.parametrize("threshold", [1.0, "learned_per_channel"])
+def test_no_membrane_begins_where_it_would_fire_without_input(threshold):
+    """A current of 5 at T = 3 leaves membranes at 4, 8 and 12."""
+    neurons = nn.Sequential(nn.Flatten(), LIF(decay=1.0, v_init="learned", threshold=threshold, channels=2))
+    if threshold != 1.0:
+        neurons[1].log_threshold.data = torch.tensor([1.0, 0.5]).log()
+    lowest = 1.0 if threshold == 1.0 else 0.5
+    network = temporal(neurons)
+    assert start_membranes(network, [torch.full((3, 2), 5.0)], 3) == {"1": pytest.approx(0.99 * lowest)}
+    assert network(torch.zeros(1, 2), timesteps=4).sum() == 0
+    assert network(torch.full((1, 2), 0.02), timesteps=1).sum() >= 1, "and with a little it does"
+
+
 def test_a_network_without_learned_membranes_and_a_silent_one_are_refused():
     network = create_model("convnet", num_classes=10, in_channels=1, image_size=8, width=0.25)
     with pytest.raises(UserError, match="initial membranes are learned"):
@@ -72,6 +85,14 @@ def test_a_run_starts_at_an_ann_with_membranes_at_their_mean(tmp_path, capsys):
     assert fired[0] > fired[1], "membranes that begin higher fire sooner"
     train(config)
     assert "membranes begin at 0." in capsys.readouterr().out
+
+
+def test_weights_that_start_at_the_threshold_and_those_of_a_file_exclude_each_other(tmp_path):
+    ann = train(quick("digits-ann", out=tmp_path / "ann", epochs=1))
+    with pytest.raises(
+        UserError, match=r"--model.norm tdbn only says where .* set --model.norm batch, or omit --init-from"
+    ):
+        make_plan(quick("digits-tdbn", out=tmp_path / "run", init_from=ann))
 
 
 def test_what_it_needs_is_said(tmp_path):

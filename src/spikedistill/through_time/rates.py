@@ -54,8 +54,8 @@ from .waiting import sum_in_waiting
 _INSTEAD = "use gradient='bptt' or 'sltt'"
 _NOT_LINEAR = f"it is not linear in time, so the mean of its outputs is not its output at the mean rate; {_INSTEAD}"
 _SQUARE = (
-    "a product of a signal with itself, also in another shape, holds squares, which are not linear in time; the square of spikes is "
-    f"the spikes themselves, for all else {_INSTEAD}"
+    "a product of a signal with itself, also in another shape, holds squares, which are not linear in time; the square of spikes "
+    f"is the spikes themselves, for all else {_INSTEAD}"
 )
 # What leaves the elements of a signal as they are, but for scale, shift and place.
 _SAME_ELEMENTS = (SHAPES - {"detach"}) | SUMS | QUOTIENTS | {"__mul__", "__rmul__", "mul"}
@@ -76,7 +76,9 @@ class Rates(Signal):
     """
 
     gradient = "rate"
-    _elements: object | None = None  # shared by signals that have the same elements, so that their product would hold squares
+    _elements: object | None = (
+        None  # shared by signals that have the same elements, so that their product would hold squares
+    )
 
     def __init__(
         self, spikes: Tensor | NormalisedCurrent | SpikesInBits, rates: Tensor, lengths: tuple[int, ...], call: Call
@@ -238,9 +240,9 @@ class Rates(Signal):
             return self.like(spikes, given(means, rates))
         found = self._zip(spikes, rates)
         if name in _SAME_ELEMENTS and len(varying) == 1 and isinstance(found, Rates):
-            # fewer are a part, or sums
-            if found._rates[0].numel() >= varying[0]._rates[0].numel():
-                found._elements = varying[0].elements
+            (source,) = varying
+            is_part = found._rates[0].numel() < source._rates[0].numel()
+            found._elements = None if is_part else source.elements
         return found
 
     @property

@@ -34,6 +34,11 @@ def initial_weights(config: Config, network: Temporal, spec: Mapping[str, Any], 
         return None
     if config.model.joint:
         raise UserError("--model.joint draws the singular vectors that both networks share: omit --init-from")
+    if config.model.norm == "tdbn":
+        raise UserError(
+            f"--model.norm tdbn only says where weights of batch-norms start, and --init-from {path} replaces these: set "
+            "--model.norm batch, or omit --init-from"
+        )
     if path.resolve() == config.run_folder.resolve():
         raise UserError(f"--init-from {path} is the folder that this run writes to: choose another --out")
     file = initial_file(path)
