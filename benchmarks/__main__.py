@@ -556,19 +556,26 @@ def _better(
     """
     from spikedistill.evaluation.comparison.differences import FEWEST_SEEDS
 
-    from .better import right_of, to_markdown, verdicts
+    from .better import methods_of, to_markdown, verdicts
 
-    found = right_of(folder)
-    if unknown := [name for name in (ours, *against) if name not in found]:
-        raise ValueError(f"{folder} has no {unknown[0]}, only {', '.join(found)}")
-    others = {name: right for name, right in found.items() if name != ours and name in (against or found)}
-    if not others:
+    known = {*(found := methods_of(folder, (ours, *against) if against else ())).right, *found.diverged}
+    if unknown := [name for name in (ours, *against) if name not in known]:
+        raise ValueError(f"{folder} has no {unknown[0]}, only {', '.join(methods_of(folder).right)}")
+    if ours in found.diverged:
+        raise ValueError(f"{ours} diverged with the seeds {found.diverged[ours]}: a method that diverges is not better")
+    if known == {ours}:
         raise ValueError(f"{folder} has nothing to compare {ours} with: name other methods than itself")
-    if len(found[ours]) < FEWEST_SEEDS:
+    seeds = len(found.right[ours]) if found.right else 0
+    others = {name: right for name, right in found.right.items() if name != ours}
+    if (others or not found.right) and seeds < FEWEST_SEEDS:
         raise ValueError(
-            f"{folder} has {len(found[ours])} seeds, expected {FEWEST_SEEDS} or more: p-values are for new seeds"
+            f"{folder} has {seeds} seeds with which all were trained, expected {FEWEST_SEEDS} or more: p-values are for new seeds"
         )
-    print(to_markdown(verdicts(found[ours], others, margin), ours))
+    for name, lost in found.diverged.items():
+        said = "these are left out for all" if name in others else "that is all of them"
+        print(f"{name} diverged with the seeds {', '.join(map(str, lost))}: {said}\n")
+    if others:
+        print(to_markdown(verdicts(found.right[ours], others, margin), ours))
 
 
 def _useful(

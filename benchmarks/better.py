@@ -5,15 +5,15 @@ largest distance from the best method is smaller. The first two are tests. All h
 of theirs, and it is corrected by Holm for the number of other methods.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from spikedistill.evaluation.comparison.differences import paired_difference
-from spikedistill.evaluation.comparison.records import Records, RunRecord
+from spikedistill.evaluation.comparison.records import LostRun, Records, RunRecord
 
 MARGIN = 0.3  # points
 LEVEL = 0.05
@@ -75,27 +75,54 @@ def _points(row: Mapping[str, float]) -> dict[str, float]:
     return {name: 100 * row[name] for name in ("difference", "low", "high")}
 
 
-def right_of(folder: Path) -> dict[str, Right]:
-    """The answers of every method of a comparison, `[S, T, N]`, by name.
+class Compared(NamedTuple):
+    """The methods of a comparison.
+
+    Attributes:
+        right: the answers of each, `[S, T, N]`, by name, of the seeds with which none of them diverged.
+        diverged: the seeds with which a method diverged, by name; one that diverged with all is not in `right`.
+    """
+
+    right: dict[str, Right]
+    diverged: dict[str, list[int]]
+
+
+def methods_of(folder: Path, wanted: Collection[str] = ()) -> Compared:
+    """The answers of some methods of a comparison; default all.
 
     Raises:
         ValueError: if methods were trained with other seeds, or with several teachers.
     """
     records = Records(folder)
-    found: dict[str, dict[int, RunRecord]] = {}
+    found: dict[str, dict[int, RunRecord | LostRun]] = {}
     for run in [name for name in records.runs() if not name.startswith("tuning/")]:
         record = records.find(folder / run)
-        if isinstance(record, RunRecord) and record.config.model.neuron != "relu":
-            of_method = found.setdefault(str(record.config.recipe), {})
-            if record.config.seed in of_method:
-                raise ValueError(f"{folder} has seeds with several teachers: compare the methods with one")
-            of_method[record.config.seed] = record
+        if record is None or record.config.model.neuron == "relu":
+            continue
+        if wanted and record.config.recipe not in wanted:
+            continue
+        of_method = found.setdefault(str(record.config.recipe), {})
+        if record.config.seed in of_method:
+            raise ValueError(f"{folder} has seeds with several teachers: compare the methods with one")
+        of_method[record.config.seed] = record
     if len(seeds := {tuple(sorted(each)) for each in found.values()}) > 1:
         raise ValueError(f"{folder} has methods with the seeds {sorted(seeds)}: finish the comparison first")
-    return {
-        name: np.stack([each[seed].right[: each[seed].config.timesteps].astype(float) for seed in sorted(each)])
-        for name, each in found.items()
+    trained = {
+        name: {seed: run for seed, run in each.items() if isinstance(run, RunRecord)} for name, each in found.items()
     }
+    diverged = {
+        name: sorted({*found[name]} - {*each}) for name, each in trained.items() if len(each) < len(found[name])
+    }
+    trained = {name: each for name, each in trained.items() if each}
+    common = sorted(set.intersection(*({*each} for each in trained.values()))) if trained else []
+    return Compared(
+        {
+            name: np.stack([each[seed].right[: each[seed].config.timesteps].astype(float) for seed in common])
+            for name, each in trained.items()
+            if common
+        },
+        diverged,
+    )
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]], name: str) -> str:

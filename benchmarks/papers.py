@@ -9,7 +9,7 @@ from spikedistill.evaluation.comparison.differences import FEWEST_SEEDS
 from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 
-from .better import right_of
+from .better import methods_of
 from .detectable import detectable
 from .plans import TEACHER_SEED, Plan, step_seconds, teacher_seeds
 
@@ -88,7 +88,7 @@ def run_all(plan: Plan, names: Sequence[str]) -> None:
 
 def smallest(folder: Path) -> str:
     """The smallest differences from the first method that a comparison could have seen, at the first and last timestep."""
-    first, *others = right_of(folder).values()
+    first, *others = methods_of(folder).right.values()
     if len(first) < FEWEST_SEEDS or not others:
         return "fewer than three seeds tell no smallest difference"
     spans = []

@@ -1,11 +1,14 @@
 """Whether a method is called better: no worse than a margin at every k, higher in the mean, and with a smaller regret."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks.__main__ import main
-from benchmarks.better import holm, to_markdown, verdicts
+from benchmarks.better import holm, methods_of, to_markdown, verdicts
+
+from spikedistill.evaluation.comparison.records import RECORDS, LostRun, from_json
 
 SEEDS, T, N = 10, 4, 4000
 
@@ -60,7 +63,49 @@ def test_p_values_count_how_many_methods_there_are():
     assert all(after >= before for before, after in zip(alone, together, strict=True))
 
 
+STUDY = Path(__file__).parents[2] / "docs" / "studies" / "methods_fashion_mnist"
+
+
+def with_diverged(folder, **lost):
+    """Methods of a study, with each run as two seeds; some seeds of some methods diverged."""
+    lines = []
+    for line in (STUDY / RECORDS).read_text().splitlines():
+        run, record = from_json(line, STUDY)
+        method = record.config.recipe.removeprefix("fashion_mnist-")
+        if method not in ("twkd", "sce", "w2s", "s2w") or run.startswith("tuning/"):
+            continue
+        for seed in (record.config.seed, record.config.seed + 3):
+            config = record.config.model_copy(update={"seed": seed})
+            made = replace(record, config=config)
+            if seed in lost.get(method, ()):
+                made = LostRun(config, "diverged", "the loss is not finite")
+            lines.append(made.to_json(f"{run.rpartition('/')[0]}/seed{seed}", STUDY))
+    folder.mkdir()
+    (folder / RECORDS).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_seeds_with_which_a_method_diverged_are_left_out_for_all_and_said(tmp_path, capsys):
+    whole = methods_of(with_diverged(tmp_path / "whole")).right
+    seeds = len(whole["fashion_mnist-sce"])
+    every = range(seeds)
+    found = methods_of(with_diverged(tmp_path / "some", sce=[1], s2w=every))
+    assert found.diverged == {"fashion_mnist-sce": [1], "fashion_mnist-s2w": [*every]}
+    assert set(found.right) == {"fashion_mnist-twkd", "fashion_mnist-sce", "fashion_mnist-w2s"}
+    for name, right in found.right.items():
+        assert np.array_equal(right, np.delete(whole[name], 1, 0))
+    alone = methods_of(tmp_path / "some", ("fashion_mnist-twkd", "fashion_mnist-w2s"))
+    assert len(alone.right["fashion_mnist-twkd"]) == seeds, "methods that are not asked for take no seed away"
+    assert main(["better", str(tmp_path / "some"), "--ours", "fashion_mnist-twkd"]) == 0
+    said = capsys.readouterr().out
+    assert "fashion_mnist-sce diverged with the seeds 1: these are left out for all" in said
+    assert f"fashion_mnist-s2w diverged with the seeds {', '.join(map(str, every))}: that is all of them" in said
+    assert "| fashion_mnist-w2s |" in said
+    assert main(["better", str(tmp_path / "some"), "--ours", "fashion_mnist-s2w"]) == 2
+    assert "fashion_mnist-s2w diverged with the seeds 0, 1" in capsys.readouterr().err
+
+
 def test_a_method_that_is_compared_with_itself_alone_is_one_line(capsys):
-    folder = Path(__file__).parents[2] / "docs" / "studies" / "methods_fashion_mnist"
+    folder = STUDY
     assert main(["better", str(folder), "--ours", "fashion_mnist-twkd", "--against", "fashion_mnist-twkd"]) == 2
     assert "has nothing to compare fashion_mnist-twkd with: name other methods than itself" in capsys.readouterr().err
