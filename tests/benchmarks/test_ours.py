@@ -1,5 +1,7 @@
 """The search for a recipe of our own: which ingredients are tried, what is kept, and that all methods have as many trials."""
 
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -42,6 +44,29 @@ def test_ingredients_are_added_in_the_order_of_what_they_gain_alone_and_kept_whe
 
 def test_two_ingredients_that_set_the_same_are_never_tried_together():
     assert walk(_alone(half=2, learned=1), False) == ((HALF,), None)
+
+
+def test_pairs_that_training_refuses_cost_no_trial():
+    """Which these are, of all pairs and triples, is what planning a run says, in a process of its own that registers names."""
+    code = """
+import itertools
+from benchmarks import ours
+from spikedistill.errors import UserError
+from spikedistill.recipes.settings import variant
+from spikedistill.training.plan import plan_without_teacher
+
+ours.register()
+for count in (1, 2, 3):
+    for names in itertools.combinations(ours.INGREDIENTS, count):
+        settings = [setting.split("=")[0] for name in names for setting in ours.INGREDIENTS[name].split(",")]
+        refused = len({*settings}) < len(settings)
+        try:
+            plan_without_teacher(variant("digits-" + ours.trial(names)))
+        except UserError:
+            refused = True
+        assert refused == ours._clash(names), names
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_a_walk_ends_when_there_were_as_many_trials_as_for_others(monkeypatch):
