@@ -562,8 +562,8 @@ def _better(
     if unknown := [name for name in (ours, *against) if name not in known]:
         raise ValueError(f"{folder} has no {unknown[0]}, only {', '.join(methods_of(folder).right)}")
     if ours in found.diverged:
-        lost = ", ".join(map(str, found.diverged[ours]))
-        raise ValueError(f"{ours} diverged with the seeds {lost}: a method that diverges is not better")
+        with_seeds = ", ".join(map(str, found.diverged[ours]))
+        raise ValueError(f"{ours} diverged with the seeds {with_seeds}: a method that diverges is not better")
     if known == {ours}:
         raise ValueError(f"{folder} has nothing to compare {ours} with: name other methods than itself")
     seeds = len(found.right[ours]) if found.right else 0
