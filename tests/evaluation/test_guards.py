@@ -1,9 +1,11 @@
 """What stands beside accuracy, so that a comparison is not read wrongly: numbers by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from quick_runs import quick
 
 from spikedistill.comparisons.equal_time import teacher_shares
 from spikedistill.errors import UserError
@@ -15,6 +17,8 @@ from spikedistill.evaluation.comparison.teachers import every_teacher, over_teac
 from spikedistill.evaluation.results import Agreement, Scores
 from spikedistill.recipes import recipe
 from spikedistill.report.comparison.headline import verdict
+from spikedistill.run_folder import RunFolder
+from spikedistill.training import train
 
 
 def record(right, loss=0.5, teacher_s=None) -> RunRecord:
@@ -128,3 +132,27 @@ def test_the_share_of_the_time_that_a_teacher_takes():
         teacher_shares(configs, [own, [replace(record([2]), cost={"teacher_s": 12.0})]])
     with pytest.raises(UserError, match="no teacher_s of digits-skd"):
         teacher_shares(configs, [own, own])
+    begun = [configs[0], configs[0].model_copy(update={"init_from": Path("ann")})]
+    assert teacher_shares(begun, [own, taught]) == [0.0, 0.25], "what a run starts from counts too"
+    with pytest.raises(UserError, match="no teacher_s of digits-sce"):
+        teacher_shares(begun, [own, own])
+
+
+def test_the_seconds_of_a_teacher_and_of_what_a_run_starts_from_are_those_of_their_runs(tmp_path):
+    ann, other = (train(quick("digits-ann", out=tmp_path / name, epochs=1)) for name in ("ann", "other"))
+    seconds = {run: RunFolder(run).read_cost()["training_s"] for run in (ann, other)}
+    for number, (teacher, start, expected) in enumerate(
+        [
+            (ann, None, seconds[ann]),
+            (None, ann, seconds[ann]),
+            (None, ann / "model.safetensors", seconds[ann]),
+            (ann, ann, seconds[ann]),
+            (ann, other, seconds[ann] + seconds[other]),
+            (None, None, None),
+        ]
+    ):
+        method = "digits-sce" if teacher is None else "digits-skd"
+        run = train(quick(method, out=tmp_path / f"run{number}", epochs=1, teacher=teacher, init_from=start))
+        assert RunRecord.of(run).cost.get("teacher_s") == (expected and pytest.approx(expected))
+    RunFolder(ann).cost.unlink()
+    assert "teacher_s" not in RunRecord.of(tmp_path / "run4").cost, "a part is not the whole"

@@ -114,7 +114,7 @@ def compare(
         seeds: the seeds that each recipe is trained with
         equal_time: train each method for as many epochs as fit into the training time of the first; the weights of losses are
             taken from the finished comparison in FOLDER
-        count_teacher: with --equal-time, the teacher's training is part of the time of a taught method
+        count_teacher: with --equal-time, training its teacher, and what it starts from, is part of the time of a method
         tune: choose the weights of each method first, times 0.5, 1 or 2, by one run each and its accuracy on held-out samples
         jobs: runs to train at a time; they share the cores, or take one GPU each if there are several
         cluster: train on the nodes of the Ray cluster at ADDRESS, such as 10.0.0.1:6379, or auto on one of them; they must

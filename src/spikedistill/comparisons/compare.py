@@ -70,7 +70,8 @@ def compare(
             of the first, and its objective in that comparison. Runs that would equal those of the finished comparison
             are not trained again. The training speed of each is measured first, in turn, and kept in speeds.csv; see
             `relative_speeds`.
-        count_teacher: in equal time, take the training time of its teacher off the time of a taught method.
+        count_teacher: in equal time, take the training time of its teacher, and of the network that it starts from, off the time
+            of a method.
         tune: choose the weights of every method first: times 0.5, 1 or 2, by the accuracy on held-out training samples after one
             run each with the first seed. The runs are in `tuning`, their numbers in tuning.csv.
         jobs: how many runs to train at a time: on a CPU each with its share of the cores, with several GPUs on one each. Small

@@ -56,18 +56,21 @@ def with_weights_of(configs: Sequence[Config], ended: Ended) -> list[Config]:
 
 
 def teacher_shares(configs: Sequence[Config], ended: Ended) -> list[float]:
-    """The training time of each method's teacher there, as a share of the baseline's; 0 for a method without a teacher.
+    """The training time there of each method's teacher and of the network that it starts from, as a share of the baseline's.
+
+    It is 0 for a method without them.
 
     Raises:
-        UserError: if a time is unknown, or a teacher takes as long as the baseline.
+        UserError: if a time is unknown, or they take as long as the baseline.
     """
     whole, shares = _seconds(configs[0], ended[0], "training_s"), []
     for config, runs in zip(configs, ended, strict=True):
-        share = _seconds(config, runs, "teacher_s") / whole if is_taught(config) else 0.0
+        given = is_taught(config) or config.init_from is not None
+        share = _seconds(config, runs, "teacher_s") / whole if given else 0.0
         if share >= 1:
             raise UserError(
-                f"the teacher of {config.recipe} was trained for {share:.2f} times as long as {configs[0].recipe}, so that no time "
-                "is left for the method: train more epochs, or leave --count-teacher out"
+                f"the teacher of {config.recipe}, or what it starts from, was trained for {share:.2f} times as long as "
+                f"{configs[0].recipe}, so that no time is left for the method: train more epochs, or leave --count-teacher out"
             )
         shares.append(share)
     return shares
@@ -77,7 +80,8 @@ def _seconds(config: Config, runs: Sequence[RunRecord | LostRun], key: str) -> f
     known = [run.cost[key] for run in runs if isinstance(run, RunRecord) and key in run.cost]
     if not known:
         raise UserError(
-            f"--count-teacher: the finished comparison has no {key} of {config.recipe}: train it again, with its teacher"
+            f"--count-teacher: the finished comparison has no {key} of {config.recipe}: train it again, with a teacher, and an "
+            "--init-from, whose runs know their time"
         )
     return float(np.median(known))
 

@@ -32,7 +32,7 @@ class RunRecord:
         config: its settings.
         results: its scores, from `results.json`.
         cost: `{training_s, images_per_s, peak_mib}`; empty if training measured none; earlier versions have no `training_s`. Also
-            `teacher_s`, the seconds that its teacher was trained for, if the folder of the teacher's run knows them.
+            `teacher_s`, the seconds that its teacher and the network that it starts from were trained for, if their runs know them.
         metrics: the rows of its `metrics.csv`, one per epoch.
         right: `[K, N]`, whether the first k timesteps together are right on each test sample. K is the largest k that the run
             was evaluated at; for static images it is larger than the T of training. For runs with several teachers, a share.
@@ -130,10 +130,11 @@ class LostRun:
 
 
 def _teacher_seconds(config: Config) -> dict[str, float]:
-    if config.teacher is None:
-        return {}
-    seconds = RunFolder(config.teacher).read_cost().get("training_s")
-    return {} if seconds is None else {"teacher_s": seconds}
+    given = [path for path in (config.teacher, config.init_from) if path is not None]
+    runs = {(path if path.is_dir() else path.parent).resolve() for path in given}
+    seconds = [RunFolder(run).read_cost().get("training_s") for run in runs]
+    known = [each for each in seconds if each is not None]
+    return {"teacher_s": sum(known)} if runs and len(known) == len(runs) else {}
 
 
 def _plain(part: Any) -> Any:

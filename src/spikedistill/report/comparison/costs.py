@@ -13,7 +13,7 @@ COLUMNS = [
     Column("timesteps", "T in training"),
     Column("epochs", "Epochs"),
     Column("training_s", "Training time", "h:mm:ss", duration),
-    Column("teacher_s", "Training time of the teacher", "h:mm:ss", duration),
+    Column("teacher_s", "Training time of the teacher, and of what it starts from", "h:mm:ss", duration),
     Column("images_per_s", "Training speed", "images/s", _whole),
     Column("peak_mib", "Peak memory in training", "MiB", _whole),
     Column("firing_rate", "Firing rate", "spikes per neuron and timestep", decimals(3)),
