@@ -85,7 +85,9 @@ _S2W = Study("cifar100", "s2w", 4, 100, "ms_resnet18", remark="s2w")
 _FLOAT = _study("cifar100", "resnet18", 100, precision="32-true", remark="float32")
 _OTHER_TEACHER, _OTHER = Study("cifar10", "twkd", None, 100, remark="teacher"), _study("cifar10", "resnet18", 100)
 _WIDE = _study("cifar100", "resnet19", 100)
+_TRANSFORMER = Study("cifar100", "qkformer", 4, 100, "qkformer", remark="transformer")
 _CORE = ("skd", "twce", "twkd")
+_NEWER = ("trt", "akl", "mps-unofficial", "mtt-global")
 
 # A teacher comes before those it teaches. The first four are worth half an hour of a fast GPU, the next five another.
 RUNS: tuple[Run, ...] = (
@@ -101,6 +103,8 @@ RUNS: tuple[Run, ...] = (
     Run(_OTHER_TEACHER, "ann"),
     *(Run(_OTHER, method) for method in _CORE),
     *(Run(_WIDE, method) for method in _CORE),
+    *(Run(_SHORT, method) for method in _NEWER),
+    *(Run(_TRANSFORMER, method) for method in ("sce", "s2w", "twkd")),
 )
 
 
