@@ -87,7 +87,7 @@ _OTHER_TEACHER, _OTHER = Study("cifar10", "twkd", None, 100, remark="teacher"), 
 _WIDE = _study("cifar100", "resnet19", 100)
 _TRANSFORMER = Study("cifar100", "qkformer", 4, 100, "qkformer", remark="transformer")
 _CORE = ("skd", "twce", "twkd")
-_NEWER = ("trt", "akl", "mps-unofficial", "mtt-global")
+_NEWER = ("trt", "akl", "mps-unofficial", "mtt")
 
 # A teacher comes before those it teaches. The first four are worth half an hour of a fast GPU, the next five another.
 RUNS: tuple[Run, ...] = (

@@ -332,6 +332,9 @@ class Config(_Section):
     """Mixed timesteps: run each batch of images this many times, each time for a number of timesteps drawn from 1 to
     --timesteps, and add the losses. Batch-norm statistics are computed anew after every epoch. Default: run it once, for
     --timesteps."""
+    timestep_draws_of: Literal["network", "stages"] = "network"
+    """With --timestep-draws: network: the whole network runs for the number that is drawn; stages: a number is drawn for
+    every stage, and between them spikes are repeated, or added up."""
     gradient: Gradient = "bptt"
     """Gradient rule. bptt: backpropagation through time; sltt: without the path through the previous membrane
     potential; rate: through mean firing rates, with less time and memory; dsr: through the spike representation, for

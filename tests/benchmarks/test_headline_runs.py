@@ -59,7 +59,7 @@ def test_the_list_is_in_its_order_and_departs_from_the_papers_only_as_it_says(tm
             allowed = ["--epochs 100 (protocol: 400)", precise]
         assert found == allowed, run.name
     methods = [run.method for run in RUNS]
-    assert methods[-7:-3] == ["trt", "akl", "mps-unofficial", "mtt-global"]
+    assert methods[-7:-3] == ["trt", "akl", "mps-unofficial", "mtt"]
     assert {config.model.name for config in configs[-3:]} == {"qkformer"}
     assert methods[:9] == ["ann", "skd", "twce", "twkd", "sce", "tks", "twce-twsd", "esd", "s2w"]
     assert {config.timesteps for config in configs} == {1, 4, 6}

@@ -1,6 +1,7 @@
 """Batches that run for several numbers of timesteps: what is drawn, the sum of the losses, and statistics afterwards."""
 
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from spikedistill.evaluation import recalibrate
 from spikedistill.objectives import sce
 from spikedistill.recipes import recipe
 from spikedistill.run_folder import RunFolder
+from spikedistill.through_time.retimed import over_other_timesteps
 from spikedistill.training import estimate, mixed_timesteps
 from spikedistill.training.batch_size import with_fitting_batch_size
 from spikedistill.training.estimate import estimate_line, trial
@@ -30,26 +32,31 @@ from spikedistill.training.plan import make_plan
 
 
 def test_numbers_are_drawn_evenly_from_one_to_t_and_again_the_same():
-    config = quick("digits-mtt-global", timesteps=4)
-    drawn = torch.tensor([drawn_timesteps(config, epoch, step) for epoch in range(10) for step in range(100)])
+    plan = make_plan(quick("digits-mtt-global", timesteps=4))
+    drawn = torch.tensor([drawn_timesteps(plan, epoch, step) for epoch in range(10) for step in range(100)])
     assert drawn.shape == (1000, 3)
     shares = drawn.flatten().bincount(minlength=5)[1:] / 3000
     assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.04)  # five standard deviations of 3000 draws
-    assert drawn_timesteps(config, 3, 7) == drawn_timesteps(config, 3, 7)
+    assert drawn_timesteps(plan, 3, 7) == drawn_timesteps(plan, 3, 7)
     assert len({tuple(row) for row in drawn.tolist()}) > 50
-    assert drawn_timesteps(quick("digits-sce"), 0, 0) == [None]
+    assert drawn_timesteps(make_plan(quick("digits-sce")), 0, 0) == [None]
+    of_stages = make_plan(quick("digits-mtt", timesteps=4))
+    drawn = torch.tensor([drawn_timesteps(of_stages, epoch, step) for epoch in range(10) for step in range(100)])
+    assert drawn.shape == (1000, 3, 3), "a number for each of the three stages of convnet"
+    assert drawn.flatten().bincount(minlength=5)[1:].tolist() == pytest.approx([2250] * 4, abs=210)
 
 
 @pytest.mark.parametrize("timesteps", [2, 3, 4, 5])
 @pytest.mark.parametrize("draws", [1, 2, 3])
 def test_two_usual_batches_in_a_row_have_the_mean_of_all_draws(draws, timesteps):
-    config = quick("digits-sce", timestep_draws=draws, timesteps=timesteps)
+    plan = make_plan(quick("digits-sce", timestep_draws=draws, timesteps=timesteps))
     for first in range(2):
-        both = usual_timesteps(config, 0, first) + usual_timesteps(config, 0, first + 1)
+        both = usual_timesteps(plan, 0, first) + usual_timesteps(plan, 0, first + 1)
         assert sum(both) / len(both) == (timesteps + 1) / 2
         assert len(both) == 2 * draws
-    assert most_timesteps(config, 0, 0) == [None] * draws
-    assert usual_timesteps(quick("digits-sce"), 0, 0) == most_timesteps(quick("digits-sce"), 0, 0) == [None]
+    assert most_timesteps(plan, 0, 0) == [None] * draws
+    plain = make_plan(quick("digits-sce"))
+    assert usual_timesteps(plain, 0, 0) == most_timesteps(plain, 0, 0) == [None]
 
 
 @pytest.fixture
@@ -119,6 +126,66 @@ def norms_of(network):
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
+def by_groups(values, timesteps):
+    """Repeated or added up, as the paper's code does: in plain Python."""
+    few, many = sorted((len(values), timesteps))
+    ends = [round(i * many / few - 1e-5) for i in range(few + 1)]
+    groups = [range(a, b) for a, b in pairwise(ends)]
+    if timesteps > len(values):
+        return [values[place] for place, group in enumerate(groups) for _ in group]
+    return [sum(values[t] for t in group) for group in groups]
+
+
+def test_values_over_other_timesteps_are_repeated_or_added_up():
+    # by hand: 2 into 5 ends at 2.5, rounded down, and 5; 3 into 4 at 1.33, 2.67, 4
+    assert over_other_timesteps(torch.tensor([[7.0], [9.0]]), 5).flatten().tolist() == [7, 7, 9, 9, 9]
+    assert over_other_timesteps(torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0]]), 2).flatten().tolist() == [3, 28]
+    assert over_other_timesteps(torch.tensor([[1.0], [2.0], [4.0], [8.0]]), 3).flatten().tolist() == [1, 6, 8]
+    for before in range(1, 11):
+        values = torch.rand(before, 2, 3)
+        for after in range(1, 11):
+            found = over_other_timesteps(values, after)
+            torch.testing.assert_close(found, torch.stack(by_groups([*values], after)))
+            if after <= before:
+                torch.testing.assert_close(found.sum(0), values.sum(0))
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "sltt"])
+@pytest.mark.parametrize("counts", [(2, 4, 1), (3, 3, 3), (1, 2, 4)])
+def test_stages_run_for_their_own_timesteps(counts, gradient):
+    """A pass of the run against its stages one after another, each as a network of its own, with their gradients."""
+    module = DistillationModule(make_plan(quick("digits-mtt", timesteps=4, gradient=gradient)))
+    images, target = torch.rand(6, 1, 8, 8), torch.arange(6)
+    value, step, submodels = module.one_pass(images, target, target, None, counts)
+    parameters = list(module.network.parameters())
+    ours = torch.autograd.grad(value.total, parameters)
+    assert submodels.shape == (counts[-1], 6, 10)
+
+    other = DistillationModule(make_plan(quick("digits-mtt", timesteps=4, gradient=gradient))).network.train()
+    normalise, layout = other.module[0], other.module[1]
+    ends = [int(name.partition(".")[2]) + 1 for name in layout.stage_channels]
+    x = normalise(images).expand(counts[0], *images.shape)
+    for count, (begin, end) in zip(counts, pairwise([0, *ends]), strict=True):
+        x = torch.stack(by_groups([*x], count))
+        assert len(x) == count
+        x = temporal(layout.features[begin:end], gradient=gradient).train()(x)
+    logits = temporal(nn.Sequential(nn.Flatten(), layout.head), gradient=gradient)(x)
+    loss = sce(logits, target)
+    assert value.total.item() == pytest.approx(loss.item(), rel=1e-5)
+    for mine, theirs in zip(ours, torch.autograd.grad(loss, list(other.parameters())), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+    assert step["ce_prefix"][counts[-1] - 1 :].tolist() == pytest.approx([loss.item()] * (5 - counts[-1]), rel=1e-5)
+
+
+def test_a_network_without_named_stages_and_means_over_time_are_refused(fresh_names):
+    with pytest.raises(UserError, match=r"--timestep-draws-of stages .* and --gradient rate takes means over all"):
+        make_plan(quick("digits-mtt", gradient="rate"))
+    with pytest.raises(UserError, match="and none are: add --timestep-draws, such as 3"):
+        make_plan(quick("digits-sce", timestep_draws_of="stages"))
+    with pytest.raises(UserError, match="numbers of timesteps change at the ends of stages, and Frozen does not name"):
+        make_plan(quick("digits-mtt", model=ModelConfig()), model=Frozen)
+
+
 def test_the_losses_of_all_passes_are_added(tmp_path, monkeypatch):
     """In the first step of a run, against passes of the same network one at a time."""
     config = quick("digits-mtt-global", timesteps=4, out=tmp_path)
@@ -129,7 +196,7 @@ def test_the_losses_of_all_passes_are_added(tmp_path, monkeypatch):
         if not found:
             state = {name: tensor.clone() for name, tensor in module.network.state_dict().items()}
             inputs, _ = module.prepared(batch[0], batch[1], batch_index)
-            drawn = drawn_timesteps(config, 0, batch_index)
+            drawn = drawn_timesteps(module.plan, 0, batch_index)
             parameters = list(module.network.parameters())
             expected, alone = [torch.zeros_like(parameter) for parameter in parameters], 0.0
             for k in drawn:
@@ -222,14 +289,18 @@ def test_statistics_are_computed_in_batches_that_fit(monkeypatch):
     assert sizes == [240, 128, 64]
 
 
-def test_a_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
-    assert_resumes_to_the_same_bytes(quick("digits-mtt-global", out=tmp_path), monkeypatch)
+@pytest.mark.parametrize("name", ["digits-mtt-global", "digits-mtt"])
+def test_a_run_resumes_to_the_same_bytes(name, tmp_path, monkeypatch):
+    assert_resumes_to_the_same_bytes(quick(name, out=tmp_path), monkeypatch)
 
 
 def test_the_recipe_is_sce_with_three_draws():
     plain, mixed = recipe("cifar10-sce"), recipe("cifar10-mtt-global")
     assert mixed.timestep_draws == 3
     assert mixed.model_copy(update={"timestep_draws": None, "recipe": plain.recipe}) == plain
+    of_stages = recipe("cifar10-mtt")
+    assert of_stages.timestep_draws_of == "stages"
+    assert of_stages.model_copy(update={"timestep_draws_of": "network", "recipe": mixed.recipe}) == mixed
 
 
 @pytest.mark.parametrize(

@@ -462,7 +462,7 @@ def test_all_passes_of_a_batch_are_repeated(tmp_path):
     from spikedistill.objectives import sce
 
     config = settings().model_copy(update={"timesteps": 4, "timestep_draws": 2})
-    drawn = [drawn_timesteps(config, 0, number) for number in range(4)]
+    drawn = [drawn_timesteps(make_plan(config), 0, number) for number in range(4)]
     bad = min(k for numbers in drawn for k in numbers)
     number = next(number for number, numbers in enumerate(drawn) if bad in numbers)
     assert {*drawn[number]} > {bad}

@@ -141,7 +141,12 @@ def with_teachers(
 def without_foreign_settings(config: Config) -> Config:
     """The configuration of a method without settings that only others use: a teacher, or settings of neurons and timesteps."""
     if config.model.neuron == "relu":
-        ann = {"model": config.model.as_ann(), "timestep_draws": None, "init_membranes": False}
+        ann = {
+            "model": config.model.as_ann(),
+            "timestep_draws": None,
+            "timestep_draws_of": "network",
+            "init_membranes": False,
+        }
         config = config.model_copy(update=ann)
     elif config.model.neuron != "lif":
         own = {"model": config.model.model_copy(update={"lif": NeuronConfig()}), "init_membranes": False}

@@ -300,10 +300,8 @@ def calibrate_each_timestep(
     scores, answers = _replay(_checked(logits, targets), policy, lengths)
     right = answers == targets.to(answers.device)
     settled = right.flip(0).long().cummin(0).values.flip(0)
-    running = scores.isfinite()
-    thresholds = tuple(
-        _lowest(score[some], done[some], max_error) for score, done, some in zip(scores, settled, running, strict=True)
-    )
+    of_running = [(each[some], done[some]) for each, done, some in zip(scores, settled, scores.isfinite(), strict=True)]
+    thresholds = tuple(_lowest(*pair, max_error) for pair in of_running)
     times = first_met([each >= threshold for each, threshold in zip(scores, thresholds, strict=True)])
     accuracy = float(right.gather(0, times[None] - 1).double().mean())
     drop = 100 * (float(right[-1].double().mean()) - accuracy)

@@ -141,9 +141,14 @@ def _mps(config: Config) -> Config:
     return smoothed.model_copy(update={"model": smoothed.model.model_copy(update={"neuron_options": options})})
 
 
-def _mtt(config: Config) -> Config:
+def _mtt_global(config: Config) -> Config:
     """SCE on three numbers of timesteps for every batch, drawn from 1 to T (MTT, in its global form)."""
     return with_objective(config, "sce").model_copy(update={"timestep_draws": 3})
+
+
+def _mtt(config: Config) -> Config:
+    """SCE three times for every batch, each time with numbers of timesteps for every stage that are drawn from 1 to T (MTT)."""
+    return _mtt_global(config).model_copy(update={"timestep_draws_of": "stages"})
 
 
 def _trt(config: Config) -> Config:
@@ -214,7 +219,8 @@ _OURS: dict[str, Callable[[Config], Config]] = {
     "esd": _esd,
     "joint-asnn-unofficial": _joint,
     "mps-unofficial": _mps,
-    "mtt-global": _mtt,
+    "mtt": _mtt,
+    "mtt-global": _mtt_global,
     "s2w-rat": _s2w_rat,
     "sltt-k": _sltt_k,
     "sm-unofficial": _sm,

@@ -23,6 +23,7 @@ class Call:
         timesteps: T.
 
     Attributes:
+        timesteps: T; behind a layer where it changes, the new one (see `retimed`).
         ended: whether the network has returned and the call is not held open.
         held: whether the call is held open to read intermediate features, and will be ended later.
         with_gradients: whether gradients were enabled when the call began.

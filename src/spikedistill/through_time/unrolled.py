@@ -261,6 +261,10 @@ class Unrolled(Signal):
             return packed.read(0, self.timesteps, self.dtype)
         return self._values.detach()
 
+    def holding(self, values: Tensor) -> Self:
+        """A signal of the same call and rule with other values, `[T, B, ...]`."""
+        return self._with(values)
+
     def _with_rows(self, rows: SpikeRows, neuron: Any) -> Self:
         rows.source = neuron
         return self._with(rows, rows)

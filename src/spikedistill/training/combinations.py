@@ -98,6 +98,11 @@ def check_mixed_timesteps(config: Config, objective: Objective, dataset: Dataset
         UserError: naming the setting.
     """
     if config.timestep_draws is None:
+        if config.timestep_draws_of != "network":
+            raise UserError(
+                f"--timestep-draws-of {config.timestep_draws_of} says what numbers of timesteps are drawn for, and none are: add "
+                "--timestep-draws, such as 3, or leave it out"
+            )
         return
     given, model, trainer = f"--timestep-draws {config.timestep_draws}", config.model, config.trainer
     if model.neuron == "relu":
@@ -116,6 +121,11 @@ def check_mixed_timesteps(config: Config, objective: Objective, dataset: Dataset
         )
     if config.segments != 1:
         raise UserError(f"{given} may draw fewer timesteps than --segments {config.segments}: leave one of them out")
+    if config.timestep_draws_of == "stages" and not isinstance(rule := gradient_rule(config), Bptt):
+        raise UserError(
+            f"--timestep-draws-of stages changes the timesteps inside the network, and --gradient {rule.name} takes means over "
+            "all: use bptt or sltt, or --timestep-draws-of network"
+        )
     if model.norm == "timestep_batch":
         raise UserError(
             f"{given} is for statistics that timesteps share, and --model.norm timestep_batch has others: leave one out"

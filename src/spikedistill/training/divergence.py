@@ -117,7 +117,7 @@ def _look_again(module: "DistillationModule", window: "Window", batch: "Batch", 
             logits: list[Tensor] = []
             compared: list[Tensor] = []
             with separate_statistics(module) as renew:
-                for timesteps in module.draw(plan.config, module.current_epoch, batch.number):
+                for timesteps in module.draw(plan, module.current_epoch, batch.number):
                     renew()
                     _, submodels, features = module.look(inputs, batch.places, module.plain_student, timesteps)
                     at = module.at_hand(inputs, target, batch.places, submodels, features)

@@ -57,7 +57,7 @@ def trial(plan: Plan, draw: Draw = usual_timesteps) -> Iterator[Callable[[int], 
             target, places = plan.train.targets[places].to(device), places.to(device)
             inputs = inputs.double() if options.precision == "64-true" else inputs
             with torch.autocast(device.type, dtype, enabled=options.precision.endswith("-mixed")):
-                drawn = module.draw(plan.config, 0, next(numbers))
+                drawn = module.draw(plan, 0, next(numbers))
                 value = module.passes(inputs, target, places, mix, drawn).value
             optimizer.zero_grad()
             module.scaled(value.total).backward()

@@ -12,11 +12,13 @@ from ..neurons import SpikingNeuron
 from ..through_time import Temporal
 
 
-def layer_names(network: nn.Module, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+def layer_names(
+    network: nn.Module, wanted: Sequence[str] = (), what: str = "the objective compares features"
+) -> tuple[str, ...]:
     """The full names of these layers of a network; by default of the layers that end its stages.
 
     "last" is the layer that ends the last stage. Names are looked up within the layout of a network that `create_model` made. In
-    other networks they are names of the module as its user wrote it.
+    other networks they are names of the module as its user wrote it. `what` says what they are for, in an error.
 
     Raises:
         UserError: for a network that does not declare which layers end its stages, if they are needed.
@@ -25,7 +27,7 @@ def layer_names(network: nn.Module, wanted: Sequence[str] = ()) -> tuple[str, ..
     prefix = f"{place}." if place else ""
     if wanted and "last" not in wanted:
         return tuple(prefix + name for name in wanted)
-    stages = tuple(_stages(module))
+    stages = tuple(_stages(module, what))
     return tuple(prefix + (stages[-1] if name == "last" else name) for name in wanted or stages)
 
 
@@ -85,7 +87,7 @@ def own_module(network: nn.Module) -> tuple[str, nn.Module]:
     return ("" if plain is module else "network"), plain
 
 
-def _stages(module: nn.Module) -> Iterable[str]:
+def _stages(module: nn.Module, what: str) -> Iterable[str]:
     """The names of the layers that end the stages of a network.
 
     Raises:
@@ -94,7 +96,7 @@ def _stages(module: nn.Module) -> Iterable[str]:
     stages: Iterable[str] = getattr(module, "stage_channels", ())
     if not stages:
         raise UserError(
-            f"the objective compares features at the ends of stages, and {type(module).__name__} does not name them: "
+            f"{what} at the ends of stages, and {type(module).__name__} does not name them: "
             'give it an attribute stage_channels with channels by the names of layers, such as {"features.2": 32}, or use a '
             "network made by create_model"
         )

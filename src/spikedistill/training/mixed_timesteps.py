@@ -1,7 +1,7 @@
 """Training on several numbers of timesteps at once: which a batch runs for, and batch-norm statistics for all of them.
 
 Du et al.: Temporal Flexibility in Spiking Neural Networks: Towards Generalization Across Time Steps and Deployment Friendliness
-(MTT, ICLR 2025), in its global form: one number of timesteps for the whole network.
+(MTT, ICLR 2025). In its global form the whole network has one number of timesteps, otherwise each stage has its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,45 +11,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..config import Config
 from ..data import as_network_input, balanced_order
 from ..evaluation import recalibrate
 from ..evaluation.fitting_batches import in_fitting_batches
 from ..seeds import derive_seed
 from ..through_time import Temporal
 from .plan import Plan
+from .student import Timesteps
 
 # As many training samples as the released code takes by default, ten batches of 256.
 SAMPLES, BATCH = 2560, 256
 
-# The numbers of timesteps that a batch runs for, of the configuration, the epoch and the number of the batch; None stands for T.
-Draw = Callable[[Config, int, int], Sequence[int | None]]
+# The numbers of timesteps that a batch runs for, of the plan, the epoch and the number of the batch.
+Draw = Callable[[Plan, int, int], Sequence[Timesteps]]
 
 
-def drawn_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | None]:
-    """The numbers of timesteps that a batch runs for, each drawn evenly from 1 to T; one None if it runs once, for T.
+def drawn_timesteps(plan: Plan, epoch: int, batch_index: int) -> list[Timesteps]:
+    """The numbers of timesteps that a batch runs for, each drawn evenly from 1 to T, for the network or for each stage.
 
-    They are the same in all processes that share the batch.
+    One None if it runs once, for T. They are the same in all processes that share the batch.
     """
+    config, stages = plan.config, max(1, len(plan.stages))
     if config.timestep_draws is None:
         return [None]
     dice = torch.Generator().manual_seed(derive_seed(config.seed, epoch, batch_index))
-    return torch.randint(1, config.timesteps + 1, (config.timestep_draws,), generator=dice).tolist()
+    drawn = torch.randint(1, config.timesteps + 1, (config.timestep_draws, stages), generator=dice).tolist()
+    return [tuple(each) if plan.stages else each[0] for each in drawn]
 
 
-def usual_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | None]:
+def usual_timesteps(plan: Plan, epoch: int, batch_index: int) -> list[Timesteps]:
     """Numbers of timesteps that make a batch cost as much as one costs on average: as `drawn_timesteps`, but none is by chance.
 
-    They are the two numbers about (T + 1) / 2 in turn. Two batches in a row together have that mean exactly.
+    They are the two numbers about (T + 1) / 2 in turn, the same for all stages. Two batches in a row together have that mean
+    exactly.
     """
+    config = plan.config
     if config.timestep_draws is None:
         return [None]
     return [(config.timesteps + (epoch + batch_index + i) % 2 + 1) // 2 for i in range(config.timestep_draws)]
 
 
-def most_timesteps(config: Config, epoch: int, batch_index: int) -> list[int | None]:
+def most_timesteps(plan: Plan, epoch: int, batch_index: int) -> list[Timesteps]:
     """Numbers of timesteps that make a batch need the most memory: as `drawn_timesteps`, but all are T."""
-    return [None] * (config.timestep_draws or 1)
+    return [None] * (plan.config.timestep_draws or 1)
 
 
 @contextmanager

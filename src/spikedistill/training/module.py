@@ -26,7 +26,7 @@ from .means import EpochMeans, means_of_step
 from .mixed_timesteps import Draw, drawn_timesteps, separate_statistics
 from .optimizers import learning_rate_factor, make_optimizer
 from .plan import Plan
-from .student import StudentPass
+from .student import StudentPass, Timesteps
 from .whole_step import WholeStep, can_be_whole
 
 
@@ -69,7 +69,9 @@ class DistillationModule(L.LightningModule):
         self.transforms = torch.nn.ModuleList(TRANSFORMS[kind](channels) for channels in plan.layers.values() if kind)
         timesteps = None if plan.dataset.kind == "events" else plan.config.timesteps
         counts_spikes = plan.objective.needs_firing_rates
-        student = StudentPass(self.network, timesteps, tuple(plan.layers), counts_spikes=counts_spikes)
+        student = StudentPass(
+            self.network, timesteps, tuple(plan.layers), stages=plan.stages, counts_spikes=counts_spikes
+        )
         # a function instead of a submodule, so that a checkpoint holds the network only once
         self.plain_student: Callable[..., tuple[Tensor, ...]] = student.forward
         self.student: Callable[..., tuple[Tensor, ...]] = self.plain_student
@@ -92,7 +94,7 @@ class DistillationModule(L.LightningModule):
         inputs: Tensor,
         places: Tensor,
         student: Callable[..., tuple[Tensor, ...]] | None = None,
-        timesteps: int | None = None,
+        timesteps: Timesteps = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits `[T, B, C]` of the timesteps, those `[S, B, C]` that the objective takes (of heads, or the same), features, of
         which the last are the firing rates if the objective takes them.
@@ -104,7 +106,7 @@ class DistillationModule(L.LightningModule):
             timesteps: another number of timesteps than that of the run.
         """
         run, lengths = student or self.student, self.lengths_at(places)
-        options = {} if timesteps is None else {"timesteps": timesteps}
+        options: dict[str, Timesteps] = {} if timesteps is None else {"timesteps": timesteps}
         logits, *others = run(inputs, **options) if lengths is None else run(inputs, lengths)
         submodels = others.pop(0) if isinstance(self.network, Branched) else logits
         return logits, submodels, others
@@ -180,7 +182,7 @@ class DistillationModule(L.LightningModule):
             self.whole = None
         if self.whole is not None:
             return self.whole(batch_index, inputs, target, places)
-        drawn = self.draw(self.plan.config, self.current_epoch, batch_index)
+        drawn = self.draw(self.plan, self.current_epoch, batch_index)
         value, step, submodels = self.passes(inputs, target, places, mix, drawn)
         total = value.total
         self.means.add(step, len(target))
@@ -193,7 +195,7 @@ class DistillationModule(L.LightningModule):
         return self.scaled(total)
 
     def passes(
-        self, inputs: Tensor, target: Tensor, places: Tensor, mix: Mixed | None, drawn: Sequence[int | None]
+        self, inputs: Tensor, target: Tensor, places: Tensor, mix: Mixed | None, drawn: Sequence[Timesteps]
     ) -> "Pass":
         """The passes of a batch, one for each number of timesteps, as one: their losses are added, and their means averaged."""
         if len(drawn) == 1:
@@ -208,7 +210,7 @@ class DistillationModule(L.LightningModule):
         return Pass(value, step, torch.cat([each.submodels for each in found]))
 
     def one_pass(
-        self, inputs: Tensor, target: Tensor, places: Tensor, mix: Mixed | None, timesteps: int | None
+        self, inputs: Tensor, target: Tensor, places: Tensor, mix: Mixed | None, timesteps: Timesteps
     ) -> "Pass":
         """The objective and the means of a batch that runs for so many timesteps; None: those of the run."""
         logits, submodels, features = self.look(inputs, places, timesteps=timesteps)

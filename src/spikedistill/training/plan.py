@@ -65,6 +65,7 @@ class Plan:
         class_weights: how much a sample of each class counts in the loss, `[C]`; None if all count the same.
         initial: the weights that training starts from; None if they are drawn.
         given: the network that came from Python; None if `create_model` makes it.
+        stages: names of the layers that end the stages, if each has its own number of timesteps.
     """
 
     config: Config
@@ -79,6 +80,7 @@ class Plan:
     class_weights: Tensor | None = None
     initial: Start | None = None
     given: GivenNetwork | None = None
+    stages: tuple[str, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Plan":
         """The plan itself: it never changes, and averaging weights copies the module that holds it."""
@@ -149,6 +151,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     network = _made(config, spec, dataset, given.model)  # raises an error if settings do not fit
     if given.model is not None:
         try_network(network, given.model.path, dataset, config.timesteps)
+    stages = layer_names(network, what="numbers of timesteps change") if config.timestep_draws_of == "stages" else ()
     train, holdout = training_samples(config, dataset)
     initial = with_membranes(config, network, initial_weights(config, network, spec, dataset), train, dataset)
     check_accumulation(config, len(train))
@@ -156,7 +159,7 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     check_teacher_logits(config, objective, augmentations, train)
     weights = class_weights(config.objective.class_weights, dataset.classes, train.targets)
     return Plan(
-        config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights, initial, given.model
+        config, dataset, train, holdout, augmentations, spec, objective, None, {}, weights, initial, given.model, stages
     )
 
 

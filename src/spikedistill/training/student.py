@@ -1,5 +1,7 @@
 """One pass of the student over a batch."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,10 @@ from ..models import Branched
 from ..neurons import SpikingNeuron
 from ..through_time import Temporal, firing_rate, mean_rate
 from ..through_time.features import outputs_of
+from ..through_time.retimed import timesteps_behind
+
+# How long a pass runs: the network for one number of timesteps, each stage for its own, or as long as usual.
+Timesteps = int | tuple[int, ...] | None
 
 
 class StudentPass(nn.Module):
@@ -16,25 +22,31 @@ class StudentPass(nn.Module):
         network: the network.
         timesteps: T for images, which are shown at every timestep; None for event frames, which have T of their own.
         layers: names of the layers whose features are compared.
+        stages: names of the layers that end the stages, if these may run for different numbers of timesteps.
         counts_spikes: whether the firing rates of the layers of neurons are also returned.
     """
 
     def __init__(
-        self, network: Temporal, timesteps: int | None, layers: tuple[str, ...], *, counts_spikes: bool = False
+        self,
+        network: Temporal,
+        timesteps: int | None,
+        layers: tuple[str, ...],
+        *,
+        stages: tuple[str, ...] = (),
+        counts_spikes: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.timesteps = timesteps
         self.layers = layers
+        self.stages = stages
         self.neurons = tuple(
             path
             for path, module in network.module.named_modules()
             if counts_spikes and isinstance(module, SpikingNeuron)
         )
 
-    def forward(
-        self, inputs: Tensor, lengths: Tensor | None = None, timesteps: int | None = None
-    ) -> tuple[Tensor, ...]:
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None, timesteps: Timesteps = None) -> tuple[Tensor, ...]:
         """Logits of images `[B, C, H, W]` in [0, 1] or event frames `[T, B, C, H, W]`, of which each sample has so many, `[B]`.
 
         Images run for `timesteps`, if they are given, and for those of the student otherwise.
@@ -43,8 +55,13 @@ class StudentPass(nn.Module):
             The logits `[T, B, C]` of the timesteps; the logits `[S, B, C]` of the heads, if there are some; the mean rates
             `[B, ...]` of the layers; and the firing rates `[L]` of the layers of neurons, if spikes are counted.
         """
+        behind: dict[str, int] = {}
+        if isinstance(timesteps, tuple):
+            timesteps, *others = timesteps
+            behind = dict(zip(self.stages[:-1], others, strict=True))
         timesteps = self.timesteps if timesteps is None else timesteps
-        with outputs_of(self.network.module, (*self.layers, *self.neurons)) as outputs:
+        changing = timesteps_behind(self.network.module, behind) if behind else nullcontext()
+        with changing, outputs_of(self.network.module, (*self.layers, *self.neurons)) as outputs:
             if isinstance(self.network, Branched):
                 found = self.network.heads(inputs, timesteps)
             else:
