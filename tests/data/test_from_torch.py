@@ -203,6 +203,16 @@ class Stream(IterableDataset):
         (Pairs(GREY / 128 - 1, LABELS), {}, "leave Normalize out of its transform"),
         (Pairs(GREY / 0.0, LABELS), {}, "NaN or infinite"),
         (Pairs(GREY.long() * 9, LABELS), {}, r"whole numbers from 0 to \d+, expected 0 to 255"),
+        (
+            Pairs((GREY > 20).byte(), LABELS),
+            {},
+            r"no whole numbers but 0 and 1, expected .* as floating-point numbers, x\.float",
+        ),
+        (
+            Pairs((GREY > 20).byte(), LABELS),
+            {"mean": [0.5], "std": [1.0]},
+            "no whole numbers but 0 and 1",
+        ),
         (Pairs(GREY[:, 0], LABELS), {}, r"sample 0 is \[4\], expected an image \[C, H, W\] or \[H, W\]"),
         (Pairs(torch.zeros(5, 8, 8, 3), LABELS), {}, r"channels last, expected \[C, H, W\]: x.permute\(2, 0, 1\)"),
         (

@@ -16,6 +16,7 @@ from .statistics import statistics
 from .torch_samples import Form, TorchSamples, pair_of, same_draws, spread, values_of
 
 _TRIED = 16  # number of samples whose label is compared with that of the attribute
+_LEVELS_TRIED = 100  # number of samples in which whole numbers above 1 are looked for
 _KEYS = ("train", "test", "classes", "mean", "std", "name", "augmentations", "lengths")
 
 
@@ -75,6 +76,7 @@ def from_torch(
     names = _class_names(classes, train, test, [samples.targets for samples in parts])
     with same_draws(0):
         parts[1].inputs(torch.zeros(1, dtype=torch.int64))  # refuses another form than in training
+    _check_levels(parts[0], form)
     mean, std = _statistics(parts[0], form, mean, std)
     return Dataset(
         name=named,
@@ -123,6 +125,19 @@ def as_dataset(data: Any) -> Dataset:
 def data_path(dataset: Dataset) -> str:
     """The text that a run records for a data set from Python: the import path of its samples' class, or `Dataset` and its name."""
     return dataset.source or f"{import_path(dataset)} {dataset.name}"
+
+
+def _check_levels(samples: Samples, form: Form) -> None:
+    """Refuse images of whole numbers 0 and 1, which as levels from 0 to 255 are nearly black."""
+    if form.kind == "events" or form.dtype != torch.uint8:
+        return
+    with same_draws(0):
+        highest = max(int(samples.inputs(places).max()) for places in spread(len(samples), _LEVELS_TRIED).split(100))
+    if highest == 1:
+        raise UserError(
+            "training images hold no whole numbers but 0 and 1, expected levels from 0 to 255: give black and white images as "
+            "floating-point numbers, x.float()"
+        )
 
 
 def _own_name(data: Any) -> str:
