@@ -8,17 +8,26 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-from spikedistill import create_model, temporal
+from spikedistill import LIF, create_model, list_models, temporal
+from spikedistill.models.layers import Layers, Sizes
+from spikedistill.models.layouts.resnet import BasicBlock, ResNet, small_stem
 
 f64 = torch.float64
+
+
+def residual_blocks():
+    """The stem, and a block of each kind, of a residual network."""
+    layers = Layers(neuron=lambda channels: LIF(channels=channels), width=0.05)
+    sizes = Sizes(3, (8, 8), 3)
+    return ResNet(layers, sizes, stem=small_stem, block=BasicBlock, depths=(1, 1), widths=(64, 128))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("resnet18", {"gradient": "bptt"}),
-        ("resnet18", {"gradient": "rate"}),
+        ("residual blocks", {"gradient": "bptt"}),
+        ("residual blocks", {"gradient": "rate"}),
         ("convnet", {"gradient": "dsr"}),
         ("convnet", {"gradient": "sltt", "v_reset": 0.0, "decay": "learned", "threshold": "learned"}),
         (
@@ -30,7 +39,11 @@ f64 = torch.float64
 )
 def test_a_network_compiles_to_one_graph(name, options):
     torch.manual_seed(0)
-    model = create_model(name, num_classes=3, image_size=8, width=0.05, **options).to(f64)
+    model = (
+        create_model(name, num_classes=3, image_size=8, width=0.05, **options)
+        if name in list_models()
+        else temporal(residual_blocks(), **options)
+    ).to(f64)
     x, timesteps = torch.randn(2, 3, 8, 8, dtype=f64), 2
 
     def run(call):

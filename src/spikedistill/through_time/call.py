@@ -30,6 +30,7 @@ class Call:
         timestep: the index of this timestep in a layer that runs timestep by timestep; None if all run together, and in `step`.
         is_last: whether this is the last timestep of the call.
         lengths: the timesteps of each sample, `[B]`, after which padding follows; None if all have T.
+        numbered: how many signals have got a number to be known by.
         watch: called with every function of signals before it is computed: its name, itself and its arguments.
     """
 
@@ -41,6 +42,7 @@ class Call:
         self.timestep: int | None = None
         self.is_last = True
         self.lengths: Tensor | None = None
+        self.numbered = 0
         self.watch: Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], None] | None = None
 
     @property

@@ -76,9 +76,8 @@ class Rates(Signal):
     """
 
     gradient = "rate"
-    _elements: object | None = (
-        None  # shared by signals that have the same elements, so that their product would hold squares
-    )
+    # a number that signals share if they have the same elements, so that their product would hold squares
+    _elements: int | None = None
 
     def __init__(
         self, spikes: Tensor | NormalisedCurrent | SpikesInBits, rates: Tensor, lengths: tuple[int, ...], call: Call
@@ -246,10 +245,11 @@ class Rates(Signal):
         return found
 
     @property
-    def elements(self) -> object:
-        """Equal for signals that have the same elements, in any shape."""
+    def elements(self) -> int:
+        """Equal for signals of a call that have the same elements, in any shape."""
         if self._elements is None:
-            self._elements = object()
+            self.call.numbered += 1
+            self._elements = self.call.numbered
         return self._elements
 
     def _over_steps(
