@@ -620,7 +620,7 @@ def _authors(
     root: Path,
     out: Path,
     seeds: tuple[int, ...] = (0, 1, 2, 3),
-    samples: int = 10_000,
+    samples: int = 9_984,
     epochs: int = 30,
     timesteps: int = 4,
     runs: Path = Path("runs/authors"),
@@ -636,7 +636,7 @@ def _authors(
         root: the data root.
         out: file of JSON lines, one for each run.
         seeds: of both.
-        samples: images of training.
+        samples: images of training, whole batches of 128.
         epochs: of training.
         timesteps: T.
         runs: folder of the runs.

@@ -1,10 +1,13 @@
 """Is it the authors'? TWKD trained by its authors' code and by ours: both pipelines whole, the same images and the same teacher.
 
+Runs of the two share no random number, so seeds are not paired; test images are.
+
 The authors' code is not part of this repository: `--reference` names a copy of it. Their training step, their data sets with their
 augmentation, their network, their groups of parameters and their learning rates run as they stand, in `authors_child`; only the
 channels of the network are divided by four in both. Ours is `spikedistill train cifar10-twkd --protocol twkd`.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,16 +19,14 @@ import numpy.typing as npt
 
 from spikedistill.comparisons.side_by_side import without_progress
 from spikedistill.config import Config
-from spikedistill.evaluation.comparison.differences import paired_difference
 from spikedistill.evaluation.comparison.record_format import Answers
 from spikedistill.evaluation.comparison.records import RunRecord
 from spikedistill.recipes import recipe
 from spikedistill.recipes.settings import parse_config
-from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 
-from .detectable import detectable, power
-from .plans import step_seconds
+from .detectable import unpaired
+from .plans import TEACHER_SEED, step_seconds
 from .study_file import StudyFile
 
 WIDTH = 0.25
@@ -41,7 +42,8 @@ class Plan(NamedTuple):
         root: of the data sets.
         out: folder of the runs.
         seeds: of both.
-        samples: images of training.
+        samples: images of training, whole batches: in a last batch of a few images the authors' code takes a step as large as in
+            others.
         epochs: of training.
         timesteps: T.
     """
@@ -77,6 +79,11 @@ class Plan(NamedTuple):
     def theirs(self, seed: int) -> Path:
         return self.out / "authors" / f"seed{seed}.npz"
 
+    def settings(self) -> dict[str, Any]:
+        """All that an outcome depends on but the seed, as numbers and texts."""
+        named = {name: getattr(self, name) for name in ("samples", "epochs", "timesteps")}
+        return named | {"width": WIDTH, "reference": _digest(self.reference), "libraries": _versions(self.libraries)}
+
     def ours(self, seed: int) -> Path:
         return self.out / "ours" / f"seed{seed}"
 
@@ -87,24 +94,35 @@ def budget(plan: Plan) -> str:
     return f"about {3.2 * len(plan.seeds) * plan.epochs * plan.samples * each / 3600:.1f} CPU hours"
 
 
+def _digest(reference: Path) -> str:
+    """Of the Python files of the authors' code."""
+    found = hashlib.sha256()
+    for path in sorted(reference.rglob("*.py")):
+        found.update(path.relative_to(reference).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def _versions(libraries: Path) -> list[str]:
+    """Names and versions of what was installed there."""
+    return sorted(path.name.removesuffix(".dist-info") for path in libraries.glob("*.dist-info"))
+
+
 def train_teacher(plan: Plan) -> None:
-    """The ANN that teaches both."""
-    if not RunFolder(plan.teacher).is_complete:
-        train(plan.config("ann", plan.teacher, 0))
+    """The ANN that teaches both, unless it is there."""
+    train(plan.config("ann", plan.teacher, TEACHER_SEED))
 
 
 def run_one(plan: Plan, who: str, seed: int) -> Right:
     """Train one network, unless it is there, and say which test images are right after each k, `[T, N]`."""
     if who == "ours":
-        if not RunFolder(plan.ours(seed)).is_complete:
-            train(plan.config("twkd", plan.ours(seed), seed))
+        train(plan.config("twkd", plan.ours(seed), seed))
         return RunRecord.of(plan.ours(seed)).right[: plan.timesteps]
-    file = plan.theirs(seed)
-    if not file.is_file():
+    file, about = plan.theirs(seed), json.dumps(plan.settings())
+    if not file.is_file() or str(np.load(file)["about"]) != about:
         file.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"samples": plan.samples, "epochs": plan.epochs, "timesteps": plan.timesteps, "seed": seed}
+        numbers = {"samples": plan.samples, "epochs": plan.epochs, "timesteps": plan.timesteps, "seed": seed}
         paths = {name: getattr(plan, name) for name in ("reference", "libraries", "root", "teacher")} | {"out": file}
-        child = settings | {name: str(path.resolve()) for name, path in paths.items()}
+        child = numbers | {"about": about} | {name: str(path.resolve()) for name, path in paths.items()}
         subprocess.run([sys.executable, "-m", "benchmarks.authors_child", json.dumps(child)], check=True)
     right: Right = np.load(file)["right"]
     return right
@@ -117,10 +135,14 @@ def study(plan: Plan, file: Path, command: str) -> list[dict[str, Any]]:
         `{who, seed, right}` for each run, with its packed answers.
 
     Raises:
-        ValueError: if the file holds a study with another plan.
+        ValueError: if the file holds a study with another plan, or the images are no whole batches.
     """
-    settings = {name: getattr(plan, name) for name in ("seeds", "samples", "epochs", "timesteps")}
-    found = StudyFile(file, settings | {"width": WIDTH}, command)
+    batch = plan.config("sce", plan.out, 0).data.batch_size
+    if plan.samples % batch:
+        raise ValueError(
+            f"got {plan.samples} samples, expected whole batches of {batch}, such as {plan.samples // batch * batch}"
+        )
+    found = StudyFile(file, {"seeds": plan.seeds, **plan.settings()}, command)
     done = {(run["who"], run["seed"]) for run in found.runs}
     for seed in plan.seeds:
         for who in ("authors", "ours"):
@@ -145,9 +167,10 @@ def to_markdown(runs: list[dict[str, Any]]) -> str:
     for k in range(ours.shape[1]):
         both = [100 * right[:, k].mean(-1) for right in (theirs, ours)]
         cells = [f"{each.mean():.2f} ± {each.std(ddof=1):.2f}" for each in both]
-        row = paired_difference(ours[:, k], theirs[:, k])
-        cells.append(f"{100 * row['difference']:+.2f} [{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]")
-        cells.append(f"{100 * detectable(ours[:, k], theirs[:, k]):.2f}")
-        cells.append(f"{100 * power(ours[:, k], theirs[:, k], 0.01):.0f} %")
+        found = unpaired(ours[:, k], theirs[:, k])
+        low, high = found.interval
+        cells.append(f"{100 * found.mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]")
+        cells.append(f"{100 * found.detectable():.2f}")
+        cells.append(f"{100 * found.power(0.01):.0f} %")
         lines.append(f"| {k + 1} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

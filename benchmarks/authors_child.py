@@ -132,7 +132,7 @@ def main(settings: dict[str, Any]) -> None:
             logits = student(images.repeat(T, 1, 1, 1))
             prefix = logits.cumsum(0)  # of the mean, but for its factor
             right.append((prefix.argmax(-1) == labels).numpy())
-    np.savez(settings["out"], right=np.concatenate(right, 1))
+    np.savez(settings["out"], right=np.concatenate(right, 1), about=settings["about"])
 
 
 if __name__ == "__main__":

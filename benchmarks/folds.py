@@ -25,7 +25,8 @@ from spikedistill.objectives.submodels import prefix_means, right_submodels
 from spikedistill.recipes.settings import variant
 from spikedistill.run_folder import RunFolder
 
-from .plans import step_seconds
+from .better import holm
+from .plans import step_seconds, teacher_seeds
 from .results import commit, machine, versions
 
 METHODS = ("sce", "twce", "twkd", "s2w", "w2s", "esd")
@@ -128,7 +129,8 @@ def study(folds: Sequence[Path], runs: Path, plan: Plan, file: Path, command: st
         done = [run for run in found["runs"] if run["fold"] == number]
         if len(done) < len(plan.methods) * len(plan.seeds):
             place = runs / f"T{plan.timesteps}" / fold.name
-            compare([_config(method, fold, plan) for method in plan.methods], plan.seeds, place, jobs=plan.jobs)
+            configs = [_config(method, fold, plan) for method in plan.methods]
+            compare(configs, plan.seeds, place, jobs=plan.jobs, teacher_seeds=teacher_seeds(configs))
             found["runs"] = [run for run in found["runs"] if run["fold"] != number] + [*_rows(place, number, plan)]
             found |= about | {"written": datetime.now(UTC).isoformat(timespec="seconds")}
             write_atomically(file, json.dumps(found, indent=1) + "\n")
@@ -203,13 +205,13 @@ def to_markdown(found: dict[str, Any]) -> str:
         f"| {method} | " + " | ".join(f"{value:.2f}" for value in all_runs.mean((0, 1))) + " |"
         for method, all_runs in scores.items()
     ]
-    lines += ["", f"| method | k | difference to {methods[0]} | p | could be seen |", "|---|---|---|---|---|"]
+    lines += ["", f"| method | k | difference to {methods[0]} | p, Holm | could be seen |", "|---|---|---|---|---|"]
     base = scores[methods[0]].mean(1)
-    for method in methods[1:]:
-        for k in (1, T):
-            row = difference(scores[method].mean(1)[:, k - 1], base[:, k - 1])
-            span = f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-            lines.append(f"| {method} | {k} | {span} | {row['p']:.3f} | {row['least']:.2f} |")
+    compared = [(method, k) for method in methods[1:] for k in (1, T)]
+    rows = [difference(scores[method].mean(1)[:, k - 1], base[:, k - 1]) for method, k in compared]
+    for (method, k), row, p in zip(compared, rows, holm([row["p"] for row in rows]), strict=True):
+        span = f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+        lines.append(f"| {method} | {k} | {span} | {p:.3f} | {row['least']:.2f} |")
     lines += ["", "| method | " + " | ".join(f"confidence {t:g}" for t in THRESHOLDS) + " |", "|---" * 5 + "|"]
     for method in methods:
         runs = [run for run in found["runs"] if run["method"] == method]

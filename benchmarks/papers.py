@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from spikedistill.comparisons import compare
 from spikedistill.evaluation.comparison.differences import FEWEST_SEEDS
-from spikedistill.run_folder import RunFolder
 from spikedistill.training import train
 
 from .better import methods_of
@@ -34,22 +33,28 @@ def _varied(method: str, option: str, values: Sequence[object]) -> tuple[str, ..
 
 # Settings of TWKD's paper: decay 0.5 and a hard reset that is not detached.
 _TWKD = ("--model.lif.decay", "0.5", "--model.lif.v-reset", "0.0", "--model.lif.no-detach-reset")
+_ONE_T = ("--timesteps", "4")  # recipes of ESD may have another T than those of its controls
 STUDIES = {
     "twsd_teacher": Study(("twkd", *_varied("twkd", "teacher", ("correct", "correct_masked"))), settings=_TWKD),
     "twkd_alpha": Study(("twkd", *_varied("twkd", "alpha", (0, 0.1, 0.5, 1))), settings=_TWKD),
     "twkd_beta": Study(("twkd", *_varied("twkd", "beta", (0, 0.25, 1, 2))), settings=_TWKD),
     "twkd_temperature": Study(("twkd", *_varied("twkd", "temperature", (1, 2, 6))), settings=_TWKD),
-    "twkd_narrow_teacher": Study(("skd", "twkd"), ("--model.width", "0.25"), _TWKD),
-    "twkd_wide_teacher": Study(("skd", "twkd"), ("--model.width", "2"), _TWKD),
+    **{
+        f"twkd_teacher_width_{width:g}": Study(("skd", "twkd"), ("--model.width", str(width)), _TWKD)
+        for width in (0.25, 1, 2)
+    },
+    # only the teacher learns from wrong labels
     **{
         f"wrong_teacher_{noise}": Study(
             # the last has the weights of TSER: the teacher's as large as the labels'
             (*_varied("tser-unofficial", "gamma", (0, 0.1, 0.3, 1)), "skd", "skd,objective.options.alpha=1"),
-            ("--data.label-noise", str(noise / 100)),
+            teacher=("--data.label-noise", str(noise / 100)),
         )
         for noise in (0, 20, 40)
     },
-    "esd_beta": Study(("esd", *_varied("esd", "beta", (0, 0.1, 1)), *_varied("esd", "teachers", ("all",)))),
+    "esd_beta": Study(
+        ("esd", *_varied("esd", "beta", (0, 0.1, 1)), *_varied("esd", "teachers", ("all",))), settings=_ONE_T
+    ),
     "esd_branches": Study(
         # the factor is the number of heads, as in the recipe: the paper's loss is a sum over them
         (
@@ -57,6 +62,7 @@ STUDIES = {
             "esd,model.branch-count=1,objective.options.factor=2",
             "rate,model.lif.decay=0.2,model.lif.detach-reset",
         ),
+        settings=_ONE_T,
     ),
 }
 
@@ -77,18 +83,19 @@ def run_all(plan: Plan, names: Sequence[str]) -> None:
         print(f"{name}: {len(study.methods)} methods, {len(plan.seeds)} seeds", flush=True)
         if study.teacher is not None:
             teacher = plan.out / name / "teacher"
-            if not RunFolder(teacher).is_complete:
-                (config,) = plan.configs(["ann"], study.teacher)
-                train(config.model_copy(update={"out": teacher, "seed": TEACHER_SEED, "resume": "auto"}))
+            (config,) = plan.configs(["ann"], study.teacher)
+            train(config.model_copy(update={"out": teacher, "seed": TEACHER_SEED, "resume": "auto"}))
             settings = (*settings, "--teacher", str(teacher))
         methods = plan.configs(study.methods, settings)
         compare(methods, plan.seeds, plan.out / name, jobs=plan.jobs, teacher_seeds=teacher_seeds(methods))
-        print(smallest(plan.out / name), flush=True)
+        print(smallest(plan.out / name, str(methods[0].recipe)), flush=True)
 
 
-def smallest(folder: Path) -> str:
-    """The smallest differences from the first method that a comparison could have seen, at the first and last timestep."""
-    first, *others = methods_of(folder).right.values()
+def smallest(folder: Path, baseline: str) -> str:
+    """The smallest differences from the baseline that a comparison could have seen, at the first and last timestep."""
+    found = methods_of(folder).right
+    first = found.pop(baseline)
+    others = [*found.values()]
     if len(first) < FEWEST_SEEDS or not others:
         return "fewer than three seeds tell no smallest difference"
     spans = []

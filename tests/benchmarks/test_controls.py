@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from benchmarks import controls
 from benchmarks.controls import answers, study, to_markdown
-from benchmarks.detectable import detectable, power
 from benchmarks.plans import Plan, teacher_seeds
 
-from spikedistill.evaluation.comparison.differences import paired_difference
 from spikedistill.evaluation.recalibrated_runs import Recalibration
 from spikedistill.evaluation.runs import parts_of_run
 from spikedistill.run_folder import RunFolder
@@ -59,19 +57,3 @@ def test_a_teacher_does_not_begin_where_its_student_does():
     plan = Plan(Path(), Path(), "digits", (0, 1, 2), 240, 1, 2)
     assert teacher_seeds(plan.configs(controls.METHODS)) == (1000,)
     assert teacher_seeds(plan.configs(["sce", "twce"])) == ()
-
-
-def test_the_smallest_difference_is_found_in_four_of_five_studies():
-    random, S, N = np.random.default_rng(0), 5, 100
-
-    def differences(mu):
-        seeds, images = random.normal(0, 0.02, (S, 1)), random.normal(0, 0.3, (1, N))
-        return mu + seeds + images + random.normal(0, 0.2, (S, N))
-
-    none = np.zeros((S, N))
-    mu = float(np.mean([detectable(differences(0.0), none) for _ in range(300)]))
-    found = [paired_difference(differences(mu), none)["p"] < 0.05 for _ in range(300)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.08)
-    one = differences(0.0)
-    assert power(one, none, detectable(one, none)) == pytest.approx(0.8)
-    assert power(one, none, 0.0) < 0.03, "in this direction"
