@@ -89,9 +89,10 @@ class Plan(NamedTuple):
 
 
 def budget(plan: Plan) -> str:
-    """About how many hours of one core the whole will take, by the time of our training step here; theirs takes twice as long."""
-    each = step_seconds(plan.config("sce", plan.out / "unused", 0), steps=3)
-    return f"about {3.2 * len(plan.seeds) * plan.epochs * plan.samples * each / 3600:.1f} CPU hours"
+    """About how many hours of one core the whole will take, by the time of our training steps here; theirs took twice as long."""
+    student, teacher = (step_seconds(plan.config(method, plan.out / "unused", 0), steps=3) for method in ("sce", "ann"))
+    each = 3.2 * len(plan.seeds) * student + 1.1 * teacher
+    return f"about {plan.epochs * plan.samples * each / 3600:.1f} CPU hours"
 
 
 def _digest(reference: Path) -> str:
