@@ -53,15 +53,19 @@ import itertools
 from benchmarks import ours
 from spikedistill.errors import UserError
 from spikedistill.recipes.settings import variant
-from spikedistill.training.plan import plan_without_teacher
+from spikedistill.run_folder import dataset_of
+from spikedistill.training.combinations import check_mixed_timesteps, check_together, objective_of
 
 ours.register()
+data = dataset_of(variant("digits-sce", ()))
 for count in (1, 2):
     for names in itertools.combinations(ours.INGREDIENTS, count):
         settings = [setting.split("=")[0] for name in names for setting in ours.INGREDIENTS[name].split(",")]
         refused = len({*settings}) < len(settings)
         try:
-            plan_without_teacher(variant("digits-" + ours.trial(names), ()))
+            config = variant("digits-" + ours.trial(names), ())
+            check_together(config, objective := objective_of(config))
+            check_mixed_timesteps(config, objective, data)
         except UserError:
             refused = True
         assert refused == ours._clash(names), names
