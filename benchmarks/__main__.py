@@ -558,9 +558,10 @@ def _better(
 
     from .better import methods_of, to_markdown, verdicts
 
-    known = {*(found := methods_of(folder, (ours, *against) if against else ())).right, *found.diverged}
+    found = methods_of(folder, (ours, *against) if against else ())
+    known = {*found.names}
     if unknown := [name for name in (ours, *against) if name not in known]:
-        raise ValueError(f"{folder} has no {unknown[0]}, only {', '.join(methods_of(folder).right)}")
+        raise ValueError(f"{folder} has no {unknown[0]}, only {', '.join(methods_of(folder).names)}")
     if ours in found.diverged:
         with_seeds = ", ".join(map(str, found.diverged[ours]))
         raise ValueError(f"{ours} diverged with the seeds {with_seeds}: a method that diverges is not better")

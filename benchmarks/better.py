@@ -81,10 +81,12 @@ class Compared(NamedTuple):
     Attributes:
         right: the answers of each, `[S, T, N]`, by name, of the seeds with which none of them diverged.
         diverged: the seeds with which a method diverged, by name; one that diverged with all is not in `right`.
+        names: of all.
     """
 
     right: dict[str, Right]
     diverged: dict[str, list[int]]
+    names: tuple[str, ...]
 
 
 def methods_of(folder: Path, wanted: Collection[str] = ()) -> Compared:
@@ -122,6 +124,7 @@ def methods_of(folder: Path, wanted: Collection[str] = ()) -> Compared:
             if common
         },
         diverged,
+        tuple(found),
     )
 
 

@@ -262,12 +262,9 @@ def to_markdown(runs: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
     anew = scores(runs, seeds, "recalibrated")
     lines += ["", "| | best trial | mean over k | recalibrated |", "|---|---|--:|--:|"]
     for name, method in best(runs, seeds).items():
-        lines.append(f"| {name} | `{method}` | {found[method]:.2f} | {_said(anew[method])} |")
+        known = _of(runs, method, "recalibrated") is not None
+        lines.append(f"| {name} | `{method}` | {found[method]:.2f} | {f'{anew[method]:.2f}' if known else ''} |")
     return "\n".join(lines)
-
-
-def _said(accuracy: float) -> str:
-    return "" if accuracy < 0 else f"{accuracy:.2f}"
 
 
 def _views(accuracy: Any) -> list[Any]:

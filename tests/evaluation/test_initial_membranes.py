@@ -38,6 +38,14 @@ def test_neurons_that_did_not_fire_do_not_count_and_a_mean_below_zero_is_zero():
     assert start_membranes(network, [torch.tensor([[0.7, 0.1]])], 2)["1"] > 0
 
 
+def test_a_membrane_that_leaks_below_the_threshold_may_begin_above_it():
+    """Decay 0.5 fires without input from 2 on; a current of 2.4 at T = 4 leaves membranes at more than 2."""
+    neurons = nn.Sequential(nn.Flatten(), LIF(decay=0.5, v_init="learned", channels=2))
+    (start,) = start_membranes(network := temporal(neurons), [torch.full((3, 2), 2.4)], 4).values()
+    assert 1 < start <= 1.98
+    assert network(torch.zeros(1, 2), timesteps=4).sum() == 0
+
+
 @pytest.mark.parametrize("threshold", [1.0, "learned_per_channel"])
 def test_no_membrane_begins_where_it_would_fire_without_input(threshold):
     """A current of 5 at T = 3 leaves membranes at 4, 8 and 12."""

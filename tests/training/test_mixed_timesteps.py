@@ -29,6 +29,7 @@ from spikedistill.training.mixed_timesteps import (
 )
 from spikedistill.training.module import DistillationModule
 from spikedistill.training.plan import make_plan
+from spikedistill.training.student import StudentPass
 
 
 def test_numbers_are_drawn_evenly_from_one_to_t_and_again_the_same():
@@ -175,6 +176,18 @@ def test_stages_run_for_their_own_timesteps(counts, gradient):
     for mine, theirs in zip(ours, torch.autograd.grad(loss, list(other.parameters())), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
     assert step["ce_prefix"][counts[-1] - 1 :].tolist() == pytest.approx([loss.item()] * (5 - counts[-1]), rel=1e-5)
+
+
+def test_firing_rates_are_those_of_the_stages_and_not_of_what_is_added_up_for_the_next():
+    plan = make_plan(quick("digits-mtt", timesteps=4))
+    network = plan.build_network().train()
+    student = StudentPass(network, 4, plan.stages, stages=plan.stages, counts_spikes=True)
+    images = torch.rand(6, 1, 8, 8)
+    found = {counts: student(images, timesteps=counts) for counts in (None, (4, 1, 1))}
+    for place in (1, -1):  # the features of the first stage, and the rates of all layers
+        usual, mixed = found[None][place], found[4, 1, 1][place]
+        torch.testing.assert_close(mixed if place == 1 else mixed[0], usual if place == 1 else usual[0])
+        assert mixed.max() <= 1
 
 
 def test_a_network_without_named_stages_and_means_over_time_are_refused(fresh_names):

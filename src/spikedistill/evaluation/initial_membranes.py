@@ -12,7 +12,7 @@ from ..through_time import Temporal
 from ..through_time.steps import evaluating
 from .recorder import record
 
-_HIGHEST = 0.99  # of the threshold
+_HIGHEST = 0.99  # of where neurons fire without input
 
 
 @torch.no_grad()
@@ -27,8 +27,8 @@ def start_membranes(
         M <- (1 - momentum) M + momentum max(m_b, 0),    m = M / (1 - (1 - momentum)^n)
 
     so that a few batches give their mean and not a part of it. Every batch starts at the m of those before it. All channels of a
-    layer start at the same value, and none above 0.99 of the threshold: from there on neurons would fire without input. A layer in
-    which no neuron fires stays where it is.
+    layer start at the same value, and none above 0.99 θ / λ, with the threshold θ and the decay λ: from θ / λ on neurons would fire
+    without input. A layer in which no neuron fires stays where it is.
 
     Kook et al.: Membrane Potential Initialization and Threshold-robust Surrogate Gradient (MP-Init, WACV 2026), which updates M
     all through training, so that its start does not matter; here training, which learns the initial membranes of each channel,
@@ -69,8 +69,9 @@ def start_membranes(
                 counts[path] += 1
                 sums[path] = (1 - momentum) * sums[path] + momentum * max(ended, 0.0)
                 mean = sums[path] / (1 - (1 - momentum) ** counts[path])
-                lowest = layer.threshold if layer.log_threshold is None else float(layer.log_threshold.exp().min())
-                found[path] = min(mean, _HIGHEST * lowest)
+                dynamics = layer.dynamics(recording.currents[path].ndim - 1)
+                fires = torch.as_tensor(dynamics.threshold) / torch.as_tensor(dynamics.decay)
+                found[path] = min(mean, _HIGHEST * float(fires.min()))
                 assert isinstance(layer.v_init, Tensor)
                 layer.v_init.fill_(found[path])
     if not found:

@@ -58,7 +58,7 @@ _SQUARE = (
     f"is the spikes themselves, for all else {_INSTEAD}"
 )
 # What leaves the elements of a signal as they are, but for scale, shift and place.
-_SAME_ELEMENTS = (SHAPES - {"detach"}) | SUMS | QUOTIENTS | {"__mul__", "__rmul__", "mul"}
+_SAME_ELEMENTS = (SHAPES - {"detach", "flip", "roll"}) | SUMS | QUOTIENTS | {"__mul__", "__rmul__", "mul"}
 _NO_MEAN = f"its outputs depend on when the spikes come, and their mean rate does not tell that; {_INSTEAD}"
 _NO_STEPS = f"gradients of mean rates are derived for LIF neurons, and this layer has its own step; {_INSTEAD}"
 

@@ -152,6 +152,10 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     if given.model is not None:
         try_network(network, given.model.path, dataset, config.timesteps)
     stages = layer_names(network, what="numbers of timesteps change") if config.timestep_draws_of == "stages" else ()
+    if missing := [name for name in stages if name not in dict(network.module.named_modules())]:
+        raise UserError(
+            f"stage_channels names the layer {missing[0]!r}, which the network does not have: correct the name"
+        )
     train, holdout = training_samples(config, dataset)
     initial = with_membranes(config, network, initial_weights(config, network, spec, dataset), train, dataset)
     check_accumulation(config, len(train))

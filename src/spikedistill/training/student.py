@@ -61,7 +61,8 @@ class StudentPass(nn.Module):
             behind = dict(zip(self.stages[:-1], others, strict=True))
         timesteps = self.timesteps if timesteps is None else timesteps
         changing = timesteps_behind(self.network.module, behind) if behind else nullcontext()
-        with changing, outputs_of(self.network.module, (*self.layers, *self.neurons)) as outputs:
+        # features and firing rates are those of the stage, before its spikes are added up for the next
+        with outputs_of(self.network.module, (*self.layers, *self.neurons)) as outputs, changing:
             if isinstance(self.network, Branched):
                 found = self.network.heads(inputs, timesteps)
             else:
