@@ -58,7 +58,7 @@ def with_weights_of(configs: Sequence[Config], ended: Ended) -> list[Config]:
 def teacher_shares(configs: Sequence[Config], ended: Ended) -> list[float]:
     """The training time there of each method's teacher and of the network that it starts from, as a share of the baseline's.
 
-    It is what a method has more of it than the baseline: 0 if both have none, or start alike.
+    It is 0 for a method without them.
 
     Raises:
         UserError: if a time is unknown, or they take as long as the baseline.
@@ -67,15 +67,13 @@ def teacher_shares(configs: Sequence[Config], ended: Ended) -> list[float]:
     for config, runs in zip(configs, ended, strict=True):
         given = is_taught(config) or config.init_from is not None
         share = _seconds(config, runs, "teacher_s") / whole if given else 0.0
-        shares.append(share)
-    more = [share - shares[0] for share in shares]
-    for config, share in zip(configs, more, strict=True):
         if share >= 1:
             raise UserError(
                 f"the teacher of {config.recipe}, or what it starts from, was trained for {share:.2f} times as long as "
                 f"{configs[0].recipe}, so that no time is left for the method: train more epochs, or leave --count-teacher out"
             )
-    return more
+        shares.append(share)
+    return shares
 
 
 def _seconds(config: Config, runs: Sequence[RunRecord | LostRun], key: str) -> float:

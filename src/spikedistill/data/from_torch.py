@@ -135,8 +135,8 @@ def _check_levels(samples: Samples, form: Form) -> None:
         highest = max(int(samples.inputs(places).max()) for places in spread(len(samples), _LEVELS_TRIED).split(100))
     if highest == 1:
         raise UserError(
-            f"{min(len(samples), _LEVELS_TRIED)} training images that were tried hold no whole numbers but 0 and 1, expected levels "
-            "from 0 to 255: give black and white images as floating-point numbers, x.float()"
+            f"{min(len(samples), _LEVELS_TRIED)} training images that were tried hold no whole numbers but 0 and 1, expected "
+            "levels from 0 to 255: give black and white images as floating-point numbers, x.float()"
         )
 
 
