@@ -560,6 +560,8 @@ def _better(
 
     found = methods_of(folder, (ours, *against) if against else ())
     known = {*found.names}
+    for teacher in found.lost_teachers:
+        print(f"{teacher} diverged: methods that learn from it have no runs here\n")
     if unknown := [name for name in (ours, *against) if name not in known]:
         raise ValueError(f"{folder} has no {unknown[0]}, only {', '.join(methods_of(folder).names)}")
     if ours in found.diverged:

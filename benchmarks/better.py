@@ -82,11 +82,13 @@ class Compared(NamedTuple):
         right: the answers of each, `[S, T, N]`, by name, of the seeds with which none of them diverged.
         diverged: the seeds with which a method diverged, by name; one that diverged with all is not in `right`.
         names: of all.
+        lost_teachers: ordinary networks that diverged, so that methods that learn from them have no runs.
     """
 
     right: dict[str, Right]
     diverged: dict[str, list[int]]
     names: tuple[str, ...]
+    lost_teachers: tuple[str, ...]
 
 
 def methods_of(folder: Path, wanted: Collection[str] = ()) -> Compared:
@@ -97,9 +99,13 @@ def methods_of(folder: Path, wanted: Collection[str] = ()) -> Compared:
     """
     records = Records(folder)
     found: dict[str, dict[int, RunRecord | LostRun]] = {}
+    lost_teachers: list[str] = []
     for run in [name for name in records.runs() if not name.startswith("tuning/")]:
         record = records.find(folder / run)
-        if record is None or record.config.model.neuron == "relu":
+        if record is None:
+            continue
+        if record.config.model.neuron == "relu":
+            lost_teachers += [run] * isinstance(record, LostRun)
             continue
         if wanted and record.config.recipe not in wanted:
             continue
@@ -125,6 +131,7 @@ def methods_of(folder: Path, wanted: Collection[str] = ()) -> Compared:
         },
         diverged,
         tuple(found),
+        tuple(lost_teachers),
     )
 
 

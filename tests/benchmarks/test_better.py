@@ -72,6 +72,8 @@ def with_diverged(folder, **lost):
     for line in (STUDY / RECORDS).read_text().splitlines():
         run, record = from_json(line, STUDY)
         method = record.config.recipe.removeprefix("fashion_mnist-")
+        if method == "ann" and lost.get("ann"):
+            lines.append(LostRun(record.config, "diverged", "the loss is not finite").to_json(run, STUDY))
         if method not in ("twkd", "sce", "w2s", "s2w") or run.startswith("tuning/"):
             continue
         for seed in (record.config.seed, record.config.seed + 3):
@@ -101,6 +103,12 @@ def test_seeds_with_which_a_method_diverged_are_left_out_for_all_and_said(tmp_pa
     assert "fashion_mnist-sce diverged with the seeds 1: these are left out for all" in said
     assert f"fashion_mnist-s2w diverged with the seeds {', '.join(map(str, every))}: that is all of them" in said
     assert "| fashion_mnist-w2s |" in said
+    assert "learn from it" not in said
+    lost = with_diverged(tmp_path / "lost", ann=[0], twkd=(0, 1, 2), w2s=(3, 4, 5))
+    assert main(["better", str(lost), "--ours", "fashion_mnist-sce"]) == 2
+    told = capsys.readouterr()
+    assert "fashion_mnist-ann/seed0 diverged: methods that learn from it have no runs here" in told.out
+    assert "has 0 seeds with which all were trained, expected 3 or more" in told.err
     assert main(["better", str(tmp_path / "some"), "--ours", "fashion_mnist-s2w"]) == 2
     assert "fashion_mnist-s2w diverged with the seeds 0, 1" in capsys.readouterr().err
 

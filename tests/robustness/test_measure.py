@@ -352,7 +352,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 FEW = Choices(attacks=("noise", "pgd"), eps=(16.0,), steps=3, samples=40, batch_size=25)
 
 
-def test_a_run_is_attacked_and_its_clean_accuracy_is_that_of_the_samples(run: Path):
+def test_a_run_is_attacked_and_its_clean_accuracy_is_that_of_the_samples(run: Path, monkeypatch: pytest.MonkeyPatch):
     measured = measure_run(run, FEW)
     results = json.loads((run / "robustness.json").read_text())
     assert results["samples"] == 40
@@ -361,6 +361,11 @@ def test_a_run_is_attacked_and_its_clean_accuracy_is_that_of_the_samples(run: Pa
     whole = measure_run(run, FEW._replace(samples=None, checks=False, attacks=("noise",), eps=(0.0,)))
     of_all = json.loads((run / "robustness.json").read_text())["samples"]
     assert of_all == len(evaluate_targets(run)) < 500, "by default all, where there are fewer than 500"
+    monkeypatch.setattr("spikedistill.robustness.runs._SAMPLES", 50)
+    measure_run(run, FEW._replace(samples=None, checks=False, attacks=("noise",), eps=(0.0,)))
+    assert json.loads((run / "robustness.json").read_text())["samples"] == 50, (
+        "and no more than that where there are more"
+    )
     ensemble = evaluate(run)["last"]["ensemble"]
     assert [each.accuracy for each in whole.found[:2]] == pytest.approx(
         [100 * ensemble[k - 1]["accuracy"] for k in (1, 3)]

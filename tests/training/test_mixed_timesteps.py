@@ -191,12 +191,44 @@ def test_firing_rates_are_those_of_the_stages_and_not_of_what_is_added_up_for_th
 
 
 def test_a_network_without_named_stages_and_means_over_time_are_refused(fresh_names):
-    with pytest.raises(UserError, match=r"--timestep-draws-of stages .* and --gradient rate takes means over all"):
+    with pytest.raises(
+        UserError, match=r"--timestep-draws-of stages .* and gradients under --gradient rate are of means"
+    ):
         make_plan(quick("digits-mtt", gradient="rate"))
-    with pytest.raises(UserError, match="and none are: add --timestep-draws, such as 3"):
+    with pytest.raises(UserError, match="has no effect without draws: add --timestep-draws, such as 3"):
         make_plan(quick("digits-sce", timestep_draws_of="stages"))
     with pytest.raises(UserError, match="numbers of timesteps change at the ends of stages, and Frozen does not name"):
         make_plan(quick("digits-mtt", model=ModelConfig()), model=Frozen)
+
+
+class Staged(nn.Module):
+    """Two stages that name their ends, with a skip connection over the first end or without."""
+
+    def __init__(self, stages, skip=False):
+        super().__init__()
+        self.stage_channels = dict.fromkeys(stages, 4)
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), LIF())
+        self.first, self.second = LIF(), LIF()
+        self.skip, self.head = skip, nn.Linear(4 * 64, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((self.second(self.first(x)) + (x if self.skip else 0)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: Staged(["first", "nope"]), "no layer 'network.nope': did you mean"),
+        (lambda: Staged(["second", "first"]), "run in the order .*first, .*second, and are named as"),
+        (lambda: Staged(["first", "second"], skip=True), "behind the end of a stage, something from before it is used"),
+    ],
+)
+def test_stages_whose_timesteps_cannot_differ_are_refused_before_training(network, message, fresh_names):
+    config = recipe("digits-mtt").model_copy(update={"model": ModelConfig(), "timesteps": 4})
+    make_plan(config, model=lambda: Staged(["first", "second"]))
+    with pytest.raises(UserError, match=message):
+        make_plan(config, model=network)
 
 
 def test_the_losses_of_all_passes_are_added(tmp_path, monkeypatch):

@@ -132,10 +132,10 @@ def _check_levels(samples: Samples, form: Form) -> None:
     if form.kind == "events" or form.dtype != torch.uint8:
         return
     with same_draws(0):
-        highest = max(int(samples.inputs(places).max()) for places in spread(len(samples), _LEVELS_TRIED).split(100))
+        highest = samples.inputs(spread(len(samples), _LEVELS_TRIED)).max()
     if highest == 1:
         raise UserError(
-            f"{min(len(samples), _LEVELS_TRIED)} training images that were tried hold no whole numbers but 0 and 1, expected "
+            f"{min(len(samples), _LEVELS_TRIED)} training images that were read hold no whole numbers but 0 and 1, expected "
             "levels from 0 to 255: give black and white images as floating-point numbers, x.float()"
         )
 

@@ -31,7 +31,7 @@ _COSTS = {
     "timesteps": "T",
     "epochs": "epochs",
     "training_s": "training h:mm:ss",
-    "teacher_s": "its teacher h:mm:ss",
+    "teacher_s": "teacher, start h:mm:ss",
     "images_per_s": "images/s",
     "peak_mib": "memory MiB",
     "firing_rate": "firing rate",

@@ -30,7 +30,7 @@ class Call:
         timestep: the index of this timestep in a layer that runs timestep by timestep; None if all run together, and in `step`.
         is_last: whether this is the last timestep of the call.
         lengths: the timesteps of each sample, `[B]`, after which padding follows; None if all have T.
-        numbered: how many signals have got a number to be known by.
+        numbered: how many numbers were given to signals, by which those with the same elements are found.
         watch: called with every function of signals before it is computed: its name, itself and its arguments.
     """
 

@@ -57,7 +57,7 @@ _SQUARE = (
     "a product of a signal with itself, also in another shape, holds squares, which are not linear in time; the square of spikes "
     f"is the spikes themselves, for all else {_INSTEAD}"
 )
-# What leaves the elements of a signal as they are, but for scale, shift and place.
+# Operations whose result has the elements of a signal, scaled, shifted or in another shape.
 _SAME_ELEMENTS = (SHAPES - {"detach", "flip", "roll"}) | SUMS | QUOTIENTS | {"__mul__", "__rmul__", "mul"}
 _NO_MEAN = f"its outputs depend on when the spikes come, and their mean rate does not tell that; {_INSTEAD}"
 _NO_STEPS = f"gradients of mean rates are derived for LIF neurons, and this layer has its own step; {_INSTEAD}"
@@ -76,7 +76,7 @@ class Rates(Signal):
     """
 
     gradient = "rate"
-    # a number that signals share if they have the same elements, so that their product would hold squares
+    # the same number for signals with the same elements, whose product would hold squares
     _elements: int | None = None
 
     def __init__(

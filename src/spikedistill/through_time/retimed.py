@@ -5,6 +5,7 @@ Du et al.: Temporal Flexibility in Spiking Neural Networks (MTT, ICLR 2025).
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from .unrolled import Unrolled
 def timesteps_behind(module: nn.Module, counts: Mapping[str, int]) -> Iterator[None]:
     """Within the block, let the network run for other numbers of timesteps behind the named layers, under "bptt" and "sltt".
 
-    What follows a layer must take nothing from before it on another way. Calls return the logits of the last number.
+    No layer behind a named one may use spikes from before it, as over a skip connection. Calls return as many logits as the last
+    number.
 
     Args:
         module: the network.
@@ -58,16 +60,16 @@ def retimed(signal: Unrolled, timesteps: int) -> Unrolled:
 def over_other_timesteps(values: Tensor, timesteps: int) -> Tensor:
     """Values `[T, B, ...]` over k timesteps, `[k, B, ...]`: repeated if k is larger, added up in groups if it is smaller.
 
-    The larger number is divided into as many groups of neighbours as the smaller, m into n. Group i ends before i m / n, rounded
-    to the nearest whole number, and down in the middle. No value is lost, and none counts in two groups.
+    The larger number m is divided into n groups of neighbours, n the smaller number. Group i ends at i m / n, rounded to the
+    nearest whole number, and down if two are equally near. Every value is in exactly one group.
     """
     T = len(values)
     if timesteps == T:
         return values
     few, many = min(T, timesteps), max(T, timesteps)
     # -(-a // b) rounds up: the smallest whole number that is not below i m / n - 1/2
-    ends = torch.tensor([-(-(2 * i * many - few) // (2 * few)) for i in range(few + 1)])
-    sizes = ends.diff().tolist()
+    ends = [-(-(2 * i * many - few) // (2 * few)) for i in range(few + 1)]
+    sizes = [end - begin for begin, end in pairwise(ends)]
     if timesteps > T:
-        return values.repeat_interleave(ends.diff().to(values.device), 0)
+        return values.repeat_interleave(torch.tensor(sizes, device=values.device), 0)
     return torch.stack([group.sum(0) for group in values.split(sizes)])

@@ -100,8 +100,8 @@ def check_mixed_timesteps(config: Config, objective: Objective, dataset: Dataset
     if config.timestep_draws is None:
         if config.timestep_draws_of != "network":
             raise UserError(
-                f"--timestep-draws-of {config.timestep_draws_of} says what numbers of timesteps are drawn for, and none are: add "
-                "--timestep-draws, such as 3, or leave it out"
+                f"--timestep-draws-of {config.timestep_draws_of} has no effect without draws: add --timestep-draws, such as 3, or "
+                "leave it out"
             )
         return
     given, model, trainer = f"--timestep-draws {config.timestep_draws}", config.model, config.trainer
@@ -123,8 +123,8 @@ def check_mixed_timesteps(config: Config, objective: Objective, dataset: Dataset
         raise UserError(f"{given} may draw fewer timesteps than --segments {config.segments}: leave one of them out")
     if config.timestep_draws_of == "stages" and not isinstance(rule := gradient_rule(config), Bptt):
         raise UserError(
-            f"--timestep-draws-of stages changes the timesteps inside the network, and --gradient {rule.name} takes means over "
-            "all: use bptt or sltt, or --timestep-draws-of network"
+            f"--timestep-draws-of stages changes the timesteps inside the network, and gradients under --gradient {rule.name} are "
+            "of means over all timesteps: use bptt or sltt, or --timestep-draws-of network"
         )
     if model.norm == "timestep_batch":
         raise UserError(

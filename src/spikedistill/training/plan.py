@@ -43,6 +43,7 @@ from .given import Given, GivenNetwork, ModelLike, TeacherLike, check_frames, tr
 from .initial import initial_weights, with_membranes
 from .inputs import AtHand, inputs_of
 from .origins import origins_of_network
+from .student import StudentPass
 from .teacher import Teacher, load_teacher
 
 
@@ -152,10 +153,8 @@ def plan_without_teacher(config: Config, given: Given | None = None) -> Plan:
     if given.model is not None:
         try_network(network, given.model.path, dataset, config.timesteps)
     stages = layer_names(network, what="numbers of timesteps change") if config.timestep_draws_of == "stages" else ()
-    if missing := [name for name in stages if name not in dict(network.module.named_modules())]:
-        raise UserError(
-            f"stage_channels names the layer {missing[0]!r}, which the network does not have: correct the name"
-        )
+    if stages:
+        check_stages(network, stages, dataset)
     train, holdout = training_samples(config, dataset)
     initial = with_membranes(config, network, initial_weights(config, network, spec, dataset), train, dataset)
     check_accumulation(config, len(train))
@@ -210,6 +209,33 @@ def feature_channels(
     with torch.random.fork_rng(devices=[]):  # draws must not move the caller's generator
         objective(logits, first, **inputs_of(at))
     return {layer: feature.shape[1] for layer, feature in zip(layers, features, strict=True)}
+
+
+@torch.no_grad()
+def check_stages(network: Temporal, stages: tuple[str, ...], dataset: Dataset) -> None:
+    """Refuse stages whose numbers of timesteps cannot differ, by one sample that takes two and three in turn.
+
+    Raises:
+        UserError: for unknown layers, stages that are not in the order in which they run, or a layer behind the end of a stage that
+            takes something from before it.
+    """
+    counts = tuple(2 + place % 2 for place in range(len(stages)))  # of one timestep a sum would be broadcast
+    inputs = as_network_input(dataset.train.inputs(torch.zeros(1, dtype=torch.int64)), dataset.kind)
+    advice = "correct stage_channels, or use --timestep-draws-of network"
+    try:
+        with outputs_of(network.module, stages) as outputs:
+            StudentPass(network.eval(), None, (), stages=stages)(inputs, timesteps=counts)
+    except UserError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--timestep-draws-of stages: behind the end of a stage, something from before it is used "
+            f"({str(error).splitlines()[0]}): {advice}"
+        ) from error
+    if [*outputs] != [*stages]:
+        raise UserError(
+            f"the stages run in the order {', '.join(outputs)}, and are named as {', '.join(stages)}: {advice}"
+        )
 
 
 def check_teacher_logits(config: Config, objective: Objective, augmentations: tuple[str, ...], train: Samples) -> None:

@@ -99,8 +99,8 @@ def vgg11(layers: Layers, sizes: Sizes) -> Layout:
 def vgg11_fc(layers: Layers, sizes: Sizes) -> Layout:
     """Eight convolutions and three linear layers, as in papers on robustness (Ding et al., SNN-RAT, NeurIPS 2022).
 
-    The linear layers read all positions, have 4096 neurons twice between them, and biases that start at 0. 61,745,764 parameters
-    with 100 classes.
+    The first linear layer takes all positions. Between the linear layers are two layers of 4096 neurons. Biases start at 0.
+    61,745,764 parameters with 100 classes.
     """
     plan = (64, POOL, 128, 256, POOL, 512, 512, 512, POOL, 512, 512)
     network = kaiming_fan_out(VGG(layers, sizes, plan, flatten=True, hidden=(4096, 4096)))
