@@ -34,3 +34,19 @@ def test_the_library_imports_little_beside_torch_and_help_little_more():
     assert imported("import spikedistill; from spikedistill import *") <= LIGHT
     for arguments in (["--help"], ["train", "--help"], ["list"]):
         assert imported(f"from spikedistill import cli; cli.main({arguments})") <= LIGHT | COMMAND_LINE, arguments
+
+
+def test_attacks_cost_nothing_where_there_are_none():
+    """Neither importing the library nor evaluating without an attack reads a file of them."""
+    body = """
+import sys
+import torch
+import spikedistill
+from spikedistill.evaluation import evaluate
+
+network = spikedistill.create_model("convnet", num_classes=4, in_channels=1, image_size=8, width=0.25)
+evaluate(network, [(torch.rand(4, 1, 8, 8), torch.arange(4))], timesteps=2)
+print([name for name in sys.modules if name.startswith("spikedistill.robustness")])
+"""
+    done = subprocess.run([sys.executable, "-c", body], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
